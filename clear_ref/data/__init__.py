@@ -1,0 +1,1 @@
+"""Rows on disk, pictures, prompts, batches and all randomness."""

@@ -1,0 +1,75 @@
+"""CLIP's picture preprocessing with Pillow: resize, centre crop, rescale, normalise.
+
+source  the reference image processor (transformers' CLIPImageProcessor, Pillow path), settings from preprocessor_config.json
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import UserError
+from ..files import read_json
+
+
+def open_image(source, where: str = "picture") -> Image.Image:
+    """An RGB picture, turned upright by its EXIF tag, from a path or a Pillow image.
+
+    raises  UserError naming `where` if the file is missing or no picture
+    """
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    try:
+        with Image.open(source) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{where}: there is no picture {source}; put it there or drop the row") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{where}: {source} is no readable picture ({error}); replace the file") from None
+
+
+@dataclass(frozen=True)
+class ImageProcessor:
+    """size: shortest edge after the resize, crop: side of the centre crop, both in pixels; mean and std per channel."""
+    size: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def from_directory(cls, directory) -> "ImageProcessor":
+        """The settings in preprocessor_config.json (or the image_processor part of processor_config.json)."""
+        directory = Path(directory)
+        path = directory / "preprocessor_config.json"
+        if path.exists():
+            config = read_json(path)
+        else:
+            path = directory / "processor_config.json"
+            config = read_json(path).get("image_processor", {})
+        try:
+            size, crop = config["size"], config["crop_size"]
+            return cls(size if isinstance(size, int) else size["shortest_edge"],
+                       crop if isinstance(crop, int) else crop["height"],
+                       tuple(config["image_mean"]), tuple(config["image_std"]))
+        except (KeyError, TypeError):
+            raise UserError(f"{path}: expected size.shortest_edge, crop_size.height, image_mean and image_std; "
+                            f"found {sorted(config)}") from None
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """float32 [3, crop, crop] of an RGB picture."""
+        width, height = image.size
+        short, long = sorted((width, height))
+        scaled = int(self.size * long / short)
+        image = image.resize((self.size, scaled) if width <= height else (scaled, self.size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image, dtype=np.uint8)
+        top, left = (pixels.shape[0] - self.crop) // 2, (pixels.shape[1] - self.crop) // 2
+        if top < 0 or left < 0:
+            pad_top, pad_left = -min(top, 0), -min(left, 0)
+            frame = np.zeros((max(self.crop, pixels.shape[0]), max(self.crop, pixels.shape[1]), 3), np.uint8)
+            frame[pad_top:pad_top + pixels.shape[0], pad_left:pad_left + pixels.shape[1]] = pixels
+            pixels, top, left = frame, max(top, 0), max(left, 0)
+        pixels = pixels[top:top + self.crop, left:left + self.crop].astype(np.float64) * (1 / 255)
+        normalised = (pixels.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return torch.from_numpy(normalised.transpose(2, 0, 1).copy())

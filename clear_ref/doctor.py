@@ -1,0 +1,56 @@
+"""What is installed, built and active."""
+
+import os
+import shutil
+from importlib import metadata
+
+import torch
+
+from . import rundir, world
+from .errors import UserError
+from .losses.terms import implementation
+from .model.vlm import load
+
+
+def examine() -> dict:
+    """Versions, devices, the token-terms implementation in use, optional tools, and whether the embedded world loads."""
+    return {
+        "versions": rundir.versions(),
+        "token_terms": implementation(),
+        "devices": ["cpu"] + [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())],
+        "cpu": {"cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
+                "instruction_set": torch.backends.cpu.get_cpu_capability()},
+        "compiler": {name: shutil.which(name) is not None for name in ("c++", "nvcc")},
+        "extras": {name: installed(name) for name in ("transformers", "peft", "scipy", "rouge-score", "pytest")},
+        "embedded_world": {name: checkpoint(path) for name, path in (("base", world.BASE), ("gold", world.GOLD))},
+    }
+
+
+def installed(package: str) -> str | None:
+    """The version of an optional package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def checkpoint(path) -> dict:
+    """Whether a checkpoint loads, and how large it is."""
+    try:
+        return {"loads": True, "parameters": sum(p.numel() for p in load(path).model.parameters())}
+    except UserError as error:
+        return {"loads": False, "error": str(error)}
+
+
+def text(found: dict) -> str:
+    """The findings, one a line."""
+    lines = ["versions     " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
+             f"token terms  {found['token_terms']}",
+             "devices      " + ", ".join(found["devices"]),
+             f"cpu          {found['cpu']['cores']} cores, {found['cpu']['torch_threads']} torch threads, "
+             f"{found['cpu']['instruction_set']}",
+             "compilers    " + ", ".join(f"{name} {'found' if there else 'absent'}" for name, there in found["compiler"].items()),
+             "extras       " + ", ".join(f"{name} {version or 'absent'}" for name, version in found["extras"].items())]
+    for name, state in found["embedded_world"].items():
+        lines.append(f"{name + ' model':12} " + (f"loads, {state['parameters']:,} parameters" if state["loads"] else state["error"]))
+    return "\n".join(lines)

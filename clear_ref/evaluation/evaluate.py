@@ -1,0 +1,52 @@
+"""One model over the tasks: logs. A log holds what `score` needs and nothing that depends on how it was computed."""
+
+import math
+
+from ..data.prompts import Phrases
+from ..model.vlm import VLM
+from ..progress import Progress
+from . import rouge
+from .likelihood import candidate_nll
+from .tasks import Item, Task, items
+
+
+def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], limit: int | None = None,
+              what: str = "evaluate") -> dict[str, dict]:
+    """{task name: log} of the chosen tasks; see `record_log` for a record's columns."""
+    work = [(task, items(task, directory, phrases, limit)) for task in chosen]
+    bar = Progress(what, sum(len(found) for _, found in work), "record")
+    logs = {}
+    for task, found in work:
+        log = {"format": "clear_ref.log/1", "task": task.name, "set": task.set_name, "config": task.config}
+        for item in found:
+            for column, value in record_log(vlm, task, item).items():
+                log.setdefault(column, {})[str(item.index)] = value
+            bar.step(note=task.name)
+        logs[task.name] = log
+    bar.close()
+    return logs
+
+
+def record_log(vlm: VLM, task: Task, item: Item) -> dict:
+    """The columns of one record: summed nll (nats), token counts and means of every candidate, the greedy text, its ROUGE.
+
+    source  the columns of TOFU's and the released eval_log_aggregated.json; truth_ratio is TOFU's, exp(paraphrased - mean perturbed)
+    """
+    candidates = (item.answer, item.paraphrased, *item.perturbed)
+    unique = list(dict.fromkeys(candidates))
+    known = dict(zip(unique, candidate_nll(vlm, item.prompt, unique)))
+    (truth, n_truth), (paraphrase, n_paraphrase), *perturbed = (known[text] for text in candidates)
+    means = [total / n for total, n in perturbed]
+    generated = vlm.generate(vlm.encode([item.prompt]), task.max_new_tokens)[0]
+    recall = rouge.scores(item.answer, generated)
+    return {
+        "gt_loss": truth, "num_token_gt": n_truth, "avg_gt_loss": truth / n_truth,
+        "paraphrased_loss": paraphrase, "num_token_paraphrased": n_paraphrase,
+        "avg_paraphrased_loss": paraphrase / n_paraphrase,
+        "perturb_loss": [total for total, _ in perturbed], "num_token_perturb": [n for _, n in perturbed],
+        "average_perturb_loss": means,
+        "truth_ratio": math.exp(min(paraphrase / n_paraphrase - sum(means) / len(means), 700.0)),
+        "rouge1_recall": recall["rouge1"].recall, "rougeL_recall": recall["rougeL"].recall,
+        "generated_text": [vlm.template.prompt(item.prompt.question, item.prompt.image is not None), generated, item.answer],
+        "candidates": {"answer": item.answer, "paraphrased": item.paraphrased, "perturbed": list(item.perturbed)},
+    }

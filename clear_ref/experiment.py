@@ -1,0 +1,194 @@
+"""What the commands do: unlearn and evaluate one method or all, finetune, evaluate, rebuild the embedded world."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import rundir, settings as settings_of, world
+from .data.prompts import phrases
+from .data.records import read_rows
+from .errors import UserError
+from .evaluation.evaluate import run_tasks
+from .evaluation.metrics import score
+from .evaluation.tasks import tasks
+from .files import write_json, write_text
+from .losses.terms import implementation
+from .loop import unlearn as unlearning, world as building
+from .methods import table
+from .model import lora
+from .model.vlm import WEIGHTS, load
+from .report import examples
+from .report.page import page
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command found: metrics by model, where it was written, and what --json prints of it."""
+    metrics: dict[str, dict]
+    out: Path
+    summary: dict
+
+
+def recipe_for(chosen: str, model: str, purpose: str, given: dict):
+    """The recipe (mini for the embedded world, paper otherwise, unless named), with the values given on the command line."""
+    name = chosen or ("mini" if model == "mini" else "paper")
+    if name not in settings_of.RECIPES:
+        raise UserError(f"--recipe is {name!r}; expected one of {', '.join(settings_of.RECIPES)}")
+    kind = settings_of.RECIPES[name][purpose]
+    recipe = kind(**{key: settings_of.convert(kind, key, value) for key, value in given.items()})
+    settings_of.check_recipe(recipe)
+    return name, recipe
+
+
+def check(s) -> None:
+    """UserError for a value of the common settings that nothing can run with."""
+    if s.forget not in (1, 5, 10):
+        raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
+    if s.limit < 0 or s.max_new_tokens < 4:
+        raise UserError(f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more")
+
+
+def data_files(directory: Path) -> list[Path]:
+    """The row files of a data directory, for hashing."""
+    return sorted(directory.glob("**/rows.jsonl"))
+
+
+def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dict]:
+    """The logs of the model in a directory."""
+    vlm = load(directory, s.dtype, s.device)
+    if adapter:
+        vlm.load_adapter(adapter)
+        vlm.merge_lora()
+    return logs_of(vlm, s, what)
+
+
+def logs_of(vlm, s, what: str) -> dict[str, dict]:
+    """The logs of a model at hand."""
+    data = world.data_directory(s.data)
+    return run_tasks(vlm, data, phrases(data), tasks(s.forget, s.max_new_tokens), s.limit or None, f"evaluate {what}")
+
+
+def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool = False, evaluated: dict | None = None) -> Result:
+    """Unlearn with one method; evaluate base, gold (where there is one) and the unlearned model; write the run directory.
+
+    evaluated  logs of base and gold from an earlier call with the same models and data
+    """
+    check(s)
+    base, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
+    recipe_name, recipe = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
+    defaults = settings_of.MINI_OPTIONS.get(s.method, {}) if recipe_name == "mini" else {}
+    options = table.make_options(s.method, {**defaults, **options_given})
+    table.variant(s.method, s.semantics)
+    rows = unlearning.split_rows(data, s.modality, s.forget)
+    vlm = load(base, s.dtype, s.device)
+    adapted = unlearning.prepare(vlm, recipe, s.seed)
+    inputs = [base / WEIGHTS, *([gold / WEIGHTS] if gold else []), *data_files(data)]
+    record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs)
+    record["options"] = settings_of.with_sources(options, set(options_given), set(defaults))
+    out = rundir.claim(s.out, f"{s.method}-{s.semantics}-{s.modality}-seed{s.seed}", record, resume)
+    started = time.monotonic()
+    steps = unlearning.unlearn(vlm, s.method, s.semantics, options, recipe, rows, phrases(data), s.seed, out, resume)
+    trained = time.monotonic()
+    if adapted:
+        vlm.save_adapter(out / "adapter")
+        vlm.merge_lora()
+    else:
+        vlm.save(out / "model")
+    logs = dict(evaluated or {})
+    if "base" not in logs:
+        logs["base"] = evaluation_logs(base, s, "base")
+    if gold and "gold" not in logs:
+        logs["gold"] = evaluation_logs(gold, s, "gold")
+    logs["unlearned"] = logs_of(vlm, s, s.method)
+    result = finish(out, logs, {
+        "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
+        "steps": steps, "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}})
+    write_text(out / "report.html", page(examples.run_for_page(result, record, out, logs, data)))
+    return result
+
+
+def describe(command: str, s, recipe, recipe_name: str, recipe_given: dict, given: set, vlm, adapted: list[str], inputs) -> dict:
+    """What settings.json holds of a training run: every value with its source, what is trained, hashes, versions."""
+    return {
+        "format": "clear_ref.run/1", "command": command, "impl": implementation(), "recipe": recipe_name,
+        "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)),
+        "adapted_layers": adapted,
+        "trainable_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        "inputs": rundir.hashes(inputs), "versions": rundir.versions()}
+
+
+def finish(out: Path, logs: dict[str, dict], summary: dict) -> Result:
+    """Write the logs (the unlearned model's directly below logs/) and metrics.json; returns what was found."""
+    models = {name: score(found, logs.get("gold")) for name, found in logs.items()}
+    for name, found in logs.items():
+        for task, log in found.items():
+            write_json(out / "logs" / ("" if name == "unlearned" else name) / f"{task}.json", log)
+    definitions = next(iter(models.values()))["definitions"]
+    summary = {**summary, "models": models, "definitions": definitions, "out": str(out)}
+    write_json(out / "metrics.json", summary)
+    return Result(models, out, summary)
+
+
+def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
+    """Train the model on a whole split, evaluate it and write it to OUT/model (adapters merged)."""
+    check(s)
+    splits = {"full": "full+tofu", "retain": f"retain{100 - s.forget}+tofu"}
+    if s.split not in splits:
+        raise UserError(f"--split is {s.split!r}; expected one of {', '.join(splits)}")
+    start, data = world.model_directory(s.model), world.data_directory(s.data)
+    recipe_name, recipe = recipe_for(s.recipe, s.model, "finetune", recipe_given)
+    read_rows(data, splits[s.split])
+    vlm = load(start, s.dtype, s.device)
+    adapted = unlearning.prepare(vlm, recipe, s.seed)
+    record = describe("finetune", s, recipe, recipe_name, recipe_given, given, vlm, adapted, [start / WEIGHTS, *data_files(data)])
+    out = rundir.claim(s.out, f"finetune-{s.split}-seed{s.seed}", record, resume)
+    started = time.monotonic()
+    steps = building.finetune(vlm, data, splits[s.split], recipe, s.seed, out, resume, name=f"finetune {s.split}")
+    trained = time.monotonic()
+    vlm.merge_lora()
+    vlm.save(out / "model")
+    return finish(out, {s.split: logs_of(vlm, s, s.split)}, {
+        "command": "finetune", "split": s.split, "seed": s.seed, "impl": record["impl"], "steps": steps,
+        "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}})
+
+
+def evaluate(s, given: set) -> Result:
+    """Logs and metrics of one model, with Forget Quality where a gold model is named."""
+    check(s)
+    directory, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
+    if s.adapter and not Path(s.adapter).is_dir():
+        raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
+    for task in tasks(s.forget, s.max_new_tokens):
+        read_rows(data, task.config)
+    record = {"format": "clear_ref.run/1", "command": "evaluate", "impl": implementation(),
+              "settings": settings_of.with_sources(s, given),
+              "inputs": rundir.hashes([directory / WEIGHTS, *([gold / WEIGHTS] if gold else []), *data_files(data)]),
+              "versions": rundir.versions()}
+    out = rundir.claim(s.out, f"evaluate-{directory.name}", record, resume=False)
+    started = time.monotonic()
+    logs = {"model": evaluation_logs(directory, s, directory.name, s.adapter)}
+    if gold:
+        logs["gold"] = evaluation_logs(gold, s, "gold")
+    return finish(out, logs, {"command": "evaluate", "model": str(directory), "impl": record["impl"],
+                              "seconds": {"evaluate": round(time.monotonic() - started, 2)}})
+
+
+def mini(rebuild: str | None, seed: int) -> dict:
+    """What the embedded world holds; with `rebuild`, make it again in that directory and compare it with the shipped one."""
+    counts = {str(path.parent.relative_to(world.WORLD)): len(path.read_text(encoding="utf-8").splitlines())
+              for path in data_files(world.WORLD)}
+    found = {"data": str(world.WORLD), "base": str(world.BASE), "gold": str(world.GOLD), "rows": counts}
+    if rebuild is None:
+        return found
+    target = Path(rebuild)
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"--rebuild {target}: is not empty; choose another directory")
+    started = time.monotonic()
+    steps = building.rebuild(target, settings_of.MiniPretrain(), settings_of.MiniFinetune(), seed)
+    minutes = round((time.monotonic() - started) / 60, 1)
+    s = settings_of.Evaluate()
+    logs = {f"{kind} {name}": evaluation_logs(path / name, s, f"{kind} {name}")
+            for name in ("base", "gold") for kind, path in (("shipped", world.MINI), ("rebuilt", target))}
+    models = {name: score(log, logs[f"{name.split()[0]} gold"]) for name, log in logs.items()}
+    return found | {"rebuilt": str(target), "steps": steps, "minutes": minutes, "models": models,
+                    "definitions": models["shipped base"]["definitions"]}

@@ -1,0 +1,37 @@
+"""Training state on disk: one safetensors file and the JSON that names it, replaced together."""
+
+from pathlib import Path
+
+import torch
+
+from ..errors import UserError
+from ..files import read_json, write_json
+from ..model.weights import fill, read_tensors, write_tensors
+
+STATE = "state.json"
+
+
+def save(directory, progress: dict, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors, then the JSON that points at them; what the JSON pointed at before goes last."""
+    directory = Path(directory)
+    name = f"state-{progress['stage']}-{progress['step']:06d}.safetensors"
+    write_tensors(directory / name, tensors)
+    write_json(directory / STATE, {**progress, "tensors": name})
+    for old in directory.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def progress(directory) -> dict | None:
+    """What the checkpoint says of how far it is, or None if there is none."""
+    path = Path(directory) / STATE
+    return read_json(path) if path.exists() else None
+
+
+def restore(directory, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy the checkpoint's tensors into these; UserError if they are not the same set."""
+    state = progress(directory)
+    if state is None:
+        raise UserError(f"{Path(directory) / STATE}: no such file; there is no checkpoint to resume from")
+    path = Path(directory) / state["tensors"]
+    fill(tensors, read_tensors(path), path)

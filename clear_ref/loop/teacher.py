@@ -1,0 +1,31 @@
+"""The frozen model that KL terms and log-ratios compare with."""
+
+import copy
+
+import torch
+
+from ..model import lora
+from ..model.vlm import VLM
+
+
+class Teacher:
+    """With LoRA: the same weights, adapters in `mode` (off, or reference: as `lora.freeze_reference` kept them). Without: a copy, made now."""
+
+    def __init__(self, vlm: VLM, mode: str = "off"):
+        self.vlm, self.mode = vlm, mode
+        self.copy = None
+        if not lora.adapters(vlm.model):
+            self.copy = copy.copy(vlm)
+            self.copy.model = copy.deepcopy(vlm.model).requires_grad_(False)
+
+    @torch.no_grad()
+    def hidden(self, batch, layer=None):
+        """[B, T, D] of the frozen model, as VLM.hidden."""
+        if self.copy is not None:
+            return self.copy.hidden(batch, layer)
+        with lora.mode(self.vlm.model, self.mode):
+            return self.vlm.hidden(batch, layer)
+
+    def head(self, hidden):
+        """Logits of the frozen model's hidden states. LoRA never adapts the head, so there it is the student's."""
+        return (self.copy or self.vlm).head(hidden)

@@ -1,0 +1,178 @@
+"""The training loop: forward, the method's loss, backward, AdamW, linear decay after warm-up.
+
+One optimiser step takes batch_size * accumulate records. They are computed `records_at_once` at a time, and each reduction
+divides by the counts of the whole step, so the parts add up to the loss of the one big batch, however it is cut. With
+records_at_once = 1 nothing is ever padded and the sum's order is fixed, so the cut into batch_size and accumulate cannot
+change a bit.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import RunFailed
+from ..files import write_text
+from ..losses.rows import Split, select_rows
+from ..model.vlm import VLM
+from ..progress import Progress
+from . import checkpoint
+from .plan import order
+from .teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run inside a run: its name, what each batch needs, and the loss of the splits."""
+    name: str
+    needs: dict
+    loss: object
+    hidden_layer: int | None = None
+
+
+def learning_rate(recipe, step: int, n_steps: int, steps_per_epoch: int) -> float:
+    """Linear warm-up over the first warmup_epochs, then linear decay to zero after the last step. step counts from 0."""
+    warm = round(recipe.warmup_epochs * steps_per_epoch)
+    if step < warm:
+        return recipe.lr * (step + 1) / (warm + 1)
+    return recipe.lr * (n_steps - step) / max(n_steps - warm, 1)
+
+
+def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
+    """The parameters that training changes, by name."""
+    return {name: parameter for name, parameter in vlm.model.named_parameters() if parameter.requires_grad}
+
+
+def split(vlm: VLM, batch, need, stage: Stage, teacher, n_sequences, n_rows) -> Split:
+    """One batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
+    student = vlm.hidden(batch, stage.hidden_layer if need.hidden else None)
+    frozen = teacher.hidden(batch, stage.hidden_layer if need.hidden else None) if need.teacher else None
+    if need.hidden:
+        return Split(batch.labels, batch.attention_mask, None, None, n_sequences, n_rows,
+                     hidden=student, teacher_hidden=frozen)
+    rows_of = lambda model, hidden: lambda sequence, position: model.head(hidden[sequence, position])
+    return Split(batch.labels, batch.attention_mask, rows_of(vlm, student),
+                 rows_of(teacher, frozen) if need.teacher else None, n_sequences, n_rows)
+
+
+def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices) -> tuple[float, dict, int]:
+    """Backward of one optimiser step; returns its loss, its named terms and the number of answer tokens trained on."""
+    slices = [indices[i:i + recipe.records_at_once] for i in range(0, len(indices), recipe.records_at_once)]
+    encoded = []
+    for part in slices:
+        views = [plan.records(epoch, index) for index in part]
+        encoded.append({name: vlm.encode([view[name] for view in views]) for name in stage.needs})
+    n_rows = {name: {need.rows: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, need.rows).labels)
+                                    for batches in encoded)}
+              for name, need in stage.needs.items() if need.rows is not None}
+    n_tokens = sum(counts.get("answer", 0) for counts in n_rows.values())
+    value, terms = 0.0, {}
+    for batches in encoded:
+        splits = {name: split(vlm, batches[name], need, stage, teacher, len(indices), n_rows.get(name, {}))
+                  for name, need in stage.needs.items()}
+        loss = stage.loss(splits)
+        loss.value.backward()
+        value += float(loss.value)
+        for name, term in loss.terms.items():
+            terms[name] = terms.get(name, 0.0) + float(term)
+    return value, terms, n_tokens
+
+
+def stage_steps(plan, recipe) -> int:
+    """Optimiser steps of a whole stage; the last step of an epoch takes what is left of it."""
+    return -(-len(plan) // (recipe.batch_size * recipe.accumulate)) * recipe.epochs
+
+
+def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool = False, teacher=None) -> int:
+    """Train the model's trainable parameters in place; returns the number of optimiser steps of the whole stage.
+
+    out     run directory: trace.jsonl gets one line a step, checkpoint/ the state after every epoch; None: neither
+    teacher the frozen model; None: the model as it is now, if the stage needs one
+    resume  go on from out/checkpoint, to the same bytes that a straight run reaches
+    raises  RunFailed when a loss or gradient is not finite
+    """
+    parameters = trainable(vlm)
+    optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, foreach=False)
+    start_moments(optimiser, parameters)
+    per_step = recipe.batch_size * recipe.accumulate
+    n_steps = stage_steps(plan, recipe)
+    steps_per_epoch = n_steps // recipe.epochs
+    if teacher is None and any(need.teacher for need in stage.needs.values()):
+        teacher = Teacher(vlm)
+    step = 0
+    trace = Trace(out, stage.name)
+    if resume:
+        state = checkpoint.progress(out / "checkpoint")
+        if state and state["stage"] == stage.name:
+            checkpoint.restore(out / "checkpoint", state_tensors(optimiser, parameters))
+            step = state["step"]
+    trace.keep(step)
+    bar = Progress(f"train {stage.name}", n_steps)
+    bar.step(step)
+    for epoch in range(step // steps_per_epoch, recipe.epochs):
+        visit = order(seed, epoch, len(plan))
+        for first in range(0, len(plan), per_step):
+            started = time.monotonic()
+            rate = learning_rate(recipe, step, n_steps, steps_per_epoch)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            value, terms, n_tokens = step_loss(vlm, plan, stage, teacher, recipe, epoch, visit[first:first + per_step])
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip))
+            if not (value == value and abs(value) < float("inf") and norm < float("inf")):
+                raise RunFailed(f"{stage.name}, step {step + 1}: loss is {value}, gradient norm {norm}; terms {terms}; "
+                                "lower --lr or look at the data of this step")
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            step += 1
+            trace.add({"stage": stage.name, "step": step, "epoch": epoch, "loss": value, "terms": terms, "gradient_norm": norm,
+                       "lr": rate, "answer_tokens": n_tokens, "seconds": round(time.monotonic() - started, 4)})
+            bar.step(note=f"loss {value:.4g}")
+        if out is not None:
+            trace.write()
+            checkpoint.save(out / "checkpoint", {"stage": stage.name, "step": step, "n_steps": n_steps, "epoch": epoch + 1},
+                            state_tensors(optimiser, parameters))
+    bar.close()
+    return n_steps
+
+
+def start_moments(optimiser, parameters) -> None:
+    """Give AdamW the zero moments that first steps would make: a checkpoint names every parameter, stepped or not yet."""
+    for parameter in parameters.values():
+        optimiser.state[parameter] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(parameter),
+                                      "exp_avg_sq": torch.zeros_like(parameter)}
+
+
+def state_tensors(optimiser, parameters) -> dict[str, torch.Tensor]:
+    """Everything that a resumed run needs, by name: parameters and AdamW's moments."""
+    tensors = {}
+    for name, parameter in parameters.items():
+        tensors[f"parameter/{name}"] = parameter
+        for key, value in optimiser.state[parameter].items():
+            tensors[f"{key}/{name}"] = value
+    return tensors
+
+
+class Trace:
+    """trace.jsonl: the lines of earlier stages and of the steps that the checkpoint has, then one line a step."""
+
+    def __init__(self, out: Path | None, stage: str):
+        self.path = None if out is None else out / "trace.jsonl"
+        self.stage, self.lines = stage, []
+
+    def keep(self, step: int) -> None:
+        """Take over what is on disk up to this step of this stage."""
+        if self.path is not None and self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                if row["stage"] != self.stage or row["step"] <= step:
+                    self.lines.append(line)
+
+    def add(self, row: dict) -> None:
+        """One more step."""
+        self.lines.append(json.dumps(row))
+
+    def write(self) -> None:
+        """Put the file on disk, whole."""
+        write_text(self.path, "".join(line + "\n" for line in self.lines))

@@ -1,0 +1,36 @@
+"""KL minimisation: ascend on the forget answers while the retain predictions stay where they were.
+
+paper      L = -mean_t nll_forget + mean_s mean_t KL(student || teacher)_retain        App. B.4
+released   L = -mean_t nll_forget + mean_rows KL(teacher || student)_retain            mm/trainer.py:259-277
+original   as released                                                                 TOFU, dataloader.py:113-132
+
+needs      forget; retain with teacher (the model before unlearning)
+positions  answer tokens. nll: divided by their number in the whole step (token mean). KL: mean over the answer rows of
+           each sequence, then over sequences (sequence mean)
+resolved   R1 the sum of App. B.4 is printed over D_F; the sentence before it says retain set: retain.
+           R2 the direction is the printed one: the student's distribution comes first.
+           R3 the printed sum runs over i = 2..|s| of the whole sequence; here over the answer rows.
+deviations D1 the KL direction is the other one.
+           D2 the KL is averaged over every row of the batch: padding, image and prompt included; 2-5 % are answers.
+           D3 labels may cover image and prompt tokens besides the answer, by processor version (mm/dataset.py:315-339).
+           D4 the teacher is loaded only if the name is spelled "KL"; "kl" crashes.
+at teacher the KL is 0 and so is its gradient: the first step is grad_ascent's
+"""
+
+from dataclasses import dataclass
+
+from ..losses.reductions import sequence_mean, token_mean
+from .loss import Loss, Need, Variant
+
+
+@dataclass(frozen=True)
+class Options:
+    """KL minimisation has no options."""
+
+
+def paper(splits, options) -> Loss:
+    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
+                   retain_kl=sequence_mean(splits["retain"], "kl_student_teacher"))
+
+
+VARIANTS = {"paper": Variant(loss=paper, needs={"forget": Need(), "retain": Need(teacher=True)})}

@@ -1,0 +1,109 @@
+"""The CLIP vision tower: class token, pre-layernorm, quick_gelu; features are an inner layer's patch tokens.
+
+source  Radford et al. 2021; numbers equal to transformers' CLIPVisionModel within fp32 rounding
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .lora import Linear
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_size: int
+    patch_size: int
+    layer_norm_eps: float
+
+    @property
+    def n_patches(self):
+        return (self.image_size // self.patch_size) ** 2
+
+
+class Embeddings(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
+        self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, config.patch_size, bias=False)
+        self.position_embedding = nn.Embedding(config.n_patches + 1, config.hidden_size)
+
+    def forward(self, pixels):
+        """pixels [N, 3, H, W] -> [N, 1 + P, D], patches row by row."""
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(len(pixels), 1, -1)
+        return torch.cat((first, patches), 1) + self.position_embedding.weight
+
+
+class Attention(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            Linear(config.hidden_size, config.hidden_size) for _ in range(4))
+
+    def forward(self, x):
+        N, P, D = x.shape
+        q, k, v = (layer(x).view(N, P, self.heads, -1).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(y.transpose(1, 2).reshape(N, P, D))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x):
+        hidden = self.fc1(x)
+        return self.fc2(hidden * torch.sigmoid(1.702 * hidden))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.mlp = MLP(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, x):
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+
+class VisionModel(nn.Module):
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)  # spelled so in every checkpoint
+        self.encoder = Encoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)  # stored; patch features skip it
+
+    def forward(self, pixels, layer):
+        """Hidden states [N, 1 + P, D] number `layer` of the N + 1 (0: the embeddings; -2: before the last layer)."""
+        x = self.pre_layrnorm(self.embeddings(pixels))
+        for block in self.encoder.layers[:layer % (len(self.encoder.layers) + 1)]:
+            x = block(x)
+        return x
+
+
+class VisionTower(nn.Module):
+    """A CLIP tower under the name that checkpoints use."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.vision_model = VisionModel(config)

@@ -1,0 +1,159 @@
+"""The model as its users hold it: weights, tokenizer, template and picture processor of one directory."""
+
+import copy
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ..data.batches import Batch, collate
+from ..data.images import ImageProcessor, open_image
+from ..data.prompts import template
+from ..data.records import Record
+from ..data.tokens import Tokenizer
+from ..errors import LabelError, ShapeError, UserError
+from ..files import read_json, write_json
+from . import lora, peft_format
+from .generate import greedy
+from .language import at_least_float32
+from .llava import Llava, LlavaConfig
+from .weights import dtype_of, fill, read_tensors, write_tensors
+
+WEIGHTS = "model.safetensors"
+
+
+class VLM:
+    """A vision-language model. Made by `load`; `model` is the nn.Module, everything else is how text and pictures reach it."""
+
+    def __init__(self, directory, dtype: torch.dtype, device: str):
+        self.directory = Path(directory)
+        self.config_json = read_json(self.directory / "config.json")
+        self.config = LlavaConfig.from_json(self.config_json, self.directory / "config.json")
+        self.tokenizer = Tokenizer(self.directory)
+        self.template = template(self.directory)
+        self.image_processor = ImageProcessor.from_directory(self.directory)
+        if self.tokenizer.size > self.config.text.vocab_size:
+            raise UserError(f"{self.directory}: the tokenizer has ids up to {self.tokenizer.size - 1}, the embedding has "
+                            f"{self.config.text.vocab_size} rows; the tokenizer belongs to another model")
+        if self.image_processor.crop != self.config.vision.image_size:
+            raise UserError(f"{self.directory}: preprocessor_config.json crops to {self.image_processor.crop} pixels, "
+                            f"config.json expects {self.config.vision.image_size}")
+        stop = read_json(self.directory / "generation_config.json").get("eos_token_id", self.tokenizer.eos)
+        self.stop_ids = frozenset(stop if isinstance(stop, list) else [stop])
+        with torch.device("meta"):
+            model = Llava(self.config)
+        self.model = model.to_empty(device=device).to(dtype).eval().requires_grad_(False)
+
+    @property
+    def device(self):
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self):
+        """The compute dtype, the weights' own."""
+        return next(self.model.parameters()).dtype
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The base weights by checkpoint name, adapters left out."""
+        return {name: tensor for name, tensor in self.model.named_parameters() if ".adapter." not in name}
+
+    def encode(self, records) -> Batch:
+        """One batch of records; a record without an answer is a prompt alone. Padding on the left."""
+        sequences, starts, pixels = [], [], []
+        for record in records:
+            has_image = record.image is not None
+            prompt = self.tokenizer.prompt(self.template, record.question, self.model.n_image_tokens if has_image else 0)
+            answer = [] if record.answer is None else self.tokenizer.answer(self.template, record.answer)
+            sequences.append(prompt + answer)
+            starts.append(len(prompt))
+            if has_image:
+                pixels.append(self.image_processor(open_image(record.image, f"record {record.question!r}")))
+        if not sequences:
+            raise UserError("there is no record to encode; expected at least one")
+        return collate(sequences, starts, pixels, self.tokenizer.pad).to(self.device, self.dtype)
+
+    def hidden(self, batch: Batch, layer: int | None = None):
+        """[B, T, D] normed hidden states, or the output of decoder layer `layer` (0-based)."""
+        n_layers = self.config.text.num_hidden_layers
+        if layer is not None and not 0 <= layer < n_layers:
+            raise UserError(f"decoder layer is {layer}; the model has layers 0 to {n_layers - 1}, name one of them")
+        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, layer)
+
+    def head(self, hidden):
+        """Logits [..., V] of hidden states [..., D], in the model's dtype."""
+        return self.model.language_model.lm_head(hidden)
+
+    def forward(self, input_ids, attention_mask, pixel_values=None, image_grid_thw=None):
+        """Logits [B, T, V], float32 (float64 stays). image_grid_thw is for families whose pictures vary in size: None here.
+
+        raises  LabelError for an id outside the vocabulary; ShapeError where tensors disagree
+        """
+        if image_grid_thw is not None:
+            raise UserError("image_grid_thw is given; LLaVA's pictures have one size, leave it None")
+        if input_ids.dim() != 2 or input_ids.shape != attention_mask.shape:
+            raise ShapeError(f"input_ids are {list(input_ids.shape)}, attention_mask {list(attention_mask.shape)}; "
+                             "expected the same [B, T]")
+        vocabulary = self.config.text.vocab_size
+        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
+            raise LabelError(f"input_ids range from {int(input_ids.min())} to {int(input_ids.max())}; "
+                             f"expected ids in [0, {vocabulary})")
+        hidden = self.model.hidden(input_ids, attention_mask, pixel_values)
+        return at_least_float32(self.head(hidden))
+
+    def generate_ids(self, batch: Batch, max_new_tokens: int = 64) -> torch.Tensor:
+        """Greedy ids after each prompt, [B, <= max_new_tokens]; a sequence ends with its stop id, then pad ids."""
+        return greedy(self.model, batch, max_new_tokens, self.stop_ids, self.tokenizer.pad)
+
+    def generate(self, batch: Batch, max_new_tokens: int = 64) -> list[str]:
+        """Greedy text after each prompt, special tokens and surrounding blanks left out."""
+        return [self.tokenizer.text(row.tolist()).strip() for row in self.generate_ids(batch, max_new_tokens)]
+
+    def add_lora(self, rank: int = 8, alpha: float = 32, targets=None, seed: int = 0) -> list[str]:
+        """Freeze the weights and add adapters to `targets` (None: every linear layer but the head); returns their names."""
+        return lora.add(self.model, rank, alpha, targets, seed)
+
+    def merge_lora(self) -> None:
+        """Add the adapters into the weights and remove them."""
+        lora.merge(self.model)
+
+    def save_adapter(self, directory) -> None:
+        """Write the adapters in PEFT's format."""
+        peft_format.save(self.model, directory, str(self.directory))
+
+    def load_adapter(self, directory) -> list[str]:
+        """Put the adapters of a PEFT directory on the model; returns the adapted layers' names. Frozen until trained."""
+        names = peft_format.load(self.model, directory)
+        self.model.requires_grad_(False)
+        return names
+
+    @contextmanager
+    def adapters_off(self):
+        """Within the block the model is the one before the adapters: the teacher."""
+        with lora.mode(self.model, "off"):
+            yield
+
+    def save(self, directory) -> None:
+        """Write the model as a directory that `load` and transformers read; adapters are merged into what is written."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        model = self.model
+        if lora.adapters(model):
+            model = copy.deepcopy(model)
+            lora.merge(model)
+        for path in sorted(self.directory.iterdir()):
+            if path.suffix in (".json", ".jinja") and path.resolve() != (directory / path.name).resolve():
+                shutil.copyfile(path, directory / path.name)
+        write_json(directory / "config.json", {**self.config_json, "dtype": str(self.dtype).removeprefix("torch.")})
+        write_tensors(directory / WEIGHTS, dict(model.named_parameters()))
+
+
+def load(path, dtype: str = "float32", device: str = "cpu") -> VLM:
+    """The model of an HF-format directory (config.json, tokenizer.json, safetensors), in `dtype` on `device`.
+
+    raises  UserError that names the file and what is wrong with it
+    """
+    vlm = VLM(path, dtype_of(dtype), device)
+    fill(vlm.weights(), read_tensors(vlm.directory / WEIGHTS), vlm.directory / WEIGHTS)
+    return vlm

@@ -1,0 +1,42 @@
+"""What the command line prints for people."""
+
+from .table import leaderboard, leaderboard_over_seeds, per_task
+
+
+def one_run(summary: dict) -> str:
+    """The leaderboard of one run, its times and where it was written."""
+    seconds = ", ".join(f"{what} {value:.0f} s" for what, value in summary["seconds"].items())
+    title = " ".join(str(summary[key]) for key in ("method", "command", "split", "model") if key in summary)
+    about = ", ".join(f"{key} {summary[key]}" for key in ("semantics", "modality", "seed", "steps") if key in summary)
+    return "\n".join([f"{title}: {about}" if about else title, "", leaderboard(list(summary["models"].items())), "",
+                      f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}"])
+
+
+def one_of_all(row: dict) -> None:
+    """One line for each finished run of `all`, while the others go on."""
+    metrics = row["metrics"]
+    print(f"{row['method']:12} {row['modality']:6} seed {row['seed']}  real {metrics['real']:.3f}  retain {metrics['retain']:.3f}  "
+          f"forget {metrics['forget']:.3f}  ({row['seconds']['train']:.0f} + {row['seconds']['evaluate']:.0f} s)", flush=True)
+
+
+def all_methods(summary: dict) -> str:
+    """The leaderboard of every method, one table for each modality."""
+    blocks = []
+    for modality in dict.fromkeys(row["modality"] for row in summary["runs"]):
+        runs = [row for row in summary["runs"] if row["modality"] == modality]
+        rows = [(name, [metrics]) for name, metrics in summary["models"].items()]
+        rows += [(method, [row["metrics"] for row in runs if row["method"] == method])
+                 for method in dict.fromkeys(row["method"] for row in runs)]
+        blocks += ["", f"forgetting {modality}, {summary['semantics']} semantics, seeds {', '.join(map(str, summary['seeds']))}", "",
+                   leaderboard_over_seeds(rows)]
+    return "\n".join([*blocks, "", f"token terms: {summary['impl']}; written to {summary['out']}"])
+
+
+def mini(found: dict) -> str:
+    """The embedded world's rows, and after a rebuild how close it came."""
+    lines = [f"data  {found['data']}", f"base  {found['base']}", f"gold  {found['gold']}"]
+    lines += [f"{rows:6} rows  {config}" for config, rows in found["rows"].items()]
+    if "rebuilt" in found:
+        lines += ["", f"rebuilt in {found['minutes']} minutes: {found['rebuilt']}", "", leaderboard(list(found["models"].items())),
+                  "", per_task(list(found["models"].items()))]
+    return "\n".join(lines)

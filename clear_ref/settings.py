@@ -1,0 +1,145 @@
+"""What a command can be told: one frozen dataclass each, every field with its default, meaning and source."""
+
+from dataclasses import MISSING, dataclass, field, fields
+
+from .errors import UserError
+
+
+def setting(default, meaning: str, source: str = "this project"):
+    """A dataclass field that carries its meaning and the source of its default value."""
+    return field(default=default, metadata={"meaning": meaning, "source": source})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The values of the paper (unlearning of LLaVA-1.5-7B)."""
+    epochs: int = setting(5, "passes over the forget set", "paper App. H")
+    batch_size: int = setting(1, "records in one batch", "paper App. H")
+    accumulate: int = setting(2, "batches in one optimiser step", "paper App. H")
+    lr: float = setting(1e-5, "peak learning rate", "paper App. H")
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay", "paper App. H")
+    warmup_epochs: float = setting(1.0, "linear warm-up, in epochs, before the linear decay", "released code (mm/forget.py)")
+    clip: float = setting(1.0, "largest gradient norm of a step", "released code (Trainer's default)")
+    lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
+    lora_alpha: float = setting(32.0, "adapters are scaled by alpha / rank", "paper App. H")
+    lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head) or names with commas",
+                                "released code (utils.py:10-19)")
+    records_at_once: int = setting(1, "records computed together; memory and speed, not meaning: with 1 nothing is padded and "
+                                      "the bytes do not depend on how a step is cut into batches")
+
+
+@dataclass(frozen=True)
+class PaperFinetune(Recipe):
+    """Base and gold of the paper."""
+    epochs: int = setting(3, "passes over the split", "paper App. H")
+    batch_size: int = setting(12, "records in one batch", "paper App. H")
+    accumulate: int = setting(1, "batches in one optimiser step", "paper App. H")
+
+
+@dataclass(frozen=True)
+class MiniUnlearn(Recipe):
+    """Unlearning in the embedded world."""
+    lr: float = setting(1e-3, "peak learning rate", "mini: a model 2,000 times smaller moves with steps 100 times larger")
+    batch_size: int = setting(4, "records in one batch", "mini: 60 forget records make 15 steps an epoch")
+    accumulate: int = setting(1, "batches in one optimiser step", "mini: as above")
+
+
+@dataclass(frozen=True)
+class MiniFinetune(Recipe):
+    """Base and gold of the embedded world, trained from scratch."""
+    epochs: int = setting(14, "passes over the split", "mini: memorises every record")
+    batch_size: int = setting(8, "records in one batch", "mini")
+    accumulate: int = setting(1, "batches in one optimiser step", "mini")
+    lr: float = setting(2e-3, "peak learning rate", "mini: from scratch")
+    lora_rank: int = setting(0, "rank of the LoRA adapters; 0: full fine-tuning", "mini: from scratch there is nothing to adapt")
+    records_at_once: int = setting(8, "records computed together", "mini: speed; both shipped checkpoints were made so")
+
+
+@dataclass(frozen=True)
+class MiniPretrain(MiniFinetune):
+    """What the embedded world's models learn before they meet an author: faces with names, shapes with questions."""
+    epochs: int = setting(10, "passes over the pretrain rows", "mini")
+
+
+# Method options that differ in the embedded world from what methods/NAME.py has for real models, each with its reason.
+MINI_OPTIONS = {"rmu": {"layer": 2, "c": 30.0}}  # the decoder has four layers, and hidden states about ten times shorter
+
+RECIPES = {"paper": {"unlearn": Recipe, "finetune": PaperFinetune}, "mini": {"unlearn": MiniUnlearn, "finetune": MiniFinetune}}
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command that runs a model can be told."""
+    model: str = setting("mini", "model directory in HF format, or mini: the embedded world's")
+    data: str = setting("mini", "data directory (CONFIG/rows.jsonl, images/), or mini: the embedded world's")
+    out: str = setting("", "directory for what the command writes; default: a new one below runs/")
+    device: str = setting("cpu", "torch device, such as cpu or cuda")
+    dtype: str = setting("float32", "compute dtype of the weights: float32, bfloat16, float16 or float64")
+    seed: int = setting(0, "key of every random choice")
+    forget: int = setting(10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4")
+    limit: int = setting(0, "evaluate the first N records of each task; 0: all")
+    max_new_tokens: int = setting(64, "longest generated answer of captions and questions (names: a quarter)",
+                                  "this project; released code: 300")
+
+
+@dataclass(frozen=True)
+class Unlearn(Common):
+    """METHOD: unlearn, evaluate base, gold and the unlearned model, write table and report."""
+    method: str = setting("scrub", "unlearning method")
+    semantics: str = setting("paper", "whose meaning of the method", "design: paper is the default")
+    modality: str = setting("both", "what of the forget set is trained on: both, text or visual", "paper Sec. 5.4")
+    gold: str = setting("", "model directory of the gold model; default: the embedded world's for mini, none otherwise")
+    recipe: str = setting("", "mini or paper; default: mini for the embedded world, paper for any other model")
+
+
+@dataclass(frozen=True)
+class Finetune(Common):
+    """finetune: a base (split full) or gold (split retain) model."""
+    split: str = setting("full", "full (a base model) or retain (a gold model)")
+    recipe: str = setting("", "mini or paper; default: mini for the embedded world, paper for any other model")
+
+
+@dataclass(frozen=True)
+class Evaluate(Common):
+    """evaluate MODEL: logs and metrics."""
+    adapter: str = setting("", "PEFT directory of adapters to put on the model")
+    gold: str = setting("", "model directory of the gold model; default: the embedded world's for mini, none otherwise")
+
+
+def names(kind) -> list[str]:
+    """The field names of a settings dataclass."""
+    return [f.name for f in fields(kind)]
+
+
+def convert(kind, name: str, text: str):
+    """`text` as the type of the field's default; UserError that says what is expected."""
+    known = {f.name: f for f in fields(kind)}
+    if name not in known:
+        raise UserError(f"unknown setting {name!r}; known: {', '.join(known)}")
+    default = known[name].default
+    wanted = str if default is MISSING or default is None else type(default)
+    try:
+        return wanted(text)
+    except ValueError:
+        raise UserError(f"setting {name} is {text!r}; expected {wanted.__name__}, such as {default}") from None
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """UserError for a value that no training can run with."""
+    for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("records_at_once", 1), ("lora_rank", 0)):
+        if getattr(recipe, name) < least:
+            raise UserError(f"{name} is {getattr(recipe, name)}; expected {least} or more")
+    for name in ("lr", "clip", "lora_alpha"):
+        if not getattr(recipe, name) > 0:
+            raise UserError(f"{name} is {getattr(recipe, name)}; expected a positive number")
+    if recipe.weight_decay < 0 or recipe.warmup_epochs < 0:
+        raise UserError("weight_decay and warmup_epochs must not be negative")
+
+
+def with_sources(settings, given: set[str], mini: set[str] = frozenset()) -> dict:
+    """{name: {value, source}} for settings.json: the command line where a value was given there, mini where its value is."""
+    def source(f):
+        if f.name in given:
+            return "command line"
+        return "mini" if f.name in mini else f.metadata["source"]
+    return {f.name: {"value": getattr(settings, f.name), "source": source(f)} for f in fields(settings)}
