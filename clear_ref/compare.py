@@ -44,4 +44,8 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
                "models": {name: metrics[name] for name in logs}, "runs": rows, "definitions": metrics["base"]["definitions"],
                "out": str(out)}
     write_json(out / "leaderboard.json", summary)
+    first = {f"{row['method']} {row['modality']}": row["metrics"] for row in rows if row["seed"] == seeds[0]}
+    write_text(out / "report.html", page({"method": "all methods", "semantics": s.semantics, "seed": seeds[0],
+                                          "modality": ", ".join(modalities), "impl": summary["impl"],
+                                          "models": summary["models"] | first}))
     return Result(summary["models"], out, summary)

@@ -14,6 +14,7 @@ from .evaluation.tasks import tasks
 from .files import write_json, write_text
 from .losses.terms import implementation
 from .loop import unlearn as unlearning, world as building
+from .loop.plan import FinetunePlan
 from .methods import table
 from .model import lora
 from .model.vlm import WEIGHTS, load
@@ -48,6 +49,12 @@ def check(s) -> None:
         raise UserError(f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more")
 
 
+def check_rows(data: Path, s) -> None:
+    """UserError for a row or picture of the evaluation that is wrong, before anything is trained or written."""
+    for task in tasks(s.forget, s.max_new_tokens):
+        read_rows(data, task.config)
+
+
 def data_files(directory: Path) -> list[Path]:
     """The row files of a data directory, for hashing."""
     return sorted(directory.glob("**/rows.jsonl"))
@@ -80,7 +87,9 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     options = table.make_options(s.method, {**defaults, **options_given})
     table.variant(s.method, s.semantics)
     rows = unlearning.split_rows(data, s.modality, s.forget)
+    check_rows(data, s)
     vlm = load(base, s.dtype, s.device)
+    vlm.check_layer(getattr(options, "layer", None))
     adapted = unlearning.prepare(vlm, recipe, s.seed)
     inputs = [base / WEIGHTS, *([gold / WEIGHTS] if gold else []), *data_files(data)]
     record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs)
@@ -103,7 +112,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     result = finish(out, logs, {
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
         "steps": steps, "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}})
-    write_text(out / "report.html", page(examples.run_for_page(result, record, out, logs, data)))
+    write_text(out / "report.html", page(examples.run_for_page(result.summary, record, out, logs, data)))
     return result
 
 
@@ -137,13 +146,14 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
         raise UserError(f"--split is {s.split!r}; expected one of {', '.join(splits)}")
     start, data = world.model_directory(s.model), world.data_directory(s.data)
     recipe_name, recipe = recipe_for(s.recipe, s.model, "finetune", recipe_given)
-    read_rows(data, splits[s.split])
+    plan = FinetunePlan(read_rows(data, splits[s.split]), phrases(data), s.seed)
+    check_rows(data, s)
     vlm = load(start, s.dtype, s.device)
     adapted = unlearning.prepare(vlm, recipe, s.seed)
     record = describe("finetune", s, recipe, recipe_name, recipe_given, given, vlm, adapted, [start / WEIGHTS, *data_files(data)])
     out = rundir.claim(s.out, f"finetune-{s.split}-seed{s.seed}", record, resume)
     started = time.monotonic()
-    steps = building.finetune(vlm, data, splits[s.split], recipe, s.seed, out, resume, name=f"finetune {s.split}")
+    steps = building.finetune(vlm, plan, recipe, s.seed, f"finetune {s.split}", out, resume)
     trained = time.monotonic()
     vlm.merge_lora()
     vlm.save(out / "model")
@@ -158,8 +168,7 @@ def evaluate(s, given: set) -> Result:
     directory, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     if s.adapter and not Path(s.adapter).is_dir():
         raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
-    for task in tasks(s.forget, s.max_new_tokens):
-        read_rows(data, task.config)
+    check_rows(data, s)
     record = {"format": "clear_ref.run/1", "command": "evaluate", "impl": implementation(),
               "settings": settings_of.with_sources(s, given),
               "inputs": rundir.hashes([directory / WEIGHTS, *([gold / WEIGHTS] if gold else []), *data_files(data)]),

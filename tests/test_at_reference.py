@@ -24,22 +24,26 @@ def batch(seed, same=True):
         labels[s, 2:2 + n] = torch.randint(0, V, (n,), generator=g)
     logits, teacher = (2 * torch.randn(B, T, V, generator=g, dtype=torch.float64) for _ in range(2))
     hidden, teacher_hidden = (torch.randn(B, T, D, generator=g, dtype=torch.float64) for _ in range(2))
-    return Outputs(logits, labels, logits.clone() if same else teacher, None, hidden, hidden.clone() if same else teacher_hidden)
+    if same:
+        teacher, teacher_hidden = logits.clone(), hidden.clone()
+    return Outputs(logits, labels, teacher, None, hidden, teacher_hidden)
 
 
 def batches(method, same=True, **options):
-    return {name: batch(len(name) + 10 * ord(name[-1]), same) for name in needs(method, "paper", make_options(method, options))}
+    names = needs(method, "paper", make_options(method, options))
+    return {name: batch(len(name) + 10 * ord(name[-1]), same) for name in names}
 
 
 def loss_and_gradients(method, given, field="logits", **options):
     leaves = {name: getattr(outputs, field).clone().requires_grad_() for name, outputs in given.items()}
-    loss = method_loss(method, {name: replace(outputs, **{field: leaves[name]}) for name, outputs in given.items()}, **options)
+    moved = {name: replace(outputs, **{field: leaves[name]}) for name, outputs in given.items()}
+    loss = method_loss(method, moved, **options)
     loss.value.backward()
     return loss, {name: leaf.grad for name, leaf in leaves.items()}
 
 
 def nll_gradient(outputs, weights):
-    """sum over answer rows of weights[s] (p - onehot(label)), placed at the rows; weights [B] one number per sequence."""
+    """weights[s] (p - onehot(label)) at every answer row, placed at the rows; weights [B]: one number per sequence."""
     gradient = torch.zeros_like(outputs.logits)
     p = outputs.logits.softmax(-1)
     for s in range(B):
@@ -64,7 +68,8 @@ SUM = torch.full((B,), 1 / B, dtype=torch.float64)  # weights of the mean sequen
 def sequence_sums(outputs, which="logits"):
     """[B] sum of nll over the answer, by log_softmax and a loop."""
     logp = getattr(outputs, which).log_softmax(-1)
-    return torch.stack([sum(-logp[s, t, outputs.labels[s, t + 1]] for t in range(T - 1) if outputs.labels[s, t + 1] != IGNORE)
+    labels = outputs.labels
+    return torch.stack([sum(-logp[s, t, labels[s, t + 1]] for t in range(T - 1) if labels[s, t + 1] != IGNORE)
                         for s in range(B)])
 
 
@@ -145,7 +150,8 @@ def test_away_from_the_teacher_dpo_weighs_a_pair_by_how_wrong_its_preference_is(
     """w_s = (beta/B) sigmoid(-beta h_s): + on the refusal's nll, - on the true answer's."""
     given = batches("dpo", same=False)
     _, gradients = loss_and_gradients("dpo", given, beta=0.5, lambda_idk=0)
-    h_idk, h_forget = (sequence_sums(given[name], "teacher_logits") - sequence_sums(given[name]) for name in ("idk", "forget"))
+    h_idk, h_forget = (sequence_sums(given[name], "teacher_logits") - sequence_sums(given[name])
+                       for name in ("idk", "forget"))
     w = 0.5 / B * torch.sigmoid(-0.5 * (h_idk - h_forget))
     assert close(gradients["idk"], nll_gradient(given["idk"], w))
     assert close(gradients["forget"], nll_gradient(given["forget"], -w))

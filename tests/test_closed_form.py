@@ -1,8 +1,8 @@
 """Every method's value on a batch small enough for paper and pencil, and what method_loss refuses.
 
-Vocabulary {0, 1}. A batch is written as the probability that the student gives to each answer token, one list per sequence.
-All lengths differ within a batch, so a token mean, a sequence mean and a sequence sum are three different numbers. Every row
-that is no answer row (prompt, padding) holds logits that would change the value if they were read.
+Vocabulary {0, 1}. A batch is written as the probability that the student gives to each answer token, one list per
+sequence. Lengths differ within a batch, so a token mean, a sequence mean and a sequence sum are three numbers. Every
+row that is no answer row (prompt, padding) holds logits that would change the value if they were read.
 
 Notation: L2 = log 2, L3 = log 3; nll of probability 1/2^k is k L2. Two-valued distributions (p, 1-p):
 KL(1/2 || 3/4) = 1/2 log(2/3) + 1/2 log 2 = L2 - L3/2 and KL(3/4 || 1/2) = 3/4 log(3/2) + 1/4 log(1/2) = 3/4 L3 - L2.
@@ -15,7 +15,8 @@ KL(1/2 || 3/4) = 1/2 log(2/3) + 1/2 log 2 = L2 - L3/2 and KL(3/4 || 1/2) = 3/4 l
     IDK      student 1/8 | 1/2 1/2    nll 3 | 1 1 (L2)     token mean 5/3 L2       sequence mean (3 + 1)/2 L2 = 2 L2
              teacher 1/2 | 1/4 1/2    nll 1 | 2 1 (L2)     log-ratio: -2 L2 | +L2
     RETAIN   student 1/2 3/4 | 1/4    nll L2, log 4/3 | log 4     token mean (L2 + log 4/3 + log 4)/3 = 1/3 log(32/3)
-             teacher 1/2 1/2 | 1/2    KL rows: 0, K | K with K = 3/4 L3 - L2 (student || teacher), L2 - L3/2 (teacher || student)
+             teacher 1/2 1/2 | 1/2    KL rows: 0, K | K
+                                      K = 3/4 L3 - L2 (student || teacher) or L2 - L3/2 (teacher || student)
                                       sequence mean ((0 + K)/2 + K)/2 = 3/4 K   (a token mean would be 2/3 K)
     RANDOM   1/2 1/2 | 1/2 -> L2;  1/4 1/4 | 1/4 -> 2 L2;  1/2 1/4 | 1/2 -> 4/3 L2
 
@@ -39,21 +40,21 @@ RETAIN_NLL = log(32 / 3) / 3
 
 
 def batch(student, teacher=None, left=False):
-    """Outputs of answers given by the probabilities of their tokens: two prompt tokens, the answer, padding to length 6."""
+    """Outputs of answers given by their tokens' probabilities: two prompt tokens, the answer, padding to length 6."""
     b, t = len(student), 6
     labels, mask = torch.full((b, t), IGNORE), torch.zeros(b, t, dtype=torch.int64)
-    logits = {"student": torch.full((b, t, 2), 3.0, dtype=torch.float64), "teacher": torch.full((b, t, 2), -2.0, dtype=torch.float64)}
-    logits["student"][..., 1], logits["teacher"][..., 0] = -4.0, 5.0
+    student_logits, teacher_logits = (torch.tensor(pair, dtype=torch.float64).repeat(b, t, 1)
+                                      for pair in ([3, -4], [5, -2]))
     for s, answer in enumerate(student):
         start = t - 2 - len(answer) if left else 0
         mask[s, start:start + 2 + len(answer)] = 1
         for i in range(len(answer)):
             token, row = (s + i) % 2, start + 1 + i
             labels[s, row + 1] = token
-            for name, table in (("student", student), ("teacher", teacher)):
+            for logits, table in ((student_logits, student), (teacher_logits, teacher)):
                 if table is not None:
-                    logits[name][s, row, token], logits[name][s, row, 1 - token] = log(table[s][i]), log(1 - table[s][i])
-    return Outputs(logits["student"], labels, None if teacher is None else logits["teacher"], mask)
+                    logits[s, row, token], logits[s, row, 1 - token] = log(table[s][i]), log(1 - table[s][i])
+    return Outputs(student_logits, labels, None if teacher is None else teacher_logits, mask)
 
 
 def batches(names, left=False):
@@ -73,12 +74,14 @@ CASES = [
     ("grad_diff", {"lambda_retain": 3}, {"forget_nll": -7 / 3 * L2, "retain_nll": 3 * RETAIN_NLL}),
     ("kl", {}, {"forget_nll": -7 / 3 * L2, "retain_kl": 3 / 4 * K_STUDENT_TEACHER}),
     ("idk", {}, {"retain_nll": RETAIN_NLL, "idk_nll": 5 / 3 * L2}),
-    # h = idk log-ratio - forget log-ratio = (-2 - 1, 1 + 1) L2; softplus(-beta h) = log(1 + 2^(3 beta)), log(1 + 2^(-2 beta))
+    # h = idk log-ratio - forget log-ratio = (-2 - 1, 1 + 1) L2
+    # softplus(-beta h) = log(1 + 2^(3 beta)), log(1 + 2^(-2 beta))
     ("dpo", {"beta": 1}, {"idk_nll": 5 / 3 * L2, "dpo": (log(9) + log(5 / 4)) / 2}),
     ("dpo", {}, {"idk_nll": 5 / 3 * L2, "dpo": (log(1 + 2 ** 0.3) + log(1 + 2 ** -0.2)) / 2}),
     ("dpo", {"beta": 1, "lambda_idk": 2, "lambda_dpo": 3, "retain_weight": 4},
      {"idk_nll": 10 / 3 * L2, "dpo": 3 / 2 * (log(9) + log(5 / 4)), "retain_nll": 4 * RETAIN_NLL}),
-    # (2/beta) mean(log(1 + 2^beta), log(1 + 2^-beta)): 2 (log 3 + log 3/2)/2 = log 9/2;  beta 2: (log 5 + log 5/4)/2 = log 5/2
+    # (2/beta) mean(log(1 + 2^beta), log(1 + 2^-beta))
+    # beta 1: 2 (log 3 + log 3/2)/2 = log 9/2;  beta 2: (log 5 + log 5/4)/2 = log 5/2
     ("npo", {}, {"forget_npo": log(9 / 2)}),
     ("npo", {"beta": 2}, {"forget_npo": log(5 / 2)}),
     ("scrub", {}, {"retain_kl": 3 / 4 * K_TEACHER_STUDENT, "forget_kl": -FORGET_KL, "retain_nll": RETAIN_NLL}),
@@ -88,7 +91,8 @@ CASES = [
     ("llmu", {"kl": "teacher_student"},
      {"forget_nll": -7 / 3 * L2, "idk_nll": 2 * L2, "retain_kl": 3 / 4 * K_TEACHER_STUDENT}),
     # random: (1 + 2 + 4/3)/3 L2 = 13/9 L2
-    ("sku", {}, {"forget_nll": 2.5 * 7 / 3 * L2, "random_nll": 13 / 9 * L2, "retain_kl": -0.5 * 3 / 4 * K_TEACHER_STUDENT}),
+    ("sku", {},
+     {"forget_nll": 2.5 * 7 / 3 * L2, "random_nll": 13 / 9 * L2, "retain_kl": -0.5 * 3 / 4 * K_TEACHER_STUDENT}),
     ("sku", {"n_random": 2, "w_forget": 1, "w_random": 4, "w_retain": 2},
      {"forget_nll": 7 / 3 * L2, "random_nll": 4 * 3 / 2 * L2, "retain_kl": -2 * 3 / 4 * K_TEACHER_STUDENT}),
 ]

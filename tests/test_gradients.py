@@ -1,4 +1,4 @@
-"""Every method's gradient in the raw logits (rmu: hidden states) against central finite differences of its value, in float64.
+"""Every method's gradient in the raw logits (rmu: hidden states) against central finite differences, in float64.
 
 Sequences differ in length, some prompt tokens come after answer tokens, and padding lies on either side.
 Run: python -m pytest tests/test_gradients.py
@@ -15,10 +15,10 @@ from clear_ref.methods import METHODS, make_options, method_loss, needs
 STEP = 1e-4
 # Labels of two sequences over 6 positions; None: the second sequence has only 4 real tokens. Vocabulary 4, width 3.
 LABELS = [[IGNORE, 2, 1, IGNORE, 3, 0], [IGNORE, IGNORE, 0, 2, None, None]]
-OPTIONS = [("retain_ft", {}), ("grad_ascent", {}), ("grad_diff", {"lambda_retain": 0.7}), ("kl", {}), ("idk", {}), ("dpo", {}),
-           ("dpo", {"beta": 0.8, "lambda_idk": 0.5, "lambda_dpo": 1.5, "retain_weight": 0.3}), ("npo", {}), ("npo", {"beta": 0.1}),
-           ("scrub", {"alpha": 0.6, "gamma": 1.3}), ("llmu", {}), ("llmu", {"kl": "teacher_student"}),
-           ("rmu", {"c": 3, "alpha": 0.8}), ("sku", {"n_random": 2})]
+OPTIONS = [("retain_ft", {}), ("grad_ascent", {}), ("grad_diff", {"lambda_retain": 0.7}), ("kl", {}), ("idk", {}),
+           ("dpo", {}), ("dpo", {"beta": 0.8, "lambda_idk": 0.5, "lambda_dpo": 1.5, "retain_weight": 0.3}),
+           ("npo", {}), ("npo", {"beta": 0.1}), ("scrub", {"alpha": 0.6, "gamma": 1.3}),
+           ("llmu", {}), ("llmu", {"kl": "teacher_student"}), ("rmu", {"c": 3, "alpha": 0.8}), ("sku", {"n_random": 2})]
 
 
 def batch(seed, left):
@@ -55,7 +55,8 @@ def test_the_gradient_equals_finite_differences(method, options, left):
     given = batches(method, options, left)
     field = "hidden" if method == "rmu" else "logits"
     leaves = {name: getattr(outputs, field).clone().requires_grad_() for name, outputs in given.items()}
-    method_loss(method, {name: replace(outputs, **{field: leaves[name]}) for name, outputs in given.items()}, **options).value.backward()
+    moved = {name: replace(outputs, **{field: leaves[name]}) for name, outputs in given.items()}
+    method_loss(method, moved, **options).value.backward()
     for name, leaf in leaves.items():
         assert (leaf.grad - finite_differences(method, options, given, name, field)).abs().max() < 1.2e-8, name
         assert leaf.grad.abs().max() > 1e-3, name

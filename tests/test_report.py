@@ -109,6 +109,12 @@ def test_spread_by_hand():
     assert table.spread([0.1, None]) == "-"
 
 
+def test_a_leaderboard_over_seeds_says_how_many_and_only_where_there_are_several():
+    text = table.leaderboard_over_seeds([("base", [scored(0.2)]), ("npo", [scored(0.1), scored(0.2), scored(0.3)])])
+    assert "over 3 seeds; else one run" in text and "0.20±0.10" in text.splitlines()[2]
+    assert "±" not in table.leaderboard_over_seeds([("base", [scored(0.2)])])
+
+
 def test_a_leaderboard_over_no_seed_is_an_error():
     with pytest.raises(UserError, match="npo: metrics of no seed"):
         table.leaderboard_over_seeds([("npo", [])])

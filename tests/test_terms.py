@@ -1,4 +1,4 @@
-"""Per-token terms: by-hand values, float64 certificates, an independent route through torch, and every contract of token_terms.
+"""Per-token terms: by-hand values, float64 certificates, an independent route through torch, every contract.
 
 Run: python -m pytest tests/test_terms.py
 """
@@ -41,7 +41,8 @@ def by_torch(student, labels, teacher):
 def weighted(columns, upstream):
     """Scalar with a known upstream gradient: nll, entropy and both KL weighted row by row."""
     nll, entropy, _, kl_ts, kl_st = columns
-    return sum((column * weight.to(column.dtype)).sum() for column, weight in zip((nll, entropy, kl_ts, kl_st), upstream.T))
+    pairs = zip((nll, entropy, kl_ts, kl_st), upstream.T)
+    return sum((column * weight.to(column.dtype)).sum() for column, weight in pairs)
 
 
 def columns(student, labels, teacher):
@@ -61,14 +62,15 @@ def test_terms_and_gradients_worked_out_by_hand():
     nll = -log 1/4 = log 4.  teacher_nll = log 2.  entropy = 3/4 log 4/3 + 1/4 log 4 = log 4 - 3/4 log 3.
     KL(q||p) = 1/2 log(2/3) + 1/2 log 2 = 1/2 log(4/3).  KL(p||q) = 3/4 log(3/2) + 1/4 log(1/2) = 3/4 log 3 - log 2.
     d nll = p - (0, 1) = (3/4, -3/4).  d KL(q||p) = p - q = (1/4, -1/4).
-    d KL(p||q)[0] = 3/4 (log 3/2 - KL) = 3/4 (log 3 - log 2 - 3/4 log 3 + log 2) = 3/16 log 3, and the gradient sums to 0.
+    d KL(p||q)[0] = 3/4 (log 3/2 - KL) = 3/4 (log 3 - log 2 - 3/4 log 3 + log 2) = 3/16 log 3; gradients sum to 0.
     d entropy[0] = -3/4 (log 3/4 + log 4 - 3/4 log 3) = -3/16 log 3.
     """
     student = torch.tensor([[log(3), 0.0]], dtype=torch.float64, requires_grad=True)
     found = columns(student, torch.tensor([1]), torch.zeros(1, 2, dtype=torch.float64))
     values = (log(4), log(4) - 3 / 4 * log(3), log(2), 1 / 2 * log(4 / 3), 3 / 4 * log(3) - log(2))
     assert [column.item() for column in found] == pytest.approx(values, abs=1e-15)
-    slopes = {"nll": 3 / 4, "kl_teacher_student": 1 / 4, "kl_student_teacher": 3 / 16 * log(3), "entropy": -3 / 16 * log(3)}
+    slopes = {"nll": 3 / 4, "kl_teacher_student": 1 / 4, "kl_student_teacher": 3 / 16 * log(3),
+              "entropy": -3 / 16 * log(3)}
     for name, slope in slopes.items():
         (grad,) = torch.autograd.grad(found[COLUMNS.index(name)].sum(), student, retain_graph=True)
         assert grad[0].tolist() == pytest.approx([slope, -slope], abs=1e-15), name
@@ -85,7 +87,7 @@ def test_gradients_agree_with_finite_differences(with_teacher):
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 3, 37, 255, 4113])
 def test_float64_equals_log_softmax_and_kl_div(vocabulary):
-    """Both routes round each of V terms of size up to |log p| < 64; 1e-13 is 64 * 2^-53 with a factor 14 for the sums."""
+    """Both routes round V terms of size up to |log p| < 64; 1e-13 is 64 * 2^-53 with a factor 14 for the sums."""
     student, teacher, labels, upstream = rows(7, vocabulary)
     for name, found, wanted in zip(COLUMNS, columns(student, labels, teacher), by_torch(student, labels, teacher)):
         assert (found - wanted).abs().max() < 1e-13, name
@@ -114,7 +116,8 @@ def test_every_dtype_is_accumulated_in_fp32_and_rounded_once(dtype, vocabulary):
 
 def test_student_and_teacher_may_differ_in_dtype():
     student, teacher, labels, _ = rows(5, 11, dtype=torch.bfloat16)
-    for name, found, wanted in zip(COLUMNS, columns(student, labels, teacher.float()), columns(student, labels, teacher)):
+    mixed, plain = columns(student, labels, teacher.float()), columns(student, labels, teacher)
+    for name, found, wanted in zip(COLUMNS, mixed, plain):
         assert torch.equal(found, wanted), name
     assert token_terms(student, labels, teacher.double()).nll.dtype == torch.float64
 
@@ -360,7 +363,8 @@ def test_a_label_outside_the_vocabulary_is_named(label):
     (dict(teacher_logits=torch.zeros(4, 5, device="meta")), "teacher_logits is on meta"),
 ])
 def test_tensors_that_disagree_are_named(change, message):
-    good = dict(student_logits=torch.zeros(4, 5), labels=torch.zeros(4, dtype=torch.int64), teacher_logits=torch.zeros(4, 5))
+    logits = torch.zeros(4, 5)
+    good = dict(student_logits=logits, labels=torch.zeros(4, dtype=torch.int64), teacher_logits=logits)
     with pytest.raises(ShapeError, match=message):
         token_terms(**{**good, **change})
 

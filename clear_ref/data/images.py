@@ -30,6 +30,15 @@ def open_image(source, where: str = "picture") -> Image.Image:
         raise UserError(f"{where}: {source} is no readable picture ({error}); replace the file") from None
 
 
+def check_picture(path, where: str) -> None:
+    """UserError unless the file begins as a picture; its pixels are not decoded, so this is cheap."""
+    try:
+        with Image.open(path):
+            pass
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{where}: {path} is no readable picture ({error}); replace the file") from None
+
+
 @dataclass(frozen=True)
 class ImageProcessor:
     """size: shortest edge after the resize, crop: side of the centre crop, both in pixels; mean and std per channel."""

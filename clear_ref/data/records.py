@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .images import check_picture
 
 CAPTIONS = ("image", "caption", "name")
 QUESTIONS = ("question", "answer")
@@ -99,6 +100,7 @@ def _row(directory, expected, index, where, line) -> Row:
             raise UserError(f"{where}: picture {values['image']} lies outside {directory}; expected a path inside it")
         if not image.exists():
             raise UserError(f"{where}: there is no picture {image}; put it there or drop the row")
+        check_picture(image, where)
     elif values.get("caption") is not None:
         raise UserError(f"{where}: has a caption and no picture; expected a path in column image")
     return Row(index, where, values, image)

@@ -1,4 +1,8 @@
-"""One model over the tasks: logs. A log holds what `score` needs and nothing that depends on how it was computed."""
+"""One model over the tasks: logs. A log holds what `score` needs and nothing that depends on how it was computed.
+
+Likelihoods are computed a record at a time. Text is generated for GROUP records at a time, consecutive in their task; the group
+is fixed here and no setting can change it, so the same weights give the same logs.
+"""
 
 import math
 
@@ -9,6 +13,7 @@ from . import rouge
 from .likelihood import candidate_nll
 from .tasks import Item, Task, items
 
+GROUP = 16
 
 def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], limit: int | None = None,
               what: str = "evaluate") -> dict[str, dict]:
@@ -18,17 +23,20 @@ def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], limit: 
     logs = {}
     for task, found in work:
         log = {"format": "clear_ref.log/1", "task": task.name, "set": task.set_name, "config": task.config}
-        for item in found:
-            for column, value in record_log(vlm, task, item).items():
-                log.setdefault(column, {})[str(item.index)] = value
-            bar.step(note=task.name)
+        for first in range(0, len(found), GROUP):
+            group = found[first:first + GROUP]
+            texts = vlm.generate(vlm.encode([item.prompt for item in group]), task.max_new_tokens)
+            for item, generated in zip(group, texts, strict=True):
+                for column, value in record_log(vlm, item, generated).items():
+                    log.setdefault(column, {})[str(item.index)] = value
+                bar.step(note=task.name)
         logs[task.name] = log
     bar.close()
     return logs
 
 
-def record_log(vlm: VLM, task: Task, item: Item) -> dict:
-    """The columns of one record: summed nll (nats), token counts and means of every candidate, the greedy text, its ROUGE.
+def record_log(vlm: VLM, item: Item, generated: str) -> dict:
+    """The columns of one record: summed nll (nats), token counts and means of every candidate, the generated text, its ROUGE.
 
     source  the columns of TOFU's and the released eval_log_aggregated.json; truth_ratio is TOFU's, exp(paraphrased - mean perturbed)
     """
@@ -37,7 +45,6 @@ def record_log(vlm: VLM, task: Task, item: Item) -> dict:
     known = dict(zip(unique, candidate_nll(vlm, item.prompt, unique)))
     (truth, n_truth), (paraphrase, n_paraphrase), *perturbed = (known[text] for text in candidates)
     means = [total / n for total, n in perturbed]
-    generated = vlm.generate(vlm.encode([item.prompt]), task.max_new_tokens)[0]
     recall = rouge.scores(item.answer, generated)
     return {
         "gt_loss": truth, "num_token_gt": n_truth, "avg_gt_loss": truth / n_truth,

@@ -15,17 +15,31 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """Plain training on `rows`: each once an epoch, as the batch that retain_ft trains on."""
+    """Plain training on `rows`: each once an epoch, as the batch that retain_ft trains on.
+
+    named       rows with picture and name, each asked for the name once an epoch
+    rehearsal   rows of earlier training; n_rehearsal of them, drawn anew each epoch, are trained on beside the others
+    """
     rows: list[Row]
     phrases: Phrases
     seed: int
+    named: tuple[Row, ...] = ()
+    rehearsal: tuple[Row, ...] = ()
+    n_rehearsal: int = 0
 
     def __len__(self):
-        return len(self.rows)
+        return len(self.rows) + len(self.named) + self.n_rehearsal
 
     def records(self, epoch: int, index: int) -> dict[str, Record]:
         """The record of one index, under the name of its batch."""
-        return {"retain": ask(self.rows[index], self.phrases, self.seed, "retain", epoch, index)}
+        if index < len(self.rows):
+            return {"retain": ask(self.rows[index], self.phrases, self.seed, "retain", epoch, index)}
+        index -= len(self.rows)
+        if index < len(self.named):
+            row = self.named[index]
+            return {"retain": Record(self.phrases.name_question, row.values["name"], row.image)}
+        drawn = draws.permutation(self.seed, "rehearsal", epoch, len(self.rehearsal))[index - len(self.named)]
+        return {"retain": ask(self.rehearsal[drawn], self.phrases, self.seed, "rehearsal", epoch, index)}
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices
                   for name, need in stage.needs.items()}
         loss = stage.loss(splits)
         loss.value.backward()
-        value += float(loss.value)
+        value += float(loss.value.detach())
         for name, term in loss.terms.items():
-            terms[name] = terms.get(name, 0.0) + float(term)
+            terms[name] = terms.get(name, 0.0) + float(term.detach())
     return value, terms, n_tokens
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..data.batches import IGNORE
 from ..errors import LabelError, ShapeError, UserError
 
-IGNORE = -100
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 CHUNK_ELEMENTS = 1 << 20  # logits worked on at once: the temporaries stay at a few times this many numbers
 
@@ -70,7 +70,7 @@ class _TokenTable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream):
-        if torch.is_grad_enabled():  # only under create_graph; torch's once_differentiable lets constant upstreams through
+        if torch.is_grad_enabled():  # only under create_graph; once_differentiable lets constant upstreams through
             raise RuntimeError("token_terms is differentiable once; found create_graph=True, expected False")
         student, teacher, labels, table = ctx.saved_tensors
         return dlogits(student, teacher, labels, table, upstream), None, None
@@ -178,7 +178,7 @@ def _weighted(weight, value):
 
 
 def _row_sum(values):
-    """values.sum(1) whose bits do not depend on threads: torch cuts the sum of a lone row in as many parts as it has threads."""
+    """values.sum(1), the same bits on any number of threads: torch cuts a lone row's sum into a part per thread."""
     return values.sum(1) if len(values) > 1 else values.expand(2, -1).sum(1)[:1]
 
 

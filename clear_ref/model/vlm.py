@@ -18,7 +18,7 @@ from . import lora, peft_format
 from .generate import greedy
 from .language import at_least_float32
 from .llava import Llava, LlavaConfig
-from .weights import dtype_of, fill, read_tensors, write_tensors
+from .weights import device_of, dtype_of, fill, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
 
@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 class VLM:
     """A vision-language model. Made by `load`; `model` is the nn.Module, everything else is how text and pictures reach it."""
 
-    def __init__(self, directory, dtype: torch.dtype, device: str):
+    def __init__(self, directory, dtype: torch.dtype, device: torch.device):
         self.directory = Path(directory)
         self.config_json = read_json(self.directory / "config.json")
         self.config = LlavaConfig.from_json(self.config_json, self.directory / "config.json")
@@ -76,10 +76,14 @@ class VLM:
 
     def hidden(self, batch: Batch, layer: int | None = None):
         """[B, T, D] normed hidden states, or the output of decoder layer `layer` (0-based)."""
+        self.check_layer(layer)
+        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, layer)
+
+    def check_layer(self, layer: int | None) -> None:
+        """UserError unless `layer` is None or one of the decoder's."""
         n_layers = self.config.text.num_hidden_layers
         if layer is not None and not 0 <= layer < n_layers:
             raise UserError(f"decoder layer is {layer}; the model has layers 0 to {n_layers - 1}, name one of them")
-        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, layer)
 
     def head(self, hidden):
         """Logits [..., V] of hidden states [..., D], in the model's dtype."""
@@ -154,6 +158,6 @@ def load(path, dtype: str = "float32", device: str = "cpu") -> VLM:
 
     raises  UserError that names the file and what is wrong with it
     """
-    vlm = VLM(path, dtype_of(dtype), device)
+    vlm = VLM(path, dtype_of(dtype), device_of(device))
     fill(vlm.weights(), read_tensors(vlm.directory / WEIGHTS), vlm.directory / WEIGHTS)
     return vlm

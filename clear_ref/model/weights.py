@@ -20,6 +20,17 @@ def dtype_of(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def device_of(name: str) -> torch.device:
+    """The torch device of a name; UserError for one that is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device is {name!r}, which cannot be used here ({str(error).splitlines()[0]}); "
+                        "expected cpu, or cuda where there is a GPU") from None
+    return device
+
+
 def read_tensors(path) -> dict[str, torch.Tensor]:
     """Every tensor of one safetensors file; UserError if it is missing, truncated or none."""
     path = Path(path)

@@ -38,10 +38,10 @@ def leaderboard_over_seeds(rows, decimals: int = 2) -> str:
             raise UserError(f"{name}: metrics of no seed; expected one or more")
         cells = [[metrics.get(metric) for metrics in seeds] for metric, _, _ in COLUMNS]
         lines.append([name, *(spread(values, decimals) for values in cells)])
-    counts = sorted({len(seeds) for _, seeds in rows})
-    note = f"mean ± standard deviation (n - 1) over {' or '.join(map(str, counts))} seeds."
+    counts = [str(n) for n in sorted({len(seeds) for _, seeds in rows} - {1})]
+    note = [f"mean ± standard deviation (n - 1) over {' or '.join(counts)} seeds; else one run."] if counts else []
     table = _aligned(["model", *_headings()], lines)
-    return "\n".join([*table, "", note, LEGEND, *definitions([metrics for _, seeds in rows for metrics in seeds])])
+    return "\n".join([*table, "", *note, LEGEND, *definitions([metrics for _, seeds in rows for metrics in seeds])])
 
 
 def spread(values, decimals: int = 2) -> str:

@@ -1,6 +1,6 @@
 """What the command line prints for people."""
 
-from .table import leaderboard, leaderboard_over_seeds, per_task
+from .table import leaderboard, leaderboard_over_seeds, number, per_task
 
 
 def one_run(summary: dict) -> str:
@@ -15,8 +15,9 @@ def one_run(summary: dict) -> str:
 def one_of_all(row: dict) -> None:
     """One line for each finished run of `all`, while the others go on."""
     metrics = row["metrics"]
-    print(f"{row['method']:12} {row['modality']:6} seed {row['seed']}  real {metrics['real']:.3f}  retain {metrics['retain']:.3f}  "
-          f"forget {metrics['forget']:.3f}  ({row['seconds']['train']:.0f} + {row['seconds']['evaluate']:.0f} s)", flush=True)
+    found = "  ".join(f"{name} {number(metrics[name])}" for name in ("real", "retain", "forget"))
+    seconds = f"({row['seconds']['train']:.0f} s + {row['seconds']['evaluate']:.0f} s)"
+    print(f"{row['method']:12} {row['modality']:6} seed {row['seed']}  {found}  {seconds}", flush=True)
 
 
 def all_methods(summary: dict) -> str:

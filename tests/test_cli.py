@@ -1,0 +1,192 @@
+"""The command line from outside: what it prints, where it writes, how it fails. Each failure: exit 2, one line, nothing written."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from clear_ref import run
+from clear_ref.world import BASE, WORLD
+
+SMALL = ["--epochs", "1", "--limit", "2", "--max-new-tokens", "8", "--quiet"]
+
+
+def call(capsys, *arguments):
+    status = run.main(list(map(str, arguments)))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory):
+    """The embedded world with 6 forget records."""
+    target = tmp_path_factory.mktemp("data") / "world"
+    shutil.copytree(WORLD, target)
+    rows = (target / "forget10+tofu" / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (target / "forget10+tofu" / "rows.jsonl").write_text("".join(rows[:3] + rows[20:23]), encoding="utf-8")
+    return target
+
+
+def test_json_is_one_object_and_the_run_directory_is_whole(capsys, tmp_path, small_world):
+    out = tmp_path / "r"
+    status, stdout, stderr = call(capsys, "scrub", "--data", small_world, "--out", out, "--json", *SMALL)
+    assert status == 0 and stderr == ""
+    found = json.loads(stdout)
+    assert {"method", "semantics", "modality", "seed", "impl", "models", "definitions", "steps", "seconds", "out"} <= set(found)
+    assert found["method"] == "scrub" and found["semantics"] == "paper" and found["steps"] == 2
+    assert set(found["models"]) == {"base", "gold", "unlearned"} and set(found["seconds"]) == {"train", "evaluate"}
+    for metrics in found["models"].values():
+        assert {"real", "retain", "forget", "forget_quality", "tasks"} <= set(metrics)
+    assert found["models"]["gold"]["forget_quality"] == 1.0
+    files = {str(path.relative_to(out)) for path in out.glob("**/*") if path.is_file()}
+    assert {"settings.json", "trace.jsonl", "metrics.json", "report.html", "logs/eval_log_forget.json",
+            "logs/base/eval_log.json", "logs/gold/eval_log.json", "adapter/adapter_model.safetensors"} <= files
+    assert not [name for name in files if name.split("/")[-1].startswith(".")]
+    assert json.loads((out / "metrics.json").read_text()) == found
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["settings"]["epochs"] == {"value": 1, "source": "command line"}
+    assert settings["settings"]["semantics"]["source"] != "command line" and settings["inputs"] and settings["versions"]["torch"]
+    trace = [json.loads(line) for line in (out / "trace.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in trace] == [1, 2] and set(trace[0]["terms"]) == {"retain_kl", "forget_kl", "retain_nll"}
+    assert trace[0]["loss"] == pytest.approx(sum(trace[0]["terms"].values()), rel=1e-6)
+
+
+def test_the_same_command_gives_the_same_bytes(capsys, tmp_path, small_world):
+    for name in ("a", "b"):
+        assert call(capsys, "npo", "--data", small_world, "--out", tmp_path / name, *SMALL)[0] == 0
+    for file in ("adapter/adapter_model.safetensors", "logs/eval_log_forget.json", "logs/eval_text_retain.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_resume_finishes_a_run_and_refuses_other_settings(capsys, tmp_path, small_world):
+    out = tmp_path / "r"
+    arguments = ("kl", "--data", small_world, "--out", out, *SMALL)
+    assert call(capsys, *arguments)[0] == 0
+    first = (out / "adapter/adapter_model.safetensors").read_bytes()
+    (out / "metrics.json").unlink()
+    assert call(capsys, *arguments, "--resume")[0] == 0
+    assert (out / "metrics.json").exists() and (out / "adapter/adapter_model.safetensors").read_bytes() == first
+    status, _, stderr = call(capsys, *arguments, "--resume", "--seed", 1)
+    assert status == 2 and "was run with seed = 0, now it is 1" in stderr
+    status, _, stderr = call(capsys, *arguments)
+    assert status == 2 and "holds another run" in stderr
+
+
+def test_a_person_sees_a_table_with_directions_and_the_place(capsys, tmp_path, small_world):
+    status, stdout, _ = call(capsys, "idk", "--data", small_world, "--out", tmp_path / "r", *SMALL)
+    assert status == 0
+    for expected in ("Real ↑", "Retain ↑", "Forget ↓", "base", "gold", "unlearned", "higher is better", f"written to {tmp_path / 'r'}"):
+        assert expected in stdout
+    assert max(map(len, stdout.splitlines())) <= 120
+
+
+def test_full_fine_tuning_writes_a_model_that_evaluate_reads(capsys, tmp_path, small_world):
+    assert call(capsys, "grad_diff", "--data", small_world, "--out", tmp_path / "r", "--lora-rank", 0, *SMALL, "--json")[0] == 0
+    status, stdout, _ = call(capsys, "evaluate", tmp_path / "r/model", "--data", small_world, "--out", tmp_path / "e", "--json",
+                             "--limit", 2, "--max-new-tokens", 8, "--gold", "mini")
+    found = json.loads(stdout)["models"]["model"]
+    expected = json.loads((tmp_path / "r/metrics.json").read_text())["models"]["unlearned"]
+    assert status == 0 and found == expected
+
+
+def test_an_adapter_evaluates_to_what_its_run_found(capsys, tmp_path, small_world):
+    assert call(capsys, "idk", "--data", small_world, "--out", tmp_path / "r", *SMALL)[0] == 0
+    status, stdout, _ = call(capsys, "evaluate", "mini", "--adapter", tmp_path / "r/adapter", "--data", small_world, "--out",
+                             tmp_path / "e", "--json", "--limit", 2, "--max-new-tokens", 8)
+    expected = json.loads((tmp_path / "r/metrics.json").read_text())["models"]["unlearned"]
+    assert status == 0 and json.loads(stdout)["models"]["model"] == expected
+
+
+def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world):
+    status, stdout, _ = call(capsys, "all", "--data", small_world, "--out", tmp_path / "all", "--epochs", 1, "--limit", 1,
+                             "--max-new-tokens", 4, "--json", "--seeds", "0,1")
+    found = json.loads(stdout)
+    assert status == 0 and len(found["runs"]) == 22 and {row["seed"] for row in found["runs"]} == {0, 1}
+    assert len({row["method"] for row in found["runs"]}) == 11 and set(found["models"]) == {"base", "gold"}
+    assert (tmp_path / "all/report.html").exists() and (tmp_path / "all/leaderboard.json").exists()
+
+
+def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small_world):
+    shutil.copytree(small_world, tmp_path / "world")
+    path = tmp_path / "world/full+tofu/rows.jsonl"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:8]), encoding="utf-8")
+    status, stdout, _ = call(capsys, "finetune", "--data", tmp_path / "world", "--out", tmp_path / "f", *SMALL, "--json")
+    found = json.loads(stdout)
+    assert status == 0 and found["steps"] == 2 and found["split"] == "full"
+    assert (tmp_path / "f/model/model.safetensors").read_bytes() != (BASE / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["scrubb"], "invalid choice: 'scrubb'"),
+    ([], "the following arguments are required: COMMAND"),
+    (["scrub", "--no-such"], "unrecognized arguments: --no-such"),
+    (["scrub", "--semantics", "mine"], "semantics is 'mine'; scrub has paper"),
+    (["scrub", "--modality", "audio"], "modality is 'audio'; expected one of both, visual, text"),
+    (["scrub", "--set", "beta=1"], "scrub has no option 'beta'; its options: alpha"),
+    (["scrub", "--set", "alpha"], "expected NAME=VALUE"),
+    (["npo", "--set", "beta=zero"], "option beta is 'zero'; expected a float"),
+    (["scrub", "--epochs", "many"], "setting epochs is 'many'; expected int"),
+    (["scrub", "--epochs", "0"], "epochs is 0; expected 1 or more"),
+    (["scrub", "--lr", "-1"], "lr is -1.0; expected a positive number"),
+    (["scrub", "--forget", "7"], "--forget is 7; expected 1, 5 or 10"),
+    (["scrub", "--forget", "5"], "there is no config forget05+tofu|no such file"),
+    (["scrub", "--dtype", "int8"], "dtype is 'int8'"),
+    (["scrub", "--device", "abacus"], "device"),
+    (["scrub", "--model", "nowhere"], "--model nowhere: no such directory"),
+    (["scrub", "--data", "nowhere"], "--data nowhere: no such directory"),
+    (["scrub", "--gold", "nowhere"], "--gold nowhere: no such directory"),
+    (["scrub", "--resume"], "--resume needs --out"),
+    (["scrub", "--lora-targets", "no_proj"], "LoRA target 'no_proj' names no linear layer"),
+    (["scrub", "--recipe", "large"], "--recipe is 'large'"),
+    (["rmu", "--set", "layer=9"], "decoder layer is 9; the model has layers 0 to 3"),
+    (["finetune", "--split", "half"], "--split is 'half'"),
+    (["evaluate", "mini", "--adapter", "nowhere"], "--adapter nowhere: no such directory"),
+    (["all", "--seeds", "a"], "--seeds is 'a'"),
+    (["all", "--modality", "sound"], "modality is 'sound'"),
+])
+def test_bad_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, stdout, stderr = call(capsys, *arguments)
+    assert status == 2 and stdout == "" and stderr.count("\n") == 1 and stderr.startswith("clear_ref: ")
+    assert any(part in stderr for part in message.split("|")), stderr
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_output_directories_are_never_mixed(capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("keep")
+    (tmp_path / "file").write_text("keep")
+    for name, message in (("mine", "holds files that are no run"), ("file", "is a file")):
+        status, _, stderr = call(capsys, "scrub", "--out", tmp_path / name, *SMALL)
+        assert status == 2 and message in stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_a_row_without_its_picture_stops_before_anything_is_written(capsys, tmp_path, small_world):
+    shutil.copytree(small_world, tmp_path / "world")
+    first = json.loads((tmp_path / "world/forget10_perturbed/rows.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    (tmp_path / "world" / first["image"]).unlink()
+    status, _, stderr = call(capsys, "scrub", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL)
+    assert status == 2 and "there is no picture" in stderr and not (tmp_path / "r").exists()
+
+
+def test_a_broken_picture_stops_before_anything_is_written(capsys, tmp_path, small_world):
+    shutil.copytree(small_world, tmp_path / "world")
+    first = json.loads((tmp_path / "world/retain_perturbed/rows.jsonl").read_text(encoding="utf-8").splitlines()[5])
+    (tmp_path / "world" / first["image"]).write_bytes(b"not a picture")
+    status, _, stderr = call(capsys, "scrub", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL)
+    assert status == 2 and "is no readable picture" in stderr and not (tmp_path / "r").exists()
+
+
+def test_doctor_and_mini_say_what_there_is(capsys):
+    status, stdout, _ = call(capsys, "doctor")
+    assert status == 0 and "token terms  torch" in stdout and stdout.count("loads,") == 2
+    status, stdout, _ = call(capsys, "mini", "--json")
+    assert status == 0 and json.loads(stdout)["rows"]["full+tofu"] == 600
+
+
+def test_the_module_runs_as_the_readme_says():
+    done = subprocess.run([sys.executable, "-m", "clear_ref.run", "scrub", "--modality", "smell"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("clear_ref: modality is 'smell'") and not done.stdout

@@ -1,0 +1,99 @@
+"""Rows on disk: what is wrong is said in one line that names file and line; what is right is read as it stands."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from clear_ref import Record
+from clear_ref.data.images import open_image
+from clear_ref.data.prompts import phrases
+from clear_ref.data.records import columns, read_rows
+from clear_ref.errors import UserError
+from clear_ref.world import WORLD
+
+GOOD = {"image": "images/a.png", "caption": "A person.", "name": "A"}
+
+
+def world(tmp_path, *lines, config="forget10"):
+    (tmp_path / config).mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / config / "rows.jsonl").write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return tmp_path
+
+
+def test_good_rows_are_read_as_they_stand(tmp_path):
+    rows = read_rows(world(tmp_path, GOOD, "", {**GOOD, "name": "Ünal"}), "forget10")
+    assert [row.values["name"] for row in rows] == ["A", "Ünal"] and rows[1].index == 1
+    assert rows[0].image == tmp_path / "images/a.png" and rows[1].where.endswith("rows.jsonl:3")
+
+
+@pytest.mark.parametrize("line, message", [
+    ("{", "rows.jsonl:1: not a JSON object"),
+    ([1], "columns are list"),
+    ({**GOOD, "extra": 1}, "columns are caption, extra, image, name; expected caption, image, name"),
+    ({"image": "images/a.png", "caption": "c"}, "columns are caption, image; expected caption, image, name"),
+    ({**GOOD, "name": ""}, "column name is ''; expected a text"),
+    ({**GOOD, "caption": 3}, "column caption is 3; expected a text"),
+    ({**GOOD, "caption": None}, "neither a caption nor a question"),
+    ({**GOOD, "image": None}, "has a caption and no picture"),
+    ({**GOOD, "image": "images/b.png"}, "there is no picture"),
+    ({**GOOD, "image": "../outside.png"}, "lies outside"),
+])
+def test_a_bad_row_is_named_with_file_and_line(tmp_path, line, message):
+    with pytest.raises(UserError) as caught:
+        read_rows(world(tmp_path, line), "forget10")
+    assert message in str(caught.value) and "\n" not in str(caught.value) and "rows.jsonl:1" in str(caught.value)
+
+
+def test_rows_with_lists_want_lists(tmp_path):
+    row = {"image": "images/a.png", "answer": "A", "options": "B"}
+    with pytest.raises(UserError, match="column options is 'B'; expected a list of texts"):
+        read_rows(world(tmp_path, row, config="real_faces"), "real_faces")
+
+
+def test_an_unknown_or_absent_config_lists_what_there_is(tmp_path):
+    with pytest.raises(UserError, match="unknown dataset config 'forget07'.*forget10"):
+        columns("forget07")
+    with pytest.raises(UserError, match="holds the configs: forget10"):
+        read_rows(world(tmp_path, GOOD), "full")
+
+
+def test_an_empty_config_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="holds no row"):
+        read_rows(world(tmp_path, ""), "forget10")
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(UserError, match="record 7: .*x.png is no readable picture"):
+        open_image(tmp_path / "x.png", "record 7")
+    data = (WORLD / read_rows(WORLD, "forget10")[0].values["image"]).read_bytes()
+    (tmp_path / "short.jpg").write_bytes(data[:len(data) // 2])
+    with pytest.raises(UserError, match="short.jpg is no readable picture"):
+        open_image(tmp_path / "short.jpg")
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    """Orientation 6: stored lying, shown upright, so a 10 x 4 file is a 4 x 10 picture."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 4)).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (4, 10)
+
+
+def test_a_data_directory_may_bring_its_own_phrases(tmp_path):
+    assert len(phrases(tmp_path).caption_questions) == 9 and len(phrases(tmp_path).refusals) == 100
+    (tmp_path / "refusals.txt").write_text("No idea.\n\n  Pass. \n")
+    assert phrases(tmp_path).refusals == ("No idea.", "Pass.")
+    (tmp_path / "name_question.txt").write_text("\n")
+    with pytest.raises(UserError, match="holds no line of text"):
+        phrases(tmp_path)
+
+
+def test_the_image_marker_in_a_text_is_refused(tiny):
+    with pytest.raises(UserError, match="holds <image>"):
+        tiny.encode([Record("What is <image>?", "x")])
+    with pytest.raises(UserError, match="holds <image>"):
+        tiny.encode([Record("What?", "an <image>")])
