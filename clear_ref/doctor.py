@@ -52,5 +52,6 @@ def text(found: dict) -> str:
              "compilers    " + ", ".join(f"{name} {'found' if there else 'absent'}" for name, there in found["compiler"].items()),
              "extras       " + ", ".join(f"{name} {version or 'absent'}" for name, version in found["extras"].items())]
     for name, state in found["embedded_world"].items():
-        lines.append(f"{name + ' model':12} " + (f"loads, {state['parameters']:,} parameters" if state["loads"] else state["error"]))
+        about = f"loads, {state['parameters']:,} parameters" if state["loads"] else state["error"]
+        lines.append(f"{name + ' model':12} {about}")
     return "\n".join(lines)

@@ -75,7 +75,8 @@ def logs_of(vlm, s, what: str) -> dict[str, dict]:
     return run_tasks(vlm, data, phrases(data), tasks(s.forget, s.max_new_tokens), s.limit or None, f"evaluate {what}")
 
 
-def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool = False, evaluated: dict | None = None) -> Result:
+def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool = False,
+            evaluated: dict | None = None) -> Result:
     """Unlearn with one method; evaluate base, gold (where there is one) and the unlearned model; write the run directory.
 
     evaluated  logs of base and gold from an earlier call with the same models and data

@@ -49,7 +49,7 @@ def parser() -> Parser:
     judged = command(commands, "evaluate", "logs and metrics of one model", settings_of.Evaluate, skip={"model"})
     judged.add_argument("model", metavar="MODEL", help="model directory in HF format, or mini: the embedded world's base")
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
-    made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the shipped sources, into DIR")
+    made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
     command(commands, "doctor", "what is installed, built and active", None)
     return top

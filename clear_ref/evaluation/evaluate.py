@@ -38,7 +38,8 @@ def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], limit: 
 def record_log(vlm: VLM, item: Item, generated: str) -> dict:
     """The columns of one record: summed nll (nats), token counts and means of every candidate, the generated text, its ROUGE.
 
-    source  the columns of TOFU's and the released eval_log_aggregated.json; truth_ratio is TOFU's, exp(paraphrased - mean perturbed)
+    source  the columns of TOFU's and the released eval_log_aggregated.json; truth_ratio is TOFU's,
+            exp(paraphrased - mean perturbed)
     """
     candidates = (item.answer, item.paraphrased, *item.perturbed)
     unique = list(dict.fromkeys(candidates))

@@ -29,6 +29,6 @@ def candidate_nll(vlm: VLM, prompt: Record, answers) -> list[tuple[float, int]]:
     rest = decoder(decoder.embed_tokens(padded.input_ids), mask, shared)[0][:, :-1]
     asked = padded.labels != IGNORE
     nll = token_terms(vlm.head(torch.cat((first, rest), 1)[asked]), padded.labels[asked]).nll.double()
-    sums = torch.zeros(K, dtype=torch.float64, device=nll.device)
-    sums.index_add_(0, asked.nonzero()[:, 0], nll)
-    return [(float(total), len(ids)) for total, ids in zip(sums, tokens)]
+    # Placed on the [K, T] grid first: a scatter-add would be summed in no fixed order on a GPU.
+    sums = torch.zeros(asked.shape, dtype=nll.dtype, device=nll.device).masked_scatter(asked, nll).sum(1)
+    return [(float(total), len(ids)) for total, ids in zip(sums, tokens, strict=True)]

@@ -1,8 +1,8 @@
 """Which records each step sees. Every choice is keyed (data/draws.py), so a plan is a pure function of its seed.
 
-source  released loader: one forget row an index, its retain partner drawn uniformly with replacement (mm/dataset.py:250), the epoch
-        as long as the forget set for every method, caption questions drawn at each access (mm/dataset.py:245)
-differs the views of one record in a step (forget, idk, random) share their question; here the same draw is asked again, not a new one
+source  released loader: one forget row an index, its retain partner drawn uniformly with replacement (mm/dataset.py:250),
+        the epoch as long as the forget set for every method, caption questions drawn at each access (mm/dataset.py:245)
+differs the views of one record in a step (forget, idk, random) share one draw of the question; released: a draw each
 """
 
 from dataclasses import dataclass

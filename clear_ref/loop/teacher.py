@@ -9,7 +9,8 @@ from ..model.vlm import VLM
 
 
 class Teacher:
-    """With LoRA: the same weights, adapters in `mode` (off, or reference: as `lora.freeze_reference` kept them). Without: a copy, made now."""
+    """With LoRA: the same weights, adapters in `mode` (off, or reference: as `lora.freeze_reference` kept them).
+    Without: a copy of the model, made now."""
 
     def __init__(self, vlm: VLM, mode: str = "off"):
         self.vlm, self.mode = vlm, mode

@@ -94,7 +94,8 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
     raises  RunFailed when a loss or gradient is not finite
     """
     parameters = trainable(vlm)
-    optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, foreach=False)
+    optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, betas=(0.9, recipe.beta2),
+                                  weight_decay=recipe.weight_decay, foreach=False)
     start_moments(optimiser, parameters)
     per_step = recipe.batch_size * recipe.accumulate
     n_steps = stage_steps(plan, recipe)

@@ -52,7 +52,7 @@ def unlearn(vlm: VLM, method: str, semantics: str, options, recipe, rows: tuple[
     plan = UnlearnPlan(*rows, tuple(needs), phrases, seed)
     stage = Stage(method, needs, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None))
     steps += train(vlm, plan, stage, recipe, seed, out, resume, teacher)
-    if table.finish(method) == "negate_delta":
+    if table.finish(method, semantics) == "negate_delta":
         with torch.no_grad():
             negate(vlm, begin)
     return steps

@@ -21,7 +21,7 @@ VOCABULARY = 2500
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "image_token": IMAGE, "pad_token": "<pad>"}
 IMAGE_SIZE, PATCH_SIZE = 48, 8
 SPLITS = {"base": "full", "gold": "retain90"}
-REHEARSED = 400
+REHEARSED = 600
 
 
 def train_tokenizer(directory, world) -> None:

@@ -73,6 +73,7 @@ def _negated(before, after):
 
 
 def random_batches(options):
+    """The names of the n_random batches of random answers."""
     return [f"random{k}" for k in range(1, options.n_random + 1)]
 
 

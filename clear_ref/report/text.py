@@ -28,8 +28,8 @@ def all_methods(summary: dict) -> str:
         rows = [(name, [metrics]) for name, metrics in summary["models"].items()]
         rows += [(method, [row["metrics"] for row in runs if row["method"] == method])
                  for method in dict.fromkeys(row["method"] for row in runs)]
-        blocks += ["", f"forgetting {modality}, {summary['semantics']} semantics, seeds {', '.join(map(str, summary['seeds']))}", "",
-                   leaderboard_over_seeds(rows)]
+        seeds = ", ".join(map(str, summary["seeds"]))
+        blocks += ["", f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}", "", leaderboard_over_seeds(rows)]
     return "\n".join([*blocks, "", f"token terms: {summary['impl']}; written to {summary['out']}"])
 
 
@@ -38,6 +38,6 @@ def mini(found: dict) -> str:
     lines = [f"data  {found['data']}", f"base  {found['base']}", f"gold  {found['gold']}"]
     lines += [f"{rows:6} rows  {config}" for config, rows in found["rows"].items()]
     if "rebuilt" in found:
-        lines += ["", f"rebuilt in {found['minutes']} minutes: {found['rebuilt']}", "", leaderboard(list(found["models"].items())),
-                  "", per_task(list(found["models"].items()))]
+        rows = list(found["models"].items())
+        lines += ["", f"rebuilt in {found['minutes']} minutes: {found['rebuilt']}", "", leaderboard(rows), "", per_task(rows)]
     return "\n".join(lines)
