@@ -215,7 +215,7 @@ def test_harmonic_mean_by_hand():
 def test_one_part_of_zero_makes_the_harmonic_mean_zero():
     assert metrics.harmonic_mean([0.9, 0.0, 0.9]) == 0.0
     found = metrics.score(logs(recall=(0.0, 0.0)))
-    assert [found[metric] for metric in metrics.PARTS] == [0.0] * 5
+    assert [found[metric] for metric in metrics.PARTS] == [0.0] * 7
 
 
 def test_jensen_shannon_distance_by_hand():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import UserError
-from . import rouge
+from . import columns, rouge
 
 # ---- one record, many records
 
@@ -46,8 +46,8 @@ def rouge_recall(log: dict) -> float:
     flaw    recall only: a text that holds the answer somewhere scores 1, whatever else it says
     """
     if "rougeL_recall" in log:
-        return mean(_numbers(log, "rougeL_recall").values())
-    return mean(rouge.scores(expected, generated)["rougeL"].recall for _, generated, expected in _texts(log).values())
+        return mean(columns.numbers(log, "rougeL_recall").values())
+    return mean(rouge.scores(expected, generated)["rougeL"].recall for _, generated, expected in columns.texts(log).values())
 
 
 def probability_of_answer(log: dict) -> float:
@@ -57,7 +57,7 @@ def probability_of_answer(log: dict) -> float:
     source  TOFU; released code for the caption tasks (mm/calculate_metrics.py:95-102)
     flaw    a geometric mean over tokens: one surprising token of a long caption is hidden by the others
     """
-    return mean(math.exp(-loss) for loss in _numbers(log, "avg_gt_loss").values())
+    return mean(math.exp(-loss) for loss in columns.numbers(log, "avg_gt_loss").values())
 
 
 def probability_among_candidates(log: dict) -> float:
@@ -67,8 +67,8 @@ def probability_among_candidates(log: dict) -> float:
     source  paper 5.2 (multiple choice); TOFU for its real-world sets
     flaw    chance level is 1/(K+1), not 0, and K differs between sets
     """
-    answers, wrong = _numbers(log, "avg_gt_loss"), _lists(log, "average_perturb_loss")
-    _same_records(log, answers, wrong, "avg_gt_loss", "average_perturb_loss")
+    answers, wrong = columns.numbers(log, "avg_gt_loss"), columns.lists(log, "average_perturb_loss")
+    columns.same_records(log, answers, wrong, "avg_gt_loss", "average_perturb_loss")
     return mean(math.exp(-_log_sum_exp([0.0, *(answers[key] - np.asarray(wrong[key]))])) for key in answers)
 
 
@@ -94,8 +94,8 @@ def tofu_truth_ratio(paraphrased: float, perturbed) -> float:
 
 def truth_ratios(log: dict) -> dict[str, float]:
     """log R of every record (see log_truth_ratio), by the row's index."""
-    right, wrong = _numbers(log, "avg_paraphrased_loss"), _lists(log, "average_perturb_loss")
-    _same_records(log, right, wrong, "avg_paraphrased_loss", "average_perturb_loss")
+    right, wrong = columns.numbers(log, "avg_paraphrased_loss"), columns.lists(log, "average_perturb_loss")
+    columns.same_records(log, right, wrong, "avg_paraphrased_loss", "average_perturb_loss")
     return {key: log_truth_ratio(right[key], wrong[key]) for key in right}
 
 
@@ -140,16 +140,16 @@ def forget_quality(log: dict, gold_log: dict) -> float:
     flaw    a histogram does not see which record moved, nor how far two disjoint ones are apart
     raises  UserError when the two logs are not of the same records
     """
-    ours, gold = (_column(each, "avg_paraphrased_loss") for each in (log, gold_log))
+    ours, gold = (columns.column_of(each, "avg_paraphrased_loss") for each in (log, gold_log))
     odd = sorted(set(ours) ^ set(gold))
     if odd:
-        raise UserError(f"{_name(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
+        raise UserError(f"{columns.name_of(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
                         "evaluate both models on the same rows")
     if "generated_text" in log and "generated_text" in gold_log:
-        ours, gold = _texts(log), _texts(gold_log)
+        ours, gold = columns.texts(log), columns.texts(gold_log)
         for key in ours:
             if key in gold and ours[key][2] != gold[key][2]:
-                raise UserError(f"{_name(log)}: record {key} expects {ours[key][2]!r}, in gold {gold[key][2]!r}; "
+                raise UserError(f"{columns.name_of(log)}: record {key} expects {ours[key][2]!r}, in gold {gold[key][2]!r}; "
                                 "evaluate both models on the same data")
     return 1.0 - jensen_shannon_distance(histogram(log), histogram(gold_log))
 
@@ -172,6 +172,8 @@ PARTS = {
     "retain": [("eval_log", "rouge"), ("eval_retain_facerec", "probability"), ("eval_log", "truth_ratio")],
     "forget": [("eval_log_forget", "rouge"), ("eval_forget_facerec", "probability"),
                ("eval_log_forget", "truth_ratio")],
+    "real_faces": [("eval_real_faces_wo_options", part) for part in ("rouge", "probability", "truth_ratio")],
+    "real_world": [("eval_real_world_wo_options", part) for part in ("rouge", "probability", "truth_ratio")],
     "text_retain": [("eval_text_retain", part) for part in ("rouge", "probability", "truth_ratio")],
     "text_forget": [("eval_text_forget", part) for part in ("rouge", "probability", "truth_ratio")],
 }
@@ -191,26 +193,26 @@ MULTIPLE_CHOICE = ("eval_real_faces_wo_options", "eval_real_world_wo_options", "
 def score_task(task: str, log: dict) -> dict:
     """{"rouge", "probability", "truth_ratio", "n"} of one task's log; the task's name decides which probability."""
     log = {"task": task, **log}
-    columns = ("avg_gt_loss", "avg_paraphrased_loss", "rougeL_recall" if "rougeL_recall" in log else "generated_text")
-    for column in columns[1:]:
-        _same_records(log, _column(log, columns[0]), _column(log, column), columns[0], column)
+    wanted = ("avg_gt_loss", "avg_paraphrased_loss", "rougeL_recall" if "rougeL_recall" in log else "generated_text")
+    for column in wanted[1:]:
+        columns.same_records(log, columns.column_of(log, wanted[0]), columns.column_of(log, column), wanted[0], column)
     among = task in MULTIPLE_CHOICE
     return {"rouge": rouge_recall(log),
             "probability": probability_among_candidates(log) if among else probability_of_answer(log),
-            "truth_ratio": truth_ratio_score(log), "n": len(_column(log, "avg_gt_loss"))}
+            "truth_ratio": truth_ratio_score(log), "n": len(columns.column_of(log, "avg_gt_loss"))}
 
 
 def score(logs: dict, gold_logs: dict | None = None) -> dict:
     """metrics.json of one model: the reported numbers, None where a task they are made of was not evaluated.
 
     logs, gold_logs  {task: log}; a task may carry the ending .json that TOFU gives it
-    returns          {"real", "retain", "forget", "forget_quality", "text_retain", "text_forget",
+    returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world", "text_retain", "text_forget",
                       "tasks": {task: {"rouge", "probability", "truth_ratio", "n"}}, "definitions": {metric: name}}
     raises           UserError for an unknown task, a missing column, an empty log, a bad loss, other records in gold
     """
     logs, gold_logs = _by_task(logs, "logs"), None if gold_logs is None else _by_task(gold_logs, "gold logs")
     tasks = {task: score_task(task, log) for task, log in logs.items()}
-    result = {metric: None for metric in ("real", "retain", "forget", "forget_quality", "text_retain", "text_forget")}
+    result = {metric: None for metric in ("real", "retain", "forget", "forget_quality", *PARTS)}
     for metric, parts in PARTS.items():
         if all(task in tasks for task, _ in parts):
             result[metric] = harmonic_mean(tasks[task][part] for task, part in parts)
@@ -235,61 +237,6 @@ def _by_task(logs: dict, what: str) -> dict:
     if not named:
         raise UserError(f"{what}: hold no task; expected one or more of {', '.join(known)}")
     return {task: named[task] for task in known if task in named}
-
-
-def _name(log: dict) -> str:
-    return log.get("task", "log")
-
-
-def _column(log: dict, column: str) -> dict:
-    """A column as it is; UserError if it is missing, no dict, or empty."""
-    found = log.get(column)
-    if not isinstance(found, dict):
-        raise UserError(f"{_name(log)}: no column {column}; found {', '.join(k for k in log if k != 'task') or 'none'}"
-                        "; evaluate again")
-    if not found:
-        raise UserError(f"{_name(log)}: column {column} is empty; expected one record or more; evaluate again")
-    return found
-
-
-def _finite(log: dict, column: str, key: str, value) -> float:
-    """The value; UserError unless it is finite and, but for rounding, not negative, as losses and shares are."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < -1e-3:
-        raise UserError(f"{_name(log)}: {column} of record {key} is {value!r}; expected a finite number >= 0; "
-                        "the model may have diverged")
-    return float(value)
-
-
-def _numbers(log: dict, column: str) -> dict[str, float]:
-    """A column of one finite number a record."""
-    return {key: _finite(log, column, key, value) for key, value in _column(log, column).items()}
-
-
-def _lists(log: dict, column: str) -> dict[str, list[float]]:
-    """A column of one or more finite numbers a record."""
-    found = _column(log, column)
-    for key, values in found.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(f"{_name(log)}: {column} of record {key} is {values!r}; expected a list of numbers")
-    return {key: [_finite(log, column, key, value) for value in values] for key, values in found.items()}
-
-
-def _texts(log: dict) -> dict[str, list[str]]:
-    """The column generated_text: [prompt, generated, expected] a record."""
-    found = _column(log, "generated_text")
-    for key, texts in found.items():
-        if not isinstance(texts, list) or len(texts) != 3 or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"{_name(log)}: generated_text of record {key} is {str(texts)[:80]}"
-                            "; expected [prompt, generated, expected]; evaluate again")
-    return found
-
-
-def _same_records(log: dict, a: dict, b: dict, name_a: str, name_b: str) -> None:
-    odd = sorted(set(a) ^ set(b))
-    if odd:
-        raise UserError(f"{_name(log)}: record {odd[0]} is in only one of {name_a} ({len(a)} records) and {name_b} "
-                        f"({len(b)} records); evaluate again")
 
 
 def _log_sum_exp(values) -> float:

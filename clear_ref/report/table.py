@@ -6,8 +6,9 @@ from ..errors import UserError
 from ..evaluation.metrics import DEFINITIONS
 
 # The leaderboard's columns: metric, heading, and whether higher or lower is better.
-COLUMNS = (("real", "Real", "↑"), ("retain", "Retain", "↑"), ("forget", "Forget", "↓"), ("forget_quality", "FQ", "↑"),
-           ("text_retain", "Retain text", "↑"), ("text_forget", "Forget text", "↓"))
+COLUMNS = (("forget", "Forget", "↓"), ("retain", "Retain", "↑"), ("real_faces", "Faces", "↑"), ("real_world", "World", "↑"),
+           ("real", "Real", "↑"), ("forget_quality", "FQ", "↑"), ("text_retain", "Retain text", "↑"),
+           ("text_forget", "Forget text", "↓"))
 PARTS = ("rouge", "probability", "truth_ratio")
 LEGEND = "↑ higher is better, ↓ lower is better, - not evaluated."
 
