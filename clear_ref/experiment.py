@@ -194,11 +194,11 @@ def mini(rebuild: str | None, seed: int) -> dict:
     if target.exists() and any(target.iterdir()):
         raise UserError(f"--rebuild {target}: is not empty; choose another directory")
     started = time.monotonic()
-    steps = building.rebuild(target, settings_of.MiniPretrain(), settings_of.MiniFinetune(), seed)
+    building.rebuild(target, settings_of.MiniPretrain(), settings_of.MiniFinetune(), seed)
     minutes = round((time.monotonic() - started) / 60, 1)
     s = settings_of.Evaluate()
     logs = {f"{kind} {name}": evaluation_logs(path / name, s, f"{kind} {name}")
             for name in ("base", "gold") for kind, path in (("shipped", world.MINI), ("rebuilt", target))}
     models = {name: score(log, logs[f"{name.split()[0]} gold"]) for name, log in logs.items()}
-    return found | {"rebuilt": str(target), "steps": steps, "minutes": minutes, "models": models,
+    return found | {"rebuilt": str(target), "minutes": minutes, "models": models,
                     "definitions": models["shipped base"]["definitions"]}

@@ -48,7 +48,7 @@ class MiniUnlearn(Recipe):
 @dataclass(frozen=True)
 class MiniFinetune(Recipe):
     """Base and gold of the embedded world, trained from scratch."""
-    epochs: int = setting(16, "passes over the split", "mini: memorises its records")
+    epochs: int = setting(20, "passes over the split", "mini: memorises its records")
     batch_size: int = setting(4, "records in one batch", "mini: many small steps memorise faster than few large ones")
     accumulate: int = setting(1, "batches in one optimiser step", "mini")
     lr: float = setting(1.5e-3, "peak learning rate", "mini: from scratch; twice as much was no faster")

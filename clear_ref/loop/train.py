@@ -95,7 +95,7 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
     """
     parameters = trainable(vlm)
     optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, betas=(0.9, recipe.beta2),
-                                  weight_decay=recipe.weight_decay, foreach=False)
+                                  weight_decay=recipe.weight_decay, fused=True)
     start_moments(optimiser, parameters)
     per_step = recipe.batch_size * recipe.accumulate
     n_steps = stage_steps(plan, recipe)
@@ -141,7 +141,7 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
 def start_moments(optimiser, parameters) -> None:
     """Give AdamW the zero moments that first steps would make: a checkpoint names every parameter, stepped or not yet."""
     for parameter in parameters.values():
-        optimiser.state[parameter] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(parameter),
+        optimiser.state[parameter] = {"step": torch.zeros((), device=parameter.device), "exp_avg": torch.zeros_like(parameter),
                                       "exp_avg_sq": torch.zeros_like(parameter)}
 
 

@@ -1,5 +1,6 @@
 """Making the embedded world again: rows, tokenizer, and the two checkpoints, from the shipped sources."""
 
+import multiprocessing
 from pathlib import Path
 
 import tokenizers
@@ -10,10 +11,12 @@ from ..data.draws import torch_generator
 from ..data.mini.build import build_rows
 from ..data.prompts import IMAGE, LLAVA_WITH_END_JINJA, phrases
 from ..data.records import read_rows
+from ..errors import RunFailed
 from ..files import write_json, write_text
 from ..methods.table import make_options, variant
 from ..model.vlm import VLM, load
 from ..model.weights import dtype_of
+from ..progress import Progress
 from .plan import FinetunePlan
 from .train import Stage, train
 
@@ -21,7 +24,7 @@ VOCABULARY = 2500
 SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "image_token": IMAGE, "pad_token": "<pad>"}
 IMAGE_SIZE, PATCH_SIZE = 48, 8
 SPLITS = {"base": "full", "gold": "retain90"}
-REHEARSED = 600
+REHEARSED = 400
 
 
 def train_tokenizer(directory, world) -> None:
@@ -104,26 +107,41 @@ def finetune(vlm: VLM, plan: FinetunePlan, recipe, seed: int, name: str, out=Non
     return steps
 
 
-def rebuild(directory, pretraining, recipe, seed: int) -> dict:
-    """Write DIRECTORY/world, DIRECTORY/base and DIRECTORY/gold; returns {checkpoint: optimiser steps}.
+def make_checkpoint(directory: Path, name: str, recipe, seed: int, quiet: bool) -> None:
+    """Fine-tune DIRECTORY/pretrained into DIRECTORY/base or DIRECTORY/gold, on one core; weights are stored as float16.
 
-    Both checkpoints go on from the same pre-training on the Real sets. A model this small would lose those while it learns the
-    authors, and would not infer from captions how to answer the name question, so both are trained in: REHEARSED rows of the
-    pre-training an epoch, and every author picture asked for its name. Weights are stored as float16.
+    A model this small would lose the Real sets while it learns the authors, and would not infer from captions how to answer the
+    name question, so both are trained in: REHEARSED rows of the pre-training an epoch, and every picture asked for its name.
+    """
+    torch.set_num_threads(1)
+    Progress.quiet = quiet
+    world, split = directory / "world", SPLITS[name]
+    vlm = load(directory / "pretrained")
+    plan = FinetunePlan(read_rows(world, f"{split}+tofu"), phrases(world), seed, tuple(read_rows(world, split)),
+                        tuple(read_rows(world, "pretrain")), REHEARSED)
+    finetune(vlm, plan, recipe, seed, f"{name} on {split}+tofu")
+    vlm.model.to(dtype_of("float16"))
+    vlm.save(directory / name)
+
+
+def rebuild(directory, pretraining, recipe, seed: int) -> None:
+    """Write DIRECTORY/world, DIRECTORY/pretrained, DIRECTORY/base and DIRECTORY/gold.
+
+    Both checkpoints go on from the same pre-training on the Real sets, side by side, gold in a process of its own.
     """
     directory = Path(directory)
     world, start = directory / "world", directory / "pretrained"
     build_rows(world)
     write_skeleton(start)
     train_tokenizer(start, world)
-    own, seen = phrases(world), read_rows(world, "pretrain")
     vlm = new_model(start, seed)
-    steps = {"pretrained": finetune(vlm, FinetunePlan(seen, own, seed), pretraining, seed, "pretrain")}
+    finetune(vlm, FinetunePlan(read_rows(world, "pretrain"), phrases(world), seed), pretraining, seed, "the Real sets")
     vlm.save(start)
-    for name, split in SPLITS.items():
-        vlm = load(start)
-        plan = FinetunePlan(read_rows(world, f"{split}+tofu"), own, seed, tuple(read_rows(world, split)), tuple(seen), REHEARSED)
-        steps[name] = finetune(vlm, plan, recipe, seed, f"{name} on {split}+tofu")
-        vlm.model.to(dtype_of("float16"))
-        vlm.save(directory / name)
-    return steps
+    gold = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(directory, "gold", recipe, seed, True))
+    threads = torch.get_num_threads()
+    gold.start()
+    make_checkpoint(directory, "base", recipe, seed, Progress.quiet)
+    gold.join()
+    torch.set_num_threads(threads)
+    if gold.exitcode:
+        raise RunFailed(f"training gold ended with status {gold.exitcode}; its message stands above")

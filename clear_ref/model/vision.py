@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .language import at_least_float32
 from .lora import Linear
 
 
@@ -25,6 +26,15 @@ class VisionConfig:
     @property
     def n_patches(self):
         return (self.image_size // self.patch_size) ** 2
+
+
+class LayerNorm(nn.LayerNorm):
+    def forward(self, x):
+        """Normalised in fp32 or wider, rounded once. Weight and bias are applied outside of torch's fused operator, whose gradient
+        for them is summed in an order that depends on the number of threads."""
+        wide = at_least_float32(x)
+        normed = F.layer_norm(wide, self.normalized_shape, None, None, self.eps)
+        return (normed * self.weight.to(wide.dtype) + self.bias.to(wide.dtype)).to(x.dtype)
 
 
 class Embeddings(nn.Module):
@@ -70,9 +80,9 @@ class Layer(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.self_attn = Attention(config)
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.mlp = MLP(config)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, x):
         x = x + self.self_attn(self.layer_norm1(x))
@@ -89,9 +99,9 @@ class VisionModel(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)  # spelled so in every checkpoint
+        self.pre_layrnorm = LayerNorm(config.hidden_size, config.layer_norm_eps)  # spelled so in every checkpoint
         self.encoder = Encoder(config)
-        self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)  # stored; patch features skip it
+        self.post_layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)  # stored; patch features skip it
 
     def forward(self, pixels, layer):
         """Hidden states [N, 1 + P, D] number `layer` of the N + 1 (0: the embeddings; -2: before the last layer)."""
