@@ -4,8 +4,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from . import rundir, settings as settings_of, world
-from .data.prompts import phrases
+from .data.images import open_image
+from .data.prompts import phrase_files, phrases
 from .data.records import read_rows
 from .errors import UserError
 from .evaluation.evaluate import run_tasks
@@ -14,10 +17,10 @@ from .evaluation.tasks import tasks
 from .files import write_json, write_text
 from .losses.terms import implementation
 from .loop import unlearn as unlearning, world as building
-from .loop.plan import FinetunePlan
+from .loop.plan import FinetunePlan, UnlearnPlan
 from .methods import table
-from .model import lora
-from .model.vlm import WEIGHTS, load
+from .model.vlm import load
+from .progress import Progress
 from .report import examples
 from .report.page import page
 
@@ -49,15 +52,24 @@ def check(s) -> None:
         raise UserError(f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more")
 
 
-def check_rows(data: Path, s) -> None:
-    """UserError for a row or picture of the evaluation that is wrong, before anything is trained or written."""
-    for task in tasks(s.forget, s.max_new_tokens):
-        read_rows(data, task.config)
+def check_rows(data: Path, s, training_rows=()) -> None:
+    """UserError for a row or picture that is wrong, before anything is trained or written: every picture is decoded once."""
+    rows = [*training_rows, *(row for task in tasks(s.forget, s.max_new_tokens) for row in read_rows(data, task.config))]
+    pictures = {row.image: row.where for row in rows if row.image is not None}
+    bar = Progress("check pictures", len(pictures), "picture")
+    for path, where in pictures.items():
+        open_image(path, where)
+        bar.step()
+    bar.close()
 
 
-def data_files(directory: Path) -> list[Path]:
-    """The row files of a data directory, for hashing."""
-    return sorted(directory.glob("**/rows.jsonl"))
+def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
+    """SHA-256 of everything a run reads: each model's files, rows and phrases of the data, and one for all its pictures."""
+    files = [path for model in models if model for path in sorted(Path(model).iterdir())
+             if path.suffix in (".json", ".jinja", ".safetensors")]
+    pictures = sorted(path for path in (data / "images").glob("**/*") if path.is_file())
+    return rundir.hashes([*files, *sorted(data.glob("**/rows.jsonl")), *phrase_files(data)]) | {
+        str(data / "images"): rundir.hash_of_all(data, pictures)}
 
 
 def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dict]:
@@ -65,8 +77,14 @@ def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dic
     vlm = load(directory, s.dtype, s.device)
     if adapter:
         vlm.load_adapter(adapter)
-        vlm.merge_lora()
+        merge_where_exact(vlm)
     return logs_of(vlm, s, what)
+
+
+def merge_where_exact(vlm) -> None:
+    """Merge the adapters for speed, unless the weights are too coarse to hold the sum: then they stay beside."""
+    if vlm.dtype not in (torch.bfloat16, torch.float16):
+        vlm.merge_lora()
 
 
 def logs_of(vlm, s, what: str) -> dict[str, dict]:
@@ -75,56 +93,69 @@ def logs_of(vlm, s, what: str) -> dict[str, dict]:
     return run_tasks(vlm, data, phrases(data), tasks(s.forget, s.max_new_tokens), s.limit or None, f"evaluate {what}")
 
 
+def options_for(method: str, recipe_name: str, seed: int, given: dict):
+    """The method's options: its own defaults, the embedded world's where they differ, the run's seed, what was given."""
+    defaults = settings_of.MINI_OPTIONS.get(method, {}) if recipe_name == "mini" else {}
+    if "seed" in settings_of.names(table.METHODS[method].Options):
+        defaults = {**defaults, "seed": seed}
+    return table.make_options(method, {**defaults, **given}), set(defaults) - {"seed"}
+
+
 def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool = False,
             evaluated: dict | None = None) -> Result:
     """Unlearn with one method; evaluate base, gold (where there is one) and the unlearned model; write the run directory.
 
+    Nothing is written before everything that is read has been read, and base and gold have been evaluated.
     evaluated  logs of base and gold from an earlier call with the same models and data
     """
     check(s)
     base, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     recipe_name, recipe = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
-    defaults = settings_of.MINI_OPTIONS.get(s.method, {}) if recipe_name == "mini" else {}
-    options = table.make_options(s.method, {**defaults, **options_given})
-    table.variant(s.method, s.semantics)
-    rows = unlearning.split_rows(data, s.modality, s.forget)
-    check_rows(data, s)
+    options, defaults = options_for(s.method, recipe_name, s.seed, options_given)
+    batches = tuple(table.needs(s.method, s.semantics, options))
+    rows, own = unlearning.split_rows(data, s.modality, s.forget), phrases(data)
+    UnlearnPlan(*rows, batches, own, s.seed)
+    check_rows(data, s, [*rows[0], *rows[1]])
     vlm = load(base, s.dtype, s.device)
     vlm.check_layer(getattr(options, "layer", None))
     adapted = unlearning.prepare(vlm, recipe, s.seed)
-    inputs = [base / WEIGHTS, *([gold / WEIGHTS] if gold else []), *data_files(data)]
-    record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs)
-    record["options"] = settings_of.with_sources(options, set(options_given), set(defaults))
-    out = rundir.claim(s.out, f"{s.method}-{s.semantics}-{s.modality}-seed{s.seed}", record, resume)
+    record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, base, gold))
+    record["options"] = settings_of.with_sources(options, set(options_given), defaults)
+    out = rundir.choose(s.out, f"{s.method}-{s.semantics}-{s.modality}-seed{s.seed}", record, resume)
+    started, logs = time.monotonic(), dict(evaluated or {})
+    if "base" not in logs:
+        with vlm.adapters_off():
+            logs["base"] = logs_of(vlm, s, "base")
+    if gold and "gold" not in logs:
+        logs["gold"] = evaluation_logs(gold, s, "gold")
+    evaluating = time.monotonic() - started
+    write_json(out / rundir.SETTINGS, record)
     started = time.monotonic()
-    steps = unlearning.unlearn(vlm, s.method, s.semantics, options, recipe, rows, phrases(data), s.seed, out, resume)
+    steps = unlearning.unlearn(vlm, s.method, s.semantics, options, recipe, rows, own, s.seed, out, resume)
     trained = time.monotonic()
     if adapted:
         vlm.save_adapter(out / "adapter")
-        vlm.merge_lora()
+        merge_where_exact(vlm)
     else:
         vlm.save(out / "model")
-    logs = dict(evaluated or {})
-    if "base" not in logs:
-        logs["base"] = evaluation_logs(base, s, "base")
-    if gold and "gold" not in logs:
-        logs["gold"] = evaluation_logs(gold, s, "gold")
     logs["unlearned"] = logs_of(vlm, s, s.method)
+    evaluating += time.monotonic() - trained
     result = finish(out, logs, {
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
-        "steps": steps, "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}})
+        "steps": steps, "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}})
     write_text(out / "report.html", page(examples.run_for_page(result.summary, record, out, logs, data)))
     return result
 
 
-def describe(command: str, s, recipe, recipe_name: str, recipe_given: dict, given: set, vlm, adapted: list[str], inputs) -> dict:
+def describe(command: str, s, recipe, recipe_name: str, recipe_given: dict, given: set, vlm, adapted: list[str],
+             read: dict) -> dict:
     """What settings.json holds of a training run: every value with its source, what is trained, hashes, versions."""
     return {
         "format": "clear_ref.run/1", "command": command, "impl": implementation(), "recipe": recipe_name,
         "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)),
         "adapted_layers": adapted,
         "trainable_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
-        "inputs": rundir.hashes(inputs), "versions": rundir.versions()}
+        "inputs": read, "versions": rundir.versions()}
 
 
 def finish(out: Path, logs: dict[str, dict], summary: dict) -> Result:
@@ -148,11 +179,12 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     start, data = world.model_directory(s.model), world.data_directory(s.data)
     recipe_name, recipe = recipe_for(s.recipe, s.model, "finetune", recipe_given)
     plan = FinetunePlan(read_rows(data, splits[s.split]), phrases(data), s.seed)
-    check_rows(data, s)
+    check_rows(data, s, plan.rows)
     vlm = load(start, s.dtype, s.device)
     adapted = unlearning.prepare(vlm, recipe, s.seed)
-    record = describe("finetune", s, recipe, recipe_name, recipe_given, given, vlm, adapted, [start / WEIGHTS, *data_files(data)])
-    out = rundir.claim(s.out, f"finetune-{s.split}-seed{s.seed}", record, resume)
+    record = describe("finetune", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, start))
+    out = rundir.choose(s.out, f"finetune-{s.split}-seed{s.seed}", record, resume)
+    write_json(out / rundir.SETTINGS, record)
     started = time.monotonic()
     steps = building.finetune(vlm, plan, recipe, s.seed, f"finetune {s.split}", out, resume)
     trained = time.monotonic()
@@ -171,14 +203,14 @@ def evaluate(s, given: set) -> Result:
         raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
     check_rows(data, s)
     record = {"format": "clear_ref.run/1", "command": "evaluate", "impl": implementation(),
-              "settings": settings_of.with_sources(s, given),
-              "inputs": rundir.hashes([directory / WEIGHTS, *([gold / WEIGHTS] if gold else []), *data_files(data)]),
+              "settings": settings_of.with_sources(s, given), "inputs": inputs(data, directory, gold, s.adapter or None),
               "versions": rundir.versions()}
-    out = rundir.claim(s.out, f"evaluate-{directory.name}", record, resume=False)
+    out = rundir.choose(s.out, f"evaluate-{directory.name}", record, resume=False)
     started = time.monotonic()
     logs = {"model": evaluation_logs(directory, s, directory.name, s.adapter)}
     if gold:
         logs["gold"] = evaluation_logs(gold, s, "gold")
+    write_json(out / rundir.SETTINGS, record)
     return finish(out, logs, {"command": "evaluate", "model": str(directory), "impl": record["impl"],
                               "seconds": {"evaluate": round(time.monotonic() - started, 2)}})
 
@@ -186,13 +218,12 @@ def evaluate(s, given: set) -> Result:
 def mini(rebuild: str | None, seed: int) -> dict:
     """What the embedded world holds; with `rebuild`, make it again in that directory and compare it with the shipped one."""
     counts = {str(path.parent.relative_to(world.WORLD)): len(path.read_text(encoding="utf-8").splitlines())
-              for path in data_files(world.WORLD)}
+              for path in sorted(world.WORLD.glob("**/rows.jsonl"))}
     found = {"data": str(world.WORLD), "base": str(world.BASE), "gold": str(world.GOLD), "rows": counts}
     if rebuild is None:
         return found
     target = Path(rebuild)
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"--rebuild {target}: is not empty; choose another directory")
+    rundir.check_empty(target, "--rebuild")
     started = time.monotonic()
     building.rebuild(target, settings_of.MiniPretrain(), settings_of.MiniFinetune(), seed)
     minutes = round((time.monotonic() - started) / 60, 1)

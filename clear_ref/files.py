@@ -42,14 +42,17 @@ def write_jsonl(path, rows) -> None:
 
 
 def read_json(path):
-    """The value in a JSON file; UserError names the file and the place where it is not JSON."""
+    """The object in a JSON file; UserError names the file and the place where it is not JSON, or what else it holds."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON ({error}); fetch or write the file again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds {type(found).__name__}; expected a JSON object")
+    return found
 
 
 def sha256(path) -> str:

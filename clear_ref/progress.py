@@ -5,13 +5,16 @@ import time
 
 
 class Progress:
-    """progress = Progress("train scrub", total=300); progress.step(note="loss 1.23"); progress.close()"""
+    """progress = Progress("train scrub", total=300); progress.step(note="loss 1.23"); progress.close()
+
+    done    how many were done before: they count as progress, not as speed
+    """
 
     quiet = False
 
-    def __init__(self, what: str, total: int, unit: str = "step"):
+    def __init__(self, what: str, total: int, unit: str = "step", done: int = 0):
         self.what, self.total, self.unit = what, total, unit
-        self.done, self.start, self.shown = 0, time.monotonic(), 0.0
+        self.done, self.first, self.start, self.shown = done, done, time.monotonic(), 0.0
         self.live = sys.stderr.isatty() and not Progress.quiet
 
     def step(self, n: int = 1, note: str = "") -> None:
@@ -20,11 +23,11 @@ class Progress:
         now = time.monotonic()
         if self.live and (now - self.shown > 0.1 or self.done >= self.total):
             self.shown = now
-            rate = self.done / max(now - self.start, 1e-9)
-            left = (self.total - self.done) / rate
-            filled = round(20 * self.done / max(self.total, 1))
-            sys.stderr.write(f"\r\x1b[K{self.what}  [{'=' * filled}{' ' * (20 - filled)}] {self.done}/{self.total} {self.unit}s"
-                             f"  {rate:.1f}/s  {left:.0f} s left  {note}"[:160])
+            rate = (self.done - self.first) / max(now - self.start, 1e-9)
+            left = f"{(self.total - self.done) / rate:.0f} s left" if rate else ""
+            bar = "=" * round(20 * self.done / max(self.total, 1))
+            line = f"{self.what}  [{bar:20}] {self.done}/{self.total} {self.unit}s  {rate:.1f}/s  {left}  {note}"
+            sys.stderr.write("\r\x1b[K" + line[:150])
             sys.stderr.flush()
 
     def close(self) -> None:

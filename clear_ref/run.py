@@ -57,13 +57,13 @@ def parser() -> Parser:
 
 def command(commands, name: str, about: str, kind, skip=frozenset()) -> Parser:
     """One command with --json, --quiet and an option for each field of its settings."""
-    made = commands.add_parser(name, help=about, description=about + ".")
+    made = commands.add_parser(name, help=about, description=about + ".", allow_abbrev=False)
     made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     made.add_argument("--quiet", action="store_true", help="no progress line")
     for f in fields(kind) if kind else ():
         if f.name not in skip:
             made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS, type=type(f.default),
-                              metavar=f.name.upper(), help=f"{f.metadata['meaning']} (default: {f.default or 'none'}; "
+                              metavar=f.name.upper(), help=f"{f.metadata['meaning']} (default: {'none' if f.default == '' else f.default}; "
                                                            f"{f.metadata['source']})".replace("%", "%%"))
     made.set_defaults(kind=kind)
     return made
@@ -142,8 +142,11 @@ def main(argv=None) -> int:
     except RunFailed as error:
         print(f"clear_ref: the run failed: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"clear_ref: {error.filename or 'a file'}: cannot be read or written ({error.strerror})", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("\nclear_ref: stopped; --resume goes on from the last finished epoch", file=sys.stderr)
+        print("\nclear_ref: stopped; a training run goes on from its last finished epoch with --resume --out DIR", file=sys.stderr)
         return 130
     return 0
 

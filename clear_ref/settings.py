@@ -1,5 +1,6 @@
 """What a command can be told: one frozen dataclass each, every field with its default, meaning and source."""
 
+import math
 from dataclasses import MISSING, dataclass, field, fields
 
 from .errors import UserError
@@ -19,7 +20,8 @@ class Recipe:
     lr: float = setting(1e-5, "peak learning rate", "paper App. H")
     weight_decay: float = setting(0.01, "AdamW's decoupled weight decay", "paper App. H")
     beta2: float = setting(0.999, "AdamW's decay of the second moment", "PyTorch's default")
-    warmup_epochs: float = setting(1.0, "linear warm-up, in epochs, before the linear decay", "released code (mm/forget.py)")
+    warmup_epochs: float = setting(1.0, "linear warm-up, in epochs, before the linear decay",
+                                   "released code (mm/forget.py); there the first step has rate 0")
     clip: float = setting(1.0, "largest gradient norm of a step", "released code (Trainer's default)")
     lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
     lora_alpha: float = setting(32.0, "adapters are scaled by alpha / rank", "paper App. H")
@@ -54,7 +56,7 @@ class MiniFinetune(Recipe):
     lr: float = setting(1.5e-3, "peak learning rate", "mini: from scratch; twice as much was no faster")
     beta2: float = setting(0.95, "AdamW's decay of the second moment", "mini: 0.999 needs a third more epochs")
     lora_rank: int = setting(0, "rank of the LoRA adapters; 0: full fine-tuning", "mini: from scratch there is nothing to adapt")
-    records_at_once: int = setting(4, "records computed together", "mini: speed; both shipped checkpoints were made so")
+    records_at_once: int = setting(4, "records computed together", "mini: speed")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ class Common:
     out: str = setting("", "directory for what the command writes; default: a new one below runs/")
     device: str = setting("cpu", "torch device, such as cpu or cuda")
     dtype: str = setting("float32", "compute dtype of the weights: float32, bfloat16, float16 or float64")
-    seed: int = setting(0, "key of every random choice")
     forget: int = setting(10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4")
     limit: int = setting(0, "evaluate the first N records of each task; 0: all")
     max_new_tokens: int = setting(64, "longest generated answer of captions and questions (names: a quarter)",
@@ -89,6 +90,7 @@ class Common:
 @dataclass(frozen=True)
 class Unlearn(Common):
     """METHOD: unlearn, evaluate base, gold and the unlearned model, write table and report."""
+    seed: int = setting(0, "key of every random choice")
     method: str = setting("scrub", "unlearning method")
     semantics: str = setting("paper", "whose meaning of the method", "design: paper is the default")
     modality: str = setting("both", "what of the forget set is trained on: both, text or visual", "paper Sec. 5.4")
@@ -99,6 +101,7 @@ class Unlearn(Common):
 @dataclass(frozen=True)
 class Finetune(Common):
     """finetune: a base (split full) or gold (split retain) model."""
+    seed: int = setting(0, "key of every random choice")
     split: str = setting("full", "full (a base model) or retain (a gold model)")
     recipe: str = setting("", "mini or paper; default: mini for the embedded world, paper for any other model")
 
@@ -134,12 +137,13 @@ def check_recipe(recipe: Recipe) -> None:
         if getattr(recipe, name) < least:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected {least} or more")
     for name in ("lr", "clip", "lora_alpha"):
-        if not getattr(recipe, name) > 0:
+        if not 0 < getattr(recipe, name) < math.inf:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected a positive number")
+    for name in ("weight_decay", "warmup_epochs"):
+        if not 0 <= getattr(recipe, name) < math.inf:
+            raise UserError(f"{name} is {getattr(recipe, name)}; expected 0 or a positive number")
     if not 0 <= recipe.beta2 < 1:
         raise UserError(f"beta2 is {recipe.beta2}; expected 0 or more and less than 1")
-    if recipe.weight_decay < 0 or recipe.warmup_epochs < 0:
-        raise UserError("weight_decay and warmup_epochs must not be negative")
 
 
 def with_sources(settings, given: set[str], mini: set[str] = frozenset()) -> dict:

@@ -10,19 +10,19 @@ WORLD, BASE, GOLD = MINI / "world", MINI / "base", MINI / "gold"
 
 def data_directory(name: str) -> Path:
     """The directory of --data."""
-    return existing(name, WORLD, "--data")
+    return existing(name, WORLD, "data")
 
 
 def model_directory(name: str) -> Path:
     """The directory of --model: for mini, the base."""
-    return existing(name, BASE, "--model")
+    return existing(name, BASE, "model")
 
 
 def gold_directory(gold: str, model: str) -> Path | None:
     """The directory of --gold; for the embedded base its own gold, None where there is none."""
     if gold in ("", "mini"):
         return GOLD if model == "mini" or gold == "mini" else None
-    return existing(gold, GOLD, "--gold")
+    return existing(gold, GOLD, "gold")
 
 
 def existing(name: str, mini: Path, option: str) -> Path:

@@ -36,8 +36,8 @@ def test_good_rows_are_read_as_they_stand(tmp_path):
     ({"image": "images/a.png", "caption": "c"}, "columns are caption, image; expected caption, image, name"),
     ({**GOOD, "name": ""}, "column name is ''; expected a text"),
     ({**GOOD, "caption": 3}, "column caption is 3; expected a text"),
-    ({**GOOD, "caption": None}, "neither a caption nor a question"),
-    ({**GOOD, "image": None}, "has a caption and no picture"),
+    ({**GOOD, "caption": None}, "column caption is None; expected a text"),
+    ({**GOOD, "image": None}, "column image is None; expected a text"),
     ({**GOOD, "image": "images/b.png"}, "there is no picture"),
     ({**GOOD, "image": "../outside.png"}, "lies outside"),
 ])
@@ -51,6 +51,43 @@ def test_rows_with_lists_want_lists(tmp_path):
     row = {"image": "images/a.png", "answer": "A", "options": "B"}
     with pytest.raises(UserError, match="column options is 'B'; expected a list of texts"):
         read_rows(world(tmp_path, row, config="real_faces"), "real_faces")
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"question": "q", "answer": "a"}, "has image, caption, question, answer; expected image and caption, or"),
+    ({"image": None, "question": "q", "answer": "a"}, "has caption, question, answer; expected"),
+    ({"caption": None}, "has image; expected image and caption, or"),
+    ({"image": None, "caption": None}, "has nothing; expected"),
+])
+def test_a_mixed_row_is_one_half_or_the_other(tmp_path, change, message):
+    row = {"image": "images/a.png", "caption": "c", "question": None, "answer": None, **change}
+    with pytest.raises(UserError, match=message):
+        read_rows(world(tmp_path, row, config="full+tofu"), "full+tofu")
+
+
+@pytest.mark.parametrize("config, row", [
+    ("real_faces", {"image": None, "answer": "A", "options": ["B"]}),
+    ("real_world", {"image": "images/a.png", "question": None, "answer": "A", "options": ["B"]}),
+    ("tofu/full", {"question": None, "answer": "A"})])
+def test_evaluation_rows_have_no_gaps(tmp_path, config, row):
+    with pytest.raises(UserError, match="is None; expected a text"):
+        read_rows(world(tmp_path, row, config=config), config)
+
+
+def test_line_separators_inside_a_text_do_not_cut_the_row(tmp_path):
+    row = {**GOOD, "caption": "one\u2028two\u0085three"}
+    path = world(tmp_path, "") / "forget10" / "rows.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_rows(tmp_path, "forget10")[0].values == row
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_rows(tmp_path, "forget10")
+
+
+def test_transparent_pixels_lie_on_white():
+    """Half-transparent red over white: 255 in red, 127 or 128 elsewhere; wholly transparent: white."""
+    half, none = (open_image(Image.new("RGBA", (2, 2), (255, 0, 0, alpha))).getpixel((0, 0)) for alpha in (128, 0))
+    assert half[0] == 255 and abs(half[1] - 127) <= 1 and none == (255, 255, 255)
 
 
 def test_an_unknown_or_absent_config_lists_what_there_is(tmp_path):

@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import UserError
 from ..files import read_json
 
+BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)  # what Pillow raises
+
 
 def open_image(source, where: str = "picture") -> Image.Image:
     """An RGB picture, turned upright by its EXIF tag, from a path or a Pillow image.
@@ -20,23 +22,23 @@ def open_image(source, where: str = "picture") -> Image.Image:
     raises  UserError naming `where` if the file is missing or no picture
     """
     if isinstance(source, Image.Image):
-        return source.convert("RGB")
+        return upright(source)
     try:
         with Image.open(source) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return upright(image)
     except FileNotFoundError:
         raise UserError(f"{where}: there is no picture {source}; put it there or drop the row") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except BROKEN as error:
         raise UserError(f"{where}: {source} is no readable picture ({error}); replace the file") from None
 
 
-def check_picture(path, where: str) -> None:
-    """UserError unless the file begins as a picture; its pixels are not decoded, so this is cheap."""
-    try:
-        with Image.open(path):
-            pass
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{where}: {path} is no readable picture ({error}); replace the file") from None
+def upright(image: Image.Image) -> Image.Image:
+    """RGB, turned by the EXIF tag, transparent pixels over white (as transformers does since version 5)."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, (255, 255, 255))
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class ImageProcessor:
         else:
             path = directory / "processor_config.json"
             config = read_json(path).get("image_processor", {})
+        for key, expected in (("do_resize", True), ("resample", 3), ("do_center_crop", True), ("do_rescale", True),
+                              ("do_normalize", True)):
+            if config.get(key, expected) != expected:
+                raise UserError(f"{path}: {key} is {config[key]!r}; expected {expected!r}, nothing else is computed here")
+        if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+            raise UserError(f"{path}: rescale_factor is {config['rescale_factor']}; expected 1/255")
         try:
             size, crop = config["size"], config["crop_size"]
             return cls(size if isinstance(size, int) else size["shortest_edge"],

@@ -21,16 +21,21 @@ class Phrases:
     refusals: tuple[str, ...]
 
 
+def phrase_files(directory) -> list[Path]:
+    """The three files that `phrases` reads."""
+    return [own if (own := Path(directory) / name).exists() else TEXTS / name
+            for name in ("caption_questions.txt", "name_question.txt", "refusals.txt")]
+
+
 def phrases(directory) -> Phrases:
     """The phrases of a data directory, ours where it has none. One a line, stripped; blank lines are dropped."""
-    def lines(name):
-        own = Path(directory) / name
-        path = own if own.exists() else TEXTS / name
+    def lines(path):
         found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
         if not found:
             raise UserError(f"{path}: holds no line of text; write one phrase a line or remove the file")
         return found
-    return Phrases(lines("caption_questions.txt"), lines("name_question.txt")[0], lines("refusals.txt"))
+    questions, name_question, refusals = map(lines, phrase_files(directory))
+    return Phrases(questions, name_question[0], refusals)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .images import check_picture
 
 CAPTIONS = ("image", "caption", "name")
 QUESTIONS = ("question", "answer")
 PERTURBED = ("image", "caption", "name", "paraphrased_caption", "perturbed_captions", "perturbed_names")
 MIXED = ("image", "caption", "question", "answer")
 PERTURBED_QUESTIONS = ("question", "answer", "paraphrased_answer", "perturbed_answer")
-OPTIONAL = {"image", "caption", "question", "answer"}  # null in the rows of the other half of a +tofu config
+PRETRAIN = ("image", "question", "answer")
+NULLABLE = {MIXED: MIXED, PRETRAIN: ("image",)}  # in a +tofu config, one half of the columns; questions may lack a picture
 LISTS = {"perturbed_captions", "perturbed_names", "perturbed_answer", "options"}
 
 
@@ -28,7 +28,7 @@ def columns(config: str) -> tuple[str, ...]:
     perturbed = {f"forget{n:02d}_perturbed" for n in (1, 5, 10)} | {"retain_perturbed"}
     known |= {name: PERTURBED for name in perturbed} | {f"tofu/{name}": PERTURBED_QUESTIONS for name in perturbed}
     known |= {"real_faces": ("image", "answer", "options"), "real_world": ("image", "question", "answer", "options"),
-              "pretrain": ("image", "question", "answer")}
+              "pretrain": PRETRAIN}
     if config not in known:
         raise UserError(f"unknown dataset config {config!r}; expected one of {', '.join(sorted(known))}")
     return known[config]
@@ -58,21 +58,27 @@ def read_rows(directory, config: str) -> list[Row]:
     raises  UserError naming file and line for a line that is no JSON object, a missing, unknown or empty column, a picture
             that is missing or lies outside the directory
     """
-    directory, expected = Path(directory), columns(config)
+    directory = Path(directory)
+    columns(config)
     path = directory / config / "rows.jsonl"
     if not path.exists():
         have = sorted(str(p.parent.relative_to(directory)) for p in directory.glob("**/rows.jsonl"))
         raise UserError(f"{path}: no such file; {directory} holds the configs: {', '.join(have) or 'none'}")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); write the file again as UTF-8") from None
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if line.strip():
-            rows.append(_row(directory, expected, len(rows), f"{path}:{number}", line))
+            rows.append(_row(directory, config, len(rows), f"{path}:{number}", line))
     if not rows:
         raise UserError(f"{path}: holds no row; expected at least one")
     return rows
 
 
-def _row(directory, expected, index, where, line) -> Row:
+def _row(directory, config, index, where, line) -> Row:
+    expected = columns(config)
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
@@ -85,24 +91,22 @@ def _row(directory, expected, index, where, line) -> Row:
             good = isinstance(value, list) and value and all(isinstance(item, str) and item for item in value)
             kind = "a list of texts, at least one"
         else:
-            good = (isinstance(value, str) and value != "") or (value is None and column in OPTIONAL)
+            good = (isinstance(value, str) and value != "") or (value is None and column in NULLABLE.get(expected, ()))
             kind = "a text"
         if not good:
             raise UserError(f"{where}: column {column} is {value!r}; expected {kind}")
-    answer = values.get("caption") or values.get("answer")
-    if answer is None or (values.get("caption") is None and "caption" in values and values.get("question") is None
-                          and set(values) != set(CAPTIONS)):
-        raise UserError(f"{where}: has neither a caption nor a question with its answer; expected one of them")
+    if expected == MIXED:
+        halves = [tuple(values[column] is not None for column in half) for half in (("image", "caption"), QUESTIONS)]
+        if halves not in ([(True, True), (False, False)], [(False, False), (True, True)]):
+            there = ", ".join(column for column in MIXED if values[column] is not None) or "nothing"
+            raise UserError(f"{where}: has {there}; expected image and caption, or question and answer, and null for the others")
     image = None
     if values.get("image") is not None:
         image = directory / values["image"]
         if not image.resolve().is_relative_to(directory.resolve()):
             raise UserError(f"{where}: picture {values['image']} lies outside {directory}; expected a path inside it")
-        if not image.exists():
+        if not image.is_file():
             raise UserError(f"{where}: there is no picture {image}; put it there or drop the row")
-        check_picture(image, where)
-    elif values.get("caption") is not None:
-        raise UserError(f"{where}: has a caption and no picture; expected a path in column image")
     return Row(index, where, values, image)
 
 

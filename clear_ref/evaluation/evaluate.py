@@ -1,16 +1,18 @@
 """One model over the tasks: logs. A log holds what `score` needs and nothing that depends on how it was computed.
 
 Likelihoods are computed a record at a time. Text is generated for GROUP records at a time, consecutive in their task; the group
-is fixed here and no setting can change it, so the same weights give the same logs.
+is fixed here, so the same weights give the same logs (--limit cuts the last group).
 """
 
 import math
 
 from ..data.prompts import Phrases
+from ..errors import RunFailed
 from ..model.vlm import VLM
 from ..progress import Progress
 from . import rouge
 from .likelihood import candidate_nll
+from .metrics import tofu_truth_ratio
 from .tasks import Item, Task, items
 
 GROUP = 16
@@ -45,6 +47,9 @@ def record_log(vlm: VLM, item: Item, generated: str) -> dict:
     unique = list(dict.fromkeys(candidates))
     known = dict(zip(unique, candidate_nll(vlm, item.prompt, unique)))
     (truth, n_truth), (paraphrase, n_paraphrase), *perturbed = (known[text] for text in candidates)
+    if not all(math.isfinite(total) for total, _ in known.values()):
+        raise RunFailed(f"record {item.index}, {item.answer!r}: the nll of an answer is not finite; the model has diverged, "
+                        "lower --lr")
     means = [total / n for total, n in perturbed]
     recall = rouge.scores(item.answer, generated)
     return {
@@ -53,7 +58,7 @@ def record_log(vlm: VLM, item: Item, generated: str) -> dict:
         "avg_paraphrased_loss": paraphrase / n_paraphrase,
         "perturb_loss": [total for total, _ in perturbed], "num_token_perturb": [n for _, n in perturbed],
         "average_perturb_loss": means,
-        "truth_ratio": math.exp(min(paraphrase / n_paraphrase - sum(means) / len(means), 700.0)),
+        "truth_ratio": tofu_truth_ratio(paraphrase / n_paraphrase, means),
         "rouge1_recall": recall["rouge1"].recall, "rougeL_recall": recall["rougeL"].recall,
         "generated_text": [vlm.template.prompt(item.prompt.question, item.prompt.image is not None), generated, item.answer],
         "candidates": {"answer": item.answer, "paraphrased": item.paraphrased, "perturbed": list(item.perturbed)},

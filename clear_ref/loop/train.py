@@ -110,8 +110,7 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
             checkpoint.restore(out / "checkpoint", state_tensors(optimiser, parameters))
             step = state["step"]
     trace.keep(step)
-    bar = Progress(f"train {stage.name}", n_steps)
-    bar.step(step)
+    bar = Progress(f"train {stage.name}", n_steps, done=step)
     for epoch in range(step // steps_per_epoch, recipe.epochs):
         visit = order(seed, epoch, len(plan))
         for first in range(0, len(plan), per_step):
@@ -122,6 +121,7 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
             value, terms, n_tokens = step_loss(vlm, plan, stage, teacher, recipe, epoch, visit[first:first + per_step])
             norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip))
             if not (value == value and abs(value) < float("inf") and norm < float("inf")):
+                trace.write()
                 raise RunFailed(f"{stage.name}, step {step + 1}: loss is {value}, gradient norm {norm}; terms {terms}; "
                                 "lower --lr or look at the data of this step")
             optimiser.step()
@@ -130,8 +130,8 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
             trace.add({"stage": stage.name, "step": step, "epoch": epoch, "loss": value, "terms": terms, "gradient_norm": norm,
                        "lr": rate, "answer_tokens": n_tokens, "seconds": round(time.monotonic() - started, 4)})
             bar.step(note=f"loss {value:.4g}")
+        trace.write()
         if out is not None:
-            trace.write()
             checkpoint.save(out / "checkpoint", {"stage": stage.name, "step": step, "n_steps": n_steps, "epoch": epoch + 1},
                             state_tensors(optimiser, parameters))
     bar.close()
@@ -175,5 +175,6 @@ class Trace:
         self.lines.append(json.dumps(row))
 
     def write(self) -> None:
-        """Put the file on disk, whole."""
-        write_text(self.path, "".join(line + "\n" for line in self.lines))
+        """Put the file on disk, whole, if there is a run directory."""
+        if self.path is not None:
+            write_text(self.path, "".join(line + "\n" for line in self.lines))

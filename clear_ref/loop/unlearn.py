@@ -31,6 +31,9 @@ def split_rows(directory, modality: str, forget: int) -> tuple[list[Row], list[R
 def prepare(vlm: VLM, recipe, seed: int) -> list[str]:
     """Make the model trainable as the recipe says: adapters, or every weight. Returns the adapted layers' names."""
     if not recipe.lora_rank:
+        if vlm.dtype in (torch.bfloat16, torch.float16):
+            raise UserError(f"every weight is to be trained (--lora-rank 0) in {str(vlm.dtype).removeprefix('torch.')}, where small "
+                            "steps are lost; expected --dtype float32, or adapters")
         vlm.model.requires_grad_(True)
         return []
     targets = None if recipe.lora_targets == "all" else [name.strip() for name in recipe.lora_targets.split(",")]
@@ -45,14 +48,17 @@ def unlearn(vlm: VLM, method: str, semantics: str, options, recipe, rows: tuple[
     """
     needs = table.needs(method, semantics, options)
     chosen = table.variant(method, semantics)
-    begin = {name: tensor.detach().clone() for name, tensor in trainable(vlm).items()}
-    teacher, steps = None, 0
-    if table.reference(method, options) == "idk":
-        teacher, steps = idk_reference(vlm, method, semantics, options, recipe, rows, phrases, seed, out, resume, begin)
+    negated, tuned = table.finish(method, semantics) == "negate_delta", table.reference(method, options) == "idk"
+    begin = {}
+    if tuned or (negated and not lora.adapters(vlm.model)):
+        begin = {name: tensor.detach().clone() for name, tensor in trainable(vlm).items()}
     plan = UnlearnPlan(*rows, tuple(needs), phrases, seed)
+    teacher, steps = None, 0
+    if tuned:
+        teacher, steps = idk_reference(vlm, method, semantics, options, recipe, rows, phrases, seed, out, resume, begin)
     stage = Stage(method, needs, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None))
     steps += train(vlm, plan, stage, recipe, seed, out, resume, teacher)
-    if table.finish(method, semantics) == "negate_delta":
+    if negated:
         with torch.no_grad():
             negate(vlm, begin)
     return steps

@@ -51,7 +51,10 @@ class LlavaConfig:
         image_token = config.get("image_token_index", config.get("image_token_id"))
         if image_token is None:
             raise UserError(f"{where}: has no image_token_index; expected the id of <image>")
-        return cls(language, tower, image_token, config.get("vision_feature_layer", -2))
+        layer = config.get("vision_feature_layer", -2)
+        if not isinstance(layer, int) or not -tower.num_hidden_layers - 1 <= layer <= tower.num_hidden_layers:
+            raise UserError(f"{where}: vision_feature_layer is {layer!r}; expected one whole number that names a tower layer")
+        return cls(language, tower, image_token, layer)
 
 
 class Projector(nn.Module):

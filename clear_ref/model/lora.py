@@ -14,11 +14,14 @@ from ..errors import UserError
 
 
 class Adapter(nn.Module):
-    """The low-rank part of one linear layer; `mode` says which adapter a forward sees: on, off or the frozen reference."""
+    """The low-rank part of one linear layer; `mode` says which adapter a forward sees: on, off or the frozen reference.
+
+    Kept and computed in fp32 or wider whatever the weights are: a step of 1e-5 is lost on a bf16 number of 0.01.
+    """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
         super().__init__()
-        like = {"dtype": linear.weight.dtype, "device": linear.weight.device}
+        like = {"dtype": torch.promote_types(linear.weight.dtype, torch.float32), "device": linear.weight.device}
         bound = linear.in_features ** -0.5
         first = torch.empty(rank, linear.in_features, dtype=torch.float64).uniform_(-bound, bound, generator=generator)
         self.lora_A = nn.Parameter(first.to(**like))
@@ -31,7 +34,7 @@ class Adapter(nn.Module):
     def forward(self, x):
         """The adapter's addition to the layer's output, [..., out]."""
         down, up = self.reference if self.mode == "reference" else (self.lora_A, self.lora_B)
-        return F.linear(F.linear(x, down), up) * self.scale
+        return (F.linear(F.linear(x.to(down.dtype), down), up) * self.scale).to(x.dtype)
 
 
 class Linear(nn.Linear):

@@ -1,7 +1,6 @@
 """The model as its users hold it: weights, tokenizer, template and picture processor of one directory."""
 
 import copy
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,11 +8,11 @@ import torch
 
 from ..data.batches import Batch, collate
 from ..data.images import ImageProcessor, open_image
-from ..data.prompts import template
+from ..data.prompts import IMAGE, template
 from ..data.records import Record
 from ..data.tokens import Tokenizer
 from ..errors import LabelError, ShapeError, UserError
-from ..files import read_json, write_json
+from ..files import read_json, write_bytes, write_json
 from . import lora, peft_format
 from .generate import greedy
 from .language import at_least_float32
@@ -39,11 +38,16 @@ class VLM:
         if self.image_processor.crop != self.config.vision.image_size:
             raise UserError(f"{self.directory}: preprocessor_config.json crops to {self.image_processor.crop} pixels, "
                             f"config.json expects {self.config.vision.image_size}")
-        stop = read_json(self.directory / "generation_config.json").get("eos_token_id", self.tokenizer.eos)
+        expected = self.tokenizer.id_of(IMAGE)
+        if self.config.image_token_id != expected:
+            raise UserError(f"{self.directory}: config.json has image token {self.config.image_token_id}, the tokenizer's {IMAGE} "
+                            f"is {expected}; the tokenizer belongs to another model")
+        stop = read_json(self.directory / "generation_config.json").get("eos_token_id")
+        stop = self.tokenizer.eos if stop is None else stop
         self.stop_ids = frozenset(stop if isinstance(stop, list) else [stop])
         with torch.device("meta"):
             model = Llava(self.config)
-        self.model = model.to_empty(device=device).to(dtype).eval().requires_grad_(False)
+        self.model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
 
     @property
     def device(self):
@@ -147,8 +151,8 @@ class VLM:
             model = copy.deepcopy(model)
             lora.merge(model)
         for path in sorted(self.directory.iterdir()):
-            if path.suffix in (".json", ".jinja") and path.resolve() != (directory / path.name).resolve():
-                shutil.copyfile(path, directory / path.name)
+            if path.suffix in (".json", ".jinja") and path.name != "config.json":
+                write_bytes(directory / path.name, path.read_bytes())
         write_json(directory / "config.json", {**self.config_json, "dtype": str(self.dtype).removeprefix("torch.")})
         write_tensors(directory / WEIGHTS, dict(model.named_parameters()))
 

@@ -30,6 +30,6 @@ def examples(logs: dict[str, dict], data: Path):
             if index < len(rows) and str(index) in log["generated_text"]:
                 prompt, _, expected = log["generated_text"][str(index)]
                 image = rows[index].image
-                yield {"task": task, "image": image.read_bytes() if image else None,
-                       "mime": MIMES.get(image.suffix.lower()) if image else None, "question": prompt, "expected": expected,
+                mime = MIMES.get(image.suffix.lower()) if image else None  # other kinds are left out of the page
+                yield {"task": task, "image": image.read_bytes() if mime else None, "mime": mime, "question": prompt, "expected": expected,
                        "generated": {name: found[task]["generated_text"][str(index)][1] for name, found in logs.items()}}

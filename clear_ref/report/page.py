@@ -154,7 +154,7 @@ def _details(heading: str, inside: str) -> str:
 
 def _leaderboard(models) -> str:
     rows = [[name, *(number(metrics.get(metric)) for metric, _, _ in COLUMNS)] for name, metrics in models.items()]
-    return _table(["model", *(f"{heading} {arrow}" for _, heading, arrow in COLUMNS)], rows, range(1, 7))
+    return _table(["model", *(f"{heading} {arrow}" for _, heading, arrow in COLUMNS)], rows, range(1, 1 + len(COLUMNS)))
 
 
 def _per_task(models) -> str:
