@@ -27,8 +27,8 @@ class Recipe:
     lora_alpha: float = setting(32.0, "adapters are scaled by alpha / rank", "paper App. H")
     lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head) or names with commas",
                                 "released code (utils.py:10-19)")
-    records_at_once: int = setting(1, "records computed together; memory and speed, not meaning: with 1 nothing is padded and "
-                                      "the bytes do not depend on how a step is cut into batches")
+    records_at_once: int = setting(1, "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
+                                 "nothing is padded")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class MiniUnlearn(Recipe):
     lr: float = setting(1e-3, "peak learning rate", "mini: a model 2,000 times smaller moves with steps 100 times larger")
     batch_size: int = setting(4, "records in one batch", "mini: 60 forget records make 15 steps an epoch")
     accumulate: int = setting(1, "batches in one optimiser step", "mini: as above")
+    records_at_once: int = setting(4, "records computed together", "mini: speed")
 
 
 @dataclass(frozen=True)

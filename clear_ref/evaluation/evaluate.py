@@ -6,8 +6,11 @@ is fixed here, so the same weights give the same logs (--limit cuts the last gro
 
 import math
 
+import torch
+
 from ..data.prompts import Phrases
 from ..errors import RunFailed
+from ..forked import share
 from ..model.vlm import VLM
 from ..progress import Progress
 from . import rouge
@@ -19,21 +22,31 @@ GROUP = 16
 
 def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], limit: int | None = None,
               what: str = "evaluate") -> dict[str, dict]:
-    """{task name: log} of the chosen tasks; see `record_log` for a record's columns."""
+    """{task name: log} of the chosen tasks; see `record_log` for a record's columns.
+
+    On the CPU, groups of records are shared among as many processes as torch has threads.
+    """
     work = [(task, items(task, directory, phrases, limit)) for task in chosen]
-    bar = Progress(what, sum(len(found) for _, found in work), "record")
-    logs = {}
-    for task, found in work:
-        log = {"format": "clear_ref.log/1", "task": task.name, "set": task.set_name, "config": task.config}
-        for first in range(0, len(found), GROUP):
-            group = found[first:first + GROUP]
-            texts = vlm.generate(vlm.encode([item.prompt for item in group]), task.max_new_tokens)
-            for item, generated in zip(group, texts, strict=True):
-                for column, value in record_log(vlm, item, generated).items():
-                    log.setdefault(column, {})[str(item.index)] = value
-                bar.step(note=task.name)
-        logs[task.name] = log
+    groups = [(task, found[first:first + GROUP]) for task, found in work for first in range(0, len(found), GROUP)]
+    n_processes = torch.get_num_threads() if vlm.device.type == "cpu" else 1
+    bar = Progress(what, len(groups[::n_processes]), "group")
+
+    def compute(group):
+        task, records = group
+        texts = vlm.generate(vlm.encode([item.prompt for item in records]), task.max_new_tokens)
+        found = [record_log(vlm, item, generated) for item, generated in zip(records, texts, strict=True)]
+        bar.step(note=task.name)
+        return found
+
+    with torch.no_grad():
+        results = share(compute, groups, n_processes)
     bar.close()
+    logs = {task.name: {"format": "clear_ref.log/1", "task": task.name, "set": task.set_name, "config": task.config}
+            for task in chosen}
+    for (task, records), found in zip(groups, results, strict=True):
+        for item, columns in zip(records, found, strict=True):
+            for column, value in columns.items():
+                logs[task.name].setdefault(column, {})[str(item.index)] = value
     return logs
 
 

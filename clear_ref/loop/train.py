@@ -1,9 +1,9 @@
 """The training loop: forward, the method's loss, backward, AdamW, linear decay after warm-up.
 
 One optimiser step takes batch_size * accumulate records. They are computed `records_at_once` at a time, and each reduction
-divides by the counts of the whole step, so the parts add up to the loss of the one big batch, however it is cut. With
-records_at_once = 1 nothing is ever padded and the sum's order is fixed, so the cut into batch_size and accumulate cannot
-change a bit.
+divides by the counts of the whole step, so the parts add up to the loss of the one big batch, however it is cut. The parts are
+cut from the whole step, so how it splits into batch_size and accumulate cannot change a bit. With records_at_once = 1 nothing
+is ever padded.
 """
 
 import json

@@ -1,6 +1,5 @@
 """Making the embedded world again: rows, tokenizer, and the two checkpoints, from the shipped sources."""
 
-import multiprocessing
 from pathlib import Path
 
 import tokenizers
@@ -11,12 +10,11 @@ from ..data.draws import torch_generator
 from ..data.mini.build import build_rows
 from ..data.prompts import IMAGE, LLAVA_WITH_END_JINJA, phrases
 from ..data.records import read_rows
-from ..errors import RunFailed
 from ..files import write_json, write_text
+from ..forked import share
 from ..methods.table import make_options, variant
 from ..model.vlm import VLM, load
 from ..model.weights import dtype_of
-from ..progress import Progress
 from .plan import FinetunePlan
 from .train import Stage, train
 
@@ -107,14 +105,12 @@ def finetune(vlm: VLM, plan: FinetunePlan, recipe, seed: int, name: str, out=Non
     return steps
 
 
-def make_checkpoint(directory: Path, name: str, recipe, seed: int, quiet: bool) -> None:
-    """Fine-tune DIRECTORY/pretrained into DIRECTORY/base or DIRECTORY/gold, on one core; weights are stored as float16.
+def make_checkpoint(directory: Path, name: str, recipe, seed: int) -> None:
+    """Fine-tune DIRECTORY/pretrained into DIRECTORY/base or DIRECTORY/gold; weights are stored as float16.
 
     A model this small would lose the Real sets while it learns the authors, and would not infer from captions how to answer the
     name question, so both are trained in: REHEARSED rows of the pre-training an epoch, and every picture asked for its name.
     """
-    torch.set_num_threads(1)
-    Progress.quiet = quiet
     world, split = directory / "world", SPLITS[name]
     vlm = load(directory / "pretrained")
     plan = FinetunePlan(read_rows(world, f"{split}+tofu"), phrases(world), seed, tuple(read_rows(world, split)),
@@ -127,7 +123,7 @@ def make_checkpoint(directory: Path, name: str, recipe, seed: int, quiet: bool) 
 def rebuild(directory, pretraining, recipe, seed: int) -> None:
     """Write DIRECTORY/world, DIRECTORY/pretrained, DIRECTORY/base and DIRECTORY/gold.
 
-    Both checkpoints go on from the same pre-training on the Real sets, side by side, gold in a process of its own.
+    Both checkpoints go on from the same pre-training on the Real sets, side by side, one core each.
     """
     directory = Path(directory)
     world, start = directory / "world", directory / "pretrained"
@@ -137,11 +133,4 @@ def rebuild(directory, pretraining, recipe, seed: int) -> None:
     vlm = new_model(start, seed)
     finetune(vlm, FinetunePlan(read_rows(world, "pretrain"), phrases(world), seed), pretraining, seed, "the Real sets")
     vlm.save(start)
-    gold = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(directory, "gold", recipe, seed, True))
-    threads = torch.get_num_threads()
-    gold.start()
-    make_checkpoint(directory, "base", recipe, seed, Progress.quiet)
-    gold.join()
-    torch.set_num_threads(threads)
-    if gold.exitcode:
-        raise RunFailed(f"training gold ended with status {gold.exitcode}; its message stands above")
+    share(lambda name: make_checkpoint(directory, name, recipe, seed), list(SPLITS), 2)
