@@ -28,9 +28,8 @@ def share(compute, parts: list, n_processes: int) -> list:
         for number in range(1, n_processes):
             children.append(start(compute, parts[number::n_processes]))
         results[0::n_processes] = [compute(part) for part in parts[0::n_processes]]
-        for number, (child, pipe) in enumerate(children, 1):
-            results[number::n_processes] = collect(child, pipe)
-        children = []
+        for number in range(1, n_processes):
+            results[number::n_processes] = collect(*children.pop(0))
     finally:
         torch.set_num_threads(threads)
         for child, pipe in children:

@@ -62,9 +62,10 @@ def command(commands, name: str, about: str, kind, skip=frozenset()) -> Parser:
     made.add_argument("--quiet", action="store_true", help="no progress line")
     for f in fields(kind) if kind else ():
         if f.name not in skip:
+            default = "none" if f.default == "" else f.default
+            about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
             made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS, type=type(f.default),
-                              metavar=f.name.upper(), help=f"{f.metadata['meaning']} (default: {'none' if f.default == '' else f.default}; "
-                                                           f"{f.metadata['source']})".replace("%", "%%"))
+                              metavar=f.name.upper(), help=about.replace("%", "%%"))
     made.set_defaults(kind=kind)
     return made
 
@@ -146,7 +147,8 @@ def main(argv=None) -> int:
         print(f"clear_ref: {error.filename or 'a file'}: cannot be read or written ({error.strerror})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nclear_ref: stopped; a training run goes on from its last finished epoch with --resume --out DIR", file=sys.stderr)
+        print("\nclear_ref: stopped; --resume --out DIR goes on with a training run from its last finished epoch",
+              file=sys.stderr)
         return 130
     return 0
 

@@ -29,6 +29,7 @@ class Recipe:
                                 "released code (utils.py:10-19)")
     records_at_once: int = setting(1, "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
                                  "nothing is padded")
+    threads: int = setting(1, "CPU threads of training; more are faster for wide models, and the last bits then depend on them")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def convert(kind, name: str, text: str):
 
 def check_recipe(recipe: Recipe) -> None:
     """UserError for a value that no training can run with."""
-    for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("records_at_once", 1), ("lora_rank", 0)):
+    for name in ("epochs", "batch_size", "accumulate", "records_at_once", "threads", "lora_rank"):
+        least = 0 if name == "lora_rank" else 1
         if getattr(recipe, name) < least:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected {least} or more")
     for name in ("lr", "clip", "lora_alpha"):

@@ -134,9 +134,9 @@ def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small
     (["scrub", "--forget", "5"], "there is no config forget05+tofu|no such file"),
     (["scrub", "--dtype", "int8"], "dtype is 'int8'"),
     (["scrub", "--device", "abacus"], "device"),
-    (["scrub", "--model", "nowhere"], "--model nowhere: no such directory"),
-    (["scrub", "--data", "nowhere"], "--data nowhere: no such directory"),
-    (["scrub", "--gold", "nowhere"], "--gold nowhere: no such directory"),
+    (["scrub", "--model", "nowhere"], "model nowhere: no such directory"),
+    (["scrub", "--data", "nowhere"], "data nowhere: no such directory"),
+    (["scrub", "--gold", "nowhere"], "gold nowhere: no such directory"),
     (["scrub", "--resume"], "--resume needs --out"),
     (["scrub", "--lora-targets", "no_proj"], "LoRA target 'no_proj' names no linear layer"),
     (["scrub", "--recipe", "large"], "--recipe is 'large'"),
@@ -178,6 +178,46 @@ def test_a_broken_picture_stops_before_anything_is_written(capsys, tmp_path, sma
     (tmp_path / "world" / first["image"]).write_bytes(b"not a picture")
     status, _, stderr = call(capsys, "scrub", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL)
     assert status == 2 and "is no readable picture" in stderr and not (tmp_path / "r").exists()
+
+
+def test_a_model_that_cannot_be_read_leaves_nothing_behind(capsys, tmp_path, small_world):
+    """A gold model without weights, an adapter directory without its files, a model to evaluate without its tokenizer."""
+    shutil.copytree(BASE, tmp_path / "no_weights")
+    (tmp_path / "no_weights/model.safetensors").unlink()
+    (tmp_path / "empty").mkdir()
+    for arguments in (("scrub", "--gold", tmp_path / "no_weights"), ("evaluate", "mini", "--adapter", tmp_path / "empty"),
+                      ("evaluate", tmp_path / "empty")):
+        status, _, stderr = call(capsys, *arguments, "--data", small_world, "--out", tmp_path / "r", "--limit", 1)
+        assert status == 2 and stderr.count("\n") == 1 and "no such file" in stderr
+        assert not (tmp_path / "r").exists()
+
+
+def test_resume_refuses_other_method_options_and_phrases(capsys, tmp_path, small_world):
+    shutil.copytree(small_world, tmp_path / "world")
+    arguments = ("npo", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL)
+    assert call(capsys, *arguments, "--set", "beta=0.1")[0] == 0
+    status, _, stderr = call(capsys, *arguments, "--set", "beta=2", "--resume")
+    assert status == 2 and "was run with beta = 0.1, now it is 2.0" in stderr
+    (tmp_path / "world/refusals.txt").write_text("Pass.\n")
+    status, _, stderr = call(capsys, *arguments, "--set", "beta=0.1", "--resume")
+    assert status == 2 and "its inputs have changed" in stderr and "refusals.txt" in stderr
+
+
+def test_a_diverged_model_fails_the_run_with_status_1(capsys, tmp_path, small_world):
+    """A learning rate that breaks every number: exit 1, one line, and the trace up to there."""
+    status, stdout, stderr = call(capsys, "grad_ascent", "--data", small_world, "--out", tmp_path / "r", "--lr", "1e30",
+                                  "--clip", "1e30", "--limit", 1, "--epochs", 3, "--quiet")
+    assert status == 1 and stdout == "" and stderr.startswith("clear_ref: the run failed") and stderr.count("\n") == 1
+    assert (tmp_path / "r/trace.jsonl").exists()
+
+
+def test_files_in_the_way_are_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("keep")
+    for arguments in (("all", "--out", tmp_path / "file"), ("mini", "--rebuild", tmp_path / "file"),
+                      ("scrub", "--out", tmp_path / "file" / "below")):
+        status, _, stderr = call(capsys, *arguments)
+        assert status == 2 and "is a file" in stderr and stderr.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "keep"
 
 
 def test_doctor_and_mini_say_what_there_is(capsys):

@@ -95,7 +95,7 @@ def test_loss_and_gradients_are_those_of_transformers(pair, records):
 
 def short(name):
     """A parameter's name without the prefixes in which the generations of transformers differ."""
-    for part in ("model.", "language_model.", "vision_tower.", "vision_model."):
+    for part in ("vision_model.", "vision_tower.", "language_model.", "model."):
         name = name.replace(part, "")
     return name
 

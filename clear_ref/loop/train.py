@@ -93,6 +93,16 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
     resume  go on from out/checkpoint, to the same bytes that a straight run reaches
     raises  RunFailed when a loss or gradient is not finite
     """
+    before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads)
+    try:
+        return run_stage(vlm, plan, stage, recipe, seed, out, resume, teacher)
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool, teacher) -> int:
+    """What `train` does, in as many threads as are set."""
     parameters = trainable(vlm)
     optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, betas=(0.9, recipe.beta2),
                                   weight_decay=recipe.weight_decay, fused=True)

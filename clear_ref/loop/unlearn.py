@@ -32,8 +32,8 @@ def prepare(vlm: VLM, recipe, seed: int) -> list[str]:
     """Make the model trainable as the recipe says: adapters, or every weight. Returns the adapted layers' names."""
     if not recipe.lora_rank:
         if vlm.dtype in (torch.bfloat16, torch.float16):
-            raise UserError(f"every weight is to be trained (--lora-rank 0) in {str(vlm.dtype).removeprefix('torch.')}, where small "
-                            "steps are lost; expected --dtype float32, or adapters")
+            raise UserError(f"--lora-rank 0 trains every weight, and small steps are lost in {vlm.dtype}; "
+                            "expected --dtype float32, or adapters (--lora-rank 8)")
         vlm.model.requires_grad_(True)
         return []
     targets = None if recipe.lora_targets == "all" else [name.strip() for name in recipe.lora_targets.split(",")]

@@ -30,8 +30,8 @@ class VisionConfig:
 
 class LayerNorm(nn.LayerNorm):
     def forward(self, x):
-        """Normalised in fp32 or wider, rounded once. Weight and bias are applied outside of torch's fused operator, whose gradient
-        for them is summed in an order that depends on the number of threads."""
+        """Normalised in fp32 or wider, rounded once. Weight and bias are applied outside of torch's fused operator: that one sums
+        their gradient in an order that depends on the number of threads."""
         wide = at_least_float32(x)
         normed = F.layer_norm(wide, self.normalized_shape, None, None, self.eps)
         return (normed * self.weight.to(wide.dtype) + self.bias.to(wide.dtype)).to(x.dtype)

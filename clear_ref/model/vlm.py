@@ -40,8 +40,8 @@ class VLM:
                             f"config.json expects {self.config.vision.image_size}")
         expected = self.tokenizer.id_of(IMAGE)
         if self.config.image_token_id != expected:
-            raise UserError(f"{self.directory}: config.json has image token {self.config.image_token_id}, the tokenizer's {IMAGE} "
-                            f"is {expected}; the tokenizer belongs to another model")
+            raise UserError(f"{self.directory}: config.json has image token {self.config.image_token_id}, the tokenizer's "
+                            f"{IMAGE} is {expected}; the tokenizer belongs to another model")
         stop = read_json(self.directory / "generation_config.json").get("eos_token_id")
         stop = self.tokenizer.eos if stop is None else stop
         self.stop_ids = frozenset(stop if isinstance(stop, list) else [stop])

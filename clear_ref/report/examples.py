@@ -31,5 +31,6 @@ def examples(logs: dict[str, dict], data: Path):
                 prompt, _, expected = log["generated_text"][str(index)]
                 image = rows[index].image
                 mime = MIMES.get(image.suffix.lower()) if image else None  # other kinds are left out of the page
-                yield {"task": task, "image": image.read_bytes() if mime else None, "mime": mime, "question": prompt, "expected": expected,
+                yield {"task": task, "image": image.read_bytes() if mime else None, "mime": mime, "question": prompt,
+                       "expected": expected,
                        "generated": {name: found[task]["generated_text"][str(index)][1] for name, found in logs.items()}}

@@ -29,7 +29,8 @@ def all_methods(summary: dict) -> str:
         rows += [(method, [row["metrics"] for row in runs if row["method"] == method])
                  for method in dict.fromkeys(row["method"] for row in runs)]
         seeds = ", ".join(map(str, summary["seeds"]))
-        blocks += ["", f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}", "", leaderboard_over_seeds(rows)]
+        title = f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}"
+        blocks += ["", title, "", leaderboard_over_seeds(rows)]
     return "\n".join([*blocks, "", f"token terms: {summary['impl']}; written to {summary['out']}"])
 
 
