@@ -3,21 +3,27 @@
 import dataclasses
 from pathlib import Path
 
+import torch
+
 from . import rundir, world
 from .errors import RunFailed, UserError
+from .evaluation.metrics import score
 from .experiment import Result, check, evaluation_logs, options_for, recipe_for, unlearn
 from .files import write_json, write_text
+from .forked import share
+from .losses.terms import implementation
 from .loop.unlearn import MODALITIES
 from .methods import table
 from .model.vlm import load
+from .progress import Progress
 from .report.page import page
 
 
 def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, given: set, report) -> Result:
     """Every method, in each modality and with each seed; base and gold are evaluated once. `report` hears of each finished run.
 
-    Each run gets its directory below out; the leaderboard goes to out/leaderboard.json and out/report.html. A run that fails
-    leaves a gap, the others go on.
+    On the CPU, as many runs at a time as torch has threads. Each gets its directory below out; the leaderboard goes to
+    out/leaderboard.json and out/report.html. A run that fails leaves a gap, the others go on.
     raises  RunFailed at the end, naming the runs that failed
     """
     check(s)
@@ -37,27 +43,36 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     logs = {"base": evaluation_logs(base, s, "base")}
     if gold:
         logs["gold"] = evaluation_logs(gold, s, "gold")
-    rows, failed, metrics, impl = [], [], {}, None
+    runs = [{"method": method, "modality": modality, "seed": seed}
+            for modality in modalities for method in table.METHODS for seed in seeds]
+    n_processes = torch.get_num_threads() if vlm.device.type == "cpu" else 1
+    bar, quiet = Progress("all methods", len(runs[::n_processes]), "run"), Progress.quiet
     given = given | {"method", "modality", "seed", "out"}
-    for modality in modalities:
-        for method in table.METHODS:
-            for seed in seeds:
-                name = f"{method}-{s.semantics}-{modality}-seed{seed}"
-                one = dataclasses.replace(s, method=method, modality=modality, seed=seed, out=str(out / name))
-                try:
-                    result = unlearn(one, recipe_given, {}, given, evaluated=logs)
-                except RunFailed as error:
-                    failed.append(f"{name}: {error}")
-                    continue
-                metrics, impl = result.metrics, result.summary["impl"]
-                rows.append({"method": method, "modality": modality, "seed": seed, "metrics": metrics["unlearned"],
-                             "seconds": result.summary["seconds"], "steps": result.summary["steps"]})
-                report(rows[-1])
+
+    def compute(run):
+        name = f"{run['method']}-{s.semantics}-{run['modality']}-seed{run['seed']}"
+        try:
+            result = unlearn(dataclasses.replace(s, **run, out=str(out / name)), recipe_given, {}, given, evaluated=logs)
+        except RunFailed as error:
+            return {"failed": f"{name}: {error}"}
+        row = {**run, "metrics": result.metrics["unlearned"], "seconds": result.summary["seconds"],
+               "steps": result.summary["steps"]}
+        report(row)
+        bar.step(note=name)
+        return row
+
+    Progress.quiet = True  # one line for all of them
+    try:
+        found = share(compute, runs, n_processes)
+    finally:
+        Progress.quiet = quiet
+        bar.close()
+    rows, failed = [row for row in found if "metrics" in row], [row["failed"] for row in found if "failed" in row]
     if not rows:
         raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
-    models = {name: metrics[name] for name in logs}
+    models, impl = {name: score(log, logs.get("gold")) for name, log in logs.items()}, implementation()
     summary = {"semantics": s.semantics, "seeds": seeds, "impl": impl, "models": models, "runs": rows, "failed": failed,
-               "definitions": metrics["base"]["definitions"], "out": str(out)}
+               "definitions": models["base"]["definitions"], "out": str(out)}
     write_json(out / "leaderboard.json", summary)
     first = {f"{row['method']} {row['modality']}": row["metrics"] for row in rows if row["seed"] == seeds[0]}
     write_text(out / "report.html", page({"method": "all methods", "semantics": s.semantics, "seed": seeds[0],
