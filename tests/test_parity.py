@@ -58,6 +58,21 @@ def test_ids_and_pixels_are_those_of_the_reference_processor(pair, records):
                 assert torch.allclose(batch.pixel_values, theirs["pixel_values"], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size, mode", [((50, 37), "RGB"), ((37, 50), "RGB"), ((49, 90), "L"), ((20, 31), "RGB"),
+                                        ((63, 64), "RGBA"), ((40, 60), "P")])
+def test_pixels_of_any_picture_are_those_of_the_reference(pair, size, mode):
+    """Odd sizes, smaller and larger than the crop, grey, transparent, palette; seeded noise."""
+    import numpy as np
+    from PIL import Image
+    noise = np.random.Generator(np.random.Philox(key=3)).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    image = Image.fromarray(noise, "RGBA")
+    image = image if mode == "RGBA" else image.convert("RGB").convert(mode)
+    ours, _, processor = pair
+    expected = processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
+    batch = ours.encode([Record("Who?", None, image)])
+    assert float((batch.pixel_values[0] - expected).abs().max()) < 1e-6
+
+
 def test_logits_are_those_of_transformers(pair, records):
     ours, theirs, _ = pair
     batch = ours.encode(records)
