@@ -43,7 +43,7 @@ class PaperFinetune(Recipe):
 @dataclass(frozen=True)
 class MiniUnlearn(Recipe):
     """Unlearning in the embedded world."""
-    lr: float = setting(1e-3, "peak learning rate", "mini: a model 2,000 times smaller moves with steps 100 times larger")
+    lr: float = setting(1e-3, "peak learning rate", "mini: a model 2,500 times smaller moves with steps 100 times larger")
     batch_size: int = setting(4, "records in one batch", "mini: 60 forget records make 15 steps an epoch")
     accumulate: int = setting(1, "batches in one optimiser step", "mini: as above")
     records_at_once: int = setting(4, "records computed together", "mini: speed")
@@ -70,7 +70,8 @@ class MiniPretrain(MiniFinetune):
 
 
 # Method options that differ in the embedded world from what methods/NAME.py has for real models, each with its reason.
-MINI_OPTIONS = {"rmu": {"layer": 2, "c": 30.0}}  # the decoder has four layers, and hidden states about ten times shorter
+# rmu: the decoder has four layers; with c = 30 the Forget metric ends at 0.48, with the 300 of real models at 0.54 (seed 0).
+MINI_OPTIONS = {"rmu": {"layer": 2, "c": 30.0}}
 
 RECIPES = {"paper": {"unlearn": Recipe, "finetune": PaperFinetune}, "mini": {"unlearn": MiniUnlearn, "finetune": MiniFinetune}}
 

@@ -23,6 +23,7 @@ VECTORS = Path(__file__).parent / "vectors"
 TOFU_SETS = {"eval_log": "Retain", "eval_log_forget": "Forget", "eval_real_author_wo_options": "Real Authors",
              "eval_real_world_wo_options": "Real World"}
 WITH_ROUGE_AND_RATIO = {"real": ("eval_real_faces_wo_options", "eval_real_world_wo_options"), "retain": ("eval_log",),
+                        "real_faces": ("eval_real_faces_wo_options",), "real_world": ("eval_real_world_wo_options",),
                         "forget": ("eval_log_forget",), "text_retain": ("eval_text_retain",),
                         "text_forget": ("eval_text_forget",)}
 WITH_PROBABILITY = {**WITH_ROUGE_AND_RATIO, "retain": ("eval_retain_facerec",), "forget": ("eval_forget_facerec",)}
@@ -255,7 +256,7 @@ def test_reported_numbers_by_hand():
     found = metrics.score(logs())
     ratio, plain, share = (1 - math.exp(-1)) / 2, (math.exp(-1) + math.exp(-2)) / 2, 1 / 3
     hmean = lambda *parts: len(parts) / sum(1 / part for part in parts)
-    for metric in ("real", "retain", "forget"):
+    for metric in ("real", "real_faces", "real_world", "retain", "forget"):
         assert found[metric] == pytest.approx(hmean(0.75, share, ratio), rel=1e-14), metric
     for metric in ("text_retain", "text_forget"):
         assert found[metric] == pytest.approx(hmean(0.75, plain, ratio), rel=1e-14), metric
