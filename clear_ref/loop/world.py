@@ -40,7 +40,7 @@ def train_tokenizer(directory, world) -> None:
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=list(SPECIAL.values()), show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    bos, eos = SPECIAL["bos_token"], SPECIAL["eos_token"]
+    bos = SPECIAL["bos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))])
     write_text(directory / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")

@@ -5,7 +5,6 @@ source  Liu et al. 2023; structure, names and numbers of transformers' LlavaForC
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 

@@ -9,7 +9,6 @@ import torch
 from ..data.batches import Batch, collate
 from ..data.images import ImageProcessor, open_image
 from ..data.prompts import IMAGE, template
-from ..data.records import Record
 from ..data.tokens import Tokenizer
 from ..errors import LabelError, ShapeError, UserError
 from ..files import read_json, write_bytes, write_json
