@@ -1,7 +1,7 @@
 """What a command can be told: one frozen dataclass each, every field with its default, meaning and source."""
 
 import math
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 
 from .errors import UserError
 
@@ -127,7 +127,7 @@ def convert(kind, name: str, text: str):
     if name not in known:
         raise UserError(f"unknown setting {name!r}; known: {', '.join(known)}")
     default = known[name].default
-    wanted = str if default is MISSING or default is None else type(default)
+    wanted = type(default)
     try:
         return wanted(text)
     except ValueError:
