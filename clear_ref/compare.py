@@ -11,10 +11,11 @@ from .evaluation.metrics import score
 from .experiment import Result, check, evaluation_logs, options_for, recipe_for, unlearn
 from .files import write_json, write_text
 from .forked import share
-from .losses.terms import implementation
+from .losses.native import implementation
 from .loop.unlearn import MODALITIES
 from .methods import table
 from .model.vlm import load
+from .model.weights import dtype_of
 from .progress import Progress
 from .report.page import page
 
@@ -70,7 +71,8 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     rows, failed = [row for row in found if "metrics" in row], [row["failed"] for row in found if "failed" in row]
     if not rows:
         raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
-    models, impl = {name: score(log, logs.get("gold")) for name, log in logs.items()}, implementation()
+    models = {name: score(log, logs.get("gold")) for name, log in logs.items()}
+    impl = implementation("auto", s.device, dtype_of(s.dtype))
     summary = {"semantics": s.semantics, "seeds": seeds, "impl": impl, "models": models, "runs": rows, "failed": failed,
                "definitions": models["base"]["definitions"], "out": str(out)}
     write_json(out / "leaderboard.json", summary)

@@ -3,12 +3,13 @@
 import os
 import shutil
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
 from . import rundir, world
 from .errors import UserError
-from .losses.terms import implementation
+from .losses import native
 from .model.vlm import load
 
 
@@ -16,7 +17,8 @@ def examine() -> dict:
     """Versions, devices, the token-terms implementation in use, optional tools, and whether the embedded world loads."""
     return {
         "versions": rundir.versions(),
-        "token_terms": implementation(),
+        "token_terms": native.implementation(),
+        "kernel": native.description(),
         "devices": ["cpu"] + [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())],
         "cpu": {"cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
                 "instruction_set": torch.backends.cpu.get_cpu_capability()},
@@ -24,6 +26,15 @@ def examine() -> dict:
         "extras": {name: installed(name) for name in ("transformers", "peft", "scipy", "rouge-score", "pytest")},
         "embedded_world": {name: checkpoint(path) for name, path in (("base", world.BASE), ("gold", world.GOLD))},
     }
+
+
+def kernel(found: dict) -> str:
+    """What is built of the compiled kernel, in words."""
+    if not found["built"]:
+        return (f"not built in {Path(native.__file__).parent}: plain PyTorch runs; pip install -e . builds it in a clone, where "
+                "there is a C++ compiler")
+    cuda = "CUDA for sm_" + ", sm_".join(found["cuda"]) if found["cuda"] else "no CUDA part (built without nvcc)"
+    return f"built; CPU with {found['instruction_set']}; {cuda}"
 
 
 def installed(package: str) -> str | None:
@@ -46,6 +57,7 @@ def text(found: dict) -> str:
     """The findings, one a line."""
     lines = ["versions     " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
              f"token terms  {found['token_terms']}",
+             f"kernel       {kernel(found['kernel'])}",
              "devices      " + ", ".join(found["devices"]),
              f"cpu          {found['cpu']['cores']} cores, {found['cpu']['torch_threads']} torch threads, "
              f"{found['cpu']['instruction_set']}",

@@ -15,11 +15,12 @@ from .evaluation.evaluate import run_tasks
 from .evaluation.metrics import score
 from .evaluation.tasks import tasks
 from .files import write_json, write_text
-from .losses.terms import implementation
+from .losses.native import description, implementation
 from .loop import unlearn as unlearning, world as building
 from .loop.plan import FinetunePlan, UnlearnPlan
 from .methods import table
 from .model.vlm import load
+from .model.weights import dtype_of
 from .progress import Progress
 from .report import examples
 from .report.page import page
@@ -151,7 +152,8 @@ def describe(command: str, s, recipe, recipe_name: str, recipe_given: dict, give
              read: dict) -> dict:
     """What settings.json holds of a training run: every value with its source, what is trained, hashes, versions."""
     return {
-        "format": "clear_ref.run/1", "command": command, "impl": implementation(), "recipe": recipe_name,
+        "format": "clear_ref.run/1", "command": command, "impl": implementation("auto", vlm.device, vlm.dtype),
+        "kernel": description(), "recipe": recipe_name,
         "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)),
         "adapted_layers": adapted,
         "trainable_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
@@ -202,7 +204,8 @@ def evaluate(s, given: set) -> Result:
     if s.adapter and not Path(s.adapter).is_dir():
         raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
     check_rows(data, s)
-    record = {"format": "clear_ref.run/1", "command": "evaluate", "impl": implementation(),
+    record = {"format": "clear_ref.run/1", "command": "evaluate", "kernel": description(),
+              "impl": implementation("auto", s.device, dtype_of(s.dtype)),
               "settings": settings_of.with_sources(s, given), "inputs": inputs(data, directory, gold, s.adapter or None),
               "versions": rundir.versions()}
     out = rundir.choose(s.out, f"evaluate-{directory.name}", record, resume=False)

@@ -3,11 +3,13 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from dataclasses import fields
 
 from . import compare, doctor, experiment, settings as settings_of
 from .errors import RunFailed, UserError
+from .losses import native
 from .methods import table
 from .progress import Progress
 from .report import text as shown
@@ -60,6 +62,9 @@ def command(commands, name: str, about: str, kind, skip=frozenset()) -> Parser:
     made = commands.add_parser(name, help=about, description=about + ".", allow_abbrev=False)
     made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     made.add_argument("--quiet", action="store_true", help="no progress line")
+    made.add_argument("--impl", choices=native.IMPLEMENTATIONS, default=os.environ.get(native.VARIABLE, "auto"),
+                      help="token terms: native (the compiled kernel), torch, or auto: native where it is built (default: the "
+                           f"environment's {native.VARIABLE}, or auto)")
     for f in fields(kind) if kind else ():
         if f.name not in skip:
             default = "none" if f.default == "" else f.default
@@ -100,6 +105,8 @@ def pairs(options: list[str]) -> dict[str, str]:
 def do(arguments) -> None:
     """Run one parsed command and print what it found."""
     Progress.quiet = arguments.quiet
+    os.environ[native.VARIABLE] = arguments.impl  # what "auto" means here and in every process of the run
+    native.implementation()
     if arguments.command == "doctor":
         return show(arguments, doctor.examine(), doctor.text)
     if arguments.command == "mini":

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clear_ref.errors import LabelError, ShapeError, UserError
-from clear_ref.losses import terms
+from clear_ref.losses import formulas, native
 from clear_ref.losses.terms import IGNORE, token_terms
 
 COLUMNS = ("nll", "entropy", "teacher_nll", "kl_teacher_student", "kl_student_teacher")
@@ -163,11 +163,11 @@ def test_a_row_with_zero_upstream_gets_an_exactly_zero_gradient_even_if_it_holds
     student[0], teacher[5], student[3, 2] = nan, nan, inf
     upstream[[0, 3, 5]] = 0
     leaf = student.requires_grad_()
-    table = terms.stats(leaf.detach(), teacher, labels)
+    table = formulas.stats(leaf.detach(), teacher, labels)
     weights = torch.zeros_like(table)
-    for row, weight in zip((terms.NLL, terms.ENTROPY, terms.KL_TEACHER_STUDENT, terms.KL_STUDENT_TEACHER), upstream.T):
+    for row, weight in zip((formulas.NLL, formulas.ENTROPY, formulas.KL_TEACHER_STUDENT, formulas.KL_STUDENT_TEACHER), upstream.T):
         weights[row] = weight
-    found = terms.dlogits(leaf.detach(), teacher, labels, table, weights)
+    found = formulas.dlogits(leaf.detach(), teacher, labels, table, weights)
     assert (found[[0, 3, 5]] == 0).all() and torch.isfinite(found).all() and (found[1] != 0).any()
     selected = token_terms(leaf, labels, teacher).kl_student_teacher[[1, 2, 4]].sum()
     selected.backward()
@@ -259,7 +259,7 @@ def test_strided_rows_and_columns_equal_contiguous_ones():
 def test_row_chunks_change_no_bit(monkeypatch, elements, vocabulary):
     student, teacher, labels, upstream = rows(11, vocabulary, dtype=torch.float32)
     whole, whole_gradient = columns(student, labels, teacher), gradient(columns, student, labels, teacher, upstream)
-    monkeypatch.setattr(terms, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(formulas, "CHUNK_ELEMENTS", elements)
     for name, found, wanted in zip(COLUMNS, columns(student, labels, teacher), whole):
         assert torch.equal(found, wanted), name
     assert torch.equal(gradient(columns, student, labels, teacher, upstream), whole_gradient)
@@ -272,13 +272,13 @@ def test_only_inputs_and_row_scalars_are_kept_for_backward():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         token_terms(student, labels, teacher)
     own = [t for t in saved if t.data_ptr() not in (student.data_ptr(), teacher.data_ptr(), labels.data_ptr())]
-    assert sum(t.numel() for t in own) <= terms.N_STATS * 50
+    assert sum(t.numel() for t in own) <= formulas.N_STATS * 50
     assert len(saved) - len(own) == 3
 
 
 def test_temporaries_stay_within_one_chunk(monkeypatch):
     """The largest tensor made is a chunk in forward, and in backward the gradient itself, in the logits' own dtype."""
-    monkeypatch.setattr(terms, "CHUNK_ELEMENTS", 4 * 1001)
+    monkeypatch.setattr(formulas, "CHUNK_ELEMENTS", 4 * 1001)
     student, teacher, labels, upstream = rows(50, 1001, dtype=torch.bfloat16)
     student.requires_grad_()
 

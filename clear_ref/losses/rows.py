@@ -3,7 +3,7 @@
 A row is a pair (sequence b, position t); the logits at t predict the token at t + 1. Only this module makes that shift.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -119,7 +119,7 @@ class Split:
             with torch.no_grad():
                 teacher = self._teacher_logits(sequence, position)
         terms = token_terms(self._student_logits(sequence, position), labels, teacher)
-        return terms.nll, terms.entropy, terms.teacher_nll, terms.kl_teacher_student, terms.kl_student_teacher
+        return tuple(getattr(terms, column.name) for column in fields(TokenTerms))
 
 
 @dataclass

@@ -30,7 +30,7 @@ import torch
 from ..data.draws import uniform_vector
 from ..errors import UserError
 from ..losses.reductions import sequence_mean
-from ..losses.terms import accumulation_dtype
+from ..losses.formulas import accumulation_dtype
 from ..settings import setting
 from .loss import Loss, Need, Variant, check_finite
 

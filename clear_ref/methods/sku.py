@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from ..errors import ShapeError, UserError
 from ..losses.reductions import sequence_mean, token_mean
-from ..losses.terms import accumulation_dtype
+from ..losses.formulas import accumulation_dtype
 from ..settings import setting
 from .loss import Loss, Need, Variant, check_finite
 

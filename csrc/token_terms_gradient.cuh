@@ -1,0 +1,175 @@
+// The gradient of the terms with respect to the student's logits: one block for a tile of a row. What a row's upstream makes
+// needless is branched away, the same way by all threads of a tile.
+
+#pragma once
+
+#include "token_terms_vectors.cuh"
+
+namespace token_terms {
+
+constexpr int TILE_THREADS = 256;
+constexpr int TILE_VECTORS = 4;  // of one thread
+constexpr int TILE_STEP = 2;     // of them at once
+constexpr int TILE_BLOCKS = 4;   // as ROW_BLOCKS
+
+struct Backward {
+    Problem problem;
+    const float* table;
+    const float* upstream;
+    void* gradient;
+    std::int64_t first_row; // of this launch
+    unsigned tiles;         // of one row
+};
+
+// dz = p (alpha + log_p log p - b log q) - a q - c onehot(label); alpha - c apart, for the label's column.
+struct Factors {
+    float lse, lse_low, teacher_lse, teacher_lse_low;
+    float alpha, rest, log_p, a, b, c;
+    bool all_zero;
+};
+
+__device__ __forceinline__ Factors factors_of(const Backward& backward, const TokenRow& row) {
+    const std::int64_t n = backward.problem.n;
+    const float* table = backward.table + row.index;
+    const float* upstream = backward.upstream + row.index;
+    Factors f = {};
+    if (row.skipped) {
+        f.all_zero = true;
+        return f;
+    }
+    const float l = upstream[LSE * n], h = upstream[ENTROPY * n];
+    f.c = backward.problem.labels[row.index] == backward.problem.ignore_index ? 0.f : upstream[NLL * n];
+    if (row.teacher) {
+        f.a = upstream[KL_TEACHER_STUDENT * n];
+        f.b = upstream[KL_STUDENT_TEACHER * n];
+        f.teacher_lse = table[TEACHER_LSE * n];
+        f.teacher_lse_low = table[TEACHER_LSE_LOW * n];
+    }
+    f.lse = table[LSE * n];
+    f.lse_low = table[LSE_LOW * n];
+    f.log_p = f.b - h;
+    f.rest = f.a + l;
+    // A factor of 0 drops its term: KL may be infinite.
+    if (f.b != 0) f.rest = fmaf(-f.b, table[KL_STUDENT_TEACHER * n], f.rest);
+    if (h != 0) f.rest = fmaf(-h, table[ENTROPY * n], f.rest);
+    f.alpha = f.c + f.rest;
+    f.all_zero = f.c == 0 && f.a == 0 && f.b == 0 && h == 0 && l == 0;
+    return f;
+}
+
+// fp32 gets the exponential that its gradient shows; 16 bits round away what exp2_fast leaves.
+template <Type type>
+__device__ __forceinline__ float probability(float log_p) {
+    return log_p < SMALLEST_LOG ? 0.f : type == FLOAT32 ? exp_full(log_p) : exp_fast(log_p);
+}
+
+__device__ __forceinline__ double probability_in_full(double log_p) { return log_p < SMALLEST_LOG ? 0 : exp(log_p); }
+
+// Stores the gradient of the label's own column, formed in double: p - 1 after rounding is noise where the student is sure.
+// A call, not inlined: double exponentials would set the register count of the tiles.
+template <Type type>
+__device__ __noinline__ void store_at_label(const Backward& backward, std::int64_t index, std::int64_t label) {
+    const TokenRow row = row_at<type>(backward.problem, index);
+    const Factors f = factors_of(backward, row);
+    const double log_p = (value<type>(row.student, label) - static_cast<double>(f.lse)) - f.lse_low;
+    const double p = probability_in_full(log_p);
+    double dz = f.c * expm1(log_p), log_q = 0, factor = f.rest;
+    if (f.a != 0 || f.b != 0)
+        log_q = (value<type>(row.teacher, label) - static_cast<double>(f.teacher_lse)) - f.teacher_lse_low;
+    if (f.log_p != 0) factor += f.log_p * log_p;
+    if (f.b != 0) factor -= f.b * log_q;
+    if (p != 0) dz += p * factor;
+    if (f.a != 0) dz -= f.a * probability_in_full(log_q);
+    using Bits = typename Format<type>::Bits;
+    const float pair[2] = {static_cast<float>(dz), 0};
+    static_cast<Bits*>(backward.gradient)[index * backward.problem.vocabulary + label] = static_cast<Bits>(Format<type>::pack(pair));
+}
+
+template <Type type, bool A, bool B, bool LOG>
+__device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* student, const unsigned* teacher, const Factors& f) {
+    constexpr int PER_WORD = Format<type>::PER_WORD;
+#pragma unroll
+    for (int i = 0; i < WORDS; ++i) {
+        float z[2], t[2], dz[2];
+        Format<type>::unpack(student[i], z);
+        if (A || B) Format<type>::unpack(teacher[i], t);
+#pragma unroll
+        for (int j = 0; j < PER_WORD; ++j) {
+            const float log_p = (z[j] - f.lse) - f.lse_low;
+            const float p = probability<type>(log_p);
+            const float log_q = A || B ? (t[j] - f.teacher_lse) - f.teacher_lse_low : 0.f;
+            float factor = f.alpha;
+            if (LOG) factor = fmaf(f.log_p, log_p, factor);
+            if (B) factor = fmaf(-f.b, log_q, factor);
+            dz[j] = p * factor;
+            if ((LOG || B) && p == 0) dz[j] = 0;  // not 0 * -inf
+            if (A) dz[j] = fmaf(-f.a, probability<type>(log_q), dz[j]);
+        }
+        out[i] = Format<type>::pack(dz);
+    }
+}
+
+// This thread's vectors of a tile, from vector `v` on.
+template <Type type, bool ALIGNED, bool A, bool B, bool LOG>
+__device__ __forceinline__ void tile(const TokenRow& row, const Factors& f, void* out, std::int64_t v, std::int64_t vocabulary) {
+    const std::int64_t vectors = (vocabulary + LOGITS<type> - 1) / LOGITS<type>;
+    constexpr int STEP = ALIGNED ? TILE_STEP : 1;
+#pragma unroll 1
+    for (int step = 0; step < TILE_VECTORS && v < vectors; step += STEP, v += STEP * TILE_THREADS) {
+        unsigned student[STEP][WORDS], teacher[STEP][WORDS], words[WORDS];
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) {
+            const std::int64_t own = v + k * TILE_THREADS;
+            const std::int64_t safe = own < vectors ? own : v;  // no branch between the loads: all are in flight at once
+            load<type, ALIGNED, true>(student[k], row.student, safe, vocabulary);
+            if (A || B) load<type, ALIGNED, true>(teacher[k], row.teacher, safe, vocabulary);
+        }
+#pragma unroll
+        for (int k = 0; k < STEP; ++k) {
+            gradient_of<type, A, B, LOG>(words, student[k], teacher[k], f);
+            if (v + k * TILE_THREADS < vectors) store<type, ALIGNED>(out, v + k * TILE_THREADS, vocabulary, words);
+        }
+    }
+}
+
+template <Type type, bool ALIGNED>
+__device__ __forceinline__ void fill(float with, void* out, std::int64_t v, std::int64_t vocabulary) {
+    const float pair[2] = {with, with};
+    const unsigned word = Format<type>::pack(pair), words[WORDS] = {word, word, word, word};
+#pragma unroll 1
+    for (int k = 0; k < TILE_VECTORS && v * LOGITS<type> < vocabulary; ++k, v += TILE_THREADS)
+        store<type, ALIGNED>(out, v, vocabulary, words);
+}
+
+template <Type type, bool TEACHER, bool ALIGNED>
+__global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2) row_gradients(const __grid_constant__ Backward backward) {
+    const Problem& problem = backward.problem;
+    const std::int64_t vocabulary = problem.vocabulary;
+    const TokenRow row = row_at<type>(problem, backward.first_row + blockIdx.x / backward.tiles);
+    const std::int64_t first = static_cast<std::int64_t>(blockIdx.x % backward.tiles) * (TILE_THREADS * TILE_VECTORS);
+    const std::int64_t v = first + threadIdx.x;
+    using Bits = typename Format<type>::Bits;
+    Bits* out = static_cast<Bits*>(backward.gradient) + row.index * vocabulary;
+    const Factors f = factors_of(backward, row);
+    if (f.all_zero) return fill<type, ALIGNED>(0.f, out, v, vocabulary);
+    if (f.c != 0 && !in_vocabulary(problem, problem.labels[row.index]))
+        return fill<type, ALIGNED>(bits_as<float>(0x7FC00000u), out, v, vocabulary);
+    const bool log = f.log_p != 0;
+    if (TEACHER && f.b != 0) {
+        if (f.a != 0) tile<type, ALIGNED, true, true, true>(row, f, out, v, vocabulary);
+        else tile<type, ALIGNED, false, true, true>(row, f, out, v, vocabulary);
+    } else if (TEACHER && f.a != 0) {
+        if (log) tile<type, ALIGNED, true, false, true>(row, f, out, v, vocabulary);
+        else tile<type, ALIGNED, true, false, false>(row, f, out, v, vocabulary);
+    } else {
+        if (log) tile<type, ALIGNED, false, false, true>(row, f, out, v, vocabulary);
+        else tile<type, ALIGNED, false, false, false>(row, f, out, v, vocabulary);
+    }
+    if (f.c == 0) return;
+    // The thread that stored the label's vector stores that column again: its own two stores keep their order.
+    const std::int64_t label = problem.labels[row.index], from_own = label / LOGITS<type> - v;
+    if (from_own >= 0 && from_own < TILE_THREADS * TILE_VECTORS && from_own % TILE_THREADS == 0)
+        store_at_label<type>(backward, row.index, label);
+}
+
+}  // namespace token_terms
