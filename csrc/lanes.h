@@ -121,7 +121,8 @@ static inline Lanes subtract_product(Lanes sum, Lanes a, Lanes b, Mask m) {
 static inline Lanes exponential(Lanes x, Mask& live) {
     const __m512 y = _mm512_mul_ps(x.v, _mm512_set1_ps(LOG2_E));
     live.m = _mm512_cmp_ps_mask(y, _mm512_set1_ps(LOWEST), _CMP_NLT_UQ);
-    const __m512 f = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // y - floor(y)
+    // _mm512_reduce_ps would be one instruction for both, but rounds the difference downwards too, unlike AVX2's subtraction.
+    const __m512 f = _mm512_sub_ps(y, _mm512_roundscale_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
     __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(C6), f, _mm512_set1_ps(C5));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(C4));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(C3));

@@ -1,12 +1,15 @@
 """The command line from outside: what it prints, where it writes, how it fails. Each failure: exit 2, one line, nothing written."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import clear_ref
 from clear_ref import run
 from clear_ref.world import BASE, WORLD
 
@@ -222,7 +225,10 @@ def test_files_in_the_way_are_one_line(capsys, tmp_path):
 
 def test_doctor_and_mini_say_what_there_is(capsys):
     status, stdout, _ = call(capsys, "doctor")
-    assert status == 0 and "token terms  torch" in stdout and stdout.count("loads,") == 2
+    in_use = os.environ.get("CLEAR_REF_IMPL", "auto")
+    if in_use == "auto":
+        in_use = "native" if list(Path(clear_ref.__file__).parent.glob("losses/_token_terms*")) else "torch"
+    assert status == 0 and f"token terms  {in_use}\n" in stdout and stdout.count("loads,") == 2
     status, stdout, _ = call(capsys, "mini", "--json")
     assert status == 0 and json.loads(stdout)["rows"]["full+tofu"] == 600
 

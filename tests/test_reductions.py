@@ -13,7 +13,7 @@ from test_closed_form import CASES, case_loss, rmu_batches
 
 from clear_ref.errors import LabelError, ShapeError, UserError
 from clear_ref.losses import (IGNORE, Outputs, Split, mean_over_sequences, reductions, rows, select_rows, sequence_mean,
-                              sequence_sum, terms, token_mean)
+                              sequence_sum, token_mean)
 from clear_ref.methods import METHODS, Loss, make_options, method_loss, needs, rmu, variant
 
 LENGTHS = ((3, 4), (2, 1), (4, 2), (1, 3), (2, 5))  # (prompt, answer) tokens of five sequences
@@ -259,15 +259,12 @@ def padding_counted(patch):
 
 
 def kl_swapped(patch):
-    plain = terms.stats
+    plain = rows.token_terms
 
-    def swapped(student, teacher, labels):
-        table = plain(student, teacher, labels)
-        if teacher is not None:
-            pair = [terms.KL_TEACHER_STUDENT, terms.KL_STUDENT_TEACHER]
-            table[pair] = table[pair[::-1]]
-        return table
-    patch.setattr(terms, "stats", swapped)
+    def swapped(student, labels, teacher):
+        found = plain(student, labels, teacher)
+        return replace(found, kl_teacher_student=found.kl_student_teacher, kl_student_teacher=found.kl_teacher_student)
+    patch.setattr(rows, "token_terms", swapped)
 
 
 def everywhere(patch, name, replacement):

@@ -26,20 +26,30 @@ VARIABLE = "CLEAR_REF_IMPL"  # what "auto" means in this process
 INSTRUCTION_SET = None  # index into instruction_sets(); None: the last, which is the fastest
 
 
-@cache
-def extension():
-    """The compiled module, or None where the package was installed without it; UserError where it is there but broken."""
+def _load():
+    """(the compiled module or None, what is wrong with it or None)."""
     name = f"{__package__}._token_terms"
     if importlib.util.find_spec(name) is None:
-        return None
+        return None, None
     try:
         found = importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"{name} is installed but does not load ({error}); expected a kernel built for this Python and "
-                        "system: install clear_ref again, or with CLEAR_REF_NATIVE=off") from None
+        return None, (f"{name} is installed but does not load ({error}); expected a kernel built for this Python and system: "
+                      "install clear_ref again, or with CLEAR_REF_NATIVE=off")
     if found.N_STATS != N_STATS:
-        raise UserError(f"{name} has tables of {found.N_STATS} rows; expected {N_STATS}: install clear_ref again")
-    return found
+        return None, f"{name} has tables of {found.N_STATS} rows; expected {N_STATS}: install clear_ref again"
+    return found, None
+
+
+_MODULE, _BROKEN = _load()  # once, at import: torch.compile cannot trace an import
+_CUDA_TARGETS = _MODULE.cuda_targets if _MODULE else ""
+
+
+def extension():
+    """The compiled module, or None where the package was installed without it; UserError where it is there but broken."""
+    if _BROKEN:
+        raise UserError(_BROKEN)
+    return _MODULE
 
 
 def built() -> bool:
@@ -56,7 +66,7 @@ def description() -> dict:
     """What is built: {built, instruction_set, cuda: the compute capabilities compiled for}."""
     sets = instruction_sets()
     return {"built": built(), "instruction_set": sets[-1 if INSTRUCTION_SET is None else INSTRUCTION_SET] if sets else None,
-            "cuda": extension().cuda_targets.split(",") if built() and extension().cuda_targets else []}
+            "cuda": _CUDA_TARGETS.split(",") if _CUDA_TARGETS else []}
 
 
 def implementation(impl="auto", device="cpu", dtype=torch.float32) -> str:
@@ -83,7 +93,7 @@ def implementation(impl="auto", device="cpu", dtype=torch.float32) -> str:
             raise ShapeError(f"student_logits has dtype {dtype}; expected bfloat16, float16 or float32 for impl='native': "
                              "use impl='torch'")
         return "torch"
-    if device.type == "cpu" or device.type == "cuda" and extension().cuda_targets:
+    if device.type == "cpu" or device.type == "cuda" and _CUDA_TARGETS:
         return "native"
     if asked == "native":
         raise ShapeError(f"student_logits is on {device}; expected a device the kernel was built for: use impl='torch'")
