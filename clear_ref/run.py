@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import fields
 
-from . import compare, doctor, experiment, settings as settings_of
+from . import bench, compare, doctor, experiment, settings as settings_of
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
@@ -53,6 +53,7 @@ def parser() -> Parser:
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
+    command(commands, "bench", "token terms beside other implementations: time, memory, error", bench.BenchSettings)
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -112,6 +113,8 @@ def do(arguments) -> None:
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
     settings, given, recipe = given_settings(arguments)
+    if arguments.command == "bench":
+        return show(arguments, bench.run(settings), bench.text)
     if arguments.command == "all":
         modalities = list(experiment.unlearning.MODALITIES) if arguments.modality == "each" else [arguments.modality]
         result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,

@@ -18,8 +18,8 @@ static Problem problem(Address student, std::int64_t student_stride, Address tea
                        Address labels, std::int64_t n, std::int64_t vocabulary, std::int64_t ignore_index, int type,
                        bool skip_ignored) {
     return {reinterpret_cast<const void*>(student), reinterpret_cast<const void*>(teacher),
-            reinterpret_cast<const std::int64_t*>(labels), student_stride, teacher_stride, n, vocabulary, ignore_index, Type(type),
-            skip_ignored};
+            reinterpret_cast<const std::int64_t*>(labels), student_stride, teacher_stride, n, vocabulary, ignore_index,
+            Type(type), skip_ignored};
 }
 
 static float* floats(Address address) { return reinterpret_cast<float*>(address); }
@@ -67,7 +67,8 @@ PYBIND11_MODULE(_token_terms, m) {
     m.def("cuda_workspace", [](const Problem& p, int device) { return cuda_workspace(p, device); });
     m.def("cuda_stats", [](const Problem& p, bool entropy, Address table, Address workspace, int device, Address stream) {
         py::gil_scoped_release released;
-        raise_if(cuda_stats(p, entropy, floats(table), floats(workspace), device, reinterpret_cast<void*>(stream)), "token_stats");
+        raise_if(cuda_stats(p, entropy, floats(table), floats(workspace), device, reinterpret_cast<void*>(stream)),
+                 "token_stats");
     });
     m.def("cuda_dlogits", [](const Problem& p, Address table, Address upstream, Address gradient, int device, Address stream) {
         py::gil_scoped_release released;

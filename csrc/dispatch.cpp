@@ -26,8 +26,8 @@ const std::vector<const CpuKernel*>& cpu_kernels() {
         const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
         if (avx2) kernels.push_back(&avx2::KERNEL);
 #if defined(WITH_AVX512)
-        if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-            __builtin_cpu_supports("avx512vl"))
+        if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
             kernels.push_back(&avx512::KERNEL);
 #endif
 #endif
@@ -78,7 +78,9 @@ void ask_for_large_pages(void* memory, std::int64_t bytes) {
 }  // namespace
 
 void cpu_stats(const CpuKernel& kernel, const Problem& problem, bool entropy, float* table, int threads) {
-    in_threads(problem, threads, [&](std::int64_t begin, std::int64_t end) { kernel.stats(problem, entropy, table, begin, end); });
+    in_threads(problem, threads, [&](std::int64_t begin, std::int64_t end) {
+        kernel.stats(problem, entropy, table, begin, end);
+    });
 }
 
 void cpu_dlogits(const CpuKernel& kernel, const Problem& problem, const float* table, const float* upstream, void* gradient,

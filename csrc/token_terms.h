@@ -22,7 +22,7 @@
 //   -inf at v, teacher only      kl_student_teacher = +inf; the gradient is NaN at v if b != 0
 //   -inf at the label            nll = +inf, its gradient finite
 //   all -inf, any +inf, any NaN  every output of that tensor and every joint one NaN, and the gradient row
-//   p or q below e^-86.9         dropped as exactly 0
+//   p or q below e^-86           may be taken as exactly 0
 //   KL rounded below 0           0; NaN stays NaN
 //   label = ignore_index         nll = teacher_nll = 0 and c = 0; the rest as for any row. With skip_ignored the row is not
 //                                read: outputs 0, gradient 0

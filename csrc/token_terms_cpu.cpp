@@ -292,11 +292,13 @@ static void dlogits_rows(const Problem& problem, const float* table, const float
 }
 
 static void stats(const Problem& problem, bool entropy, float* table, int64_t begin, int64_t end) {
-    const auto rows = problem.type == FLOAT32 ? stats_rows<float> : problem.type == BFLOAT16 ? stats_rows<bf16> : stats_rows<fp16>;
+    const auto rows = problem.type == FLOAT32 ? stats_rows<float> : problem.type == BFLOAT16 ? stats_rows<bf16>
+                                                                                           : stats_rows<fp16>;
     rows(problem, entropy, table, begin, end);
 }
 
-static void dlogits(const Problem& problem, const float* table, const float* upstream, void* gradient, int64_t begin, int64_t end) {
+static void dlogits(const Problem& problem, const float* table, const float* upstream, void* gradient, int64_t begin,
+                    int64_t end) {
     const auto rows = problem.type == FLOAT32 ? dlogits_rows<float> : problem.type == BFLOAT16 ? dlogits_rows<bf16>
                                                                                              : dlogits_rows<fp16>;
     rows(problem, table, upstream, gradient, begin, end);

@@ -132,7 +132,7 @@ def check(student, labels, teacher) -> None:
 def check_labels(labels, vocabulary: int) -> None:
     """LabelError naming the first row whose label is neither in [0, vocabulary) nor IGNORE. Waits for a GPU."""
     if labels.device.type == "cpu" and built():
-        labels = labels.contiguous()
+        labels = labels.resolve_neg().contiguous()
         row = extension().first_bad_label(labels.data_ptr(), len(labels), vocabulary, IGNORE)
     else:
         wrong = ((labels != IGNORE) & ((labels < 0) | (labels >= vocabulary))).nonzero()
@@ -149,14 +149,16 @@ def _check_operands(student, labels, teacher, native, **scalars):
         raise ShapeError(f"teacher_logits has dtype {teacher.dtype}; expected {student.dtype} as student_logits")
     wanted = formulas.accumulation_dtype(student)
     for name, tensor in scalars.items():
-        if tuple(tensor.shape) != (N_STATS, student.shape[0]) or tensor.dtype != wanted or tensor.device != student.device:
-            raise ShapeError(f"{name} is {list(tensor.shape)} of {tensor.dtype} on {tensor.device}; "
-                             f"expected [{N_STATS}, {student.shape[0]}] of {wanted} on {student.device}")
+        same = tensor.dtype == wanted and tensor.layout == torch.strided and tensor.device == student.device
+        if not same or tuple(tensor.shape) != (N_STATS, student.shape[0]):
+            raise ShapeError(f"{name} is {list(tensor.shape)} of {tensor.dtype}, {tensor.layout}, on {tensor.device}; expected "
+                             f"{[N_STATS, student.shape[0]]} of {wanted}, {torch.strided}, on {student.device}")
     if native:
         implementation("native", student.device, student.dtype)
 
 
-def _check_memory(**tensors):
+def check_memory(**tensors) -> None:
+    """ShapeError for a tensor whose storage is smaller than its shape says, as after storage.resize_(0)."""
     for name, tensor in tensors.items():
         if tensor is not None and tensor.numel():
             last = tensor.storage_offset() + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride()))
@@ -175,7 +177,7 @@ _LIBRARY.define(f"token_dlogits({_INPUTS}, Tensor table, Tensor upstream, bool s
 @torch.library.impl(_LIBRARY, "token_stats", "CompositeExplicitAutograd")
 def _stats(student, teacher, labels, skip_ignored, entropy, native):
     _check_operands(student, labels, teacher, native)
-    _check_memory(student_logits=student, teacher_logits=teacher, labels=labels)
+    check_memory(student_logits=student, teacher_logits=teacher, labels=labels)
     if student.device.type == "cpu":
         check_labels(labels, student.shape[1])
     if not native:
@@ -197,7 +199,7 @@ def _stats(student, teacher, labels, skip_ignored, entropy, native):
 @torch.library.impl(_LIBRARY, "token_dlogits", "CompositeExplicitAutograd")
 def _dlogits(student, teacher, labels, table, upstream, skip_ignored, native):
     _check_operands(student, labels, teacher, native, table=table, upstream=upstream)
-    _check_memory(student_logits=student, teacher_logits=teacher, labels=labels, table=table, upstream=upstream)
+    check_memory(student_logits=student, teacher_logits=teacher, labels=labels, table=table, upstream=upstream)
     if not native:
         return formulas.dlogits(student, teacher, labels, table, upstream, skip_ignored)
     gradient = torch.empty(student.shape, dtype=student.dtype, device=student.device)
@@ -221,7 +223,7 @@ def _kernel() -> int:
 
 def _problem(student, teacher, labels, skip_ignored):
     """The kernel's view of the tensors, and the tensors it points into, to be kept until it has been called."""
-    student, teacher, labels = _rows(student), None if teacher is None else _rows(teacher), labels.contiguous()
+    student, teacher, labels = _rows(student), None if teacher is None else _rows(teacher), labels.resolve_neg().contiguous()
     types = {torch.float32: extension().FLOAT32, torch.bfloat16: extension().BFLOAT16, torch.float16: extension().FLOAT16}
     problem = extension().Problem(student.data_ptr(), student.stride(0), 0 if teacher is None else teacher.data_ptr(),
                                   0 if teacher is None else teacher.stride(0), labels.data_ptr(), *student.shape, IGNORE,
@@ -242,7 +244,7 @@ def _(student, teacher, labels, skip_ignored, entropy, native):
 
 @torch.library.register_fake("clear_ref::token_dlogits", lib=_LIBRARY)
 def _(student, teacher, labels, table, upstream, skip_ignored, native):
-    _check_operands(student, labels, teacher, native=False)
+    _check_operands(student, labels, teacher, native=False, table=table, upstream=upstream)
     return torch.empty(student.shape, dtype=student.dtype, device=student.device)
 
 

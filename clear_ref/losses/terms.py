@@ -53,6 +53,8 @@ def token_terms(student_logits, labels, teacher_logits=None, impl="auto", entrop
     equals     F.cross_entropy(reduction="none"), F.kl_div(log_target=True).sum(-1) of log_softmax
     """
     native.check(student_logits, labels, teacher_logits)
+    if not torch.compiler.is_compiling():  # in compiled code the operator checks its memory itself
+        native.check_memory(student_logits=student_logits, teacher_logits=teacher_logits, labels=labels)
     teacher = None if teacher_logits is None else teacher_logits.detach()
     if teacher is not None and teacher.dtype != student_logits.dtype:
         wider = torch.float64 if torch.float64 in (teacher.dtype, student_logits.dtype) else torch.float32
