@@ -4,8 +4,6 @@
 #include "token_terms_gradient.cuh"
 #include "token_terms_sums.cuh"
 
-#include <math.h>
-
 namespace token_terms {
 namespace {
 
@@ -44,10 +42,11 @@ __device__ __forceinline__ void write_lse(float* table, std::int64_t n, int lse,
 }
 
 template <Type type>
-__device__ __forceinline__ float nll_of(const Problem& problem, const TokenRow& row, const void* logits, double max, double log_sum) {
+__device__ __forceinline__ float nll_of(const Problem& problem, const TokenRow& row, const void* logits, double max,
+                                        double log_sum) {
     const std::int64_t label = problem.labels[row.index];
     if (label == problem.ignore_index) return 0;
-    if (!in_vocabulary(problem, label)) return bits_as<float>(0x7FC00000u);
+    if (!in_vocabulary(problem, label)) return NAN;
     return static_cast<float>((max - value<type>(logits, label)) + log_sum);
 }
 
@@ -160,7 +159,12 @@ __global__ void __launch_bounds__(THREADS) merge_parts(const __grid_constant__ F
 
 // ---- host ----
 
-const char* words_of(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
+// The runtime keeps the last error until asked: asked here, it cannot be taken for one of the next launch.
+const char* words_of(cudaError_t error) {
+    if (error == cudaSuccess) return nullptr;
+    cudaGetLastError();
+    return cudaGetErrorString(error);
+}
 
 // Makes `device` current where it is not, and restores. Never blindly: that would create a context on another GPU.
 class CurrentDevice {
@@ -257,7 +261,7 @@ cudaError_t launch_dlogits(Backward backward, int device, void* stream) {
 std::int64_t cuda_workspace(const Problem& problem, int device) {
     int multiprocessors = 0;
     if (problem.n == 0) return 0;
-    if (cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) return 0;
+    if (words_of(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))) return 0;
     const unsigned parts = parts_of_row(problem, multiprocessors);
     return parts == 1 ? 0 : problem.n * parts * static_cast<std::int64_t>(sizeof(Part) / sizeof(float));
 }

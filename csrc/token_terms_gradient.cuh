@@ -10,7 +10,7 @@ namespace token_terms {
 constexpr int TILE_THREADS = 256;
 constexpr int TILE_VECTORS = 4;  // of one thread
 constexpr int TILE_STEP = 2;     // of them at once
-constexpr int TILE_BLOCKS = 4;   // as ROW_BLOCKS
+constexpr int TILE_BLOCKS = 4;   // that must fit on a multiprocessor at once, which bounds their registers
 
 struct Backward {
     Problem problem;
@@ -73,7 +73,7 @@ __device__ __noinline__ void store_at_label(const Backward& backward, std::int64
     const Factors f = factors_of(backward, row);
     const double log_p = (value<type>(row.student, label) - static_cast<double>(f.lse)) - f.lse_low;
     const double p = probability_in_full(log_p);
-    double dz = f.c * expm1(log_p), log_q = 0, factor = f.rest;
+    double dz = f.c * (p - 1), log_q = 0, factor = f.rest;
     if (f.a != 0 || f.b != 0)
         log_q = (value<type>(row.teacher, label) - static_cast<double>(f.teacher_lse)) - f.teacher_lse_low;
     if (f.log_p != 0) factor += f.log_p * log_p;
@@ -82,7 +82,8 @@ __device__ __noinline__ void store_at_label(const Backward& backward, std::int64
     if (f.a != 0) dz -= f.a * probability_in_full(log_q);
     using Bits = typename Format<type>::Bits;
     const float pair[2] = {static_cast<float>(dz), 0};
-    static_cast<Bits*>(backward.gradient)[index * backward.problem.vocabulary + label] = static_cast<Bits>(Format<type>::pack(pair));
+    Bits* out = static_cast<Bits*>(backward.gradient) + index * backward.problem.vocabulary;
+    out[label] = static_cast<Bits>(Format<type>::pack(pair));
 }
 
 template <Type type, bool A, bool B, bool LOG>
@@ -142,7 +143,8 @@ __device__ __forceinline__ void fill(float with, void* out, std::int64_t v, std:
 }
 
 template <Type type, bool TEACHER, bool ALIGNED>
-__global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2) row_gradients(const __grid_constant__ Backward backward) {
+__global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2)
+row_gradients(const __grid_constant__ Backward backward) {
     const Problem& problem = backward.problem;
     const std::int64_t vocabulary = problem.vocabulary;
     const TokenRow row = row_at<type>(problem, backward.first_row + blockIdx.x / backward.tiles);
@@ -153,7 +155,7 @@ __global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2) row_g
     const Factors f = factors_of(backward, row);
     if (f.all_zero) return fill<type, ALIGNED>(0.f, out, v, vocabulary);
     if (f.c != 0 && !in_vocabulary(problem, problem.labels[row.index]))
-        return fill<type, ALIGNED>(bits_as<float>(0x7FC00000u), out, v, vocabulary);
+        return fill<type, ALIGNED>(NAN, out, v, vocabulary);
     const bool log = f.log_p != 0;
     if (TEACHER && f.b != 0) {
         if (f.a != 0) tile<type, ALIGNED, true, true, true>(row, f, out, v, vocabulary);

@@ -96,14 +96,14 @@ __device__ __forceinline__ void add(Sums<float>& sums, unsigned& smallest, const
     }
 }
 
-// Every thread of the block gets the two maxima over its threads.
+// Every thread of the block gets the two maxima over its threads. Between two calls the block must meet: an earlier call's
+// readers may still be there.
 __device__ __forceinline__ void block_max(float& student, float& teacher) {
     __shared__ float of_warp[2][WARPS];
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
         student = fmaxf(student, __shfl_xor_sync(WHOLE_WARP, student, distance));
         teacher = fmaxf(teacher, __shfl_xor_sync(WHOLE_WARP, teacher, distance));
     }
-    __syncthreads();  // an earlier call's readers are done
     if (threadIdx.x % WARP == 0) {
         of_warp[0][threadIdx.x / WARP] = student;
         of_warp[1][threadIdx.x / WARP] = teacher;
@@ -116,7 +116,7 @@ __device__ __forceinline__ void block_max(float& student, float& teacher) {
 }
 
 // Adds up the block's sums, which are relative to the same maxima, always in the same order. Thread 0 writes `total`, in
-// shared memory, and is the one to read it.
+// shared memory, and is the one to read it. Between two calls the block must meet.
 __device__ __forceinline__ void block_sum(Sums<double>& total, const Sums<double>& own) {
     __shared__ double of_warp[WARPS][N_SUMS];
     double part[N_SUMS] = {own.student_sum, own.teacher_sum, own.teacher_student, own.student_teacher, own.student_self,
@@ -126,7 +126,6 @@ __device__ __forceinline__ void block_sum(Sums<double>& total, const Sums<double
 #pragma unroll
         for (int k = 0; k < N_SUMS; ++k) part[k] += __shfl_xor_sync(WHOLE_WARP, part[k], distance);
     }
-    __syncthreads();  // an earlier call's reader is done
     if (threadIdx.x % WARP == 0) {
 #pragma unroll
         for (int k = 0; k < N_SUMS; ++k) of_warp[threadIdx.x / WARP][k] = part[k];
@@ -155,8 +154,7 @@ __device__ __forceinline__ void block_merge(Sums<double>& total, Sums<double>& o
 template <Type type>
 __device__ __noinline__ void careful_sums(Sums<double>& total, const void* student, const void* teacher,
                                           std::int64_t vocabulary) {
-    const float infinity = bits_as<float>(0x7F800000u);
-    float student_max = -infinity, teacher_max = -infinity;
+    float student_max = -INFINITY, teacher_max = -INFINITY;
 #pragma unroll 1
     for (std::int64_t column = threadIdx.x; column < vocabulary; column += THREADS) {
         student_max = fmaxf(student_max, value<type>(student, column));

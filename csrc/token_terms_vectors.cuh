@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <math.h>
 
 namespace token_terms {
 
@@ -36,7 +37,7 @@ struct Format<FLOAT32> {
     using Bits = unsigned int;
     static constexpr int PER_WORD = 1;
     static constexpr unsigned PADDING_WORD = 0xF1000000u;   // -2^99
-    static constexpr float LOWEST_MAX = 0.5f * PADDING;     // a row below this would feel the padding
+    static constexpr float LOWEST_MAX = 0.5f * PADDING;     // a row whose largest is lower would feel the padding
     static __device__ __forceinline__ void unpack(unsigned word, float* z) { z[0] = bits_as<float>(word); }
     static __device__ __forceinline__ unsigned pack(const float* z) { return bits_as<unsigned>(z[0]); }
     static __device__ __forceinline__ unsigned larger(unsigned a, unsigned b) {
