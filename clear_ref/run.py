@@ -11,6 +11,7 @@ from . import bench, compare, doctor, experiment, settings as settings_of
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
+from .oracle import explain_run
 from .progress import Progress
 from .report import text as shown
 
@@ -54,6 +55,11 @@ def parser() -> Parser:
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
     command(commands, "bench", "token terms beside other implementations: time, memory, error", bench.BenchSettings)
+    told = command(commands, "explain", "what a method computes and why; --batch: what it does to every token of a batch",
+                   explain_run.ExplainSettings)
+    told.add_argument("method", metavar="METHOD", help="one of " + ", ".join(table.METHODS))
+    told.add_argument("--batch", action="store_true", help="a batch of records, token by token; the contributions sum to the loss")
+    told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="options", help="an option of the method")
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -115,6 +121,9 @@ def do(arguments) -> None:
     settings, given, recipe = given_settings(arguments)
     if arguments.command == "bench":
         return show(arguments, bench.run(settings), bench.text)
+    if arguments.command == "explain":
+        return show(arguments, explain_run.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
+                                               experiment.options_for), explain_run.text)
     if arguments.command == "all":
         modalities = list(experiment.unlearning.MODALITIES) if arguments.modality == "each" else [arguments.modality]
         result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,
