@@ -30,7 +30,8 @@ def describe(method: str, semantics: str | None = None) -> dict:
     for name in sorted(names, key=table.SEMANTICS.index):
         chosen = module.VARIANTS[name]
         meanings[name] = {
-            "formula": found.get(name, []), "source": sources[name][1] if name in sources else "", "reads": described.reads(chosen),
+            "formula": found.get(name, []), "source": sources[name][1] if name in sources else "",
+            "reads": described.reads(chosen),
             "divides": "by the counts of each batch, and then the mean of the step's batches" if chosen.by_batch
             else "by the counts of the whole step",
             "options": [{"name": f.name, "default": f.default, "meaning": f.metadata["meaning"], "source": f.metadata["source"]}

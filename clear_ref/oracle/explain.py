@@ -7,9 +7,10 @@ batch, and one term at a time; a batch's loss is the sum over its records, as mi
 contribution  of a row to a term: sum over columns of weight * value. For a term linear in its columns that is all, and the rows
               of a record sum to the term. What a term that is not (softplus of a sequence's sum in npo and dpo) has beyond it
               is spread evenly over the record's rows that the term reads. All contributions of all batches sum to the loss.
-d_logp        d loss / d log p(token), the row's other probabilities kept in proportion: of the logit z of the token alone,
-              (d loss / d z) / (1 - p), since d log p / d z = 1 - p. Where only the nll counts it is -weight. Below 0: descent
-              raises the token's probability. None where no token follows; where p is 1 to rounding the nll's part alone.
+d_logit       d loss / d z, z the logit of the token that follows the row. Below 0: descent makes that token more likely.
+d_logp        the same per log-probability: (d loss / d z) / (1 - p), since d log p / d z = 1 - p when z moves alone and the other
+              tokens keep their proportions. Where only the nll counts it is -weight, however certain the token is; where p is 1
+              to rounding it is the nll's part alone. Neither exists where no token follows.
 hidden states (rmu) have no p. There a contribution is half of (gradient at the start + gradient at h) . (h - start), start the
               teacher's hidden state or, without a teacher, 0; the loss at the start is spread evenly. Exact: it is quadratic.
 """
@@ -80,8 +81,8 @@ def take_apart(loss, outputs: dict[str, Outputs], ids: dict, key=(0, 0)) -> dict
 
     loss      splits -> Loss; outputs {batch name: Outputs}, every batch with the same number of records; ids {name: [B, T]}
     returns   {"loss", "terms": {name: value}, "rows": {batch: [a dict for each record]}}; the dict has float64 tensors:
-              "contribution" [T], "weights" {column: [T] d loss / d column}, and of logits "d_logp" [T - 1], of hidden states
-              "gradient" [T], the length of d loss / d h
+              "contribution" [T], "weights" {column: [T] d loss / d column}, and of logits "d_logp" and "d_logit" [T - 1], of
+              hidden states "gradient" [T], the length of d loss / d h
     """
     n = len(next(iter(outputs.values())).labels)
     total, terms, rows = 0.0, {}, {name: [] for name in outputs}
@@ -98,7 +99,7 @@ def take_apart(loss, outputs: dict[str, Outputs], ids: dict, key=(0, 0)) -> dict
         else:
             for value in found.terms.values():
                 share_columns(value, splits, shares, weights)
-            own = {name: {"d_logp": d_logp(split, weights[name], ids[name][s]), "weights": by_position(split, weights[name])}
+            own = {name: pushes(split, weights[name], ids[name][s]) | {"weights": by_position(split, weights[name])}
                    for name, split in splits.items()}
         for name in splits:
             rows[name].append({"contribution": shares[name], **own[name]})
@@ -144,18 +145,19 @@ def by_position(split: Traced, weights) -> dict:
     return found
 
 
-def d_logp(split: Traced, weights, ids):
-    """[T - 1]: d loss / d log p(ids[t + 1]) at row t; see the head."""
+def pushes(split: Traced, weights, ids) -> dict:
+    """{"d_logp", "d_logit"} [T - 1]: what row t does to ids[t + 1]; see the head."""
+    logits, chosen = split.logits[0, :-1], ids[1:, None]
+    left = -torch.expm1(logits.detach().double().log_softmax(-1).gather(1, chosen)[:, 0]).cpu()
     nll = by_position(split, {key: slope for key, slope in weights.items() if key[1] == "nll"}).get("nll")
-    found = torch.zeros(len(ids) - 1, dtype=torch.float64) if nll is None else -nll[:-1]
+    d_logp = torch.zeros(len(left), dtype=torch.float64) if nll is None else -nll[:-1]
+    d_logit = d_logp * left
     rest = [(slope * split.found[key][1]).masked_fill(slope == 0, 0).sum() for key, slope in weights.items()
             if key[1] != "nll" and split.found[key][1].requires_grad]
     if rest:
-        logits = split.logits[0, :-1]
-        slope = torch.autograd.grad(sum(rest), split.logits)[0][0, :-1].gather(1, ids[1:, None])[:, 0]
-        left = -torch.expm1(logits.detach().double().log_softmax(-1).gather(1, ids[1:, None])[:, 0])
-        found += torch.where(left == 0, torch.zeros_like(left), slope.double() / left).cpu()
-    return found
+        slope = torch.autograd.grad(sum(rest), split.logits)[0][0, :-1].gather(1, chosen)[:, 0].double().cpu()
+        d_logp, d_logit = d_logp + torch.where(left == 0, torch.zeros_like(left), slope / left), d_logit + slope
+    return {"d_logp": d_logp, "d_logit": d_logit}
 
 
 def hidden_rows(loss, splits, found, parts, key, shares) -> dict:
@@ -186,8 +188,8 @@ def explain(vlm, method: str, semantics: str, options, plan, indices, mask: str 
 
     returns  {"method", "semantics", "options", "loss", "terms", "hidden", "batches": {name: [record]}}; a record is {"question",
              "answer", "lines": [line]}, a line {"position", "id", "token", "kind", "contribution", ...} and either COLUMNS,
-             "weights" and "d_logp" of the row that predicts the token (the last line: of the row after which nothing comes), or
-             the token's own "norm", "moved" (distance from the teacher) and "gradient"
+             "weights", "d_logp" and "d_logit" of the row that predicts the token (last line: of the row that nothing follows), or the
+             token's own "norm", "moved" (distance from the teacher) and "gradient"
     """
     chosen = table.variant(method, semantics)
     if chosen.begin is not None:
@@ -221,16 +223,17 @@ def logit_lines(vlm, seen, outputs, found, s: int) -> list[dict]:
     following = torch.cat([ids[1:], ids.new_full((1,), IGNORE)])
     terms = token_terms(outputs.logits[s], following, outputs.teacher_logits[s])
     columns = {name: getattr(terms, name).double().tolist() for name in COLUMNS}
-    contribution, d_logp = found["contribution"].tolist(), found["d_logp"].tolist()
+    contribution = found["contribution"].tolist()
+    push = {name: [*found[name].tolist(), None] for name in ("d_logp", "d_logit")}
     weights = {name: weight.tolist() for name, weight in found["weights"].items()}
     lines = []
     for t in range(T + 1):
         line = token(vlm, seen, s, t) if t < T else {"position": T, "id": None, "token": "", "kind": "after the end"}
-        row = {name: None for name in COLUMNS} | {"weights": {}, "contribution": 0.0, "d_logp": None}
+        row = {name: None for name in COLUMNS} | {"weights": {}, "contribution": 0.0, "d_logp": None, "d_logit": None}
         if t:
             row = {name: column[t - 1] for name, column in columns.items()} | {
                 "weights": {name: weight[t - 1] for name, weight in weights.items()}, "contribution": contribution[t - 1],
-                "d_logp": d_logp[t - 1] if t < T else None}
+                **{name: column[t - 1] for name, column in push.items()}}
             if t == T:
                 row |= {"nll": None, "teacher_nll": None}
         lines.append(line | row)

@@ -7,20 +7,21 @@ from ..report.page import FRAME, STYLE
 from . import explain_text
 from .describe import describe
 
-# Blue and orange are told apart with every common colour blindness; the line below a token (full up, dashed down) with none at all.
+# Blue and orange are told apart in every common colour blindness, full and dashed lines without any colour.
 TOKENS = """
 :root { --up: 0 98 190; --down: 224 110 0; --pull: 118 82 170; }
 @media (prefers-color-scheme: dark) { :root { --up: 60 140 235; --down: 235 125 30; --pull: 160 120 220; } }
-.tokens { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem .9rem; margin: .4rem 0 .9rem;
-  line-height: 2.15; overflow-wrap: anywhere; font-size: .95rem; }
-.t { padding: .16rem .1rem .1rem; margin-right: 2px; border-radius: 3px; border-bottom: 2px solid transparent; white-space: pre-wrap;
+.tokens { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem .9rem;
+  margin: .4rem 0 .9rem; line-height: 2.15; overflow-wrap: anywhere; font-size: .95rem; white-space: pre-wrap; }
+.t { padding: .16rem .04rem .1rem; margin-right: 1px; border-radius: 3px; border-bottom: 2px solid transparent;
   -webkit-box-decoration-break: clone; box-decoration-break: clone; }
 .up { background: rgb(var(--up) / var(--a)); border-bottom-color: rgb(var(--up)); }
 .down { background: rgb(var(--down) / var(--a)); border-bottom: 2px dashed rgb(var(--down)); }
 .pull { background: rgb(var(--pull) / var(--a)); border-bottom-color: rgb(var(--pull)); }
 .t.prompt, .t.padding, .t.image { color: var(--soft); } .t.answer { font-weight: 600; }
 .t.up, .t.down, .t.pull { color: var(--ink); }
-.t.image, .t.padding { border: 1px solid var(--line); border-bottom-width: 2px; padding: .1rem .35rem; font-size: .8rem; }
+.t.image, .t.padding { border: 1px solid var(--line); border-bottom-width: 2px; padding: .1rem .35rem;
+  font-size: .8rem; }
 .key { display: flex; flex-wrap: wrap; gap: .4rem 1.4rem; font-size: .88rem; color: var(--soft); margin: .7rem 0; }
 .key .t { color: var(--ink); font-weight: 600; --a: .45; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: .9rem; }
@@ -29,7 +30,7 @@ h3 b { color: var(--ink); } td.up, td.down, td.pull { border-radius: 0; border-b
 
 
 def page(found: list[dict]) -> str:
-    """The page of one explained batch, or of the same in two meanings. Whatever stands in it is shown as text, never as markup."""
+    """The page of one explained batch, or of the same in two meanings. Nothing in it is shown as markup."""
     first = found[0]
     names = [one["semantics"] for one in found]
     body = [f"<h1>{_text(describe(first['method'])['about'])}</h1>", f'<p class="soft">{_text(first["teacher"])}</p>']
@@ -63,8 +64,9 @@ def _text(value) -> str:
 def _key(hidden: bool) -> str:
     marks = [("pull", "hidden state is pulled; the darker, the harder")] if hidden else [
         ("up", "descent makes the token more likely"), ("down", "less likely")]
-    spans = "".join(f'<span><span class="t {kind}"> token </span> {_text(about)}</span>' for kind, about in marks)
-    return f'<div class="key">{spans}<span>no colour: untouched. Bold: answer. The strongest push of a meaning has the full tone.</span></div>'
+    spans = [f'<span><span class="t {kind}">&nbsp;token&nbsp;</span> {_text(about)}</span>' for kind, about in marks]
+    spans.append("<span>no colour: untouched. Bold: answer. A meaning's strongest push has the full tone.</span>")
+    return f'<div class="key">{"".join(spans)}</div>'
 
 
 def _largest(found: dict) -> float:
@@ -94,10 +96,14 @@ def _tokens(record: dict, largest: float) -> str:
         if line["kind"] == "after the end":
             continue
         tone, style = _tone(line, largest)
-        shown = explain_text.piece(line) if line["kind"] in ("image", "padding") else line["token"].replace("\n", "⏎\n")
+        shown, before = explain_text.piece(line), ""
+        if line["kind"] not in ("image", "padding") and line["token"].strip():  # the blank before a word stays uncoloured
+            shown = line["token"].strip()
+            before = " " * line["token"].startswith(" ")
         about = ", ".join(f"{key} {explain_text.number(line[key], 4)}" for key in
-                          ("nll", "d_logp", "gradient", "contribution") if line.get(key) is not None)
-        spans.append(f'<span class="t {_text(line["kind"])}{tone}"{style} title="{_text(about)}">{_text(shown)}</span>')
+                          ("nll", "d_logp", "d_logit", "gradient", "contribution") if line.get(key) is not None)
+        spans.append(f'{before}<span class="t {_text(line["kind"])}{tone}"{style} title="{_text(about)}">{_text(shown)}</span>'
+                     + "\n" * line["token"].count("\n"))
     return f'<div class="tokens">{"".join(spans)}</div>'
 
 
@@ -108,7 +114,8 @@ def _numbers(found: list[dict], part: dict, largest: list[float]) -> str:
         names = [*(one["semantics"] for one in found), "difference"]
         headings = ["pos", "kind", "token", *(f"contribution {name}" for name in names), *(f"{push} {name}" for name in names)]
         rows = [[explain_text.number(line["position"], 6), line["kind"], explain_text.piece(line),
-                 *(explain_text.number(value) for key in ("contribution", "push") for value in line[key])] for line in part["lines"]]
+                 *(explain_text.number(value) for key in ("contribution", "push") for value in line[key])]
+                for line in part["lines"]]
         words = (1, 2)
     else:
         all_headings, sections = explain_text.table(found[0])

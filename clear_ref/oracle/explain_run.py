@@ -21,8 +21,8 @@ from .explain_page import page
 class ExplainSettings:
     """explain METHOD."""
     semantics: str = setting("", "one meaning; default: without --batch all, with it paper")
-    compare: str = setting("", "two meanings with a comma, such as paper,released: the batch in both, side by side (implies --batch)")
-    html: str = setting("", "file for a page with the batch's tokens coloured (implies --batch)")
+    compare: str = setting("", "two meanings with a comma, such as paper,released: a batch in both, side by side")
+    html: str = setting("", "file for a page with the tokens of a batch coloured")
     records: int = setting(2, "records in the batch")
     index: int = setting(0, "the first record's number in the forget set")
     model: str = setting("mini", "model directory in HF format, or mini: the embedded world's base")
@@ -69,11 +69,11 @@ def explained(method: str, s: ExplainSettings, options: dict) -> list[dict]:
     vlm = load(directory, s.dtype, s.device, s.template)
     if s.adapter:
         vlm.load_adapter(s.adapter)
-    rows, own, found = split_rows(data, s.modality, s.forget), phrases(data), []
     if s.forget not in (1, 5, 10):
         raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
+    rows, own, found = split_rows(data, s.modality, s.forget), phrases(data), []
     if s.records < 1 or not 0 <= s.index <= len(rows[0]) - s.records:
-        raise UserError(f"--index is {s.index} and --records {s.records}; expected records 0 to {len(rows[0]) - 1} of the forget set")
+        raise UserError(f"--index is {s.index} and --records {s.records}; the forget set has records 0 to {len(rows[0]) - 1}")
     for semantics, one in options.items():
         chosen = table.variant(method, semantics)
         plan = UnlearnPlan(*rows, tuple(chosen.needs_of(one)), own, s.seed, chosen.views)

@@ -1,13 +1,13 @@
-"""An explained batch for the terminal, and the two forms that both it and the page show: folded lines, and two meanings compared."""
+"""An explained batch for the terminal; and what the page shows too: lines folded, two meanings side by side."""
 
 COLUMNS = {"nll": "nll", "teacher_nll": "teacher's", "kl_teacher_student": "KL(t|s)", "kl_student_teacher": "KL(s|t)"}
 HIDDEN = {"norm": "|h|", "moved": "|h - teacher|", "gradient": "|dL/dh|"}
 SHORT = {"kl_teacher_student": "KL(t|s)", "kl_student_teacher": "KL(s|t)"}
-LEGEND = """Each line is a token with the row of logits that predicts it; weight: d loss / d column at that row. The contributions of all
-lines sum to the loss. d logp: d loss / d log p(token), the other tokens in proportion; ↑ descent makes the token more likely,
-↓ less likely, · no push. Sums of a folded line are of its contributions; its other numbers are means."""
-HIDDEN_LEGEND = """Each line is a token with its own hidden state h. The contributions of all lines sum to the loss; |dL/dh| is how
-hard the state is pulled. Sums of a folded line are of its contributions; its other numbers are means."""
+LEGEND = """Each line is a token with the row of logits that predicts it; weight: d loss / d column at that row. The contributions
+of all lines sum to the loss. d logit: d loss / d logit of the token; d logp: the same per log p(token), divided by 1 - p.
+↑ descent makes the token more likely, ↓ less likely, · no push. Of folded lines contributions are summed, the rest are means."""
+HIDDEN_LEGEND = """Each line is a token with its own hidden state h. The contributions of all lines sum to the loss; |dL/dh|
+is how hard the state is pulled. Of folded lines contributions are summed, the rest are means."""
 
 
 def folded(lines: list[dict], kinds=("image", "padding")) -> list[dict]:
@@ -28,7 +28,7 @@ def merged(group: list[dict]) -> dict:
         return sum(known) / len(known) if known else None
     line = {"position": group[0]["position"], "id": group[0]["id"], "token": group[0]["token"], "kind": group[0]["kind"],
             "count": len(group), "contribution": sum(one["contribution"] for one in group)}
-    line |= {key: mean([one[key] for one in group]) for key in (*COLUMNS, *HIDDEN, "d_logp") if key in group[0]}
+    line |= {key: mean([one[key] for one in group]) for key in (*COLUMNS, *HIDDEN, "d_logp", "d_logit") if key in group[0]}
     if "weights" in group[0]:
         names = dict.fromkeys(name for one in group for name in one["weights"])
         line["weights"] = {name: mean([one["weights"].get(name, 0.0) for one in group]) for name in names}
@@ -64,7 +64,7 @@ def table(found: dict, fold: bool = True) -> tuple[list[str], list[tuple]]:
     for name, records in found["batches"].items():
         own, weights = HIDDEN if found["hidden"] else COLUMNS, weights_of(records)
         headings = ["pos", "id", "kind", "token", *own.values(), *(f"weight {SHORT.get(one, one)}" for one in weights),
-                    "contribution", *([] if found["hidden"] else ["d logp", ""])]
+                    "contribution", *([] if found["hidden"] else ["d logit", "d logp", ""])]
         all_headings[name] = headings
         for s, record in enumerate(records):
             rows = []
@@ -72,7 +72,7 @@ def table(found: dict, fold: bool = True) -> tuple[list[str], list[tuple]]:
                 rows.append([number(line["position"], 6), number(line["id"], 9), line["kind"], piece(line),
                              *(number(line[key]) for key in own), *(number(line["weights"].get(one)) for one in weights),
                              number(line["contribution"], 4),
-                             *([] if found["hidden"] else [number(line["d_logp"]), arrow(line)])])
+                             *([] if found["hidden"] else [number(line["d_logit"]), number(line["d_logp"]), arrow(line)])])
             sections.append((name, s, record, rows))
     return all_headings, sections
 
@@ -80,8 +80,8 @@ def table(found: dict, fold: bool = True) -> tuple[list[str], list[tuple]]:
 def one(found: dict) -> str:
     """An explained batch."""
     headings, sections = table(found)
-    lines = [title(found), "terms " + ", ".join(f"{name} {value:.6g}" for name, value in found["terms"].items()), found["teacher"],
-             "", HIDDEN_LEGEND if found["hidden"] else LEGEND]
+    terms = ", ".join(f"{name} {value:.6g}" for name, value in found["terms"].items())
+    lines = [title(found), f"terms {terms}", found["teacher"], "", HIDDEN_LEGEND if found["hidden"] else LEGEND]
     for name, s, record, rows in sections:
         share = sum(line["contribution"] for line in record["lines"])
         lines += ["", f"{name}, record {s}: {share:.6g} of the loss", *asked(record), "", *aligned(headings[name], rows)]
@@ -129,7 +129,7 @@ def section(name: str, s: int, records: list, push: str) -> dict:
         for key, source in (("contribution", "contribution"), ("push", push)):
             values = [None if column is None else column[i].get(source) for column in columns]
             cells[key] = [*values, None if None in values else values[1] - values[0]]
-        lines.append({"position": line["position"], "token": line["token"], "kind": line["kind"], "count": line["count"], **cells})
+        lines.append({key: line[key] for key in ("position", "token", "kind", "count")} | cells)
     return {"batch": name, "record": s, "in": [record is not None for record in records], "question": there["question"],
             "answer": there["answer"], "lines": lines}
 
@@ -147,7 +147,7 @@ def compared(first: dict, second: dict) -> str:
         rows = [[number(line["position"], 6), line["kind"], piece(line), *(number(value) for value in line["contribution"]),
                  *(number(value) for value in line["push"])] for line in part["lines"] if touched(line)]
         rest = sum(line["count"] for line in part["lines"] if not touched(line))
-        lines += ["", f"{part['batch']}, record {part['record']}{where}: {rest} tokens are touched by neither, the others:", *asked(part)]
+        lines += ["", f"{part['batch']}, record {part['record']}{where}; {rest} tokens are touched by neither", *asked(part)]
         lines += ["", *aligned(headings, rows)] if rows else []
     return "\n".join(lines)
 
