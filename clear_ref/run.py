@@ -11,7 +11,7 @@ from . import bench, compare, doctor, experiment, settings as settings_of
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
-from .oracle import explain_run
+from .oracle import certificates, explain_run
 from .progress import Progress
 from .report import text as shown
 
@@ -60,6 +60,7 @@ def parser() -> Parser:
     told.add_argument("method", metavar="METHOD", help="one of " + ", ".join(table.METHODS))
     told.add_argument("--batch", action="store_true", help="a batch of records, token by token; the contributions sum to the loss")
     told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="options", help="an option of the method")
+    command(commands, "certify", "every claim about every method and meaning, measured: closed forms, laws, gradients in float64", None)
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -116,6 +117,10 @@ def do(arguments) -> None:
     native.implementation()
     if arguments.command == "doctor":
         return show(arguments, doctor.examine(), doctor.text)
+    if arguments.command == "certify":
+        found = certificates.certify()
+        show(arguments, found, certificates.text)
+        return certificates.check(found)
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
     settings, given, recipe = given_settings(arguments)
