@@ -11,7 +11,7 @@ from . import bench, compare, doctor, experiment, settings as settings_of
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
-from .oracle import certificates, explain_run
+from .oracle import certificates, conform, explain_run, vectors
 from .progress import Progress
 from .report import text as shown
 
@@ -61,6 +61,13 @@ def parser() -> Parser:
     told.add_argument("--batch", action="store_true", help="a batch of records, token by token; the contributions sum to the loss")
     told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="options", help="an option of the method")
     command(commands, "certify", "every claim about every method and meaning, measured: closed forms, laws, gradients in float64", None)
+    written = command(commands, "vectors", "write golden vectors: inputs, every method's right answers, known wrong ones", None)
+    written.add_argument("--out", default="vectors", metavar="DIR", help="where to (default: vectors)")
+    written.add_argument("--compact", action="store_true", help="the small set alone, as it lies in tests/vectors/golden")
+    judged_code = command(commands, "conform", "another implementation's losses held against the golden vectors",
+                          conform.ConformSettings)
+    judged_code.add_argument("--strict", action="store_true", help="another meaning than the one asked for fails as well")
+    judged_code.epilog, judged_code.formatter_class = conform.CONTRACT, argparse.RawDescriptionHelpFormatter
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -70,16 +77,18 @@ def command(commands, name: str, about: str, kind, skip=frozenset()) -> Parser:
     made = commands.add_parser(name, help=about, description=about + ".", allow_abbrev=False)
     made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     made.add_argument("--quiet", action="store_true", help="no progress line")
-    made.add_argument("--impl", choices=native.IMPLEMENTATIONS, default=os.environ.get(native.VARIABLE, "auto"),
-                      help="token terms: native (the compiled kernel), torch, or auto: native where it is built (default: the "
-                           f"environment's {native.VARIABLE}, or auto)")
+    implementation = os.environ.get(native.VARIABLE, "auto")
+    if kind is not conform.ConformSettings:  # whose --impl is the function to judge
+        made.add_argument("--impl", choices=native.IMPLEMENTATIONS, default=implementation, dest="token_terms",
+                          help="token terms: native (the compiled kernel), torch, or auto: native where it is built (default: "
+                               f"the environment's {native.VARIABLE}, or auto)")
     for f in fields(kind) if kind else ():
         if f.name not in skip:
             default = "none" if f.default == "" else f.default
             about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
             made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS, type=type(f.default),
                               metavar=f.name.upper(), help=about.replace("%", "%%"))
-    made.set_defaults(kind=kind)
+    made.set_defaults(kind=kind, **({"token_terms": implementation} if kind is conform.ConformSettings else {}))
     return made
 
 
@@ -113,7 +122,7 @@ def pairs(options: list[str]) -> dict[str, str]:
 def do(arguments) -> None:
     """Run one parsed command and print what it found."""
     Progress.quiet = arguments.quiet
-    os.environ[native.VARIABLE] = arguments.impl  # what "auto" means here and in every process of the run
+    os.environ[native.VARIABLE] = arguments.token_terms  # what "auto" means here and in every process of the run
     native.implementation()
     if arguments.command == "doctor":
         return show(arguments, doctor.examine(), doctor.text)
@@ -123,7 +132,15 @@ def do(arguments) -> None:
         return certificates.check(found)
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
+    if arguments.command == "vectors":
+        return show(arguments, vectors.write(vectors.build(not arguments.compact), arguments.out), vectors.text)
     settings, given, recipe = given_settings(arguments)
+    if arguments.command == "conform":
+        found = conform.run(settings, arguments.strict)
+        show(arguments, found, conform.text)
+        if not found["passed"]:
+            raise RunFailed(f"{found['counts']['fail']} of {len(found['cases'])} cases fail")
+        return None
     if arguments.command == "bench":
         return show(arguments, bench.run(settings), bench.text)
     if arguments.command == "explain":

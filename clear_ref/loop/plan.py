@@ -61,8 +61,8 @@ class UnlearnPlan:
             "rows": ("forget", self.forget, "random records", n_random),
             "retain": ("retain", self.retain, "random answers of its records", n_random)}[self.views.random]
         if len(rows) < least:
-            raise UserError(f"the {name} set has {len(rows)} records, the method asks for {n_random} {what}; use a larger {name} set "
-                            "or fewer random answers (--set n_random=N)")
+            raise UserError(f"the {name} set has {len(rows)} records, the method asks for {n_random} {what}; use a larger {name} "
+                            "set or fewer random answers (--set n_random=N)")
 
     def __len__(self):
         return len(self.forget)

@@ -4,8 +4,8 @@ One optimiser step takes batch_size * accumulate records. They are computed `rec
 divides by the counts of the whole step, so the parts add up to the loss of the one big batch, however it is cut. The parts are
 cut from the whole step, so how it splits into batch_size and accumulate cannot change a bit. With records_at_once = 1 nothing
 is ever padded. A stage that is `by_batch` is the exception, as its authors' trainers are: each batch_size records are padded
-together and are a loss of their own, and the step is the mean of them. (So is an incomplete last step; the released trainer divides
-that by `accumulate` all the same, or carries it into the next epoch, by version.)
+together and are a loss of their own, and the step is the mean of them. (So is an incomplete last step; the released trainer
+divides that by `accumulate` all the same, or carries it into the next epoch, by version.)
 """
 
 import json

@@ -48,7 +48,7 @@ def prepare(vlm: VLM, recipe, seed: int, only: list[str] | None = None) -> list[
 def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:
     """The label mask of a run: the one given (answer, released), or with auto what the variant means for this model family.
 
-    The released mask differs from the answer's only where the processor expands the image token. Qwen2-VL's does in every version.
+    The released mask differs from the answer's only where the processor expands the image token. Qwen2-VL's always does.
     LLaVA's does not in the version that the released code pins, unless its config names a patch size: the model splices the
     features in. That is the likelier way to the published numbers, so auto takes it; --mask released is the other.
     """

@@ -17,13 +17,13 @@ positions  answer tokens. mean_t: divided by their number (token mean). h_s and 
 resolved   R1 lambda_idk = lambda_dpo = 1 and beta = 0.1, as App. B.6 says.
            R2 reference: "fine-tuned on D_F^idk" (App. B.6): a first stage; reference = base gives the usual one.
            R3 Sec. 3.2 speaks of retained task performance, App. B.6 writes no retain term: none, unless retain_weight.
-           R4 the doubled minus sign of the printed equation is one minus. R5 original: the official code and TOFU's; the NPO
+           R4 the doubled minus sign of the printed equation is one minus. R5 original: the official code; the NPO
               repository and open-unlearning multiply by 2 / beta.
 deviations D1 the DPO loss is computed (393-394), then overwritten twice (395, 396): neither reference nor beta remains.
            D2 the nll is summed over tokens, not averaged. D3 the idk batch: idk.py's D1, D2 and D5. D4 label mask and mean of
            batches: idk.py's D3 and D4. D5 on Qwen2-VL it stops at config.image_token_index (371), which is not there.
 at teacher h = 0: the DPO term is log 2, its gradient that of (beta / 2) mean_s (s_f - s_i)
-evidence   by hand, finite differences; released: authors' code; original: DPO's, TOFU's and open-unlearning's code
+evidence   by hand, finite differences; released: authors' code; original: DPO's, NPO's and open-unlearning's code
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ released@2024-10-23  the same formula; the idk batch holds refusals for texts, t
                                                                                           [the same at 3e33dae]
 original   L = -w_forget mean_s mean_t nll_forget + w_random (1/K) sum_k mean_s mean_t nll_random_k
                + w_retain mean_rows H(teacher, student)_retain,  weights 0.5, 1, 1, K = 5
-                                                          [llm_unlearn, unlearn_harm.py:101-124, utils.py:151-240]
+                                                          [llm_unlearn, unlearn_harm.py:101-124, utils.py:173-312]
            random_k: unrelated answers to the forget question; H = -sum q log p has the gradient of KL(teacher || student)
 
 needs      forget; idk (the forget questions, answered by refusals), original: random1 .. randomK (answered by answers of the
@@ -54,10 +54,10 @@ class Released:
 
 @dataclass(frozen=True)
 class Original:
-    w_forget: float = setting(0.5, "weight of the forget answers", "LLMU, unlearn_harm.py:217-219")
-    w_random: float = setting(1.0, "weight of the random answers", "LLMU, unlearn_harm.py:220-225")
-    w_retain: float = setting(1.0, "weight of the retain term", "LLMU, unlearn_harm.py:226-231")
-    n_random: int = setting(5, "random answers for each forget record", "LLMU, unlearn_harm.py:110")
+    w_forget: float = setting(0.5, "weight of the forget answers", "LLMU, unlearn_harm.py:171")
+    w_random: float = setting(1.0, "weight of the random answers", "LLMU, unlearn_harm.py:173-178")
+    w_retain: float = setting(1.0, "weight of the retain term", "LLMU, unlearn_harm.py:179-184")
+    n_random: int = setting(5, "random answers for each forget record", "LLMU, unlearn_harm.py:112")
 
     def __post_init__(self):
         check_finite(self, "w_forget", "w_random", "w_retain")

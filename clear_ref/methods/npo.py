@@ -3,7 +3,7 @@
 paper      L = (2/beta) mean_s softplus(beta (s - r)),  s = sum_t log p_student,  r = sum_t log p_teacher of one answer
              = (2/beta) mean_s log(1 + (p_student(y|x) / p_teacher(y|x))^beta),  beta = 1              [App. B.7]
 released   L = (2/beta) mean_{rows,V} log(1 + (p_student / (p_teacher + 1e-8))^beta),  beta = 1    [mm/trainer.py:343-353]
-released@2024-12-10  L = (2/beta) mean_{rows,V} log(1 + log(p_student / p_teacher)^beta)  [mm/trainer.py:343-353 at dcc7070]
+released@2024-12-10  L = (2/beta) mean_{rows,V} log(1 + log(p_student / p_teacher)^beta)  [mm/trainer.py:353-362 at dcc7070]
 original   as paper with beta = 0.1                                        [NPO, TOFU/dataloader.py:255-270]
            retain=ce adds mean_t nll_retain, retain=kl mean_rows KL(teacher || student)_retain         [the same, 272-320]
 

@@ -7,7 +7,7 @@ released   stage 1 only: L = 2.5 mean_t nll_forget + 1.0 sum_k mean_t nll_random
                         - 0.5 mean_rows KL(teacher || student)_retain,  K = 3  [mm/trainer.py:412-446, mm/forget.py:186]
 original   stage 1: L = w_forget mean_s mean_t nll_forget + w_random (1/K) sum_k mean_s mean_t nll_random_k
                         - w_retain mean_rows KL(teacher || student)_retain,  weights 0.5, 1, 1, K = 5; stage 2 as paper
-                                              [SKU, utils.py:181-321, harmful_unlearn/unlearn_harm_new.py:175-238]
+                                              [SKU, utils.py:181-323, harmful_unlearn/unlearn_harm_new.py:183-238]
 
 needs      forget; random1 .. randomK (the forget questions, each with the answer of another forget record); retain with
            teacher (the model before unlearning, theta_0)
@@ -52,9 +52,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Original(Options):
-    w_forget: float = setting(0.5, "weight of the forget answers", "SKU, unlearn_harm_new.py:254-256")
-    w_retain: float = setting(1.0, "weight of leaving the teacher on retain", "SKU, unlearn_harm_new.py:263-268")
-    n_random: int = setting(5, "random answers for each forget record", "SKU, unlearn_harm_new.py:184")
+    w_forget: float = setting(0.5, "weight of the forget answers", "SKU, unlearn_harm_new.py:258-260")
+    w_retain: float = setting(1.0, "weight of leaving the teacher on retain", "SKU, unlearn_harm_new.py:267-272")
+    n_random: int = setting(5, "random answers for each forget record", "SKU, unlearn_harm_new.py:194")
 
 
 def paper(splits, options) -> Loss:

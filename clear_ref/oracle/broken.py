@@ -3,6 +3,7 @@
 import numpy as np
 
 from .columns import COLUMNS, IGNORE, Distribution, to_bf16
+from .exact import exp
 from .sheet import IMAGE, PADDING, PROMPT, Row, Sheet
 
 
@@ -185,7 +186,7 @@ class Bf16(Sheet):
 
     def distribution(self, z):
         log_p = to_bf16(super().distribution(z).log_p)
-        return Distribution(z, log_p, np.exp(log_p))
+        return Distribution(z, log_p, exp(log_p))
 
 
 class Uniform(Sheet):

@@ -12,6 +12,7 @@ import numpy as np
 from ..data.draws import choice, uniform_vector
 from ..methods import METHODS, make_options, needs
 from .columns import IGNORE, to_bf16
+from .exact import add
 from .sheet import ANSWER, IMAGE, PADDING, PROMPT
 
 FLAGS = {
@@ -168,7 +169,7 @@ def control(semantics, options, n_sequences, width) -> np.ndarray:
     n = (options.n_vectors or n_sequences) if semantics == "released" else 1
     purpose = "rmu control vector/0/0" if "@" in semantics else "rmu control vector"
     v = uniform_vector(options.seed, purpose, n * width).reshape(n, width)
-    return v / np.sqrt((v ** 2).sum())
+    return v / np.sqrt(add(v * v))
 
 
 @cache

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .exact import add, log, log1p, power
+
 IGNORE = -100
 
 
@@ -49,45 +51,45 @@ def teacher_nll(sheet, row):
 def entropy(sheet, row):
     """-sum p log p: -p (log p + entropy)."""
     student = sheet.at(row)
-    h = -(student.p * student.log_p).sum()
+    h = -add(student.p * student.log_p)
     return h, -student.p * (student.log_p + h), 0.0
 
 
 def teacher_entropy(sheet, row):
     """-sum q log q."""
     teacher = sheet.at(row, "teacher_")
-    h = -(teacher.p * teacher.log_p).sum()
+    h = -add(teacher.p * teacher.log_p)
     return h, 0.0, -teacher.p * (teacher.log_p + h)
 
 
 def kl_teacher_student(sheet, row, temperature=1.0):
     """sum q (log q - log p), both of logits / temperature: (p - q) / temperature."""
     log_p, p, log_q, q = _both(sheet, row, temperature)
-    value = (q * (log_q - log_p)).sum()
+    value = add(q * (log_q - log_p))
     return value, (p - q) / temperature, q * (log_q - log_p - value) / temperature
 
 
 def kl_student_teacher(sheet, row, temperature=1.0):
     """sum p (log p - log q), both of logits / temperature: p (log p - log q - value) / temperature."""
     log_p, p, log_q, q = _both(sheet, row, temperature)
-    value = (p * (log_p - log_q)).sum()
+    value = add(p * (log_p - log_q))
     return value, p * (log_p - log_q - value) / temperature, (q - p) / temperature
 
 
 def cross_entropy(sheet, row, temperature=1.0):
     """-sum q log p: (p - q) / temperature, the gradient of kl_teacher_student."""
     log_p, p, _, q = _both(sheet, row, temperature)
-    value = -(q * log_p).sum()
+    value = -add(q * log_p)
     return value, (p - q) / temperature, -q * (log_p + value) / temperature
 
 
 def ratio(sheet, row, beta, floor=0.0):
     """mean_v log(1 + a_v), a = (p / (q + floor))^beta: c - p sum c, c = beta a / (1 + a) / V."""
     _, p, _, q = _both(sheet, row)
-    a = (p / (q + floor)) ** beta
+    a = power(p / (q + floor), beta)
     c = beta * a / (1 + a) / len(a)
     d = c * q / (q + floor)
-    return np.log1p(a).mean(), c - p * c.sum(), q * d.sum() - d
+    return add(log1p(a)) / len(a), c - p * add(c), q * add(d) - d
 
 
 def log_ratio(sheet, row, beta):
@@ -95,28 +97,28 @@ def log_ratio(sheet, row, beta):
     log_p, p, log_q, q = _both(sheet, row)
     x = log_p - log_q
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.log(1 + x ** beta).mean()
-        c = beta * x ** (beta - 1) / (1 + x ** beta) / len(x)
-    return value, c - p * c.sum(), q * c.sum() - c
+        raised = power(x, beta)
+        c = beta * power(x, beta - 1) / (1 + raised) / len(x)
+    return add(log(1 + raised)) / len(x), c - p * add(c), q * add(c) - c
 
 
 def distance_to_control(sheet, row, c):
     """|h - c u|^2, u the batch's one control vector: 2 (h - c u)."""
     away = sheet.at(row).z - c * sheet.batches[row.batch]["control"][0]
-    return (away ** 2).sum(), 2 * away, 0.0
+    return add(away * away), 2 * away, 0.0
 
 
 def distance_to_teacher(sheet, row):
     """|h - h_teacher|^2: 2 (h - h_teacher)."""
     away = sheet.at(row).z - sheet.at(row, "teacher_").z
-    return (away ** 2).sum(), 2 * away, -2 * away
+    return add(away * away), 2 * away, -2 * away
 
 
 def mean_to_controls(sheet, row, c):
     """mean_j |m - c v_j|^2, m the mean of all positions of the row's sequence, v_j every control vector: the same number at each
     of its rows, whose mean over them has the gradient 2 (m - c mean_j v_j) / T in each."""
     away = sheet.batches[row.batch]["hidden"][row.b].mean(0) - c * sheet.batches[row.batch]["control"]
-    return (away ** 2).sum(1).mean(), 2 * away.mean(0), 0.0
+    return add(away * away) / len(away), 2 * away.mean(0), 0.0
 
 
 def to_bf16(x) -> np.ndarray:

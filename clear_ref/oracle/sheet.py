@@ -8,10 +8,12 @@ A Sum is a number made of columns, with its derivative by each, so a loss's grad
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from .columns import COLUMNS, IGNORE, Distribution
+from .exact import add, exp, log, log1p
 
 KINDS = ("padding", "image", "prompt", "answer")
 PADDING, IMAGE, PROMPT, ANSWER = range(4)
@@ -95,9 +97,7 @@ class Sheet:
 
     def distribution(self, z) -> Distribution:
         """The softmax of z, with its logarithm."""
-        shifted = z - z.max()
-        log_p = shifted - np.log(np.exp(shifted).sum())
-        return Distribution(z, log_p, np.exp(log_p))
+        return _softmax(z.tobytes())
 
     def cell(self, row, column):
         """(value, gradient in the student's row, gradient in the teacher's row) of a column: a name, or (name, parameters...)."""
@@ -166,6 +166,13 @@ class Sheet:
                       sum(abs(weight) for weight in loss.weights.values()))
 
 
+@lru_cache(maxsize=8192)
+def _softmax(z_bytes):
+    z = np.frombuffer(z_bytes)
+    e = exp(z - z.max())
+    return Distribution(z, z - z.max() - log(add(e)), e / add(e))
+
+
 def total(sums) -> Sum:
     """The sum of Sums."""
     value, weights = 0.0, {}
@@ -179,5 +186,5 @@ def total(sums) -> Sum:
 def softplus(beta, x) -> Sum:
     """log(1 + exp(beta x)), without overflow."""
     y = beta * x.value
-    small = np.exp(-abs(y))
-    return x.through(max(y, 0.0) + np.log1p(small), beta * (1 if y >= 0 else small) / (1 + small))
+    small = float(exp(-abs(y)))
+    return x.through(max(y, 0.0) + float(log1p(small)), beta * (1 if y >= 0 else small) / (1 + small))
