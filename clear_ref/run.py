@@ -11,7 +11,7 @@ from . import bench, compare, doctor, experiment, settings as settings_of
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
-from .oracle import certificates, conform, explain_run, vectors
+from .oracle import certificates, conform, diff, explain_run, vectors
 from .progress import Progress
 from .report import text as shown
 
@@ -58,9 +58,13 @@ def parser() -> Parser:
     told = command(commands, "explain", "what a method computes and why; --batch: what it does to every token of a batch",
                    explain_run.ExplainSettings)
     told.add_argument("method", metavar="METHOD", help="one of " + ", ".join(table.METHODS))
-    told.add_argument("--batch", action="store_true", help="a batch of records, token by token; the contributions sum to the loss")
+    told.add_argument("--batch", action="store_true", help="a batch token by token; contributions sum to the loss")
     told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="options", help="an option of the method")
-    command(commands, "certify", "every claim about every method and meaning, measured: closed forms, laws, gradients in float64", None)
+    command(commands, "certify", "every claim about every method and meaning, measured in float64", None)
+    told = command(commands, "diff", "the first stage at which another implementation's dump leaves ours", diff.DiffSettings)
+    told.add_argument("dump", nargs="?", metavar="DUMP", help="safetensors file, as the helper writes it")
+    told.add_argument("--helper", action="store_true", help="print the function that writes a dump from a transformers script")
+    told.epilog, told.formatter_class = diff.dump_file.__doc__, argparse.RawDescriptionHelpFormatter
     written = command(commands, "vectors", "write golden vectors: inputs, every method's right answers, known wrong ones", None)
     written.add_argument("--out", default="vectors", metavar="DIR", help="where to (default: vectors)")
     written.add_argument("--compact", action="store_true", help="the small set alone, as it lies in tests/vectors/golden")
@@ -143,6 +147,12 @@ def do(arguments) -> None:
         return None
     if arguments.command == "bench":
         return show(arguments, bench.run(settings), bench.text)
+    if arguments.command == "diff":
+        if arguments.helper:
+            return print(diff.helper())
+        found = diff.run(arguments.dump, settings)
+        show(arguments, found, diff.text)
+        return diff.check(found)
     if arguments.command == "explain":
         return show(arguments, explain_run.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
                                                experiment.options_for), explain_run.text)
