@@ -13,10 +13,10 @@ from ..settings import setting
 from . import foreign, reference, vectors as golden
 from .mistakes import MISTAKES, wrong
 
-UNITS = {"float64": 1e-12, "float32": 8 * 2.0 ** -24, "bfloat16": 8 * 2.0 ** -9}
+UNITS = {"float64": 1e-12, "float32": 8 * 2.0 ** -24, "bfloat16": 8 * 2.0 ** -8}
 REASON = """A number may be off by unit x (scale + largest logit x weight). scale, the sum of the terms' sizes, is rounded a few
 times; each log-probability once more at the size of the largest logit, as log-sum-exp minus logit is; weight: how much all of
-them count. unit is eight roundings of the dtype (float32 5e-07, bfloat16 1.6e-02), in float64 some thousand (1e-12). The inputs
+them count. unit is eight roundings of the dtype (float32 5e-07, bfloat16 3.1e-02), in float64 some thousand (1e-12). The inputs
 are exact in all three. In bfloat16 a mistake smaller than that passes."""
 CONTRACT = """f(method, batches, options) -> loss, or (loss, {batch: d loss / d logits}), over every sequence of every batch:
   batches  {name: {array name: array}}: input_ids, labels, attention_mask, kinds [B, T]; logits, teacher_logits [B, T, V], for
@@ -116,7 +116,7 @@ def everything(vectors, entry, batches) -> dict:
 def other_meanings(entry, batches):
     """(name, Answer) of the method's other meanings on a case: with the options asked for, and with its own."""
     usual = [] if "option" in entry["flags"] else [{}]
-    for semantics in METHODS[entry["method"]].VARIANTS:
+    for semantics in sorted(METHODS[entry["method"]].VARIANTS, key=lambda name: not name.startswith("released")):
         known = {field.name for field in fields(variant(entry["method"], semantics).options)}
         for given in [{name: value for name, value in entry["options"].items() if name in known}, *usual]:
             if semantics == entry["semantics"]:
@@ -152,8 +152,8 @@ def chosen(option, text, known) -> list[str]:
     return names
 
 
-def text(found) -> str:
-    """A line for each method, then one for each case that does not pass."""
+def text(found, every_case=False) -> str:
+    """A line for each method, then one for each case, or for those that fail, alike ones together."""
     counts = ", ".join(f"{count} {name}" for name, count in found["counts"].items())
     lines = [f"{found['impl']} ({found['framework']}, {found['dtype']}), asked for {', '.join(found['semantics'])}: {counts}", "",
              f"{'method':12} {'pass':>5} {'accept.':>7} {'fail':>5} {'loss off':>9} {'grad. off':>9}  explained by"]
@@ -164,10 +164,15 @@ def text(found) -> str:
         lines.append(f"{method:12} {row['pass']:5} {row['acceptable']:7} {row['fail']:5} {row['error']:9.1e} {gradient:>9}  "
                      + ", ".join(why))
     lines += ["" for case in found["cases"][:1] if not found["passed"]]
+    groups = {}
     for case in found["cases"]:
-        if case["verdict"] == "fail":
-            meaning = [f"the {case['meaning']} meaning"] if case["meaning"] else []
-            why = ", ".join([*meaning, *case["mistakes"]]) or "no known mistake"
-            lines.append(f"fail {case['id']}: loss {case['loss']:.6g}, expected {case['expected']:.6g}: {why}")
+        meaning = [f"the {case['meaning']} meaning"] if case["meaning"] else []
+        why = "" if case["verdict"] == "pass" else ": " + (", ".join([*meaning, *case["mistakes"]]) or "no known mistake")
+        if every_case or case["verdict"] == "fail":
+            groups.setdefault(case["id"] if every_case else (case["method"], why), []).append((case, why))
+    lines += [""] * bool(groups)
+    for (case, why), *others in groups.values():
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"{case['verdict']:10} {case['id']}{more}: loss {case['loss']:.6g}, expected {case['expected']:.6g}{why}")
     units = "loss off: difference / sum of the terms' sizes; grad. off: largest difference / largest gradient"
     return "\n".join([*lines, "", units])

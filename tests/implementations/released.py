@@ -57,8 +57,8 @@ LOSSES = {
     "scrub": lambda b, o: student_teacher(b["retain"]) - o.get("beta", 1.0) * student_teacher(b["forget"]) + ce(b["retain"]),
     "llmu": lambda b, o: -ce(b["forget"]) + ce(b["idk"]) + student_teacher(b["retain"]),
     "rmu": rmu,
-    "sku": lambda b, o: 2.5 * ce(b["forget"]) + sum(ce(batch) for name, batch in b.items() if name.startswith("random"))
-    - 0.5 * teacher_student(b["retain"]),
+    "sku": lambda b, o: (o["w_forget"] * ce(b["forget"]) - o["w_retain"] * teacher_student(b["retain"])
+                         + o["w_random"] * sum(ce(batch) for name, batch in b.items() if name.startswith("random"))),
 }
 
 
