@@ -71,6 +71,7 @@ def parser() -> Parser:
     judged_code = command(commands, "conform", "another implementation's losses held against the golden vectors",
                           conform.ConformSettings)
     judged_code.add_argument("--strict", action="store_true", help="another meaning than the one asked for fails as well")
+    judged_code.add_argument("--cases", action="store_true", help="a line for each case")
     judged_code.epilog, judged_code.formatter_class = conform.CONTRACT, argparse.RawDescriptionHelpFormatter
     command(commands, "doctor", "what is installed, built and active", None)
     return top
@@ -141,7 +142,7 @@ def do(arguments) -> None:
     settings, given, recipe = given_settings(arguments)
     if arguments.command == "conform":
         found = conform.run(settings, arguments.strict)
-        show(arguments, found, conform.text)
+        show(arguments, found, lambda found: conform.text(found, arguments.cases))
         if not found["passed"]:
             raise RunFailed(f"{found['counts']['fail']} of {len(found['cases'])} cases fail")
         return None

@@ -9,7 +9,7 @@ from decimal import Context, Decimal
 
 import numpy as np
 
-_DIGITS = Context(prec=30, traps=[])
+_DIGITS, _MORE = Context(prec=30, traps=[]), Context(prec=60, traps=[])
 
 
 def exp(x) -> np.ndarray:
@@ -23,8 +23,8 @@ def log(x) -> np.ndarray:
 
 
 def log1p(x) -> np.ndarray:
-    """log(1 + x) of each entry of x."""
-    return _each(lambda value: float(_DIGITS.ln(_DIGITS.add(Decimal(value), Decimal(1)))), x)
+    """log(1 + x) of each entry of x. Below 1e-20 that is x to the last bit; above, 60 digits keep 40 of 1 + x."""
+    return _each(lambda value: value if abs(value) < 1e-20 else float(_MORE.ln(_MORE.add(Decimal(value), Decimal(1)))), x)
 
 
 def power(x, exponent) -> np.ndarray:

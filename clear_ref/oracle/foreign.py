@@ -38,7 +38,7 @@ class Foreign:
             value, gradients = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
             if gradients is None and isinstance(value, torch.Tensor) and value.ndim == 0 and value.grad_fn is not None:
                 gradients = self.differentiate(value, given)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{case}: {self.name} raised {type(error).__name__}: {one_line(error, 160)}; "
                             "expected a loss (--methods names the methods to ask for)") from None
         if fingerprint(given) != before:
@@ -100,7 +100,7 @@ def load(name, framework, dtype) -> Foreign:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"--impl {name}: module {module_name} does not import ({type(error).__name__}: {one_line(error, 160)}); "
                         "expected a module of the working directory or of an installed package") from None
     function = getattr(module, function_name, None)

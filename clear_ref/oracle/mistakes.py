@@ -48,6 +48,21 @@ def wrong(mistake, method, semantics, options, batches) -> Answer | None:
         return mistake.compute(method, semantics, options, batches)
 
 
+def table(entries) -> str:
+    """README's table of the mistakes, from the `invalid` entries of golden vectors; caught: rejected in each of its methods."""
+    lines, caught = [], 0
+    for mistake in MISTAKES:
+        found = [entry for entry in entries if entry["mistake"] == mistake.name]
+        caught += {entry["method"] for entry in found} >= set(mistake.methods)
+        by_gradient = sum(bool(entry["gradients"]) for entry in found)
+        methods = {EVERY: "all", LOGITS: "all but rmu"}.get(mistake.methods, ", ".join(mistake.methods))
+        cells = (f"`{mistake.name}`", mistake.what.replace("|", "\\|"), mistake.seen, methods,
+                 str(len(found) - by_gradient), str(by_gradient))
+        lines.append("| " + " | ".join(cells) + " |")
+    head = ["| mistake | what it is | seen | methods | losses | gradients |", "|---|---|---|---|---|---|"]
+    return "\n".join([f"{len(MISTAKES)} known mistakes, {caught} caught.", "", *head, *lines]) + "\n"
+
+
 def by_sheet(sheet) -> Callable:
     """The computation of a mistake that changes a rule."""
     return lambda method, semantics, options, batches: reference.answer(method, semantics, options, batches, sheet)

@@ -1,6 +1,6 @@
-"""Losses as TOFU, NPO and open-unlearning state them, rewritten from their formulas in torch: each method's own, original meaning.
+"""Losses as TOFU, NPO and open-unlearning state them, rewritten in torch from their formulas: the original meaning.
 
-Whole sequences are summed through cross_entropy with reduction="none"; KLs run over every row of a batch; RMU over every position.
+Sequences are summed through cross_entropy with reduction="none"; KLs run over every row of a batch, RMU over every position.
 """
 
 import torch

@@ -85,7 +85,8 @@ def sku(b, o):
 
 
 LOSSES = {
-    "retain_ft": lambda b, o: token_mean(b["retain"]), "grad_ascent": lambda b, o: -token_mean(b["forget"]), "grad_diff": grad_diff,
+    "retain_ft": lambda b, o: token_mean(b["retain"]), "grad_ascent": lambda b, o: -token_mean(b["forget"]),
+    "grad_diff": grad_diff,
     "kl": lambda b, o: -token_mean(b["forget"]) + kl(b["retain"], "logits", "teacher_logits"),
     "idk": lambda b, o: token_mean(b["retain"]) + token_mean(b["idk"]), "dpo": dpo,
     "npo": lambda b, o: 2 / o["beta"] * softplus(o["beta"] * log_ratio(b["forget"])).mean(),

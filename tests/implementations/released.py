@@ -1,6 +1,6 @@
 """The released code's losses, written from the ledger's description of what its head computes; whatever meaning is asked for.
 
-Its own arithmetic: cross-entropies by token over the batch, KLs over every row of a batch through kl_div, the last assignment wins.
+Its arithmetic: cross-entropies by token over the batch, KLs over every row of a batch through kl_div, the last line wins.
 """
 
 import torch
@@ -40,9 +40,7 @@ def npo(b, o):
 
 def rmu(b, o):
     """The mean activation [B, D] against control vectors [B, 1, D], broadcast; mean squares."""
-    c, n = o["c"], len(b["forget"]["hidden"])
-    vectors = c * b["forget"]["control"].expand(max(n, len(b["forget"]["control"])), -1)[:, None]
-    away = b["forget"]["hidden"].mean(1) - vectors
+    away = b["forget"]["hidden"].mean(1) - o["c"] * b["forget"]["control"][:, None]
     return o.get("beta", 1.0) * away.square().mean() + mse_loss(b["retain"]["hidden"], b["retain"]["teacher_hidden"])
 
 
@@ -57,8 +55,8 @@ LOSSES = {
     "scrub": lambda b, o: student_teacher(b["retain"]) - o.get("beta", 1.0) * student_teacher(b["forget"]) + ce(b["retain"]),
     "llmu": lambda b, o: -ce(b["forget"]) + ce(b["idk"]) + student_teacher(b["retain"]),
     "rmu": rmu,
-    "sku": lambda b, o: 2.5 * ce(b["forget"]) + sum(ce(batch) for name, batch in b.items() if name.startswith("random"))
-    - 0.5 * teacher_student(b["retain"]),
+    "sku": lambda b, o: (o["w_forget"] * ce(b["forget"]) - o["w_retain"] * teacher_student(b["retain"])
+                         + o["w_random"] * sum(ce(batch) for name, batch in b.items() if name.startswith("random"))),
 }
 
 
