@@ -269,13 +269,18 @@ def memory_job(job, device) -> dict:
     losses, _, absent = ready([name], inputs if name.startswith("compile") else small, device)  # compiled for its shape
     if absent:
         return absent[name]
+    return growth(lambda: torch.autograd.grad(losses[name](*inputs["all"]), inputs["all"][0]))
+
+
+def growth(call) -> dict:
+    """{bytes, how}: growth of this process's resident high-water mark over what is resident now, while `call` runs."""
     gc.collect()
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         how, before = "VmHWM, reset", _status("VmRSS")
     except OSError:
         how, before = "VmHWM, not reset: at least", _status("VmHWM")
-    torch.autograd.grad(losses[name](*inputs["all"]), inputs["all"][0])
+    call()
     return {"bytes": max(_status("VmHWM") - before, 0), "how": how}
 
 

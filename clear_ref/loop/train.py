@@ -64,20 +64,34 @@ def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices
     for part in slices:
         views = [plan.records(epoch, index) for index in part]
         encoded.append({name: vlm.encode([view[name] for view in views]) for name in stage.needs})
-    n_rows = {name: {need.rows: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, need.rows).labels)
-                                    for batches in encoded)}
-              for name, need in stage.needs.items() if need.rows is not None}
+    n_rows = row_totals(encoded, stage.needs)
     n_tokens = sum(counts.get("answer", 0) for counts in n_rows.values())
+    value, terms = backward(vlm, encoded, stage, teacher, len(indices), n_rows)
+    return value, terms, n_tokens
+
+
+def row_totals(encoded, needs) -> dict[str, dict[str, int]]:
+    """{batch name: {row set that is needed of it: its rows in all parts of the step}}."""
+    return {name: {need.rows: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, need.rows).labels)
+                                  for batches in encoded)}
+            for name, need in needs.items() if need.rows is not None}
+
+
+def backward(vlm: VLM, encoded, stage: Stage, teacher, n_sequences: int, n_rows) -> tuple[float, dict]:
+    """Backward of a step's parts, each {batch name: Batch}; returns the step's loss and named terms.
+
+    n_sequences, n_rows  totals of the whole step, by which reductions divide
+    """
     value, terms = 0.0, {}
     for batches in encoded:
-        splits = {name: split(vlm, batches[name], need, stage, teacher, len(indices), n_rows.get(name, {}))
+        splits = {name: split(vlm, batches[name], need, stage, teacher, n_sequences, n_rows.get(name, {}))
                   for name, need in stage.needs.items()}
         loss = stage.loss(splits)
         loss.value.backward()
         value += float(loss.value.detach())
         for name, term in loss.terms.items():
             terms[name] = terms.get(name, 0.0) + float(term.detach())
-    return value, terms, n_tokens
+    return value, terms
 
 
 def stage_steps(plan, recipe) -> int:
