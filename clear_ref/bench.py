@@ -124,11 +124,11 @@ def against(peers: dict, bandwidth: dict, size: int, on_gpu: bool) -> dict:
     return {"floor_ms": floor, "peers": made}
 
 
-def child(job: dict, environment: dict) -> dict:
-    """What a fresh process finds for a job (bench_peers.py); RunFailed with the last line that it wrote."""
+def child(job: dict, environment: dict, module: str = "clear_ref.bench_peers") -> dict:
+    """What a fresh process of a module finds for a job; RunFailed with the last line that it wrote."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"}
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, "-m", "clear_ref.bench_peers", json.dumps(job)], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", module, json.dumps(job)], capture_output=True, text=True,
                           env=kept | {"OMP_NUM_THREADS": str(job["threads"]), "PYTHONPATH": path} | environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, nothing on stderr"]

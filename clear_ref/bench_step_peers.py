@@ -1,311 +1,115 @@
-"""The two ways of `bench --what step` and the process that measures them: python -m clear_ref.bench_step_peers JOB, JSON out.
+"""The process that measures the ways of `bench --what step`: python -m clear_ref.bench_step_peers JOB, JSON in and out.
 
-JOB   {kind: time | peak, directory: as `write` makes it, shape, tasks: names, threads, rounds; peak: also way}
-A way turns a task and its inputs into {numbers that both ways must agree on}. ours: this package, one record at a time, as its
-training does. released: the model of transformers, adapters by PEFT, a second copy as teacher, the logits of every position.
+JOB   {kind: time | peak, directory, shape, tasks, threads, rounds}; a peak has one task and one way
 """
 
-import importlib
 import json
-import shutil
 import sys
 import time
-from functools import cached_property
 from pathlib import Path
 
-import numpy
 import torch
-import torch.nn.functional as F
 
-from .bench_peers import growth
-from .data.batches import IGNORE, Batch
-from .data.draws import torch_generator
-from .evaluation.likelihood import continuation_nll
-from .files import read_json, write_json
-from .loop.teacher import Teacher
-from .loop.train import Stage, backward, row_totals
-from .losses.reductions import token_mean
-from .methods import Loss, Need, needs, variant
-from .methods.table import make_options
-from .model import lora, peft_format
-from .model.llava import Llava, LlavaConfig
-from .model.vlm import load
-from .model.weights import write_tensors
-from .world import BASE
-
-WAYS = ("ours", "released")
-METHODS = ("grad_diff", "kl", "scrub", "llmu")
-SHAPES = {
-    "small": {"text_config": {"vocab_size": 32064, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8,
-                              "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64,
-                              "max_position_embeddings": 4096},
-              "vision_config": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 24,
-                                "num_attention_heads": 4, "image_size": 336, "patch_size": 14},
-              "length": 640, "answer": 40, "rows": 8, "new_tokens": 24},
-    "tiny": {"text_config": {"vocab_size": 2500, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-                             "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 12},
-             "vision_config": {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
-                               "image_size": 48, "patch_size": 16},
-             "length": 40, "answer": 8, "rows": 3, "new_tokens": 4}}
-RANK, ALPHA = 8, 32
-EVALUATIONS = ("generate", "likelihood")
-TASKS = (*METHODS, "kl all rows", "scrub all rows", "llmu all rows", *EVALUATIONS)
-BOS, IMAGE, PAD, SPECIAL = 1, 3, 4, 5  # ids of the embedded world's tokenizer; below SPECIAL none is a word
-PADDING, SEQUENCES, QUESTIONS, CANDIDATES = 16, 2, 2, 6
+from .bench_step_inputs import EVALUATIONS, SHAPES, make_inputs
+from .bench_step_ways import WAYS
+from .resident import growth
 
 
-def write(directory: Path, shape: str) -> int:
-    """Write model (directory/model) and adapter (directory/adapter), random and the same on every call; returns its parameters."""
-    sizes, path = SHAPES[shape], directory / "model"
-    shutil.copytree(BASE, path, ignore=shutil.ignore_patterns("*.safetensors"))
-    config, processor = read_json(BASE / "config.json"), read_json(BASE / "preprocessor_config.json")
-    for part in ("text_config", "vision_config"):
-        config[part] |= sizes[part]
-    edge, patch = sizes["vision_config"]["image_size"], sizes["vision_config"]["patch_size"]
-    processor |= {"size": {"shortest_edge": edge}, "crop_size": {"height": edge, "width": edge}}
-    write_json(path / "config.json", config | {"image_seq_length": (edge // patch) ** 2, "dtype": "float32"})
-    write_json(path / "preprocessor_config.json", processor)
-    write_json(path / "processor_config.json", read_json(BASE / "processor_config.json") | {"patch_size": patch})
-    with torch.device("meta"):
-        made = dict(Llava(LlavaConfig.from_json(config, path)).named_parameters())
-
-    def noise(name, like):
-        scale = like.shape[-1] ** -0.5 * (2 if name.endswith("lm_head.weight") else 1)
-        return scale * torch.randn(like.shape, generator=torch_generator(0, name)) + (like.dim() == 1)
-    write_tensors(path / "model.safetensors", {name: noise(name, like) for name, like in made.items()})
-    vlm = load(path)
-    vlm.add_lora(RANK, ALPHA)
-    with torch.no_grad():  # a student that differs from its teacher
-        for name, adapter in lora.adapters(vlm.model).items():
-            adapter.lora_B.normal_(0, 0.02, generator=torch_generator(1, name))
-    vlm.save_adapter(directory / "adapter")
-    return sum(tensor.numel() for tensor in made.values())
-
-
-def make_batch(shape: str, name: str, lengths, answers: int) -> Batch:
-    """Random ids, labels and pixels of one named batch, a picture in each row, padded on the left to the longest row."""
-    sizes = SHAPES[shape]
-    edge, patch = sizes["vision_config"]["image_size"], sizes["vision_config"]["patch_size"]
-    g, T, n_image = torch_generator(2, name), max(lengths), (edge // patch) ** 2
-    ids = torch.randint(SPECIAL, 2500, (len(lengths), T), generator=g)
-    mask, labels = torch.ones_like(ids), torch.full_like(ids, IGNORE)
-    for row, length in enumerate(lengths):
-        first = T - length
-        ids[row, :first], mask[row, :first] = PAD, 0
-        ids[row, first] = BOS
-        ids[row, first + 3:first + 3 + n_image] = IMAGE
-    if answers:
-        labels[:, -answers:] = ids[:, -answers:]
-    pixels = torch.randn(len(lengths), 3, edge, edge, generator=g)
-    return Batch(ids, mask, labels, pixels)
-
-
-def make_inputs(shape: str, task: str) -> dict:
-    """What a task computes on.
-
-    a method   {forget, retain, idk: Batch} of two rows; the second is padded, but not where every row, padding too, is counted:
-               what stands there is nobody's contract
-    generate   {prompts: Batch}
-    likelihood {questions: [(Batch of one prompt, [ids of each candidate])]}
-    """
-    sizes = SHAPES[shape]
-    length, answer = sizes["length"], sizes["answer"]
+def run_task(way, task, inputs, shape):
+    """What a task gives: a loss, generated ids or summed nll."""
     if task == "generate":
-        return {"prompts": make_batch(shape, task, [length - answer - row for row in range(sizes["rows"])], 0)}
+        return way.generate(inputs["prompts"], SHAPES[shape]["new_tokens"])
     if task == "likelihood":
-        g = torch_generator(3, task)
-        made = []
-        for question in range(QUESTIONS):
-            ids = [torch.randint(SPECIAL, 2500, (answer - c,), generator=g).tolist() for c in range(CANDIDATES)]
-            made.append((make_batch(shape, f"question {question}", [length - answer], 0), ids))
-        return {"questions": made}
-    lengths = [length] * SEQUENCES if task.endswith("all rows") else [length, length - PADDING]
-    return {name: make_batch(shape, name, lengths, answer) for name in ("forget", "retain", "idk")}
+        return way.likelihood(inputs["questions"])
+    for parameter in way.trained().values():
+        parameter.grad = None
+    return way.step(task, inputs)
 
 
-def _kl_all_rows(splits):
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
-                   retain_kl=token_mean(splits["retain"], "kl_teacher_student", "all"))
+def made_ways(names, directory, task="") -> tuple[dict, dict]:
+    """{name: way}, {name: {absent: reason}} where a package is missing."""
+    ways, absent = {}, {}
+    for name in names:
+        try:
+            ways[name] = WAYS[name](Path(directory), task)
+        except ImportError as error:
+            absent[name] = {"absent": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
+    return ways, absent
 
 
-def _scrub_all_rows(splits):
-    return Loss.of(retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"),
-                   forget_kl=-token_mean(splits["forget"], "kl_student_teacher", "all"),
-                   retain_nll=token_mean(splits["retain"], "nll"))
+def gradients(way) -> dict:
+    """The gradients of the last step, by PEFT's names; a parameter without one is left out."""
+    return {name: p.grad for name, p in way.trained().items() if p.grad is not None}
 
 
-def _llmu_all_rows(splits):
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"), idk_nll=token_mean(splits["idk"], "nll"),
-                   retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"))
+def compared(task, values: dict, grads: dict) -> dict:
+    """How far apart the ways are: {loss, gradient: relative}, {ids: equal or not} or {nll: the largest relative difference}.
+
+    Of gradients: the norm of the difference of all of them together, against the released norm.
+    """
+    ours, released = values["ours"], values["released"]
+    if task == "generate":
+        return {"ids": ours == released}
+    if task == "likelihood":
+        return {"nll": max(abs(a - b) / abs(b) for a, b in zip(ours, released, strict=True))}
+    if grads["ours"].keys() != grads["released"].keys():
+        return {"loss": abs(ours - released) / abs(released), "gradient": float("inf")}
+
+    def norm(tensors):
+        return sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5
+    return {"loss": abs(ours - released) / abs(released),
+            "gradient": norm(grads["ours"][name] - grads["released"][name] for name in grads["released"])
+            / norm(grads["released"].values())}
 
 
-def _stage(task) -> Stage:
-    """A task's batches and loss: a method's paper variant, or its formula over all rows."""
-    method = task.removesuffix(" all rows")
-    options = make_options(method, {})
-    wanted, chosen = needs(method, "paper", options), variant(method)
-    if task == method:
-        return Stage(task, wanted, lambda splits: chosen.loss(splits, options))
-    loss = {"kl": _kl_all_rows, "scrub": _scrub_all_rows, "llmu": _llmu_all_rows}[method]
-    return Stage(task, {name: Need("all" if need.teacher else "answer", need.teacher) for name, need in wanted.items()}, loss)
+def time_job(job) -> dict:
+    """{ways: {way: {absent} or {weights_bytes}}, tasks: {task: {way: {seconds, cpu_seconds: one a round, value}, difference}}}.
+
+    The ways take turns; in every round their results are compared, and the largest difference is kept.
+    """
+    ways, found = made_ways(WAYS, job["directory"])
+    tasks = {}
+    for task in job["tasks"]:
+        inputs, measured = make_inputs(job["shape"], task), {name: {"seconds": [], "cpu_seconds": []} for name in ways}
+        for turn in range(job["rounds"]):
+            grads, values = {}, {}
+            for name in list(ways)[::-1 if turn % 2 else 1]:
+                cpu, wall = time.process_time(), time.perf_counter()
+                values[name] = run_task(ways[name], task, inputs, job["shape"])
+                measured[name]["seconds"].append(time.perf_counter() - wall)
+                measured[name]["cpu_seconds"].append(time.process_time() - cpu)
+                grads[name] = gradients(ways[name]) if task not in EVALUATIONS else None
+            if len(ways) == len(WAYS):
+                for key, value in compared(task, values, grads).items():
+                    worst = min if key == "ids" else max
+                    measured.setdefault("difference", {})[key] = worst(value, measured.get("difference", {}).get(key, value))
+        for name, value in values.items():
+            measured[name]["value"] = value
+        tasks[task] = measured
+    return {"absent": found, "tasks": tasks}
 
 
-class Ours:
-    """This package: one set of weights; the teacher, and the model that is evaluated, is the one with its adapters off."""
-
-    def __init__(self, directory: Path, task: str = ""):
-        self.vlm = load(directory / "model")
-        self.vlm.load_adapter(directory / "adapter")
-        for adapter in lora.adapters(self.vlm.model).values():
-            adapter.requires_grad_(True)
-        self.teacher = Teacher(self.vlm)
-
-    def modules(self):
-        """Every module that holds weights."""
-        return [self.vlm.model]
-
-    def trained(self) -> dict:
-        """The adapters' parameters by PEFT's names."""
-        return peft_format.tensors(self.vlm.model)
-
-    def step(self, task, inputs) -> float:
-        """The loss of one step; its gradients are left in the parameters."""
-        stage = _stage(task)
-        encoded = [{name: _alone(inputs[name], row) for name in stage.needs} for row in range(SEQUENCES)]
-        totals = row_totals(encoded, stage.needs)
-        for name, counts in row_totals(encoded, {name: Need() for name in stage.needs}).items():
-            totals[name] |= counts
-        return backward(self.vlm, encoded, stage, self.teacher, SEQUENCES, totals)[0]
-
-    def generate(self, prompts, new_tokens) -> list[list[int]]:
-        """Greedy ids after each prompt."""
-        with self.vlm.adapters_off():
-            return self.vlm.generate_ids(prompts, new_tokens).tolist()
-
-    def likelihood(self, questions) -> list[float]:
-        """Summed nll of each candidate, in nats."""
-        with self.vlm.adapters_off():
-            return [total for prompt, ids in questions for total, _ in continuation_nll(self.vlm, prompt, ids)]
+def peak_job(job) -> dict:
+    """{bytes, how, weights_bytes | absent}: growth of the resident high-water mark in one run of the only task, models and inputs
+    loaded before; weights_bytes: of those models, adapters included."""
+    (task,), name = job["tasks"], job["way"]
+    ways, absent = made_ways([name], job["directory"], task)
+    if absent:
+        return absent[name]
+    inputs, weights = make_inputs(job["shape"], task), 0
+    for module in ways[name].modules():
+        for parameter in module.parameters():
+            weights += parameter.nbytes
+            parameter.detach().sum()  # weights that are mapped from a file become resident when they are read
+    return growth(lambda: run_task(ways[name], task, inputs, job["shape"])) | {"weights_bytes": weights}
 
 
-def _alone(batch, row) -> Batch:
-    """One row without its padding: a record as the loop encodes it when it takes one at a time."""
-    real = batch.attention_mask[row].bool()
-    return Batch(*(tensor[row, real][None] for tensor in (batch.input_ids, batch.attention_mask, batch.labels)),
-                 batch.pixel_values[row:row + 1])
+def main(argument: str) -> dict:
+    """What the job in `argument` (JSON) found."""
+    job = json.loads(argument)
+    torch.set_num_threads(job["threads"])
+    return {"time": time_job, "peak": peak_job}[job["kind"]](job)
 
 
-class Released:
-    """The released code's way: PEFT around the model of transformers, a second copy as teacher, logits of every position."""
-
-    def __init__(self, directory: Path, task: str = ""):
-        """For one task only what it needs; without one both models."""
-        transformers, peft = (importlib.import_module(name) for name in ("transformers", "peft"))
-        transformers.utils.logging.disable_progress_bar()
-
-        def model():
-            return transformers.LlavaForConditionalGeneration.from_pretrained(directory / "model", dtype=torch.float32).eval()
-        self.plain, self.student = None, None
-        if task != "grad_diff":
-            self.plain = model().requires_grad_(False)
-        if task not in EVALUATIONS:
-            self.student = peft.PeftModel.from_pretrained(model(), directory / "adapter", is_trainable=True)
-
-    def modules(self):
-        """Every module that holds weights."""
-        return [module for module in (self.plain, self.student) if module is not None]
-
-    def trained(self) -> dict:
-        """The adapters' parameters by the names of PEFT's files."""
-        return {name.replace(".default.", "."): p for name, p in self.student.named_parameters() if p.requires_grad}
-
-    def step(self, task, inputs) -> float:
-        """The loss of one step; its gradients are left in the parameters."""
-        loss = RELEASED_LOSSES[task](self, inputs)
-        loss.backward()
-        return float(loss.detach())
-
-    def generate(self, prompts, new_tokens) -> list[list[int]]:
-        """Greedy ids after each prompt."""
-        with torch.no_grad():
-            found = self.plain.generate(**_given(prompts), max_new_tokens=new_tokens, do_sample=False)
-        return found[:, prompts.input_ids.shape[1]:].tolist()
-
-    def likelihood(self, questions) -> list[float]:
-        """Summed nll of each candidate, in nats: one forward of a question's six sequences, prompt included."""
-        found = []
-        for prompt, ids in questions:
-            T, K = prompt.input_ids.shape[1], len(ids)
-            longest = max(map(len, ids))
-            whole = torch.full((K, T + longest), PAD)
-            mask, labels = torch.zeros_like(whole), torch.full_like(whole, IGNORE)
-            for row, candidate in enumerate(ids):
-                whole[row, :T], whole[row, T:T + len(candidate)] = prompt.input_ids[0], torch.tensor(candidate)
-                mask[row, :T + len(candidate)] = 1
-                labels[row, T:T + len(candidate)] = torch.tensor(candidate)
-            with torch.no_grad():
-                out = self.plain(input_ids=whole, attention_mask=mask, pixel_values=prompt.pixel_values.expand(K, -1, -1, -1))
-            found += _nll(out.logits, labels).sum(-1).tolist()
-        return found
-
-    def forward(self, batch):
-        """(mean nll of the answer tokens, logits [B, T, V]) of the student."""
-        out = self.student(**_given(batch), labels=batch.labels)
-        return out.loss, out.logits
-
-    def kl(self, batch, logits, towards: str):
-        """[B, T]: KL of every row, teacher_student or student_teacher."""
-        with torch.no_grad():
-            teacher = F.log_softmax(self.plain(**_given(batch)).logits, -1)
-        student = F.log_softmax(logits, -1)
-        first, second = (teacher, student) if towards == "teacher_student" else (student, teacher)
-        return F.kl_div(second, first, log_target=True, reduction="none").sum(-1)
-
-
-def _given(batch):
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "pixel_values": batch.pixel_values}
-
-
-def _nll(logits, labels):
-    """[B, T - 1]: of each next token, 0 where its label is IGNORE."""
-    return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none", ignore_index=IGNORE)
-
-
-def _over_answers(values, labels):
-    """Mean over each sequence's answer rows of values [B, T], then over sequences."""
-    answers = labels[:, 1:] != IGNORE
-    return ((values[:, :answers.shape[1]] * answers).sum(1) / answers.sum(1)).mean()
-
-
-def _released_grad_diff(way, inputs):
-    return way.forward(inputs["retain"])[0] - way.forward(inputs["forget"])[0]
-
-
-def _released_kl(way, inputs, direction="student_teacher", mean=_over_answers):
-    forget, (_, logits) = way.forward(inputs["forget"])[0], way.forward(inputs["retain"])
-    return mean(way.kl(inputs["retain"], logits, direction), inputs["retain"].labels) - forget
-
-
-def _released_scrub(way, inputs, direction="teacher_student", mean=_over_answers):
-    (_, of_forget), (retain, of_retain) = (way.forward(inputs[name]) for name in ("forget", "retain"))
-    away, near = (mean(way.kl(inputs[name], logits, direction), inputs[name].labels)
-                  for name, logits in (("forget", of_forget), ("retain", of_retain)))
-    return near - away + retain
-
-
-def _released_llmu(way, inputs, mean=_over_answers):
-    forget, (idk, of_idk), (_, of_retain) = (way.forward(inputs[name]) for name in ("forget", "idk", "retain"))
-    if mean is _over_answers:
-        idk = mean(_nll(of_idk, inputs["idk"].labels), inputs["idk"].labels)
-    return mean(way.kl(inputs["retain"], of_retain, "student_teacher"), inputs["retain"].labels) - forget[0] + idk
-
-
-def _over_all(values, _):
-    return values.mean()
-
-
-RELEASED_LOSSES = {
-    "grad_diff": _released_grad_diff, "kl": _released_kl, "scrub": _released_scrub, "llmu": _released_llmu,
-    "kl all rows": lambda way, inputs: _released_kl(way, inputs, "teacher_student", _over_all),
-    "scrub all rows": lambda way, inputs: _released_scrub(way, inputs, "student_teacher", _over_all),
-    "llmu all rows": lambda way, inputs: _released_llmu(way, inputs, _over_all)}
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))

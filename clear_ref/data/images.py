@@ -42,15 +42,26 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class ImageProcessor:
-    """size: shortest edge after the resize, crop: side of the centre crop, both in pixels; mean and std per channel."""
+class Picture:
+    """A picture as a model takes it: float32 pixels ([3, H, W], or [patches, patch width] with its grid of patches in time,
+    height and width), and how many image tokens it takes in the text."""
+    pixels: torch.Tensor
+    grid: tuple[int, int, int] | None
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class ClipImages:
+    """size: shortest edge after the resize, crop: side of the centre crop, patch: of a patch, all in pixels; mean and std per
+    channel."""
     size: int
     crop: int
+    patch: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     @classmethod
-    def from_directory(cls, directory) -> "ImageProcessor":
+    def from_directory(cls, directory, patch: int) -> "ClipImages":
         """The settings in preprocessor_config.json (or the image_processor part of processor_config.json)."""
         directory = Path(directory)
         path = directory / "preprocessor_config.json"
@@ -67,15 +78,18 @@ class ImageProcessor:
             raise UserError(f"{path}: rescale_factor is {config['rescale_factor']}; expected 1/255")
         try:
             size, crop = config["size"], config["crop_size"]
-            return cls(size if isinstance(size, int) else size["shortest_edge"],
-                       crop if isinstance(crop, int) else crop["height"],
-                       tuple(config["image_mean"]), tuple(config["image_std"]))
-        except (KeyError, TypeError):
+            made = cls(size if isinstance(size, int) else size["shortest_edge"],
+                       crop if isinstance(crop, int) else crop["height"], patch,
+                       tuple(map(float, config["image_mean"])), tuple(map(float, config["image_std"])))
+            if not all(isinstance(n, int) and n > 0 for n in (made.size, made.crop)) or len(made.mean) != 3 or len(made.std) != 3:
+                raise ValueError
+            return made
+        except (KeyError, TypeError, ValueError):
             raise UserError(f"{path}: expected size.shortest_edge, crop_size.height, image_mean and image_std; "
                             f"found {sorted(config)}") from None
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """float32 [3, crop, crop] of an RGB picture."""
+    def __call__(self, image: Image.Image) -> Picture:
+        """Pixels [3, crop, crop] of an RGB picture; each patch of them is one token."""
         width, height = image.size
         short, long = sorted((width, height))
         scaled = int(self.size * long / short)
@@ -89,4 +103,4 @@ class ImageProcessor:
             pixels, top, left = frame, max(top, 0), max(left, 0)
         pixels = pixels[top:top + self.crop, left:left + self.crop].astype(np.float64) * (1 / 255)
         normalised = (pixels.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
+        return Picture(torch.from_numpy(normalised.transpose(2, 0, 1).copy()), None, (self.crop // self.patch) ** 2)
