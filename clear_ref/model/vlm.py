@@ -34,7 +34,7 @@ class VLM:
         self.tokenizer = Tokenizer(self.directory)
         self.template = template(self.directory, self.family.name, chosen_template)
         self.tokenizer.check(self.template)
-        self.images = self.family.images(self.directory, self.config)
+        self.images = self.family.images(self.directory, self.config) if self.family.sees_pictures else None
         vocabulary = self.text_config.vocab_size
         if self.tokenizer.size > vocabulary:
             raise UserError(f"{self.directory}: the tokenizer has ids up to {self.tokenizer.size - 1}, the embedding has "
