@@ -1,6 +1,5 @@
 """The model as its users hold it: weights, tokenizer, template and picture processor of one directory."""
 
-import copy
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from . import lora, peft_format
 from .generate import greedy
 from .language import at_least_float32
 from .llava import Llava, LlavaConfig
-from .weights import device_of, dtype_of, fill, read_tensors, write_tensors
-
-WEIGHTS = "model.safetensors"
+from .weights import INDEX, device_of, dtype_of, load_weights, write_weights
 
 
 class VLM:
@@ -47,6 +44,11 @@ class VLM:
         with torch.device("meta"):
             model = Llava(self.config)
         self.model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
+
+    @property
+    def family(self) -> str:
+        """config.json's model_type: llava."""
+        return self.config_json["model_type"]
 
     @property
     def device(self):
@@ -127,11 +129,11 @@ class VLM:
 
     def save_adapter(self, directory) -> None:
         """Write the adapters in PEFT's format."""
-        peft_format.save(self.model, directory, str(self.directory))
+        peft_format.save(self.model, self.family, directory, str(self.directory))
 
     def load_adapter(self, directory) -> list[str]:
         """Put the adapters of a PEFT directory on the model; returns the adapted layers' names. Frozen until trained."""
-        names = peft_format.load(self.model, directory)
+        names = peft_format.load(self.model, self.family, directory)
         self.model.requires_grad_(False)
         return names
 
@@ -145,15 +147,12 @@ class VLM:
         """Write the model as a directory that `load` and transformers read; adapters are merged into what is written."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        model = self.model
-        if lora.adapters(model):
-            model = copy.deepcopy(model)
-            lora.merge(model)
         for path in sorted(self.directory.iterdir()):
-            if path.suffix in (".json", ".jinja") and path.name != "config.json":
+            if path.suffix in (".json", ".jinja") and path.name not in ("config.json", INDEX):
                 write_bytes(directory / path.name, path.read_bytes())
         write_json(directory / "config.json", {**self.config_json, "dtype": str(self.dtype).removeprefix("torch.")})
-        write_tensors(directory / WEIGHTS, dict(model.named_parameters()))
+        write_weights(directory, {name: tensor.shape for name, tensor in self.weights().items()}, self.dtype,
+                      lambda name: lora.merged_weight(self.model, name))
 
 
 def load(path, dtype: str = "float32", device: str = "cpu") -> VLM:
@@ -162,5 +161,5 @@ def load(path, dtype: str = "float32", device: str = "cpu") -> VLM:
     raises  UserError that names the file and what is wrong with it
     """
     vlm = VLM(path, dtype_of(dtype), device_of(device))
-    fill(vlm.weights(), read_tensors(vlm.directory / WEIGHTS), vlm.directory / WEIGHTS)
+    load_weights(vlm.weights(), vlm.directory, vlm.family)
     return vlm
