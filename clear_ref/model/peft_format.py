@@ -17,6 +17,7 @@ from .weights import check_fit, fill, read_tensors, weights_of, write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
+COPY = re.compile(r"base_model\.model\.(.+)\.base_layer\.weight")  # PEFT adds the base weight of a head that it adapted
 READ = {"peft_type", "r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "use_rslora",
         "bias", "init_lora_weights"}
 # Where the adapter comes from and how it was trained. lora_dropout acts in training alone: it is no part of a finished adapter.
@@ -129,11 +130,13 @@ def _known(config: dict, theirs: set[str], layers, family: str, path) -> dict[st
 def load(model, family: str, directory) -> list[str]:
     """Put the adapters of a PEFT directory on the model, which must have none; returns the adapted layers' names.
 
-    An adapter on the output head loads too, unless the head is the embedding. Nothing is put on unless everything fits.
+    An adapter on the output head loads too, unless the head is the embedding; a copy of the base weight in its file has to be
+    the model's own. Nothing is put on unless everything fits.
     raises  UserError for a kind of adapter that is not computed here, a layer that is no linear layer, tensors that do not fit
     """
     path, file = Path(directory) / CONFIG, Path(directory) / WEIGHTS
     config, stored, layers = read_config(path), weights_of(file), lora.linear_layers(model)
+    copies = {name: stored.pop(name) for name in list(stored) if COPY.fullmatch(name)}
     odd = [name for name in stored if not TENSOR.fullmatch(name)]
     if odd or not stored:
         raise UserError(f"{file}: holds {one_line(min(odd), 100) if odd else 'no tensor'}; expected "
@@ -149,9 +152,14 @@ def load(model, family: str, directory) -> list[str]:
               for name in names}
     shapes = {_tensor(known[name], "A"): (ranks[name], layers[name].in_features) for name in names}
     shapes |= {_tensor(known[name], "B"): (layers[name].out_features, ranks[name]) for name in names}
-    check_fit(shapes, {name: tensor.shape for name, tensor in stored.items()}, file)
-    lora.put(model, ranks, alphas, stabilised=config["use_rslora"])
+    originals = {f"base_model.model.{known[name]}.base_layer.weight": layers[name].weight for name in names}
+    shapes |= {name: originals[name].shape for name in copies if name in originals}
+    check_fit(shapes, {name: tensor.shape for name, tensor in (stored | copies).items()}, file)
     values = read_tensors(file)
+    for name in copies:
+        if not torch.equal(values.pop(name).to(originals[name]), originals[name]):
+            raise UserError(f"{file}: {one_line(name, 100)} is not the model's; this adapter is for another base model")
+    lora.put(model, ranks, alphas, stabilised=config["use_rslora"])
     found = lora.adapters(model)
     fill({_tensor(known[name], part): getattr(found[name], f"lora_{part}") for name in names for part in "AB"}, values, file)
     return names

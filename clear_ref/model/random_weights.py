@@ -1,4 +1,4 @@
-"""Checkpoints of random weights, of any size, for tests of size and speed: a 7B model's on a machine that cannot hold it twice."""
+"""Checkpoints of random weights, of any size, for tests of size and speed: a 7B model on a machine that cannot hold it twice."""
 
 import math
 

@@ -50,7 +50,7 @@ def device_of(name: str) -> torch.device:
 
 def _some(names: Iterable[str]) -> str:
     names = sorted(names)
-    return ", ".join(one_line(name, 100) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(one_line(name, 180) for name in names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def read_header(path) -> dict[str, dict]:
