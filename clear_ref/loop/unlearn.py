@@ -40,7 +40,8 @@ def prepare(vlm: VLM, recipe, seed: int) -> list[str]:
                             "expected --dtype float32, or adapters (--lora-rank 8)")
         vlm.model.requires_grad_(True)
         return []
-    targets = None if recipe.lora_targets == "all" else [name.strip() for name in recipe.lora_targets.split(",")]
+    named = [name.strip() for name in recipe.lora_targets.split(",")]
+    targets = recipe.lora_targets if recipe.lora_targets in ("all", "language") else named
     return vlm.add_lora(recipe.lora_rank, recipe.lora_alpha, targets, seed)
 
 
