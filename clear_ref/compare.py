@@ -35,7 +35,7 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
             raise UserError(f"modality is {modality!r}; expected one of {', '.join(MODALITIES)}, or each")
     base, gold = world.model_directory(s.model), world.gold_directory(s.gold, s.model)
     recipe_name, _ = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
-    vlm = load(base, s.dtype, s.device)
+    vlm = load(base, s.dtype, s.device, s.template)
     for method in table.METHODS:
         table.variant(method, s.semantics)
         vlm.check_layer(getattr(options_for(method, recipe_name, seeds[0], {})[0], "layer", None))

@@ -75,7 +75,7 @@ def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
 
 def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dict]:
     """The logs of the model in a directory."""
-    vlm = load(directory, s.dtype, s.device)
+    vlm = load(directory, s.dtype, s.device, s.template)
     if adapter:
         vlm.load_adapter(adapter)
         merge_where_exact(vlm)
@@ -117,7 +117,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     rows, own = unlearning.split_rows(data, s.modality, s.forget), phrases(data)
     UnlearnPlan(*rows, batches, own, s.seed)
     check_rows(data, s, [*rows[0], *rows[1]])
-    vlm = load(base, s.dtype, s.device)
+    vlm = load(base, s.dtype, s.device, s.template)
     vlm.check_layer(getattr(options, "layer", None))
     adapted = unlearning.prepare(vlm, recipe, s.seed)
     record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, base, gold))
@@ -182,7 +182,7 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     recipe_name, recipe = recipe_for(s.recipe, s.model, "finetune", recipe_given)
     plan = FinetunePlan(read_rows(data, splits[s.split]), phrases(data), s.seed)
     check_rows(data, s, plan.rows)
-    vlm = load(start, s.dtype, s.device)
+    vlm = load(start, s.dtype, s.device, s.template)
     adapted = unlearning.prepare(vlm, recipe, s.seed)
     record = describe("finetune", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, start))
     out = rundir.choose(s.out, f"finetune-{s.split}-seed{s.seed}", record, resume)

@@ -41,14 +41,22 @@ def write_jsonl(path, rows) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def read_text(path) -> str:
+    """A file's text; UserError if it is missing or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); fetch or write the file again") from None
+
+
 def read_json(path):
     """The object in a JSON file; UserError names the file and the place where it is not JSON, or what else it holds."""
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); fetch or write the file again") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: holds {type(found).__name__}; expected a JSON object")

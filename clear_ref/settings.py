@@ -80,6 +80,7 @@ RECIPES = {"paper": {"unlearn": Recipe, "finetune": PaperFinetune}, "mini": {"un
 class Common:
     """What every command that runs a model can be told."""
     model: str = setting("mini", "model directory in HF format, or mini: the embedded world's")
+    template: str = setting("", "chat template by name (data/prompts.py); default: the one that the model directory asks for")
     data: str = setting("mini", "data directory (CONFIG/rows.jsonl, images/), or mini: the embedded world's")
     out: str = setting("", "directory for what the command writes; default: a new one below runs/")
     device: str = setting("cpu", "torch device, such as cpu or cuda")

@@ -1,7 +1,9 @@
 """A LLaVA small enough for float64 and finite differences, with the embedded world's tokenizer, rows and pictures."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,3 +45,11 @@ def tiny_directory(tmp_path_factory):
 def tiny(tiny_directory):
     """The tiny model in float64, fresh for each test."""
     return load(tiny_directory, "float64")
+
+
+def shared_data(*parts):
+    """A path of the real test data (tokenizers, TOFU): below CLEAR_REF_SHARED_DATA, or ../shared/data; skips where it is absent."""
+    path = Path(os.environ.get("CLEAR_REF_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data").joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"no real data here ({'/'.join(parts)}): name its directory in CLEAR_REF_SHARED_DATA")
+    return path

@@ -10,8 +10,8 @@ from PIL import Image
 import clear_ref
 from clear_ref import Record, load
 from clear_ref.data.batches import IGNORE, Batch
-from clear_ref.data.images import ImageProcessor
-from clear_ref.data.prompts import LLAVA_WITH_END, phrases
+from clear_ref.data.images import ClipImages
+from clear_ref.data.prompts import TEMPLATES, phrases
 from clear_ref.data.records import read_rows, training_record
 from clear_ref.errors import LabelError, ShapeError, UserError
 from clear_ref.model import lora
@@ -33,7 +33,7 @@ def alone(vlm, record):
 
 def test_pixels_are_those_worked_out_by_hand():
     """A picture of one colour stays that colour through resize and crop: (value / 255 - mean) / std per channel."""
-    pixels = ImageProcessor(8, 8, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))(Image.new("RGB", (20, 10), (255, 0, 51)))
+    pixels = ClipImages(8, 8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))(Image.new("RGB", (20, 10), (255, 0, 51))).pixels
     assert pixels.shape == (3, 8, 8)
     for channel, expected in enumerate(((1.0 - 0.5) / 0.5, (0.0 - 0.25) / 0.25, 0.2)):
         np.testing.assert_allclose(pixels[channel], expected, rtol=0, atol=1e-6)
@@ -43,7 +43,7 @@ def test_the_crop_is_the_middle_of_the_longer_side():
     """16 x 8, left third red: the middle 8 columns of the resized picture start at column 4."""
     image = Image.new("RGB", (16, 8), (0, 0, 0))
     image.paste((255, 0, 0), (0, 0, 4, 8))
-    pixels = ImageProcessor(8, 8, (0, 0, 0), (1, 1, 1))(image)
+    pixels = ClipImages(8, 8, 4, (0, 0, 0), (1, 1, 1))(image).pixels
     assert float(pixels[0].max()) == 0.0
 
 
@@ -83,9 +83,9 @@ def test_prompt_and_answer_tokenised_apart_are_the_ids_of_the_whole_text(tiny):
     for row in read_rows(WORLD, "full+tofu") + read_rows(WORLD, "pretrain"):
         record = training_record(row, own.caption_questions[row.index % 9])
         has_image = record.image is not None
-        whole = LLAVA_WITH_END.prompt(record.question, has_image) + LLAVA_WITH_END.answer(record.answer)
-        parts = tiny.tokenizer.prompt(LLAVA_WITH_END, record.question, int(has_image))[1:] + \
-            tiny.tokenizer.answer(LLAVA_WITH_END, record.answer)
+        whole = TEMPLATES["llava-end"].prompt(record.question, has_image) + TEMPLATES["llava-end"].answer(record.answer)
+        parts = tiny.tokenizer.prompt(TEMPLATES["llava-end"], record.question, int(has_image))[1:] + \
+            tiny.tokenizer.answer(TEMPLATES["llava-end"], record.answer)
         assert parts == tiny.tokenizer.ids(whole), row.where
 
 
@@ -147,7 +147,7 @@ def test_generation_is_the_argmax_of_plain_forwards(tiny, records):
             token = int(tiny.forward(ids, torch.ones_like(ids), batch.pixel_values)[0, -1].argmax())
             expected.append(token)
             ids = torch.cat((ids, torch.tensor([[token]])), 1)
-            if token in tiny.stop_ids:
+            if token in tiny.generation.stop_ids:
                 break
         found = batched[row].tolist()
         assert found[:len(expected)] == expected and set(found[len(expected):]) <= {tiny.tokenizer.pad}

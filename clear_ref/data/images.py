@@ -17,15 +17,6 @@ FIXED = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": T
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)  # what Pillow raises
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What a processor makes of one picture. pixels: float32, in the shape that the family's tower reads. grid: (t, h, w) in
-    patches, or None where all pictures have one size. n_tokens: how many positions it takes in the sequence."""
-    pixels: torch.Tensor
-    grid: tuple[int, int, int] | None
-    n_tokens: int
-
-
 def open_image(source, where: str = "picture") -> Image.Image:
     """An RGB picture, turned upright by its EXIF tag, from a path or a Pillow image.
 
@@ -65,8 +56,9 @@ def processor_settings(directory, fixed: dict) -> tuple[dict, Path]:
     for key, expected in fixed.items():
         if config.get(key, expected) != expected:
             raise UserError(f"{path}: {key} is {config[key]!r}; expected {expected!r}, nothing else is computed here")
-    if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-        raise UserError(f"{path}: rescale_factor is {config['rescale_factor']}; expected 1/255")
+    factor = config.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, (int, float)) or abs(factor - 1 / 255) > 1e-9:
+        raise UserError(f"{path}: rescale_factor is {factor!r}; expected 1/255")
     return config, path
 
 
@@ -77,28 +69,42 @@ def normalised(pixels: np.ndarray, mean, std) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class ImageProcessor:
-    """size: shortest edge after the resize, crop: side of the centre crop, both in pixels; mean and std per channel."""
+class Picture:
+    """A picture as a model takes it: float32 pixels ([3, H, W], or [patches, patch width] with its grid of patches in time,
+    height and width), and how many image tokens it takes in the text."""
+    pixels: torch.Tensor
+    grid: tuple[int, int, int] | None
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class ClipImages:
+    """size: shortest edge after the resize, crop: side of the centre crop, patch: of a patch, all in pixels; mean and std per
+    channel."""
     size: int
     crop: int
+    patch: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     @classmethod
-    def from_directory(cls, directory) -> "ImageProcessor":
+    def from_directory(cls, directory, patch: int) -> "ClipImages":
         """The settings in preprocessor_config.json (or the image_processor part of processor_config.json)."""
         config, path = processor_settings(directory, {**FIXED, "do_center_crop": True})
         try:
             size, crop = config["size"], config["crop_size"]
-            return cls(size if isinstance(size, int) else size["shortest_edge"],
-                       crop if isinstance(crop, int) else crop["height"],
-                       tuple(config["image_mean"]), tuple(config["image_std"]))
-        except (KeyError, TypeError):
+            made = cls(size if isinstance(size, int) else size["shortest_edge"],
+                       crop if isinstance(crop, int) else crop["height"], patch,
+                       tuple(map(float, config["image_mean"])), tuple(map(float, config["image_std"])))
+            if not all(isinstance(n, int) and n > 0 for n in (made.size, made.crop)) or len(made.mean) != 3 or len(made.std) != 3:
+                raise ValueError
+            return made
+        except (KeyError, TypeError, ValueError):
             raise UserError(f"{path}: expected size.shortest_edge, crop_size.height, image_mean and image_std; "
                             f"found {sorted(config)}") from None
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """float32 [3, crop, crop] of an RGB picture."""
+    def __call__(self, image: Image.Image) -> Picture:
+        """Pixels [3, crop, crop] of an RGB picture; each patch of them is one token."""
         width, height = image.size
         short, long = sorted((width, height))
         scaled = int(self.size * long / short)
@@ -110,5 +116,5 @@ class ImageProcessor:
             frame = np.zeros((max(self.crop, pixels.shape[0]), max(self.crop, pixels.shape[1]), 3), np.uint8)
             frame[pad_top:pad_top + pixels.shape[0], pad_left:pad_left + pixels.shape[1]] = pixels
             pixels, top, left = frame, max(top, 0), max(left, 0)
-        cropped = pixels[top:top + self.crop, left:left + self.crop]
-        return torch.from_numpy(normalised(cropped, self.mean, self.std).copy())
+        pixels = normalised(pixels[top:top + self.crop, left:left + self.crop], self.mean, self.std)
+        return Picture(torch.from_numpy(pixels.copy()), None, (self.crop // self.patch) ** 2)

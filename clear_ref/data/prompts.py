@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import read_json, read_text
 
 TEXTS = Path(__file__).parent / "texts"
 IMAGE = "<image>"
@@ -40,41 +41,102 @@ def phrases(directory) -> Phrases:
 
 @dataclass(frozen=True)
 class Template:
-    """A chat of one turn. The answer's span is what follows the prompt, `answer_end` included."""
+    """A chat of one turn. The answer's span is what follows the prompt, `answer_end` included.
+
+    with_image  the prompt up to `turn`, with one `image` token in the picture's place; None: for text alone
+    turn        the prompt's last words, which an answer follows: it is tokenised after them
+    special     words that must each be one token of the tokenizer
+    bos         whether the tokenizer's first token stands before it all
+    """
     name: str
-    with_image: str
+    with_image: str | None
     text_only: str
+    turn: str
     answer_start: str
     answer_end: str
+    special: tuple[str, ...]
+    image: str = IMAGE
+    bos: bool = True
 
     def prompt(self, question: str, has_image: bool) -> str:
-        """The text before the answer; the picture stands in it as one <image>."""
-        return (self.with_image if has_image else self.text_only).format(question=question)
+        """The text before the answer; the picture stands in it as one image token."""
+        return (self.with_image if has_image else self.text_only).replace("{question}", question, 1) + self.turn
 
     def answer(self, answer: str) -> str:
         """The answer's text as it follows the prompt."""
         return self.answer_start + answer + self.answer_end
 
 
-# Vicuna's turn as LLaVA-1.5 was trained on it: the answer ends with the end token, so stopping is learned.
-LLAVA_WITH_END = Template("llava-end", "USER: <image>\n{question} ASSISTANT:", "USER: {question} ASSISTANT:", " ", "</s>")
+def _chatml(name: str, system: str, with_image: str | None = None, image: str = IMAGE) -> Template:
+    begin = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n"
+    end = "{question}<|im_end|>\n"
+    return Template(name, None if with_image is None else begin + with_image + end, begin + end, "<|im_start|>assistant\n", "",
+                    "<|im_end|>\n", ("<|im_start|>", "<|im_end|>"), image, bos=False)
 
-# The same as a chat template, in the form that model directories carry it (chat_template.jinja) and transformers renders.
+
+VICUNA_SYSTEM = ("A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+                 "and polite answers to the user's questions. ")
+TEMPLATES = {template.name: template for template in (
+    # Vicuna's turn as LLaVA-1.5 was trained on it: the answer ends with the end token, so stopping is learned.
+    Template("llava-end", "USER: <image>\n{question} ", "USER: {question} ", "ASSISTANT:", " ", "</s>", ("</s>", IMAGE)),
+    # The hub's LLaVA-1.5: a blank after the answer and no end token.
+    Template("llava", "USER: <image>\n{question} ", "USER: {question} ", "ASSISTANT:", " ", " ", (IMAGE,)),
+    Template("vicuna", None, VICUNA_SYSTEM + "USER: {question} ", "ASSISTANT:", " ", "</s>", ("</s>",)),
+    # TOFU's and CLEAR's text experiments: Llama-2's and Mistral's turn, no blank before the answer.
+    Template("inst", None, "[INST] {question} ", "[/INST]", "", "</s>", ("</s>",)),
+    _chatml("qwen2-vl", "You are a helpful assistant.", "<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
+    _chatml("qwen2", "You are a helpful assistant."),
+    _chatml("smollm2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
+)}
+
+# llava-end as a chat template, in the form that model directories carry it (chat_template.jinja) and transformers renders.
 LLAVA_WITH_END_JINJA = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
     "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{{ '</s>' if message['role'] == 'assistant' else ' ' }}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}")
-TEMPLATES = {LLAVA_WITH_END_JINJA: LLAVA_WITH_END}
+# For each model_type: the template of a directory that brings none, and which words in one that it brings mean which of ours.
+FAMILY = {"llava": ("llava", (("ASSISTANT:", "llava"),)),
+          "qwen2_vl": ("qwen2-vl", (("<|vision_start|>", "qwen2-vl"),)),
+          "qwen2": ("qwen2", (("You are a helpful assistant.", "qwen2"),)),
+          "llama": ("inst", (("named SmolLM", "smollm2"), ("[INST]", "inst"), ("USER:", "vicuna"))),
+          "mistral": ("inst", (("[INST]", "inst"),))}
 
 
-def template(directory) -> Template:
-    """The template that a model directory's chat_template.jinja asks for; UserError for one that is not known here."""
-    path = Path(directory) / "chat_template.jinja"
-    if not path.exists():
-        raise UserError(f"{path}: no such file; a model directory needs its chat template")
-    found = TEMPLATES.get(path.read_text(encoding="utf-8"))
+def template(directory, kind: str, chosen: str = "") -> Template:
+    """The template for a model directory of a model_type: the one chosen by name, else what its own chat template amounts to,
+    else its family's. A chat template is never run: words in it say which of ours it is.
+
+    raises  UserError for an unknown name, or a chat template with none of the words
+    """
+    if chosen:
+        if chosen not in TEMPLATES:
+            raise UserError(f"--template is {chosen!r}; expected one of {', '.join(TEMPLATES)}")
+        return TEMPLATES[chosen]
+    found = own_template(Path(directory))
+    fallback, words = FAMILY[kind]
     if found is None:
-        raise UserError(f"{path}: not a chat template known here; known: {', '.join(t.name for t in TEMPLATES.values())}")
-    return found
+        return TEMPLATES[fallback]
+    where, text = found
+    if text == LLAVA_WITH_END_JINJA:
+        return TEMPLATES["llava-end"]
+    for word, name in words:
+        if word in text:
+            return TEMPLATES[name]
+    raise UserError(f"{where}: not a chat template known here for {kind}; name the one to use with --template, one of "
+                    f"{', '.join(TEMPLATES)}")
+
+
+def own_template(directory: Path) -> tuple[Path, str] | None:
+    """(file, text) of the chat template that a model directory brings, in any of the three places that were in use; None: none."""
+    path = directory / "chat_template.jinja"
+    if path.exists():
+        return path, read_text(path)
+    for path in (directory / "chat_template.json", directory / "tokenizer_config.json"):
+        text = read_json(path).get("chat_template") if path.exists() else None
+        if isinstance(text, list):  # several, each with a name
+            text = next((one.get("template") for one in text if isinstance(one, dict) and one.get("name") == "default"), None)
+        if isinstance(text, str):
+            return path, text
+    return None

@@ -1,7 +1,8 @@
 """Text to token ids and back; the answer's span is kept from the moment it is made.
 
-The prompt and the answer are tokenised once each and joined, and <image> becomes as many copies as the tower gives
-features, so nothing is searched for afterwards.
+The prompt and the answer are tokenised once each and joined, and the image token becomes as many copies as the picture gives
+features, so nothing is searched for afterwards. An answer is tokenised behind the prompt's last words, so that the two joined are
+the tokens of the whole text.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ import tokenizers
 
 from ..errors import UserError
 from ..files import read_json
-from .prompts import IMAGE, Template
+from .prompts import Template
 
 
 class Tokenizer:
@@ -20,21 +21,27 @@ class Tokenizer:
         directory = Path(directory)
         path = directory / "tokenizer.json"
         if not path.exists():
-            raise UserError(f"{path}: no such file; a model directory needs its tokenizer.json")
+            raise UserError(f"{path}: no such file; a model directory needs its tokenizer.json (from a tokenizer.model: "
+                            "transformers' AutoTokenizer and its save_pretrained)")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every malformed file
             raise UserError(f"{path}: not a tokenizer file ({error}); fetch it again") from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        config = read_json(directory / "tokenizer_config.json")
+        path = directory / "tokenizer_config.json"
+        config = read_json(path) if path.exists() else {}
         self.bos, self.eos, self.pad = (self._special(config, key, path) for key in ("bos_token", "eos_token", "pad_token"))
+        if self.pad is None:
+            self.pad = 0 if self.eos is None else self.eos  # what stands at padding is never looked at
 
-    def _special(self, config, key, path):
+    def _special(self, config, key, path) -> int | None:
         token = config.get(key)
-        token = token["content"] if isinstance(token, dict) else token
+        token = token.get("content") if isinstance(token, dict) else token
         if token is None:
-            raise UserError(f"{path.parent / 'tokenizer_config.json'}: has no {key}; name one of the tokenizer's tokens")
+            return None
+        if not isinstance(token, str):
+            raise UserError(f"{path}: {key} is {token!r}; expected one of the tokenizer's tokens")
         return self.id_of(token)
 
     def id_of(self, token: str) -> int:
@@ -57,18 +64,42 @@ class Tokenizer:
         """The text of ids, special tokens left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def check(self, template: Template) -> None:
+        """UserError unless the tokenizer has every special token that the template is made of."""
+        for token in template.special:
+            self.id_of(token)
+        if template.with_image is not None:
+            self.id_of(template.image)
+        if template.bos and self.bos is None:
+            raise UserError(f"tokenizer_config.json has no bos_token, and template {template.name} begins with it; name one of "
+                            "the tokenizer's tokens there, or another --template")
+
     def prompt(self, template: Template, question: str, n_image_tokens: int) -> list[int]:
         """BOS and the prompt's ids, with `n_image_tokens` image tokens (0: no picture)."""
-        if IMAGE in question:
-            raise UserError(f"question {question!r} holds {IMAGE}, which stands for the picture; remove it")
+        self._without_image(template, "question", question)
+        if n_image_tokens and template.with_image is None:
+            raise UserError(f"question {question!r} comes with a picture, and template {template.name} has no place for one; "
+                            "expected text alone (--modality text), or a vision-language model")
         ids = self.ids(template.prompt(question, n_image_tokens > 0))
         if n_image_tokens:
-            place = ids.index(self.id_of(IMAGE))
-            ids[place:place + 1] = [self.id_of(IMAGE)] * n_image_tokens
-        return [self.bos] + ids
+            token = self.id_of(template.image)
+            place = ids.index(token)
+            ids[place:place + 1] = [token] * n_image_tokens
+        return [self.bos] + ids if template.bos else ids
 
     def answer(self, template: Template, answer: str) -> list[int]:
-        """The answer's ids, its end included."""
-        if IMAGE in answer:
-            raise UserError(f"answer {answer!r} holds {IMAGE}, which stands for the picture; remove it")
-        return self.ids(template.answer(answer))
+        """The answer's ids, its end included.
+
+        They are what follows the prompt's last words in the tokens of both together. Where a tokenizer would merge across that
+        border ("[/INST]" and "."), the answer is tokenised behind a line break instead: prompt ids stay what generation sees.
+        """
+        self._without_image(template, "answer", answer)
+        for before in (template.turn, "\n"):
+            first, both = self.ids(before), self.ids(before + template.answer(answer))
+            if both[:len(first)] == first:
+                return both[len(first):]
+        raise UserError(f"answer {answer!r}: the tokenizer joins its beginning with the words before it; begin it with a letter")
+
+    def _without_image(self, template, what, text):
+        if template.image in text:
+            raise UserError(f"{what} {text!r} holds {template.image}, which stands for the picture; remove it")

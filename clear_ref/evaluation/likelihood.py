@@ -8,6 +8,7 @@ import torch
 from ..data.batches import IGNORE, collate
 from ..data.records import Record
 from ..losses.terms import token_terms
+from ..model.language import next_positions
 from ..model.vlm import VLM
 
 
@@ -18,15 +19,17 @@ def candidate_nll(vlm: VLM, prompt: Record, answers) -> list[tuple[float, int]]:
     equals  the nll of one plain forward of prompt + answer, within rounding
     """
     batch = vlm.encode([prompt])
-    decoder = vlm.model.language_model.model
-    hidden, past = decoder(vlm.model.embed(batch.input_ids, batch.pixel_values), batch.attention_mask)
+    model, decoder, grid = vlm.model, vlm.model.decoder, batch.image_grid_thw
+    positions = model.positions(batch.input_ids, batch.attention_mask, grid)
+    hidden, past = decoder(model.embed(batch.input_ids, batch.pixel_values, grid), batch.attention_mask, positions)
     tokens = [vlm.tokenizer.answer(vlm.template, answer) for answer in answers]
     K = len(tokens)
     padded = collate(tokens, [0] * K, [], vlm.tokenizer.pad, side="right").to(vlm.device, vlm.dtype)
     first = hidden[:, -1:].expand(K, -1, -1)
     shared = [(k.expand(K, -1, -1, -1), v.expand(K, -1, -1, -1)) for k, v in past]
     mask = torch.cat((batch.attention_mask.expand(K, -1), padded.attention_mask), 1)
-    rest = decoder(decoder.embed_tokens(padded.input_ids), mask, shared)[0][:, :-1]
+    after = next_positions(positions, padded.input_ids.shape[1]).expand(*positions.shape[:-2], K, -1)
+    rest = decoder(decoder.embed_tokens(padded.input_ids), mask, after, shared)[0][:, :-1]
     asked = padded.labels != IGNORE
     nll = token_terms(vlm.head(torch.cat((first, rest), 1)[asked]), padded.labels[asked]).nll.double()
     # Placed on the [K, T] grid first: a scatter-add would be summed in no fixed order on a GPU.

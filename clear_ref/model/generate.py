@@ -1,31 +1,77 @@
 """Greedy generation with a key-value cache."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 
 from ..data.batches import Batch
+from ..errors import UserError
+from ..files import read_json
+from .language import at_least_float32, next_positions
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What of generation_config.json bears on greedy text: ids that end it, and the penalty on tokens that are there already."""
+    stop_ids: frozenset[int]
+    repetition_penalty: float = 1.0
+
+
+def generation(directory, config: dict, eos: int | None) -> Generation:
+    """The Generation of a model directory: from generation_config.json, else config.json's eos_token_id, else the tokenizer's.
+
+    What a sampler would use (temperature, top_p, top_k) has no bearing on the likeliest token.
+    raises  UserError for stop ids or a penalty that are none
+    """
+    path = Path(directory) / "generation_config.json"
+    own = read_json(path) if path.exists() else {}
+    text = config.get("text_config") or {}
+    stop = next((found for found in (own.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id"), eos)
+                 if found is not None), [])
+    stop = stop if isinstance(stop, list) else [stop]
+    if not all(isinstance(number, int) and number >= 0 for number in stop):
+        raise UserError(f"{path}: eos_token_id is {stop!r}; expected a token id or a list of them")
+    penalty = own.get("repetition_penalty", 1.0)
+    if isinstance(penalty, bool) or not isinstance(penalty, (int, float)) or not penalty > 0:
+        raise UserError(f"{path}: repetition_penalty is {penalty!r}; expected a number above 0")
+    return Generation(frozenset(stop), float(penalty))
 
 
 @torch.no_grad()
-def greedy(model, batch: Batch, max_new_tokens: int, stop_ids: frozenset[int], pad: int) -> torch.Tensor:
+def greedy(model, batch: Batch, max_new_tokens: int, how: Generation, pad: int) -> torch.Tensor:
     """The ids generated after each prompt, [B, <= max_new_tokens].
 
     A sequence ends with its first stop id, which is kept; `pad` fills the rest. batch: prompts, padded on the left. Of
     equal logits the lowest id is taken.
     """
-    ids, mask, past = batch.input_ids, batch.attention_mask, None
-    decoder, head = model.language_model.model, model.language_model.lm_head
-    embeddings = model.embed(ids, batch.pixel_values)
+    ids, mask, past, decoder = batch.input_ids, batch.attention_mask, None, model.decoder
+    embeddings = model.embed(ids, batch.pixel_values, batch.image_grid_thw)
+    positions = model.positions(ids, mask, batch.image_grid_thw)
     done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    stop = torch.tensor(sorted(stop_ids), device=ids.device)
+    stop = torch.tensor(sorted(how.stop_ids), device=ids.device)
     produced = []
     for _ in range(max_new_tokens):
-        hidden, past = decoder(embeddings, mask, past)
-        token = head(hidden[:, -1]).argmax(-1)
+        hidden, past = decoder(embeddings, mask, positions, past)
+        logits = model.head(hidden[:, -1])
+        if how.repetition_penalty != 1.0:
+            seen = torch.cat([ids, *(token[:, None] for token in produced)], 1)
+            logits = penalised(at_least_float32(logits), seen, how.repetition_penalty)
+        token = logits.argmax(-1)
         token = torch.where(done, torch.full_like(token, pad), token)
         produced.append(token)
         done = done | torch.isin(token, stop)
         if bool(done.all()):
             break
-        embeddings = decoder.embed_tokens(token[:, None])
+        embeddings, positions = decoder.embed_tokens(token[:, None]), next_positions(positions, 1)
         mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
     return torch.stack(produced, 1) if produced else ids[:, :0]
+
+
+def penalised(logits, seen, penalty: float):
+    """Logits [B, V] with those of the tokens seen [B, T] divided by the penalty where positive, multiplied where negative.
+
+    source  Keskar et al. 2019 (CTRL), as transformers applies it: prompt and padding count as seen
+    """
+    there = logits.gather(1, seen)
+    return logits.scatter(1, seen, torch.where(there < 0, there * penalty, there / penalty))

@@ -1,28 +1,19 @@
-"""The Llama decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+"""The decoder of Llama, Vicuna, Mistral and Qwen2: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
-source  Touvron et al. 2023 (Llama, Llama-2); numbers equal to transformers' LlamaForCausalLM within fp32 rounding
+What differs between them is in LanguageConfig: biases on q, k, v (Qwen2), sliding windows (Mistral, Qwen2), tied heads, and
+positions of three axes (Qwen2-VL).
+source  Touvron et al. 2023 (Llama, Llama-2), Jiang et al. 2023 (Mistral), Yang et al. 2024 (Qwen2), Wang et al. 2024 (Qwen2-VL);
+        numbers equal to transformers' classes of these names within fp32 rounding
 """
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from ..errors import ShapeError
+from .language_config import LanguageConfig
 from .lora import Linear
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    rope_theta: float
 
 
 def at_least_float32(x):
@@ -44,11 +35,17 @@ class RMSNorm(nn.Module):
 
 
 def rotary(positions, config, dtype):
-    """cos and sin [B, 1, T, head_dim] of positions [B, T]; angles in fp32 or wider."""
+    """cos and sin [B, 1, T, head_dim] of positions [B, T], or [3, B, T] (time, height, width); angles in fp32 or wider.
+
+    With three axes the frequencies are shared out in contiguous sections: config.mrope_section[i] of them turn by axis i.
+    """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     exponent = torch.arange(0, config.head_dim, 2, dtype=wide, device=positions.device) / config.head_dim
-    angle = positions[:, None, :, None].to(wide) * (1.0 / config.rope_theta ** exponent)
-    angle = torch.cat((angle, angle), -1)
+    frequency = 1.0 / config.rope_theta ** exponent / config.rope_factor
+    angle = positions[..., None].to(wide) * frequency
+    if positions.dim() == 3:
+        angle = torch.cat([part[axis] for axis, part in enumerate(angle.split(config.mrope_section, -1))], -1)
+    angle = torch.cat((angle, angle), -1)[:, None]
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
@@ -63,13 +60,13 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         width, dim = config.hidden_size, config.head_dim
-        self.q_proj = Linear(width, config.num_attention_heads * dim, bias=False)
-        self.k_proj = Linear(width, config.num_key_value_heads * dim, bias=False)
-        self.v_proj = Linear(width, config.num_key_value_heads * dim, bias=False)
+        self.q_proj = Linear(width, config.num_attention_heads * dim, config.qkv_bias)
+        self.k_proj = Linear(width, config.num_key_value_heads * dim, config.qkv_bias)
+        self.v_proj = Linear(width, config.num_key_value_heads * dim, config.qkv_bias)
         self.o_proj = Linear(config.num_attention_heads * dim, width, bias=False)
 
     def forward(self, x, cos, sin, mask, past=None):
-        """x [B, T, D]; mask [B, 1, T, S] (True: may look) or None for plain causal; returns output and keys, values."""
+        """x [B, T, D]; mask [B, 1, T, S] (True: may look) or None for plain causal; returns output and (keys, values)."""
         B, T, _ = x.shape
         split = (B, T, -1, self.config.head_dim)
         q = rotate(self.q_proj(x).view(split).transpose(1, 2), cos, sin)
@@ -111,48 +108,127 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
+    """checkpointing: a training forward keeps only each layer's input and computes the rest again in backward."""
+
     def __init__(self, config: LanguageConfig):
         super().__init__()
         self.config = config
+        self.checkpointing = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeddings, attention_mask, past=None, layer=None):
+    def forward(self, embeddings, attention_mask, positions=None, past=None, layer=None):
         """Hidden states and the key-value cache.
 
         embeddings      [B, T, D] of the new positions
         attention_mask  [B, S] of cached and new positions, S = T without a cache; 0 marks padding, which nothing looks at
+        positions       [B, T], or [3, B, T] of three axes, of the new positions; None: counted over the attention mask
         past            what an earlier call returned, one (keys, values) a layer
         layer           stop after this layer (0-based) and return its output, without the final norm
-        returns         [B, T, D], cache
+        returns         [B, T, D], cache (empty where checkpointing is at work)
         """
         T, S = embeddings.shape[1], attention_mask.shape[1]
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, S - T:]
+        if positions is None:
+            positions = counted(attention_mask)[:, S - T:]
         cos, sin = rotary(positions, self.config, embeddings.dtype)
-        mask = None if past is None and bool(attention_mask.all()) else causal_mask(attention_mask, T)
+        padded, masks = not bool(attention_mask.all()), {}
+        for window in set(self.config.windows):
+            plain = past is None and not padded and (window is None or S <= window)
+            masks[window] = None if plain else causal_mask(attention_mask, T, window)
+        again = self.checkpointing and past is None and torch.is_grad_enabled()
         x, cache = embeddings, []
         for number, block in enumerate(self.layers):
-            x, kept = block(x, cos, sin, mask, None if past is None else past[number])
-            cache.append(kept)
+            mask = masks[self.config.windows[number]]
+            if again:
+                # Nothing in a layer is random, so there is no random state to put back when it is computed again.
+                x = checkpoint(lambda *given, block=block: block(*given)[0], x, cos, sin, mask, use_reentrant=False,
+                               preserve_rng_state=False)
+            else:
+                x, kept = block(x, cos, sin, mask, None if past is None else past[number])
+                cache.append(kept)
             if number == layer:
                 return x, cache
         return self.norm(x), cache
 
 
-def causal_mask(attention_mask, T):
-    """[B, 1, T, S], True where a new position may look: at real positions up to itself, and always at itself."""
+def counted(attention_mask):
+    """[B, S]: each real position's number, counted from 0 over the mask; padding before the first has 0."""
+    return (attention_mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def causal_mask(attention_mask, T, window=None):
+    """[B, 1, T, S], True where a new position may look: at real positions up to itself, and always at itself.
+
+    window  at no more than this many positions, its own included
+    """
     S = attention_mask.shape[1]
     here = torch.arange(S - T, S, device=attention_mask.device)[:, None]
     there = torch.arange(S, device=attention_mask.device)[None]
     allowed = (there <= here) & attention_mask.bool()[:, None, :]
+    if window is not None:
+        allowed = allowed & (there > here - window)
     return (allowed | (there == here))[:, None]
 
 
-class CausalLM(nn.Module):
-    """The decoder and its head, under the names that checkpoints use."""
+class Model(nn.Module):
+    """What every family offers: embeddings of text and pictures, positions, hidden states, and from its subclass `decoder` (a
+    Decoder) and `head` (hidden states [..., D] -> logits [..., V]).
+
+    image_token_id  the id that a picture's features replace; None: the family sees no pictures
+    """
+    image_token_id: int | None = None
+
+    def embed(self, input_ids, pixels=None, grid=None):
+        """[B, T, D] token embeddings, pictures' features in their places. raises ShapeError where the two do not go together."""
+        if pixels is not None:
+            raise ShapeError("pixel_values are given; this is a language model, expected none")
+        return self.decoder.embed_tokens(input_ids)
+
+    def positions(self, input_ids, attention_mask, grid=None):
+        """[B, T] or [3, B, T]: the rotary position of every token."""
+        return counted(attention_mask)
+
+    def hidden(self, input_ids, attention_mask, pixels=None, grid=None, layer=None):
+        """[B, T, D]: normed hidden states, or the output of decoder layer `layer` (0-based)."""
+        return self.decoder(self.embed(input_ids, pixels, grid), attention_mask, self.positions(input_ids, attention_mask, grid),
+                            layer=layer)[0]
+
+
+class CausalLM(Model):
+    """A plain language model under the names that checkpoints use; also the part of a VLM that speaks."""
 
     def __init__(self, config: LanguageConfig):
         super().__init__()
         self.model = Decoder(config)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def decoder(self) -> Decoder:
+        """What turns embeddings into hidden states."""
+        return self.model
+
+    def head(self, hidden):
+        """Logits [..., V] of normed hidden states [..., D]; a tied head is the embedding itself."""
+        return F.linear(hidden, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+
+
+def place_features(embeddings, places, features, expected: str):
+    """Embeddings [B, T, D] with the features [n, D] at the n places [B, T], in order.
+
+    raises  ShapeError if there are not as many places as features; `expected` says how many a picture has
+    """
+    n_places, n_features = int(places.sum()), 0 if features is None else len(features)
+    if n_places != n_features:
+        raise ShapeError(f"input_ids hold {n_places} image tokens, the pictures give {n_features} features; expected {expected}")
+    if not n_features:
+        return embeddings
+    return embeddings.masked_scatter(places[..., None].expand_as(embeddings), features.to(embeddings.dtype))
+
+
+def next_positions(positions, n: int):
+    """Positions [..., n] of n tokens of text after [B, T] or [3, B, T]: on from the largest of the last column, on every axis."""
+    last = positions[..., -1:]
+    if positions.dim() == 3:
+        last = last.amax(0, keepdim=True).expand(3, -1, -1)
+    return last + torch.arange(1, n + 1, device=positions.device)

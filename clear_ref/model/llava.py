@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ShapeError, UserError
-from .language import CausalLM, LanguageConfig
+from .language import CausalLM, Model, place_features
+from .language_config import LanguageConfig, language_config
 from .lora import Linear
-from .vision import VisionConfig, VisionTower
-from .weights import config_value
+from .vision import VisionConfig, VisionTower, vision_config
 
 
 @dataclass(frozen=True)
@@ -24,35 +24,21 @@ class LlavaConfig:
 
     @classmethod
     def from_json(cls, config: dict, where) -> "LlavaConfig":
-        """From a config.json; UserError for a structure that this code does not compute."""
-        kind = config.get("model_type")
-        if kind != "llava":
-            raise UserError(f"{where}: model_type is {kind!r}; expected 'llava'")
-        text, vision = (config_value(config, key, where) for key in ("text_config", "vision_config"))
-        for part, key, expected in ((config, "vision_feature_select_strategy", "default"), (text, "hidden_act", "silu"),
-                                    (config, "projector_hidden_act", "gelu"), (vision, "hidden_act", "quick_gelu"),
+        """From a config.json; what it omits is as in transformers' LlavaConfig. UserError for a structure not computed here."""
+        text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
+        for part, key, expected in ((config, "vision_feature_select_strategy", "default"),
+                                    (config, "projector_hidden_act", "gelu"), (config, "multimodal_projector_bias", True),
                                     (text, "model_type", "llama"), (vision, "model_type", "clip_vision_model")):
             if part.get(key, expected) != expected:
                 raise UserError(f"{where}: {key} is {part[key]!r}; expected {expected!r}")
-        rope = text.get("rope_parameters") or {}
-        if rope.get("rope_type", "default") != "default" or text.get("rope_scaling"):
-            raise UserError(f"{where}: rope is {text.get('rope_scaling') or rope}; expected plain rotary positions")
-        heads, width = config_value(text, "num_attention_heads", where), config_value(text, "hidden_size", where)
-        language = LanguageConfig(
-            config_value(text, "vocab_size", where), width, config_value(text, "intermediate_size", where),
-            config_value(text, "num_hidden_layers", where), heads, config_value(text, "num_key_value_heads", where, heads),
-            config_value(text, "head_dim", where, width // heads), config_value(text, "rms_norm_eps", where, 1e-6),
-            float(rope.get("rope_theta") or text.get("rope_theta") or 10000.0))
-        tower = VisionConfig(
-            *(config_value(vision, key, where) for key in ("hidden_size", "intermediate_size", "num_hidden_layers",
-                                                           "num_attention_heads", "image_size", "patch_size")),
-            config_value(vision, "layer_norm_eps", where, 1e-5))
-        image_token = config.get("image_token_index", config.get("image_token_id"))
-        if image_token is None:
-            raise UserError(f"{where}: has no image_token_index; expected the id of <image>")
+        language = language_config(text, where, "llama", config.get("tie_word_embeddings", False))
+        tower = vision_config(vision, where)
         layer = config.get("vision_feature_layer", -2)
         if not isinstance(layer, int) or not -tower.num_hidden_layers - 1 <= layer <= tower.num_hidden_layers:
             raise UserError(f"{where}: vision_feature_layer is {layer!r}; expected one whole number that names a tower layer")
+        image_token = config.get("image_token_index", config.get("image_token_id", 32000))
+        if not isinstance(image_token, int) or not 0 <= image_token < language.vocab_size:
+            raise UserError(f"{where}: image_token_index is {image_token!r}; expected an id in [0, {language.vocab_size})")
         return cls(language, tower, image_token, layer)
 
 
@@ -66,40 +52,36 @@ class Projector(nn.Module):
         return self.linear_2(F.gelu(self.linear_1(features)))
 
 
-class Llava(nn.Module):
+class Llava(Model):
     def __init__(self, config: LlavaConfig):
         super().__init__()
-        self.config = config
+        self.image_token_id = config.image_token_id
+        self.feature_layer, self.n_image_tokens = config.vision_feature_layer, config.vision.n_patches
         self.vision_tower = VisionTower(config.vision)
         self.multi_modal_projector = Projector(config)
         self.language_model = CausalLM(config.text)
 
     @property
-    def n_image_tokens(self) -> int:
-        """How many positions one picture takes."""
-        return self.config.vision.n_patches
+    def decoder(self):
+        """The language model's decoder."""
+        return self.language_model.model
+
+    def head(self, hidden):
+        """Logits [..., V] of normed hidden states [..., D]."""
+        return self.language_model.head(hidden)
 
     def image_features(self, pixels):
         """[N, P, D] of pictures [N, 3, H, W]: the patch tokens of the feature layer, projected; the class token dropped."""
-        hidden = self.vision_tower.vision_model(pixels, self.config.vision_feature_layer)
+        hidden = self.vision_tower.vision_model(pixels, self.feature_layer)
         return self.multi_modal_projector(hidden[:, 1:])
 
-    def embed(self, input_ids, pixels=None):
+    def embed(self, input_ids, pixels=None, grid=None):
         """[B, T, D]: token embeddings, with the pictures' features at the image tokens, in order.
 
-        raises  ShapeError if the number of image tokens is not that of the features
+        raises  ShapeError if the number of image tokens is not that of the features, or a grid is given
         """
-        embeddings = self.language_model.model.embed_tokens(input_ids)
-        places = input_ids == self.config.image_token_id
-        n_places, n_features = int(places.sum()), 0 if pixels is None else len(pixels) * self.n_image_tokens
-        if n_places != n_features:
-            raise ShapeError(f"input_ids hold {n_places} image tokens, the pictures give {n_features} features; "
-                             f"expected {self.n_image_tokens} tokens for each picture")
-        if n_features:
-            features = self.image_features(pixels).flatten(0, 1).to(embeddings.dtype)
-            embeddings = embeddings.masked_scatter(places[..., None].expand_as(embeddings), features)
-        return embeddings
-
-    def hidden(self, input_ids, attention_mask, pixels=None, layer=None):
-        """[B, T, D]: normed hidden states, or the output of decoder layer `layer` (0-based)."""
-        return self.language_model.model(self.embed(input_ids, pixels), attention_mask, layer=layer)[0]
+        if grid is not None:
+            raise ShapeError("image_grid_thw is given; LLaVA's pictures have one size, expected None")
+        features = None if pixels is None else self.image_features(pixels).flatten(0, 1)
+        return place_features(self.decoder.embed_tokens(input_ids), input_ids == self.image_token_id, features,
+                              f"{self.n_image_tokens} tokens for each picture")

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from ..errors import UserError
 from .language import at_least_float32, rotate
 from .lora import Linear
 from .vision import MLP, LayerNorm
 
 NORM_EPS = 1e-6
 ROPE_THETA = 10000.0
+# What transformers' Qwen2VLVisionConfig takes for a key that vision_config leaves out.
+DEFAULTS = {"embed_dim": 1280, "mlp_ratio": 4, "depth": 32, "num_heads": 16, "in_channels": 3, "patch_size": 14,
+            "temporal_patch_size": 2, "spatial_merge_size": 2, "hidden_size": 3584, "hidden_act": "quick_gelu"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,23 @@ class Qwen2VisionConfig:
     def patch_width(self):
         """How many numbers one patch holds."""
         return self.in_channels * self.temporal_patch_size * self.patch_size ** 2
+
+
+def vision_config(config: dict, where) -> Qwen2VisionConfig:
+    """The tower that a vision_config describes. UserError for one that is not computed here."""
+    values = DEFAULTS | {key: value for key, value in config.items() if value is not None}
+    theta = (values.get("rope_parameters") or {}).get("rope_theta", ROPE_THETA)
+    for key, found, expected in (("hidden_act", values["hidden_act"], DEFAULTS["hidden_act"]), ("rope_theta", theta, ROPE_THETA),
+                                 ("in_chans", values.get("in_chans", values["in_channels"]), values["in_channels"])):
+        if found != expected:
+            raise UserError(f"{where}: vision {key} is {found!r}; expected {expected!r}")
+    width, ratio, *rest = (values[key] for key in list(DEFAULTS)[:-1])
+    for key, value in zip(DEFAULTS, (width, ratio, *rest)):
+        if not isinstance(value, int) and not (key == "mlp_ratio" and isinstance(value, float)) or not value > 0:
+            raise UserError(f"{where}: vision {key} is {value!r}; expected a whole number above 0")
+    if width % (4 * values["num_heads"]):
+        raise UserError(f"{where}: vision embed_dim is {width}; expected a multiple of 4 times num_heads, {values['num_heads']}")
+    return Qwen2VisionConfig(width, int(width * ratio), *rest)
 
 
 def places(grid, merge: int) -> torch.Tensor:
@@ -119,9 +141,12 @@ class Merger(nn.Module):
 
 
 class Qwen2VisionTower(nn.Module):
+    """checkpointing: a training forward keeps only each block's input and computes the rest again in backward."""
+
     def __init__(self, config: Qwen2VisionConfig):
         super().__init__()
         self.config = config
+        self.checkpointing = False
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.merger = Merger(config)
@@ -138,5 +163,8 @@ class Qwen2VisionTower(nn.Module):
         cos, sin = patch_rotary(where, self.config.head_dim, x.dtype)
         sizes = [h * w for h, w in grid]
         for block in self.blocks:
-            x = block(x, cos, sin, sizes)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, sizes, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, cos, sin, sizes)
         return self.merger(x)

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from ..errors import UserError
 from .language import at_least_float32
+from .language_config import number
 from .lora import Linear
+
+# What transformers' CLIPVisionConfig takes for a key that vision_config leaves out, and what LlavaConfig takes without one.
+DEFAULTS = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
+            "patch_size": 32, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu", "num_channels": 3}
+LLAVA = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336,
+         "patch_size": 14}
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,21 @@ class VisionConfig:
     @property
     def n_patches(self):
         return (self.image_size // self.patch_size) ** 2
+
+
+def vision_config(config: dict, where) -> VisionConfig:
+    """The tower that a vision_config describes ({}: LLaVA-1.5's). UserError for one that is not computed here."""
+    values = DEFAULTS | (config or LLAVA)
+    for key in ("hidden_act", "num_channels"):
+        if values[key] != DEFAULTS[key]:
+            raise UserError(f"{where}: vision {key} is {values[key]!r}; expected {DEFAULTS[key]!r}")
+    sizes = list(DEFAULTS)[:6]
+    for key in sizes:
+        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 1:
+            raise UserError(f"{where}: vision {key} is {values[key]!r}; expected a whole number above 0")
+    if values["hidden_size"] % values["num_attention_heads"] or values["patch_size"] > values["image_size"]:
+        raise UserError(f"{where}: vision sizes do not go together: {', '.join(f'{key} {values[key]}' for key in sizes)}")
+    return VisionConfig(*(values[key] for key in sizes), number(values, "layer_norm_eps", where))
 
 
 class LayerNorm(nn.LayerNorm):
@@ -96,8 +120,11 @@ class Encoder(nn.Module):
 
 
 class VisionModel(nn.Module):
+    """checkpointing: a training forward keeps only each layer's input and computes the rest again in backward."""
+
     def __init__(self, config: VisionConfig):
         super().__init__()
+        self.checkpointing = False
         self.embeddings = Embeddings(config)
         self.pre_layrnorm = LayerNorm(config.hidden_size, config.layer_norm_eps)  # spelled so in every checkpoint
         self.encoder = Encoder(config)
@@ -107,7 +134,10 @@ class VisionModel(nn.Module):
         """Hidden states [N, 1 + P, D] number `layer` of the N + 1 (0: the embeddings; -2: before the last layer)."""
         x = self.pre_layrnorm(self.embeddings(pixels))
         for block in self.encoder.layers[:layer % (len(self.encoder.layers) + 1)]:
-            x = block(x)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x)
         return x
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from ..data.batches import Batch, collate
-from ..data.images import ImageProcessor, open_image
-from ..data.prompts import IMAGE, template
+from ..data.images import open_image
+from ..data.prompts import template
 from ..data.tokens import Tokenizer
 from ..errors import LabelError, ShapeError, UserError
 from ..files import read_json, write_bytes, write_json
 from . import lora, peft_format
-from .generate import greedy
+from .generate import generation, greedy
+from .families import family
 from .language import at_least_float32
-from .llava import Llava, LlavaConfig
 from .weights import device_of, dtype_of, fill, read_tensors, write_tensors
 
 WEIGHTS = "model.safetensors"
@@ -24,28 +24,28 @@ WEIGHTS = "model.safetensors"
 class VLM:
     """A vision-language model. Made by `load`; `model` is the nn.Module, everything else is how text and pictures reach it."""
 
-    def __init__(self, directory, dtype: torch.dtype, device: torch.device):
+    def __init__(self, directory, dtype: torch.dtype, device: torch.device, chosen_template: str = ""):
         self.directory = Path(directory)
-        self.config_json = read_json(self.directory / "config.json")
-        self.config = LlavaConfig.from_json(self.config_json, self.directory / "config.json")
+        where = self.directory / "config.json"
+        self.config_json = read_json(where)
+        self.family = family(self.config_json, where)
+        self.config = self.family.config(self.config_json, where)
+        self.text_config = self.family.text(self.config)
         self.tokenizer = Tokenizer(self.directory)
-        self.template = template(self.directory)
-        self.image_processor = ImageProcessor.from_directory(self.directory)
-        if self.tokenizer.size > self.config.text.vocab_size:
+        self.template = template(self.directory, self.family.name, chosen_template)
+        self.tokenizer.check(self.template)
+        self.images = self.family.images(self.directory, self.config)
+        vocabulary = self.text_config.vocab_size
+        if self.tokenizer.size > vocabulary:
             raise UserError(f"{self.directory}: the tokenizer has ids up to {self.tokenizer.size - 1}, the embedding has "
-                            f"{self.config.text.vocab_size} rows; the tokenizer belongs to another model")
-        if self.image_processor.crop != self.config.vision.image_size:
-            raise UserError(f"{self.directory}: preprocessor_config.json crops to {self.image_processor.crop} pixels, "
-                            f"config.json expects {self.config.vision.image_size}")
-        expected = self.tokenizer.id_of(IMAGE)
-        if self.config.image_token_id != expected:
-            raise UserError(f"{self.directory}: config.json has image token {self.config.image_token_id}, the tokenizer's "
-                            f"{IMAGE} is {expected}; the tokenizer belongs to another model")
-        stop = read_json(self.directory / "generation_config.json").get("eos_token_id")
-        stop = self.tokenizer.eos if stop is None else stop
-        self.stop_ids = frozenset(stop if isinstance(stop, list) else [stop])
+                            f"{vocabulary} rows; the tokenizer belongs to another model")
         with torch.device("meta"):
-            model = Llava(self.config)
+            model = self.family.model(self.config)
+        image = None if self.template.with_image is None else self.tokenizer.id_of(self.template.image)
+        if image not in (None, model.image_token_id):
+            raise UserError(f"{self.directory}: config.json has image token {model.image_token_id}, the tokenizer's "
+                            f"{self.template.image} is {image}; the tokenizer belongs to another model")
+        self.generation = generation(self.directory, self.config_json, self.tokenizer.eos)
         self.model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
 
     @property
@@ -64,54 +64,57 @@ class VLM:
 
     def encode(self, records) -> Batch:
         """One batch of records; a record without an answer is a prompt alone. Padding on the left."""
-        sequences, starts, pixels = [], [], []
+        sequences, starts, pictures = [], [], []
         for record in records:
-            has_image = record.image is not None
-            prompt = self.tokenizer.prompt(self.template, record.question, self.model.n_image_tokens if has_image else 0)
+            n_image_tokens = 0
+            if record.image is not None:
+                if self.images is None:
+                    raise UserError(f"record {record.question!r} has a picture, and {self.directory} holds a language model; "
+                                    "expected text alone (--modality text)")
+                picture = self.images(open_image(record.image, f"record {record.question!r}"))
+                pictures.append(picture)
+                n_image_tokens = picture.n_tokens
+            prompt = self.tokenizer.prompt(self.template, record.question, n_image_tokens)
             answer = [] if record.answer is None else self.tokenizer.answer(self.template, record.answer)
             sequences.append(prompt + answer)
             starts.append(len(prompt))
-            if has_image:
-                pixels.append(self.image_processor(open_image(record.image, f"record {record.question!r}")))
         if not sequences:
             raise UserError("there is no record to encode; expected at least one")
-        return collate(sequences, starts, pixels, self.tokenizer.pad).to(self.device, self.dtype)
+        return collate(sequences, starts, pictures, self.tokenizer.pad).to(self.device, self.dtype)
 
     def hidden(self, batch: Batch, layer: int | None = None):
         """[B, T, D] normed hidden states, or the output of decoder layer `layer` (0-based)."""
         self.check_layer(layer)
-        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, layer)
+        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, batch.image_grid_thw, layer)
 
     def check_layer(self, layer: int | None) -> None:
         """UserError unless `layer` is None or one of the decoder's."""
-        n_layers = self.config.text.num_hidden_layers
+        n_layers = self.text_config.num_hidden_layers
         if layer is not None and not 0 <= layer < n_layers:
             raise UserError(f"decoder layer is {layer}; the model has layers 0 to {n_layers - 1}, name one of them")
 
     def head(self, hidden):
         """Logits [..., V] of hidden states [..., D], in the model's dtype."""
-        return self.model.language_model.lm_head(hidden)
+        return self.model.head(hidden)
 
     def forward(self, input_ids, attention_mask, pixel_values=None, image_grid_thw=None):
-        """Logits [B, T, V], float32 (float64 stays). image_grid_thw is for families whose pictures vary in size: None here.
+        """Logits [B, T, V], float32 (float64 stays). image_grid_thw: see Batch.
 
         raises  LabelError for an id outside the vocabulary; ShapeError where tensors disagree
         """
-        if image_grid_thw is not None:
-            raise UserError("image_grid_thw is given; LLaVA's pictures have one size, leave it None")
         if input_ids.dim() != 2 or input_ids.shape != attention_mask.shape:
             raise ShapeError(f"input_ids are {list(input_ids.shape)}, attention_mask {list(attention_mask.shape)}; "
                              "expected the same [B, T]")
-        vocabulary = self.config.text.vocab_size
+        vocabulary = self.text_config.vocab_size
         if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
             raise LabelError(f"input_ids range from {int(input_ids.min())} to {int(input_ids.max())}; "
                              f"expected ids in [0, {vocabulary})")
-        hidden = self.model.hidden(input_ids, attention_mask, pixel_values)
+        hidden = self.model.hidden(input_ids, attention_mask, pixel_values, image_grid_thw)
         return at_least_float32(self.head(hidden))
 
     def generate_ids(self, batch: Batch, max_new_tokens: int = 64) -> torch.Tensor:
         """Greedy ids after each prompt, [B, <= max_new_tokens]; a sequence ends with its stop id, then pad ids."""
-        return greedy(self.model, batch, max_new_tokens, self.stop_ids, self.tokenizer.pad)
+        return greedy(self.model, batch, max_new_tokens, self.generation, self.tokenizer.pad)
 
     def generate(self, batch: Batch, max_new_tokens: int = 64) -> list[str]:
         """Greedy text after each prompt, special tokens and surrounding blanks left out."""
@@ -156,11 +159,12 @@ class VLM:
         write_tensors(directory / WEIGHTS, dict(model.named_parameters()))
 
 
-def load(path, dtype: str = "float32", device: str = "cpu") -> VLM:
+def load(path, dtype: str = "float32", device: str = "cpu", template: str = "") -> VLM:
     """The model of an HF-format directory (config.json, tokenizer.json, safetensors), in `dtype` on `device`.
 
-    raises  UserError that names the file and what is wrong with it
+    template  one of data/prompts.py's TEMPLATES by name; "": the one that the directory asks for
+    raises    UserError that names the file and what is wrong with it
     """
-    vlm = VLM(path, dtype_of(dtype), device_of(device))
+    vlm = VLM(path, dtype_of(dtype), device_of(device), template)
     fill(vlm.weights(), read_tensors(vlm.directory / WEIGHTS), vlm.directory / WEIGHTS)
     return vlm

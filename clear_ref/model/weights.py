@@ -65,12 +65,3 @@ def write_tensors(path, tensors: dict[str, torch.Tensor]) -> None:
     """Write one safetensors file, names sorted, whole or not at all."""
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     write_bytes(path, save(ready, metadata={"format": "pt"}))
-
-
-def config_value(config: dict, key: str, where, default=None):
-    """config[key], the default where the key is absent; UserError if there is neither."""
-    if config.get(key) is not None:
-        return config[key]
-    if default is None:
-        raise UserError(f"{where}: has no {key}; found {json.dumps(sorted(config))}")
-    return default
