@@ -107,7 +107,7 @@ def row_positions(image, pictures, row: int):
 
     image     [T], True at image tokens
     pictures  iterator over the (rows, columns) of tokens of the batch's pictures, of which this row takes its own
-    raises    ShapeError, which names `row`, where a picture's tokens are not rows * columns on end
+    raises    ShapeError, which names `row` and the token, where a picture's tokens are not rows * columns on end
     """
     parts, done, position = [], 0, 0
     tokens = image.nonzero().flatten().tolist()
@@ -116,8 +116,8 @@ def row_positions(image, pictures, row: int):
         high, wide = next(pictures, (0, 0))
         n = high * wide
         if not n or tokens[:n] != list(range(first, first + n)):
-            raise ShapeError(f"row {row}: image token {first} begins a picture of {n} tokens by image_grid_thw; expected as many "
-                             "image tokens on end, for every picture in order")
+            raise ShapeError(f"row {row}: the picture at token {first} should be {n} image tokens on end by image_grid_thw; expected "
+                             "pictures in the order of their tokens, row after row")
         n_text = first - done
         start = position + n_text
         parts.append(torch.arange(position, start).expand(3, -1))
