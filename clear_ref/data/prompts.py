@@ -124,12 +124,12 @@ def template(directory, kind: str, chosen: str = "") -> Template:
     for word, name in words:
         if word in text:
             return TEMPLATES[name]
-    raise UserError(f"{where}: not a chat template known here for {kind}; name the one to use with --template, one of "
+    raise UserError(f"{where}: no chat template known here for {kind}; name the one to use with --template: one of "
                     f"{', '.join(TEMPLATES)}")
 
 
 def own_template(directory: Path) -> tuple[Path, str] | None:
-    """(file, text) of the chat template that a model directory brings, in any of the three places that were in use; None: none."""
+    """(file, text) of the chat template that a model directory brings, in any of the three places in use; None: none."""
     path = directory / "chat_template.jinja"
     if path.exists():
         return path, read_text(path)

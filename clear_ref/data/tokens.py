@@ -87,18 +87,19 @@ class Tokenizer:
             ids[place:place + 1] = [token] * n_image_tokens
         return [self.bos] + ids if template.bos else ids
 
-    def answer(self, template: Template, answer: str) -> list[int]:
-        """The answer's ids, its end included.
+    def answer(self, template: Template, answer: str) -> tuple[int, list[int]]:
+        """(r, ids): the tokens of the whole text are the prompt's, its last r left out, and these ids; the answer's end included.
 
-        They are what follows the prompt's last words in the tokens of both together. Where a tokenizer would merge across that
-        border ("[/INST]" and "."), the answer is tokenised behind a line break instead: prompt ids stay what generation sees.
+        r is 0 but where the tokenizer merges across the border ("[/INST]" and a quotation mark): then the ids begin with r tokens
+        that hold words of the prompt, and are not supervised, so that the span begins as many tokens in as the prompt is long.
+        source  TOFU's and the released code's count: tokens of the whole text less those of the prompt
         """
         self._without_image(template, "answer", answer)
-        for before in (template.turn, "\n"):
-            first, both = self.ids(before), self.ids(before + template.answer(answer))
-            if both[:len(first)] == first:
-                return both[len(first):]
-        raise UserError(f"answer {answer!r}: the tokenizer joins its beginning with the words before it; begin it with a letter")
+        turn, both = self.ids(template.turn), self.ids(template.turn + template.answer(answer))
+        same = next((n for n, pair in enumerate(zip(turn, both)) if pair[0] != pair[1]), min(len(turn), len(both)))
+        if not same:
+            raise UserError(f"answer {answer!r}: the tokenizer joins it with all of {template.turn!r} before it; begin it with a letter")
+        return len(turn) - same, both[same:]
 
     def _without_image(self, template, what, text):
         if template.image in text:

@@ -19,19 +19,21 @@ def candidate_nll(vlm: VLM, prompt: Record, answers) -> list[tuple[float, int]]:
     equals  the nll of one plain forward of prompt + answer, within rounding
     """
     batch = vlm.encode([prompt])
-    model, decoder, grid = vlm.model, vlm.model.decoder, batch.image_grid_thw
+    model, decoder, grid, ids = vlm.model, vlm.model.decoder, batch.image_grid_thw, batch.input_ids[0].tolist()
     positions = model.positions(batch.input_ids, batch.attention_mask, grid)
     hidden, past = decoder(model.embed(batch.input_ids, batch.pixel_values, grid), batch.attention_mask, positions)
-    tokens = [vlm.tokenizer.answer(vlm.template, answer) for answer in answers]
-    K = len(tokens)
-    padded = collate(tokens, [0] * K, [], vlm.tokenizer.pad, side="right").to(vlm.device, vlm.dtype)
-    first = hidden[:, -1:].expand(K, -1, -1)
-    shared = [(k.expand(K, -1, -1, -1), v.expand(K, -1, -1, -1)) for k, v in past]
-    mask = torch.cat((batch.attention_mask.expand(K, -1), padded.attention_mask), 1)
-    after = next_positions(positions, padded.input_ids.shape[1]).expand(*positions.shape[:-2], K, -1)
+    pieces = [vlm.tokenizer.answer(vlm.template, answer) for answer in answers]
+    K, back = len(pieces), max(merged for merged, _ in pieces)  # the prompt's last tokens that some answer changes are not shared
+    kept = len(ids) - back
+    tokens = [ids[kept:len(ids) - merged] + following for merged, following in pieces]
+    padded = collate(tokens, [back] * K, [], vlm.tokenizer.pad, side="right").to(vlm.device, vlm.dtype)
+    first = hidden[:, kept - 1:kept].expand(K, -1, -1)
+    shared = [(k[:, :, :kept].expand(K, -1, -1, -1), v[:, :, :kept].expand(K, -1, -1, -1)) for k, v in past]
+    mask = torch.cat((batch.attention_mask[:, :kept].expand(K, -1), padded.attention_mask), 1)
+    after = next_positions(positions[..., :kept], padded.input_ids.shape[1]).expand(*positions.shape[:-2], K, -1)
     rest = decoder(decoder.embed_tokens(padded.input_ids), mask, after, shared)[0][:, :-1]
     asked = padded.labels != IGNORE
     nll = token_terms(vlm.head(torch.cat((first, rest), 1)[asked]), padded.labels[asked]).nll.double()
     # Placed on the [K, T] grid first: a scatter-add would be summed in no fixed order on a GPU.
     sums = torch.zeros(asked.shape, dtype=nll.dtype, device=nll.device).masked_scatter(asked, nll).sum(1)
-    return [(float(total), len(ids)) for total, ids in zip(sums, tokens, strict=True)]
+    return [(float(total), int(n)) for total, n in zip(sums, asked.sum(1), strict=True)]

@@ -75,8 +75,8 @@ class VLM:
                 pictures.append(picture)
                 n_image_tokens = picture.n_tokens
             prompt = self.tokenizer.prompt(self.template, record.question, n_image_tokens)
-            answer = [] if record.answer is None else self.tokenizer.answer(self.template, record.answer)
-            sequences.append(prompt + answer)
+            merged, answer = (0, []) if record.answer is None else self.tokenizer.answer(self.template, record.answer)
+            sequences.append(prompt[:len(prompt) - merged] + answer)
             starts.append(len(prompt))
         if not sequences:
             raise UserError("there is no record to encode; expected at least one")
