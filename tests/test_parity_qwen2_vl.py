@@ -13,20 +13,32 @@ import pytest
 import torch
 from PIL import Image
 
+from clear_ref import Record, load
+from clear_ref.data.batches import Batch
 from clear_ref.data.images import open_image
+from clear_ref.data.prompts import TEMPLATES
 from clear_ref.data.qwen_images import Qwen2VLImages, smart_resize
+from clear_ref.data.tokens import Tokenizer
 from clear_ref.errors import UserError
-from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
+from clear_ref.evaluation.likelihood import candidate_nll
+from clear_ref.model.qwen2_vl import Qwen2VLConfig
+from conftest import shared_data
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 reference_images = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
 ATOL = 5e-5
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+# A system turn by default, then every turn's pictures and words in order.
+CHAT = ("{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+        "{% for turn in messages %}<|im_start|>{{ turn['role'] }}\n{% for part in turn['content'] %}"
+        "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 CONFIG = {
     "image_token_id": 261, "video_token_id": 262, "vision_start_token_id": 259, "vision_end_token_id": 260,
-    "text_config": {"vocab_size": 270, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-                    "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "bos_token_id": None, "eos_token_id": 258, "pad_token_id": 256,
+    "text_config": {"vocab_size": 270, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+                    "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "eos_token_id": 258,
+                    "bos_token_id": None, "pad_token_id": 256,
                     "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [2, 3, 3]}},
     "vision_config": {"embed_dim": 32, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64}}
 # Text, and the sizes of its pictures: several pictures in a row, upright and lying ones, rows without any, uneven lengths.
@@ -41,17 +53,9 @@ def noise(size, mode="RGB", key=3):
     return image if mode == "RGBA" else image.convert("RGB").convert(mode)
 
 
-@pytest.fixture(scope="module")
-def processor():
-    """transformers' processor without its video part, which needs torchvision, over a tokenizer of single bytes."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+def still_processor(tokenizer):
+    """transformers' processor over a tokenizer, without its video part, which needs torchvision."""
     from transformers.processing_utils import ProcessorMixin
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                                   padding_side="left")
 
     class Still(transformers.Qwen2VLProcessor):
         def __init__(self, image_processor, tokenizer, chat_template=None):
@@ -59,7 +63,19 @@ def processor():
             self.image_token_id, self.video_token_id = map(tokenizer.convert_tokens_to_ids, (self.image_token, self.video_token))
             ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
-    return Still(reference_images.Qwen2VLImageProcessorPil(), wrapped)
+    return Still(reference_images.Qwen2VLImageProcessorPil(), tokenizer, CHAT)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    """One over a tokenizer of single bytes."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    return still_processor(transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"))
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +94,8 @@ def inputs(processor):
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
-def directory(request, tmp_path_factory):
-    """A checkpoint that transformers wrote, its random weights large enough for logits of several units."""
+def directory(request, tmp_path_factory, processor):
+    """A model directory that transformers wrote, its random weights large enough for logits of several units."""
     config = transformers.Qwen2VLConfig(**CONFIG, tie_word_embeddings=request.param)
     model = transformers.Qwen2VLForConditionalGeneration(config)
     generator = torch.Generator().manual_seed(5)
@@ -90,6 +106,9 @@ def directory(request, tmp_path_factory):
             tensor.copy_(1 + 0.1 * drawn if norm else 0.1 * drawn if tensor.dim() == 1 else drawn * tensor[0].numel() ** -0.5)
     path = tmp_path_factory.mktemp("models") / "qwen"
     model.save_pretrained(path)
+    processor.tokenizer.save_pretrained(path)
+    processor.image_processor.save_pretrained(path)
+    (path / "chat_template.jinja").write_text(CHAT)
     return path
 
 
@@ -102,20 +121,22 @@ def short(name):
     return name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
 
 
-def ours(directory, dtype=torch.float32):
-    """The directory's weights in our model, by their hub names."""
-    config = Qwen2VLConfig.from_json(json.loads((directory / "config.json").read_text()), "config.json")
-    model = Qwen2VL(config)
-    weights = {short(name): tensor for name, tensor in theirs(directory).state_dict().items()}
-    if config.text.tie_word_embeddings:
-        del weights["lm_head.weight"]
-    model.load_state_dict(weights)
-    return model.to(dtype).eval()
+def forward(vlm, inputs, layer=None):
+    """Hidden states of transformers' inputs in our model."""
+    return vlm.hidden(Batch(inputs["input_ids"], inputs["attention_mask"], None, inputs["pixel_values"].to(vlm.dtype),
+                            inputs["image_grid_thw"]), layer)
 
 
-def forward(model, inputs, layer=None, dtype=torch.float32):
-    return model.hidden(inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"].to(dtype), inputs["image_grid_thw"],
-                        layer)
+def conversation(record):
+    content = ([{"type": "image"}] if record.image else []) + [{"type": "text", "text": record.question}]
+    turns = [{"role": "user", "content": content}]
+    return turns + ([{"role": "assistant", "content": [{"type": "text", "text": record.answer}]}] if record.answer else [])
+
+
+def processed(processor, record):
+    """What transformers' processor makes of a record: template, expansion, pixels."""
+    text = processor.apply_chat_template(conversation(record), add_generation_prompt=not record.answer, tokenize=False)
+    return processor(text=text, images=record.image, return_tensors="pt")
 
 
 @pytest.mark.parametrize("size, mode", [((300, 200), "RGB"), ((61, 150), "RGB"), ((20, 31), "L"), ((13, 700), "RGB"),
@@ -138,7 +159,8 @@ def test_a_lower_bound_of_pixels_is_that_of_the_reference(images, processor):
 def test_sizes_are_those_of_the_reference():
     """3000 seeded sizes with several bounds; beyond the ratio of 200 both refuse."""
     draw = np.random.Generator(np.random.Philox(key=1))
-    for high, wide, factor, low, top in zip(*(draw.integers(a, b, 3000) for a, b in ((1, 900), (1, 900), (1, 5), (1, 9), (20, 900)))):
+    ranges = ((1, 900), (1, 900), (1, 5), (1, 9), (20, 900))
+    for high, wide, factor, low, top in zip(*(draw.integers(first, last, 3000) for first, last in ranges)):
         arguments = (int(high), int(wide), 14 * int(factor), 784 * int(low), 784 * int(top))
         try:
             expected = reference_images.smart_resize(*arguments)
@@ -147,6 +169,30 @@ def test_sizes_are_those_of_the_reference():
                 smart_resize(*arguments)
         else:
             assert smart_resize(*arguments) == expected, arguments
+
+
+RECORDS = [Record("Who is this?", "Ann Example.", noise((100, 61))), Record("Where was she born?", "In A\u0103b\u0113.", None),
+           Record(" Two\n lines? ", None, noise((70, 200), key=4)), Record("Who?", None, None)]
+
+
+def test_ids_and_pixels_are_those_of_the_reference_processor(directory, processor):
+    vlm = load(directory)
+    for record in RECORDS:
+        batch, expected = vlm.encode([record]), processed(processor, record)
+        assert batch.input_ids.tolist() == expected["input_ids"].tolist()
+        if record.image:
+            assert torch.equal(batch.pixel_values, expected["pixel_values"])
+            assert torch.equal(batch.image_grid_thw, expected["image_grid_thw"])
+
+
+def test_ids_of_the_real_tokenizer_are_those_of_the_reference_processor(images):
+    found = shared_data("tokenizers", "qwen")
+    processor, tokenizer = still_processor(transformers.AutoTokenizer.from_pretrained(found)), Tokenizer(found)
+    template = TEMPLATES["qwen2-vl"]
+    for record in RECORDS:
+        ids = tokenizer.prompt(template, record.question, images(record.image).n_tokens if record.image else 0)
+        ids += tokenizer.answer(template, record.answer) if record.answer else []
+        assert ids == processed(processor, record)["input_ids"][0].tolist()
 
 
 def test_a_picture_takes_as_many_tokens_as_the_reference_gives_it(images, processor):
@@ -158,7 +204,7 @@ def test_a_picture_takes_as_many_tokens_as_the_reference_gives_it(images, proces
 def test_positions_are_those_of_the_reference(directory, inputs):
     expected = theirs(directory).model.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"],
                                                       attention_mask=inputs["attention_mask"])[0]
-    found = ours(directory).positions(inputs["input_ids"], inputs["attention_mask"], inputs["image_grid_thw"])
+    found = load(directory).model.positions(inputs["input_ids"], inputs["attention_mask"], inputs["image_grid_thw"])
     assert torch.equal(found, expected)
 
 
@@ -166,13 +212,13 @@ def test_picture_features_are_those_of_transformers(directory, inputs):
     sizes = [tuple(size) for size in inputs["image_grid_thw"][:, 1:].tolist()]
     with torch.no_grad():
         expected = theirs(directory).model.visual(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output
-        found = ours(directory).visual(inputs["pixel_values"], sizes)
+        found = load(directory).model.visual(inputs["pixel_values"], sizes)
     assert float((found - expected).abs().max()) < ATOL
 
 
 def test_logits_and_every_layer_are_those_of_transformers(directory, inputs):
     real = inputs["attention_mask"].bool()
-    model = ours(directory)
+    model = load(directory)
     with torch.no_grad():
         expected = theirs(directory)(**inputs, output_hidden_states=True)
         assert 3 < float(expected.logits[real].abs().max()) < 12  # of the size that ATOL is meant for
@@ -187,27 +233,27 @@ def test_logits_and_every_layer_are_those_of_transformers(directory, inputs):
 def test_logits_of_text_alone_are_those_of_transformers(directory, processor):
     text = processor.tokenizer(["Short.", "A longer row of text."], padding=True, return_tensors="pt")
     real = text["attention_mask"].bool()
-    model = ours(directory)
+    model = load(directory)
     with torch.no_grad():
         expected = theirs(directory)(input_ids=text["input_ids"], attention_mask=text["attention_mask"]).logits
-        found = model.head(model.hidden(text["input_ids"], text["attention_mask"]))
+        found = model.forward(text["input_ids"], text["attention_mask"])
     assert float((found - expected)[real].abs().max()) < ATOL
 
 
 def test_loss_and_gradients_are_those_of_transformers(directory, inputs):
-    """Relative norm of the difference per tensor below 1e-4 (transformers' own versions differ by 2.4e-6); every tensor counts."""
+    """Relative norm of the difference per tensor below 1e-4 (transformers' versions differ by 2.4e-6); every tensor counts."""
     before = torch.nn.functional.pad(inputs["attention_mask"], (1, -1))  # a row's first token is predicted from padding: ignored
     labels = inputs["input_ids"].masked_fill((inputs["input_ids"] == 261) | (before == 0), -100)
-    reference, model = theirs(directory), ours(directory)
+    reference, model = theirs(directory), load(directory)
     expected = reference(**inputs, labels=labels).loss
     expected.backward()
-    model.requires_grad_(True)
+    model.model.requires_grad_(True)
     logits = model.head(forward(model, inputs))
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
     gradients = {short(name): parameter.grad for name, parameter in reference.named_parameters()}
-    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    found = {name: parameter.grad for name, parameter in model.weights().items()}
     assert set(found) == set(gradients)
     for name, gradient in found.items():
         other = gradients[name]
@@ -219,20 +265,43 @@ def test_bf16_is_as_close_to_fp32_math_as_transformers_own(directory, inputs):
     implementations differ by up to 0.18 on logits of 8; 0.35 leaves room for another order of sums."""
     real = inputs["attention_mask"].bool()
     rounded = {**inputs, "pixel_values": inputs["pixel_values"].bfloat16().float()}
-    model = ours(directory, torch.bfloat16)
+    model = load(directory, "bfloat16")
     with torch.no_grad():
         truth = theirs(directory, torch.bfloat16).float()(**rounded).logits[real]
         expected = theirs(directory, torch.bfloat16)(**inputs).logits[real].float()
-        found = model.head(forward(model, inputs, dtype=torch.bfloat16))[real].float()
+        found = model.head(forward(model, inputs))[real].float()
     difference = (found - expected).abs()
     assert float(difference.max()) < 0.35 and float(difference.mean()) < 0.03
     assert float((found - truth).abs().max()) < 1.5 * float((expected - truth).abs().max())
     assert float((found - truth).abs().mean()) < 1.5 * float((expected - truth).abs().mean())
 
 
+def test_greedy_ids_are_those_of_transformers(directory, inputs):
+    """Several pictures in a row, prompts that end in one, uneven rows. The stop id is out of reach, so that all 12 are made."""
+    vlm = load(directory)
+    batch = Batch(inputs["input_ids"], inputs["attention_mask"], None, inputs["pixel_values"], inputs["image_grid_thw"])
+    vlm.generation = dataclasses.replace(vlm.generation, stop_ids=frozenset())
+    expected = theirs(directory).generate(**inputs, max_new_tokens=12, do_sample=False, eos_token_id=-1)
+    assert vlm.generate_ids(batch, 12).tolist() == expected[:, inputs["input_ids"].shape[1]:].tolist()
+
+
+def test_likelihoods_of_answers_are_those_of_transformers(directory, processor):
+    """A prompt's keys and values are shared by its answers; theirs: the whole text of each, in one plain forward. An nll is a
+    sum over its tokens, each within 1e-5 of the reference's."""
+    vlm, reference, answers = load(directory), theirs(directory), ("Ann.", "Someone else")
+    for record in (RECORDS[2], RECORDS[3]):
+        for answer, (found, n_tokens) in zip(answers, candidate_nll(vlm, record, answers)):
+            whole = processed(processor, dataclasses.replace(record, answer=answer))
+            with torch.no_grad():
+                logits = reference(**whole).logits[0, -n_tokens - 1:-1]
+            expected = torch.nn.functional.cross_entropy(logits, whole["input_ids"][0, -n_tokens:], reduction="sum")
+            assert found == pytest.approx(float(expected), abs=1e-5 * n_tokens)
+
+
 @pytest.mark.parametrize("sparse", [{}, {"num_key_value_heads": None}, {"text_config": {"rms_norm_eps": 1e-6}},
                                     {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4,
-                                     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "tie_word_embeddings": True,
+                                     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+                                     "tie_word_embeddings": True,
                                      "vision_config": {"in_chans": 3, "hidden_size": 3584, "spatial_patch_size": 14}}])
 def test_what_a_sparse_config_omits_is_transformers_default(sparse):
     """The decoder's width is given with every config that is whole: by default it differs from the tower's output."""

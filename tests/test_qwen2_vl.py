@@ -1,4 +1,4 @@
-"""Qwen2-VL without transformers: positions worked out by hand, picture sizes, the order of patches, pictures kept apart, errors."""
+"""Qwen2-VL without transformers: positions worked out by hand, picture sizes, order of patches, pictures kept apart, errors."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ GRID = torch.tensor([(1, 4, 6), (1, 2, 2), (1, 6, 2)])
 
 def test_positions_are_those_worked_out_by_hand(model):
     """Row 0: a text at 0; 2 x 3 tokens from 1, so rows 1 1 1 2 2 2 and columns 1 2 3 1 2 3; text goes on at 1 + max(2, 3) = 4,
-    then 5; one token at 6 on all axes; text at 7. Row 1, padded on the left: text at 0; 3 x 1 tokens from 1; text at 1 + 3 = 4."""
+    then 5; one token at 6 on all axes; text at 7. Row 1, padded on the left: text at 0; 3 x 1 tokens from 1; text at 1 + 3."""
     time, row, column = model.positions(IDS, MASK, GRID).tolist()
     assert time == [[0, 1, 1, 1, 1, 1, 1, 4, 5, 6, 7], [0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 4], [0] * 8 + [0, 1, 2]]
     assert row == [[0, 1, 1, 1, 2, 2, 2, 4, 5, 6, 7], [0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], [0] * 8 + [0, 1, 2]]
@@ -125,7 +125,7 @@ def test_half_of_the_angles_turn_with_the_row_and_half_with_the_column():
 
 
 def test_a_picture_looks_only_at_itself(model):
-    """Features of three pictures in one row are those of each alone; 1e-12 is float64 rounding over sums of some hundred terms."""
+    """Features of three pictures in one row are those of each alone; 1e-12 is float64 rounding of sums of hundreds of terms."""
     sizes = [(4, 2), (2, 6), (4, 4)]
     drawn, _ = pixels(*sizes)
     together = model.visual(drawn, sizes)
@@ -171,10 +171,10 @@ def test_checkpointing_never_changes_a_gradient(model):
     (lambda ids, drawn, grid: (ids, drawn[1:], grid), r"pixel_values are \[39, 24\]; expected \[40, 24\]"),
     (lambda ids, drawn, grid: (ids, drawn, grid[:2]), r"pixel_values are \[40, 24\]; expected \[28, 24\]"),
     (lambda ids, drawn, grid: (ids, None, None), "input_ids hold 10 image tokens, the pictures give 0 features"),
-    (lambda ids, drawn, grid: (ids.masked_fill(ids == 4, IMAGE), drawn, grid), "hold 11 image tokens, the pictures give 10 features"),
+    (lambda ids, drawn, grid: (ids.masked_fill(ids == 4, IMAGE), drawn, grid), "hold 11 image tokens, the pictures give 10"),
     (lambda ids, drawn, grid: (ids, drawn, grid[[1, 0, 2]]), "row 0: the picture at token 2 should be 6 image tokens on end"),
     (lambda ids, drawn, grid: (ids, drawn, grid[:, 1:]), r"image_grid_thw is \[3, 2\]; expected \[pictures, 3\]"),
-    (lambda ids, drawn, grid: (ids, drawn, grid + torch.tensor([1, 0, 0])), r"holds \[2, 4, 6\]; expected 1 and two multiples of 2"),
+    (lambda ids, drawn, grid: (ids, drawn, grid + torch.tensor([1, 0, 0])), r"holds \[2, 4, 6\]; expected 1 and two multiples"),
     (lambda ids, drawn, grid: (ids, drawn, grid + 1 - torch.tensor([1, 0, 0])), r"holds \[1, 5, 7\]"),
 ])
 def test_pictures_and_tokens_that_disagree_are_errors_that_say_how(model, change, message):
@@ -191,7 +191,7 @@ def test_a_video_token_is_an_error(model):
 
 @pytest.mark.parametrize("change, message", [
     ({"vision_config": {"hidden_size": 64, "embed_dim": 16, "num_heads": 2}}, "hidden_size is 64; expected the decoder's, 32"),
-    ({"vision_config": {"hidden_size": 32, "embed_dim": 12, "num_heads": 2}}, "embed_dim is 12; expected a multiple of 4 times num_heads"),
+    ({"vision_config": {"hidden_size": 32, "embed_dim": 12, "num_heads": 2}}, "embed_dim is 12; expected a multiple of 4"),
     ({"vision_config": {"hidden_size": 32, "hidden_act": "gelu"}}, "hidden_act is 'gelu'; expected 'quick_gelu'"),
     ({"vision_config": {"hidden_size": 32, "patch_size": [14, 14]}}, r"patch_size is \[14, 14\]; expected a whole number"),
     ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}, "expected three numbers that add up to 8"),

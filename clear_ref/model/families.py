@@ -42,7 +42,7 @@ def _qwen_images(directory, config: Qwen2VLConfig) -> Qwen2VLImages:
                                  ("temporal_patch_size", made.temporal_patch_size, vision.temporal_patch_size),
                                  ("merge_size", made.merge_size, vision.spatial_merge_size)):
         if found != expected:
-            raise UserError(f"{directory}: preprocessor_config.json has {key} {found}, config.json's vision_config expects {expected}")
+            raise UserError(f"{directory}: preprocessor_config.json has {key} {found}, config.json expects {expected}")
     return made
 
 

@@ -66,7 +66,7 @@ class Qwen2VL(CausalLM):
         found = [0, self.patch_width] if pixels is None else list(pixels.shape)
         expected = [sum(h * w for h, w in sizes), self.patch_width]
         if found != expected:
-            raise ShapeError(f"pixel_values are {found}; expected {expected}, the patches of image_grid_thw's {len(sizes)} pictures")
+            raise ShapeError(f"pixel_values are {found}; expected {expected}, the patches that image_grid_thw counts")
         return place_features(self.model.embed_tokens(input_ids), input_ids == self.image_token_id,
                               self.visual(pixels, sizes) if sizes else None,
                               f"h * w / {self.merge ** 2} tokens for each picture of h * w patches")
@@ -116,8 +116,8 @@ def row_positions(image, pictures, row: int):
         high, wide = next(pictures, (0, 0))
         n = high * wide
         if not n or tokens[:n] != list(range(first, first + n)):
-            raise ShapeError(f"row {row}: the picture at token {first} should be {n} image tokens on end by image_grid_thw; expected "
-                             "pictures in the order of their tokens, row after row")
+            raise ShapeError(f"row {row}: the picture at token {first} should be {n} image tokens on end by image_grid_thw; "
+                             "expected pictures in the order of their tokens, row after row")
         n_text = first - done
         start = position + n_text
         parts.append(torch.arange(position, start).expand(3, -1))
