@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Callable
 
 from ..data.images import ClipImages
+from ..data.qwen_images import Qwen2VLImages
 from ..errors import UserError
 from ..files import read_json
 from .language import CausalLM
 from .language_config import language_config
 from .llava import Llava, LlavaConfig
+from .qwen2_vl import Qwen2VL, Qwen2VLConfig
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,19 @@ def _clip_images(directory, config: LlavaConfig) -> ClipImages:
     return made
 
 
+def _qwen_images(directory, config: Qwen2VLConfig) -> Qwen2VLImages:
+    made, vision = Qwen2VLImages.from_directory(directory), config.vision
+    for key, found, expected in (("patch_size", made.patch_size, vision.patch_size),
+                                 ("temporal_patch_size", made.temporal_patch_size, vision.temporal_patch_size),
+                                 ("merge_size", made.merge_size, vision.spatial_merge_size)):
+        if found != expected:
+            raise UserError(f"{directory}: preprocessor_config.json has {key} {found}, config.json expects {expected}")
+    return made
+
+
 FAMILIES = {found.name: found for found in (
     Family("llava", LlavaConfig.from_json, lambda config: config.text, Llava, _clip_images),
+    Family("qwen2_vl", Qwen2VLConfig.from_json, lambda config: config.text, Qwen2VL, _qwen_images),
     _plain("llama"), _plain("mistral"), _plain("qwen2"))}
 
 
