@@ -209,7 +209,8 @@ def score(logs: dict, gold_logs: dict | None = None) -> dict:
     """metrics.json of one model: the reported numbers, None where a task they are made of was not evaluated.
 
     logs, gold_logs  {task: log}; a task may carry the ending .json that TOFU gives it
-    returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world", "text_real", "text_retain", "text_forget",
+    returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world", "text_real", "text_retain",
+                      "text_forget",
                       "tasks": {task: {"rouge", "probability", "truth_ratio", "n"}}, "definitions": {metric: name}}
     raises           UserError for an unknown task, a missing column, an empty log, a bad loss, other records in gold
     """
