@@ -19,6 +19,7 @@ from .losses.native import description, implementation
 from .loop import unlearn as unlearning, world as building
 from .loop.plan import FinetunePlan, UnlearnPlan
 from .methods import table
+from .model import lora
 from .model.families import sees_pictures
 from .model.vlm import load
 from .model.weights import dtype_of
@@ -151,7 +152,8 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     evaluating += time.monotonic() - trained
     result = finish(out, logs, {
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
-        "steps": steps, "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}})
+        "trained": trained_parts(record), "steps": steps,
+        "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}})
     write_text(out / "report.html", page(examples.run_for_page(result.summary, record, out, logs, data)))
     return result
 
@@ -163,9 +165,15 @@ def describe(command: str, s, recipe, recipe_name: str, recipe_given: dict, give
         "format": "clear_ref.run/1", "command": command, "impl": implementation("auto", vlm.device, vlm.dtype),
         "kernel": description(), "recipe": recipe_name,
         "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)),
-        "adapted_layers": adapted,
-        "trainable_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        "adapted_layers": adapted, "trained": lora.manifest(vlm.model),
         "inputs": read, "versions": rundir.versions()}
+
+
+def trained_parts(record: dict) -> dict:
+    """{"tensors", "parameters", "of", "layers"}, counts: what a run trains of how much, and on how many layers adapters are."""
+    found = record["trained"]
+    return {"tensors": len(found["tensors"]), "parameters": found["trainable"], "of": found["total"],
+            "layers": len(record["adapted_layers"])}
 
 
 def finish(out: Path, logs: dict[str, dict], summary: dict) -> Result:
@@ -203,7 +211,8 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     vlm.merge_lora()
     vlm.save(out / "model")
     return finish(out, {s.split: logs_of(vlm, s, s.split)}, {
-        "command": "finetune", "split": s.split, "seed": s.seed, "impl": record["impl"], "steps": steps,
+        "command": "finetune", "split": s.split, "seed": s.seed, "impl": record["impl"], "trained": trained_parts(record),
+        "steps": steps,
         "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}})
 
 

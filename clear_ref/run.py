@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, compare, doctor, experiment, settings as settings_of
+from . import bench, compare, doctor, experiment, settings as settings_of, shapes
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
@@ -54,6 +54,9 @@ def parser() -> Parser:
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
     command(commands, "bench", "token terms beside other implementations: time, memory, error", bench.BenchSettings)
+    shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
+                     shapes.CheckpointSettings)
+    shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -115,6 +118,8 @@ def do(arguments) -> None:
     settings, given, recipe = given_settings(arguments)
     if arguments.command == "bench":
         return show(arguments, bench.run(settings), bench.text)
+    if arguments.command == "checkpoint":
+        return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
     if arguments.command == "all":
         modalities = list(experiment.unlearning.MODALITIES) if arguments.modality == "each" else [arguments.modality]
         result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,

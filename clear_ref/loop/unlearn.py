@@ -34,6 +34,7 @@ def split_rows(directory, modality: str, forget: int, pictures: bool = True) -> 
 
 def prepare(vlm: VLM, recipe, seed: int) -> list[str]:
     """Make the model trainable as the recipe says: adapters, or every weight. Returns the adapted layers' names."""
+    vlm.checkpoint_layers(recipe.checkpointing == "on")
     if not recipe.lora_rank:
         if vlm.dtype in (torch.bfloat16, torch.float16):
             raise UserError(f"--lora-rank 0 trains every weight, and small steps are lost in {vlm.dtype}; "

@@ -20,10 +20,14 @@ def random_weight(name: str, shape: tuple, dtype: torch.dtype, seed: int) -> tor
 
 
 def write_random(directory, shapes: dict[str, tuple], dtype: torch.dtype = torch.bfloat16, seed: int = 0,
-                 shard_bytes: int = SHARD_BYTES) -> list[str]:
+                 shard_bytes: int = SHARD_BYTES, step=lambda: None) -> list[str]:
     """Write a model directory's weights at random, in shards as `write_weights`; returns the file names.
 
     shapes  {our name: shape}, such as of a model on the meta device; one tensor at a time is in memory
     dtype   float32, float64, bfloat16 or float16
+    step    called before each tensor
     """
-    return write_weights(directory, shapes, dtype, lambda name: random_weight(name, shapes[name], dtype, seed), shard_bytes)
+    def tensor_of(name):
+        step()
+        return random_weight(name, shapes[name], dtype, seed)
+    return write_weights(directory, shapes, dtype, tensor_of, shard_bytes)

@@ -124,6 +124,12 @@ class VLM:
         """Greedy text after each prompt, special tokens and surrounding blanks left out."""
         return [self.tokenizer.text(row.tolist()).strip() for row in self.generate_ids(batch, max_new_tokens)]
 
+    def checkpoint_layers(self, on: bool = True) -> None:
+        """Whether training keeps only each layer's input and computes the rest again in backward: less memory, equal numbers."""
+        for module in self.model.modules():
+            if hasattr(module, "checkpointing"):
+                module.checkpointing = on
+
     def add_lora(self, rank: int = 8, alpha: float = 32, targets=None, seed: int = 0) -> list[str]:
         """Freeze the weights and add adapters to `targets` (None: every linear layer but the head); returns their names."""
         return lora.add(self.model, rank, alpha, targets, seed)
