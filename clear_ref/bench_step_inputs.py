@@ -84,7 +84,7 @@ def make_inputs(shape: str, task: str) -> dict:
     """What a task computes on.
 
     a method   {forget, retain, idk: Batch} of two rows; the second is padded, but not where every row, padding too, is counted:
-               what stands there is nobody's contract
+               what stands there is nobody's contract. idk: other answers to forget's questions
     generate   {prompts: Batch}
     likelihood {questions: [(Batch of one prompt, [ids of each candidate])]}
     """
@@ -100,7 +100,10 @@ def make_inputs(shape: str, task: str) -> dict:
             made.append((make_batch(shape, f"question {question}", [length - answer], 0), ids))
         return {"questions": made}
     lengths = [length] * SEQUENCES if task.endswith("all rows") else [length, length - PADDING]
-    return {name: make_batch(shape, name, lengths, answer) for name in ("forget", "retain", "idk")}
+    forget, retain = (make_batch(shape, name, lengths, answer) for name in ("forget", "retain"))
+    refusals = torch.randint(SPECIAL, 2500, (len(lengths), answer), generator=torch_generator(2, "idk"))
+    ids, labels = (torch.cat((tensor[:, :-answer], refusals), 1) for tensor in (forget.input_ids, forget.labels))
+    return {"forget": forget, "retain": retain, "idk": Batch(ids, forget.attention_mask, labels, forget.pixel_values)}
 
 
 def described(shape: str, n_parameters: int) -> list[str]:

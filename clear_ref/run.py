@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, bench_step, compare, doctor, experiment, settings as settings_of
+from . import bench, bench_step, compare, doctor, experiment, settings as settings_of, shapes
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
@@ -58,6 +58,9 @@ def parser() -> Parser:
                          help="kernel: token terms; step: a training step, generation and likelihoods beside the released way of "
                               "computing them, with --threads, --rounds (then 3) and the settings below (default: kernel)")
     add_settings(benched, bench_step.BenchStepSettings, skip={"threads", "rounds"})
+    shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
+                     shapes.CheckpointSettings)
+    shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -124,6 +127,8 @@ def do(arguments) -> None:
     if arguments.command == "bench":
         return benchmark(arguments)
     settings, given, recipe = given_settings(arguments)
+    if arguments.command == "checkpoint":
+        return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
     if arguments.command == "all":
         modalities = list(experiment.unlearning.MODALITIES) if arguments.modality == "each" else [arguments.modality]
         result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,

@@ -25,10 +25,12 @@ class Recipe:
     clip: float = setting(1.0, "largest gradient norm of a step", "released code (Trainer's default)")
     lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
     lora_alpha: float = setting(32.0, "adapters are scaled by alpha / rank", "paper App. H")
-    lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head) or names with commas",
-                                "released code (utils.py:10-19)")
+    lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head), language "
+                                "(those of the decoder) or names with commas", "released code (utils.py:10-19)")
     records_at_once: int = setting(1, "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
                                  "nothing is padded")
+    checkpointing: str = setting("off", "on: keep only each layer's input for backward and compute the rest again; less memory, "
+                                 "more time, the same numbers")
     threads: int = setting(1, "CPU threads of training; more are faster for wide models, and the last bits then depend on them")
 
 
@@ -141,6 +143,8 @@ def check_recipe(recipe: Recipe) -> None:
         least = 0 if name == "lora_rank" else 1
         if getattr(recipe, name) < least:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected {least} or more")
+    if recipe.checkpointing not in ("on", "off"):
+        raise UserError(f"checkpointing is {recipe.checkpointing!r}; expected on or off")
     for name in ("lr", "clip", "lora_alpha"):
         if not 0 < getattr(recipe, name) < math.inf:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected a positive number")

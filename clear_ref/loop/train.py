@@ -18,7 +18,7 @@ from ..files import write_text
 from ..losses.rows import Split, select_rows
 from ..model.vlm import VLM
 from ..progress import Progress
-from . import checkpoint
+from . import checkpoint, prefix
 from .plan import order
 from .teacher import Teacher
 
@@ -45,16 +45,27 @@ def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in vlm.model.named_parameters() if parameter.requires_grad}
 
 
-def split(vlm: VLM, batch, need, stage: Stage, teacher, n_sequences, n_rows) -> Split:
-    """One batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
-    student = vlm.hidden(batch, stage.hidden_layer if need.hidden else None)
-    frozen = teacher.hidden(batch, stage.hidden_layer if need.hidden else None) if need.teacher else None
-    if need.hidden:
-        return Split(batch.labels, batch.attention_mask, None, None, n_sequences, n_rows,
-                     hidden=student, teacher_hidden=frozen)
-    rows_of = lambda model, hidden: lambda sequence, position: model.head(hidden[sequence, position])
-    return Split(batch.labels, batch.attention_mask, rows_of(vlm, student),
-                 rows_of(teacher, frozen) if need.teacher else None, n_sequences, n_rows)
+def split_all(vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows) -> dict[str, Split]:
+    """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
+    layers = {name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()}
+    student, frozen = {}, {}
+    for names in prefix.groups(vlm, batches, layers):
+        watched = [name for name in names if stage.needs[name].teacher]
+        if watched:
+            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]]))
+        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]]))
+
+    def rows_of(model, hidden):
+        return None if hidden is None else lambda sequence, position: model.head(hidden[sequence, position])
+    found = {}
+    for name, need in stage.needs.items():
+        own, totals = batches[name], (n_sequences, n_rows.get(name, {}))
+        if need.hidden:
+            found[name] = Split(own.labels, own.attention_mask, None, None, *totals, student[name], frozen.get(name))
+        else:
+            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name]), rows_of(teacher, frozen.get(name)),
+                                *totals)
+    return found
 
 
 def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices) -> tuple[float, dict, int]:
@@ -84,9 +95,7 @@ def backward(vlm: VLM, encoded, stage: Stage, teacher, n_sequences: int, n_rows)
     """
     value, terms = 0.0, {}
     for batches in encoded:
-        splits = {name: split(vlm, batches[name], need, stage, teacher, n_sequences, n_rows.get(name, {}))
-                  for name, need in stage.needs.items()}
-        loss = stage.loss(splits)
+        loss = stage.loss(split_all(vlm, batches, stage, teacher, n_sequences, n_rows))
         loss.value.backward()
         value += float(loss.value.detach())
         for name, term in loss.terms.items():
