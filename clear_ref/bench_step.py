@@ -99,7 +99,8 @@ def summary(found: dict) -> dict:
         whole = [way["peak"]["bytes"] + way["peak"]["weights_bytes"] for way in (ours, released)]
         made |= {"difference": found["difference"], "faster": released["seconds"]["median"] / ours["seconds"]["median"],
                  "cpu_faster": released["cpu_seconds"]["median"] / ours["cpu_seconds"]["median"],
-                 "memory_share": ours["peak"]["bytes"] / max(released["peak"]["bytes"], 1), "share_with_weights": whole[0] / whole[1]}
+                 "memory_share": ours["peak"]["bytes"] / max(released["peak"]["bytes"], 1),
+                 "share_with_weights": whole[0] / whole[1]}
     return made
 
 

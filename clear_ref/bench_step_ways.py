@@ -66,7 +66,7 @@ class Ours:
 
     def trained(self) -> dict:
         """The adapters' parameters by PEFT's names."""
-        return peft_format.tensors(self.vlm.model)
+        return peft_format.tensors(self.vlm.model, self.vlm.family.name)
 
     def step(self, task, inputs) -> float:
         """The loss of one step; its gradients are left in the parameters."""

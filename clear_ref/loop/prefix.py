@@ -37,7 +37,8 @@ def hidden_of_all(vlm: VLM, batches: list, layer: int | None) -> list[torch.Tens
     found = []
     for batch in batches:
         own = batch.input_ids[:, n:]
-        following = decoder(decoder.embed_tokens(own), batch.attention_mask, next_positions(positions, own.shape[1]), past, layer)[0]
+        after = next_positions(positions, own.shape[1])
+        following = decoder(decoder.embed_tokens(own), batch.attention_mask, after, past, layer)[0]
         found.append(torch.cat((begun, following), 1))
     return found
 
