@@ -124,7 +124,7 @@ def text(found: dict) -> str:
     lines += ["faster: released / ours, in wall time and in CPU time; share: ours / released",
               "MB: growth of the resident high-water mark over loaded models and inputs, in a process of its own; + weights: the",
               "parameters of the models added: released holds a second copy where there is a teacher",
-              "difference: relative; gradient: norm of the difference over norm, all adapters together"]
+              "difference: relative; loss: to the sum of its terms' magnitudes; gradient: of all adapters together, by norm"]
     return "\n".join(lines + [f"absent: {way}: {why['absent']}" for way, why in found["absent"].items()])
 
 

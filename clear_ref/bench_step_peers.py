@@ -16,7 +16,7 @@ from .resident import growth
 
 
 def run_task(way, task, inputs, shape):
-    """What a task gives: a loss, generated ids or summed nll."""
+    """What a task gives: {loss, ...}, generated ids or summed nll."""
     if task == "generate":
         return way.generate(inputs["prompts"], SHAPES[shape]["new_tokens"])
     if task == "likelihood":
@@ -45,21 +45,22 @@ def gradients(way) -> dict:
 def compared(task, values: dict, grads: dict) -> dict:
     """How far apart the ways are: {loss, gradient: relative}, {ids: equal or not} or {nll: the largest relative difference}.
 
-    Of gradients: the norm of the difference of all of them together, against the released norm.
+    Of losses, which are differences of larger numbers: relative to the sum of the magnitudes of their terms. Of gradients: the norm
+    of the difference of all of them together, relative to the released norm.
     """
     ours, released = values["ours"], values["released"]
     if task == "generate":
         return {"ids": ours == released}
     if task == "likelihood":
         return {"nll": max(abs(a - b) / abs(b) for a, b in zip(ours, released, strict=True))}
+    loss = abs(ours["loss"] - released["loss"]) / sum(map(abs, ours["terms"].values()))
     if grads["ours"].keys() != grads["released"].keys():
-        return {"loss": abs(ours - released) / abs(released), "gradient": float("inf")}
+        return {"loss": loss, "gradient": float("inf")}
 
     def norm(tensors):
         return sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5
-    return {"loss": abs(ours - released) / abs(released),
-            "gradient": norm(grads["ours"][name] - grads["released"][name] for name in grads["released"])
-            / norm(grads["released"].values())}
+    apart = norm(grads["ours"][name] - grads["released"][name] for name in grads["released"])
+    return {"loss": loss, "gradient": apart / norm(grads["released"].values())}
 
 
 def time_job(job) -> dict:

@@ -68,14 +68,14 @@ class Ours:
         """The adapters' parameters by PEFT's names."""
         return peft_format.tensors(self.vlm.model, self.vlm.family.name)
 
-    def step(self, task, inputs) -> float:
-        """The loss of one step; its gradients are left in the parameters."""
+    def step(self, task, inputs) -> dict:
+        """{loss, terms: its named parts} of one step; its gradients are left in the parameters."""
         stage = _stage(task)
         encoded = [{name: _alone(inputs[name], row) for name in stage.needs} for row in range(SEQUENCES)]
         totals = row_totals(encoded, stage.needs)
         for name, counts in row_totals(encoded, {name: Need() for name in stage.needs}).items():
             totals[name] |= counts
-        return backward(self.vlm, encoded, stage, self.teacher, SEQUENCES, totals)[0]
+        return dict(zip(("loss", "terms"), backward(self.vlm, encoded, stage, self.teacher, SEQUENCES, totals)))
 
     def generate(self, prompts, new_tokens) -> list[list[int]]:
         """Greedy ids after each prompt."""
@@ -120,11 +120,11 @@ class Released:
         """The adapters' parameters by the names of PEFT's files."""
         return {name.replace(".default.", "."): p for name, p in self.student.named_parameters() if p.requires_grad}
 
-    def step(self, task, inputs) -> float:
-        """The loss of one step; its gradients are left in the parameters."""
+    def step(self, task, inputs) -> dict:
+        """{loss} of one step; its gradients are left in the parameters."""
         loss = RELEASED_LOSSES[task](self, inputs)
         loss.backward()
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
     def generate(self, prompts, new_tokens) -> list[list[int]]:
         """Greedy ids after each prompt."""
