@@ -21,7 +21,7 @@ from clear_ref.data.qwen_images import Qwen2VLImages, smart_resize
 from clear_ref.data.tokens import Tokenizer
 from clear_ref.errors import UserError
 from clear_ref.evaluation.likelihood import candidate_nll
-from clear_ref.model.qwen2_vl import Qwen2VLConfig
+from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from conftest import shared_data
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
@@ -323,3 +323,20 @@ def test_what_a_sparse_config_omits_is_transformers_default(sparse):
     assert found.vision.intermediate_size == vision.embed_dim * vision.mlp_ratio
     for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
         assert getattr(found, name) == getattr(expected, name), name
+
+
+@pytest.mark.parametrize("width, inner, heads, groups, vocabulary, tied", [(1536, 8960, 12, 2, 151936, True),
+                                                                           (3584, 18944, 28, 4, 152064, False)], ids=["2B", "7B"])
+def test_the_hubs_sizes_have_transformers_tensors(width, inner, heads, groups, vocabulary, tied):
+    """The configs as the hub has them, built without memory: every name and shape."""
+    config = {"model_type": "qwen2_vl", "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 28,
+              "num_attention_heads": heads, "num_key_value_heads": groups, "vocab_size": vocabulary, "tie_word_embeddings": tied,
+              "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "sliding_window": 32768, "use_sliding_window": False,
+              "max_window_layers": 28, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+              "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
+                                "hidden_size": width, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2}}
+    with torch.device("meta"):
+        found = Qwen2VL(Qwen2VLConfig.from_json(config, "config.json"))
+        expected = transformers.Qwen2VLForConditionalGeneration(transformers.Qwen2VLConfig.from_dict(config))
+    assert ({name: tensor.shape for name, tensor in found.named_parameters()}
+            == {short(name): tensor.shape for name, tensor in expected.named_parameters()})
