@@ -334,7 +334,8 @@ def test_the_hubs_sizes_have_transformers_tensors(width, inner, heads, groups, v
               "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "sliding_window": 32768, "use_sliding_window": False,
               "max_window_layers": 28, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
               "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
-                                "hidden_size": width, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2}}
+                                "hidden_size": width, "patch_size": 14, "spatial_patch_size": 14, "spatial_merge_size": 2,
+                                "temporal_patch_size": 2}}
     with torch.device("meta"):
         found = Qwen2VL(Qwen2VLConfig.from_json(config, "config.json"))
         expected = transformers.Qwen2VLForConditionalGeneration(transformers.Qwen2VLConfig.from_dict(config))
