@@ -25,8 +25,8 @@ class Recipe:
     clip: float = setting(1.0, "largest gradient norm of a step", "released code (Trainer's default)")
     lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
     lora_alpha: float = setting(32.0, "adapters are scaled by alpha / rank", "paper App. H")
-    lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head) or names with commas",
-                                "released code (utils.py:10-19)")
+    lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head), language "
+                                "(those of the decoder) or names with commas", "released code (utils.py:10-19)")
     records_at_once: int = setting(1, "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
                                  "nothing is padded")
     threads: int = setting(1, "CPU threads of training; more are faster for wide models, and the last bits then depend on them")

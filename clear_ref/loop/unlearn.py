@@ -19,11 +19,15 @@ REFERENCE = "reference.safetensors"
 MODALITIES = {"both": "{}+tofu", "visual": "{}", "text": "tofu/{}"}
 
 
-def split_rows(directory, modality: str, forget: int) -> tuple[list[Row], list[Row]]:
+def split_rows(directory, modality: str, forget: int, pictures: bool = True) -> tuple[list[Row], list[Row]]:
     """The rows to forget, in the modality asked for, and those to retain, always pictures and text (semantics: App. C's ablation
-    keeps retain90+tofu for every modality)."""
+    keeps retain90+tofu for every modality); for a model that sees no pictures text alone, as in the text-only experiments."""
     if modality not in MODALITIES:
         raise UserError(f"modality is {modality!r}; expected one of {', '.join(MODALITIES)}")
+    if not pictures:
+        if modality != "text":
+            raise UserError(f"--modality is {modality}, and the model sees no pictures; expected --modality text")
+        return (read_rows(directory, f"tofu/forget{forget:02d}"), read_rows(directory, f"tofu/retain{100 - forget}"))
     return (read_rows(directory, MODALITIES[modality].format(f"forget{forget:02d}")),
             read_rows(directory, f"retain{100 - forget}+tofu"))
 
@@ -36,7 +40,8 @@ def prepare(vlm: VLM, recipe, seed: int) -> list[str]:
                             "expected --dtype float32, or adapters (--lora-rank 8)")
         vlm.model.requires_grad_(True)
         return []
-    targets = None if recipe.lora_targets == "all" else [name.strip() for name in recipe.lora_targets.split(",")]
+    named = [name.strip() for name in recipe.lora_targets.split(",")]
+    targets = recipe.lora_targets if recipe.lora_targets in ("all", "language") else named
     return vlm.add_lora(recipe.lora_rank, recipe.lora_alpha, targets, seed)
 
 
