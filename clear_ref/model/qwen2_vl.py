@@ -1,6 +1,7 @@
 """Qwen2-VL: a tower for pictures of any size, whose features stand at the image tokens of a decoder with three-axis positions.
 
 source  Wang et al. 2024 (Qwen2-VL); structure, hub names and numbers of transformers' Qwen2VLForConditionalGeneration
+not     the plain positions that the released code's transformers (4.45) has in training, where it is given no position_ids
 """
 
 from dataclasses import dataclass
