@@ -8,8 +8,8 @@ import torch
 from ..data.batches import Batch
 from ..errors import UserError
 from ..files import read_json
-from .language_config import part_of
 from .language import at_least_float32, next_positions
+from .language_config import part_of
 
 
 @dataclass(frozen=True)
