@@ -333,7 +333,8 @@ def test_a_wrong_directory_costs_no_more_memory_than_its_size_justifies(tmp_path
     memory is a few times its bytes, and the header that claims 99 MB would not fit. None hangs: a minute is plenty."""
     kinds = list(HOSTILE)
     for number, kind in enumerate(kinds):
-        HOSTILE[kind][0](tmp_path / f"{number:03d}" / "model") if (tmp_path / f"{number:03d}").mkdir() is None else None
+        (tmp_path / f"{number:03d}").mkdir()
+        HOSTILE[kind][0](tmp_path / f"{number:03d}" / "model")
     outcome = child("""
 import json
 shapes = json.loads(sys.argv[2])
@@ -437,6 +438,35 @@ def test_a_save_that_fails_leaves_the_earlier_weights_and_no_rest(tmp_path):
         with pytest.raises(RuntimeError, match="disk full"):
             write_weights(tmp_path, SHAPES, torch.float32, make, limit)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("limit", [112, 5_000_000_000])
+@pytest.mark.parametrize("renamed", range(4))
+def test_a_save_cut_at_any_rename_never_leaves_a_mixture_that_loads(tmp_path, monkeypatch, renamed, limit):
+    """Old and new shards have the same names here. What is left is the old model, the new one, or a directory that is refused."""
+    write_weights(tmp_path, SHAPES, torch.float32, VALUES.__getitem__, 112)
+    calls, replace = [], os.replace
+
+    def cut(*args):
+        calls.append(args)
+        if len(calls) > renamed:
+            raise KeyboardInterrupt
+        replace(*args)
+    monkeypatch.setattr(os, "replace", cut)
+    try:
+        write_weights(tmp_path, SHAPES, torch.float32, lambda name: VALUES[name] + 100, limit)
+        assert len(calls) <= renamed
+    except KeyboardInterrupt:
+        pass
+    found = target()
+    try:
+        load_weights(found, tmp_path, "llama")
+    except UserError:
+        assert calls
+        return
+    shifts = {float((found[name] - VALUES[name]).unique()) for name in SHAPES}
+    assert shifts in ({0.0}, {100.0})
+    assert shifts == {100.0} or len(calls) > renamed
 
 
 def test_a_save_over_another_layout_replaces_it(tmp_path):
