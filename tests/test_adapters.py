@@ -99,7 +99,7 @@ def test_alpha_is_divided_by_the_rank_or_by_its_root(stabilised, scale):
 
 
 def test_a_merge_is_rounded_once():
-    """W = 1 and B A = 2^-24 + 2^-50 (rank 2), just more than half of fp32's step at 1, which is 2^-23: the sum rounds to 1 + 2^-23.
+    """W = 1 and B A = 2^-24 + 2^-50 (rank 2), just more than half of fp32's step at 1 (2^-23): the sum rounds to 1 + 2^-23.
     B A rounded to fp32 first would be 2^-24, a tie, and the sum 1."""
     layer = lora.Linear(1, 1, bias=False)
     layer.adapter = lora.Adapter(layer, 2, 2, torch.Generator())
@@ -135,7 +135,8 @@ CONFIGS = {
     "excluded list": {"target_modules": "all-linear", "exclude_modules": ["fc1", "linear_1", "0.self_attn.q_proj"]},
     "excluded expression": {"target_modules": ["q_proj", "k_proj"], "exclude_modules": r".*vision_tower.*"},
     "rank-stabilised": {"target_modules": ["q_proj", "up_proj"], "use_rslora": True},
-    "ranks and alphas by layer": {"target_modules": ["q_proj", "up_proj", "fc2"], "rank_pattern": {"q_proj": 2, r"1\.mlp\.up_proj": 5},
+    "ranks and alphas by layer": {"target_modules": ["q_proj", "up_proj", "fc2"],
+                                  "rank_pattern": {"q_proj": 2, r"1\.mlp\.up_proj": 5},
                                   "alpha_pattern": {r"language_model.*\.q_proj": 7, "fc2": 1.5}},
     "both": {"target_modules": ["q_proj", "k_proj"], "use_rslora": True, "rank_pattern": {r".*layers\.1\..*": 6}},
     "dropout in training": {"target_modules": ["q_proj", "fc2"], "lora_dropout": 0.3},
@@ -172,7 +173,8 @@ def test_what_peft_writes_computes_the_same_here_and_goes_back(tiny_directory, t
     assert float((found - expected)[real].abs().max()) < ATOL < float((found - before)[real].abs().max())
     with ours.adapters_off():
         assert torch.equal(ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values), before)
-    adapted = {name.removeprefix("base_model.model.").split(".lora_A")[0] for name, _ in model.named_parameters() if "lora_A" in name}
+    adapted = {name.removeprefix("base_model.model.").split(".lora_A")[0]
+               for name, _ in model.named_parameters() if "lora_A" in name}
     assert set(names) == {hub_name("llava", name) for name in adapted}
 
     ours.save_adapter(tmp_path / "ours")
@@ -235,7 +237,7 @@ GENERATIONS = {
              r"language_model\.(model\.layers\.0\.self_attn\.q_proj|lm_head)|vision_tower\.vision_model.*1\.mlp\.fc1|multi.*_1"),
     "4.52": ("model.language_model.layers.0.self_attn.q_proj", "model.vision_tower.vision_model.encoder.layers.1.mlp.fc1",
              "model.multi_modal_projector.linear_1", "lm_head",
-             r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.vision_model.*1\.mlp\.fc1|.*linear_1"),
+             r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.vision_model.*1\.mlp\.fc1|.*_1"),
     "5": ("model.language_model.layers.0.self_attn.q_proj", "model.vision_tower.encoder.layers.1.mlp.fc1",
           "model.multi_modal_projector.linear_1", "lm_head",
           r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.encoder.*1\.mlp\.fc1|.*linear_1"),
@@ -341,14 +343,16 @@ TENSORS = {
     "one half": (lambda t: {n: v for n, v in t.items() if "k_proj.lora_B" not in n}, "missing 1: .*k_proj.lora_B"),
     "misshapen": (lambda t: {n: v[:, :1].clone() for n, v in t.items()}, "misshapen 4"),
     "another model's": (lambda t: {n.replace("layers.0", "layers.9"): v for n, v in t.items()}, "layers.9.*no linear layer"),
-    "a saved module": (lambda t: t | {"base_model.model.lm_head.weight": torch.ones(2, 2)}, "holds base_model.model.lm_head.weight"),
-    "an embedding": (lambda t: t | {"base_model.model.model.language_model.embed_tokens.lora_embedding_A": torch.ones(2, 2)}, "holds"),
+    "a saved module": (lambda t: t | {"base_model.model.lm_head.weight": torch.ones(2, 2)},
+                       "holds base_model.model.lm_head.weight"),
+    "an embedding": (lambda t: t | {"base_model.model.model.language_model.embed_tokens.lora_embedding_A": torch.ones(2, 2)},
+                     "holds"),
     "a norm": (lambda t: t | {"base_model.model.model.language_model.norm.lora_A.weight": torch.ones(2, 2)}, "no linear layer"),
     "none": (lambda t: {}, "holds no tensor"),
     "whole numbers": (lambda t: {n: v.long() for n, v in t.items()}, "is I64; expected one of F32"),
     "two generations": (lambda t: {n.replace("model.language_model", "language_model.model") if "q_proj" in n else n: v
                                    for n, v in t.items()}, "several generations"),
-    "one layer twice": (lambda t: t | {n.replace("model.language_model", "language_model.model"): v.clone() for n, v in t.items()},
+    "one layer twice": (lambda t: t | {n.replace("model.language_model", "language_model.model"): v + 0 for n, v in t.items()},
                         "several generations"),
 }
 
