@@ -115,6 +115,8 @@ def test_a_decoder_that_is_not_computed_here_is_refused(kind, change, message):
     ({"text_config": {"model_type": "mistral"}}, "model_type is 'mistral'; expected 'llama'"),
     ({"vision_config": {"model_type": "siglip_vision_model"}}, "model_type is 'siglip_vision_model'"),
     ({"vision_config": {"hidden_act": "gelu"}}, "vision hidden_act is 'gelu'; expected 'quick_gelu'"),
+    ({"text_config": "llama"}, "text_config is 'llama'; expected an object"),
+    ({"vision_config": []}, r"vision_config is \[\]; expected an object"),
     ({"vision_config": {"hidden_size": 7}}, "vision sizes do not go together"),
     ({"model_type": "llava_next"}, "model_type is 'llava_next'; expected one of llava, qwen2_vl, llama, mistral, qwen2"),
 ])

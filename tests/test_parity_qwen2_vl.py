@@ -7,6 +7,7 @@ are compared where attention_mask is 1: what stands at padding depends on the at
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from clear_ref.data.qwen_images import Qwen2VLImages, smart_resize
 from clear_ref.data.tokens import Tokenizer
 from clear_ref.errors import UserError
 from clear_ref.evaluation.likelihood import candidate_nll
-from clear_ref.model.qwen2_vl import Qwen2VLConfig
+from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from conftest import shared_data
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
@@ -298,6 +299,53 @@ def test_likelihoods_of_answers_are_those_of_transformers(directory, processor):
             assert found == pytest.approx(float(expected), abs=1e-5 * n_tokens)
 
 
+def test_a_directory_of_the_hubs_layout_is_the_same_model(directory, inputs, tmp_path):
+    """Decoder keys at the top, in_chans, rope_scaling of type mrope, bounds of pixels by name: equal to the last bit."""
+    shutil.copytree(directory, tmp_path / "hub")
+    new = json.loads((directory / "config.json").read_text())
+    rope = new["text_config"].pop("rope_parameters")
+    vision = new["vision_config"] | {"model_type": "qwen2_vl", "in_chans": new["vision_config"].pop("in_channels")}
+    old = {key: value for key, value in new["text_config"].items() if key not in ("layer_types", "model_type")} | {
+        "model_type": "qwen2_vl", "tie_word_embeddings": new["tie_word_embeddings"], "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}, "vision_config": vision,
+        **{key: new[key] for key in new if key.endswith("_token_id")}}
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(old))
+    (tmp_path / "hub" / "preprocessor_config.json").write_text(json.dumps({"min_pixels": 3136, "max_pixels": 1003520}))
+    with torch.no_grad():
+        assert torch.equal(forward(load(tmp_path / "hub"), inputs), forward(load(directory), inputs))
+    assert load(tmp_path / "hub").images == load(directory).images
+
+
+def test_what_is_saved_loads_in_transformers(directory, inputs, tmp_path):
+    load(directory).save(tmp_path / "saved")
+    saved, expected = theirs(tmp_path / "saved").state_dict(), theirs(directory).state_dict()
+    assert saved.keys() == expected.keys() and all(torch.equal(saved[name], expected[name]) for name in expected)
+
+
+def test_adapters_go_to_peft_and_come_back(directory, inputs, tmp_path):
+    """On every linear layer but the head, as PEFT's all-linear chooses; the patch embedding, a convolution there, has none."""
+    peft = pytest.importorskip("peft", reason="the parity extra is not installed")
+    vlm, real = load(directory), inputs["attention_mask"].bool()
+    adapted = vlm.add_lora(rank=4, alpha=6, targets="all")
+    chosen = peft.get_peft_model(theirs(directory), peft.LoraConfig(target_modules="all-linear"))
+    names = [name.removeprefix("base_model.model.") for name, module in chosen.named_modules() if hasattr(module, "lora_A")]
+    assert set(adapted) == {short(name) for name in names}
+    with torch.no_grad():
+        before = vlm.head(forward(vlm, inputs))
+        for number, (name, parameter) in enumerate(vlm.model.named_parameters()):
+            if name.endswith("lora_B"):
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(number))
+        found = vlm.head(forward(vlm, inputs))
+        vlm.save_adapter(tmp_path / "ours")
+        wrapped = peft.PeftModel.from_pretrained(theirs(directory), tmp_path / "ours").eval()
+        expected = wrapped(**inputs).logits
+        assert float((found - expected)[real].abs().max()) < ATOL < float((found - before)[real].abs().max())
+        wrapped.save_pretrained(tmp_path / "theirs")
+        again = load(directory)
+        again.load_adapter(tmp_path / "theirs")
+        assert torch.equal(again.head(forward(again, inputs))[real], found[real])
+
+
 @pytest.mark.parametrize("sparse", [{}, {"num_key_value_heads": None}, {"text_config": {"rms_norm_eps": 1e-6}},
                                     {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4,
                                      "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
@@ -323,3 +371,21 @@ def test_what_a_sparse_config_omits_is_transformers_default(sparse):
     assert found.vision.intermediate_size == vision.embed_dim * vision.mlp_ratio
     for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
         assert getattr(found, name) == getattr(expected, name), name
+
+
+@pytest.mark.parametrize("width, inner, heads, groups, vocabulary, tied", [(1536, 8960, 12, 2, 151936, True),
+                                                                           (3584, 18944, 28, 4, 152064, False)], ids=["2B", "7B"])
+def test_the_hubs_sizes_have_transformers_tensors(width, inner, heads, groups, vocabulary, tied):
+    """The configs as the hub has them, built without memory: every name and shape."""
+    config = {"model_type": "qwen2_vl", "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 28,
+              "num_attention_heads": heads, "num_key_value_heads": groups, "vocab_size": vocabulary, "tie_word_embeddings": tied,
+              "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "sliding_window": 32768, "use_sliding_window": False,
+              "max_window_layers": 28, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+              "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
+                                "hidden_size": width, "patch_size": 14, "spatial_patch_size": 14, "spatial_merge_size": 2,
+                                "temporal_patch_size": 2}}
+    with torch.device("meta"):
+        found = Qwen2VL(Qwen2VLConfig.from_json(config, "config.json"))
+        expected = transformers.Qwen2VLForConditionalGeneration(transformers.Qwen2VLConfig.from_dict(config))
+    assert ({name: tensor.shape for name, tensor in found.named_parameters()}
+            == {short(name): tensor.shape for name, tensor in expected.named_parameters()})

@@ -124,6 +124,25 @@ def test_half_of_the_angles_turn_with_the_row_and_half_with_the_column():
     assert torch.allclose(cos, angles.cos(), rtol=0, atol=1e-15) and torch.allclose(sin, angles.sin(), rtol=0, atol=1e-15)
 
 
+def test_queries_of_bf16_are_turned_in_fp32_and_rounded_once(model, monkeypatch):
+    """Exact: complex multiplication in float64, a head of 8 having the pairs (0, 4), (1, 5), (2, 6), (3, 7). Half a bf16 step is
+    2 ** -8 of the number; fp32 angles up to 10 add some 1e-6 of the pair's length."""
+    seen = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v: seen.append(q) or attention(q, k, v))
+    layer, grid = model.visual.blocks[0].attn.bfloat16(), [(4, 10)]
+    x = torch.randn(40, 16, generator=torch_generator(1, "x")).bfloat16()
+    layer(x, *patch_rotary(places(grid, 2), 8, torch.bfloat16), [40])
+    plain = layer.qkv(x)[:, :16].detach().double().view(40, 2, 8)
+    row, column = places(grid, 2).double().T[:, :, None]
+    angle = torch.stack((row, row * 0.01, column, column * 0.01), -1)
+    turned = torch.complex(plain[..., :4], plain[..., 4:]) * torch.polar(torch.ones_like(angle), angle)
+    found = torch.complex(*seen[0][0].detach().double().transpose(0, 1).split(4, -1))
+    for part in ("real", "imag"):
+        exact, off = getattr(turned, part), (getattr(found, part) - getattr(turned, part)).abs()
+        assert bool((off <= 2 ** -8 * exact.abs() + 2e-6 * turned.abs()).all())
+
+
 def test_a_picture_looks_only_at_itself(model):
     """Features of three pictures in one row are those of each alone; 1e-12 is float64 rounding of sums of hundreds of terms."""
     sizes = [(4, 2), (2, 6), (4, 4)]

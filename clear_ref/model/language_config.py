@@ -69,6 +69,14 @@ def language_config(config: dict, where, kind: str, tied: bool | None = None) ->
         bool(values["tie_word_embeddings"] if tied is None else tied), factor, section)
 
 
+def part_of(config: dict, key: str, where) -> dict:
+    """config[key], {} where it is absent; UserError unless it is an object."""
+    found = config.get(key)
+    if not isinstance(found, dict | None):
+        raise UserError(f"{where}: {key} is {found!r}; expected an object")
+    return found or {}
+
+
 def number(values: dict, key: str, where) -> float:
     """values[key] as a positive float; UserError for anything else."""
     value = values[key]

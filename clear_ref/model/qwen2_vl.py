@@ -1,6 +1,7 @@
 """Qwen2-VL: a tower for pictures of any size, whose features stand at the image tokens of a decoder with three-axis positions.
 
 source  Wang et al. 2024 (Qwen2-VL); structure, hub names and numbers of transformers' Qwen2VLForConditionalGeneration
+not     the plain positions that the released code's transformers (4.45) has in training, where it is given no position_ids
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 
 from ..errors import ShapeError, UserError
 from .language import CausalLM, place_features
-from .language_config import LanguageConfig, language_config
+from .language_config import LanguageConfig, language_config, part_of
 from .qwen2_vision import Qwen2VisionConfig, Qwen2VisionTower, vision_config
 
 # What transformers' Qwen2VLConfig takes for a key that config.json leaves out.
@@ -31,10 +32,10 @@ class Qwen2VLConfig:
 
         raises  UserError for a structure that this code does not compute
         """
-        text = config.get("text_config") or config
+        text = part_of(config, "text_config", where) or config
         tied = config.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
         language = language_config(text, where, "qwen2_vl", tied)
-        tower = vision_config(config.get("vision_config") or {}, where)
+        tower = vision_config(part_of(config, "vision_config", where), where)
         if tower.output_size != language.hidden_size:
             raise UserError(f"{where}: vision_config's hidden_size is {tower.output_size}; expected the decoder's, "
                             f"{language.hidden_size}")
