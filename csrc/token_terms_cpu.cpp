@@ -30,6 +30,13 @@ static inline void fence() {
 #endif
 }
 
+// At the end of all rows: with the upper halves of the registers in use, whatever runs next without AVX is up to 3 x slower.
+static inline void leave() {
+#if defined(LANES_AVX512) || defined(LANES_AVX2)
+    _mm256_zeroupper();
+#endif
+}
+
 // What one tensor's side of a row has summed so far, relative to `top`.
 struct Side {
     double sum[SUMS] = {}, weighted[SUMS] = {}, gap[SUMS] = {};
@@ -333,6 +340,7 @@ static void stats(const Problem& problem, bool entropy, float* table, int64_t be
     const auto rows = problem.type == FLOAT32 ? stats_rows<float> : problem.type == BFLOAT16 ? stats_rows<bf16>
                                                                                            : stats_rows<fp16>;
     rows(problem, entropy, table, begin, end);
+    leave();
 }
 
 static void dlogits(const Problem& problem, const float* table, const float* upstream, void* gradient, int64_t begin,
@@ -340,6 +348,7 @@ static void dlogits(const Problem& problem, const float* table, const float* ups
     const auto rows = problem.type == FLOAT32 ? dlogits_rows<float> : problem.type == BFLOAT16 ? dlogits_rows<bf16>
                                                                                              : dlogits_rows<fp16>;
     rows(problem, table, upstream, gradient, begin, end);
+    leave();
 }
 
 #define NAME_OF(x) #x

@@ -330,7 +330,7 @@ def test_labels_out_of_range(impl, label):
     labels[1] = label
     with pytest.raises(LabelError, match=rf"labels\[1\] is {label}; .*\[0, 37\)"):
         token_terms(student, labels, teacher, impl=impl)
-    weights = torch.ones(10, 4)
+    weights = torch.ones(formulas.N_STATS, 4)
     slope = torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, weights, False, impl == "native")
     assert torch.isnan(slope[1]).all() and torch.isfinite(slope[[0, 2, 3]]).all()
     weights[formulas.NLL] = 0
@@ -447,7 +447,7 @@ def test_offsets_beyond_32_bits(impl):
     native_too = impl == "native"
     table = torch.ops.clear_ref.token_stats(far[0], far[1], labels, False, True, native_too)
     assert torch.equal(table, torch.ops.clear_ref.token_stats(student, teacher, labels, False, True, native_too))
-    weights = torch.randn(10, 3, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(formulas.N_STATS, 3, generator=torch.Generator().manual_seed(2))
     found = torch.ops.clear_ref.token_dlogits(far[0], far[1], labels, table, weights, False, native_too)
     near = torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, weights, False, native_too)
     assert torch.equal(found, near) and found.is_contiguous()
@@ -467,7 +467,7 @@ def test_opcheck(native_too, with_teacher):
     leaf = student.clone().requires_grad_()
     torch.library.opcheck(torch.ops.clear_ref.token_stats, (leaf, teacher, labels, True, True, native_too))
     table = torch.ops.clear_ref.token_stats(student, teacher, labels, False, True, native_too)
-    inputs = (student, teacher, labels, table, torch.ones(10, 4), False, native_too)
+    inputs = (student, teacher, labels, table, torch.ones(formulas.N_STATS, 4), False, native_too)
     torch.library.opcheck(torch.ops.clear_ref.token_dlogits, inputs)
 
 
