@@ -163,13 +163,10 @@ row_gradients(const __grid_constant__ Backward backward) {
     if (f.all_zero) return fill<type, ALIGNED>(0.f, out, v, vocabulary);
     if (f.c != 0 && !in_vocabulary(problem, problem.labels[row.index]))
         return fill<type, ALIGNED>(NAN, out, v, vocabulary);
-    const bool h = f.h != 0;
-    if (TEACHER && f.b != 0 && f.a != 0) {
-        if (h) tile<type, ALIGNED, true, true, true>(row, f, out, v, vocabulary);
-        else tile<type, ALIGNED, true, true, false>(row, f, out, v, vocabulary);
-    } else if (TEACHER && f.b != 0) {
-        if (h) tile<type, ALIGNED, false, true, true>(row, f, out, v, vocabulary);
-        else tile<type, ALIGNED, false, true, false>(row, f, out, v, vocabulary);
+    const bool h = f.h != 0;  // with b always formed: one tile more would be too large for its registers
+    if (TEACHER && f.b != 0) {
+        if (f.a != 0) tile<type, ALIGNED, true, true, true>(row, f, out, v, vocabulary);
+        else tile<type, ALIGNED, false, true, true>(row, f, out, v, vocabulary);
     } else if (TEACHER && f.a != 0) {
         if (h) tile<type, ALIGNED, true, false, true>(row, f, out, v, vocabulary);
         else tile<type, ALIGNED, true, false, false>(row, f, out, v, vocabulary);
