@@ -15,7 +15,7 @@ namespace token_terms {
 namespace INSTRUCTION_SET {
 
 constexpr int64_t BLOCK = 2048, GROUP = 128, WIDTH = 16, SUMS = 8;  // columns; of lanes emptied at once; lanes; sums in double
-constexpr float LARGE = -0.5f;  // x above which e^x is added in double: at most 15 of a row's columns add up to the maximum
+constexpr float LARGE = -0.5f;  // a vector with an x or u above it is added in double: a few of a row, each at the price of ten
 constexpr int64_t STREAM_BYTES = 32 << 20;  // larger gradients leave the caches anyway: written past them, without being read
 
 #if defined(__GNUC__)
