@@ -45,8 +45,8 @@ def gradients(way) -> dict:
 def compared(task, values: dict, grads: dict) -> dict:
     """How far apart the ways are: {loss, gradient: relative}, {ids: equal or not} or {nll: the largest relative difference}.
 
-    Of losses, which are differences of larger numbers: relative to the sum of the magnitudes of their terms. Of gradients: the norm
-    of the difference of all of them together, relative to the released norm.
+    Of losses, which are differences of larger numbers: relative to the sum of the magnitudes of their terms. Of gradients: the
+    norm of the difference of all of them together, relative to the released norm.
     """
     ours, released = values["ours"], values["released"]
     if task == "generate":

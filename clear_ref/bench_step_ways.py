@@ -16,38 +16,18 @@ from .data.batches import IGNORE, Batch
 from .evaluation.likelihood import continuation_nll
 from .loop.teacher import Teacher
 from .loop.train import Stage, backward, row_totals
-from .losses.reductions import token_mean
-from .methods import Loss, Need, needs, variant
+from .methods import needs, variant
 from .methods.table import make_options
 from .model import lora, peft_format
 from .model.vlm import load
 
 
-def _kl_all_rows(splits):
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
-                   retain_kl=token_mean(splits["retain"], "kl_teacher_student", "all"))
-
-
-def _scrub_all_rows(splits):
-    return Loss.of(retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"),
-                   forget_kl=-token_mean(splits["forget"], "kl_student_teacher", "all"),
-                   retain_nll=token_mean(splits["retain"], "nll"))
-
-
-def _llmu_all_rows(splits):
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"), idk_nll=token_mean(splits["idk"], "nll"),
-                   retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"))
-
-
 def _stage(task) -> Stage:
-    """A task's batches and loss: a method's paper variant, or its formula over all rows."""
+    """A task's batches and loss: a method's paper variant, or with " all rows" the released one."""
     method = task.removesuffix(" all rows")
-    options = make_options(method, {})
-    wanted, chosen = needs(method, "paper", options), variant(method)
-    if task == method:
-        return Stage(task, wanted, lambda splits: chosen.loss(splits, options))
-    loss = {"kl": _kl_all_rows, "scrub": _scrub_all_rows, "llmu": _llmu_all_rows}[method]
-    return Stage(task, {name: Need("all" if need.teacher else "answer", need.teacher) for name, need in wanted.items()}, loss)
+    semantics = "paper" if task == method else "released"
+    chosen, options = variant(method, semantics), make_options(method, {}, semantics)
+    return Stage(task, needs(method, semantics, options), lambda splits: chosen.loss(splits, options))
 
 
 class Ours:
@@ -72,10 +52,9 @@ class Ours:
         """{loss, terms: its named parts} of one step; its gradients are left in the parameters."""
         stage = _stage(task)
         encoded = [{name: _alone(inputs[name], row) for name in stage.needs} for row in range(SEQUENCES)]
-        totals = row_totals(encoded, stage.needs)
-        for name, counts in row_totals(encoded, {name: Need() for name in stage.needs}).items():
-            totals[name] |= counts
-        return dict(zip(("loss", "terms"), backward(self.vlm, encoded, stage, self.teacher, SEQUENCES, totals)))
+        keys = [(0, row) for row in range(SEQUENCES)]
+        found = backward(self.vlm, encoded, stage, self.teacher, SEQUENCES, row_totals(encoded, stage.needs), keys)
+        return dict(zip(("loss", "terms"), found))
 
     def generate(self, prompts, new_tokens) -> list[list[int]]:
         """Greedy ids after each prompt."""

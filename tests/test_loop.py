@@ -209,7 +209,7 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
     def refusal_nll(hidden):
         logits = vlm.head(hidden[0, :-1][mask])
         return float(torch.nn.functional.cross_entropy(logits, batch.labels[0, 1:][mask]))
-    assert refusal_nll(seen["teacher"].hidden(batch)) < refusal_nll(vlm.hidden(batch)) - 0.1
+    assert refusal_nll(seen["teacher"].hidden_of_all([batch])[0]) < refusal_nll(vlm.hidden(batch)) - 0.1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, rows):
