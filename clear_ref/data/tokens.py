@@ -102,7 +102,8 @@ class Tokenizer:
         turn, both = self.ids(template.turn), self.ids(template.turn + template.answer(answer))
         same = next((n for n, pair in enumerate(zip(turn, both)) if pair[0] != pair[1]), min(len(turn), len(both)))
         if not same:
-            raise UserError(f"answer {answer!r}: the tokenizer joins it with all of {template.turn!r} before it; begin it with a letter")
+            raise UserError(f"answer {answer!r}: the tokenizer joins it with all of {template.turn!r} before it; begin it with a "
+                            "letter")
         return len(turn) - same, both[same:]
 
     def _without_image(self, template, what, text):

@@ -71,7 +71,7 @@ def explained(method: str, s: ExplainSettings, options: dict) -> list[dict]:
         vlm.load_adapter(s.adapter)
     if s.forget not in (1, 5, 10):
         raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
-    rows, own, found = split_rows(data, s.modality, s.forget), phrases(data), []
+    rows, own, found = split_rows(data, s.modality, s.forget, vlm.images is not None), phrases(data), []
     if s.records < 1 or not 0 <= s.index <= len(rows[0]) - s.records:
         raise UserError(f"--index is {s.index} and --records {s.records}; the forget set has records 0 to {len(rows[0]) - 1}")
     for semantics, one in options.items():
