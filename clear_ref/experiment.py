@@ -13,12 +13,14 @@ from .data.records import read_rows
 from .errors import UserError
 from .evaluation.evaluate import run_tasks
 from .evaluation.metrics import score
-from .evaluation.tasks import tasks
+from .evaluation.tasks import Task, tasks, text_tasks
 from .files import write_json, write_text
 from .losses.native import description, implementation
 from .loop import unlearn as unlearning, world as building
 from .loop.plan import FinetunePlan, UnlearnPlan
 from .methods import table
+from .model import lora
+from .model.families import sees_pictures
 from .model.vlm import load
 from .model.weights import dtype_of
 from .progress import Progress
@@ -53,9 +55,14 @@ def check(s) -> None:
         raise UserError(f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more")
 
 
-def check_rows(data: Path, s, training_rows=()) -> None:
+def chosen_tasks(data: Path, s, pictures: bool) -> list[Task]:
+    """The tasks that the model is evaluated on; without pictures, those of text alone."""
+    return tasks(s.forget, s.max_new_tokens) if pictures else text_tasks(s.forget, s.max_new_tokens, data)
+
+
+def check_rows(data: Path, s, pictures: bool, training_rows=()) -> None:
     """UserError for a row or picture that is wrong, before anything is trained or written: every picture is decoded once."""
-    rows = [*training_rows, *(row for task in tasks(s.forget, s.max_new_tokens) for row in read_rows(data, task.config))]
+    rows = [*training_rows, *(row for task in chosen_tasks(data, s, pictures) for row in read_rows(data, task.config))]
     pictures = {row.image: row.where for row in rows if row.image is not None}
     bar = Progress("check pictures", len(pictures), "picture")
     for path, where in pictures.items():
@@ -91,7 +98,8 @@ def merge_where_exact(vlm) -> None:
 def logs_of(vlm, s, what: str) -> dict[str, dict]:
     """The logs of a model at hand."""
     data = world.data_directory(s.data)
-    return run_tasks(vlm, data, phrases(data), tasks(s.forget, s.max_new_tokens), s.limit or None, f"evaluate {what}")
+    chosen = chosen_tasks(data, s, vlm.family.sees_pictures)
+    return run_tasks(vlm, data, phrases(data), chosen, s.limit or None, f"evaluate {what}")
 
 
 def options_for(method: str, semantics: str, recipe_name: str, seed: int, given: dict):
@@ -115,9 +123,10 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     chosen = table.variant(s.method, s.semantics)
     options, defaults = options_for(s.method, s.semantics, recipe_name, s.seed, options_given)
     batches = tuple(table.needs(s.method, s.semantics, options))
-    rows, own = unlearning.split_rows(data, s.modality, s.forget), phrases(data)
+    pictures = sees_pictures(base)
+    rows, own = unlearning.split_rows(data, s.modality, s.forget, pictures), phrases(data)
     UnlearnPlan(*rows, batches, own, s.seed, chosen.views)
-    check_rows(data, s, [*rows[0], *rows[1]])
+    check_rows(data, s, pictures, [*rows[0], *rows[1]])
     vlm = load(base, s.dtype, s.device, s.template)
     vlm.check_layer(getattr(options, "layer", None))
     mask = unlearning.label_mask(vlm.family.name, chosen, s.mask)
@@ -146,7 +155,8 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     evaluating += time.monotonic() - trained
     result = finish(out, logs, {
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
-        "steps": steps, "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}})
+        "trained": trained_parts(record), "steps": steps,
+        "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}})
     write_text(out / "report.html", page(examples.run_for_page(result.summary, record, out, logs, data)))
     return result
 
@@ -158,9 +168,15 @@ def describe(command: str, s, recipe, recipe_name: str, recipe_given: dict, give
         "format": "clear_ref.run/1", "command": command, "impl": implementation("auto", vlm.device, vlm.dtype),
         "kernel": description(), "recipe": recipe_name,
         "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)),
-        "adapted_layers": adapted,
-        "trainable_parameters": sum(p.numel() for p in vlm.model.parameters() if p.requires_grad),
+        "adapted_layers": adapted, "trained": lora.manifest(vlm.model),
         "inputs": read, "versions": rundir.versions()}
+
+
+def trained_parts(record: dict) -> dict:
+    """{"tensors", "parameters", "of", "layers"}, counts: what a run trains of how much, and on how many layers adapters are."""
+    found = record["trained"]
+    return {"tensors": len(found["tensors"]), "parameters": found["trainable"], "of": found["total"],
+            "layers": len(record["adapted_layers"])}
 
 
 def finish(out: Path, logs: dict[str, dict], summary: dict) -> Result:
@@ -178,13 +194,15 @@ def finish(out: Path, logs: dict[str, dict], summary: dict) -> Result:
 def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     """Train the model on a whole split, evaluate it and write it to OUT/model (adapters merged)."""
     check(s)
-    splits = {"full": "full+tofu", "retain": f"retain{100 - s.forget}+tofu"}
+    start, data = world.model_directory(s.model), world.data_directory(s.data)
+    pictures = sees_pictures(start)
+    splits = {name: f"{config}+tofu" if pictures else f"tofu/{config}"
+              for name, config in (("full", "full"), ("retain", f"retain{100 - s.forget}"))}
     if s.split not in splits:
         raise UserError(f"--split is {s.split!r}; expected one of {', '.join(splits)}")
-    start, data = world.model_directory(s.model), world.data_directory(s.data)
     recipe_name, recipe = recipe_for(s.recipe, s.model, "finetune", recipe_given)
     plan = FinetunePlan(read_rows(data, splits[s.split]), phrases(data), s.seed)
-    check_rows(data, s, plan.rows)
+    check_rows(data, s, pictures, plan.rows)
     vlm = load(start, s.dtype, s.device, s.template)
     adapted = unlearning.prepare(vlm, recipe, s.seed)
     record = describe("finetune", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, start))
@@ -196,7 +214,8 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     vlm.merge_lora()
     vlm.save(out / "model")
     return finish(out, {s.split: logs_of(vlm, s, s.split)}, {
-        "command": "finetune", "split": s.split, "seed": s.seed, "impl": record["impl"], "steps": steps,
+        "command": "finetune", "split": s.split, "seed": s.seed, "impl": record["impl"], "trained": trained_parts(record),
+        "steps": steps,
         "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}})
 
 
@@ -206,7 +225,7 @@ def evaluate(s, given: set) -> Result:
     directory, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     if s.adapter and not Path(s.adapter).is_dir():
         raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
-    check_rows(data, s)
+    check_rows(data, s, sees_pictures(directory))
     record = {"format": "clear_ref.run/1", "command": "evaluate", "kernel": description(),
               "impl": implementation("auto", s.device, dtype_of(s.dtype)),
               "settings": settings_of.with_sources(s, given), "inputs": inputs(data, directory, gold, s.adapter or None),

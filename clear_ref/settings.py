@@ -25,10 +25,12 @@ class Recipe:
     clip: float = setting(1.0, "largest gradient norm of a step", "released code (Trainer's default)")
     lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
     lora_alpha: float = setting(32.0, "adapters are scaled by alpha / rank", "paper App. H")
-    lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head) or names with commas",
-                                "released code (utils.py:10-19)")
+    lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head), language "
+                                "(those of the decoder) or names with commas", "released code (utils.py:10-19)")
     records_at_once: int = setting(1, "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
                                  "nothing is padded")
+    checkpointing: str = setting("off", "on: keep only each layer's input for backward and compute the rest again; less memory, "
+                                 "more time, the same numbers")
     l1: float = setting(0.0, "weight of the sum of absolute values of what is trained", "released code (config/mm/forget.yaml)")
     l0: float = setting(0.0, "weight of the number of trained values that are not 0: no gradient", "released code (the same)")
     norm_from: str = setting("init", "what l1 and l0 measure: init (adapters themselves, or the change of the weights) or zero "
@@ -148,6 +150,8 @@ def check_recipe(recipe: Recipe) -> None:
         least = 0 if name == "lora_rank" else 1
         if getattr(recipe, name) < least:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected {least} or more")
+    if recipe.checkpointing not in ("on", "off"):
+        raise UserError(f"checkpointing is {recipe.checkpointing!r}; expected on or off")
     for name in ("lr", "clip", "lora_alpha"):
         if not 0 < getattr(recipe, name) < math.inf:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected a positive number")

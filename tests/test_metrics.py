@@ -25,6 +25,7 @@ TOFU_SETS = {"eval_log": "Retain", "eval_log_forget": "Forget", "eval_real_autho
 WITH_ROUGE_AND_RATIO = {"real": ("eval_real_faces_wo_options", "eval_real_world_wo_options"), "retain": ("eval_log",),
                         "real_faces": ("eval_real_faces_wo_options",), "real_world": ("eval_real_world_wo_options",),
                         "forget": ("eval_log_forget",), "text_retain": ("eval_text_retain",),
+                        "text_real": ("eval_real_author_wo_options", "eval_real_world_wo_options"),
                         "text_forget": ("eval_text_forget",)}
 WITH_PROBABILITY = {**WITH_ROUGE_AND_RATIO, "retain": ("eval_retain_facerec",), "forget": ("eval_forget_facerec",)}
 LOWEST = 1 - math.sqrt(math.log(2))
@@ -216,7 +217,7 @@ def test_harmonic_mean_by_hand():
 def test_one_part_of_zero_makes_the_harmonic_mean_zero():
     assert metrics.harmonic_mean([0.9, 0.0, 0.9]) == 0.0
     found = metrics.score(logs(recall=(0.0, 0.0)))
-    assert [found[metric] for metric in metrics.PARTS] == [0.0] * 7
+    assert [found[metric] for metric in metrics.PARTS] == [0.0] * 8
 
 
 def test_jensen_shannon_distance_by_hand():

@@ -68,6 +68,23 @@ def test_hidden_states_of_every_layer_and_logits_are_those_of_transformers(pair)
     assert float((found - expected.logits)[real].abs().max()) < ATOL < float(expected.logits[real].abs().max()) / 1e4
 
 
+def test_in_bf16_logits_stay_within_the_references_own_spread(pair):
+    """Not further from transformers' bf16 than 1.5 times its two attention implementations are from each other (largest and mean),
+    and not further from fp32 math than 1.5 times its own distance. Logits reach 9 here, so the largest is up to 0.53."""
+    narrow = load(pair[0].directory, "bfloat16", template=pair[0].template.name)
+    batch = narrow.encode(RECORDS)
+    real = batch.attention_mask.bool()
+    with torch.no_grad():
+        exact = pair[0].forward(batch.input_ids, batch.attention_mask)[real]
+        found = narrow.forward(batch.input_ids, batch.attention_mask)[real]
+        other, eager = (transformers.AutoModelForCausalLM.from_pretrained(
+            narrow.directory, dtype=torch.bfloat16, attn_implementation=kind).eval()(
+                batch.input_ids, batch.attention_mask).logits[real].float() for kind in ("sdpa", "eager"))
+    apart, spread = (found - other).abs(), (eager - other).abs()
+    assert float(apart.max()) < 1.5 * float(spread.max()) and float(apart.mean()) < min(0.03, 1.5 * float(spread.mean()))
+    assert float((found - exact).abs().mean()) < 1.5 * float((other - exact).abs().mean())
+
+
 def test_a_window_matters_where_there_is_one(pair):
     """The windowed variants would fail above without it: their logits move by far more than the tolerance when it is removed."""
     ours, _ = pair

@@ -18,9 +18,9 @@ VOID = {"meta", "img", "br"}
 
 
 def scored(start, **changed):
-    """Metrics of one model, every number another one, recognisable in a text."""
+    """Metrics of one vision-language model, every number another one, recognisable in a text."""
     numbers = (round(start + i / 1000, 3) for i in range(100))
-    found = {metric: next(numbers) for metric, _, _ in table.COLUMNS}
+    found = {metric: None if metric == "text_real" else next(numbers) for metric, _, _ in table.COLUMNS}
     found["tasks"] = {task: {**{part: next(numbers) for part in table.PARTS}, "n": 300} for task in TASKS}
     return {**found, "definitions": {metric: found.name for metric, found in metrics.DEFINITIONS.items()}, **changed}
 
@@ -81,6 +81,15 @@ def test_leaderboard_by_hand():
                          "base      0.200     0.201    0.202    0.203   0.204      -          0.206          0.207",
                          "scrub     0.400     0.401    0.402    0.403   0.404  0.405          0.406          0.407"]
     assert "↑ higher is better, ↓ lower is better" in lines[4]
+
+
+def test_a_column_that_no_model_has_is_left_out():
+    """A language model is evaluated on text alone."""
+    of_text = {metric: None for metric, _, _ in table.COLUMNS} | {"text_real": 0.25, "text_forget": 0.5}
+    rows = [("base", {**scored(0.2), **of_text}), ("scrub", {**scored(0.2), **of_text, "text_retain": 0.75})]
+    assert table.leaderboard(rows).splitlines()[:3] == ["model  Real text ↑  Retain text ↑  Forget text ↓",
+                                                        "base         0.250              -          0.500",
+                                                        "scrub        0.250          0.750          0.500"]
 
 
 @pytest.mark.parametrize("show", [table.leaderboard, table.per_task,

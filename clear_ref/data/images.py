@@ -1,4 +1,4 @@
-"""CLIP's picture preprocessing with Pillow: resize, centre crop, rescale, normalise.
+"""Pictures to pixels with Pillow: opening, and CLIP's resize, centre crop, rescale and normalise.
 
 source  the reference image processor (transformers' CLIPImageProcessor, Pillow path), settings from preprocessor_config.json
 """
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import UserError
 from ..files import read_json
 
+FIXED = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}  # 3: bicubic
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)  # what Pillow raises
 
 
@@ -41,6 +42,32 @@ def upright(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def processor_settings(directory, fixed: dict) -> tuple[dict, Path]:
+    """The settings in preprocessor_config.json (or the image_processor part of processor_config.json), and that file's path.
+
+    raises  UserError if one of `fixed` is set to another value, or the rescale factor is not 1/255
+    """
+    path = Path(directory) / "preprocessor_config.json"
+    if path.exists():
+        config = read_json(path)
+    else:
+        path = Path(directory) / "processor_config.json"
+        config = read_json(path).get("image_processor", {})
+    for key, expected in fixed.items():
+        if config.get(key, expected) != expected:
+            raise UserError(f"{path}: {key} is {config[key]!r}; expected {expected!r}, nothing else is computed here")
+    factor = config.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, (int, float)) or abs(factor - 1 / 255) > 1e-9:
+        raise UserError(f"{path}: rescale_factor is {factor!r}; expected 1/255")
+    return config, path
+
+
+def normalised(pixels: np.ndarray, mean, std) -> np.ndarray:
+    """float32 [3, H, W] of uint8 [H, W, 3]: rescaled to [0, 1] in float64, rounded, then (x - mean) / std in float32."""
+    scaled = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
+    return ((scaled - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture as a model takes it: float32 pixels ([3, H, W], or [patches, patch width] with its grid of patches in time,
@@ -63,19 +90,7 @@ class ClipImages:
     @classmethod
     def from_directory(cls, directory, patch: int) -> "ClipImages":
         """The settings in preprocessor_config.json (or the image_processor part of processor_config.json)."""
-        directory = Path(directory)
-        path = directory / "preprocessor_config.json"
-        if path.exists():
-            config = read_json(path)
-        else:
-            path = directory / "processor_config.json"
-            config = read_json(path).get("image_processor", {})
-        for key, expected in (("do_resize", True), ("resample", 3), ("do_center_crop", True), ("do_rescale", True),
-                              ("do_normalize", True)):
-            if config.get(key, expected) != expected:
-                raise UserError(f"{path}: {key} is {config[key]!r}; expected {expected!r}, nothing else is computed here")
-        if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-            raise UserError(f"{path}: rescale_factor is {config['rescale_factor']}; expected 1/255")
+        config, path = processor_settings(directory, {**FIXED, "do_center_crop": True})
         try:
             size, crop = config["size"], config["crop_size"]
             made = cls(size if isinstance(size, int) else size["shortest_edge"],
@@ -101,6 +116,5 @@ class ClipImages:
             frame = np.zeros((max(self.crop, pixels.shape[0]), max(self.crop, pixels.shape[1]), 3), np.uint8)
             frame[pad_top:pad_top + pixels.shape[0], pad_left:pad_left + pixels.shape[1]] = pixels
             pixels, top, left = frame, max(top, 0), max(left, 0)
-        pixels = pixels[top:top + self.crop, left:left + self.crop].astype(np.float64) * (1 / 255)
-        normalised = (pixels.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return Picture(torch.from_numpy(normalised.transpose(2, 0, 1).copy()), None, (self.crop // self.patch) ** 2)
+        pixels = normalised(pixels[top:top + self.crop, left:left + self.crop], self.mean, self.std)
+        return Picture(torch.from_numpy(pixels.copy()), None, (self.crop // self.patch) ** 2)

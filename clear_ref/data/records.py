@@ -15,6 +15,7 @@ QUESTIONS = ("question", "answer")
 PERTURBED = ("image", "caption", "name", "paraphrased_caption", "perturbed_captions", "perturbed_names")
 MIXED = ("image", "caption", "question", "answer")
 PERTURBED_QUESTIONS = ("question", "answer", "paraphrased_answer", "perturbed_answer")
+PERTURBED_REAL = ("question", "answer", "perturbed_answer")
 PRETRAIN = ("image", "question", "answer")
 NULLABLE = {MIXED: MIXED, PRETRAIN: ("image",)}  # in a +tofu config, one half of the columns; questions may lack a picture
 LISTS = {"perturbed_captions", "perturbed_names", "perturbed_answer", "options"}
@@ -27,6 +28,7 @@ def columns(config: str) -> tuple[str, ...]:
     known |= {f"tofu/{name}": QUESTIONS for name in splits}
     perturbed = {f"forget{n:02d}_perturbed" for n in (1, 5, 10)} | {"retain_perturbed"}
     known |= {name: PERTURBED for name in perturbed} | {f"tofu/{name}": PERTURBED_QUESTIONS for name in perturbed}
+    known |= {f"tofu/{name}_perturbed": PERTURBED_REAL for name in ("real_authors", "world_facts")}
     known |= {"real_faces": ("image", "answer", "options"), "real_world": ("image", "question", "answer", "options"),
               "pretrain": PRETRAIN}
     if config not in known:

@@ -64,6 +64,10 @@ class Tokenizer:
         """The text of ids, special tokens left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def piece(self, number: int) -> str:
+        """The text of one id alone; a special token's is its name."""
+        return self._tokenizer.decode([number], skip_special_tokens=False)
+
     def check(self, template: Template) -> None:
         """UserError unless the tokenizer has every special token that the template is made of."""
         for token in template.special:
@@ -98,7 +102,8 @@ class Tokenizer:
         turn, both = self.ids(template.turn), self.ids(template.turn + template.answer(answer))
         same = next((n for n, pair in enumerate(zip(turn, both)) if pair[0] != pair[1]), min(len(turn), len(both)))
         if not same:
-            raise UserError(f"answer {answer!r}: the tokenizer joins it with all of {template.turn!r} before it; begin it with a letter")
+            raise UserError(f"answer {answer!r}: the tokenizer joins it with all of {template.turn!r} before it; begin it with a "
+                            "letter")
         return len(turn) - same, both[same:]
 
     def _without_image(self, template, what, text):

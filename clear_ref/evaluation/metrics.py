@@ -133,7 +133,8 @@ def jensen_shannon_distance(p, q) -> float:
 
 
 def forget_quality(log: dict, gold_log: dict) -> float:
-    """1 - Jensen-Shannon distance between two models' truth ratios on the forget captions; in [1 - sqrt(ln 2), 1].
+    """1 - Jensen-Shannon distance between two models' truth ratios on the forget captions (a language model's: on the forget
+    questions); in [1 - sqrt(ln 2), 1].
 
     formula 1 - jensen_shannon_distance(h, h_gold), h = shares of R/(1+R) in 10 equal bins on [0, 1]
     source  paper 5.2 names distance and quantity; natural logarithm as published values go down to 0.18; bins ours
@@ -174,6 +175,8 @@ PARTS = {
                ("eval_log_forget", "truth_ratio")],
     "real_faces": [("eval_real_faces_wo_options", part) for part in ("rouge", "probability", "truth_ratio")],
     "real_world": [("eval_real_world_wo_options", part) for part in ("rouge", "probability", "truth_ratio")],
+    "text_real": [(task, part) for task in ("eval_real_author_wo_options", "eval_real_world_wo_options")
+                  for part in ("rouge", "probability", "truth_ratio")],
     "text_retain": [("eval_text_retain", part) for part in ("rouge", "probability", "truth_ratio")],
     "text_forget": [("eval_text_forget", part) for part in ("rouge", "probability", "truth_ratio")],
 }
@@ -206,7 +209,8 @@ def score(logs: dict, gold_logs: dict | None = None) -> dict:
     """metrics.json of one model: the reported numbers, None where a task they are made of was not evaluated.
 
     logs, gold_logs  {task: log}; a task may carry the ending .json that TOFU gives it
-    returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world", "text_retain", "text_forget",
+    returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world", "text_real", "text_retain",
+                      "text_forget",
                       "tasks": {task: {"rouge", "probability", "truth_ratio", "n"}}, "definitions": {metric: name}}
     raises           UserError for an unknown task, a missing column, an empty log, a bad loss, other records in gold
     """
@@ -216,11 +220,12 @@ def score(logs: dict, gold_logs: dict | None = None) -> dict:
     for metric, parts in PARTS.items():
         if all(task in tasks for task, _ in parts):
             result[metric] = harmonic_mean(tasks[task][part] for task, part in parts)
-    if gold_logs is not None and "eval_log_forget" in logs:
-        if "eval_log_forget" not in gold_logs:
-            raise UserError(f"gold logs hold {', '.join(gold_logs)}; expected eval_log_forget too; evaluate gold on it")
-        result["forget_quality"] = forget_quality({"task": "eval_log_forget", **logs["eval_log_forget"]},
-                                                  {"task": "eval_log_forget of gold", **gold_logs["eval_log_forget"]})
+    of_quality = next((task for task in ("eval_log_forget", "eval_text_forget") if task in logs), None)
+    if gold_logs is not None and of_quality is not None:
+        if of_quality not in gold_logs:
+            raise UserError(f"gold logs hold {', '.join(gold_logs)}; expected {of_quality} too; evaluate gold on it")
+        result["forget_quality"] = forget_quality({"task": of_quality, **logs[of_quality]},
+                                                  {"task": f"{of_quality} of gold", **gold_logs[of_quality]})
     return {**result, "tasks": tasks, "definitions": {metric: found.name for metric, found in DEFINITIONS.items()}}
 
 
@@ -230,7 +235,7 @@ def score(logs: dict, gold_logs: dict | None = None) -> dict:
 def _by_task(logs: dict, what: str) -> dict:
     """The logs by task name without .json, in PARTS' order; UserError for a name that is no task's."""
     named = {task.removesuffix(".json"): log for task, log in logs.items()}
-    known = dict.fromkeys([task for parts in PARTS.values() for task, _ in parts] + ["eval_real_author_wo_options"])
+    known = dict.fromkeys(task for parts in PARTS.values() for task, _ in parts)
     for task, log in named.items():
         if task not in known or not isinstance(log, dict):
             raise UserError(f"{what}: {task!r} is no task with a log; known: {', '.join(known)}")

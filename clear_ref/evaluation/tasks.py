@@ -6,6 +6,7 @@ differs one caption question per row, the same for every candidate and every mod
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..data import draws
 from ..data.prompts import Phrases
@@ -52,6 +53,18 @@ def tasks(forget: int, max_new_tokens: int) -> list[Task]:
             Task("eval_retain_facerec", "Retain", "retain_perturbed", *name),
             Task("eval_text_forget", "Forget", f"tofu/{part}", *text),
             Task("eval_text_retain", "Retain", "tofu/retain_perturbed", *text)]
+
+
+def text_tasks(forget: int, max_new_tokens: int, directory) -> list[Task]:
+    """The tasks of a model that sees no pictures: the two text tasks, and TOFU's two Real sets where the directory has them.
+
+    source  locuslab/tofu, config/eval_everything.yaml (names and columns); released code, nlp/
+    """
+    short = max_new_tokens // 4
+    real = [Task(f"eval_real_{name}_wo_options", "Real", f"tofu/{config}", "row", "answer", "answer", "perturbed_answer", short)
+            for name, config in (("author", "real_authors_perturbed"), ("world", "world_facts_perturbed"))]
+    have = [task for task in real if (Path(directory) / task.config / "rows.jsonl").exists()]
+    return have + [task for task in tasks(forget, max_new_tokens) if task.config.startswith("tofu/")]
 
 
 def items(task: Task, directory, phrases: Phrases, limit: int | None = None) -> list[Item]:

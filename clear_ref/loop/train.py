@@ -22,7 +22,7 @@ from ..losses.rows import Split, select_rows
 from ..model import lora
 from ..model.vlm import VLM
 from ..progress import Progress
-from . import checkpoint
+from . import checkpoint, prefix
 from .norms import Norms
 from .plan import order
 from .teacher import Teacher
@@ -63,16 +63,27 @@ def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in vlm.model.named_parameters() if parameter.requires_grad}
 
 
-def split(vlm: VLM, batch, need, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)) -> Split:
-    """One batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
-    student = vlm.hidden(batch, stage.hidden_layer if need.hidden else None)
-    frozen = teacher.hidden(batch, stage.hidden_layer if need.hidden else None) if need.teacher else None
-    if need.hidden:
-        return Split(batch.labels, batch.attention_mask, None, None, n_sequences, n_rows,
-                     hidden=student, teacher_hidden=frozen, key=key)
-    rows_of = lambda model, hidden: lambda sequence, position: model.head(hidden[sequence, position])
-    return Split(batch.labels, batch.attention_mask, rows_of(vlm, student),
-                 rows_of(teacher, frozen) if need.teacher else None, n_sequences, n_rows, key=key)
+def split_all(vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)) -> dict[str, Split]:
+    """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
+    layers = {name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()}
+    student, frozen = {}, {}
+    for names in prefix.groups(vlm, batches, layers):
+        watched = [name for name in names if stage.needs[name].teacher]
+        if watched:
+            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]]))
+        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]]))
+
+    def rows_of(model, hidden):
+        return None if hidden is None else lambda sequence, position: model.head(hidden[sequence, position])
+    found = {}
+    for name, need in stage.needs.items():
+        own, totals = batches[name], (n_sequences, n_rows.get(name))
+        if need.hidden:
+            found[name] = Split(own.labels, own.attention_mask, None, None, *totals, student[name], frozen.get(name), key=key)
+        else:
+            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name]), rows_of(teacher, frozen.get(name)),
+                                *totals, key=key)
+    return found
 
 
 def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices) -> tuple[float, dict, int]:
@@ -83,22 +94,37 @@ def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices
     for part in slices:
         views = [plan.records(epoch, index) for index in part]
         encoded.append({name: vlm.encode([view[name] for view in views], stage.mask) for name in stage.needs})
-    n_rows = {name: {row_set: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, row_set).labels)
-                                  for batches in encoded) for row_set in need.rows}
-              for name, need in stage.needs.items()}
+    n_rows = row_totals(encoded, stage.needs)
     n_tokens = sum(counts.get("answer", 0) for counts in n_rows.values())
+    keys = [(epoch, part[0]) for part in slices]
+    value, terms = backward(vlm, encoded, stage, teacher, len(indices), n_rows, keys)
+    return value, terms, n_tokens
+
+
+def row_totals(encoded, needs) -> dict[str, dict[str, int]]:
+    """{batch name: {row set that is needed of it: its rows in all parts of the step}}."""
+    return {name: {row_set: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, row_set).labels)
+                                for batches in encoded) for row_set in need.rows}
+            for name, need in needs.items()}
+
+
+def backward(vlm: VLM, encoded, stage: Stage, teacher, n_sequences: int, n_rows, keys) -> tuple[float, dict]:
+    """Backward of a step's parts, each {batch name: Batch}; returns the step's loss and named terms.
+
+    n_sequences, n_rows  totals of the whole step, by which reductions divide; a stage that is by_batch takes each part's own
+    keys                 for each part, what its Splits' random choices are functions of
+    """
     value, terms = 0.0, {}
-    for part, batches in zip(slices, encoded, strict=True):
-        n_sequences, totals = (None, {}) if stage.by_batch else (len(indices), n_rows)
-        splits = {name: split(vlm, batches[name], need, stage, teacher, n_sequences, totals.get(name), (epoch, part[0]))
-                  for name, need in stage.needs.items()}
-        loss = stage.loss(splits)
-        share = 1 / len(slices) if stage.by_batch else 1
+    if stage.by_batch:
+        n_sequences, n_rows = None, {}
+    share = 1 / len(encoded) if stage.by_batch else 1
+    for key, batches in zip(keys, encoded, strict=True):
+        loss = stage.loss(split_all(vlm, batches, stage, teacher, n_sequences, n_rows, key))
         (share * loss.value).backward()
         value += share * float(loss.value.detach())
         for name, term in loss.terms.items():
             terms[name] = terms.get(name, 0.0) + share * float(term.detach())
-    return value, terms, n_tokens
+    return value, terms
 
 
 def stage_steps(plan, recipe, stage: Stage) -> int:

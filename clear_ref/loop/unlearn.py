@@ -19,11 +19,15 @@ REFERENCE = "reference.safetensors"
 MODALITIES = {"both": "{}+tofu", "visual": "{}", "text": "tofu/{}"}
 
 
-def split_rows(directory, modality: str, forget: int) -> tuple[list[Row], list[Row]]:
+def split_rows(directory, modality: str, forget: int, pictures: bool = True) -> tuple[list[Row], list[Row]]:
     """The rows to forget, in the modality asked for, and those to retain, always pictures and text (semantics: App. C's ablation
-    keeps retain90+tofu for every modality)."""
+    keeps retain90+tofu for every modality); for a model that sees no pictures text alone, as in the text-only experiments."""
     if modality not in MODALITIES:
         raise UserError(f"modality is {modality!r}; expected one of {', '.join(MODALITIES)}")
+    if not pictures:
+        if modality != "text":
+            raise UserError(f"--modality is {modality}, and the model sees no pictures; expected --modality text")
+        return (read_rows(directory, f"tofu/forget{forget:02d}"), read_rows(directory, f"tofu/retain{100 - forget}"))
     return (read_rows(directory, MODALITIES[modality].format(f"forget{forget:02d}")),
             read_rows(directory, f"retain{100 - forget}+tofu"))
 
@@ -33,6 +37,7 @@ def prepare(vlm: VLM, recipe, seed: int, only: list[str] | None = None) -> list[
 
     only  the last parts of the names of the layers that a variant trains, instead of the recipe's
     """
+    vlm.checkpoint_layers(recipe.checkpointing == "on")
     if not recipe.lora_rank:
         if vlm.dtype in (torch.bfloat16, torch.float16):
             raise UserError(f"--lora-rank 0 trains every weight, and small steps are lost in {vlm.dtype}; "
@@ -41,7 +46,8 @@ def prepare(vlm: VLM, recipe, seed: int, only: list[str] | None = None) -> list[
             layer = name.rsplit(".", 1)[0]
             parameter.requires_grad_(only is None or any(layer == one or layer.endswith("." + one) for one in only))
         return []
-    targets = None if recipe.lora_targets == "all" else [name.strip() for name in recipe.lora_targets.split(",")]
+    named = [name.strip() for name in recipe.lora_targets.split(",")]
+    targets = recipe.lora_targets if recipe.lora_targets in ("all", "language") else named
     return vlm.add_lora(recipe.lora_rank, recipe.lora_alpha, targets if only is None else only, seed)
 
 

@@ -9,6 +9,7 @@ from ..data.batches import Batch
 from ..errors import UserError
 from ..files import read_json
 from .language import at_least_float32, next_positions
+from .language_config import part_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def generation(directory, config: dict, eos: int | None) -> Generation:
     """
     path = Path(directory) / "generation_config.json"
     own = read_json(path) if path.exists() else {}
-    text = config.get("text_config") or {}
+    text = part_of(config, "text_config", Path(directory) / "config.json")
     stop = next((found for found in (own.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id"), eos)
                  if found is not None), [])
     stop = stop if isinstance(stop, list) else [stop]

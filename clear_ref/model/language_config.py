@@ -15,7 +15,8 @@ DEFAULTS = {
 }
 DEFAULTS["qwen2_vl"] = DEFAULTS["qwen2"] | {
     "vocab_size": 152064, "hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80, "num_attention_heads": 64,
-    "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_window_layers": 80}
+    "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_window_layers": 80,
+    "mrope_section": [16, 24, 24]}
 QKV_BIAS = {"qwen2", "qwen2_vl"}
 
 
@@ -68,6 +69,14 @@ def language_config(config: dict, where, kind: str, tied: bool | None = None) ->
         bool(values["tie_word_embeddings"] if tied is None else tied), factor, section)
 
 
+def part_of(config: dict, key: str, where) -> dict:
+    """config[key], {} where it is absent; UserError unless it is an object."""
+    found = config.get(key)
+    if not isinstance(found, dict | None):
+        raise UserError(f"{where}: {key} is {found!r}; expected an object")
+    return found or {}
+
+
 def number(values: dict, key: str, where) -> float:
     """values[key] as a positive float; UserError for anything else."""
     value = values[key]
@@ -82,17 +91,16 @@ def rope(values: dict, where) -> tuple[float, float, tuple[int, ...] | None]:
     if not isinstance(scaling, dict):
         raise UserError(f"{where}: rope parameters are {scaling!r}; expected an object with rope_type")
     theta = number({"rope_theta": scaling.get("rope_theta") or values["rope_theta"]}, "rope_theta", where)
-    section = scaling.get("mrope_section")
+    section = scaling.get("mrope_section", values.get("mrope_section"))
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "linear":
-        return theta, number(scaling | {"factor": scaling.get("factor")}, "factor", where), None
-    if kind not in ("default", "mrope"):
+    if kind not in ("default", "linear", "mrope"):
         raise UserError(f"{where}: rotary positions are of type {kind!r}; expected default, linear or mrope")
+    factor = number(scaling | {"factor": scaling.get("factor")}, "factor", where) if kind == "linear" else 1.0
     if section is None:
-        return theta, 1.0, None
+        return theta, factor, None
     if not isinstance(section, list) or not all(isinstance(n, int) and n > 0 for n in section):
         raise UserError(f"{where}: mrope_section is {section!r}; expected three whole numbers")
-    return theta, 1.0, tuple(section)
+    return theta, factor, tuple(section)
 
 
 def windows(config: dict, values: dict, where) -> tuple[int | None, ...]:

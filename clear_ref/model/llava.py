@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import ShapeError, UserError
 from .language import CausalLM, Model, place_features
-from .language_config import LanguageConfig, language_config
+from .language_config import LanguageConfig, language_config, part_of
 from .lora import Linear
 from .vision import VisionConfig, VisionTower, vision_config
 
@@ -25,7 +25,7 @@ class LlavaConfig:
     @classmethod
     def from_json(cls, config: dict, where) -> "LlavaConfig":
         """From a config.json; what it omits is as in transformers' LlavaConfig. UserError for a structure not computed here."""
-        text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
+        text, vision = (part_of(config, key, where) for key in ("text_config", "vision_config"))
         for part, key, expected in ((config, "vision_feature_select_strategy", "default"),
                                     (config, "projector_hidden_act", "gelu"), (config, "multimodal_projector_bias", True),
                                     (text, "model_type", "llama"), (vision, "model_type", "clip_vision_model")):

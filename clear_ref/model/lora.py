@@ -1,8 +1,13 @@
 """LoRA: y = W x + b + (alpha / rank) B A x. The teacher is the same weights with the adapters off.
 
-source  Hu et al. 2021, eq. 3; initial values and file format as in PEFT (A uniform in +-1/sqrt(fan_in), B zero)
+Rank-stabilised LoRA divides alpha by sqrt(rank) instead. Dropout on x, where an adapter was trained with it, is a part of that
+training alone: it is never computed here.
+
+source  Hu et al. 2021, eq. 3; Kalajdzievski 2023 (rank-stabilised)
+start   as in PEFT: A uniform in +-1/sqrt(fan_in), B zero
 """
 
+import re
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +16,7 @@ from torch import nn
 
 from ..data.draws import torch_generator
 from ..errors import UserError
+from .names import HEAD, in_decoder
 
 
 class Adapter(nn.Module):
@@ -19,22 +25,73 @@ class Adapter(nn.Module):
     Kept and computed in fp32 or wider whatever the weights are: a step of 1e-5 is lost on a bf16 number of 0.01.
     """
 
-    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator):
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator, stabilised: bool = False):
         super().__init__()
         like = {"dtype": torch.promote_types(linear.weight.dtype, torch.float32), "device": linear.weight.device}
         bound = linear.in_features ** -0.5
         first = torch.empty(rank, linear.in_features, dtype=torch.float64).uniform_(-bound, bound, generator=generator)
         self.lora_A = nn.Parameter(first.to(**like))
         self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
-        self.rank, self.alpha = rank, alpha
-        self.scale = alpha / rank
+        self.rank, self.alpha, self.stabilised = rank, alpha, stabilised
+        self.scale = alpha / (rank ** 0.5 if stabilised else rank)
         self.mode = "on"
         self.reference = None
 
-    def forward(self, x):
-        """The adapter's addition to the layer's output, [..., out]."""
-        down, up = self.reference if self.mode == "reference" else (self.lora_A, self.lora_B)
-        return (F.linear(F.linear(x.to(down.dtype), down), up) * self.scale).to(x.dtype)
+    def active(self):
+        """(A [rank, in], B [out, rank]) of the mode; None where it is off."""
+        if self.mode == "off":
+            return None
+        return self.reference if self.mode == "reference" else (self.lora_A, self.lora_B)
+
+
+class LowRank(torch.autograd.Function):
+    """W x + b + scale B A x, of which only x and A x are kept for backward.
+
+    Narrow products stand as [rank, rows]: with the rank as the last dimension they take up to nine times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, down, up, scale):
+        """x [..., in], weight [out, in], bias [out] or None, down [rank, in], up [out, rank] -> [..., out] in x's dtype."""
+        y = F.linear(x, weight, bias)
+        low = down @ x.flatten(0, -2).to(down.dtype).t()
+        _add_product(y.view(-1, y.shape[-1]), low.t(), up.t(), scale)
+        ctx.save_for_backward(x, weight, bias, down, up, low)
+        ctx.scale = scale
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        """Gradients of x, weight, bias, down and up, each only where it is asked for."""
+        x, weight, bias, down, up, low = ctx.saved_tensors
+        of_x, of_weight, of_bias, of_down, of_up, _ = ctx.needs_input_grad
+        found = [None] * 6
+        grad, x = grad.flatten(0, -2), x.flatten(0, -2)
+        wide = grad.to(down.dtype)
+        if of_x or of_down:
+            low_grad = up.t() @ wide.t()
+        if of_x:
+            found[0] = grad @ weight
+            _add_product(found[0], low_grad.t(), down, ctx.scale)
+            found[0] = found[0].view(*ctx.saved_tensors[0].shape)
+        if of_weight:
+            found[1] = grad.t() @ x
+        if of_bias:
+            found[2] = grad.sum(0)
+        if of_down:
+            found[3] = (low_grad @ x.to(down.dtype)).mul_(ctx.scale)
+        if of_up:
+            found[4] = (low @ wide).mul_(ctx.scale).t()
+        return tuple(found)
+
+
+def _add_product(target, a, b, scale):
+    """target [n, m] += scale * a @ b, computed in a's dtype and rounded to the target's."""
+    if target.dtype == a.dtype:
+        target.addmm_(a, b, alpha=scale)
+    else:
+        target += (a @ b * scale).to(target.dtype)
 
 
 class Linear(nn.Linear):
@@ -46,46 +103,91 @@ class Linear(nn.Linear):
 
     def forward(self, x):
         """W x + b, plus the adapter's part while it is not off."""
-        y = F.linear(x, self.weight, self.bias)
-        if self.adapter is not None and self.adapter.mode != "off":
-            y = y + self.adapter(x)
-        return y
+        low_rank = None if self.adapter is None else self.adapter.active()
+        if low_rank is None:
+            return F.linear(x, self.weight, self.bias)
+        return LowRank.apply(x, self.weight, self.bias, *low_rank, self.adapter.scale)
 
 
 def linear_layers(model: nn.Module) -> dict[str, Linear]:
-    """Every linear layer by name, the head left out: what LoRA adapts by default."""
-    return {name: module for name, module in model.named_modules()
-            if isinstance(module, Linear) and name.rsplit(".", 1)[-1] != "lm_head"}
+    """Every linear layer by name, the head included."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
+
+
+def is_head(name: str) -> bool:
+    """Whether a layer's name, whoever named it, is that of the output layer."""
+    return name.rsplit(".", 1)[-1] == HEAD
+
+
+def pattern(text: str, where: str) -> re.Pattern:
+    """The regular expression; UserError that begins with `where` if it is none."""
+    try:
+        return re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(f"{where} is {text!r}, no regular expression ({error}); expected one, or a list of names") from None
+
+
+def matches(name: str, wanted: list[str] | re.Pattern) -> bool:
+    """Whether a layer is meant: its name or the last parts of it are in the list, or the whole name matches the expression."""
+    if isinstance(wanted, re.Pattern):
+        return wanted.fullmatch(name) is not None
+    return any(name == other or name.endswith("." + other) for other in wanted)
+
+
+def choose(model: nn.Module, targets) -> list[str]:
+    """The names of the layers to train, the head never among them; `targets` as in `add`."""
+    names = [name for name in linear_layers(model) if not is_head(name)]
+    if targets is None or targets == "all":
+        return names
+    if targets == "language":
+        return [name for name in names if in_decoder(name)]
+    wanted = {targets: pattern(targets, "LoRA targets")} if isinstance(targets, str) else {target: [target] for target in targets}
+    for target, one in wanted.items():
+        if not any(matches(name, one) for name in names):
+            raise UserError(f"LoRA target {target!r} names no linear layer; known last parts: "
+                            f"{', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}")
+    return [name for name in names if any(matches(name, one) for one in wanted.values())]
+
+
+def put(model: nn.Module, ranks: dict[str, int], alphas: dict[str, float], seed: int = 0, stabilised: bool = False) -> list[str]:
+    """Freeze the model and put an adapter of its rank and alpha on each named layer; returns the names.
+
+    raises  UserError for a rank below 1, or adapters that are already there
+    """
+    if adapters(model):
+        raise UserError("the model already carries LoRA adapters; merge_lora() them first")
+    for name, rank in ranks.items():
+        if rank < 1:
+            raise UserError(f"LoRA rank of {name} is {rank}, expected 1 or more; use full fine-tuning (--lora-rank 0) for none")
+    model.requires_grad_(False)
+    layers = linear_layers(model)
+    for name, rank in ranks.items():
+        layers[name].adapter = Adapter(layers[name], rank, alphas[name], torch_generator(seed, f"lora/{name}"), stabilised)
+    return list(ranks)
 
 
 def add(model: nn.Module, rank: int, alpha: float, targets=None, seed: int = 0) -> list[str]:
     """Freeze the model and put an adapter on each target layer; returns the adapted layers' names.
 
-    targets  None: every linear layer but the head. A list: layer names or their last parts ("q_proj").
+    targets  None or "all": every linear layer but the head. "language": those of the decoder alone. A list: layer names or
+             their last parts ("q_proj"). Any other text: a regular expression for the whole name. Names are the checkpoint's.
     raises   UserError on a target that names no layer, a rank below 1, or adapters that are already there
     """
-    if rank < 1:
-        raise UserError(f"LoRA rank is {rank}, expected 1 or more; use full fine-tuning (--lora-rank 0) for none")
-    layers = linear_layers(model)
-    if any(layer.adapter is not None for layer in layers.values()):
-        raise UserError("the model already carries LoRA adapters; merge_lora() them first")
-    if targets is not None:
-        chosen = {name: layer for name, layer in layers.items()
-                  if any(name == target or name.endswith("." + target) for target in targets)}
-        for target in targets:
-            if not any(name == target or name.endswith("." + target) for name in layers):
-                raise UserError(f"LoRA target {target!r} names no linear layer; known last parts: "
-                                f"{', '.join(sorted({name.rsplit('.', 1)[-1] for name in layers}))}")
-        layers = chosen
-    model.requires_grad_(False)
-    for name, layer in layers.items():
-        layer.adapter = Adapter(layer, rank, alpha, torch_generator(seed, f"lora/{name}"))
-    return list(layers)
+    names = choose(model, targets)
+    return put(model, dict.fromkeys(names, rank), dict.fromkeys(names, alpha), seed)
 
 
 def adapters(model: nn.Module) -> dict[str, Adapter]:
     """Every adapter by the name of its layer."""
     return {name: layer.adapter for name, layer in linear_layers(model).items() if layer.adapter is not None}
+
+
+def manifest(model: nn.Module) -> dict:
+    """What is trained: {"tensors": [{"name", "shape", "count"}], "trainable", "total"}, counts in numbers, adapters in both."""
+    rows = [{"name": name, "shape": list(tensor.shape), "count": tensor.numel()}
+            for name, tensor in model.named_parameters() if tensor.requires_grad]
+    return {"tensors": rows, "trainable": sum(row["count"] for row in rows),
+            "total": sum(tensor.numel() for tensor in model.parameters())}
 
 
 @contextmanager
@@ -109,10 +211,25 @@ def freeze_reference(model: nn.Module) -> None:
 
 
 @torch.no_grad()
+def merged(layer: Linear) -> torch.Tensor:
+    """The layer's weight with its adapter added (summed in float64, rounded once), or the weight itself where there is none."""
+    if layer.adapter is None:
+        return layer.weight
+    delta = layer.adapter.lora_B.double() @ layer.adapter.lora_A.double() * layer.adapter.scale
+    return (layer.weight.double() + delta).to(layer.weight.dtype)
+
+
+def merged_weight(model: nn.Module, name: str) -> torch.Tensor:
+    """The parameter of that name with its adapter added, as a file of the merged model holds it; the model stays as it is."""
+    module, _, last = name.rpartition(".")
+    layer = model.get_submodule(module)
+    return merged(layer) if last == "weight" and isinstance(layer, Linear) else model.get_parameter(name)
+
+
+@torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Add every adapter into its layer's weight (summed in float64, rounded once) and remove it."""
+    """Add every adapter into its layer's weight (`merged`) and remove it."""
     for layer in linear_layers(model).values():
         if layer.adapter is not None:
-            delta = layer.adapter.lora_B.double() @ layer.adapter.lora_A.double() * layer.adapter.scale
-            layer.weight.copy_((layer.weight.double() + delta).to(layer.weight.dtype))
+            layer.weight.copy_(merged(layer))
             layer.adapter = None

@@ -1,6 +1,5 @@
 """The model as its users hold it: weights, tokenizer, template and picture processor of one directory."""
 
-import copy
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from . import lora, peft_format
 from .generate import generation, greedy
 from .families import family
 from .language import at_least_float32
-from .weights import device_of, dtype_of, fill, read_tensors, write_tensors
+from .weights import INDEX, device_of, dtype_of, load_weights, write_weights
 
-WEIGHTS = "model.safetensors"
 MASKS = ("answer", "released")
 
 
@@ -35,7 +33,7 @@ class VLM:
         self.tokenizer = Tokenizer(self.directory)
         self.template = template(self.directory, self.family.name, chosen_template)
         self.tokenizer.check(self.template)
-        self.images = self.family.images(self.directory, self.config)
+        self.images = self.family.images(self.directory, self.config) if self.family.sees_pictures else None
         vocabulary = self.text_config.vocab_size
         if self.tokenizer.size > vocabulary:
             raise UserError(f"{self.directory}: the tokenizer has ids up to {self.tokenizer.size - 1}, the embedding has "
@@ -62,6 +60,13 @@ class VLM:
     def weights(self) -> dict[str, torch.Tensor]:
         """The base weights by checkpoint name, adapters left out."""
         return {name: tensor for name, tensor in self.model.named_parameters() if ".adapter." not in name}
+
+    def tied(self) -> dict[str, str]:
+        """{the head's name: the embedding's} where the two are one tensor; else nothing."""
+        if not self.text_config.tie_word_embeddings:
+            return {}
+        decoder = next(name for name, module in self.model.named_modules() if module is self.model.decoder)
+        return {f"{decoder.removesuffix('model')}lm_head.weight": f"{decoder}.embed_tokens.weight"}
 
     def encode(self, records, mask: str = "answer") -> Batch:
         """One batch of records; a record without an answer is a prompt alone. Padding on the left.
@@ -127,6 +132,12 @@ class VLM:
         """Greedy text after each prompt, special tokens and surrounding blanks left out."""
         return [self.tokenizer.text(row.tolist()).strip() for row in self.generate_ids(batch, max_new_tokens)]
 
+    def checkpoint_layers(self, on: bool = True) -> None:
+        """Whether training keeps only each layer's input and computes the rest again in backward: less memory, equal numbers."""
+        for module in self.model.modules():
+            if hasattr(module, "checkpointing"):
+                module.checkpointing = on
+
     def add_lora(self, rank: int = 8, alpha: float = 32, targets=None, seed: int = 0) -> list[str]:
         """Freeze the weights and add adapters to `targets` (None: every linear layer but the head); returns their names."""
         return lora.add(self.model, rank, alpha, targets, seed)
@@ -137,11 +148,11 @@ class VLM:
 
     def save_adapter(self, directory) -> None:
         """Write the adapters in PEFT's format."""
-        peft_format.save(self.model, directory, str(self.directory))
+        peft_format.save(self.model, self.family.name, directory, str(self.directory))
 
     def load_adapter(self, directory) -> list[str]:
         """Put the adapters of a PEFT directory on the model; returns the adapted layers' names. Frozen until trained."""
-        names = peft_format.load(self.model, directory)
+        names = peft_format.load(self.model, self.family.name, directory)
         self.model.requires_grad_(False)
         return names
 
@@ -155,15 +166,12 @@ class VLM:
         """Write the model as a directory that `load` and transformers read; adapters are merged into what is written."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        model = self.model
-        if lora.adapters(model):
-            model = copy.deepcopy(model)
-            lora.merge(model)
         for path in sorted(self.directory.iterdir()):
-            if path.suffix in (".json", ".jinja") and path.name != "config.json":
+            if path.suffix in (".json", ".jinja") and path.name not in ("config.json", INDEX):
                 write_bytes(directory / path.name, path.read_bytes())
         write_json(directory / "config.json", {**self.config_json, "dtype": str(self.dtype).removeprefix("torch.")})
-        write_tensors(directory / WEIGHTS, dict(model.named_parameters()))
+        write_weights(directory, {name: tensor.shape for name, tensor in self.weights().items()}, self.dtype,
+                      lambda name: lora.merged_weight(self.model, name))
 
 
 def load(path, dtype: str = "float32", device: str = "cpu", template: str = "") -> VLM:
@@ -173,5 +181,5 @@ def load(path, dtype: str = "float32", device: str = "cpu", template: str = "") 
     raises    UserError that names the file and what is wrong with it
     """
     vlm = VLM(path, dtype_of(dtype), device_of(device), template)
-    fill(vlm.weights(), read_tensors(vlm.directory / WEIGHTS), vlm.directory / WEIGHTS)
+    load_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
     return vlm

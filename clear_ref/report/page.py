@@ -6,7 +6,7 @@ import math
 
 from ..errors import UserError
 from ..evaluation.metrics import DEFINITIONS
-from .table import COLUMNS, LEGEND, PARTS, number
+from .table import COLUMNS, LEGEND, PARTS, columns_of, headings, number
 
 PICTURES = ("image/png", "image/jpeg", "image/webp")
 MOST_POINTS = 300
@@ -153,8 +153,9 @@ def _details(heading: str, inside: str) -> str:
 
 
 def _leaderboard(models) -> str:
-    rows = [[name, *(number(metrics.get(metric)) for metric, _, _ in COLUMNS)] for name, metrics in models.items()]
-    return _table(["model", *(f"{heading} {arrow}" for _, heading, arrow in COLUMNS)], rows, range(1, 1 + len(COLUMNS)))
+    shown = columns_of(list(models.values()))
+    rows = [[name, *(number(metrics.get(metric)) for metric, _, _ in shown)] for name, metrics in models.items()]
+    return _table(["model", *headings(shown)], rows, range(1, 1 + len(shown)))
 
 
 def _per_task(models) -> str:

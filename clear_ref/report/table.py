@@ -7,8 +7,8 @@ from ..evaluation.metrics import DEFINITIONS
 
 # The leaderboard's columns: metric, heading, and whether higher or lower is better.
 COLUMNS = (("forget", "Forget", "↓"), ("retain", "Retain", "↑"), ("real_faces", "Faces", "↑"), ("real_world", "World", "↑"),
-           ("real", "Real", "↑"), ("forget_quality", "FQ", "↑"), ("text_retain", "Retain text", "↑"),
-           ("text_forget", "Forget text", "↓"))
+           ("real", "Real", "↑"), ("forget_quality", "FQ", "↑"), ("text_real", "Real text", "↑"),
+           ("text_retain", "Retain text", "↑"), ("text_forget", "Forget text", "↓"))
 PARTS = ("rouge", "probability", "truth_ratio")
 LEGEND = "↑ higher is better, ↓ lower is better, - not evaluated."
 
@@ -23,8 +23,9 @@ def leaderboard(rows, decimals: int = 3) -> str:
 
     rows    [(model's name, its metrics as metrics.score returns them)]
     """
-    lines = [[name, *(number(metrics.get(metric), decimals) for metric, _, _ in COLUMNS)] for name, metrics in rows]
-    table = _aligned(["model", *_headings()], lines)
+    shown = columns_of([metrics for _, metrics in rows])
+    lines = [[name, *(number(metrics.get(metric), decimals) for metric, _, _ in shown)] for name, metrics in rows]
+    table = _aligned(["model", *headings(shown)], lines)
     return "\n".join([*table, "", LEGEND, *definitions([metrics for _, metrics in rows])])
 
 
@@ -33,15 +34,15 @@ def leaderboard_over_seeds(rows, decimals: int = 2) -> str:
 
     rows    [(model's name, [its metrics for each seed])]; with one seed there is no spread to show
     """
-    lines = []
+    lines, shown = [], columns_of([metrics for _, seeds in rows for metrics in seeds])
     for name, seeds in rows:
         if not seeds:
             raise UserError(f"{name}: metrics of no seed; expected one or more")
-        cells = [[metrics.get(metric) for metrics in seeds] for metric, _, _ in COLUMNS]
+        cells = [[metrics.get(metric) for metrics in seeds] for metric, _, _ in shown]
         lines.append([name, *(spread(values, decimals) for values in cells)])
     counts = [str(n) for n in sorted({len(seeds) for _, seeds in rows} - {1})]
     note = [f"mean ± standard deviation (n - 1) over {' or '.join(counts)} seeds; else one run."] if counts else []
-    table = _aligned(["model", *_headings()], lines)
+    table = _aligned(["model", *headings(shown)], lines)
     return "\n".join([*table, "", *note, LEGEND, *definitions([metrics for _, seeds in rows for metrics in seeds])])
 
 
@@ -84,8 +85,14 @@ def definitions(all_metrics) -> list[str]:
     return [line for names in found for line in _wrapped([in_words.get(name, name) for name in names])]
 
 
-def _headings() -> list[str]:
-    return [f"{heading} {arrow}" for _, heading, arrow in COLUMNS]
+def columns_of(all_metrics) -> list[tuple[str, str, str]]:
+    """The leaderboard's columns of which some model has a number: a language model has none about pictures."""
+    return [column for column in COLUMNS if any(metrics.get(column[0]) is not None for metrics in all_metrics)]
+
+
+def headings(columns) -> list[str]:
+    """What stands above the columns: heading and arrow."""
+    return [f"{heading} {arrow}" for _, heading, arrow in columns]
 
 
 def _aligned(header, lines, left: int = 1) -> list[str]:

@@ -8,6 +8,10 @@ def one_run(summary: dict) -> str:
     seconds = ", ".join(f"{what} {value:.0f} s" for what, value in summary["seconds"].items())
     title = " ".join(str(summary[key]) for key in ("method", "command", "split", "model") if key in summary)
     about = ", ".join(f"{key} {summary[key]}" for key in ("semantics", "modality", "seed", "steps") if key in summary)
+    if "trained" in summary:
+        found = summary["trained"]
+        kind = f"adapters on {found['layers']} layers" if found["layers"] else "all weights"
+        about += f"\ntrained: {kind}, {found['parameters']:,} of {found['of']:,} parameters"
     return "\n".join([f"{title}: {about}" if about else title, "", leaderboard(list(summary["models"].items())), "",
                       f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}"])
 
