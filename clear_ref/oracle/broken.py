@@ -3,7 +3,7 @@
 import numpy as np
 
 from .columns import COLUMNS, IGNORE, Distribution, to_bf16
-from .exact import exp
+from .exact import add, exp
 from .sheet import IMAGE, PADDING, PROMPT, Row, Sheet
 
 
@@ -70,7 +70,7 @@ class SwappedKl(Sheet):
 
 def _cross_entropy_of_teacher(sheet, row, temperature=1.0):
     student, teacher = sheet.at(row, "", temperature), sheet.at(row, "teacher_", temperature)
-    value = -(student.p * teacher.log_p).sum()
+    value = -add(student.p * teacher.log_p)
     return value, -student.p * (teacher.log_p + value) / temperature, (teacher.p - student.p) / temperature
 
 
@@ -102,7 +102,7 @@ def _square_of_mean(sheet, row, c):
     batch = sheet.batches[row.batch]
     real = batch["attention_mask"][row.b] == 1
     away = batch["hidden"][row.b][real].mean(0) - c * batch["control"][0]
-    return (away ** 2).sum(), 2 * away, 0.0
+    return add(away * away), 2 * away, 0.0
 
 
 class MeanInside(Sheet):
@@ -129,7 +129,7 @@ def _raw_kl(first, second):
 
     def column(sheet, row, temperature=1.0):
         one, two = sheet.at(row, first, temperature), sheet.at(row, second, temperature)
-        value = (one.p * (one.log_p - two.z)).sum()
+        value = add(one.p * (one.log_p - two.z))
         gradient = one.p * (one.log_p - two.z - value) if first == "" else -one.p
         return value, gradient / temperature, 0.0
     return column
@@ -173,7 +173,7 @@ class Pairs(Sheet):
             return super().cell(row, column)
         batch = self.batches[row.batch]
         away = batch["hidden"][row.b, row.t] - batch["teacher_hidden"][:, row.t]
-        return (away ** 2).sum(1).mean(), 2 * away.mean(0), 0.0
+        return add(away * away) / len(away), 2 * away.mean(0), 0.0
 
 
 class WrongEntropySign(Sheet):
@@ -196,4 +196,4 @@ class Uniform(Sheet):
         groups = {}
         for (row, column), weight in loss.weights.items():
             groups.setdefault((row.batch, column), []).append(weight)
-        return {(row, column): np.mean(groups[row.batch, column]) for row, column in loss.weights}
+        return {(row, column): add(groups[row.batch, column]) / len(groups[row.batch, column]) for row, column in loss.weights}

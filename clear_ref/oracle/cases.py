@@ -31,7 +31,7 @@ FLAGS = {
     "teacher_equals_student": "Student and teacher agree: every KL is 0, every log-ratio 0.",
     "teacher_near": "Log-ratios within (-1, 1) at every vocabulary entry.",
     "option": "An option differs from its default.",
-    "large_vocabulary": "Some thousand vocabulary entries.",
+    "large_vocabulary": "About a thousand vocabulary entries.",
     "long_sequences": "Tens of positions.",
     "many_sequences": "More than ten sequences.",
 }
@@ -77,7 +77,7 @@ COMPACT = [shape.name for shape in (
     Shape("equal", ("teacher_equals_student", "uneven_lengths"), teacher="equal", **SMALL),
     Shape("near", ("teacher_near", "uneven_lengths"), teacher="near", **SMALL))]
 FULL = [*COMPACT, *(shape.name for shape in (
-    Shape("wide", ("odd_vocabulary", "large_vocabulary", "uneven_lengths", "image_rows"), 2039, ((1, 2, 3), (0, 2, 2)),
+    Shape("wide", ("odd_vocabulary", "large_vocabulary", "uneven_lengths", "image_rows"), 1021, ((1, 2, 3), (0, 2, 2)),
           ((0, 1, 3), (1, 2, 1)), width=33),
     Shape("long", ("odd_vocabulary", "long_sequences", "left_padding", "image_rows"), 11, ((16, 5, 12), (0, 9, 20), (9, 2, 1)),
           ((4, 4, 30), (0, 3, 7)), left=True, width=8),

@@ -43,10 +43,10 @@ def run(settings, strict=False) -> dict:
     strict  another meaning than the one asked for fails as well
     raises  UserError for a function that cannot be judged, and unknown names
     """
-    theirs = foreign.load(settings.impl, settings.framework, settings.dtype)
-    vectors = golden.read(settings.vectors) if settings.vectors else golden.build()
     methods = chosen("methods", settings.methods or ",".join(METHODS), METHODS)
     meanings = SEMANTICS if settings.semantics == "all" else chosen("semantics", settings.semantics, SEMANTICS)
+    theirs = foreign.load(settings.impl, settings.framework, settings.dtype)
+    vectors = golden.read(settings.vectors) if settings.vectors else golden.build()
     entries = [entry for entry in vectors.entries if entry["result"] != "invalid" and entry["method"] in methods
                and entry["semantics"] in meanings]
     if not entries:

@@ -19,6 +19,9 @@ from .sheet import KINDS, Sheet
 
 FORMAT = 1
 COLUMNS = ("nll", "entropy", "teacher_nll", "teacher_entropy", "kl_teacher_student", "kl_student_teacher")
+WRONG_KEYS = ("id", "method", "of", "mistake", "result", "loss", "gradients", "sha256")
+RIGHT_KEYS = ("id", "method", "semantics", "options", "shape", "flags", "result", "batches", "loss", "terms", "scale", "weight",
+              "gradients", "sha256")
 GONE_WRONG = 1e-4  # of the scale: a wrong number nearer than this to the right one is not written as one
 
 
@@ -170,7 +173,26 @@ def read(directory) -> Vectors:
                             f"{head['arrays']['sha256'][:12]}...); write the vectors again")
         vectors.arrays[name] = load(data)
         vectors.entries += head.get("cases", [])
+    for entry in vectors.entries:
+        lacking = lacks(vectors, entry)
+        if lacking:
+            raise UserError(f"{directory}: case {entry.get('id')!r} lacks {lacking}; expected a whole one: write the vectors "
+                            "again")
     return vectors
+
+
+def lacks(vectors, entry) -> str | None:
+    """The key, or the array it names, that an entry lacks; None: it is whole."""
+    for key in WRONG_KEYS if entry.get("result") == "invalid" else RIGHT_KEYS:
+        if key not in entry:
+            return key
+    try:
+        vectors.gradients(entry)
+        if entry["result"] != "invalid":
+            vectors.batches(entry)
+    except KeyError as error:
+        return f"array {error.args[0]!r}"
+    return None
 
 
 def text(found) -> str:
