@@ -28,7 +28,7 @@ class Recipe:
     lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head), language "
                                 "(those of the decoder) or names with commas", "released code (utils.py:10-19)")
     records_at_once: int = setting(1, "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
-                                 "nothing is padded")
+                                 "nothing is padded (--semantics paper; in the others batch_size records are padded together)")
     checkpointing: str = setting("off", "on: keep only each layer's input for backward and compute the rest again; less memory, "
                                  "more time, the same numbers")
     l1: float = setting(0.0, "weight of the sum of absolute values of what is trained", "released code (config/mm/forget.yaml)")
