@@ -161,8 +161,8 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.norm_from not in ("init", "zero"):
         raise UserError(f"norm_from is {recipe.norm_from!r}; expected init or zero")
     if recipe.norm_from == "zero" and recipe.lora_rank and (recipe.l1 or recipe.l0):
-        raise UserError(f"norm_from is zero with lora_rank {recipe.lora_rank}, and adapters leave the weights as they are; expected "
-                        "--norm-from init, or --lora-rank 0")
+        raise UserError(f"norm_from is zero with lora_rank {recipe.lora_rank}, and adapters leave the weights as they are; "
+                        "expected --norm-from init, or --lora-rank 0")
     if not 0 <= recipe.beta2 < 1:
         raise UserError(f"beta2 is {recipe.beta2}; expected 0 or more and less than 1")
 
