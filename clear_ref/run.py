@@ -11,6 +11,7 @@ from . import bench, bench_step, compare, doctor, experiment, settings as settin
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
+from .oracle import certificates, conform, diff, explain_run, vectors
 from .progress import Progress
 from .report import text as shown
 
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   python -m clear_ref.run all                        all eleven methods, one leaderboard
   python -m clear_ref.run scrub --help               every setting of a command, its default and where that comes from
 """
+ORACLE = ("explain", "certify", "vectors", "conform", "diff")
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,6 +63,7 @@ def parser() -> Parser:
     shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
                      shapes.CheckpointSettings)
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
+    add_oracle(commands)
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -70,11 +73,13 @@ def command(commands, name: str, about: str, kind, skip=frozenset()) -> Parser:
     made = commands.add_parser(name, help=about, description=about + ".", allow_abbrev=False)
     made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     made.add_argument("--quiet", action="store_true", help="no progress line")
-    made.add_argument("--impl", choices=native.IMPLEMENTATIONS, default=os.environ.get(native.VARIABLE, "auto"),
-                      help="token terms: native (the compiled kernel), torch, or auto: native where it is built (default: the "
-                           f"environment's {native.VARIABLE}, or auto)")
+    implementation = os.environ.get(native.VARIABLE, "auto")
+    if kind is not conform.ConformSettings:  # whose --impl is the function to judge
+        made.add_argument("--impl", choices=native.IMPLEMENTATIONS, default=implementation, dest="token_terms",
+                          help="token terms: native (the compiled kernel), torch, or auto: native where it is built (default: "
+                               f"the environment's {native.VARIABLE}, or auto)")
     add_settings(made, kind, skip)
-    made.set_defaults(kind=kind)
+    made.set_defaults(kind=kind, **({"token_terms": implementation} if kind is conform.ConformSettings else {}))
     return made
 
 
@@ -86,6 +91,28 @@ def add_settings(made: Parser, kind, skip) -> None:
             about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
             made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS, type=type(f.default),
                               metavar=f.name.upper(), help=about.replace("%", "%%"))
+
+
+def add_oracle(commands) -> None:
+    """The commands that ask the oracle."""
+    told = command(commands, "explain", "what a method computes and why; --batch: what it does to every token of a batch",
+                   explain_run.ExplainSettings)
+    told.add_argument("method", metavar="METHOD", help="one of " + ", ".join(table.METHODS))
+    told.add_argument("--batch", action="store_true", help="a batch token by token; contributions sum to the loss")
+    told.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="options", help="an option of the method")
+    command(commands, "certify", "every claim about every method and meaning, measured in float64", None)
+    told = command(commands, "diff", "the first stage at which another implementation's dump leaves ours", diff.DiffSettings)
+    told.add_argument("dump", nargs="?", metavar="DUMP", help="safetensors file, as the helper writes it")
+    told.add_argument("--helper", action="store_true", help="print the function that writes a dump from a transformers script")
+    told.epilog, told.formatter_class = diff.dump_file.__doc__, argparse.RawDescriptionHelpFormatter
+    written = command(commands, "vectors", "write golden vectors: inputs, every method's right answers, known wrong ones", None)
+    written.add_argument("--out", default="vectors", metavar="DIR", help="where to (default: vectors)")
+    written.add_argument("--compact", action="store_true", help="the small set alone, as it lies in tests/vectors/golden")
+    judged_code = command(commands, "conform", "another implementation's losses held against the golden vectors",
+                          conform.ConformSettings)
+    judged_code.add_argument("--strict", action="store_true", help="another meaning than the one asked for fails as well")
+    judged_code.add_argument("--cases", action="store_true", help="a line for each case")
+    judged_code.epilog, judged_code.formatter_class = conform.CONTRACT, argparse.RawDescriptionHelpFormatter
 
 
 def add_recipe(made: Parser, purpose: str) -> None:
@@ -118,10 +145,12 @@ def pairs(options: list[str]) -> dict[str, str]:
 def do(arguments) -> None:
     """Run one parsed command and print what it found."""
     Progress.quiet = arguments.quiet
-    os.environ[native.VARIABLE] = arguments.impl  # what "auto" means here and in every process of the run
+    os.environ[native.VARIABLE] = arguments.token_terms  # what "auto" means here and in every process of the run
     native.implementation()
     if arguments.command == "doctor":
         return show(arguments, doctor.examine(), doctor.text)
+    if arguments.command in ORACLE:
+        return consult(arguments)
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
     if arguments.command == "bench":
@@ -153,6 +182,31 @@ def benchmark(arguments) -> None:
         raise UserError(f"--{name} is no setting of bench --what {arguments.what}; it has "
                         + ", ".join(f"--{f.name}" for f in fields(arguments.kind)))
     show(arguments, chosen.run(given_settings(arguments)[0]), chosen.text)
+
+
+def consult(arguments) -> None:
+    """One command of the oracle: print what it found, then fail where it found something wrong."""
+    if arguments.command == "vectors":
+        return show(arguments, vectors.write(vectors.build(not arguments.compact), arguments.out), vectors.text)
+    if arguments.command == "certify":
+        found = certificates.certify()
+        show(arguments, found, certificates.text)
+        return certificates.check(found)
+    settings, _, _ = given_settings(arguments)
+    if arguments.command == "conform":
+        found = conform.run(settings, arguments.strict)
+        show(arguments, found, lambda found: conform.text(found, arguments.cases))
+        if not found["passed"]:
+            raise RunFailed(f"{found['counts']['fail']} of {len(found['cases'])} cases fail")
+        return None
+    if arguments.command == "diff":
+        if arguments.helper:
+            return print(diff.helper())
+        found = diff.run(arguments.dump, settings)
+        show(arguments, found, diff.text)
+        return diff.check(found)
+    return show(arguments, explain_run.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
+                                           experiment.options_for), explain_run.text)
 
 
 def seeds(text: str) -> list[int]:

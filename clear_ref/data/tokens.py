@@ -64,6 +64,10 @@ class Tokenizer:
         """The text of ids, special tokens left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def piece(self, number: int) -> str:
+        """The text of one id alone; a special token's is its name."""
+        return self._tokenizer.decode([number], skip_special_tokens=False)
+
     def check(self, template: Template) -> None:
         """UserError unless the tokenizer has every special token that the template is made of."""
         for token in template.special:

@@ -1,0 +1,137 @@
+"""A dump: the tensors of someone else's step in one safetensors file, read and checked.
+
+metadata   format "clear_ref.dump/1" MUST be there. method, semantics, options (a JSON object) MUST be there where the loss is to be
+           compared; records, {batch: [{"question", "answer", "image": path or null}]}, MAY be, and with them ids and labels are
+tensors    any subset of BATCH/NAME, BATCH one of the method's batches (forget, retain, idk, random1, ...), and of term/NAME, loss:
+  input_ids, attention_mask, labels  int64 [B, T]; labels aligned with input_ids, -100 ignored; attention_mask: none is all real
+  pixel_values, image_grid_thw       as the model takes them
+  features [n, D] (or [N, P, D])     of the pictures after the projector, in order
+  embeddings [B, T, D]               what enters the first decoder layer
+  hidden [B, T, D]                   after the last norm; layer_hidden, teacher_layer_hidden: of the layer that rmu reads
+  logits, teacher_logits [B, T, V]
+  nll, teacher_nll, kl_teacher_student, kl_student_teacher, entropy  [B, T] or [B, T - 1]: of the row of logits at each position
+  gradient [B, T, V]                 d loss / d logits (rmu: [B, T, D], d loss / d layer_hidden)
+  term/NAME, loss                    scalars
+Floats are float64, float32, bfloat16 or float16 and hold no NaN.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import ShapeError, UserError
+from ..files import one_line
+from ..methods import table
+
+FORMAT = "clear_ref.dump/1"
+IDS, COLUMNS = ("input_ids", "attention_mask", "labels"), ("nll", "teacher_nll", "kl_teacher_student", "kl_student_teacher", "entropy")
+GRIDS = ("embeddings", "hidden", "layer_hidden", "teacher_layer_hidden", "logits", "teacher_logits", "gradient")
+NAMES = (*IDS, "pixel_values", "image_grid_thw", "features", *GRIDS, *COLUMNS)
+BATCH = re.compile(r"forget|retain|idk|random[1-9]\d*")
+INTEGERS = (*IDS, "image_grid_thw")
+
+
+@dataclass(frozen=True)
+class Dump:
+    """batches {name: {tensor name: tensor}}, terms {name: float}, loss; method "" where none is named."""
+    path: str
+    method: str
+    semantics: str
+    options: object
+    records: dict
+    batches: dict[str, dict[str, torch.Tensor]]
+    terms: dict[str, torch.Tensor]
+    loss: torch.Tensor | None
+
+
+def read(path, method: str = "", semantics: str = "") -> Dump:
+    """The dump in a file; method and semantics, where given, instead of its own.
+
+    raises  UserError for a file that is no dump, an unknown name, a tensor of another kind or with NaN in it; ShapeError
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; expected a dump (diff --helper prints what writes one)")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({one_line(error)}); write it again") from None
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path}: metadata format is {about.get('format')!r}; expected {FORMAT!r} (diff --helper writes it)")
+    method, semantics = method or about.get("method", ""), semantics or about.get("semantics") or table.DEFAULT_SEMANTICS
+    given, records = (_object(path, about, key) for key in ("options", "records"))
+    options = table.make_options(method, given, semantics) if method else None
+    known = list(table.needs(method, semantics, options)) if method else None
+    batches, terms, loss = {}, {}, None
+    for name, tensor in sorted(tensors.items()):
+        batch, _, part = name.rpartition("/")
+        if name == "loss" or batch == "term":
+            if tensor.numel() != 1:
+                raise ShapeError(f"{path}: {name} has shape {list(tensor.shape)}; expected one number")
+            _finite(path, name, tensor)
+            terms, loss = (terms, tensor) if name == "loss" else (terms | {part: tensor}, loss)
+            continue
+        if part not in NAMES or not BATCH.fullmatch(batch):
+            raise UserError(f"{path}: there is no tensor {one_line(name, 60)!r} in a dump; expected loss, term/NAME or BATCH/NAME with "
+                            f"BATCH forget, retain, idk or random1.. and NAME one of {', '.join(NAMES)}")
+        if known is not None and batch not in known:
+            raise UserError(f"{path}: holds batch {batch!r}; {method} ({semantics}) has {', '.join(known)}")
+        if tensor.is_floating_point() == (part in INTEGERS):
+            raise UserError(f"{path}: {name} is {tensor.dtype}; expected {'int64' if part in INTEGERS else 'floats'}")
+        if part not in INTEGERS:
+            _finite(path, name, tensor)
+        batches.setdefault(batch, {})[part] = tensor.long() if part in INTEGERS else tensor
+    for batch, found in batches.items():
+        _shapes(path, batch, found)
+    if not batches:
+        raise UserError(f"{path}: holds no batch; expected tensors such as forget/logits")
+    return Dump(str(path), method, semantics, options, records, batches, terms, loss)
+
+
+def _object(path, about, key) -> dict:
+    try:
+        found = json.loads(about.get(key) or "{}")
+    except ValueError as error:
+        raise UserError(f"{path}: metadata {key} is no JSON ({one_line(error)}); expected an object") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: metadata {key} is {one_line(found, 60)}; expected a JSON object")
+    return found
+
+
+def _finite(path, name, tensor) -> None:
+    """UserError naming the first NaN."""
+    bad = tensor.isnan().nonzero()
+    if len(bad):
+        raise UserError(f"{path}: {name} is NaN at {bad[0].tolist()}, and {len(bad)} times in all; expected numbers")
+
+
+def _shapes(path, batch, found) -> None:
+    """ShapeError for the first tensor that does not go with the others of its batch."""
+    grids = [name for name in (*IDS, *GRIDS) if name in found]
+    if not grids:
+        raise UserError(f"{path}: batch {batch} has none of {', '.join((*IDS, *GRIDS))}; its shape is unknown, add one")
+    for name in grids:
+        if found[name].ndim != (2 if name in IDS else 3):
+            raise ShapeError(f"{path}: {batch}/{name} has shape {list(found[name].shape)}; "
+                             f"expected {'[B, T]' if name in IDS else '[B, T, .]'}")
+    B, T = found[grids[0]].shape[:2]
+    for name in grids:
+        if found[name].shape[:2] != (B, T):
+            raise ShapeError(f"{path}: {batch}/{name} has shape {list(found[name].shape)}; expected {[B, T]} first, as "
+                             f"{batch}/{grids[0]}")
+    for name in COLUMNS:
+        if name in found and found[name].shape not in ((B, T), (B, T - 1)):
+            raise ShapeError(f"{path}: {batch}/{name} has shape {list(found[name].shape)}; expected {[B, T]} or {[B, T - 1]}")
+    if "logits" in found and "teacher_logits" in found and found["logits"].shape != found["teacher_logits"].shape:
+        raise ShapeError(f"{path}: {batch}/teacher_logits has shape {list(found['teacher_logits'].shape)}; "
+                         f"expected {list(found['logits'].shape)} as logits")
+    student = found.get("logits", found.get("layer_hidden"))
+    if "gradient" in found and student is not None and found["gradient"].shape != student.shape:
+        raise ShapeError(f"{path}: {batch}/gradient has shape {list(found['gradient'].shape)}; expected {list(student.shape)}")
+    for name, values in (("attention_mask", (0, 1)),):
+        if name in found and not bool(((found[name] == values[0]) | (found[name] == values[1])).all()):
+            raise UserError(f"{path}: {batch}/{name} holds other numbers than 0 and 1; expected 1 real, 0 padding")

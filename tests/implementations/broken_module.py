@@ -1,0 +1,3 @@
+"""A module that does not import."""
+
+WRONG = 1 / 0
