@@ -50,10 +50,10 @@ def certify() -> dict:
     """Every row: {"rows": [...], "claims", "failed", "seconds"}."""
     started, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)
-    bar = Progress("certify", 5, "part")
+    bar = Progress("certify", len(PARTS), "part")
     try:
         rows = []
-        for part in (claims.measure, laws.measure, against_reference, through_logits, through_model):
+        for part in PARTS:
             rows += [Row(*row) for row in part()]
             bar.step(note=part.__name__)
     finally:
@@ -165,6 +165,9 @@ def slope(moved) -> float:
     return (8 * (moved(STEP) - moved(-STEP)) - (moved(2 * STEP) - moved(-2 * STEP))) / (12 * STEP)
 
 
+PARTS = (claims.measure, laws.measure, against_reference, through_logits, through_model)
+
+
 def text(found: dict) -> str:
     """The table: claims in order, one line each method and meaning."""
     lines, claim = [], None
@@ -182,5 +185,5 @@ def check(found: dict) -> None:
     """RunFailed naming the first claim that does not hold."""
     for row in found["rows"]:
         if not row["ok"]:
-            raise RunFailed(f"{found['failed']} of {found['claims']} claims fail; the first: {row['method']} ({row['semantics']}): "
+            raise RunFailed(f"{found['failed']} of {found['claims']} claims fail; first {row['method']} ({row['semantics']}): "
                             f"{row['claim']}: error {row['error']:.3g}, bound {row['bound']:.3g}")

@@ -7,8 +7,8 @@ import torch
 from ..errors import UserError
 from . import dump_file
 
-STAGES = ("input_ids", "labels", "pixel_values", "features", "embeddings", "hidden", "layer_hidden", "teacher_layer_hidden", "logits",
-          "teacher_logits", *dump_file.COLUMNS, "terms", "loss", "gradient")
+STAGES = ("input_ids", "labels", "pixel_values", "features", "embeddings", "hidden", "layer_hidden", "teacher_layer_hidden",
+          "logits", "teacher_logits", *dump_file.COLUMNS, "terms", "loss", "gradient")
 UNIT = {torch.float64: 2.0 ** -53, torch.float32: 2.0 ** -24, torch.bfloat16: 2.0 ** -9, torch.float16: 2.0 ** -12}
 ROUNDINGS = {torch.float64: (500, 1000), torch.float32: (500, 8), torch.bfloat16: (16, 8), torch.float16: (16, 8)}
 EXACT = "ids are equal or they are not"
@@ -22,8 +22,8 @@ class Finding:
     """One stage of one batch ("" for loss and terms).
 
     error   the largest |theirs - ours|; tolerance, reason: how large it may be, and why
-    n_off   places beyond the tolerance, of n; where: the first, (record, position, ...); token: the one there, or that the row there
-            predicts; theirs, ours: the numbers there
+    n_off   places beyond the tolerance, of n; where: the first, (record, position, ...); token: the one there, or that the row
+            there predicts; theirs, ours: the numbers there
     """
     stage: str
     batch: str
@@ -78,13 +78,15 @@ class Comparison:
         largest = float(ours[places].abs().max()) if bool(places.any()) else 0.0
         room, reason = tolerance(theirs.dtype, largest if size is None else size, size is not None)
         away = (wide - ours).abs().nan_to_num(torch.inf, torch.inf)
-        away = torch.where(wide == ours, 0.0, away).masked_fill(~places.reshape(places.shape + (1,) * (wide.ndim - places.ndim)), 0)
+        outside = ~places.reshape(places.shape + (1,) * (wide.ndim - places.ndim))
+        away = torch.where(wide == ours, 0.0, away).masked_fill(outside, 0)
         bad = (away > room).nonzero()
         where = tuple(bad[0].tolist()) if len(bad) else ()
         n_off = len({tuple(place[:places.ndim]) for place in bad.tolist()})
-        self.found.append(Finding(stage, batch, float(away.max()) if away.numel() else 0.0, room, reason, n_off, int(places.sum()), where,
-                                  self.token(batch, where, stage), float(wide[where]) if where else None,
-                                  float(ours[where]) if where else None))
+        error = float(away.max()) if away.numel() else 0.0
+        numbers = (float(wide[where]), float(ours[where])) if where else ()
+        self.found.append(Finding(stage, batch, error, room, reason, n_off, int(places.sum()), where,
+                                  self.token(batch, where, stage), *numbers))
 
     def token(self, batch: str, where: tuple, stage: str) -> str:
         """The token at a place; of a row of logits, and what is made of it, the one that the row predicts."""

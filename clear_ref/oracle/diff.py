@@ -34,8 +34,8 @@ class DiffSettings:
 
 
 def run(path: str | None, s: DiffSettings) -> dict:
-    """What --json prints: {"dump", "method", "semantics", "stages": [Finding and "same"], "not_compared": [text], "first": the first
-    stage that differs or None, "mistakes": [{"name", "what", "seen"}] that explain it}.
+    """What --json prints: {"dump", "method", "semantics", "stages": [Finding and "same"], "not_compared": [text], "first": the
+    first stage that differs or None, "mistakes": [{"name", "what", "seen"}] that explain it}.
 
     raises  UserError for input that is wrong
     """

@@ -1,4 +1,4 @@
-"""The stages of a dump from the logits on: token terms, named terms, loss and gradient; and the known mistakes that explain them."""
+"""The stages of a dump from the logits on, token terms, named terms, loss and gradient, and the mistakes that explain them."""
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ BY_COLUMN = {"shift_off_by_one": broken.Unshifted, "kl_swapped": broken.SwappedK
 
 
 def compare_columns(c, name: str) -> None:
-    """The dump's token terms against those of its logits: nll at the answer rows, the others at real rows where they are not 0."""
+    """The dump's token terms against those of its logits: nll at answer rows, others also at real rows where not 0."""
     batch, mask = c.given.batches[name], c.mask(name)
     if "logits" not in batch:
         return c.skip(name, dump_file.COLUMNS, "needs logits")
     following, largest = next_labels(batch, mask), float(batch["logits"].double().abs().max())
-    student, teacher = (None if batch.get(key) is None else batch[key].double().flatten(0, 1) for key in ("logits", "teacher_logits"))
+    student, teacher = (batch[key].double().flatten(0, 1) if key in batch else None for key in ("logits", "teacher_logits"))
     terms = token_terms(student, following.flatten(), teacher)
     for column in dump_file.COLUMNS:
         ours = getattr(terms, column)
@@ -133,7 +133,7 @@ def columns_explained(c, first) -> list[str]:
     batch, mask, names = c.given.batches[first.batch], c.mask(first.batch), []
     theirs, following = batch[first.stage].double(), next_labels(batch, mask)
     arrays = {key: batch[key].double().numpy() for key in ("logits", "teacher_logits") if key in batch}
-    arrays |= {"labels": batch["labels"].numpy() if "labels" in batch else following.numpy(), "attention_mask": mask.long().numpy()}
+    arrays |= {"labels": batch.get("labels", following).numpy(), "attention_mask": mask.long().numpy()}
     room, _ = tolerance(batch[first.stage].dtype, max(1.0, float(np.abs(arrays["logits"]).max())), True)
     places = (following != IGNORE if "labels" in batch else mask)[:, :theirs.shape[1]].nonzero().tolist()
     for name, kind in BY_COLUMN.items():
@@ -147,7 +147,7 @@ def columns_explained(c, first) -> list[str]:
 
 
 def loss_explained(c, mistake) -> bool:
-    """Whether a loss with this mistake in it has the dump's loss, terms and gradient, as far as they are there, and ours has not."""
+    """Whether a loss with this mistake in it has the dump's loss, terms and gradient, as far as they are there."""
     given = c.given
     try:
         found = wrong(mistake, given.method, given.semantics, vars(given.options), c.arrays)

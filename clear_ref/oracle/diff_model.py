@@ -107,7 +107,7 @@ def compare_model(c, name: str) -> None:
 
 
 def compare_teacher(c, name: str, ids, real, pictures, grid, layer) -> None:
-    """The teacher's logits or hidden states, from ids and pixels; equal to the student's where ours are not is a known mistake."""
+    """The teacher's logits or hidden states, from ids and pixels. The student's in their place is a known mistake."""
     batch, model, vlm = c.given.batches[name], c.vlm.model, c.vlm
     for stage, student in (("teacher_logits", "logits"), ("teacher_layer_hidden", "layer_hidden")):
         if stage not in batch or stage == "teacher_layer_hidden" and layer is None:

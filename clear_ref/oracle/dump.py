@@ -1,16 +1,16 @@
-"""Paste into a script with a transformers model: writes what a loss was computed from, for `python -m clear_ref.run diff FILE`."""
+"""Paste into a transformers script: writes what a loss was computed from, for `python -m clear_ref.run diff FILE`."""
 import json
 import torch
 from safetensors.torch import save_file
 
 
 def look(model, inputs, labels, teacher=None):
-    """{name: tensor} of one batch, from the processor's inputs: what the model sees, stage by stage. labels as for model(labels=)."""
+    """{name: tensor} of one batch: what the model makes of the processor's inputs. labels as for model(labels=)."""
     base, seen = getattr(model, "model", model), {}
     decoder = getattr(base, "language_model", base)
     projector = getattr(base, "multi_modal_projector", None)
-    hooks = [decoder.layers[0].register_forward_pre_hook(
-                 lambda module, args, kwargs: seen.update(embeddings=args[0] if args else kwargs["hidden_states"]), with_kwargs=True),
+    first = lambda module, args, kwargs: seen.update(embeddings=args[0] if args else kwargs["hidden_states"])  # noqa: E731
+    hooks = [decoder.layers[0].register_forward_pre_hook(first, with_kwargs=True),
              decoder.norm.register_forward_hook(lambda module, args, output: seen.update(hidden=output))]
     if projector is not None:
         hooks.append(projector.register_forward_hook(lambda module, args, output: seen.update(features=output)))
@@ -25,7 +25,7 @@ def look(model, inputs, labels, teacher=None):
 
 
 def write(path, batches, method=None, semantics="paper", options=None, loss=None, terms=None, records=None):
-    """batches {"forget": look(...), ...}, your own nll, kl_teacher_student, ... [B, T] among them; loss and terms from their logits."""
+    """batches {"forget": look(...), ...}, your own nll, ... [B, T] among them; loss, terms: made of their logits."""
     tensors = {f"{batch}/{name}": tensor for batch, seen in batches.items() for name, tensor in seen.items()}
     tensors |= {f"term/{name}": term for name, term in (terms or {}).items()} | ({} if loss is None else {"loss": loss})
     if loss is not None and loss.grad_fn is not None:

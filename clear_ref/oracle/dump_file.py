@@ -1,8 +1,8 @@
 """A dump: the tensors of someone else's step in one safetensors file, read and checked.
 
-metadata   format "clear_ref.dump/1" MUST be there. method, semantics, options (a JSON object) MUST be there where the loss is to be
-           compared; records, {batch: [{"question", "answer", "image": path or null}]}, MAY be, and with them ids and labels are
-tensors    any subset of BATCH/NAME, BATCH one of the method's batches (forget, retain, idk, random1, ...), and of term/NAME, loss:
+metadata   format "clear_ref.dump/1" MUST be there. method, semantics, options (a JSON object) MUST be there for the loss to be
+           compared; records, {batch: [{"question", "answer", "image": path or null}]}, MAY be, for ids and labels to be
+tensors    any subset of BATCH/NAME, BATCH one of the method's (forget, retain, idk, random1, ...), and of term/NAME, loss:
   input_ids, attention_mask, labels  int64 [B, T]; labels aligned with input_ids, -100 ignored; attention_mask: none is all real
   pixel_values, image_grid_thw       as the model takes them
   features [n, D] (or [N, P, D])     of the pictures after the projector, in order
@@ -28,7 +28,8 @@ from ..files import one_line
 from ..methods import table
 
 FORMAT = "clear_ref.dump/1"
-IDS, COLUMNS = ("input_ids", "attention_mask", "labels"), ("nll", "teacher_nll", "kl_teacher_student", "kl_student_teacher", "entropy")
+IDS = ("input_ids", "attention_mask", "labels")
+COLUMNS = ("nll", "teacher_nll", "kl_teacher_student", "kl_student_teacher", "entropy")
 GRIDS = ("embeddings", "hidden", "layer_hidden", "teacher_layer_hidden", "logits", "teacher_logits", "gradient")
 NAMES = (*IDS, "pixel_values", "image_grid_thw", "features", *GRIDS, *COLUMNS)
 BATCH = re.compile(r"forget|retain|idk|random[1-9]\d*")
@@ -76,8 +77,8 @@ def read(path, method: str = "", semantics: str = "") -> Dump:
             terms, loss = (terms, tensor) if name == "loss" else (terms | {part: tensor}, loss)
             continue
         if part not in NAMES or not BATCH.fullmatch(batch):
-            raise UserError(f"{path}: there is no tensor {one_line(name, 60)!r} in a dump; expected loss, term/NAME or BATCH/NAME with "
-                            f"BATCH forget, retain, idk or random1.. and NAME one of {', '.join(NAMES)}")
+            raise UserError(f"{path}: there is no tensor {one_line(name, 60)!r} in a dump; expected loss, term/NAME or "
+                            f"BATCH/NAME, BATCH forget, retain, idk or random1.., NAME one of {', '.join(NAMES)}")
         if known is not None and batch not in known:
             raise UserError(f"{path}: holds batch {batch!r}; {method} ({semantics}) has {', '.join(known)}")
         if tensor.is_floating_point() == (part in INTEGERS):
@@ -132,6 +133,6 @@ def _shapes(path, batch, found) -> None:
     student = found.get("logits", found.get("layer_hidden"))
     if "gradient" in found and student is not None and found["gradient"].shape != student.shape:
         raise ShapeError(f"{path}: {batch}/gradient has shape {list(found['gradient'].shape)}; expected {list(student.shape)}")
-    for name, values in (("attention_mask", (0, 1)),):
-        if name in found and not bool(((found[name] == values[0]) | (found[name] == values[1])).all()):
-            raise UserError(f"{path}: {batch}/{name} holds other numbers than 0 and 1; expected 1 real, 0 padding")
+    mask = found.get("attention_mask")
+    if mask is not None and not bool(((mask == 0) | (mask == 1)).all()):
+        raise UserError(f"{path}: {batch}/attention_mask holds other numbers than 0 and 1; expected 1 real, 0 padding")

@@ -188,8 +188,8 @@ def explain(vlm, method: str, semantics: str, options, plan, indices, mask: str 
 
     returns  {"method", "semantics", "options", "loss", "terms", "hidden", "batches": {name: [record]}}; a record is {"question",
              "answer", "lines": [line]}, a line {"position", "id", "token", "kind", "contribution", ...} and either COLUMNS,
-             "weights", "d_logp" and "d_logit" of the row that predicts the token (last line: of the row that nothing follows), or the
-             token's own "norm", "moved" (distance from the teacher) and "gradient"
+             "weights", "d_logp" and "d_logit" of the row that predicts the token (last line: of the row that nothing follows),
+             or the token's own "norm", "moved" (distance from the teacher) and "gradient"
     """
     chosen = table.variant(method, semantics)
     if chosen.begin is not None:

@@ -37,7 +37,7 @@ def each(outputs: dict, change) -> dict:
 def measure() -> list[tuple]:
     """Rows (claim, method, meaning, n, error, bound, reason) of every law."""
     rows = []
-    for law in (shift, sums_to_zero, renamed_vocabulary, order, padding_side, micro_batches, unread, teacher_constant, weights):
+    for law in LAWS:
         for method, semantics in meanings():
             errors = [law(method, semantics, given) for given in trial.option_sets(method, semantics)]
             errors = [error for error in errors if error is not None]
@@ -85,8 +85,11 @@ def renamed_vocabulary(method, semantics, given):
         return None
     V = next(iter(outputs.values())).logits.shape[2]
     renamed = torch.arange(V).roll(-2)
-    change = lambda tensor, one: (torch.where(tensor >= 0, renamed[tensor.clamp(min=0)], tensor) if tensor is one.labels  # noqa: E731
-                                  else tensor.roll(2, 2) if tensor.ndim == 3 else tensor)
+
+    def change(tensor, one):
+        if tensor is one.labels:
+            return torch.where(tensor >= 0, renamed[tensor.clamp(min=0)], tensor)
+        return tensor.roll(2, 2) if tensor.ndim == 3 else tensor
     return difference(found, trial.loss(method, semantics, given, each(outputs, change)), lambda gradient: gradient.roll(2, 2))
 
 
@@ -170,3 +173,6 @@ def weights(method, semantics, given):
             middle = {name: 2 * two.gradients[name] - three.gradients[name] for name in two.gradients}
             errors.append(difference(trial.Result(2 * two.loss - three.loss, three.terms, middle), one))
     return larger(*errors) if errors else None
+
+
+LAWS = (shift, sums_to_zero, renamed_vocabulary, order, padding_side, micro_batches, unread, teacher_constant, weights)

@@ -117,7 +117,7 @@ def write_tiny(directory: Path) -> None:
 
 
 def tiny_vlm(directory: Path) -> VLM:
-    """The model of `write_tiny`'s directory in float64 with weights drawn by name, and adapters that have moved from their start."""
+    """The model of `write_tiny`'s directory in float64, weights drawn by name, with adapters that have moved from their start."""
     vlm = VLM(directory, torch.float64, torch.device("cpu"))
     with torch.no_grad():
         for name, tensor in vlm.weights().items():
