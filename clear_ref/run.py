@@ -7,12 +7,12 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, compare, doctor, experiment, settings as settings_of, shapes
+from . import bench, compare, doctor, experiment, scoring, settings as settings_of, shapes
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
 from .progress import Progress
-from .report import text as shown
+from .report import scores, text as shown
 
 EXAMPLES = """examples:
   python -m clear_ref.run scrub                      unlearn with SCRUB in the embedded world, about a minute
@@ -50,6 +50,8 @@ def parser() -> Parser:
     tuned.add_argument("--resume", action="store_true", help="go on with the run in --out")
     judged = command(commands, "evaluate", "logs and metrics of one model", settings_of.Evaluate, skip={"model"})
     judged.add_argument("model", metavar="MODEL", help="model directory in HF format, or mini: the embedded world's base")
+    scored = command(commands, "score", "metrics of logs already written, by us, the released code, TOFU or open-unlearning", settings_of.Score)
+    scored.add_argument("log", metavar="LOG", nargs="+", help="run directory, its logs folder, or a log file (.json, .json.gz)")
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
@@ -118,6 +120,8 @@ def do(arguments) -> None:
     settings, given, recipe = given_settings(arguments)
     if arguments.command == "bench":
         return show(arguments, bench.run(settings), bench.text)
+    if arguments.command == "score":
+        return show(arguments, scoring.run(arguments.log, settings), scores.text)
     if arguments.command == "checkpoint":
         return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
     if arguments.command == "all":

@@ -32,9 +32,9 @@ MEMORIZATION = ("exact_memorization", "extraction_strength")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was read: path, format (one of FORMATS), tasks {task: log}, and open-unlearning's scores that belong to no task:
-    {"exact_memorization": {index: score}, "mia_loss": {"forget": {index: score}, "holdout": {index: score}}, ...}."""
-    path: str
+    """What was read: the files, their format (one of FORMATS), tasks {task: log}, and open-unlearning's scores that belong to no
+    task: {"exact_memorization": {index: score}, "mia_loss": {"forget": {index: score}, "holdout": {index: score}}, ...}."""
+    files: tuple[Path, ...]
     format: str
     tasks: dict[str, dict]
     scores: dict[str, dict]
@@ -46,7 +46,8 @@ def read(*paths) -> Evaluation:
     raises  UserError for a path that is missing, a file of no known format, files of two formats, a task that comes twice
     """
     formats, tasks, scores = {}, {}, {}
-    for path in [file for given in paths for file in files_of(Path(given))]:
+    files = tuple(file for given in paths for file in files_of(Path(given)))
+    for path in files:
         kind, found, extra = recognise(parse_json(unpacked(path), path), path)
         formats[kind] = path
         for task, log in found.items():
@@ -58,7 +59,7 @@ def read(*paths) -> Evaluation:
     if len(formats) > 1:
         (one, first), (other, second) = list(formats.items())[:2]
         raise UserError(f"{first} is a log of {one}, {second} of {other}; expected the files of one evaluation of one model")
-    return Evaluation(", ".join(map(str, paths)), *formats, tasks, scores)
+    return Evaluation(files, *formats, tasks, scores)
 
 
 def files_of(path: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 """What open-unlearning's logs hold beside the four tasks: memorisation, membership inference and the leak made of it."""
 
+import inspect
 import math
 
 from ..errors import UserError
+from .definitions import Definition
 from .distances import auc
 from .sums import mean
 
@@ -35,6 +37,17 @@ def membership(scores: dict, gold_scores: dict | None = None) -> dict[str, float
         gold = membership({LEAK_OF: gold_scores[LEAK_OF]})[LEAK_OF] if gold_scores and LEAK_OF in gold_scores else 0.5
         found["privleak"] = privacy_leak(found[LEAK_OF], gold)
     return found
+
+
+def definition(metric: str) -> Definition:
+    """The definition of one number of `membership`."""
+    if metric == "privleak":
+        return Definition("privleak_of_mia_min_k", "percent by which 1 - AUC of mia_min_k is above gold's (1/2 without gold)",
+                          inspect.getdoc(privacy_leak))
+    if metric.startswith("mia_"):
+        return Definition("auc_forget_below_holdout", "probability that a forget record scores below an unseen one",
+                          inspect.getdoc(auc))
+    return Definition("mean_of_scores", "mean of the records' logged scores", inspect.getdoc(mean))
 
 
 def _numbers(scores: dict, name: str) -> list[float]:

@@ -104,16 +104,17 @@ def same_questions(log: dict, gold_log: dict) -> None:
     if None not in splits and splits[0] != splits[1]:
         raise UserError(f"{columns.name_of(log)}: is of split {splits[0]}, gold's of {splits[1]}; "
                         "evaluate both models on one split")
+    if "generated_text" in log and "generated_text" in gold_log:
+        texts, gold_texts = columns.texts(log), columns.texts(gold_log)
+        for key in texts:
+            if key in gold_texts and texts[key][2] != gold_texts[key][2]:
+                raise UserError(f"{columns.name_of(log)}: gold is of another split or set; record {key} expects "
+                                f"{one_line(repr(texts[key][2]), 80)}, in gold {one_line(repr(gold_texts[key][2]), 80)}; "
+                                "evaluate both models on the same rows")
     odd = sorted(set(ours) ^ set(gold))
     if odd:
         raise UserError(f"{columns.name_of(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
                         "evaluate both models on the same rows of one split")
-    if "generated_text" in log and "generated_text" in gold_log:
-        ours, gold = columns.texts(log), columns.texts(gold_log)
-        for key in ours:
-            if key in gold and ours[key][2] != gold[key][2]:
-                raise UserError(f"{columns.name_of(log)}: record {key} expects {one_line(repr(ours[key][2]), 80)}, in gold "
-                                f"{one_line(repr(gold[key][2]), 80)}; evaluate both models on the same rows of one split")
 
 
 def refuse_identical(log: dict, gold_log: dict) -> None:
