@@ -50,7 +50,7 @@ def parser() -> Parser:
     tuned.add_argument("--resume", action="store_true", help="go on with the run in --out")
     judged = command(commands, "evaluate", "logs and metrics of one model", settings_of.Evaluate, skip={"model"})
     judged.add_argument("model", metavar="MODEL", help="model directory in HF format, or mini: the embedded world's base")
-    scored = command(commands, "score", "metrics of logs already written, by us, the released code, TOFU or open-unlearning", settings_of.Score)
+    scored = command(commands, "score", "metrics of logs of ours, the released code, TOFU, open-unlearning", settings_of.Score)
     scored.add_argument("log", metavar="LOG", nargs="+", help="run directory, its logs folder, or a log file (.json, .json.gz)")
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")

@@ -39,7 +39,7 @@ def run(paths: list[str], settings) -> dict:
         "gold": settings.gold or None, "gold_format": gold.format if gold else None,
         "records": {name: entry["n"] for name, entry in found["tasks"].items()},
         "metrics": sets, "definitions": {name: one["definitions"] for name, one in sets.items()}, "numbers": numbers(sets),
-        "missing": {metric: reason for metric, of in asked.items() if task is None or set(of) & set(ours.tasks)} if reason else {},
+        "missing": {metric: reason for metric, of in asked.items() if reason and (task is None or set(of) & set(ours.tasks))},
         "inputs": rundir.hashes([*ours.files, *(gold.files if gold else ())])}
 
 

@@ -10,7 +10,8 @@ COLUMNS = (("forget", "Forget", "↓"), ("retain", "Retain", "↑"), ("real_face
            ("real", "Real", "↑"), ("forget_quality", "FQ", "↑"), ("text_real", "Real text", "↑"),
            ("text_retain", "Retain text", "↑"), ("text_forget", "Forget text", "↓"))
 OTHER_COLUMNS = (("model_utility", "Utility", "↑"), ("text_model_utility", "Utility text", "↑"),
-                 ("forget_quality_ks", "FQ KS", "↑"), ("log10_forget_quality", "log10 FQ", "↑"), ("text_log_forget_quality", "log FQ text", "↑"))  # not the paper's
+                 ("forget_quality_ks", "FQ KS", "↑"), ("log10_forget_quality", "log10 FQ", "↑"),
+                 ("text_log_forget_quality", "log FQ text", "↑"))  # not the paper's
 PARTS = ("rouge", "probability", "truth_ratio")
 LEGEND = "↑ higher is better, ↓ lower is better, - not evaluated."
 
