@@ -46,7 +46,9 @@ def exact_statistic(a, b):
 
 
 def test_ks_by_hand():
-    """{1, 2} and {3, 4}: D = 1; of the 6 orders 2 are as far apart, p = 1/3. {1, 3} and {2, 4}: D = 1/2, which every order reaches.
+    """{1, 2} and {3, 4}: D = 1; of the 6 orders 2 are as far apart, p = 1/3.
+
+    {1, 3} and {2, 4}: D = 1/2, which every order reaches.
     """
     assert metrics.ks_statistic([1, 2], [3, 4]) == 1.0 and metrics.ks_p_value([1, 2], [3, 4]) == pytest.approx(1 / 3, rel=1e-15)
     assert metrics.ks_statistic([1, 3], [2, 4]) == 0.5 and metrics.ks_p_value([1, 3], [2, 4]) == 1.0
@@ -82,7 +84,7 @@ def test_ks_p_value_of_larger_samples_is_that_of_the_full_table(n_a, n_b):
 
 
 def test_log10_of_a_p_value_that_no_double_holds():
-    """Disjoint samples: 2 of C(2n, n) orders. n = 1000: p is below 1e-600; the reference is the logarithm of whole numbers' digits."""
+    """Disjoint samples: 2 of C(2n, n) orders. n = 1000: p is below 1e-600; the reference: the digits of a whole number."""
     a, b = range(1000), range(1000, 2000)
     assert metrics.ks_p_value(a, b) == 0.0
     inverse = math.comb(2000, 1000) // 2
@@ -144,7 +146,8 @@ def test_counting_orders_tells_each_mutant_apart(monkeypatch, mutant):
     """Each mutant of the count of orders changes a p-value of samples of 4 and 6, or of 5 and 5."""
     good = distances._orders_as_far_apart
     if mutant == "one side":
-        monkeypatch.setattr(distances, "_orders_as_far_apart", lambda h, n_a, n_b: (good(h, n_a, n_b)[0] // 2, good(h, n_a, n_b)[1]))
+        half = lambda outside, every: (outside // 2, every)
+        monkeypatch.setattr(distances, "_orders_as_far_apart", lambda h, n_a, n_b: half(*good(h, n_a, n_b)))
     if mutant == "touching is inside":
         monkeypatch.setattr(distances, "_orders_as_far_apart", lambda h, n_a, n_b: good(h + 1, n_a, n_b))
     if mutant == "no reflections":
@@ -159,7 +162,8 @@ def test_counting_orders_tells_each_mutant_apart(monkeypatch, mutant):
 
 
 @pytest.mark.parametrize("p, q", [
-    ([1, 0, 0], [0, 0, 1]), ([1], [3]), ([0.2, 0.8], [0.2, 0.8]), ([1e-300, 1], [1, 1e-300]), ([5, 0], [1, 1]), ([1, 2, 3], [3, 2, 1])])
+    ([1, 0, 0], [0, 0, 1]), ([1], [3]), ([0.2, 0.8], [0.2, 0.8]), ([1e-300, 1], [1, 1e-300]), ([5, 0], [1, 1]),
+    ([1, 2, 3], [3, 2, 1])])
 def test_degenerate_distributions_equal_the_peer(p, q):
     """scipy sums unrounded squares of distances; the square root of a rounding error of 1e-17 is 3e-9."""
     peer = pytest.importorskip("scipy.spatial.distance").jensenshannon(p, q)
