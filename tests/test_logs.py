@@ -220,11 +220,11 @@ def test_without_gold_the_other_numbers_are_given_and_the_missing_one_has_its_re
 
 
 @pytest.mark.parametrize("spoil, message", [
-    (lambda gold: run_directory(gold, 2, config="forget05_perturbed"), "of split forget10_perturbed, gold's of forget05_perturbed"),
+    (lambda gold: run_directory(gold, 2, config="forget05_perturbed"), "split forget10_perturbed, gold's of forget05_perturbed"),
     (lambda gold: run_directory(gold, 2, n=5), "6 records, gold has 5; record 5 is in only one"),
     (lambda gold: run_directory(gold, 1), "all losses of its 6 records are gold's too, as of one log given twice"),
     (lambda gold: (run_directory(gold, 2), (gold / "logs/eval_log_forget.json").unlink()), "expected eval_log_forget too"),
-    (lambda gold: other_answers(run_directory(gold, 2)), "another split or set; record 3 expects 'Ann Bell, 3', in gold 'Eve Cole"),
+    (lambda gold: other_answers(run_directory(gold, 2)), "other split or set; record 3 expects 'Ann Bell, 3', in gold 'Eve Cole"),
     (lambda gold: None, "no such file")])
 @pytest.mark.parametrize("chosen", ["paper", "released", "tofu", "all"])
 def test_gold_that_cannot_be_one_is_refused_with_the_reason(tmp_path, capsys, spoil, message, chosen):
