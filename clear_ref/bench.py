@@ -73,18 +73,20 @@ def run(settings: BenchSettings) -> dict:
                   {forward_ms, backward_ms, both_ms, cpu_ms: {median, p20, p80}, slower, forward_over_floor, loss, reference,
                   loss_error, task} or {absent: reason}}}; floor_ms: both tensors once at the read (GPU: copy) bandwidth
     memory        {dtype: {peer: {bytes, tensors, how} or {absent}}}; tensors: bytes in units of one tensor of logits
-    scaling       {dtype: {"1": ms, "2": ms, speedup}}: ours native on threads, forward and backward; only on the CPU
+    scaling       {dtype: {"1": times, "2": times, speedup}}: ours native on 1 and 2 threads, in turns in one process
+                  (bench_threads.py); only on the CPU
     """
     dtypes, peers = check(settings)
     on_gpu = torch.device(settings.device).type == "cuda"
     allocators = {"torch's": {}} if on_gpu else ALLOCATORS
-    scaled = [] if on_gpu or "ours native" not in peers or not native.built() else ["1", "2"]
+    scaled = not on_gpu and "ours native" in peers and native.built()
     of_memory = [] if on_gpu else [name for name in peers if not PEERS[name].needs_gpu]
-    progress = Progress("bench", len(dtypes) * (len(allocators) + len(of_memory) + len(scaled)), "process")
+    progress = Progress("bench", len(dtypes) * (len(allocators) + len(of_memory) + scaled), "process")
 
     def measure(kind, dtype, names, environment, threads=settings.threads):
         job = {name: getattr(settings, name) for name in ("device", "rows", "vocabulary", "rounds")}
-        found = child(job | {"kind": kind, "dtype": dtype, "threads": threads, "peers": names}, environment)
+        module = "clear_ref.bench_threads" if kind == "scaling" else "clear_ref.bench_peers"
+        found = child(job | {"kind": kind, "dtype": dtype, "threads": threads, "peers": names}, environment, module)
         progress.step(note=f"{kind} {dtype}")
         return found
 
@@ -101,10 +103,8 @@ def run(settings: BenchSettings) -> dict:
         for peak in memory[dtype].values():
             if "bytes" in peak:
                 peak["tensors"] = peak["bytes"] / size if size >= LEAST_BYTES else None
-        times = {threads: measure("time", dtype, ["ours native"], ALLOCATORS["heap kept"], int(threads)) for threads in scaled}
-        if times:
-            scaling[dtype] = {threads: found["peers"]["ours native"]["both_ms"]["median"] for threads, found in times.items()}
-            scaling[dtype]["speedup"] = scaling[dtype]["1"] / scaling[dtype]["2"]
+        if scaled:
+            scaling[dtype] = measure("scaling", dtype, ["ours native"], ALLOCATORS["heap kept"], 2)
     progress.close()
     return {"command": command(settings), "task": TASK, "inputs": INPUTS, "settings": asdict(settings),
             "hardware": hardware(settings.device), "versions": rundir.versions(), "kernel": native.description(),
@@ -124,11 +124,11 @@ def against(peers: dict, bandwidth: dict, size: int, on_gpu: bool) -> dict:
     return {"floor_ms": floor, "peers": made}
 
 
-def child(job: dict, environment: dict) -> dict:
-    """What a fresh process finds for a job (bench_peers.py); RunFailed with the last line that it wrote."""
+def child(job: dict, environment: dict, module: str) -> dict:
+    """What a fresh process of a module finds for a job; RunFailed with the last line that it wrote."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"}
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, "-m", "clear_ref.bench_peers", json.dumps(job)], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", module, json.dumps(job)], capture_output=True, text=True,
                           env=kept | {"OMP_NUM_THREADS": str(job["threads"]), "PYTHONPATH": path} | environment)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}, nothing on stderr"]
@@ -187,7 +187,11 @@ def text(found: dict) -> str:
     lines += ["", "floor: moving the logits of student and teacher once; peak: extra memory of forward and backward, in tensors "
               "of logits; loss error: relative, against float64"]
     for dtype, times in found["scaling"].items():
-        lines.append(f"threads, {dtype}: native {times['1']:.2f} ms on 1, {times['2']:.2f} ms on 2, {times['speedup']:.2f} x")
+        lines.append(f"threads, {dtype}, in turns: native {times['1']['median']:.2f} ms on 1, {times['2']['median']:.2f} on 2, "
+                     f"{times['speedup']['median']:.2f} x; least {times['1']['min']:.2f} and {times['2']['min']:.2f}, "
+                     f"{times['speedup']['min']:.2f} x")
+        if times["1"]["median"] / times["1"]["cpu"] > 1.2 or 2 * times["2"]["median"] / times["2"]["cpu"] > 1.4:
+            lines.append("the machine was busy while threads were compared: a lower bound")
     absent = {name: peer["absent"] for one in found["measurements"] for name, peer in one["peers"].items() if "absent" in peer}
     for reason in dict.fromkeys(absent.values()):
         lines.append(f"absent: {', '.join(name for name, why in absent.items() if why == reason)}: {reason}")

@@ -17,7 +17,6 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy
 import torch
@@ -26,6 +25,7 @@ import torch.nn.functional as F
 from .data.batches import IGNORE
 from .errors import UserError
 from .losses.terms import token_terms
+from .resident import growth
 
 HIDDEN = 2048  # width of the hidden states of task head
 GPU_SETS_BYTES, GPU_WARM_UPS, GPU_REPEATS = 160 << 20, 20, 100
@@ -269,19 +269,7 @@ def memory_job(job, device) -> dict:
     losses, _, absent = ready([name], inputs if name.startswith("compile") else small, device)  # compiled for its shape
     if absent:
         return absent[name]
-    gc.collect()
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        how, before = "VmHWM, reset", _status("VmRSS")
-    except OSError:
-        how, before = "VmHWM, not reset: at least", _status("VmHWM")
-    torch.autograd.grad(losses[name](*inputs["all"]), inputs["all"][0])
-    return {"bytes": max(_status("VmHWM") - before, 0), "how": how}
-
-
-def _status(key):
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+    return growth(lambda: torch.autograd.grad(losses[name](*inputs["all"]), inputs["all"][0]))
 
 
 def main(argument: str) -> dict:

@@ -12,6 +12,7 @@ from .experiment import Result, check, check_gold, evaluation_logs, options_for,
 from .files import write_json, write_text
 from .forked import share
 from .losses.native import implementation
+from .loop import unlearn as unlearning
 from .loop.unlearn import MODALITIES
 from .methods import table
 from .model.vlm import load
@@ -38,8 +39,8 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     recipe_name, _ = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
     vlm = load(base, s.dtype, s.device, s.template)
     for method in table.METHODS:
-        table.variant(method, s.semantics)
-        vlm.check_layer(getattr(options_for(method, recipe_name, seeds[0], {})[0], "layer", None))
+        unlearning.label_mask(vlm.family.name, table.variant(method, s.semantics), s.mask)
+        vlm.check_layer(getattr(options_for(method, s.semantics, recipe_name, seeds[0], {})[0], "layer", None))
     out = Path(s.out) if s.out else rundir.free_directory(f"all-{s.semantics}")
     rundir.check_empty(out, "--out")
     logs = {"base": evaluation_logs(base, s, "base")}

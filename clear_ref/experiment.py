@@ -110,12 +110,12 @@ def logs_of(vlm, s, what: str) -> dict[str, dict]:
     return run_tasks(vlm, data, phrases(data), chosen, s.limit or None, f"evaluate {what}")
 
 
-def options_for(method: str, recipe_name: str, seed: int, given: dict):
-    """The method's options: its own defaults, the embedded world's where they differ, the run's seed, what was given."""
+def options_for(method: str, semantics: str, recipe_name: str, seed: int, given: dict):
+    """The variant's options: its own defaults, the embedded world's where they differ, the run's seed, what was given."""
+    known = settings_of.names(table.variant(method, semantics).options)
     defaults = settings_of.MINI_OPTIONS.get(method, {}) if recipe_name == "mini" else {}
-    if "seed" in settings_of.names(table.METHODS[method].Options):
-        defaults = {**defaults, "seed": seed}
-    return table.make_options(method, {**defaults, **given}), set(defaults) - {"seed"}
+    defaults = {name: value for name, value in {**defaults, "seed": seed}.items() if name in known}
+    return table.make_options(method, {**defaults, **given}, semantics), set(defaults) - {"seed"}
 
 
 def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool = False,
@@ -129,16 +129,19 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     base, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     check_gold(base, gold)
     recipe_name, recipe = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
-    options, defaults = options_for(s.method, recipe_name, s.seed, options_given)
+    chosen = table.variant(s.method, s.semantics)
+    options, defaults = options_for(s.method, s.semantics, recipe_name, s.seed, options_given)
     batches = tuple(table.needs(s.method, s.semantics, options))
     pictures = sees_pictures(base)
     rows, own = unlearning.split_rows(data, s.modality, s.forget, pictures), phrases(data)
-    UnlearnPlan(*rows, batches, own, s.seed)
+    UnlearnPlan(*rows, batches, own, s.seed, chosen.views)
     check_rows(data, s, pictures, [*rows[0], *rows[1]])
     vlm = load(base, s.dtype, s.device, s.template)
     vlm.check_layer(getattr(options, "layer", None))
-    adapted = unlearning.prepare(vlm, recipe, s.seed)
+    mask = unlearning.label_mask(vlm.family.name, chosen, s.mask)
+    adapted = unlearning.prepare(vlm, recipe, s.seed, chosen.targets and chosen.targets(options))
     record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, base, gold))
+    record["label_mask"] = mask
     record["options"] = settings_of.with_sources(options, set(options_given), defaults)
     out = rundir.choose(s.out, f"{s.method}-{s.semantics}-{s.modality}-seed{s.seed}", record, resume)
     started, logs = time.monotonic(), dict(evaluated or {})
@@ -150,7 +153,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     evaluating = time.monotonic() - started
     write_json(out / rundir.SETTINGS, record)
     started = time.monotonic()
-    steps = unlearning.unlearn(vlm, s.method, s.semantics, options, recipe, rows, own, s.seed, out, resume)
+    steps = unlearning.unlearn(vlm, s.method, s.semantics, options, recipe, rows, own, s.seed, out, resume, mask)
     trained = time.monotonic()
     if adapted:
         vlm.save_adapter(out / "adapter")

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, compare, doctor, experiment, scoring, settings as settings_of, shapes
+from . import bench, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
@@ -55,7 +55,11 @@ def parser() -> Parser:
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
-    command(commands, "bench", "token terms beside other implementations: time, memory, error", bench.BenchSettings)
+    benched = command(commands, "bench", "beside other implementations: time, memory, error", bench.BenchSettings)
+    benched.add_argument("--what", choices=("kernel", "step"), default="kernel",
+                         help="kernel: token terms; step: a training step, generation and likelihoods beside the released way of "
+                              "computing them, with --threads, --rounds (then 3) and the settings below (default: kernel)")
+    add_settings(benched, bench_step.BenchStepSettings, skip={"threads", "rounds"})
     shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
                      shapes.CheckpointSettings)
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
@@ -71,14 +75,19 @@ def command(commands, name: str, about: str, kind, skip=frozenset()) -> Parser:
     made.add_argument("--impl", choices=native.IMPLEMENTATIONS, default=os.environ.get(native.VARIABLE, "auto"),
                       help="token terms: native (the compiled kernel), torch, or auto: native where it is built (default: the "
                            f"environment's {native.VARIABLE}, or auto)")
+    add_settings(made, kind, skip)
+    made.set_defaults(kind=kind)
+    return made
+
+
+def add_settings(made: Parser, kind, skip) -> None:
+    """An option for each field of a settings dataclass that is not to be skipped."""
     for f in fields(kind) if kind else ():
         if f.name not in skip:
             default = "none" if f.default == "" else f.default
             about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
             made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS, type=type(f.default),
                               metavar=f.name.upper(), help=about.replace("%", "%%"))
-    made.set_defaults(kind=kind)
-    return made
 
 
 def add_recipe(made: Parser, purpose: str) -> None:
@@ -117,9 +126,9 @@ def do(arguments) -> None:
         return show(arguments, doctor.examine(), doctor.text)
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
-    settings, given, recipe = given_settings(arguments)
     if arguments.command == "bench":
-        return show(arguments, bench.run(settings), bench.text)
+        return benchmark(arguments)
+    settings, given, recipe = given_settings(arguments)
     if arguments.command == "score":
         return show(arguments, scoring.run(arguments.log, settings), scores.text)
     if arguments.command == "checkpoint":
@@ -137,6 +146,17 @@ def do(arguments) -> None:
         settings, given = dataclasses.replace(settings, method=arguments.command), given | {"method"}
         result = experiment.unlearn(settings, recipe, pairs(arguments.options), given, arguments.resume)
     show(arguments, result.summary, shown.one_run)
+
+
+def benchmark(arguments) -> None:
+    """bench: of token terms, or of a step; UserError for a setting of the other one."""
+    kinds = {"kernel": (bench, bench.BenchSettings), "step": (bench_step, bench_step.BenchStepSettings)}
+    chosen, arguments.kind = kinds[arguments.what]
+    foreign = {f.name for _, kind in kinds.values() for f in fields(kind)} - {f.name for f in fields(arguments.kind)}
+    for name in sorted(foreign & vars(arguments).keys()):
+        raise UserError(f"--{name} is no setting of bench --what {arguments.what}; it has "
+                        + ", ".join(f"--{f.name}" for f in fields(arguments.kind)))
+    show(arguments, chosen.run(given_settings(arguments)[0]), chosen.text)
 
 
 def seeds(text: str) -> list[int]:

@@ -31,6 +31,10 @@ class Recipe:
                                  "nothing is padded")
     checkpointing: str = setting("off", "on: keep only each layer's input for backward and compute the rest again; less memory, "
                                  "more time, the same numbers")
+    l1: float = setting(0.0, "weight of the sum of absolute values of what is trained", "released code (config/mm/forget.yaml)")
+    l0: float = setting(0.0, "weight of the number of trained values that are not 0: no gradient", "released code (the same)")
+    norm_from: str = setting("init", "what l1 and l0 measure: init (adapters themselves, or the change of the weights) or zero "
+                             "(the weights; --lora-rank 0)", "released code (the same)")
     threads: int = setting(1, "CPU threads of training; more are faster for wide models, and the last bits then depend on them")
 
 
@@ -99,7 +103,10 @@ class Unlearn(Common):
     """METHOD: unlearn, evaluate base, gold and the unlearned model, write table and report."""
     seed: int = setting(0, "key of every random choice")
     method: str = setting("scrub", "unlearning method")
-    semantics: str = setting("paper", "whose meaning of the method", "design: paper is the default")
+    semantics: str = setting("paper", "whose meaning of the method: paper, original, released, released@2024-12-10 or "
+                             "released@2024-10-23", "design: paper is the default")
+    mask: str = setting("auto", "what the labels cover: answer, released (most of the picture and the question too), or auto: "
+                        "the semantics' own for this model", "paper and original: answer; released: mm/dataset.py:315-339")
     modality: str = setting("both", "what of the forget set is trained on: both, text or visual", "paper Sec. 5.4")
     gold: str = setting("", "model directory of the gold model; default: the embedded world's for mini, none otherwise")
     recipe: str = setting("", "mini or paper; default: mini for the embedded world, paper for any other model")
@@ -156,9 +163,11 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("lr", "clip", "lora_alpha"):
         if not 0 < getattr(recipe, name) < math.inf:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected a positive number")
-    for name in ("weight_decay", "warmup_epochs"):
+    for name in ("weight_decay", "warmup_epochs", "l1", "l0"):
         if not 0 <= getattr(recipe, name) < math.inf:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected 0 or a positive number")
+    if recipe.norm_from not in ("init", "zero"):
+        raise UserError(f"norm_from is {recipe.norm_from!r}; expected init or zero")
     if not 0 <= recipe.beta2 < 1:
         raise UserError(f"beta2 is {recipe.beta2}; expected 0 or more and less than 1")
 

@@ -6,20 +6,19 @@
 //
 // stats    reads both logits once and writes table [N_STATS, n] in fp32, one row for each name of Row. Rows of the
 //          teacher are 0 without a teacher, entropies 0 unless asked for. lse is LSE + LSE_LOW: the low part is what
-//          rounding to fp32 lost.
+//          rounding to fp32 lost; so with the entropy and kl_student_teacher, which cancel in the gradient of a sure student.
 // dlogits  reads both logits once and writes the gradient [n, V], contiguous, in the logits' type, given the upstream
 //          gradient of each table row (only LSE, NLL, both KL and ENTROPY are read). With upstream l, c, a
 //          (kl_teacher_student), b (kl_student_teacher), h of one row, c = 0 where the label is ignored:
 //              dz = p (alpha + (b - h) log p - b log q) - a q - c onehot(label)
 //              alpha = c + a + l - b kl_student_teacher - h entropy
 //          Sums in fp32 or wider, the label's column in full, one rounding at the store. A factor of 0 drops its term
-//          (0 * inf is 0 here): without b the teacher's logarithm and without a its probability are not computed,
-//          without both its row is not read.
+//          (0 * inf is 0 here): without a the teacher's probability is not computed, without a and b its row is not read.
 //
 // Edges, one row at a time; no row feels another:
 //   -inf at v in both            v contributes 0 everywhere
 //   -inf at v, student only      kl_teacher_student = +inf; everything else and the gradient finite
-//   -inf at v, teacher only      kl_student_teacher = +inf; the gradient is NaN at v if b != 0
+//   -inf at v, teacher only      kl_student_teacher = +inf; the gradient row is not finite, and NaN at v, if b != 0
 //   -inf at the label            nll = +inf, its gradient finite
 //   all -inf, any +inf, any NaN  every output of that tensor and every joint one NaN, and the gradient row
 //   p or q below e^-86           may be taken as exactly 0
@@ -40,7 +39,7 @@
 namespace token_terms {
 
 enum Row { LSE, NLL, TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY, TEACHER_ENTROPY, LSE_LOW,
-           TEACHER_LSE_LOW, N_STATS };
+           TEACHER_LSE_LOW, KL_STUDENT_TEACHER_LOW, ENTROPY_LOW, N_STATS };
 
 enum Type { FLOAT32, BFLOAT16, FLOAT16 };
 

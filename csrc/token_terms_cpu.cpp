@@ -1,9 +1,12 @@
 // The per-token terms on the CPU, compiled once for each instruction set (INSTRUCTION_SET names it).
 //
-// A row is read in blocks that stay in the first-level cache: the block's maximum, then its sums in fp32 lanes relative to
-// the row's maximum so far, x = z - max z and u = t - max t; after a block the lanes are added to sums in double:
+// A row is read in blocks that stay in the first-level cache: the block's maximum, then its sums relative to the row's maximum
+// so far, x = z - max z and u = t - max t:
 //   S = sum e^x   W = sum e^x x   G = sum of e^x (x - u) for the student, of e^u (u - x) for the teacher
 // kl_teacher_student = G_t / S_t - ln S_t + ln S_s, and so on: an offset common to a row's logits never enters.
+//
+// Where the student is sure, S is 1 and a little, and the gradient is made of that little. So logits near the maximum, which
+// are few, are added in double one by one, and the others in fp32 lanes that are emptied into sums in double before long.
 
 #include "lanes.h"
 #include "token_terms.h"
@@ -11,7 +14,8 @@
 namespace token_terms {
 namespace INSTRUCTION_SET {
 
-constexpr int64_t BLOCK = 2048, WIDTH = 16;
+constexpr int64_t BLOCK = 2048, GROUP = 128, WIDTH = 16, SUMS = 8;  // columns; of lanes emptied at once; lanes; sums in double
+constexpr float LARGE = -0.5f;  // a vector with an x or u above it is added in double: a few of a row, each at the price of ten
 constexpr int64_t STREAM_BYTES = 32 << 20;  // larger gradients leave the caches anyway: written past them, without being read
 
 #if defined(__GNUC__)
@@ -26,20 +30,23 @@ static inline void fence() {
 #endif
 }
 
+// At the end of all rows: with the upper halves of the registers in use, whatever runs next without AVX is up to 3 x slower.
+static inline void leave() {
+#if defined(LANES_AVX512) || defined(LANES_AVX2)
+    _mm256_zeroupper();
+#endif
+}
+
 // What one tensor's side of a row has summed so far, relative to `top`.
 struct Side {
-    double sum[WIDTH] = {}, weighted[WIDTH] = {}, gap[WIDTH] = {};
+    double sum[SUMS] = {}, weighted[SUMS] = {}, gap[SUMS] = {};
     float top = -INFINITY;
     float reference() const { return top == -INFINITY ? 0.0f : top; }  // -inf - -inf would be NaN
 };
 
 struct Totals { double sum, weighted, gap; };
 
-static double total(const double* lanes) {
-    double pairs[8];
-    for (int i = 0; i < 8; ++i) pairs[i] = lanes[i] + lanes[i + 8];
-    return ((pairs[0] + pairs[4]) + (pairs[2] + pairs[6])) + ((pairs[1] + pairs[5]) + (pairs[3] + pairs[7]));
-}
+static double total(const double* x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
 static Totals totals(const Side& side) {
     // A side without any logit above -inf has no distribution; its sum is 0, or NaN already.
@@ -55,7 +62,7 @@ static void raise(Side& side, Side* other, float top) {
     const double rise = double(top) - double(side.top), factor = first ? 1 : exp(-rise);
     side.top = top;
     if (first) return;
-    for (int i = 0; i < WIDTH; ++i) {
+    for (int i = 0; i < SUMS; ++i) {
         side.weighted[i] = shrunk(side.weighted[i] - rise * side.sum[i], factor);
         if (other) {
             side.gap[i] = shrunk(side.gap[i] - rise * side.sum[i], factor);
@@ -63,12 +70,6 @@ static void raise(Side& side, Side* other, float top) {
         }
         side.sum[i] = shrunk(side.sum[i], factor);
     }
-}
-
-static inline void add_lanes(double* sums, Lanes lanes) {
-    float values[WIDTH];
-    store(lanes, values);
-    for (int i = 0; i < WIDTH; ++i) sums[i] += double(values[i]);
 }
 
 static float largest(Lanes lanes) {
@@ -86,35 +87,62 @@ template <class T> static inline Lanes load_some(const T* p, int64_t count) {
     return load(padded);
 }
 
-// The sums of one block, in lanes.
-template <bool TEACHER, bool ENTROPIES> struct Block {
-    Lanes z_top, t_top, s = all(0), t = all(0), s_weighted = all(0), t_weighted = all(0), s_gap = all(0), t_gap = all(0);
+// Lanes near the maximum, one by one: x = z - top and e^x in double.
+static void in_double(Lanes z, float top, double* x, double* e) {
+    float values[WIDTH], power[WIDTH], rest[WIDTH];
+    const Exponential found = exponential_in_full(z, Reference(top));
+    store(z, values);
+    store(scaled(all(1), found.n, found.live), power);
+    store(found.rest, rest);
+    for (int i = 0; i < WIDTH; ++i) {
+        x[i] = double(values[i]) - double(top);
+        e[i] = power[i] == 0 ? 0 : double(power[i]) * (1 + double(rest[i]));
+    }
+}
 
-    Block(float student_top, float teacher_top) : z_top(all(student_top)), t_top(all(teacher_top)) {}
+template <bool TEACHER> static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
+    double e[WIDTH], f[WIDTH], x[WIDTH], u[WIDTH];
+    in_double(z, student.reference(), x, e);
+    if (TEACHER) in_double(ts, teacher.reference(), u, f);
+    for (int i = 0; i < WIDTH; ++i) {  // where e is 0 the other factor may be infinite
+        student.sum[i % SUMS] += e[i];
+        if (e[i] != 0) student.weighted[i % SUMS] += e[i] * x[i];
+        if (!TEACHER) continue;
+        teacher.sum[i % SUMS] += f[i];
+        if (f[i] != 0) teacher.weighted[i % SUMS] += f[i] * u[i], teacher.gap[i % SUMS] += f[i] * (u[i] - x[i]);
+        if (e[i] != 0) student.gap[i % SUMS] += e[i] * (x[i] - u[i]);
+    }
+}
 
-    inline void add(Lanes z, Lanes teacher) {
+// The sums of one group of columns, in lanes, without the vectors that hold large ones.
+template <bool TEACHER, bool ENTROPIES> struct Group {
+    Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s;
+
+    // Whether they were added: not where there is a large one.
+    __attribute__((always_inline)) bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top) {
+        const Lanes x = z - z_top.whole, u = ts - t_top.whole;
+        if (__builtin_expect(any(not_below(TEACHER ? larger(x, u) : x, LARGE)), 0)) return false;
         Mask live, live_t;
-        const Lanes x = z - z_top, e = exponential(x, live);
+        const Lanes e = exponential(z, x, z_top, live);
         s = s + e;
-        if (ENTROPIES) s_weighted = add_product(s_weighted, e, x, live);
-        if (TEACHER) {
-            const Lanes u = teacher - t_top, f = exponential(u, live_t), gap = u - x;
-            t = t + f;
-            t_gap = add_product(t_gap, f, gap, live_t);
-            s_gap = subtract_product(s_gap, e, gap, live);
-            if (ENTROPIES) t_weighted = add_product(t_weighted, f, u, live_t);
-        }
+        if (ENTROPIES) s_weighted = fused_where(live, e, x, s_weighted);
+        if (!TEACHER) return true;
+        const Lanes f = exponential(ts, u, t_top, live_t), gap = u - x;
+        t = t + f;
+        t_gap = fused_where(live_t, f, gap, t_gap);
+        s_gap = fused_where(live, e, gap, s_gap);
+        if (ENTROPIES) t_weighted = fused_where(live_t, f, u, t_weighted);
+        return true;
     }
 
-    void into(Side& student, Side& teacher) const {
-        add_lanes(student.sum, s);
-        if (ENTROPIES) add_lanes(student.weighted, s_weighted);
-        if (TEACHER) {
-            add_lanes(teacher.sum, t);
-            add_lanes(teacher.gap, t_gap);
-            add_lanes(student.gap, s_gap);
-            if (ENTROPIES) add_lanes(teacher.weighted, t_weighted);
-        }
+    __attribute__((always_inline)) void empty_into(Side& student, Side& teacher) const {
+        add_to(student.sum, s);
+        if (ENTROPIES) add_to(student.weighted, s_weighted);
+        if (!TEACHER) return;
+        add_to(teacher.sum, t);
+        add_to(teacher.gap, t_gap);
+        add_to(student.gap, all(0) - s_gap);
+        if (ENTROPIES) add_to(teacher.weighted, t_weighted);
     }
 };
 
@@ -137,20 +165,28 @@ static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, 
         const T *zs = z + start, *ts = TEACHER ? t + start : nullptr;
         raise(student, TEACHER ? &teacher : nullptr, block_top(zs, count));
         if (TEACHER) raise(teacher, &student, block_top(ts, count));
-        Block<TEACHER, ENTROPIES> block(student.reference(), teacher.reference());
-        int64_t j = 0;
-        for (; j + 2 * WIDTH <= count; j += 2 * WIDTH) {
-            // The next block comes into the cache while this one is computed.
-            for (int64_t ahead = 0; ahead < 2 * WIDTH; ahead += 64 / int64_t(sizeof(T))) {
-                prefetch(zs + j + BLOCK + ahead);
-                if (TEACHER) prefetch(ts + j + BLOCK + ahead);
+        const Reference z_top(student.reference()), t_top(teacher.reference());
+        for (int64_t first = 0; first < count; first += GROUP) {
+            const int64_t end = count - first < GROUP ? count : first + GROUP;
+            const auto some = [&](const T* row, int64_t j) {
+                return !TEACHER && row == ts ? all(0) : j + WIDTH <= end ? load(row + j) : load_some(row + j, end - j);
+            };
+            Group<TEACHER, ENTROPIES> group;
+            unsigned large = 0;  // one bit for each vector; no call in the loop, so that the registers are its own
+            int64_t j = first;
+            for (; j + WIDTH <= end; j += WIDTH) {
+                // The next block comes into the cache while this one is computed.
+                for (int64_t ahead = 0; ahead < WIDTH; ahead += 64 / int64_t(sizeof(T))) {
+                    prefetch(zs + j + BLOCK + ahead);
+                    if (TEACHER) prefetch(ts + j + BLOCK + ahead);
+                }
+                large = large << 1 | !group.add(load(zs + j), TEACHER ? load(ts + j) : all(0), z_top, t_top);
             }
-            block.add(load(zs + j), TEACHER ? load(ts + j) : all(0));
-            block.add(load(zs + j + WIDTH), TEACHER ? load(ts + j + WIDTH) : all(0));
+            if (j < end) large = large << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top);
+            group.empty_into(student, teacher);
+            for (j = first + (end - first - 1) / WIDTH * WIDTH; large; large >>= 1, j -= WIDTH)
+                if (large & 1) add_large<TEACHER>(some(zs, j), some(ts, j), student, teacher);
         }
-        for (; j + WIDTH <= count; j += WIDTH) block.add(load(zs + j), TEACHER ? load(ts + j) : all(0));
-        if (j < count) block.add(load_some(zs + j, count - j), TEACHER ? load_some(ts + j, count - j) : all(0));
-        block.into(student, teacher);
     }
 }
 
@@ -161,7 +197,8 @@ struct Column {
     void set(Row row, double value) const { first[row * n] = float(value); }
     void set_split(Row high, Row low, double value) const {
         set(high, value);
-        set(low, value - double(first[high * n]));
+        const double rest = value - double(first[high * n]);
+        set(low, rest == rest ? rest : 0);  // an infinite value has none
     }
 };
 
@@ -185,7 +222,7 @@ static void stats_row(const Problem& problem, int64_t row, const Column& out) {
     const double log_s = log(s.sum);
     out.set_split(LSE, LSE_LOW, double(student.top) + log_s);
     if (!ignored) out.set(NLL, nll(z, label, known, student, log_s));
-    if (ENTROPIES) out.set(ENTROPY, log_s - s.weighted / s.sum);
+    if (ENTROPIES) out.set_split(ENTROPY, ENTROPY_LOW, log_s - s.weighted / s.sum);
     if (!TEACHER) return;
     const Totals q = totals(teacher);
     const double log_q = log(q.sum);
@@ -193,34 +230,42 @@ static void stats_row(const Problem& problem, int64_t row, const Column& out) {
     if (!ignored) out.set(TEACHER_NLL, nll(t, label, known, teacher, log_q));
     if (ENTROPIES) out.set(TEACHER_ENTROPY, log_q - q.weighted / q.sum);
     out.set(KL_TEACHER_STUDENT, not_negative(q.gap / q.sum - log_q + log_s));
-    out.set(KL_STUDENT_TEACHER, not_negative(s.gap / s.sum - log_s + log_q));
+    out.set_split(KL_STUDENT_TEACHER, KL_STUDENT_TEACHER_LOW, not_negative(s.gap / s.sum - log_s + log_q));
 }
 
-// What the gradient of one row is made of: dz = p (alpha + log_p (b - h) - b log_q) - a q - c onehot(label).
+// What the gradient of one row is made of, with the terms that cancel taken together:
+//   dz = p (alpha + b ((z - t) - kl_offset) - h (z - entropy_offset)) - a q - c onehot(label)
+//   kl_offset = lse - teacher_lse + kl_student_teacher   entropy_offset = lse - entropy
 struct Factors {
     double alpha, a, b, c, h;
-    double lse, lse_low, teacher_lse, teacher_lse_low;
+    double lse, teacher_lse, kl_offset, entropy_offset;
 };
 
-template <class T, bool Q, bool LOG_P, bool LOG_Q>
+template <class T, bool Q, bool B, bool H>
 static void gradient_row(const T* z, const T* t, const Factors& f, int64_t vocabulary, T* out, bool streamed) {
-    const Lanes lse = all(float(f.lse)), low = all(float(f.lse_low)), t_lse = all(float(f.teacher_lse)),
-                t_low = all(float(f.teacher_lse_low)), alpha = all(float(f.alpha)), a = all(float(f.a)),
-                b = all(float(f.b)), b_minus_h = all(float(f.b - f.h));
-    auto at = [&](Lanes zs, Lanes ts) {
-        Mask live, live_q;
-        const Lanes log_p = (zs - lse) - low, p = exponential(log_p, live);
-        Lanes factor = LOG_P ? fused(b_minus_h, log_p, alpha) : alpha;
-        Lanes q = all(0);
-        if (Q || LOG_Q) {
-            const Lanes log_q = (ts - t_lse) - t_low;
-            if (LOG_Q) factor = fused_minus(b, log_q, factor);
-            if (Q) q = exponential(log_q, live_q);
+    constexpr bool EXACT = sizeof(T) == 4;
+    const Reference lse(f.lse), teacher_lse(f.teacher_lse);
+    const Lanes a = all(float(f.a)), b = all(float(f.b)), h = all(float(f.h)), kl_offset = all(float(f.kl_offset)),
+                entropy_offset = all(float(f.entropy_offset));
+    // What rounding the two offsets loses goes where it is not lost.
+    const Lanes alpha = all(float(f.alpha - f.b * (f.kl_offset - double(float(f.kl_offset))) +
+                                  f.h * (f.entropy_offset - double(float(f.entropy_offset)))));
+    auto at = [&](Lanes zs, Lanes ts) __attribute__((always_inline)) {
+        const Exponential p = exponential_in_full(zs, lse);
+        Lanes factor = alpha;
+        if (H) factor = fused_minus(h, zs - entropy_offset, factor);
+        if (B) {
+            const Lanes difference = zs - ts;
+            if (EXACT) factor = fused(b, lost(zs, ts, difference), factor);
+            factor = fused(b, difference - kl_offset, factor);
         }
-        const Lanes dz = where(live, p * factor);  // where p = 0 the factor may be infinite
-        return Q ? fused_minus(a, q, dz) : dz;
+        if (!Q) return scaled(fused(factor, p.rest, factor), p.n, p.live);
+        // p and q apart as power and rest: their difference keeps its digits where both are near 1, and is 0 where they are one.
+        const Exponential q = exponential_in_full(ts, teacher_lse);
+        const Lanes of_p = scaled(factor, p.n, p.live), of_q = scaled(a, q.n, q.live);
+        return (of_p - of_q) + (where(p.live, of_p * p.rest) - where(q.live, of_q * q.rest));
     };
-    constexpr bool both = Q || LOG_Q;
+    constexpr bool both = Q || B;
     int64_t j = 0;
     if (streamed)
         for (; j + WIDTH <= vocabulary; j += WIDTH) stream(at(load(z + j), both ? load(t + j) : all(0)), out + j);
@@ -235,12 +280,11 @@ static void gradient_row(const T* z, const T* t, const Factors& f, int64_t vocab
 
 // The label's column in double: p - 1 of a confident token has no digits left once p is rounded.
 template <class T> static double label_gradient(T z, T t, const Factors& f) {
-    const double log_p = (double(to_float(z)) - f.lse) - f.lse_low, p = exp(log_p);
+    const double x = double(to_float(z)), u = double(to_float(t)), log_p = x - f.lse, p = exp(log_p);
     double factor = f.alpha - f.c;
-    if (f.b != f.h) factor += (f.b - f.h) * log_p;
-    const double log_q = (double(to_float(t)) - f.teacher_lse) - f.teacher_lse_low;
-    if (f.b != 0) factor -= f.b * log_q;
-    return f.c * expm1(log_p) + (p == 0 ? 0 : p * factor) - (f.a == 0 ? 0 : f.a * exp(log_q));
+    if (f.b != 0) factor += f.b * ((x - u) - f.kl_offset);
+    if (f.h != 0) factor -= f.h * (x - f.entropy_offset);
+    return f.c * expm1(log_p) + (p == 0 ? 0 : p * factor) - (f.a == 0 ? 0 : f.a * exp(u - f.teacher_lse));
 }
 
 template <class T>
@@ -259,18 +303,19 @@ static void dlogits_row(const Problem& problem, const float* table, const float*
     const double l = up(LSE), a = paired ? up(KL_TEACHER_STUDENT) : 0, b = paired ? up(KL_STUDENT_TEACHER) : 0, h = up(ENTROPY),
                  c = ignored ? 0 : up(NLL);
     if ((ignored && problem.skip_ignored) || (l == 0 && a == 0 && b == 0 && h == 0 && c == 0)) return fill(out, vocabulary, 0);
-    Factors f = {c + a + l, a, b, c, h, stat(LSE), stat(LSE_LOW), stat(TEACHER_LSE), stat(TEACHER_LSE_LOW)};
-    if (b != 0) f.alpha -= b * stat(KL_STUDENT_TEACHER);
-    if (h != 0) f.alpha -= h * stat(ENTROPY);
-    if (f.alpha != f.alpha || (c != 0 && !known)) return fill(out, vocabulary, NAN);
+    Factors f = {c + a + l, a, b, c, h, stat(LSE) + stat(LSE_LOW), stat(TEACHER_LSE) + stat(TEACHER_LSE_LOW), 0, 0};
+    if (b != 0) f.kl_offset = f.lse - f.teacher_lse + (stat(KL_STUDENT_TEACHER) + stat(KL_STUDENT_TEACHER_LOW));
+    if (h != 0) f.entropy_offset = f.lse - (stat(ENTROPY) + stat(ENTROPY_LOW));
+    const double check = f.alpha + f.kl_offset + f.entropy_offset;
+    if (check != check || (c != 0 && !known)) return fill(out, vocabulary, NAN);
     const T* z = static_cast<const T*>(problem.student) + row * problem.student_stride;
     const T* t = a != 0 || b != 0 ? static_cast<const T*>(problem.teacher) + row * problem.teacher_stride : nullptr;
     streamed = streamed && reinterpret_cast<uintptr_t>(out) % 64 == 0;
-    const bool log_p = b != 0 || h != 0;
-    const auto gradient = a != 0 ? (b != 0 ? gradient_row<T, true, true, true> : log_p ? gradient_row<T, true, true, false>
-                                                                                         : gradient_row<T, true, false, false>)
-                                 : (b != 0 ? gradient_row<T, false, true, true> : log_p ? gradient_row<T, false, true, false>
-                                                                                          : gradient_row<T, false, false, false>);
+    const auto gradient =
+        a != 0 ? (b != 0 ? (h != 0 ? gradient_row<T, true, true, true> : gradient_row<T, true, true, false>)
+                         : (h != 0 ? gradient_row<T, true, false, true> : gradient_row<T, true, false, false>))
+               : (b != 0 ? (h != 0 ? gradient_row<T, false, true, true> : gradient_row<T, false, true, false>)
+                         : (h != 0 ? gradient_row<T, false, false, true> : gradient_row<T, false, false, false>));
     gradient(z, t, f, vocabulary, out, streamed);
     if (c != 0) from_float(float(label_gradient(z[label], t ? t[label] : T(), f)), out + label);
 }
@@ -295,6 +340,7 @@ static void stats(const Problem& problem, bool entropy, float* table, int64_t be
     const auto rows = problem.type == FLOAT32 ? stats_rows<float> : problem.type == BFLOAT16 ? stats_rows<bf16>
                                                                                            : stats_rows<fp16>;
     rows(problem, entropy, table, begin, end);
+    leave();
 }
 
 static void dlogits(const Problem& problem, const float* table, const float* upstream, void* gradient, int64_t begin,
@@ -302,6 +348,7 @@ static void dlogits(const Problem& problem, const float* table, const float* ups
     const auto rows = problem.type == FLOAT32 ? dlogits_rows<float> : problem.type == BFLOAT16 ? dlogits_rows<bf16>
                                                                                              : dlogits_rows<fp16>;
     rows(problem, table, upstream, gradient, begin, end);
+    leave();
 }
 
 #define NAME_OF(x) #x

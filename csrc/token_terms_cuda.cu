@@ -50,6 +50,12 @@ __device__ __forceinline__ float nll_of(const Problem& problem, const TokenRow& 
     return static_cast<float>((max - value<type>(logits, label)) + log_sum);
 }
 
+__device__ __forceinline__ void write_split(float* table, std::int64_t n, int high, int low, double value) {
+    table[high * n] = static_cast<float>(value);
+    const double rest = value - table[high * n];
+    table[low * n] = rest == rest ? static_cast<float>(rest) : 0;  // an infinite value has none
+}
+
 // One thread writes a row's column of the table.
 template <Type type>
 __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow& row, const Sums<double>& sums) {
@@ -61,14 +67,15 @@ __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow
     const double student_log = log(sums.student_sum);
     write_lse(table, n, LSE, LSE_LOW, sums.student_max, student_log);
     table[NLL * n] = nll_of<type>(problem, row, row.student, sums.student_max, student_log);
-    if (forward.entropy) table[ENTROPY * n] = static_cast<float>(student_log - sums.student_self / sums.student_sum);
+    if (forward.entropy) write_split(table, n, ENTROPY, ENTROPY_LOW, student_log - sums.student_self / sums.student_sum);
     if (!row.teacher) return;
     const double teacher_log = log(sums.teacher_sum), shift = student_log - teacher_log;
     write_lse(table, n, TEACHER_LSE, TEACHER_LSE_LOW, sums.teacher_max, teacher_log);
     table[TEACHER_NLL * n] = nll_of<type>(problem, row, row.teacher, sums.teacher_max, teacher_log);
     if (forward.entropy) table[TEACHER_ENTROPY * n] = static_cast<float>(teacher_log - sums.teacher_self / sums.teacher_sum);
     table[KL_TEACHER_STUDENT * n] = static_cast<float>(not_below_zero(sums.teacher_student / sums.teacher_sum + shift));
-    table[KL_STUDENT_TEACHER * n] = static_cast<float>(not_below_zero(sums.student_teacher / sums.student_sum - shift));
+    write_split(table, n, KL_STUDENT_TEACHER, KL_STUDENT_TEACHER_LOW,
+                not_below_zero(sums.student_teacher / sums.student_sum - shift));
 }
 
 // Merges the block's sums of a whole row, starts again with care where they cannot be right, and writes the row.

@@ -21,10 +21,11 @@ struct Backward {
     unsigned tiles;         // of one row
 };
 
-// dz = p (alpha + log_p log p - b log q) - a q - c onehot(label); alpha - c apart, for the label's column.
+// dz = p (alpha + b (log p - log q - kl) - h (log p + entropy)) - a q - c onehot(label): what cancels where the student is sure
+// is taken together. The low parts of kl and entropy are in alpha. alpha - c apart, for the label's column.
 struct Factors {
     float lse, lse_low, teacher_lse, teacher_lse_low;
-    float alpha, rest, log_p, a, b, c;
+    float alpha, rest, kl, entropy, a, b, c, h;
     bool all_zero;
 };
 
@@ -37,7 +38,8 @@ __device__ __forceinline__ Factors factors_of(const Backward& backward, const To
         f.all_zero = true;
         return f;
     }
-    const float l = upstream[LSE * n], h = upstream[ENTROPY * n];
+    const float l = upstream[LSE * n];
+    f.h = upstream[ENTROPY * n];
     f.c = backward.problem.labels[row.index] == backward.problem.ignore_index ? 0.f : upstream[NLL * n];
     if (row.teacher) {
         f.a = upstream[KL_TEACHER_STUDENT * n];
@@ -47,13 +49,18 @@ __device__ __forceinline__ Factors factors_of(const Backward& backward, const To
     }
     f.lse = table[LSE * n];
     f.lse_low = table[LSE_LOW * n];
-    f.log_p = f.b - h;
     f.rest = f.a + l;
     // A factor of 0 drops its term: KL may be infinite.
-    if (f.b != 0) f.rest = fmaf(-f.b, table[KL_STUDENT_TEACHER * n], f.rest);
-    if (h != 0) f.rest = fmaf(-h, table[ENTROPY * n], f.rest);
+    if (f.b != 0) {
+        f.kl = table[KL_STUDENT_TEACHER * n];
+        f.rest = fmaf(-f.b, table[KL_STUDENT_TEACHER_LOW * n], f.rest);
+    }
+    if (f.h != 0) {
+        f.entropy = table[ENTROPY * n];
+        f.rest = fmaf(-f.h, table[ENTROPY_LOW * n], f.rest);
+    }
     f.alpha = f.c + f.rest;
-    f.all_zero = f.c == 0 && f.a == 0 && f.b == 0 && h == 0 && l == 0;
+    f.all_zero = f.c == 0 && f.a == 0 && f.b == 0 && f.h == 0 && l == 0;
     return f;
 }
 
@@ -76,8 +83,8 @@ __device__ __noinline__ void store_at_label(const Backward& backward, std::int64
     double dz = f.c * (p - 1), log_q = 0, factor = f.rest;
     if (f.a != 0 || f.b != 0)
         log_q = (value<type>(row.teacher, label) - static_cast<double>(f.teacher_lse)) - f.teacher_lse_low;
-    if (f.log_p != 0) factor += f.log_p * log_p;
-    if (f.b != 0) factor -= f.b * log_q;
+    if (f.h != 0) factor -= f.h * (log_p + f.entropy);
+    if (f.b != 0) factor += f.b * ((log_p - log_q) - f.kl);
     if (p != 0) dz += p * factor;
     if (f.a != 0) dz -= f.a * probability_in_full(log_q);
     using Bits = typename Format<type>::Bits;
@@ -86,7 +93,7 @@ __device__ __noinline__ void store_at_label(const Backward& backward, std::int64
     out[label] = static_cast<Bits>(Format<type>::pack(pair));
 }
 
-template <Type type, bool A, bool B, bool LOG>
+template <Type type, bool A, bool B, bool H>
 __device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* student, const unsigned* teacher, const Factors& f) {
     constexpr int PER_WORD = Format<type>::PER_WORD;
 #pragma unroll
@@ -100,10 +107,10 @@ __device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* stude
             const float p = probability<type>(log_p);
             const float log_q = A || B ? (t[j] - f.teacher_lse) - f.teacher_lse_low : 0.f;
             float factor = f.alpha;
-            if (LOG) factor = fmaf(f.log_p, log_p, factor);
-            if (B) factor = fmaf(-f.b, log_q, factor);
+            if (H) factor = fmaf(-f.h, log_p + f.entropy, factor);
+            if (B) factor = fmaf(f.b, (log_p - log_q) - f.kl, factor);
             dz[j] = p * factor;
-            if ((LOG || B) && p == 0) dz[j] = 0;  // not 0 * -inf
+            if ((H || B) && p == 0) dz[j] = 0;  // not 0 * -inf
             if (A) dz[j] = fmaf(-f.a, probability<type>(log_q), dz[j]);
         }
         out[i] = Format<type>::pack(dz);
@@ -111,7 +118,7 @@ __device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* stude
 }
 
 // This thread's vectors of a tile, from vector `v` on.
-template <Type type, bool ALIGNED, bool A, bool B, bool LOG>
+template <Type type, bool ALIGNED, bool A, bool B, bool H>
 __device__ __forceinline__ void tile(const TokenRow& row, const Factors& f, void* out, std::int64_t v, std::int64_t vocabulary) {
     const std::int64_t vectors = (vocabulary + LOGITS<type> - 1) / LOGITS<type>;
     constexpr int STEP = ALIGNED ? TILE_STEP : 1;
@@ -127,7 +134,7 @@ __device__ __forceinline__ void tile(const TokenRow& row, const Factors& f, void
         }
 #pragma unroll
         for (int k = 0; k < STEP; ++k) {
-            gradient_of<type, A, B, LOG>(words, student[k], teacher[k], f);
+            gradient_of<type, A, B, H>(words, student[k], teacher[k], f);
             if (v + k * TILE_THREADS < vectors) store<type, ALIGNED>(out, v + k * TILE_THREADS, vocabulary, words);
         }
     }
@@ -156,15 +163,15 @@ row_gradients(const __grid_constant__ Backward backward) {
     if (f.all_zero) return fill<type, ALIGNED>(0.f, out, v, vocabulary);
     if (f.c != 0 && !in_vocabulary(problem, problem.labels[row.index]))
         return fill<type, ALIGNED>(NAN, out, v, vocabulary);
-    const bool log = f.log_p != 0;
+    const bool h = f.h != 0;  // with b always formed: one tile more would be too large for its registers
     if (TEACHER && f.b != 0) {
         if (f.a != 0) tile<type, ALIGNED, true, true, true>(row, f, out, v, vocabulary);
         else tile<type, ALIGNED, false, true, true>(row, f, out, v, vocabulary);
     } else if (TEACHER && f.a != 0) {
-        if (log) tile<type, ALIGNED, true, false, true>(row, f, out, v, vocabulary);
+        if (h) tile<type, ALIGNED, true, false, true>(row, f, out, v, vocabulary);
         else tile<type, ALIGNED, true, false, false>(row, f, out, v, vocabulary);
     } else {
-        if (log) tile<type, ALIGNED, false, false, true>(row, f, out, v, vocabulary);
+        if (h) tile<type, ALIGNED, false, false, true>(row, f, out, v, vocabulary);
         else tile<type, ALIGNED, false, false, false>(row, f, out, v, vocabulary);
     }
     if (f.c == 0) return;

@@ -61,7 +61,7 @@ def test_any_other_text_is_an_expression_for_the_whole_name(tiny):
     names = tiny.add_lora(rank=2, targets=r"language_model\..*\.[02]\..*(q|v)_proj")
     assert names == [f"language_model.model.layers.{n}.self_attn.{part}_proj" for n in (0, 2) for part in "qv"]
     tiny.merge_lora()
-    for bad in (r"q_proj", r"(", r"model\.layers\..*"):
+    for bad in (r"q_proj", r"language_model", r"(", r"model\.layers\..*"):
         with pytest.raises(UserError, match="no linear layer|no regular expression"):
             tiny.add_lora(rank=2, targets=bad)
     assert not lora.adapters(tiny.model)
@@ -99,13 +99,13 @@ def test_alpha_is_divided_by_the_rank_or_by_its_root(stabilised, scale):
 
 
 def test_a_merge_is_rounded_once():
-    """W = 1 and B A = 2^-25 + 2^-25 + 2^-25 (rank 3): fp32 sums from 1 upwards would stay at 1; rounded once, 3 * 2^-25 gives
-    1 + 2^-23 (the nearer of 1 and 1 + 2^-23, as 3/4 of a step)."""
+    """W = 1 and B A = 2^-24 + 2^-50 (rank 2), just more than half of fp32's step at 1 (2^-23): the sum rounds to 1 + 2^-23.
+    B A rounded to fp32 first would be 2^-24, a tie, and the sum 1."""
     layer = lora.Linear(1, 1, bias=False)
-    layer.adapter = lora.Adapter(layer, 3, 3, torch.Generator())
+    layer.adapter = lora.Adapter(layer, 2, 2, torch.Generator())
     with torch.no_grad():
         layer.weight.fill_(1.0)
-        layer.adapter.lora_A.fill_(2.0 ** -25)
+        layer.adapter.lora_A.copy_(torch.tensor([[2.0 ** -24], [2.0 ** -50]]))
         layer.adapter.lora_B.fill_(1.0)
     before = layer.weight.clone()
     assert lora.merged(layer).item() == 1 + 2 ** -23 and torch.equal(layer.weight, before)
@@ -135,7 +135,8 @@ CONFIGS = {
     "excluded list": {"target_modules": "all-linear", "exclude_modules": ["fc1", "linear_1", "0.self_attn.q_proj"]},
     "excluded expression": {"target_modules": ["q_proj", "k_proj"], "exclude_modules": r".*vision_tower.*"},
     "rank-stabilised": {"target_modules": ["q_proj", "up_proj"], "use_rslora": True},
-    "ranks and alphas by layer": {"target_modules": ["q_proj", "up_proj", "fc2"], "rank_pattern": {"q_proj": 2, r"1\.mlp\.up_proj": 5},
+    "ranks and alphas by layer": {"target_modules": ["q_proj", "up_proj", "fc2"],
+                                  "rank_pattern": {"q_proj": 2, r"1\.mlp\.up_proj": 5},
                                   "alpha_pattern": {r"language_model.*\.q_proj": 7, "fc2": 1.5}},
     "both": {"target_modules": ["q_proj", "k_proj"], "use_rslora": True, "rank_pattern": {r".*layers\.1\..*": 6}},
     "dropout in training": {"target_modules": ["q_proj", "fc2"], "lora_dropout": 0.3},
@@ -172,7 +173,8 @@ def test_what_peft_writes_computes_the_same_here_and_goes_back(tiny_directory, t
     assert float((found - expected)[real].abs().max()) < ATOL < float((found - before)[real].abs().max())
     with ours.adapters_off():
         assert torch.equal(ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values), before)
-    adapted = {name.removeprefix("base_model.model.").split(".lora_A")[0] for name, _ in model.named_parameters() if "lora_A" in name}
+    adapted = {name.removeprefix("base_model.model.").split(".lora_A")[0]
+               for name, _ in model.named_parameters() if "lora_A" in name}
     assert set(names) == {hub_name("llava", name) for name in adapted}
 
     ours.save_adapter(tmp_path / "ours")
@@ -235,7 +237,7 @@ GENERATIONS = {
              r"language_model\.(model\.layers\.0\.self_attn\.q_proj|lm_head)|vision_tower\.vision_model.*1\.mlp\.fc1|multi.*_1"),
     "4.52": ("model.language_model.layers.0.self_attn.q_proj", "model.vision_tower.vision_model.encoder.layers.1.mlp.fc1",
              "model.multi_modal_projector.linear_1", "lm_head",
-             r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.vision_model.*1\.mlp\.fc1|.*linear_1"),
+             r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.vision_model.*1\.mlp\.fc1|.*_1"),
     "5": ("model.language_model.layers.0.self_attn.q_proj", "model.vision_tower.encoder.layers.1.mlp.fc1",
           "model.multi_modal_projector.linear_1", "lm_head",
           r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.encoder.*1\.mlp\.fc1|.*linear_1"),
@@ -271,6 +273,19 @@ def test_adapters_of_every_generation_load_and_are_written_under_todays_names(ti
     tiny.save_adapter(tmp_path / "ours")
     today = {f"base_model.model.{name}.lora_{part}.weight" for name in GENERATIONS["5"][:4] for part in "AB"}
     assert set(load_file(tmp_path / "ours" / WEIGHTS)) == today
+
+
+def test_all_linear_as_a_word_is_every_layer_but_the_head(tmp_path):
+    """PEFT writes the layers that it stands for; a config by hand may say the word."""
+    shapes = {"model.layers.0.self_attn.q_proj": (4, 4), "model.layers.0.mlp.up_proj": (6, 4), "lm_head": (8, 4)}
+    for layers, fits in ((list(shapes)[:2], True), (list(shapes), False), (list(shapes)[:1], False)):
+        bare = skeleton(shapes)
+        directory = adapter(tmp_path / str(len(layers)), bare, {name: name for name in layers}, target_modules="all-linear")
+        if fits:
+            assert peft_format.load(bare, "llama", directory) == layers
+        else:
+            with pytest.raises(UserError, match="target_modules chooses 2 layers, .* has [13]"):
+                peft_format.load(bare, "llama", directory)
 
 
 # ------------------------------------------------------------------------------------------------------- what is refused
@@ -328,14 +343,16 @@ TENSORS = {
     "one half": (lambda t: {n: v for n, v in t.items() if "k_proj.lora_B" not in n}, "missing 1: .*k_proj.lora_B"),
     "misshapen": (lambda t: {n: v[:, :1].clone() for n, v in t.items()}, "misshapen 4"),
     "another model's": (lambda t: {n.replace("layers.0", "layers.9"): v for n, v in t.items()}, "layers.9.*no linear layer"),
-    "a saved module": (lambda t: t | {"base_model.model.lm_head.weight": torch.ones(2, 2)}, "holds base_model.model.lm_head.weight"),
-    "an embedding": (lambda t: t | {"base_model.model.model.language_model.embed_tokens.lora_embedding_A": torch.ones(2, 2)}, "holds"),
+    "a saved module": (lambda t: t | {"base_model.model.lm_head.weight": torch.ones(2, 2)},
+                       "holds base_model.model.lm_head.weight"),
+    "an embedding": (lambda t: t | {"base_model.model.model.language_model.embed_tokens.lora_embedding_A": torch.ones(2, 2)},
+                     "holds"),
     "a norm": (lambda t: t | {"base_model.model.model.language_model.norm.lora_A.weight": torch.ones(2, 2)}, "no linear layer"),
     "none": (lambda t: {}, "holds no tensor"),
     "whole numbers": (lambda t: {n: v.long() for n, v in t.items()}, "is I64; expected one of F32"),
     "two generations": (lambda t: {n.replace("model.language_model", "language_model.model") if "q_proj" in n else n: v
                                    for n, v in t.items()}, "several generations"),
-    "one layer twice": (lambda t: t | {n.replace("model.language_model", "language_model.model"): v.clone() for n, v in t.items()},
+    "one layer twice": (lambda t: t | {n.replace("model.language_model", "language_model.model"): v + 0 for n, v in t.items()},
                         "several generations"),
 }
 

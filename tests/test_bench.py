@@ -85,6 +85,17 @@ def test_ratio_and_floor():
     assert found["peers"]["ours native"]["forward_over_floor"] == pytest.approx(1) and "slower" not in found["peers"]["liger"]
 
 
+@pytest.mark.skipif(not native.built(), reason="clear_ref was installed without the compiled kernel")
+def test_threads_are_compared_in_turns_and_shown():
+    found = json.loads(json.dumps(bench.run(replace(TINY, peers="ours native"))))
+    times = found["scaling"]["float32"]
+    for key in ("median", "min"):
+        assert times["speedup"][key] == pytest.approx(times["1"][key] / times["2"][key])
+    for threads in "12":
+        assert 0 < times[threads]["min"] <= times[threads]["median"] and times[threads]["cpu"] > 0
+    assert f"{times['speedup']['median']:.2f} x; least" in bench.text(found)
+
+
 @pytest.mark.parametrize("given, message", [
     ({"peers": "eager,apex"}, "peers names 'apex'; expected all, or some of: ours native"),
     ({"peers": "eager,eager"}, "peers names 'eager' twice"),

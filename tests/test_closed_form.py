@@ -164,8 +164,8 @@ def test_every_method_is_covered_and_only_sku_and_dpo_are_special():
 
 @pytest.mark.parametrize("method, given, message", [
     ("grad_descent", {}, "method is 'grad_descent'; expected one of retain_ft, grad_ascent"),
-    ("npo", {"gamma": 1}, r"npo has no option 'gamma'; its options: beta \(how fast the push fades"),
-    ("kl", {"beta": 1}, "kl has no option 'beta'; its options: none"),
+    ("npo", {"gamma": 1}, r"npo \(paper\) has no option 'gamma'; its options: beta \(how fast the push fades"),
+    ("kl", {"beta": 1}, r"kl \(paper\) has no option 'beta'; its options: none"),
     ("npo", {"beta": "much"}, "option beta is 'much'; expected a float"),
     ("npo", {"beta": True}, "option beta is True; expected a float"),
     ("npo", {"beta": 0}, "option beta is 0.0; expected a number above 0"),
@@ -187,7 +187,7 @@ def test_options_may_come_as_text():
 
 
 def test_unknown_semantics_and_wrong_batches_are_named():
-    with pytest.raises(UserError, match="semantics is 'printed'; kl has paper"):
+    with pytest.raises(UserError, match="semantics is 'printed'; expected one of paper, original, released, released@2024-12-10, "):
         variant("kl", "printed")
     with pytest.raises(UserError, match=r"batch 'retain' is missing; kl \(paper\) expects exactly forget, retain"):
         method_loss("kl", batches(["forget"]))

@@ -64,9 +64,9 @@ def truth(student, labels, teacher, upstream, skip_ignored, entropy):
 
 def true_table(student, labels, teacher, skip_ignored):
     """The table that `dlogits` takes, in the accumulation dtype, from float64."""
-    found, _ = truth(student, labels.clamp(0), teacher, torch.zeros(10, len(labels)), skip_ignored, True)
+    found, _ = truth(student, labels.clamp(0), teacher, torch.zeros(formulas.N_STATS, len(labels)), skip_ignored, True)
     wide = torch.float64 if student.dtype == torch.float64 else torch.float32
-    table = torch.zeros(10, len(labels), dtype=wide)
+    table = torch.zeros(formulas.N_STATS, len(labels), dtype=wide)
     for name, row in NAMES.items():
         table[row] = found[name].to(wide)
     parts = [(student, formulas.LSE, formulas.LSE_LOW)]
@@ -157,7 +157,7 @@ WRONG_LABELS = {
 }
 WRONG_SCALARS = {
     "a row less": lambda x: x[:9],
-    "one more": lambda x: torch.cat([x, x[:, :1]], 1) if x.shape[1] else torch.ones(10, 1, dtype=x.dtype),
+    "one more": lambda x: torch.cat([x, x[:, :1]], 1) if x.shape[1] else torch.ones(formulas.N_STATS, 1, dtype=x.dtype),
     "1-d": lambda x: x.flatten(),
     "bfloat16": lambda x: x.bfloat16(),
     "int64": lambda x: x.long(),
@@ -191,7 +191,7 @@ class Case:
         self.double = torch.float64 in (dtype, *(() if self.teacher is None else (other,)))
         if n and draw.random() < 0.1:  # one row in memory, or a row stride of 0
             self.student = self.student[:1].expand(n, -1)
-        self.upstream = torch.randn(10, n, generator=g) * (torch.rand(n, generator=g) < 0.8)
+        self.upstream = torch.randn(formulas.N_STATS, n, generator=g) * (torch.rand(n, generator=g) < 0.8)
         self.upstream = self.upstream.to(torch.float64 if dtype == torch.float64 else torch.float32)
         self.table = None
         if self.operator == "dlogits":

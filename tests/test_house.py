@@ -87,7 +87,7 @@ def test_public_functions_say_what_comes_back():
     for path in FILES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.get_docstring(node):
-                if not (path.parent.name == "methods" and node.name in ("paper", "needs")):
+                if not (path.parent.name == "methods" and node.name in ("paper", "original", "released", "needs")):
                     missing.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
     assert not missing, missing
 

@@ -209,7 +209,7 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
     def refusal_nll(hidden):
         logits = vlm.head(hidden[0, :-1][mask])
         return float(torch.nn.functional.cross_entropy(logits, batch.labels[0, 1:][mask]))
-    assert refusal_nll(seen["teacher"].hidden(batch)) < refusal_nll(vlm.hidden(batch)) - 0.1
+    assert refusal_nll(seen["teacher"].hidden_of_all([batch])[0]) < refusal_nll(vlm.hidden(batch)) - 0.1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, rows):
@@ -275,3 +275,21 @@ def test_modalities_select_their_half():
     assert len(both[1]) == len(visual[1]) == len(text[1]) == 540 and read_rows(WORLD, "retain90+tofu")
     with pytest.raises(UserError, match="modality is 'audio'"):
         unlearning.split_rows(WORLD, "audio", 10)
+
+
+@pytest.mark.parametrize("method, student, teacher", [("llmu", 2, 1), ("dpo", 1, 1), ("sku", 2, 1), ("kl", 2, 1)])
+def test_a_picture_and_prompt_that_batches_share_are_computed_once(method, student, teacher, tiny, rows, monkeypatch):
+    """One record with a picture: forget, idk and random batches go through the tower together, retain by itself. (That the numbers
+    stay is the claim of test_records_at_once_never_changes_a_step: six at once share nothing.)"""
+    towers, plain = [], type(tiny.model).image_features
+
+    def counted(self, pixels):
+        towers.append(torch.is_grad_enabled())
+        return plain(self, pixels)
+    monkeypatch.setattr(type(tiny.model), "image_features", counted)
+    unlearning.prepare(tiny, Recipe(lora_rank=2), 0)
+    wanted = needs(method, "paper", options_of(method))
+    plan = UnlearnPlan(rows[0][:4], rows[1][:1], tuple(wanted), phrases(WORLD), 0)
+    stage = Stage(method, wanted, lambda splits: variant(method).loss(splits, options_of(method)))
+    step_loss(tiny, plan, stage, Teacher(tiny), Recipe(lora_rank=2), 0, [0])
+    assert (towers.count(True), towers.count(False)) == (student, teacher)

@@ -119,7 +119,8 @@ KNOWN = [
      "language_model.model.layers.3.mlp.up_proj"),
     ("llava", "language_model.lm_head", "language_model.lm_head", "lm_head", "lm_head", "language_model.lm_head"),
     ("llava", "vision_tower.vision_model.pre_layrnorm.bias", "vision_tower.vision_model.pre_layrnorm.bias",
-     "model.vision_tower.vision_model.pre_layrnorm.bias", "model.vision_tower.pre_layrnorm.bias", "vision_tower.pre_layrnorm.bias"),
+     "model.vision_tower.vision_model.pre_layrnorm.bias", "model.vision_tower.pre_layrnorm.bias",
+     "vision_tower.pre_layrnorm.bias"),
     ("llava", "multi_modal_projector.linear_1.weight", "multi_modal_projector.linear_1.weight",
      "model.multi_modal_projector.linear_1.weight", "model.multi_modal_projector.linear_1.weight",
      "multi_modal_projector.linear_1.weight"),
@@ -249,7 +250,8 @@ HOSTILE = {
     "header garbage": (lambda d: one(d, b"\xff\xfe\x00{}"), f"{SINGLE}: not a whole"),
     "header a list": (lambda d: one(d, b"[]"), f"{SINGLE}: not a whole"),
     "header nested": (lambda d: one(d, b'{"a":' * LONG + b"1" + b"}" * LONG), f"{SINGLE}: not a whole"),
-    "header nested in metadata": (lambda d: one(d, b'{"__metadata__":' + b"[" * LONG + b"]" * LONG + b"}"), f"{SINGLE}: not a whole"),
+    "header nested in metadata": (lambda d: one(d, b'{"__metadata__":' + b"[" * LONG + b"]" * LONG + b"}"),
+                                  f"{SINGLE}: not a whole"),
     "a number of 5000 digits": (lambda d: one(d, b'{"a":' + b"9" * 5000 + b"}"), f"{SINGLE}: not a whole"),
     "name twice": (lambda d: one(d, twice(entry(0, 8), entry(0, 8)), b"\0" * 8), f"{SINGLE}: the key a stands twice"),
     "name twice, other shape": (lambda d: one(d, twice(entry(0, 24, (2, 3)), entry(0, 24, (3, 2))), b"\0" * 24), "stands twice"),
@@ -264,7 +266,8 @@ HOSTILE = {
     "2^80 numbers": (lambda d: one(d, {"a": entry(0, 8, (2 ** 40, 2 ** 40))}, b"\0" * 8), f"{SINGLE}: not a whole"),
     "negative shape": (lambda d: one(d, {"a": entry(0, 8, (-2,))}, b"\0" * 8), f"{SINGLE}: not a whole"),
     "unknown dtype": (lambda d: one(d, {"a": entry(0, 8, dtype="F31")}, b"\0" * 8), f"{SINGLE}: not a whole"),
-    "8-bit floats": (lambda d: one(d, {"a": entry(0, 2, dtype="F8_E4M3")}, b"\0" * 2), f"{SINGLE}: a is F8_E4M3; expected one of F32"),
+    "8-bit floats": (lambda d: one(d, {"a": entry(0, 2, dtype="F8_E4M3")}, b"\0" * 2),
+                     f"{SINGLE}: a is F8_E4M3; expected one of F32"),
     "whole numbers": (lambda d: good_but(d, lambda v: v | {"model.norm.weight": torch.arange(4)}), "model.norm.weight is I64"),
     "name over lines": (lambda d: one(d, {"a\nb\x1b[2J": entry(0, 8)}, b"\0" * 8), "unexpected 1: "),
     "name of a megabyte": (lambda d: one(d, {"n" * LONG: entry(0, 8)}, b"\0" * 8), "unexpected 1: "),
@@ -279,7 +282,8 @@ HOSTILE = {
     "index a list": (lambda d: index(d, []), f"{INDEX}: holds list"),
     "index empty": (lambda d: index(d, {}), f"{INDEX}: weight_map is null"),
     "index nested": (lambda d: index(d, "[" * LONG), f"{INDEX}: not JSON"),
-    "index key twice": (lambda d: index(d, '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}'), "the key a stands twice"),
+    "index key twice": (lambda d: index(d, '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}'),
+                        "the key a stands twice"),
     "index of lists": (lambda d: index(d, {"weight_map": {"a": [ONE]}}), "weight_map names the file"),
     "index map a list": (lambda d: index(d, {"weight_map": ["a"]}), f"{INDEX}: weight_map is"),
     "index map empty": (lambda d: index(d, {"weight_map": {}}), f"{INDEX}: weight_map is"),
@@ -288,12 +292,15 @@ HOSTILE = {
     "outside, relative": (lambda d: outside(d, "../" + TWO), "names the file .*expected the plain name"),
     "outside, backslash": (lambda d: outside(d, "..\\" + TWO), "names the file .*expected the plain name"),
     "index of pickles": (lambda d: index(d, {"weight_map": dict.fromkeys(MAP, "pytorch_model.bin")}), "expected the plain name"),
-    "name with a zero byte": (lambda d: index(d, {"weight_map": dict.fromkeys(MAP, "a\0.safetensors")}), "expected the plain name"),
+    "name with a zero byte": (lambda d: index(d, {"weight_map": dict.fromkeys(MAP, "a\0.safetensors")}),
+                              "expected the plain name"),
     "shard missing": (lambda d: shard_but(d, lambda d: (d / TWO).unlink()), f"{TWO}: no such file"),
-    "shard truncated": (lambda d: shard_but(d, lambda d: (d / TWO).write_bytes((d / TWO).read_bytes()[:-1])), f"{TWO}: not a whole"),
+    "shard truncated": (lambda d: shard_but(d, lambda d: (d / TWO).write_bytes((d / TWO).read_bytes()[:-1])),
+                        f"{TWO}: not a whole"),
     "shard lacks a tensor": (lambda d: shard_but(d, lambda d: save_file({}, d / TWO)), f"{TWO}: lacks model.norm.weight"),
-    "shard holds more": (lambda d: sharded(d, {k: v for k, v in MAP.items() if k != "lm_head.weight"}), f"{ONE}: holds lm_head.weight"),
-    "tensor in two shards": (lambda d: shard_but(d, lambda d: save_file({n: VALUES[n] for n in ("model.norm.weight", "lm_head.weight")},
+    "shard holds more": (lambda d: sharded(d, {k: v for k, v in MAP.items() if k != "lm_head.weight"}),
+                         f"{ONE}: holds lm_head.weight"),
+    "tensor in two shards": (lambda d: shard_but(d, lambda d: save_file({n: VALUES[n] for n in SHAPES if "embed" not in n},
                                                                      d / TWO)), f"{TWO}: holds lm_head.weight"),
 }
 
@@ -333,7 +340,8 @@ def test_a_wrong_directory_costs_no_more_memory_than_its_size_justifies(tmp_path
     memory is a few times its bytes, and the header that claims 99 MB would not fit. None hangs: a minute is plenty."""
     kinds = list(HOSTILE)
     for number, kind in enumerate(kinds):
-        HOSTILE[kind][0](tmp_path / f"{number:03d}" / "model") if (tmp_path / f"{number:03d}").mkdir() is None else None
+        (tmp_path / f"{number:03d}").mkdir()
+        HOSTILE[kind][0](tmp_path / f"{number:03d}" / "model")
     outcome = child("""
 import json
 shapes = json.loads(sys.argv[2])
@@ -437,6 +445,35 @@ def test_a_save_that_fails_leaves_the_earlier_weights_and_no_rest(tmp_path):
         with pytest.raises(RuntimeError, match="disk full"):
             write_weights(tmp_path, SHAPES, torch.float32, make, limit)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("limit", [112, 5_000_000_000])
+@pytest.mark.parametrize("renamed", range(4))
+def test_a_save_cut_at_any_rename_never_leaves_a_mixture_that_loads(tmp_path, monkeypatch, renamed, limit):
+    """Old and new shards have the same names here. What is left is the old model, the new one, or a directory that is refused."""
+    write_weights(tmp_path, SHAPES, torch.float32, VALUES.__getitem__, 112)
+    calls, replace = [], os.replace
+
+    def cut(*args):
+        calls.append(args)
+        if len(calls) > renamed:
+            raise KeyboardInterrupt
+        replace(*args)
+    monkeypatch.setattr(os, "replace", cut)
+    try:
+        write_weights(tmp_path, SHAPES, torch.float32, lambda name: VALUES[name] + 100, limit)
+        assert len(calls) <= renamed
+    except KeyboardInterrupt:
+        pass
+    found = target()
+    try:
+        load_weights(found, tmp_path, "llama")
+    except UserError:
+        assert calls
+        return
+    shifts = {float((found[name] - VALUES[name]).unique()) for name in SHAPES}
+    assert shifts in ({0.0}, {100.0})
+    assert shifts == {100.0} or len(calls) > renamed
 
 
 def test_a_save_over_another_layout_replaces_it(tmp_path):

@@ -2,7 +2,8 @@
 
 source  released loader: one forget row an index, its retain partner drawn uniformly with replacement (mm/dataset.py:250),
         the epoch as long as the forget set for every method, caption questions drawn at each access (mm/dataset.py:245)
-differs the views of one record in a step (forget, idk, random) share one draw of the question; released: a draw each
+differs in what methods/variant.py's Views say of each meaning: what the idk and random batches hold, and whether the views of
+        one record in a step share one draw of the question (paper, original) or draw one each (released)
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from ..data import draws
 from ..data.prompts import Phrases
 from ..data.records import Record, Row, training_record
 from ..errors import UserError
+from ..methods.variant import Views
 
 
 @dataclass(frozen=True)
@@ -44,29 +46,31 @@ class FinetunePlan:
 
 @dataclass(frozen=True)
 class UnlearnPlan:
-    """Unlearning `forget`: each forget row once an epoch, beside it what the method's batches need."""
+    """Unlearning `forget`: each forget row once an epoch, beside it what the method's batches need, made as `views` says."""
     forget: list[Row]
     retain: list[Row]
     batches: tuple[str, ...]
     phrases: Phrases
     seed: int
+    views: Views = Views()
 
     def __post_init__(self):
         n_random = sum(name.startswith("random") for name in self.batches)
-        if n_random >= len(self.forget):
-            raise UserError(f"the forget set has {len(self.forget)} records, the method asks for {n_random} random answers of "
-                            "other records; use a larger forget set or fewer random answers (--set n_random=N)")
+        name, rows, what, least = {
+            "others": ("forget", self.forget, "random answers of other records", n_random + 1),
+            "rows": ("forget", self.forget, "random records", n_random),
+            "retain": ("retain", self.retain, "random answers of its records", n_random)}[self.views.random]
+        if len(rows) < least:
+            raise UserError(f"the {name} set has {len(rows)} records, the method asks for {n_random} {what}; use a larger {name} "
+                            "set or fewer random answers (--set n_random=N)")
 
     def __len__(self):
         return len(self.forget)
 
     def records(self, epoch: int, index: int) -> dict[str, Record]:
         """The record of one index for each batch the method needs."""
-        views = {}
         forget = ask(self.forget[index], self.phrases, self.seed, "forget", epoch, index)
-        others = [other + (other >= index) for other in draws.sample(
-            self.seed, "random answers", epoch, index, len(self.forget) - 1,
-            sum(name.startswith("random") for name in self.batches))]
+        views, random = {}, self._random_rows(epoch, index)
         for name in self.batches:
             if name == "forget":
                 views[name] = forget
@@ -74,12 +78,35 @@ class UnlearnPlan:
                 partner = draws.choice(self.seed, "retain partner", epoch, index, len(self.retain))
                 views[name] = ask(self.retain[partner], self.phrases, self.seed, "retain", epoch, index)
             elif name == "idk":
-                number = draws.choice(self.seed, "refusal", epoch, index, len(self.phrases.refusals))
-                views[name] = Record(forget.question, self.phrases.refusals[number], forget.image)
+                views[name] = self._idk(forget, epoch, index)
             else:
-                values = self.forget[others[int(name.removeprefix("random")) - 1]].values
-                views[name] = Record(forget.question, values.get("caption") or values["answer"], forget.image)
+                views[name] = self._random(random[int(name.removeprefix("random")) - 1], name, forget, epoch, index)
         return views
+
+    def _idk(self, forget: Record, epoch: int, index: int) -> Record:
+        number = draws.choice(self.seed, "refusal", epoch, index, len(self.phrases.refusals))
+        refusal, kind = self.phrases.refusals[number], self.views.idk
+        if kind.endswith("line") and number < len(self.phrases.refusals) - 1:
+            refusal += "\n"
+        if kind == "truth" or kind == "text_refusal_line" and forget.image is not None:
+            refusal = forget.answer
+        question = forget.question
+        if self.views.questions == "own":
+            question = ask(self.forget[index], self.phrases, self.seed, "idk", epoch, index).question
+        return Record(question, refusal, forget.image)
+
+    def _random_rows(self, epoch: int, index: int) -> list[Row]:
+        kind, n_random = self.views.random, sum(name.startswith("random") for name in self.batches)
+        rows = self.retain if kind == "retain" else self.forget
+        drawn = draws.sample(self.seed, "random answers", epoch, index, len(rows) - (kind == "others"), n_random)
+        return [rows[row + (kind == "others" and row >= index)] for row in drawn]
+
+    def _random(self, row: Row, name: str, forget: Record, epoch: int, index: int) -> Record:
+        if self.views.random != "rows":
+            return Record(forget.question, row.values.get("caption") or row.values["answer"], forget.image)
+        if row.image is not None:
+            return ask(row, self.phrases, self.seed, name, epoch, index)
+        return Record(forget.question, row.values["answer"])
 
 
 def ask(row: Row, phrases: Phrases, seed: int, batch: str, epoch: int, index: int) -> Record:

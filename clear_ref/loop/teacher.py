@@ -6,6 +6,7 @@ import torch
 
 from ..model import lora
 from ..model.vlm import VLM
+from .prefix import hidden_of_all
 
 
 class Teacher:
@@ -20,12 +21,12 @@ class Teacher:
             self.copy.model = copy.deepcopy(vlm.model).requires_grad_(False)
 
     @torch.no_grad()
-    def hidden(self, batch, layer=None):
-        """[B, T, D] of the frozen model, as VLM.hidden."""
+    def hidden_of_all(self, batches: list, layer=None) -> list[torch.Tensor]:
+        """[B, T, D] of the frozen model for each batch of a group, as prefix.hidden_of_all."""
         if self.copy is not None:
-            return self.copy.hidden(batch, layer)
+            return hidden_of_all(self.copy, batches, layer)
         with lora.mode(self.vlm.model, self.mode):
-            return self.vlm.hidden(batch, layer)
+            return hidden_of_all(self.vlm, batches, layer)
 
     def head(self, hidden):
         """Logits of the frozen model's hidden states. LoRA never adapts the head, so there it is the student's."""

@@ -3,12 +3,15 @@
 One optimiser step takes batch_size * accumulate records. They are computed `records_at_once` at a time, and each reduction
 divides by the counts of the whole step, so the parts add up to the loss of the one big batch, however it is cut. The parts are
 cut from the whole step, so how it splits into batch_size and accumulate cannot change a bit. With records_at_once = 1 nothing
-is ever padded.
+is ever padded. A stage that is `by_batch` is the exception, as its authors' trainers are: each batch_size records are padded
+together and are a loss of their own, and the step is the mean of them. (So is an incomplete last step; the released trainer
+divides that by `accumulate` all the same, or carries it into the next epoch, by version.)
 """
 
 import json
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -16,20 +19,35 @@ import torch
 from ..errors import RunFailed
 from ..files import write_text
 from ..losses.rows import Split, select_rows
+from ..model import lora
 from ..model.vlm import VLM
 from ..progress import Progress
-from . import checkpoint
+from . import checkpoint, prefix
+from .norms import Norms
 from .plan import order
 from .teacher import Teacher
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training run inside a run: its name, what each batch needs, and the loss of the splits."""
+    """One training run inside a run: its name, what each batch needs, and the loss of the splits.
+
+    by_batch  see above; mask: label mask (VLM.encode)
+    phases    stages that take turns in every epoch, each with a pass over the plan; none: this stage itself
+    epochs    a phase is part of the first so many epochs; None: of all
+    """
     name: str
     needs: dict
     loss: object
     hidden_layer: int | None = None
+    by_batch: bool = False
+    mask: str = "answer"
+    phases: tuple["Stage", ...] = ()
+    epochs: int | None = None
+
+    def passes(self, epoch: int) -> list["Stage"]:
+        """What is done in an epoch, in order: each a pass over the plan."""
+        return [one for one in self.phases or (self,) if one.epochs is None or epoch < one.epochs]
 
 
 def learning_rate(recipe, step: int, n_steps: int, steps_per_epoch: int) -> float:
@@ -45,44 +63,74 @@ def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in vlm.model.named_parameters() if parameter.requires_grad}
 
 
-def split(vlm: VLM, batch, need, stage: Stage, teacher, n_sequences, n_rows) -> Split:
-    """One batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
-    student = vlm.hidden(batch, stage.hidden_layer if need.hidden else None)
-    frozen = teacher.hidden(batch, stage.hidden_layer if need.hidden else None) if need.teacher else None
-    if need.hidden:
-        return Split(batch.labels, batch.attention_mask, None, None, n_sequences, n_rows,
-                     hidden=student, teacher_hidden=frozen)
-    rows_of = lambda model, hidden: lambda sequence, position: model.head(hidden[sequence, position])
-    return Split(batch.labels, batch.attention_mask, rows_of(vlm, student),
-                 rows_of(teacher, frozen) if need.teacher else None, n_sequences, n_rows)
+def split_all(vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)) -> dict[str, Split]:
+    """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
+    layers = {name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()}
+    student, frozen = {}, {}
+    for names in prefix.groups(vlm, batches, layers):
+        watched = [name for name in names if stage.needs[name].teacher]
+        if watched:
+            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]]))
+        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]]))
+
+    def rows_of(model, hidden):
+        return None if hidden is None else lambda sequence, position: model.head(hidden[sequence, position])
+    found = {}
+    for name, need in stage.needs.items():
+        own, totals = batches[name], (n_sequences, n_rows.get(name))
+        if need.hidden:
+            found[name] = Split(own.labels, own.attention_mask, None, None, *totals, student[name], frozen.get(name), key=key)
+        else:
+            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name]), rows_of(teacher, frozen.get(name)),
+                                *totals, key=key)
+    return found
 
 
 def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices) -> tuple[float, dict, int]:
     """Backward of one optimiser step; returns its loss, its named terms and the number of answer tokens trained on."""
-    slices = [indices[i:i + recipe.records_at_once] for i in range(0, len(indices), recipe.records_at_once)]
+    at_once = recipe.batch_size if stage.by_batch else recipe.records_at_once
+    slices = [indices[i:i + at_once] for i in range(0, len(indices), at_once)]
     encoded = []
     for part in slices:
         views = [plan.records(epoch, index) for index in part]
-        encoded.append({name: vlm.encode([view[name] for view in views]) for name in stage.needs})
-    n_rows = {name: {need.rows: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, need.rows).labels)
-                                    for batches in encoded)}
-              for name, need in stage.needs.items() if need.rows is not None}
+        encoded.append({name: vlm.encode([view[name] for view in views], stage.mask) for name in stage.needs})
+    n_rows = row_totals(encoded, stage.needs)
     n_tokens = sum(counts.get("answer", 0) for counts in n_rows.values())
-    value, terms = 0.0, {}
-    for batches in encoded:
-        splits = {name: split(vlm, batches[name], need, stage, teacher, len(indices), n_rows.get(name, {}))
-                  for name, need in stage.needs.items()}
-        loss = stage.loss(splits)
-        loss.value.backward()
-        value += float(loss.value.detach())
-        for name, term in loss.terms.items():
-            terms[name] = terms.get(name, 0.0) + float(term.detach())
+    keys = [(epoch, part[0]) for part in slices]
+    value, terms = backward(vlm, encoded, stage, teacher, len(indices), n_rows, keys)
     return value, terms, n_tokens
 
 
-def stage_steps(plan, recipe) -> int:
-    """Optimiser steps of a whole stage; the last step of an epoch takes what is left of it."""
-    return -(-len(plan) // (recipe.batch_size * recipe.accumulate)) * recipe.epochs
+def row_totals(encoded, needs) -> dict[str, dict[str, int]]:
+    """{batch name: {row set that is needed of it: its rows in all parts of the step}}."""
+    return {name: {row_set: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, row_set).labels)
+                                for batches in encoded) for row_set in need.rows}
+            for name, need in needs.items()}
+
+
+def backward(vlm: VLM, encoded, stage: Stage, teacher, n_sequences: int, n_rows, keys) -> tuple[float, dict]:
+    """Backward of a step's parts, each {batch name: Batch}; returns the step's loss and named terms.
+
+    n_sequences, n_rows  totals of the whole step, by which reductions divide; a stage that is by_batch takes each part's own
+    keys                 for each part, what its Splits' random choices are functions of
+    """
+    value, terms = 0.0, {}
+    if stage.by_batch:
+        n_sequences, n_rows = None, {}
+    share = 1 / len(encoded) if stage.by_batch else 1
+    for key, batches in zip(keys, encoded, strict=True):
+        loss = stage.loss(split_all(vlm, batches, stage, teacher, n_sequences, n_rows, key))
+        (share * loss.value).backward()
+        value += share * float(loss.value.detach())
+        for name, term in loss.terms.items():
+            terms[name] = terms.get(name, 0.0) + share * float(term.detach())
+    return value, terms
+
+
+def stage_steps(plan, recipe, stage: Stage) -> int:
+    """Optimiser steps of a whole stage; the last step of a pass takes what is left of it."""
+    per_pass = -(-len(plan) // (recipe.batch_size * recipe.accumulate))
+    return per_pass * sum(len(stage.passes(epoch)) for epoch in range(recipe.epochs))
 
 
 def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool = False, teacher=None) -> int:
@@ -108,27 +156,29 @@ def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None,
                                   weight_decay=recipe.weight_decay, fused=True)
     start_moments(optimiser, parameters)
     per_step = recipe.batch_size * recipe.accumulate
-    n_steps = stage_steps(plan, recipe)
+    n_steps = stage_steps(plan, recipe, stage)
     steps_per_epoch = n_steps // recipe.epochs
+    norms = Norms(parameters, recipe, bool(lora.adapters(vlm.model)))
     if teacher is None and any(need.teacher for need in stage.needs.values()):
         teacher = Teacher(vlm)
-    step = 0
+    step = done = 0
     trace = Trace(out, stage.name)
     if resume:
         state = checkpoint.progress(out / "checkpoint")
         if state and state["stage"] == stage.name:
             checkpoint.restore(out / "checkpoint", state_tensors(optimiser, parameters))
-            step = state["step"]
+            step, done = state["step"], state["epoch"]
     trace.keep(step)
     bar = Progress(f"train {stage.name}", n_steps, done=step)
-    for epoch in range(step // steps_per_epoch, recipe.epochs):
+    for epoch in range(done, recipe.epochs):
         visit = order(seed, epoch, len(plan))
-        for first in range(0, len(plan), per_step):
+        for one, first in product(stage.passes(epoch), range(0, len(plan), per_step)):
             started = time.monotonic()
             rate = learning_rate(recipe, step, n_steps, steps_per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            value, terms, n_tokens = step_loss(vlm, plan, stage, teacher, recipe, epoch, visit[first:first + per_step])
+            value, terms, n_tokens = step_loss(vlm, plan, one, teacher, recipe, epoch, visit[first:first + per_step])
+            value, terms = norms.add(value, terms)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip))
             if not (value == value and abs(value) < float("inf") and norm < float("inf")):
                 trace.write()
@@ -137,8 +187,9 @@ def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None,
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             step += 1
-            trace.add({"stage": stage.name, "step": step, "epoch": epoch, "loss": value, "terms": terms, "gradient_norm": norm,
-                       "lr": rate, "answer_tokens": n_tokens, "seconds": round(time.monotonic() - started, 4)})
+            trace.add({"stage": stage.name, "step": step, "epoch": epoch, **({"phase": one.name} if stage.phases else {}),
+                       "loss": value, "terms": terms, "gradient_norm": norm, "lr": rate, "answer_tokens": n_tokens,
+                       "seconds": round(time.monotonic() - started, 4)})
             bar.step(note=f"loss {value:.4g}")
         trace.write()
         if out is not None:

@@ -7,9 +7,9 @@ import torch
 from ..data.prompts import Phrases
 from ..data.records import Row, read_rows
 from ..errors import UserError
-from ..methods import Need, sku, table
+from ..methods import Need, Variant, sku, table
 from ..model import lora
-from ..model.vlm import VLM
+from ..model.vlm import MASKS, VLM
 from ..model.weights import fill, read_tensors, write_tensors
 from .plan import UnlearnPlan
 from .teacher import Teacher
@@ -32,25 +32,45 @@ def split_rows(directory, modality: str, forget: int, pictures: bool = True) -> 
             read_rows(directory, f"retain{100 - forget}+tofu"))
 
 
-def prepare(vlm: VLM, recipe, seed: int) -> list[str]:
-    """Make the model trainable as the recipe says: adapters, or every weight. Returns the adapted layers' names."""
+def prepare(vlm: VLM, recipe, seed: int, only: list[str] | None = None) -> list[str]:
+    """Make the model trainable as the recipe says: adapters, or every weight. Returns the adapted layers' names.
+
+    only  the last parts of the names of the layers that a variant trains, instead of the recipe's
+    """
     vlm.checkpoint_layers(recipe.checkpointing == "on")
     if not recipe.lora_rank:
         if vlm.dtype in (torch.bfloat16, torch.float16):
             raise UserError(f"--lora-rank 0 trains every weight, and small steps are lost in {vlm.dtype}; "
                             "expected --dtype float32, or adapters (--lora-rank 8)")
-        vlm.model.requires_grad_(True)
+        for name, parameter in vlm.model.named_parameters():
+            layer = name.rsplit(".", 1)[0]
+            parameter.requires_grad_(only is None or any(layer == one or layer.endswith("." + one) for one in only))
         return []
     named = [name.strip() for name in recipe.lora_targets.split(",")]
     targets = recipe.lora_targets if recipe.lora_targets in ("all", "language") else named
-    return vlm.add_lora(recipe.lora_rank, recipe.lora_alpha, targets, seed)
+    return vlm.add_lora(recipe.lora_rank, recipe.lora_alpha, targets if only is None else only, seed)
+
+
+def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:
+    """The label mask of a run: the one given (answer, released), or with auto what the variant means for this model family.
+
+    The released mask differs from the answer's only where the processor expands the image token. Qwen2-VL's always does.
+    LLaVA's does not in the version that the released code pins, unless its config names a patch size: the model splices the
+    features in. That is the likelier way to the published numbers, so auto takes it; --mask released is the other.
+    """
+    if given not in ("auto", *MASKS):
+        raise UserError(f"--mask is {given!r}; expected auto, {' or '.join(MASKS)}")
+    if given != "auto":
+        return given
+    return "released" if chosen.mask == "released" and family == "qwen2_vl" else "answer"
 
 
 def unlearn(vlm: VLM, method: str, semantics: str, options, recipe, rows: tuple[list[Row], list[Row]], phrases: Phrases,
-            seed: int, out: Path | None = None, resume: bool = False) -> int:
+            seed: int, out: Path | None = None, resume: bool = False, mask: str = "auto") -> int:
     """Run the method on a model made trainable by `prepare`; returns the number of optimiser steps of all stages.
 
     out     run directory for trace and checkpoints; resume: go on from what it holds
+    mask    label mask: answer, released or auto (see `label_mask`)
     """
     needs = table.needs(method, semantics, options)
     chosen = table.variant(method, semantics)
@@ -58,12 +78,13 @@ def unlearn(vlm: VLM, method: str, semantics: str, options, recipe, rows: tuple[
     begin = {}
     if tuned or (negated and not lora.adapters(vlm.model)):
         begin = {name: tensor.detach().clone() for name, tensor in trainable(vlm).items()}
-    plan = UnlearnPlan(*rows, tuple(needs), phrases, seed)
-    teacher, steps = None, 0
+    plan = UnlearnPlan(*rows, tuple(needs), phrases, seed, chosen.views)
+    if chosen.begin is not None:
+        options = chosen.begin(options, min(recipe.batch_size, len(plan)))
+    teacher, steps, mask = None, 0, label_mask(vlm.family.name, chosen, mask)
     if tuned:
-        teacher, steps = idk_reference(vlm, method, semantics, options, recipe, rows, phrases, seed, out, resume, begin)
-    stage = Stage(method, needs, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None))
-    steps += train(vlm, plan, stage, recipe, seed, out, resume, teacher)
+        teacher, steps = idk_reference(vlm, method, chosen, options, recipe, rows, phrases, seed, out, resume, begin, mask)
+    steps += train(vlm, plan, stage_of(method, chosen, options, mask), recipe, seed, out, resume, teacher)
     if negated:
         with torch.no_grad():
             negate(vlm, begin)
@@ -80,15 +101,23 @@ def negate(vlm: VLM, begin: dict[str, torch.Tensor]) -> None:
         fill(now, sku.negate_delta(begin, {name: tensor.detach() for name, tensor in now.items()}), "sku's second stage")
 
 
-def idk_reference(vlm, method, semantics, options, recipe, rows, phrases, seed, out, resume, begin) -> tuple[Teacher, int]:
+def stage_of(method: str, chosen: Variant, options, mask: str = "answer") -> Stage:
+    """The Stage that trains a variant under these options."""
+    def stage(name, needs, loss, phases=(), epochs=None):
+        return Stage(name, needs, lambda splits: loss(splits, options), getattr(options, "layer", None), chosen.by_batch, mask,
+                     phases, epochs)
+    phases = tuple(stage(one.name, one.needs, one.loss, epochs=one.epochs) for one in chosen.phases_of(options))
+    return stage(method, chosen.needs_of(options), chosen.loss, phases)
+
+
+def idk_reference(vlm, method, chosen, options, recipe, rows, phrases, seed, out, resume, begin, mask) -> tuple[Teacher, int]:
     """The reference that DPO compares with: the base tuned on refusals. The model itself is put back to its start."""
-    chosen = table.variant(method, semantics)
-    plan = UnlearnPlan(*rows, ("idk",), phrases, seed)
-    stage = Stage(f"{method} reference", {"idk": Need()}, lambda splits: chosen.reference_loss(splits, options))
+    plan = UnlearnPlan(*rows, ("idk",), phrases, seed, chosen.views)
+    stage = Stage(f"{method} reference", {"idk": Need()}, lambda splits: chosen.reference_loss(splits, options), mask=mask)
     kept = None if out is None else out / "checkpoint" / REFERENCE
     if resume and kept is not None and kept.exists():
         fill(trainable(vlm), read_tensors(kept), kept)
-        steps = stage_steps(plan, recipe)
+        steps = stage_steps(plan, recipe, stage)
     else:
         steps = train(vlm, plan, stage, recipe, seed, out, resume)
         if kept is not None:

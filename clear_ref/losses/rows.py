@@ -3,6 +3,7 @@
 A row is a pair (sequence b, position t); the logits at t predict the token at t + 1. Only this module makes that shift.
 """
 
+import copy
 from dataclasses import dataclass, fields
 
 import torch
@@ -63,10 +64,11 @@ class Split:
                              Reductions divide by them, so the losses of a step's micro-batches add up to the loss of
                              the one big batch.
     chunk_rows               at most this many rows of logits live at once; more rows are computed again in backward
+    key                      (epoch, index) of the batch's first record: what random choices of a loss are keyed by
     """
 
     def __init__(self, labels, attention_mask=None, student_logits=None, teacher_logits=None, n_sequences=None,
-                 n_rows=None, hidden=None, teacher_hidden=None, chunk_rows=CHUNK_ROWS):
+                 n_rows=None, hidden=None, teacher_hidden=None, chunk_rows=CHUNK_ROWS, key=(0, 0)):
         if labels.ndim != 2 or labels.dtype != torch.int64:
             raise ShapeError(f"labels is {list(labels.shape)} of {labels.dtype}; expected [B, T] of torch.int64")
         if attention_mask is None:
@@ -85,7 +87,7 @@ class Split:
         self.labels, self.attention_mask = labels, attention_mask
         self.hidden, self.teacher_hidden = hidden, teacher_hidden
         self._student_logits, self._teacher_logits, self._chunk_rows = student_logits, teacher_logits, chunk_rows
-        self._rows, self._terms = {}, {}
+        self._rows, self._terms, self.key = {}, {}, key
         self.n_sequences = len(labels) if n_sequences is None else n_sequences
         self.n_rows = {name: len(self.rows(name).labels) for name in ROW_SETS} if n_rows is None else dict(n_rows)
 
@@ -100,24 +102,44 @@ class Split:
         if row_set not in self._terms:
             if self._student_logits is None:
                 raise UserError("this batch has no student logits, and the method needs them: pass logits")
-            rows = self.rows(row_set)
-            if len(rows.labels) <= self._chunk_rows:
-                columns = self._columns(rows.sequence, rows.position, rows.labels)
-            else:
-                whole = (rows.sequence, rows.position, rows.labels)
-                pieces = zip(*(column.split(self._chunk_rows) for column in whole))
-                # Nothing in a chunk is random, so there is no random state to put back when it is computed again.
-                chunks = [checkpoint(self._columns, *piece, use_reentrant=False, preserve_rng_state=False)
-                          for piece in pieces]
-                columns = (None if column[0] is None else torch.cat(column) for column in zip(*chunks))
-            self._terms[row_set] = TokenTerms(*columns)
+            self._terms[row_set] = TokenTerms(*self._in_chunks(self._columns, row_set))
         return self._terms[row_set]
 
+    def column(self, row_set, function) -> torch.Tensor:
+        """[n]: function(student_logits [n, V], teacher_logits [n, V]) of the row set's rows, computed in chunks; for what no
+        column of the table holds."""
+        if self._student_logits is None or self._teacher_logits is None:
+            raise UserError("this batch lacks student or teacher logits, and the method needs both: pass logits, teacher_logits")
+        return self._in_chunks(lambda sequence, position, labels: (
+            function(self._student_logits(sequence, position), self._teacher(sequence, position)),), row_set)[0]
+
+    def at_temperature(self, temperature) -> "Split":
+        """The same batch with student and teacher logits divided by the temperature."""
+        def warmer(logits):
+            return None if logits is None else lambda sequence, position: logits(sequence, position) / temperature
+        changed = copy.copy(self)
+        changed._terms = {}
+        changed._student_logits, changed._teacher_logits = warmer(self._student_logits), warmer(self._teacher_logits)
+        return changed
+
+    def _in_chunks(self, compute, row_set):
+        rows = self.rows(row_set)
+        whole = (rows.sequence, rows.position, rows.labels)
+        if len(rows.labels) <= self._chunk_rows:
+            return compute(*whole)
+        # Nothing in a chunk is random, so there is no random state to put back when it is computed again.
+        chunks = [checkpoint(compute, *piece, use_reentrant=False, preserve_rng_state=False)
+                  for piece in zip(*(column.split(self._chunk_rows) for column in whole))]
+        return tuple(None if column[0] is None else torch.cat(column) for column in zip(*chunks))
+
+    def _teacher(self, sequence, position):
+        if self._teacher_logits is None:
+            return None
+        with torch.no_grad():
+            return self._teacher_logits(sequence, position)
+
     def _columns(self, sequence, position, labels):
-        teacher = None
-        if self._teacher_logits is not None:
-            with torch.no_grad():
-                teacher = self._teacher_logits(sequence, position)
+        teacher = self._teacher(sequence, position)
         terms = token_terms(self._student_logits(sequence, position), labels, teacher)
         return tuple(getattr(terms, column.name) for column in fields(TokenTerms))
 

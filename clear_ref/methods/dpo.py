@@ -1,25 +1,29 @@
 """DPO, preference optimisation: prefer the refusal to the true answer, relative to a reference.
 
-paper      L = lambda_idk * mean_t nll_idk + lambda_dpo * mean_s softplus(-beta h_s)          App. B.6
+paper      L = lambda_idk mean_t nll_idk + lambda_dpo mean_s softplus(-beta h_s)                        [App. B.6]
            h_s = (r_f - s_f) + (s_i - r_i),  s = sum_t log p_student,  r = sum_t log p_reference of one answer;
            f the true answer (rejected), i the refusal (chosen) to the same question; softplus(-x) = -log sigmoid(x)
-released   L = mean_s sum_t nll_idk                                                           mm/trainer.py:364-398
-original   L = mean_s softplus(-beta h_s), no other term          direct-preference-optimization, trainers.py:45-115
+released   L = mean_s sum_t nll_idk; the idk batch holds the true forget answers        [mm/trainer.py:364-398]
+released@2024-12-10  the same formula; the idk batch holds refusals                     [the same at dcc7070]
+released@2024-10-23  the same formula; the idk batch holds refusals for texts, the true captions for pictures
+                                                                                        [the same at 3e33dae]
+original   L = mean_s softplus(-beta h_s),  beta = 0.1           [direct-preference-optimization, trainers.py:45-115]
 
 needs      forget and idk with teacher, idk[s] refusing the question of forget[s]; retain when retain_weight is not 0.
-           The teacher is the reference: the base model after a first stage of training on the refusals, or the base.
-positions  answer tokens. nll: divided by their number in the whole step (token mean). DPO: sum over the answer rows of
+           The teacher is the reference: the base model after a first stage of training on the refusals (paper), or the
+           base (original). released: idk alone
+positions  answer tokens. mean_t: divided by their number (token mean). h_s and mean_s sum_t: sum over the answer rows of
            each sequence (not a mean), then the mean over sequences
 resolved   R1 lambda_idk = lambda_dpo = 1 and beta = 0.1, as App. B.6 says.
            R2 reference: "fine-tuned on D_F^idk" (App. B.6): a first stage; reference = base gives the usual one.
            R3 Sec. 3.2 speaks of retained task performance, App. B.6 writes no retain term: none, unless retain_weight.
-           R4 the doubled minus sign of the printed equation is one minus.
+           R4 the doubled minus sign of the printed equation is one minus. R5 original: the official code; the NPO
+              repository and open-unlearning multiply by 2 / beta.
 deviations D1 the DPO loss is computed (393-394), then overwritten twice (395, 396): neither reference nor beta remains.
-           D2 the nll is summed over tokens, not averaged.
-           D3 the idk batch holds the true forget answers since 2025-03-30 (mm/dataset.py:262-266): pure memorisation.
-           D4 the reference is the base model.
-           D5 labels may cover image and prompt tokens besides the answer, by processor version (mm/dataset.py:315-339).
+           D2 the nll is summed over tokens, not averaged. D3 the idk batch: idk.py's D1, D2 and D5. D4 label mask and mean of
+           batches: idk.py's D3 and D4. D5 on Qwen2-VL it stops at config.image_token_index (371), which is not there.
 at teacher h = 0: the DPO term is log 2, its gradient that of (beta / 2) mean_s (s_f - s_i)
+evidence   by hand, finite differences; released: authors' code; original: DPO's, NPO's and open-unlearning's code
 """
 
 from dataclasses import dataclass
@@ -29,7 +33,8 @@ from torch.nn.functional import logsigmoid
 from ..errors import ShapeError
 from ..losses.reductions import mean_over_sequences, sequence_sum, token_mean
 from ..settings import setting
-from .loss import Loss, Need, Variant, check_finite, check_one_of
+from .loss import Loss, check_finite, check_one_of
+from .variant import Need, Variant, released_by_date
 
 
 @dataclass(frozen=True)
@@ -46,17 +51,38 @@ class Options:
         check_one_of(self, "reference", "idk", "base")
 
 
+@dataclass(frozen=True)
+class Original:
+    beta: float = setting(0.1, "how fast the preference saturates", "DPO, trainers.py:57 (0.1 to 0.5); TOFU, dataloader.py:169")
+
+    def __post_init__(self):
+        check_finite(self, positive=("beta",))
+
+
+@dataclass(frozen=True)
+class Released:
+    """The released DPO has no options: nothing that beta weighs is left."""
+
+
 def paper(splits, options) -> Loss:
+    terms = {"idk_nll": options.lambda_idk * token_mean(splits["idk"], "nll"),
+             "dpo": options.lambda_dpo * original(splits, options).value}
+    if options.retain_weight != 0:
+        terms["retain_nll"] = options.retain_weight * token_mean(splits["retain"], "nll")
+    return Loss.of(**terms)
+
+
+def original(splits, options) -> Loss:
     forget, idk = splits["forget"], splits["idk"]
     if len(forget.labels) != len(idk.labels) or forget.n_sequences != idk.n_sequences:
         raise ShapeError(f"the idk batch has {len(idk.labels)} sequences (step: {idk.n_sequences}); expected "
                          f"{len(forget.labels)} (step: {forget.n_sequences}), as forget: idk[s] answers forget[s]")
-    h = log_ratio(idk) - log_ratio(forget)
-    terms = {"idk_nll": options.lambda_idk * token_mean(idk, "nll"),
-             "dpo": options.lambda_dpo * mean_over_sequences(-logsigmoid(options.beta * h), forget)}
-    if options.retain_weight != 0:
-        terms["retain_nll"] = options.retain_weight * token_mean(splits["retain"], "nll")
-    return Loss.of(**terms)
+    r_s_idk, r_s_forget = (sequence_sum(split, "teacher_nll") - sequence_sum(split, "nll") for split in (idk, forget))
+    return Loss.of(dpo=mean_over_sequences(-logsigmoid(options.beta * (r_s_idk - r_s_forget)), forget))
+
+
+def released(splits, options) -> Loss:
+    return Loss.of(idk_nll=mean_over_sequences(sequence_sum(splits["idk"], "nll"), splits["idk"]))
 
 
 def reference_loss(splits, options) -> Loss:
@@ -64,14 +90,8 @@ def reference_loss(splits, options) -> Loss:
     return Loss.of(idk_nll=token_mean(splits["idk"], "nll"))
 
 
-def log_ratio(split):
-    """[B]: log p_student - log p_reference of each whole answer."""
-    return sequence_sum(split, "teacher_nll") - sequence_sum(split, "nll")
-
-
-def needs(options):
-    pair = {"forget": Need(teacher=True), "idk": Need(teacher=True)}
-    return pair if options.retain_weight == 0 else {**pair, "retain": Need()}
-
-
-VARIANTS = {"paper": Variant(loss=paper, needs=needs, reference_loss=reference_loss)}
+PAIR = {"forget": Need(teacher=True), "idk": Need(teacher=True)}
+VARIANTS = {"paper": Variant(paper, lambda options: PAIR | ({"retain": Need()} if options.retain_weight != 0 else {}), Options,
+                             reference_loss=reference_loss),
+            **released_by_date(released, {"idk": Need()}, Released),
+            "original": Variant(original, PAIR, Original, by_batch=True)}

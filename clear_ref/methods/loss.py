@@ -1,7 +1,6 @@
-"""What a method file is made of: Loss (its result), Need (what it reads of a batch), Variant (one of its meanings)."""
+"""Loss, what a method returns, and the checks of its options."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,39 +23,6 @@ class Loss:
         return cls(value=sum(terms.values()), terms=terms)
 
 
-@dataclass(frozen=True)
-class Need:
-    """What a method reads of one batch.
-
-    rows     row set of the logits: answer | attention | all; None: no logits
-    teacher  the same of the teacher
-    hidden   hidden states of the layer its options name
-    """
-    rows: str | None = "answer"
-    teacher: bool = False
-    hidden: bool = False
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One meaning of a method.
-
-    loss    (splits, options) -> Loss, splits by batch name
-    needs   {batch name: Need}, or a function of the options that returns it
-    finish  what is done with the weights after training: None, or "negate_delta" (2 theta_0 - theta_1)
-    reference_loss  (splits, options) -> Loss of the first stage, on the idk batch alone, that tunes the teacher when
-            the options say reference = idk; None: the teacher is always the model before unlearning
-    """
-    loss: Callable
-    needs: dict[str, Need] | Callable
-    finish: str | None = None
-    reference_loss: Callable | None = None
-
-    def needs_of(self, options) -> dict[str, Need]:
-        """{batch name: Need} under these options."""
-        return self.needs(options) if callable(self.needs) else dict(self.needs)
-
-
 def check_finite(options, *names, positive=()):
     """Raises UserError unless the named options are finite numbers, and those of `positive` above 0."""
     for name in (*names, *positive):
@@ -71,3 +37,9 @@ def check_one_of(options, name, *choices):
     """Raises UserError unless the named option is one of the choices."""
     if getattr(options, name) not in choices:
         raise UserError(f"option {name} is {getattr(options, name)!r}; expected one of {', '.join(choices)}")
+
+
+def check_at_least(options, name, least):
+    """Raises UserError unless the named option is this or more."""
+    if getattr(options, name) < least:
+        raise UserError(f"option {name} is {getattr(options, name)}; expected at least {least}")

@@ -2,35 +2,40 @@
 
 paper      stage 1: L = w_forget mean_t nll_forget + w_random (1/K) sum_k mean_t nll_random_k
                         - w_retain mean_s mean_t KL(teacher || student)_retain
-           stage 2: theta = theta_0 - (theta_1 - theta_0) = 2 theta_0 - theta_1                             App. B.14
+           stage 2: theta = theta_0 - (theta_1 - theta_0) = 2 theta_0 - theta_1                             [App. B.14]
 released   stage 1 only: L = 2.5 mean_t nll_forget + 1.0 sum_k mean_t nll_random_k
-                        - 0.5 mean_rows KL(teacher || student)_retain,  K = 3   mm/trainer.py:412-446, mm/forget.py:186
-original   as paper with K = 5; weights 0.5, 1, 1 (defaults) or 2.5, 2.5, 1 (README); KL mean over rows
-                                              SKU, utils.py:181-214, harmful_unlearn/unlearn_harm_new.py:233-238
+                        - 0.5 mean_rows KL(teacher || student)_retain,  K = 3  [mm/trainer.py:412-446, mm/forget.py:186]
+original   stage 1: L = w_forget mean_s mean_t nll_forget + w_random (1/K) sum_k mean_s mean_t nll_random_k
+                        - w_retain mean_rows KL(teacher || student)_retain,  weights 0.5, 1, 1, K = 5; stage 2 as paper
+                                              [SKU, utils.py:181-323, harmful_unlearn/unlearn_harm_new.py:183-238]
 
 needs      forget; random1 .. randomK (the forget questions, each with the answer of another forget record); retain with
            teacher (the model before unlearning, theta_0)
-positions  answer tokens. nll: each batch divided by the number of its own answer tokens in the whole step (token mean),
-           the K random ones averaged. KL: mean over the answer rows of each sequence, then over sequences
+positions  answer tokens. mean_t: each batch divided by the number of its own (token mean). mean_s mean_t: mean over the answer
+           rows of each sequence, then over sequences. mean_rows: all B x T rows, padding and prompt included, divided by B x T
 resolved   R1 the three weights are not given: the released 2.5, 1 and 0.5. K is not given: the released 3.
            R2 1/|Y_rd| is 1/K: the random answers are averaged.
            R3 KL(p(x_r), y_r) is KL(teacher || student), summed over samples in print: the mean over sequences.
            R4 a random answer is never the record's own.
-deviations D1 there is no stage 2 anywhere: the saved model is the bad one.
-           D2 the K random terms are summed.
+           R5 original: defaults of the code (its README says 2.5, 2.5, 1); an answer's m tokens are divided by m, there by m + 1
+              (llmu.py's R5).
+deviations D1 there is no stage 2 anywhere: the saved model is the bad one. D2 the K random terms are summed.
            D3 random rows may be the row itself; image rows keep their own caption, a true pair (mm/dataset.py:268-278).
            D4 the KL is averaged over every row of the batch: padding, image and prompt included.
-           D5 labels may cover image and prompt tokens besides the answer, by processor version (mm/dataset.py:315-339).
+           D5 label mask and mean of batches: idk.py's D3 and D4.
+           D6 batches that mix texts and pictures crash or mix up their pictures in collation (mm/dataset.py:350-354): it runs on
+              LLaVA with pictures alone. Here it runs on both. It is there since 2025-03-30 only.
 at teacher the KL is 0 and so is its gradient: stage 1 starts as training on right and wrong answers alike
+evidence   by hand, finite differences; released: authors' code; original: SKU's code
 """
 
 from dataclasses import dataclass
 
-from ..errors import ShapeError, UserError
 from ..losses.reductions import sequence_mean, token_mean
-from ..losses.formulas import accumulation_dtype
 from ..settings import setting
-from .loss import Loss, Need, Variant, check_finite
+from .loss import Loss, check_at_least, check_finite
+from .negation import negate_delta  # noqa: F401  (the second stage: sku.negate_delta)
+from .variant import Need, Variant, random_batches, released as released_variant
 
 
 @dataclass(frozen=True)
@@ -42,43 +47,47 @@ class Options:
 
     def __post_init__(self):
         check_finite(self, "w_forget", "w_random", "w_retain")
-        if self.n_random < 1:
-            raise UserError(f"option n_random is {self.n_random}; expected at least 1")
+        check_at_least(self, "n_random", 1)
+
+
+@dataclass(frozen=True)
+class Original(Options):
+    w_forget: float = setting(0.5, "weight of the forget answers", "SKU, unlearn_harm_new.py:258-260")
+    w_retain: float = setting(1.0, "weight of leaving the teacher on retain", "SKU, unlearn_harm_new.py:267-272")
+    n_random: int = setting(5, "random answers for each forget record", "SKU, unlearn_harm_new.py:194")
 
 
 def paper(splits, options) -> Loss:
-    random_nll = sum(token_mean(splits[name], "nll") for name in random_batches(options)) / options.n_random
+    random_nll = sum(token_mean(splits[name], "nll") for name in random_batches(options.n_random)) / options.n_random
     return Loss.of(forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
                    random_nll=options.w_random * random_nll,
                    retain_kl=-options.w_retain * sequence_mean(splits["retain"], "kl_teacher_student"))
 
 
-def negate_delta(theta_0, theta_1):
-    """{name: 2 theta_0 - theta_1} of two dicts of weights: stage 2. Computed in fp32 or float64; theta_0's dtypes.
-
-    raises  ShapeError naming the tensor that is missing, extra or of another shape
-    """
-    for name in sorted(theta_0.keys() ^ theta_1.keys()):
-        raise ShapeError(f"weight {name} is in only one of the two models; expected the same names in both")
-    for name in theta_0:
-        if theta_0[name].shape != theta_1[name].shape:
-            raise ShapeError(f"weight {name} has shape {list(theta_1[name].shape)} after training; "
-                             f"expected {list(theta_0[name].shape)}")
-    return {name: _negated(theta_0[name], theta_1[name]) for name in theta_0}
+def released(splits, options) -> Loss:
+    random_nll = sum(token_mean(splits[name], "nll") for name in random_batches(options.n_random))
+    return Loss.of(forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
+                   random_nll=options.w_random * random_nll,
+                   retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"))
 
 
-def _negated(before, after):
-    dtype = accumulation_dtype(before, after)
-    return (2 * before.to(dtype) - after.to(dtype)).to(before.dtype)
+def original(splits, options) -> Loss:
+    random_nll = sum(sequence_mean(splits[name], "nll") for name in random_batches(options.n_random)) / options.n_random
+    return Loss.of(forget_nll=options.w_forget * sequence_mean(splits["forget"], "nll"),
+                   random_nll=options.w_random * random_nll,
+                   retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"))
 
 
-def random_batches(options):
-    """The names of the n_random batches of random answers."""
-    return [f"random{k}" for k in range(1, options.n_random + 1)]
+def needs(options, rows="answer"):
+    return {"forget": Need(), **{name: Need() for name in random_batches(options.n_random)},
+            "retain": Need(rows=(rows,), teacher=True)}
 
 
-def needs(options):
-    return {"forget": Need(), **{name: Need() for name in random_batches(options)}, "retain": Need(teacher=True)}
+def needs_all(options):
+    """With the retain KL over all rows."""
+    return needs(options, "all")
 
 
-VARIANTS = {"paper": Variant(loss=paper, needs=needs, finish="negate_delta")}
+VARIANTS = {"paper": Variant(paper, needs, Options, finish="negate_delta"),
+            "released": released_variant(released, needs_all, Options),
+            "original": Variant(original, needs_all, Original, finish="negate_delta", by_batch=True)}

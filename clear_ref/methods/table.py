@@ -4,11 +4,14 @@ from dataclasses import fields
 
 from ..errors import UserError
 from . import dpo, grad_ascent, grad_diff, idk, kl, llmu, npo, retain_ft, rmu, scrub, sku
-from .loss import Need, Variant
+from . import described
+from .variant import Need, Variant
 
 METHODS = {"retain_ft": retain_ft, "grad_ascent": grad_ascent, "grad_diff": grad_diff, "kl": kl, "idk": idk, "dpo": dpo,
            "npo": npo, "scrub": scrub, "llmu": llmu, "rmu": rmu, "sku": sku}
 DEFAULT_SEMANTICS = "paper"
+SEMANTICS = ("paper", "original", "released", "released@2024-12-10", "released@2024-10-23")
+RELEASED = SEMANTICS.index("released")
 
 
 def method_module(method):
@@ -19,21 +22,30 @@ def method_module(method):
 
 
 def variant(method, semantics=DEFAULT_SEMANTICS) -> Variant:
-    """The Variant of a method; UserError listing what the method has if there is none of that name."""
+    """The Variant of a method. A dated name that the method has no own meaning for is the next later one, at last `released`.
+
+    raises  UserError listing the names if there is none of that name
+    """
     variants = method_module(method).VARIANTS
-    if semantics not in variants:
-        raise UserError(f"semantics is {semantics!r}; {method} has {', '.join(variants)}")
-    return variants[semantics]
+    if semantics not in SEMANTICS:
+        raise UserError(f"semantics is {semantics!r}; expected one of {', '.join(SEMANTICS)}")
+    return variants[next(name for name in later(semantics) if name in variants)]
 
 
-def make_options(method, given):
-    """The method's Options from {name: value}, values typed or text; UserError on an unknown name or wrong type."""
-    options = method_module(method).Options
+def later(semantics) -> list[str]:
+    """The names among which the first that a method has is what `semantics` means."""
+    first = SEMANTICS.index(semantics)
+    return list(reversed(SEMANTICS[RELEASED:first + 1])) if first >= RELEASED else [semantics]
+
+
+def make_options(method, given, semantics=DEFAULT_SEMANTICS):
+    """The Options of a method's variant from {name: value}, values typed or text; UserError on an unknown name or wrong type."""
+    options = variant(method, semantics).options
     known = {field.name: field for field in fields(options)}
     for name in given:
         if name not in known:
             listing = "; ".join(f"{field.name} ({field.metadata['meaning']})" for field in known.values()) or "none"
-            raise UserError(f"{method} has no option {name!r}; its options: {listing}")
+            raise UserError(f"{method} ({semantics}) has no option {name!r}; its options: {listing}")
     return options(**{name: _typed(name, value, known[name].type) for name, value in given.items()})
 
 
@@ -59,9 +71,18 @@ def summaries() -> dict[str, str]:
 
 
 def option_help(method) -> list[str]:
-    """One text per option of a method: name, default, meaning, source."""
-    return [f"{field.name}={field.default} {field.metadata['meaning']} ({field.metadata['source']})"
-            for field in fields(method_module(method).Options)]
+    """One text per option of a method: name, default, meaning, source; options of one meaning alone name it."""
+    lines = {}
+    for semantics, chosen in method_module(method).VARIANTS.items():
+        for field in fields(chosen.options):
+            line = f"{field.name}={field.default} {field.metadata['meaning']} ({field.metadata['source']})"
+            lines.setdefault(line, []).append(semantics)
+    return [line if "paper" in names else f"{', '.join(names)}: {line}" for line, names in lines.items()]
+
+
+def markdown() -> str:
+    """The table of all methods and variants as README has it, made from the method files."""
+    return described.markdown(METHODS)
 
 
 def _typed(name, value, wanted):

@@ -17,6 +17,8 @@ from .families import family
 from .language import at_least_float32
 from .weights import INDEX, device_of, dtype_of, load_weights, write_weights
 
+MASKS = ("answer", "released")
+
 
 class VLM:
     """A vision-language model. Made by `load`; `model` is the nn.Module, everything else is how text and pictures reach it."""
@@ -66,8 +68,14 @@ class VLM:
         decoder = next(name for name, module in self.model.named_modules() if module is self.model.decoder)
         return {f"{decoder.removesuffix('model')}lm_head.weight": f"{decoder}.embed_tokens.weight"}
 
-    def encode(self, records) -> Batch:
-        """One batch of records; a record without an answer is a prompt alone. Padding on the left."""
+    def encode(self, records, mask: str = "answer") -> Batch:
+        """One batch of records; a record without an answer is a prompt alone. Padding on the left.
+
+        mask  what the labels cover. answer: the answer's tokens. released: all but the first as many tokens as the prompt has
+              with its picture counted as one (mm/dataset.py:39-51, 315-339): most of the picture, the question, the answer
+        """
+        if mask not in MASKS:
+            raise UserError(f"label mask is {mask!r}; expected one of {', '.join(MASKS)}")
         sequences, starts, pictures = [], [], []
         for record in records:
             n_image_tokens = 0
@@ -81,7 +89,7 @@ class VLM:
             prompt = self.tokenizer.prompt(self.template, record.question, n_image_tokens)
             merged, answer = (0, []) if record.answer is None else self.tokenizer.answer(self.template, record.answer)
             sequences.append(prompt[:len(prompt) - merged] + answer)
-            starts.append(len(prompt))
+            starts.append(len(prompt) - max(n_image_tokens - 1, 0) * (mask == "released" and record.answer is not None))
         if not sequences:
             raise UserError("there is no record to encode; expected at least one")
         return collate(sequences, starts, pictures, self.tokenizer.pad).to(self.device, self.dtype)
