@@ -7,13 +7,13 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, bench_step, compare, doctor, experiment, settings as settings_of, shapes
+from . import bench, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
 from .oracle import certificates, conform, diff, explain_run, vectors
 from .progress import Progress
-from .report import text as shown
+from .report import scores, text as shown
 
 EXAMPLES = """examples:
   python -m clear_ref.run scrub                      unlearn with SCRUB in the embedded world, about a minute
@@ -52,6 +52,8 @@ def parser() -> Parser:
     tuned.add_argument("--resume", action="store_true", help="go on with the run in --out")
     judged = command(commands, "evaluate", "logs and metrics of one model", settings_of.Evaluate, skip={"model"})
     judged.add_argument("model", metavar="MODEL", help="model directory in HF format, or mini: the embedded world's base")
+    scored = command(commands, "score", "metrics of logs of ours, the released code, TOFU, open-unlearning", settings_of.Score)
+    scored.add_argument("log", metavar="LOG", nargs="+", help="run directory, its logs folder, or a log file (.json, .json.gz)")
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
@@ -156,6 +158,8 @@ def do(arguments) -> None:
     if arguments.command == "bench":
         return benchmark(arguments)
     settings, given, recipe = given_settings(arguments)
+    if arguments.command == "score":
+        return show(arguments, scoring.run(arguments.log, settings), scores.text)
     if arguments.command == "checkpoint":
         return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
     if arguments.command == "all":

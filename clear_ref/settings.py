@@ -93,6 +93,7 @@ class Common:
     dtype: str = setting("float32", "compute dtype of the weights: float32, bfloat16, float16 or float64")
     forget: int = setting(10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4")
     limit: int = setting(0, "evaluate the first N records of each task; 0: all")
+    metrics: str = setting("paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6")
     max_new_tokens: int = setting(64, "longest generated answer of captions and questions (names: a quarter)",
                                   "this project; released code: 300")
 
@@ -124,6 +125,13 @@ class Evaluate(Common):
     """evaluate MODEL: logs and metrics."""
     adapter: str = setting("", "PEFT directory of adapters to put on the model")
     gold: str = setting("", "model directory of the gold model; default: the embedded world's for mini, none otherwise")
+
+
+@dataclass(frozen=True)
+class Score:
+    """score LOG: metrics of logs that are already written, by anyone."""
+    gold: str = setting("", "log of the gold model, which never saw the forget set; without one there is no Forget Quality")
+    metrics: str = setting("paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6")
 
 
 def names(kind) -> list[str]:
