@@ -16,7 +16,10 @@ SCHEMA = json.loads((Path(__file__).parent / "schema.json").read_text(encoding="
 
 
 def columns(config: str) -> tuple[str, ...]:
-    """The columns of a config's rows; one that ends with ? may be absent. UserError for a name that is none of CLEAR's or TOFU's."""
+    """The columns of a config's rows; one that ends with ? may be absent.
+
+    raises  UserError for a name that is none of CLEAR's or TOFU's
+    """
     if config not in SCHEMA["configs"]:
         raise UserError(f"unknown dataset config {config!r}; expected one of {', '.join(sorted(SCHEMA['configs']))}")
     return tuple(SCHEMA["kinds"][kind(config)])
