@@ -2,17 +2,17 @@
 """Fetches CLEAR, TOFU and checkpoints from the hub to plain files.
 
   python data_fetch.py clear            DIR/CONFIG/rows.jsonl and DIR/images/, the pictures' bytes as the hub has them
-  python data_fetch.py tofu             DIR/tofu/CONFIG/rows.jsonl, each the hub's file as it is
+  python data_fetch.py tofu             DIR/tofu/CONFIG/rows.jsonl, the hub's files as they are
   python data_fetch.py llava-1.5-7b     DIR/config.json, *.safetensors, ...: what clear_ref.load reads, as it is
   python data_fetch.py OWNER/NAME       any checkpoint of the hub
 
 Runs from a clone with Python alone; clear also needs pyarrow. HF_ENDPOINT names another hub; HF_TOKEN is sent to the hub only.
 
-The first run writes the commit of --revision and its listing to DIR/fetched/ITEM.json; later runs stay with that commit. A file is
-complete and has the listed hash before it gets its name; what has come of it waits in DIR/fetched/parts/. After any failure, a kill
-included, the same command goes on.
+The first run writes the commit of --revision and its listing to DIR/fetched/ITEM.json; later runs stay with that commit.
+A file is complete and has the listed hash before it gets its name; what has come of it waits in DIR/fetched/parts/. After
+any failure, a kill included, the same command goes on. Nothing that differs is overwritten.
 
-Exit status: 0 done, 1 the fetch failed, 2 the input is wrong (a name, the token, a file in the way), 130 stopped; one line on stderr.
+Exit status: 0 done, 1 the fetch failed, 2 the input is wrong (a name, the token, a file in the way), 130 stopped.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import email.utils
 import errno
 import hashlib
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -34,15 +35,16 @@ from pathlib import Path
 
 SCHEMA = json.loads((Path(__file__).parent / "clear_ref" / "data" / "schema.json").read_text(encoding="utf-8"))
 TOFU = {name.removeprefix("tofu/") for name in SCHEMA["configs"] if name.startswith("tofu/")}
-CLEAR = {name for name in SCHEMA["configs"] if not name.startswith("tofu/")} - {"pretrain"}  # pretrain: the embedded world's own
+CLEAR = {name for name in SCHEMA["configs"] if not name.startswith("tofu/")} - {"pretrain"}  # that one is the embedded world's
 DATA_SETS = {"clear": "therem/CLEAR", "tofu": "locuslab/TOFU"}
 CHECKPOINTS = {"llava-1.5-7b": "llava-hf/llava-1.5-7b-hf", "qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct",
                "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf", "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3"}
 WANTED = re.compile(  # of a checkpoint: what load reads and nothing pickled
-    r"(generation_|preprocessor_|processor_|tokenizer_|adapter_)?config\.json|tokenizer\.(json|model)|chat_template\.(json|jinja)|"
-    r"special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|"
+    r"(generation_|preprocessor_|processor_|tokenizer_|adapter_)?config\.json|tokenizer\.(json|model)|"
+    r"chat_template\.(json|jinja)|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|"
     r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_model\.safetensors")
-MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tif"), (b"MM\0*", "tif"))
+MAGIC = ((rb"\xff\xd8\xff", "jpg"), (rb"\x89PNG\r\n\x1a\n", "png"), (rb"RIFF....WEBP", "webp"), (rb"GIF8", "gif"),
+         (rb"BM", "bmp"), (rb"II\*\0|MM\0\*", "tif"))  # what a picture's bytes begin with, and the ending of its name
 LONGEST_WAIT = 600  # seconds; a server that asks for more ends the run
 GO_ON = "the same command goes on from here"
 
@@ -130,7 +132,8 @@ class Hub:
     """One repository on a hub, as the hub's HTTP API shows it."""
 
     def __init__(self, repository: str, kind: str, settings, progress: Progress):
-        self.endpoint, self.token = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/"), os.environ.get("HF_TOKEN", "")
+        self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        self.token = os.environ.get("HF_TOKEN", "")
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", self.endpoint):
             raise Wrong(f"HF_ENDPOINT is {one_line(self.endpoint)!r}; expected an address such as https://huggingface.co")
         if not re.fullmatch(r"[!-~]*", self.token):
@@ -141,42 +144,45 @@ class Hub:
         self.opener = urllib.request.build_opener(TokenStaysHome)
 
     def open(self, url: str, headers: dict | None = None):
-        """The response to a GET; Retry, Wrong or Failed for everything else."""
-        request = urllib.request.Request(url, headers={"User-Agent": "clear_ref", "Accept-Encoding": "identity", **(headers or {})})
+        """The response to a GET, 416 included; Retry, Wrong or Failed for everything else."""
+        headers = {"User-Agent": "clear_ref", "Accept-Encoding": "identity", **(headers or {})}
         if self.token and host(url) == host(self.endpoint):
-            request.add_header("Authorization", f"Bearer {self.token}")
+            headers["Authorization"] = f"Bearer {self.token}"
         try:
-            return self.opener.open(request, timeout=self.settings.timeout)
+            return self.opener.open(urllib.request.Request(url, headers=headers), timeout=self.settings.timeout)
         except urllib.error.HTTPError as error:
+            if error.code == 416:
+                return error
             with error:
                 raise self.refused(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise Retry(f"cannot reach {host(url)} ({one_line(getattr(error, 'reason', error))}); check the network and HF_ENDPOINT") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            why = one_line(getattr(error, "reason", error))
+            raise Retry(f"cannot reach {host(url)} ({why}); check the network and HF_ENDPOINT") from None
 
     def refused(self, error) -> Exception:
         """What an HTTP error status means, and what to do."""
-        status, why = error.code, error.headers.get("X-Error-Code", "")
-        said = one_line(error.headers.get("X-Error-Message") or error.reason)
+        status, why, name = error.code, error.headers.get("X-Error-Code", ""), self.repository
+        said = f"{status} {one_line(error.headers.get('X-Error-Message') or error.reason)}"
         if status in (401, 403) and host(error.url) != host(self.endpoint):
-            return Retry(f"{host(error.url)}: {status} {said}")  # a signed address ran out: ask for a new one
+            return Retry(f"{host(error.url)}: {said}")  # a signed address ran out: the hub gives a new one
         if status in (401, 403) and why == "GatedRepo":
-            return Wrong(f"{self.repository} is gated ({status}): accept its licence at {self.page} and set HF_TOKEN to a token of the "
-                         f"account that did ({self.endpoint}/settings/tokens){'; the one set has no access' if self.token else ''}")
+            return Wrong(f"{name} is gated ({status}{', HF_TOKEN has no access' if self.token else ''}): accept its licence at "
+                         f"{self.page} and set HF_TOKEN to a token of the account that did ({self.endpoint}/settings/tokens)")
         if status in (401, 403) and self.token:
-            return Wrong(f"{self.repository}: the hub refuses HF_TOKEN ({status} {said}); expected a token that may read {self.page}: "
-                         f"make one at {self.endpoint}/settings/tokens, or unset HF_TOKEN if the repository is public")
+            return Wrong(f"{name}: the hub refuses HF_TOKEN ({said}); expected a token that may read {self.page}: make one at "
+                         f"{self.endpoint}/settings/tokens, or unset HF_TOKEN if the repository is public")
         if status in (401, 403):
-            return Wrong(f"{self.repository}: not there, or not for everybody ({status} {said}); check the name, or accept what {self.page} "
-                         "asks for and set HF_TOKEN")
+            return Wrong(f"{name}: not there, or not for everybody ({said}); check the name, or accept what {self.page} asks for "
+                         "and set HF_TOKEN")
         if status == 404 and why == "RevisionNotFound":
-            return Wrong(f"{self.repository} has no such revision ({said}); expected a branch, tag or commit of {self.page}/commits/main")
-        if status == 404 and "/api/" not in error.url:
-            return Failed(f"{self.repository}: the hub lists a file and does not have it (404 {one_line(error.url)}); try another --revision")
+            return Wrong(f"{name} has no such revision ({said}); expected a branch, tag or commit of {self.page}/commits/main")
+        if status == 404 and why == "EntryNotFound":
+            return Failed(f"{name}: listed and not there ({said}: {one_line(error.url)}); try another --revision")
         if status == 404:
-            return Wrong(f"{self.repository}: no such repository (404 {said}); check the name and HF_ENDPOINT: {self.page}")
+            return Wrong(f"{name}: no such repository ({said}); check the name and HF_ENDPOINT: {self.page}")
         if status in (408, 425, 429) or status >= 500:
-            return Retry(f"{host(error.url)}: {status} {said}", asked_wait(error.headers))
-        return Failed(f"{one_line(error.url)}: {status} {said}; expected 200")
+            return Retry(f"{host(error.url)}: {said}", asked_wait(error.headers))
+        return Failed(f"{one_line(error.url)}: {said}; expected 200; {GO_ON}")
 
     def patiently(self, once):
         """once(), again after each Retry, with waits that double; the count starts again whenever bytes have come."""
@@ -186,7 +192,7 @@ class Hub:
                 return once()
             except Retry as trouble:
                 tries = 1 if trouble.came else tries + 1
-                wait = min(self.settings.wait * 2 ** (tries - 1), 60) if trouble.wait is None else trouble.wait
+                wait = min(max(self.settings.wait, 0) * 2 ** (tries - 1), 60) if trouble.wait is None else trouble.wait
                 if tries > self.settings.retries or wait > LONGEST_WAIT:
                     asked = f", asks to wait {wait:.0f} s" if trouble.wait is not None else ""
                     raise Failed(f"{trouble}{asked}; gave up after {tries} tries in a row, {GO_ON}") from None
@@ -200,12 +206,13 @@ class Hub:
                 try:
                     return answer.read(), answer.headers.get("Link", "")
                 except (OSError, http.client.HTTPException) as error:
-                    raise Retry(f"{url}: the answer broke off ({one_line(error) or type(error).__name__})") from None
+                    raise Retry(f"{url}: the answer broke off ({one_line(error)})") from None
         text, link = self.patiently(once)
         try:
             found = json.loads(text)
         except ValueError:
-            raise Failed(f"{url}: the answer is no JSON ({one_line(text[:80])}); is HF_ENDPOINT a hub, or does a login page answer?") from None
+            raise Failed(f"{url}: the answer is no JSON ({one_line(text[:80])}); is HF_ENDPOINT a hub, or does a login page "
+                         "answer?") from None
         following = re.search(r'<([^>]+)>;\s*rel="?next', link)
         return found, following and urllib.parse.urljoin(url, following[1])
 
@@ -241,8 +248,8 @@ class Hub:
             self.progress.add(-file["size"])
             if resumed:  # what was there before may have been bad: once more from the start
                 return self.download(file, commit, part)
-            raise Failed(f"{file['path']}: its hash is {found}; expected {expected(file)}; what came was thrown away, the same command "
-                         "fetches it again")
+            raise Failed(f"{file['path']}: its hash is {found}; expected {expected(file)}; what came was thrown away, the same "
+                         "command fetches it again")
 
     def receive(self, url: str, file: dict, part: Path) -> None:
         """One request for what is missing of a file; Retry if the connection ends before the file does."""
@@ -256,20 +263,17 @@ class Hub:
             mark = tag.read_text() if tag.exists() else ""
             if mark.startswith('"'):  # only a strong ETag may stand there
                 headers["If-Range"] = mark
-        answer = self.open(url, headers)
-        with answer:
+        with self.open(url, headers) as answer:
             goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             if not goes_on:
-                if answer.status != 200:
-                    part.unlink(missing_ok=True)
-                    raise Retry(f"{file['path']}: {answer.status} {answer.headers.get('Content-Range', '')} in answer to "
-                                f"{headers.get('Range', 'the whole')}; starting again")
                 self.progress.add(-have)
                 have = 0
-            length = answer.headers.get("Content-Length")
-            if length is not None and have + int(length) != size:
-                raise Failed(f"{file['path']}: the hub sends {have + int(length)} bytes; its listing says {size}; try again later, or "
-                             "another --revision")
+                if answer.status != 200:
+                    part.unlink(missing_ok=True)
+                    raise Retry(f"{file['path']}: {answer.status} in answer to {headers.get('Range', 'the whole')}")
+            if answer.length is not None and have + answer.length != size:
+                raise Failed(f"{file['path']}: the hub sends {have + answer.length} bytes; its listing says {size}; try again "
+                             "later, or another --revision")
             tag.write_text(answer.headers.get("ETag", ""))
             came, why = 0, "the connection ended"
             with open(part, "ab" if goes_on else "wb") as out:
@@ -324,14 +328,14 @@ def complete(parts: list[dict], of: str) -> list[dict]:
 
 
 def clear_targets(files: list[dict]) -> dict[str, list[dict]]:
-    """{"CONFIG/rows.jsonl": its parquet files}. The config `default` lies in data/; the hub's own conversions in CONFIG/train/."""
+    """{"CONFIG/rows.jsonl": its parquet files}. `default` lies in data/; the hub's own conversions lie in CONFIG/train/."""
     found = {}
     for file in files:
         match = re.fullmatch(r"([^/]+)/train(?:-\d{5}-of-\d{5}|/\d+)\.parquet", file["path"])
         config = match and {"data": "default"}.get(match[1], match[1])
         if config in CLEAR:
             found.setdefault(f"{config}/rows.jsonl", []).append(file)
-    return {target: complete(parts, target) for target, parts in sorted(found.items())}
+    return found
 
 
 def tofu_targets(files: list[dict]) -> dict[str, list[dict]]:
@@ -346,38 +350,38 @@ def checkpoint_targets(files: list[dict]) -> dict[str, list[dict]]:
         found.pop("model.safetensors", None)
     weights = [file for path, (file,) in found.items() if path.startswith("model") and path.endswith(".safetensors")]
     if not ("config.json" in found and weights) and not {"adapter_config.json", "adapter_model.safetensors"} <= set(found):
-        have = ", ".join(sorted(file["path"] for file in files)[:12])
-        raise Failed(f"expected config.json and model.safetensors, whole or in numbered parts; the hub lists {one_line(have) or 'nothing'}; "
-                     "name a checkpoint in safetensors form (nothing pickled is fetched)")
+        have = one_line(", ".join(sorted(file["path"] for file in files))) or "nothing"
+        raise Failed(f"expected config.json and model.safetensors, whole or in numbered parts; the hub lists {have}; name a "
+                     "checkpoint in safetensors form (nothing pickled is fetched)")
     complete(weights, "model.safetensors")
     return dict(sorted(found.items(), key=lambda item: item[1][0]["size"]))
 
 
-def check_columns(names, kinds: dict, config: str, where: str) -> None:
-    """Failed unless a config's columns are there, no other, each of its kind (text, texts or picture)."""
+def check_columns(kinds: dict[str, str], config: str, where: str) -> None:
+    """Failed unless a config's columns are there and no other; kinds: {column: text, texts, picture, any or something else}."""
     columns = SCHEMA["kinds"][SCHEMA["configs"][config]["kind"]]
-    needed, known = {name for name in columns if name[-1] != "?"}, {name.rstrip("?") for name in columns}
-    if not needed <= set(names) <= known:
-        raise Failed(f"{where}: columns are {', '.join(names)}; expected {', '.join(columns)}; nothing was written, try another --revision")
-    for name in names:
+    if not {name for name in columns if name[-1] != "?"} <= set(kinds) <= {name.rstrip("?") for name in columns}:
+        raise Failed(f"{where}: columns are {', '.join(kinds)}; expected {', '.join(columns)}; no row was written, try another "
+                     "--revision")
+    for name, kind in kinds.items():
         wanted = "picture" if name == "image" else "texts" if name in SCHEMA["lists"] else "text"
-        if kinds.get(name, wanted) != wanted:
-            raise Failed(f"{where}: column {name} holds {kinds[name]}; expected {wanted}; nothing was written, try another --revision")
+        if kind not in (wanted, "any"):
+            raise Failed(f"{where}: column {name} holds {kind}; expected {wanted}; no row was written, try another --revision")
 
 
 def picture(data: bytes, out: Path, parts: Path, where: str) -> str:
     """Write a picture's own bytes under a name made of their hash, if it is not there; its path below the data directory."""
-    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    ending = "webp" if webp else next((name for magic, name in MAGIC if data.startswith(magic)), None)
+    ending = next((ending for magic, ending in MAGIC if re.match(magic, data, re.DOTALL)), None)
     if ending is None:
-        raise Failed(f"{where}: the picture begins with {data[:8]!r}; expected JPEG, PNG, WebP, GIF, BMP or TIFF; try another --revision")
+        raise Failed(f"{where}: the picture begins with {data[:8]!r}; expected JPEG, PNG, WebP, GIF, BMP or TIFF; try another "
+                     "--revision")
     path = out / "images" / f"{hashlib.sha256(data).hexdigest()[:32]}.{ending}"
     if not path.exists():
         temporary = parts / "picture"  # not synced to the disk one by one: each run checks pictures against their names
         temporary.write_bytes(data)
         os.replace(temporary, path)
     elif path.read_bytes() != data:
-        raise Wrong(f"{path}: differs from what its name stands for; remove it, {GO_ON}")
+        raise Wrong(f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}")
     return f"images/{path.name}"
 
 
@@ -392,7 +396,8 @@ def rows_of(parquet, config: str, out: Path, parts: Path, where: str):
                 if "image" in row:
                     image = row["image"] or {"bytes": None, "path": None}
                     if image["bytes"] is None and (image["path"] is not None or "image" not in nullable):
-                        raise Failed(f"{where}: row {number} names a picture ({image['path']}) without its bytes; expected its bytes")
+                        raise Failed(f"{where}: row {number} has a picture ({image['path']}) without its bytes; expected "
+                                     "them; try another --revision")
                     row["image"] = image["bytes"] and picture(image["bytes"], out, parts, f"{where}: row {number}")
                 yield row
 
@@ -421,7 +426,7 @@ def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Pat
         with contextlib.ExitStack() as stack:
             readers = [(stack.enter_context(pq.ParquetFile(parts / file["path"])), file["path"]) for file in files]
             for reader, path in readers:
-                check_columns(reader.schema_arrow.names, kinds_of(reader.schema_arrow), config, path)
+                check_columns(kinds_of(reader.schema_arrow), config, path)
             (out / "images").mkdir(parents=True, exist_ok=True)
             text = stack.enter_context(open(temporary, "w", encoding="utf-8", newline="\n"))
             for reader, path in readers:
@@ -432,8 +437,8 @@ def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Pat
             text.flush()
             os.fsync(text.fileno())
     except pyarrow.ArrowException as error:
-        raise Failed(f"{target}: pyarrow cannot read {', '.join(file['path'] for file in files)} ({one_line(error)}); try another pyarrow "
-                     "(constraints.txt) or --revision") from None
+        raise Failed(f"{target}: pyarrow cannot read {', '.join(file['path'] for file in files)} ({one_line(error)}); try "
+                     "another pyarrow (constraints.txt) or --revision") from None
     return temporary, record_of(temporary, rows=n, pictures=len(pictures))
 
 
@@ -441,12 +446,12 @@ def lines_checked(path: Path, target: str) -> dict:
     """The record of a JSON Lines file; Failed for a line that is no object with the config's columns."""
     lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     for number, line in enumerate(lines, 1):
+        where = f"{target}: line {number} of the hub's file"
         try:
-            row = json.loads(line)
-            names = list(row.keys())
+            names = json.loads(line).keys()
         except (ValueError, AttributeError):
-            raise Failed(f"{target}: line {number} of the hub's file is no JSON object; expected JSON Lines; try another --revision") from None
-        check_columns(names, {}, target.removesuffix("/rows.jsonl"), f"{target}: line {number}")
+            raise Failed(f"{where} is no JSON object; expected JSON Lines; try another --revision") from None
+        check_columns(dict.fromkeys(names, "any"), target.removesuffix("/rows.jsonl"), where)
     return record_of(path, rows=len(lines))
 
 
@@ -461,60 +466,65 @@ class Fetch:
             raise Wrong(f"{item!r} is unknown; expected {', '.join([*DATA_SETS, *CHECKPOINTS])} or a checkpoint as OWNER/NAME")
         self.out = Path(settings.out or Path("hub") / ("clear" if self.kind == "dataset" else item.split("/")[-1]))
         self.name = item if self.kind == "dataset" else "checkpoint"
-        self.parts, self.manifest_path = self.out / "fetched" / "parts" / self.name, self.out / "fetched" / f"{self.name}.json"
+        self.parts, self.manifest_path = self.out / "fetched/parts" / self.name, self.out / "fetched" / f"{self.name}.json"
         self.progress = Progress(settings.quiet)
         self.hub = Hub(repository, self.kind, settings, self.progress)
         self.checked = set()  # pictures found whole in this run
-        if item == "clear" and not settings.dry_run:
-            try:
-                import pyarrow  # noqa: F401 (asked for before anything is fetched)
-            except ImportError:
-                raise Wrong("clear comes as parquet files and pyarrow is not installed; expected it: pip install pyarrow") from None
+        if item == "clear" and not settings.dry_run and importlib.util.find_spec("pyarrow") is None:
+            raise Wrong("clear comes as parquet files and pyarrow is not installed; expected it: pip install pyarrow")
 
-    def plan(self) -> dict[str, list[dict]]:
-        """{target: the hub's files that it is made of}, as --only picks; reads the manifest, or asks the hub and makes it."""
-        asked = self.settings.revision
+    def manifest_of(self, asked: str | None) -> dict:
+        """The manifest of earlier runs, or a new one from the hub's listing; Wrong where the directory holds something else."""
+        repository = self.hub.repository
         if self.manifest_path.exists():
             try:
-                self.manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-                repository, commit, name, files, _ = (self.manifest[key] for key in ("repository", "commit", "revision", "files", "written"))
+                found = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+                same = found["repository"] == repository and asked in (None, found["commit"], found["revision"])
+                if same or found["written"]:
+                    holds = f"{found['repository']} at {found['revision']} ({found['commit']}), {len(found['files'])} files"
             except (ValueError, KeyError, TypeError):
-                raise Wrong(f"{self.manifest_path}: not a manifest of this script; remove it and run again") from None
-            if repository != self.hub.repository or asked not in (None, commit, name):
-                raise Wrong(f"{self.out} holds {repository} at {name} ({commit}); asked for {self.hub.repository} at {asked or 'main'}; "
-                            "choose another --out, or remove the directory")
-        else:
-            commit, files = self.hub.listing(asked or "main")
-            self.manifest = {"repository": self.hub.repository, "kind": self.kind, "endpoint": self.hub.endpoint,
-                             "revision": asked or "main", "commit": commit, "files": files, "written": {}}
-        targets = {"clear": clear_targets, "tofu": tofu_targets}.get(self.settings.item, checkpoint_targets)(files)
+                raise Wrong(f"{self.manifest_path}: not a manifest of this script; expected one: remove it, {GO_ON}") from None
+            if same:
+                return found
+            if found["written"]:
+                raise Wrong(f"{self.out} holds {holds}; asked for {repository} at {asked or 'main'}; choose another --out, or "
+                            "remove the directory")
+        commit, files = self.hub.listing(asked or "main")
+        return {"repository": repository, "kind": self.kind, "endpoint": self.hub.endpoint, "revision": asked or "main",
+                "commit": commit, "files": files, "written": {}}
+
+    def plan(self) -> dict[str, list[dict]]:
+        """{target: the hub's files that it is made of}, as --only picks."""
+        only = self.settings.only
         if self.kind == "model":
-            if self.settings.only:
-                raise Wrong("--only picks configs of clear and tofu; a checkpoint comes whole")
-            return targets
+            if only:
+                raise Wrong(f"--only {','.join(only)}: a checkpoint comes whole; expected clear or tofu, or no --only")
+            self.manifest = self.manifest_of(self.settings.revision)
+            return checkpoint_targets(self.manifest["files"])
         known = {f"tofu/{name}" for name in TOFU} if self.name == "tofu" else CLEAR
-        wanted = [name if self.name == "clear" or name.startswith("tofu/") else f"tofu/{name}" for name in self.settings.only] or sorted(known)
+        wanted = [f"tofu/{name.removeprefix('tofu/')}" if self.name == "tofu" else name for name in only] or sorted(known)
         if unknown := [name for name in wanted if name not in known]:
-            raise Wrong(f"--only {unknown[0]}: no such config of {self.name}; expected some of {', '.join(sorted(known))}")
+            raise Wrong(f"--only {unknown[0]}: no config of {self.name}; expected some of {', '.join(sorted(known))}")
+        self.manifest = self.manifest_of(self.settings.revision)
+        targets = (tofu_targets if self.name == "tofu" else clear_targets)(self.manifest["files"])
         if missing := [name for name in wanted if f"{name}/rows.jsonl" not in targets]:
-            raise Failed(f"{self.hub.repository} at {commit} has no file for {', '.join(missing)}; name those you want with --only, or try "
-                         "another --revision")
-        return {f"{name}/rows.jsonl": targets[f"{name}/rows.jsonl"] for name in wanted}
+            raise Failed(f"{self.hub.repository} at {self.manifest['commit']} has no file for {', '.join(missing)}; name "
+                         "those you want with --only, or try another --revision")
+        return {target: complete(targets[target], target) for target in (f"{name}/rows.jsonl" for name in wanted)}
 
     def there(self, target: str, files: list[dict]) -> bool:
         """Whether a target is there, whole and right; Wrong if something else has its name."""
-        path = self.out / target
+        path, made = self.out / target, self.manifest["written"].get(target, {"sha256": " none, no run here made it"})
         if not path.exists():
             return False
-        if self.name == "clear":
-            found, right = "sha256:" + digest(path), "sha256:" + self.manifest["written"].get(target, {}).get("sha256", "of a file made by this script")
-        else:
-            found, right = fingerprint(path, files[0]), expected(files[0])
+        right = "sha256:" + made["sha256"] if self.name == "clear" else expected(files[0])
+        found = "sha256:" + digest(path) if self.name == "clear" else fingerprint(path, files[0])
         if found != right:
-            raise Wrong(f"{path}: its hash is {found}; expected {right}; it is not overwritten: move it away, or choose another --out")
-        return self.name != "clear" or all(map(self.whole_picture, path.read_text(encoding="utf-8").splitlines()))
+            raise Wrong(f"{path}: its hash is {found}; expected {right}; it is not overwritten: move it away, or choose another "
+                        "--out")
+        return self.name != "clear" or all(map(self.whole_picture, filter(None, path.read_bytes().split(b"\n"))))
 
-    def whole_picture(self, line: str) -> bool:
+    def whole_picture(self, line: bytes) -> bool:
         """Whether the picture of a row of ours is there; Wrong if its bytes are not those that its name stands for."""
         image = json.loads(line).get("image")
         if image is None or image in self.checked:
@@ -523,7 +533,7 @@ class Fetch:
         if not path.exists():
             return False
         if not digest(path).startswith(path.stem):
-            raise Wrong(f"{path}: differs from what its name stands for; remove it and run again")
+            raise Wrong(f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}")
         self.checked.add(image)
         return True
 
@@ -536,18 +546,20 @@ class Fetch:
         """Everything: plan, look at what is there, fetch the rest."""
         targets = self.plan()
         todo = {target: files for target, files in targets.items() if not self.there(target, files)}
-        whole = [file for files in todo.values() for file in files]
-        self.progress.total, self.progress.done = sum(file["size"] for file in whole), sum(map(self.here, whole))
-        home = next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
-        left, free = self.progress.total - self.progress.done, shutil.disk_usage(home).free
+        sizes = {target: sum(file["size"] for file in files) for target, files in targets.items()}
+        here = {target: sum(map(self.here, files)) for target, files in todo.items()}
+        self.progress.total, self.progress.done = sum(map(sizes.get, todo)), sum(here.values())
+        left = need = self.progress.total - self.progress.done
+        if self.name == "clear":  # parquet goes once it is rows and pictures, and configs share pictures
+            need = min(2 * self.progress.total, 3 * max(map(sizes.get, todo), default=0))
+        free = shutil.disk_usage(next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())).free
         if self.settings.dry_run:
-            for target, files in targets.items():
-                size = sum(file["size"] for file in files)
-                print(f"{target:40} {amount(size):>10}  {'there' if target not in todo else f'{amount(sum(map(self.here, files)))} here'}")
-            print(f"{self.hub.repository} at {self.manifest['commit']}: {amount(left)} to fetch to {self.out}, {amount(free)} free")
+            for target in targets:
+                print(f"{target:40} {amount(sizes[target]):>10}  {amount(here[target]) + ' here' if target in todo else 'there'}")
+            print(f"{self.hub.repository} at {self.manifest['commit']}: {amount(left)} to fetch, {amount(free)} free")
             return
-        if left > free:
-            raise Failed(f"{home}: {amount(free)} free; expected {amount(left)} for what is still to come; make room, {GO_ON}")
+        if need > free:
+            raise Failed(f"{self.out}: {amount(free)} free; expected {amount(need)} for what is to come; make room, {GO_ON}")
         self.parts.mkdir(parents=True, exist_ok=True)
         self.remember()
         for target, files in todo.items():
@@ -576,26 +588,29 @@ class Fetch:
             record = lines_checked(path, target)
         else:
             record = record_of(path)
-        if (before := self.manifest["written"].get(target, record)) != record:
-            raise Failed(f"{target}: made again, it has sha256 {record['sha256']}; {self.manifest_path} says {before['sha256']}; expected the "
-                         "same (another pyarrow?): choose another --out")
         self.manifest["written"][target] = record  # before the file has its name, so that a kill between leaves a file we know
         self.remember()
         (self.out / target).parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, self.out / target)
         for file in files:
-            for leftover in (self.parts / file["path"], (self.parts / file["path"]).with_name(Path(file["path"]).name + ".etag")):
-                leftover.unlink(missing_ok=True)
+            for leftover in (file["path"], file["path"] + ".etag"):
+                (self.parts / leftover).unlink(missing_ok=True)
         counts = "".join(f", {record[what]} {what}" for what in ("rows", "pictures") if what in record)
         self.progress.show()
         print(f"{target}  {amount(sum(file['size'] for file in files))}{counts}", flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One line, exit status 2."""
+        raise Wrong(f"{message}; --help shows what is expected")
+
+
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python data_fetch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(prog="python data_fetch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("item", help=f"{', '.join(DATA_SETS)}, {', '.join(CHECKPOINTS)}, or a checkpoint as OWNER/NAME")
-    made.add_argument("--out", help="directory (default: hub/clear for clear and tofu together, hub/NAME for a checkpoint)")
+    made.add_argument("--out", help="directory (default: hub/clear for clear and tofu, hub/NAME for a checkpoint)")
     made.add_argument("--revision", help="branch, tag or commit (default: the commit in the manifest, else main)")
     made.add_argument("--only", type=lambda text: [name for name in text.split(",") if name], default=[], metavar="CONFIG,...",
                       help="these configs of clear or tofu (default: all)")
@@ -609,9 +624,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     """Exit status; see the top of the file."""
-    settings = parser().parse_args(argv)
     try:
-        Fetch(settings).run()
+        Fetch(parser().parse_args(argv)).run()
         return 0
     except (Wrong, Failed) as error:
         line, status = str(error), 2 if isinstance(error, Wrong) else 1

@@ -1,14 +1,14 @@
 """A hub on 127.0.0.1: the API, the file addresses and the redirects of the real one, with faults to order.
 
-Small files come from the hub itself; large ones (parquet, safetensors) by redirect from a second port, the "cdn", as on the real hub.
-Every request is in `log`. The servers stop at the end of the `with` block, and by themselves after a minute.
+Small files come from the hub itself; large ones (parquet, safetensors) by redirect from a second port, the "cdn", as on the
+real hub. Every request is in `log`. The servers stop at the end of the `with` block, and by themselves after a minute.
 """
 
 import hashlib
 import json
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -150,16 +150,18 @@ def handler(hub, server):
                     return self.answer(416, b"", Content_Range=f"bytes */{len(data)}")
                 status, more = 206, {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
             data = data[start:]
-            self.answer(status, self.fault.change(data) if self.fault.change else data, ETag=tag, **more)
+            self.answer(status, data, ETag=tag, **more)
 
         def answer(self, status, body, **headers):
+            body = self.fault.change(body) if self.fault.change else body
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name.replace("_", "-"), value)
             self.end_headers()
             cuts = [n for n in (self.fault.cut, self.fault.stall) if n is not None]
-            self.wfile.write(body[:cuts[0]] if cuts else body)
-            self.wfile.flush()
+            with suppress(ConnectionError):  # the client may have left
+                self.wfile.write(body[:cuts[0]] if cuts else body)
+                self.wfile.flush()
             if self.fault.stall is not None:
                 hub.released.wait(LIFETIME)
             self.close_connection = True
