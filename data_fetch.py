@@ -421,7 +421,7 @@ def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Pat
     """(complete rows.jsonl under another name, its record) of a config's parquet files, all of them checked first."""
     import pyarrow
     from pyarrow import parquet as pq
-    config, temporary, n, pictures = target.removesuffix("/rows.jsonl"), parts / "rows.jsonl", 0, set()
+    config, temporary, n, pictures = target.removesuffix("/rows.jsonl"), parts / "rows", 0, set()
     try:
         with contextlib.ExitStack() as stack:
             readers = [(stack.enter_context(pq.ParquetFile(parts / file["path"])), file["path"]) for file in files]

@@ -8,11 +8,13 @@ import sys
 from dataclasses import fields
 
 from . import bench, compare, doctor, experiment, settings as settings_of, shapes
+from .data import check
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
 from .progress import Progress
 from .report import text as shown
+from .world import data_directory
 
 EXAMPLES = """examples:
   python -m clear_ref.run scrub                      unlearn with SCRUB in the embedded world, about a minute
@@ -57,6 +59,8 @@ def parser() -> Parser:
     shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
                      shapes.CheckpointSettings)
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
+    checked = command(commands, "check-data", "what a data directory holds, and what is wrong with it (then exit status 1)", None)
+    checked.add_argument("directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini")
     command(commands, "doctor", "what is installed, built and active", None)
     return top
 
@@ -115,6 +119,12 @@ def do(arguments) -> None:
         return show(arguments, doctor.examine(), doctor.text)
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
+    if arguments.command == "check-data":
+        found = check.check(data_directory(arguments.directory))
+        show(arguments, found, check.text)
+        if found["problems"]:
+            raise RunFailed(f"{arguments.directory} has {len(found['problems'])} wrong things in it; mend what is listed")
+        return None
     settings, given, recipe = given_settings(arguments)
     if arguments.command == "bench":
         return show(arguments, bench.run(settings), bench.text)

@@ -95,6 +95,9 @@ def handler(hub, server):
         def log_message(self, *_):
             """Silence."""
 
+        def do_HEAD(self):
+            self.do_GET()
+
         def do_GET(self):
             hub.log.append(Request(server, self.path, dict(self.headers)))
             self.fault = next((one for one in hub.faults if one.times > 0 and re.search(one.where, self.path)), Fault(""))
@@ -136,7 +139,10 @@ def handler(hub, server):
             if path not in hub.files:
                 return self.answer(404, b"", X_Error_Code="EntryNotFound", X_Error_Message="Entry not found")
             if path.endswith((".parquet", ".safetensors", ".bin")):
-                return self.answer(302, b"", Location=f"{hub.urls['cdn']}/blob/{quote(path)}?signature=1")
+                data = hub.files[path]
+                return self.answer(302, b"", Location=f"{hub.urls['cdn']}/blob/{quote(path)}?signature=1",
+                                   X_Repo_Commit=hub.commit, X_Linked_Size=str(len(data)),
+                                   X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"')
             self.send_file(path)
 
         def send_file(self, path):
@@ -150,7 +156,7 @@ def handler(hub, server):
                     return self.answer(416, b"", Content_Range=f"bytes */{len(data)}")
                 status, more = 206, {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
             data = data[start:]
-            self.answer(status, data, ETag=tag, **more)
+            self.answer(status, data, ETag=tag, X_Repo_Commit=hub.commit, **more)
 
         def answer(self, status, body, **headers):
             body = self.fault.change(body) if self.fault.change else body
@@ -159,6 +165,7 @@ def handler(hub, server):
                 self.send_header(name.replace("_", "-"), value)
             self.end_headers()
             cuts = [n for n in (self.fault.cut, self.fault.stall) if n is not None]
+            body = b"" if self.command == "HEAD" else body
             with suppress(ConnectionError):  # the client may have left
                 self.wfile.write(body[:cuts[0]] if cuts else body)
                 self.wfile.flush()

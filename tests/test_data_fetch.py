@@ -510,6 +510,18 @@ class TestFaults:
         assert len(read_rows(out, "forget10")) == 8 and not (out / "fetched/parts/clear").exists()
 
 
+def test_the_hubs_own_client_fetches_the_same_from_this_hub(tmp_path):
+    """What the tests take for a hub is one to huggingface_hub as well."""
+    pytest.importorskip("huggingface_hub", reason="the hub's own client, as an independent reader of the fake hub")
+    code = ("import sys, huggingface_hub as hub; hub.snapshot_download('therem/CLEAR', repo_type='dataset', local_dir=sys.argv[1], "
+            "max_workers=1)")
+    with clear_hub(configs=("forget10", "full+tofu"), per_page=2).running() as hub:
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "got")], capture_output=True, text=True, timeout=60,
+                              env={**os.environ, "HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1", "HF_HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert {path: (tmp_path / "got" / path).read_bytes() for path in hub.files} == hub.files
+
+
 def test_progress_shows_bytes_speed_and_time_left_on_a_terminal_alone(monkeypatch):
     """5 MB of 10 MB in two seconds, 2 MB of them from before: 1.5 MB/s, so 3 s left."""
     for terminal in (True, False):
