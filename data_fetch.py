@@ -229,8 +229,11 @@ class Hub:
                 for entry in page:
                     if entry["type"] == "file":
                         large = entry.get("lfs")
-                        files.append({"path": entry["path"], "size": int(entry["size"]), "sha256": large and large["oid"],
-                                      "git": None if large else entry["oid"]})
+                        oid = (large or entry)["oid"]
+                        if not re.fullmatch(r"[0-9a-f]{64}" if large else r"[0-9a-f]{40}", oid):
+                            raise ValueError(oid)
+                        files.append({"path": str(entry["path"]), "size": int(entry["size"]), "sha256": large and oid,
+                                      "git": None if large else oid})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Failed(f"{url}: not what the hub's API answers ({one_line(repr(error))}); check HF_ENDPOINT") from None
         return commit, files
@@ -287,6 +290,8 @@ class Hub:
                     out.write(block)
                     have, came = have + len(block), came + len(block)
                     self.progress.add(len(block))
+                out.flush()
+                os.fsync(out.fileno())
             if have < size:
                 raise Retry(f"{file['path']}: {have} of {size} bytes came ({why})", came=came > 0)
 
@@ -398,7 +403,8 @@ def rows_of(parquet, config: str, out: Path, parts: Path, where: str):
                     if image["bytes"] is None and (image["path"] is not None or "image" not in nullable):
                         raise Failed(f"{where}: row {number} has a picture ({image['path']}) without its bytes; expected "
                                      "them; try another --revision")
-                    row["image"] = image["bytes"] and picture(image["bytes"], out, parts, f"{where}: row {number}")
+                    data = image["bytes"]
+                    row["image"] = None if data is None else picture(data, out, parts, f"{where}: row {number}")
                 yield row
 
 
@@ -480,13 +486,13 @@ class Fetch:
             try:
                 found = json.loads(self.manifest_path.read_text(encoding="utf-8"))
                 same = found["repository"] == repository and asked in (None, found["commit"], found["revision"])
-                if same or found["written"]:
-                    holds = f"{found['repository']} at {found['revision']} ({found['commit']}), {len(found['files'])} files"
+                holds = f"{found['repository']} at {found['revision']} ({found['commit']})"
+                started = bool(found["files"] and found["written"])
             except (ValueError, KeyError, TypeError):
                 raise Wrong(f"{self.manifest_path}: not a manifest of this script; expected one: remove it, {GO_ON}") from None
             if same:
                 return found
-            if found["written"]:
+            if started:
                 raise Wrong(f"{self.out} holds {holds}; asked for {repository} at {asked or 'main'}; choose another --out, or "
                             "remove the directory")
         commit, files = self.hub.listing(asked or "main")
@@ -517,6 +523,7 @@ class Fetch:
         path, made = self.out / target, self.manifest["written"].get(target, {"sha256": " none, no run here made it"})
         if not path.exists():
             return False
+        self.progress.show(f"checking {path}")
         right = "sha256:" + made["sha256"] if self.name == "clear" else expected(files[0])
         found = "sha256:" + digest(path) if self.name == "clear" else fingerprint(path, files[0])
         if found != right:
@@ -567,7 +574,10 @@ class Fetch:
         for target in targets.keys() - self.manifest["written"].keys():  # there before, and right
             self.manifest["written"][target] = record_of(self.out / target)
         self.remember()
-        shutil.rmtree(self.parts)
+        self.clear_away(["rows", "picture", *(file["path"] for files in targets.values() for file in files)])
+        for folder in sorted((self.out / "fetched").glob("**/"), reverse=True):  # what has come of other configs stays
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         print(f"{self.hub.repository} at {self.manifest['commit']}: {len(targets)} of {len(targets)} files right in {self.out} "
               f"({len(todo)} new); {self.manifest_path} has their hashes")
 
@@ -576,6 +586,12 @@ class Fetch:
         temporary = self.parts / "manifest"
         temporary.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, self.manifest_path)
+
+    def clear_away(self, names) -> None:
+        """Remove these of the parts, if they are there."""
+        for name in names:
+            (self.parts / name).unlink(missing_ok=True)
+            (self.parts / f"{name}.etag").unlink(missing_ok=True)
 
     def make(self, target: str, files: list[dict]) -> None:
         """Fetch a target's files and give it its name."""
@@ -592,9 +608,7 @@ class Fetch:
         self.remember()
         (self.out / target).parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, self.out / target)
-        for file in files:
-            for leftover in (file["path"], file["path"] + ".etag"):
-                (self.parts / leftover).unlink(missing_ok=True)
+        self.clear_away(file["path"] for file in files)
         counts = "".join(f", {record[what]} {what}" for what in ("rows", "pictures") if what in record)
         self.progress.show()
         print(f"{target}  {amount(sum(file['size'] for file in files))}{counts}", flush=True)

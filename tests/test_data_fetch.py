@@ -64,7 +64,8 @@ def parquet(rows, group=3, **columns_too):
     kinds = {name: pa.list_(pa.string()) if name in SCHEMA["lists"] else pa.string() for name in rows[0]}
     kinds |= {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())])} if "image" in rows[0] else {}
     kinds |= columns_too
-    made = [{**row, "image": {"bytes": row["image"], "path": "x.jpg"}} if row.get("image") else row for row in rows]
+    made = [{**row, "image": {"bytes": row["image"], "path": "x.jpg"}} if row.get("image") is not None else row
+            for row in rows]
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(made, pa.schema(list(kinds.items()))), out, row_group_size=group)
     return out.getvalue()
@@ -161,6 +162,13 @@ class TestClear:
             assert failed(fetch(hub, "clear"), 1, "no file for", "retain90")
         assert (out / "forget05").exists() and not (out / "forget10").exists()
 
+    def test_what_has_come_of_other_configs_stays(self, fetch, out):
+        with clear_hub(Fault("/blob/forget10/train-00001", cut=0, times=3), configs=("forget10", "forget05")).running() as hub:
+            assert failed(fetch(hub, "clear", "--only", "forget10"), 1, "0 of")
+            assert fetch(hub, "clear", "--only", "forget05").status == 0
+            assert fetch(hub, "clear", "--only", "forget10").status == 0
+            assert len(hub.requests("/blob/forget10/train-00000")) == 1
+
     def test_a_dry_run_says_sizes_and_writes_nothing(self, fetch, out):
         with clear_hub().running() as hub:
             done = fetch(hub, "clear", "--only", "forget10", "--dry-run")
@@ -206,6 +214,7 @@ class TestClear:
         (lambda rows: [{**row, "mood": "x"} for row in rows], "columns are image, caption, name, mood; expected image,"),
         (lambda rows: [{"image": row["image"], "caption": "c"} for row in rows], "columns are image, caption; expected"),
         (lambda rows: [{**row, "image": b"no picture"} for row in rows], "row 1: the picture begins with b'no pictu'"),
+        (lambda rows: [{**row, "image": b""} for row in rows], "row 1: the picture begins with b''"),
         (lambda rows: [*rows[:4], {**rows[4], "image": None}], "row 5 has a picture (None) without its bytes"),
     ])
     def test_an_unexpected_column_or_picture_is_one_line_and_nothing_is_kept(self, fetch, out, change, words):
@@ -454,6 +463,8 @@ class TestFaults:
         with model_hub().running() as hub:
             hub.commit = "<html>"
             assert failed(fetch(hub, "org/model"), 1, "not what the hub's API answers")
+        with model_hub(Fault("/tree/", change=lambda data: data.replace(b'"oid": "', b'"oid": "../'))).running() as hub:
+            assert failed(fetch(hub, "org/model"), 1, "not what the hub's API answers")
         with model_hub(Fault("/revision/", change=lambda data: b"<html>log in</html>")).running() as hub:
             assert failed(fetch(hub, "org/model"), 1, "the answer is no JSON (b'<html>log in</html>')")
         for endpoint in ("huggingface.co", "ftp://x", "http://a b", ""):
@@ -513,11 +524,12 @@ class TestFaults:
 def test_the_hubs_own_client_fetches_the_same_from_this_hub(tmp_path):
     """What the tests take for a hub is one to huggingface_hub as well."""
     pytest.importorskip("huggingface_hub", reason="the hub's own client, as an independent reader of the fake hub")
-    code = ("import sys, huggingface_hub as hub; hub.snapshot_download('therem/CLEAR', repo_type='dataset', local_dir=sys.argv[1], "
-            "max_workers=1)")
+    code = ("import sys, huggingface_hub; huggingface_hub.snapshot_download('therem/CLEAR', repo_type='dataset', max_workers=1, "
+            "local_dir=sys.argv[1])")
     with clear_hub(configs=("forget10", "full+tofu"), per_page=2).running() as hub:
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "got")], capture_output=True, text=True, timeout=60,
-                              env={**os.environ, "HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1", "HF_HOME": str(tmp_path)})
+        there = {"HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1", "HF_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "got")], env={**os.environ, **there}, capture_output=True,
+                              text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert {path: (tmp_path / "got" / path).read_bytes() for path in hub.files} == hub.files
 
