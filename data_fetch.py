@@ -391,7 +391,7 @@ def picture(data: bytes, out: Path, parts: Path, where: str) -> str:
 
 
 def rows_of(parquet, config: str, out: Path, parts: Path, where: str):
-    """One dict a row, pictures written and named; row group by row group, 32 rows in memory."""
+    """One dict a row, pictures written and named; row group by row group, so memory is about two of them."""
     nullable = SCHEMA["nullable"].get(SCHEMA["configs"][config]["kind"], ())
     number = 0
     for group in range(parquet.num_row_groups):
@@ -430,7 +430,8 @@ def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Pat
     config, temporary, n, pictures = target.removesuffix("/rows.jsonl"), parts / "rows", 0, set()
     try:
         with contextlib.ExitStack() as stack:
-            readers = [(stack.enter_context(pq.ParquetFile(parts / file["path"])), file["path"]) for file in files]
+            readers = [(stack.enter_context(pq.ParquetFile(parts / file["path"], pre_buffer=False, buffer_size=1 << 20)), file["path"])
+                       for file in files]
             for reader, path in readers:
                 check_columns(kinds_of(reader.schema_arrow), config, path)
             (out / "images").mkdir(parents=True, exist_ok=True)

@@ -24,8 +24,9 @@ from fake_hub import FakeHub, Fault
 from PIL import Image
 
 import clear_ref
+from clear_ref.data.check import check
 from clear_ref.data.records import SCHEMA, columns, read_rows
-from clear_ref.world import BASE
+from clear_ref.world import BASE, WORLD
 
 SCRIPT = Path(__file__).parent.parent / "data_fetch.py"
 SPEC = importlib.util.spec_from_file_location("data_fetch", SCRIPT)
@@ -556,3 +557,17 @@ def test_it_runs_alone_without_the_package_and_torch(tmp_path):
                               env={**os.environ, "HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1"},
                               capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stderr == "" and (tmp_path / "model/model.safetensors").stat().st_size == 900_000
+
+
+def test_the_embedded_world_through_the_hub_is_the_embedded_world(fetch, out):
+    """Its picture configs as parquet on the hub, fetched, checked: the same rows and picture bytes, and nothing wrong."""
+    configs = [name for name in CLEAR if (WORLD / name / "rows.jsonl").exists()]
+    rows = {config: [{**row.values, "image": row.image and row.image.read_bytes()} for row in read_rows(WORLD, config)]
+            for config in configs}
+    files = {f"{config}/train-00000-of-00001.parquet": parquet(rows[config], group=100) for config in configs}
+    with FakeHub("therem/CLEAR", "dataset", files).running() as hub:
+        assert fetch(hub, "clear", "--only", ",".join(configs)).status == 0
+    for config in configs:
+        assert [{**row.values, "image": row.image and row.image.read_bytes()} for row in read_rows(out, config)] == rows[config]
+    found = check(out)
+    assert found["problems"] == found["notes"] == [] and len(configs) == 10
