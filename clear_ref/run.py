@@ -8,12 +8,14 @@ import sys
 from dataclasses import fields
 
 from . import bench, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
+from .data import check
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
 from .oracle import certificates, conform, diff, explain_run, vectors
 from .progress import Progress
 from .report import scores, text as shown
+from .world import data_directory
 
 EXAMPLES = """examples:
   python -m clear_ref.run scrub                      unlearn with SCRUB in the embedded world, about a minute
@@ -65,6 +67,8 @@ def parser() -> Parser:
     shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
                      shapes.CheckpointSettings)
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
+    checked = command(commands, "check-data", "what a data directory holds, and what is wrong with it (then exit status 1)", None)
+    checked.add_argument("directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini")
     add_oracle(commands)
     command(commands, "doctor", "what is installed, built and active", None)
     return top
@@ -155,6 +159,12 @@ def do(arguments) -> None:
         return consult(arguments)
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
+    if arguments.command == "check-data":
+        found = check.check(data_directory(arguments.directory))
+        show(arguments, found, check.text)
+        if found["problems"]:
+            raise RunFailed(f"{arguments.directory} has {len(found['problems'])} wrong things in it; mend what is listed")
+        return None
     if arguments.command == "bench":
         return benchmark(arguments)
     settings, given, recipe = given_settings(arguments)
