@@ -135,7 +135,7 @@ MISTAKES = tuple(Mistake(*row) for row in (
     ("entropy_sign", "sum p log p is taken for the entropy: it is minimised instead of maximised, or the reverse.",
      "released grad_diff, mm/trainer.py:187-211", ("grad_diff",), by_sheet(broken.WrongEntropySign)),
     ("mean_of_means", "Micro-batches of unequal size are averaged as if they were equal.",
-     "gradient accumulation in transformers before 4.46", EVERY, _micro_batches, (), ("paper",)),
+     "gradient accumulation as transformers 4.45.1 does it", EVERY, _micro_batches, (), ("paper",)),
     ("bf16_logp", "Log-probabilities are rounded to bfloat16 before they are used.",
      "losses computed in the model's dtype", LOGITS, by_sheet(broken.Bf16)),
     ("uniform_upstream", "A backward that gives every row the same upstream gradient.",
