@@ -430,8 +430,8 @@ def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Pat
     config, temporary, n, pictures = target.removesuffix("/rows.jsonl"), parts / "rows", 0, set()
     try:
         with contextlib.ExitStack() as stack:
-            readers = [(stack.enter_context(pq.ParquetFile(parts / file["path"], pre_buffer=False, buffer_size=1 << 20)), file["path"])
-                       for file in files]
+            readers = [(stack.enter_context(pq.ParquetFile(parts / path, pre_buffer=False, buffer_size=1 << 20)), path)
+                       for path in (file["path"] for file in files)]
             for reader, path in readers:
                 check_columns(kinds_of(reader.schema_arrow), config, path)
             (out / "images").mkdir(parents=True, exist_ok=True)

@@ -76,8 +76,8 @@ def clear_hub(*faults, configs=("forget10",), n=8, **more):
     files = {".gitattributes": b"x", "README.md": b"card"}
     for config in configs:
         folder = "data" if config == "default" else config
+        files[f"{folder}/train-00001-of-00002.parquet"] = parquet(rows_for(config, n)[5:])  # listed in no order
         files[f"{folder}/train-00000-of-00002.parquet"] = parquet(rows_for(config, n)[:5])
-        files[f"{folder}/train-00001-of-00002.parquet"] = parquet(rows_for(config, n)[5:])
     return FakeHub("therem/CLEAR", "dataset", files, faults=faults, **more)
 
 
@@ -209,7 +209,11 @@ class TestClear:
             path = sorted((out / "images").iterdir())[0]
             path.write_bytes(b"other")
             assert failed(fetch(hub, "clear", "--only", "forget10"), 2, path.name, "remove it")
-        assert path.read_bytes() == b"other"
+            (out / "forget10/rows.jsonl").unlink()  # now it is met while its parquet file is read
+            assert failed(fetch(hub, "clear", "--only", "forget10"), 2, path.name, "remove it")
+            assert path.read_bytes() == b"other"
+            path.unlink()
+            assert fetch(hub, "clear", "--only", "forget10").status == 0
 
     @pytest.mark.parametrize("change, words", [
         (lambda rows: [{**row, "mood": "x"} for row in rows], "columns are image, caption, name, mood; expected image,"),
@@ -299,6 +303,17 @@ class TestCheckpoints:
                 done = fetch(hub, alias, "--dry-run")
             assert done.status == 0 and repository in done.out and "model-00001" in done.out
 
+    def test_where_there_are_an_index_and_a_single_file_the_index_is_meant(self, fetch, out):
+        """load refuses a directory with both."""
+        shards = {f"model-0000{n}-of-00002.safetensors": b"shard" * n for n in (1, 2)}
+        files = {"config.json": b"{}", "model.safetensors.index.json": b"{}", "model.safetensors": b"all", **shards}
+        with FakeHub("org/model", "model", files).running() as hub:
+            assert fetch(hub, "org/model").status == 0
+            assert {path.name for path in out.glob("model*")} == set(files) - {"config.json", "model.safetensors"}
+            del hub.files["model-00002-of-00002.safetensors"]
+            shutil.rmtree(out)
+            assert failed(fetch(hub, "org/model"), 1, "the hub lists 1 files of 2")
+
     def test_a_checkpoint_without_safetensors_is_refused(self, fetch, out):
         with FakeHub("org/old", "model", {"config.json": b"{}", "pytorch_model.bin": b"p"}).running() as hub:
             assert failed(fetch(hub, "org/old"), 1, "pytorch_model.bin", "safetensors")
@@ -349,6 +364,18 @@ class TestFaults:
             assert fetch(hub, "org/model", token="hf_right").status == 0
             assert all("Authorization" not in request.headers for request in hub.log if request.server == "cdn")
         assert (out / "model.safetensors").exists()
+
+    def test_the_token_goes_to_the_hub_alone(self, monkeypatch):
+        """Neither an address on another host, as a listing may name it, nor a redirect to one gets it."""
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        with model_hub().running() as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.urls["hub"])
+            settings = SimpleNamespace(timeout=5, retries=0, wait=0)
+            mine = data_fetch.Hub("org/model", "model", settings, data_fetch.Progress(True))
+            for url in (hub.urls["cdn"] + "/blob/config.json", f"{mine.page}/resolve/{hub.commit}/model.safetensors"):
+                mine.open(url).close()
+        assert [(one.server, one.headers.get("Authorization")) for one in hub.log] == [
+            ("cdn", None), ("hub", "Bearer hf_secret"), ("cdn", None)]
 
     def test_a_bad_token_is_named_and_not_printed(self, fetch):
         with model_hub(Fault("/api/", status=401, headers={"X-Error-Message": "Invalid credentials"})).running() as hub:
@@ -529,8 +556,8 @@ def test_the_hubs_own_client_fetches_the_same_from_this_hub(tmp_path):
             "local_dir=sys.argv[1])")
     with clear_hub(configs=("forget10", "full+tofu"), per_page=2).running() as hub:
         there = {"HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1", "HF_HOME": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "got")], env={**os.environ, **there}, capture_output=True,
-                              text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "got")], env={**os.environ, **there},
+                              capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert {path: (tmp_path / "got" / path).read_bytes() for path in hub.files} == hub.files
 
