@@ -82,7 +82,7 @@ def test_a_person_sees_a_table_with_directions_and_the_place(capsys, tmp_path, s
     assert status == 0
     for expected in ("Real ↑", "Retain ↑", "Forget ↓", "base", "gold", "unlearned", "higher is better", f"written to {tmp_path / 'r'}"):
         assert expected in stdout
-    assert max(map(len, stdout.splitlines())) <= 120
+    assert max(len(line) for line in stdout.splitlines() if "written to" not in line) <= 120  # a path is as long as it is
 
 
 def test_full_fine_tuning_writes_a_model_that_evaluate_reads(capsys, tmp_path, small_world):
