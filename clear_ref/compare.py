@@ -8,7 +8,7 @@ import torch
 from . import rundir, world
 from .errors import RunFailed, UserError
 from .evaluation.metrics import score
-from .experiment import Result, check, evaluation_logs, options_for, recipe_for, unlearn
+from .experiment import Result, check, check_gold, evaluation_logs, options_for, recipe_for, unlearn
 from .files import write_json, write_text
 from .forked import share
 from .losses.native import implementation
@@ -35,6 +35,7 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
         if modality not in MODALITIES:
             raise UserError(f"modality is {modality!r}; expected one of {', '.join(MODALITIES)}, or each")
     base, gold = world.model_directory(s.model), world.gold_directory(s.gold, s.model)
+    check_gold(base, gold)
     recipe_name, _ = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
     vlm = load(base, s.dtype, s.device, s.template)
     for method in table.METHODS:
@@ -72,7 +73,7 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     rows, failed = [row for row in found if "metrics" in row], [row["failed"] for row in found if "failed" in row]
     if not rows:
         raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
-    models = {name: score(log, logs.get("gold")) for name, log in logs.items()}
+    models = {name: score(log, logs.get("gold"), s.metrics) for name, log in logs.items()}
     impl = implementation("auto", s.device, dtype_of(s.dtype))
     summary = {"semantics": s.semantics, "seeds": seeds, "impl": impl, "models": models, "runs": rows, "failed": failed,
                "definitions": models["base"]["definitions"], "out": str(out)}

@@ -11,6 +11,7 @@ from .data.images import open_image
 from .data.prompts import phrase_files, phrases
 from .data.records import read_rows
 from .errors import UserError
+from .evaluation.definitions import check_set
 from .evaluation.evaluate import run_tasks
 from .evaluation.metrics import score
 from .evaluation.tasks import Task, tasks, text_tasks
@@ -53,6 +54,13 @@ def check(s) -> None:
         raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
     if s.limit < 0 or s.max_new_tokens < 4:
         raise UserError(f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more")
+    check_set(s.metrics)
+
+
+def check_gold(model: Path, gold: Path | None) -> None:
+    """UserError if a model would be its own gold: Forget Quality is then 1 whatever the model is."""
+    if gold and gold.resolve() == model.resolve():
+        raise UserError(f"--gold {gold}: is the model itself; expected another one, which never saw the forget set")
 
 
 def chosen_tasks(data: Path, s, pictures: bool) -> list[Task]:
@@ -119,6 +127,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     """
     check(s)
     base, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
+    check_gold(base, gold)
     recipe_name, recipe = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
     chosen = table.variant(s.method, s.semantics)
     options, defaults = options_for(s.method, s.semantics, recipe_name, s.seed, options_given)
@@ -156,7 +165,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     result = finish(out, logs, {
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
         "trained": trained_parts(record), "steps": steps,
-        "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}})
+        "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}}, s.metrics)
     write_text(out / "report.html", page(examples.run_for_page(result.summary, record, out, logs, data)))
     return result
 
@@ -179,9 +188,9 @@ def trained_parts(record: dict) -> dict:
             "layers": len(record["adapted_layers"])}
 
 
-def finish(out: Path, logs: dict[str, dict], summary: dict) -> Result:
+def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Result:
     """Write the logs (the unlearned model's directly below logs/) and metrics.json; returns what was found."""
-    models = {name: score(found, logs.get("gold")) for name, found in logs.items()}
+    models = {name: score(found, logs.get("gold"), metrics) for name, found in logs.items()}
     for name, found in logs.items():
         for task, log in found.items():
             write_json(out / "logs" / ("" if name == "unlearned" else name) / f"{task}.json", log)
@@ -216,7 +225,7 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     return finish(out, {s.split: logs_of(vlm, s, s.split)}, {
         "command": "finetune", "split": s.split, "seed": s.seed, "impl": record["impl"], "trained": trained_parts(record),
         "steps": steps,
-        "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}})
+        "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}}, s.metrics)
 
 
 def evaluate(s, given: set) -> Result:
@@ -225,6 +234,8 @@ def evaluate(s, given: set) -> Result:
     directory, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     if s.adapter and not Path(s.adapter).is_dir():
         raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
+    if not s.adapter:
+        check_gold(directory, gold)
     check_rows(data, s, sees_pictures(directory))
     record = {"format": "clear_ref.run/1", "command": "evaluate", "kernel": description(),
               "impl": implementation("auto", s.device, dtype_of(s.dtype)),
@@ -237,7 +248,7 @@ def evaluate(s, given: set) -> Result:
         logs["gold"] = evaluation_logs(gold, s, "gold")
     write_json(out / rundir.SETTINGS, record)
     return finish(out, logs, {"command": "evaluate", "model": str(directory), "impl": record["impl"],
-                              "seconds": {"evaluate": round(time.monotonic() - started, 2)}})
+                              "seconds": {"evaluate": round(time.monotonic() - started, 2)}}, s.metrics)
 
 
 def mini(rebuild: str | None, seed: int) -> dict:

@@ -7,13 +7,15 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, bench_step, compare, doctor, experiment, settings as settings_of, shapes
+from . import bench, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
+from .data import check
 from .errors import RunFailed, UserError
 from .losses import native
 from .methods import table
 from .oracle import certificates, conform, diff, explain_run, vectors
 from .progress import Progress
-from .report import text as shown
+from .report import scores, text as shown
+from .world import data_directory
 
 EXAMPLES = """examples:
   python -m clear_ref.run scrub                      unlearn with SCRUB in the embedded world, about a minute
@@ -52,6 +54,8 @@ def parser() -> Parser:
     tuned.add_argument("--resume", action="store_true", help="go on with the run in --out")
     judged = command(commands, "evaluate", "logs and metrics of one model", settings_of.Evaluate, skip={"model"})
     judged.add_argument("model", metavar="MODEL", help="model directory in HF format, or mini: the embedded world's base")
+    scored = command(commands, "score", "metrics of logs of ours, the released code, TOFU, open-unlearning", settings_of.Score)
+    scored.add_argument("log", metavar="LOG", nargs="+", help="run directory, its logs folder, or a log file (.json, .json.gz)")
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
@@ -63,6 +67,8 @@ def parser() -> Parser:
     shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
                      shapes.CheckpointSettings)
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
+    checked = command(commands, "check-data", "what a data directory holds, and what is wrong with it (then exit status 1)", None)
+    checked.add_argument("directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini")
     add_oracle(commands)
     command(commands, "doctor", "what is installed, built and active", None)
     return top
@@ -153,9 +159,17 @@ def do(arguments) -> None:
         return consult(arguments)
     if arguments.command == "mini":
         return show(arguments, experiment.mini(arguments.rebuild, arguments.seed), shown.mini)
+    if arguments.command == "check-data":
+        found = check.check(data_directory(arguments.directory))
+        show(arguments, found, check.text)
+        if found["problems"]:
+            raise RunFailed(f"{arguments.directory} has {len(found['problems'])} wrong things in it; mend what is listed")
+        return None
     if arguments.command == "bench":
         return benchmark(arguments)
     settings, given, recipe = given_settings(arguments)
+    if arguments.command == "score":
+        return show(arguments, scoring.run(arguments.log, settings), scores.text)
     if arguments.command == "checkpoint":
         return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
     if arguments.command == "all":

@@ -9,7 +9,7 @@ from .errors import UserError
 from .files import read_json, sha256
 
 SETTINGS = "settings.json"
-FREE = {"out", "limit", "max_new_tokens"}  # settings that a resumed run may change: they do not touch training
+FREE = {"out", "limit", "max_new_tokens", "metrics"}  # settings that a resumed run may change: they do not touch training
 PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers")
 
 

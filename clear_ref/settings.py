@@ -28,7 +28,7 @@ class Recipe:
     lora_targets: str = setting("all", "adapted layers: all (every linear layer but the head), language "
                                 "(those of the decoder) or names with commas", "released code (utils.py:10-19)")
     records_at_once: int = setting(1, "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
-                                 "nothing is padded")
+                                 "nothing is padded (--semantics paper; in the others batch_size records are padded together)")
     checkpointing: str = setting("off", "on: keep only each layer's input for backward and compute the rest again; less memory, "
                                  "more time, the same numbers")
     l1: float = setting(0.0, "weight of the sum of absolute values of what is trained", "released code (config/mm/forget.yaml)")
@@ -93,6 +93,7 @@ class Common:
     dtype: str = setting("float32", "compute dtype of the weights: float32, bfloat16, float16 or float64")
     forget: int = setting(10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4")
     limit: int = setting(0, "evaluate the first N records of each task; 0: all")
+    metrics: str = setting("paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6")
     max_new_tokens: int = setting(64, "longest generated answer of captions and questions (names: a quarter)",
                                   "this project; released code: 300")
 
@@ -124,6 +125,13 @@ class Evaluate(Common):
     """evaluate MODEL: logs and metrics."""
     adapter: str = setting("", "PEFT directory of adapters to put on the model")
     gold: str = setting("", "model directory of the gold model; default: the embedded world's for mini, none otherwise")
+
+
+@dataclass(frozen=True)
+class Score:
+    """score LOG: metrics of logs that are already written, by anyone."""
+    gold: str = setting("", "log of the gold model, which never saw the forget set; without one there is no Forget Quality")
+    metrics: str = setting("paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6")
 
 
 def names(kind) -> list[str]:
@@ -160,6 +168,9 @@ def check_recipe(recipe: Recipe) -> None:
             raise UserError(f"{name} is {getattr(recipe, name)}; expected 0 or a positive number")
     if recipe.norm_from not in ("init", "zero"):
         raise UserError(f"norm_from is {recipe.norm_from!r}; expected init or zero")
+    if recipe.norm_from == "zero" and recipe.lora_rank and (recipe.l1 or recipe.l0):
+        raise UserError(f"norm_from is zero with lora_rank {recipe.lora_rank}, and adapters leave the weights as they are; "
+                        "expected --norm-from init, or --lora-rank 0")
     if not 0 <= recipe.beta2 < 1:
         raise UserError(f"beta2 is {recipe.beta2}; expected 0 or more and less than 1")
 

@@ -21,7 +21,12 @@
 #include <emmintrin.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
+#if defined(__SANITIZE_ADDRESS__)
+#define ALWAYS_INLINE  // every check of every lane inlined takes minutes to compile
+#else
+#define ALWAYS_INLINE __attribute__((always_inline))
+#endif
+#define INLINE static inline ALWAYS_INLINE
 
 namespace token_terms {
 namespace INSTRUCTION_SET {

@@ -119,7 +119,7 @@ template <bool TEACHER, bool ENTROPIES> struct Group {
     Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s;
 
     // Whether they were added: not where there is a large one.
-    __attribute__((always_inline)) bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top) {
+    ALWAYS_INLINE bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top) {
         const Lanes x = z - z_top.whole, u = ts - t_top.whole;
         if (__builtin_expect(any(not_below(TEACHER ? larger(x, u) : x, LARGE)), 0)) return false;
         Mask live, live_t;
@@ -135,7 +135,7 @@ template <bool TEACHER, bool ENTROPIES> struct Group {
         return true;
     }
 
-    __attribute__((always_inline)) void empty_into(Side& student, Side& teacher) const {
+    ALWAYS_INLINE void empty_into(Side& student, Side& teacher) const {
         add_to(student.sum, s);
         if (ENTROPIES) add_to(student.weighted, s_weighted);
         if (!TEACHER) return;
@@ -250,7 +250,7 @@ static void gradient_row(const T* z, const T* t, const Factors& f, int64_t vocab
     // What rounding the two offsets loses goes where it is not lost.
     const Lanes alpha = all(float(f.alpha - f.b * (f.kl_offset - double(float(f.kl_offset))) +
                                   f.h * (f.entropy_offset - double(float(f.entropy_offset)))));
-    auto at = [&](Lanes zs, Lanes ts) __attribute__((always_inline)) {
+    auto at = [&](Lanes zs, Lanes ts) ALWAYS_INLINE {
         const Exponential p = exponential_in_full(zs, lse);
         Lanes factor = alpha;
         if (H) factor = fused_minus(h, zs - entropy_offset, factor);

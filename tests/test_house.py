@@ -125,7 +125,7 @@ def test_readme_lists_every_method():
     assert all(f"`{method}`" in text for method in METHODS)
 
 
-@pytest.mark.parametrize("command", ["", "scrub", "all", "finetune", "evaluate", "mini", "doctor"])
+@pytest.mark.parametrize("command", ["", "scrub", "all", "finetune", "evaluate", "score", "mini", "doctor"])
 def test_help_names_every_setting_with_its_source(command):
     done = subprocess.run([sys.executable, "-m", "clear_ref.run", *command.split(), "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("usage:")

@@ -248,6 +248,55 @@ def test_released_rmu_draws_each_mean_to_the_mean_of_the_vectors():
     assert close(h.grad, (2 / (B * h.shape[2] * T) * (h.detach().mean(1) - centre))[:, None].expand_as(h))
 
 
+VARIANTS = [(method, name) for method, module in METHODS.items() for name in module.VARIANTS]
+
+
+def splits_of(method, semantics, cut=None, **arguments):
+    """(splits, leaves) of the closed-form batches, or of sequence `cut` alone; hidden states are the logits themselves."""
+    options = make_options(method, {"rmu": {"c": 3}}.get(method, {}), semantics)
+    if method == "rmu" and semantics == "released":
+        options = replace(options, n_vectors=2)
+    names = needs(method, semantics, options)
+    stand_in = {f"random{k}": f"random{(k - 1) % 3 + 1}" for k in range(1, 6)}
+    splits, leaves = {}, {}
+    for name in names:
+        whole = batches([stand_in.get(name, name)], left=True)[stand_in.get(name, name)]
+        whole = replace(whole, logits=whole.logits.clone().requires_grad_())
+        teacher = whole.logits.detach() + 0.1 * torch.tensor([1.0, -1], dtype=torch.float64)
+        whole = replace(whole, teacher_logits=teacher, hidden=whole.logits, teacher_hidden=teacher)
+        leaves[name], totals = whole.logits, {}
+        if cut is not None:
+            totals = {"n_sequences": len(whole.labels), "n_rows": whole.split().n_rows}
+            one = slice(cut, cut + 1)
+            whole = Outputs(whole.logits[one], whole.labels[one], teacher[one], whole.attention_mask[one], whole.hidden[one], teacher[one])
+        splits[name] = whole.split(**totals, **arguments)
+    return options, splits, leaves
+
+
+@pytest.mark.parametrize("method, semantics", VARIANTS)
+def test_chunks_of_rows_never_change_a_meaning(method, semantics):
+    """All rows, the whole vocabulary and other temperatures too: 2 rows at a time, computed again in backward, are all at once."""
+    found = []
+    for chunk_rows in (2, 1000):
+        options, splits, leaves = splits_of(method, semantics, chunk_rows=chunk_rows)
+        loss = variant(method, semantics).loss(splits, options)
+        loss.value.backward()
+        found.append([loss.value.detach(), *(leaf.grad for leaf in leaves.values())])
+    assert all(close(a, b) for a, b in zip(*found))
+
+
+@pytest.mark.parametrize("method, semantics", VARIANTS)
+def test_parts_add_up_where_a_meaning_is_given_the_totals_of_a_step(method, semantics):
+    """Every meaning divides by the totals that it is given: two parts of one padded batch are the batch."""
+    options, splits, leaves = splits_of(method, semantics)
+    whole = variant(method, semantics).loss(splits, options).value
+    parts = 0
+    for cut in (0, 1):
+        options, splits, _ = splits_of(method, semantics, cut)
+        parts = parts + variant(method, semantics).loss(splits, options).value
+    assert parts.item() == pytest.approx(whole.item(), rel=1e-13, abs=1e-13)
+
+
 def test_a_dated_name_is_the_meaning_of_its_day_in_every_method():
     own = {(method, name) for method, module in METHODS.items() for name in module.VARIANTS if "@" in name}
     assert own == {(method, f"released@{date}") for method in ("idk", "dpo", "llmu") for date in ("2024-12-10", "2024-10-23")} | {

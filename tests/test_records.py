@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from conftest import shared_data
 from PIL import Image
 
 from clear_ref import Record
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import phrases
-from clear_ref.data.records import columns, read_rows
+from clear_ref.data.records import SCHEMA, columns, read_rows
 from clear_ref.errors import UserError
 from clear_ref.world import WORLD
 
@@ -134,3 +135,38 @@ def test_the_image_marker_in_a_text_is_refused(tiny):
         tiny.encode([Record("What is <image>?", "x")])
     with pytest.raises(UserError, match="holds <image>"):
         tiny.encode([Record("What?", "an <image>")])
+
+
+def test_the_schema_is_the_published_one_of_every_config():
+    """CLEAR's 21 configs as its card printed them (~: to three digits), TOFU's 15 as its files have them."""
+    published = json.loads(shared_data("clear_reference", "schema.json").read_text())["subsets"]
+    ours = {name for name in SCHEMA["configs"] if not name.startswith("tofu/")}
+    assert ours - {"pretrain"} == set(published) and len(published) == 21
+    for config, one in published.items():
+        assert {name.rstrip("?") + "[]" * (name in SCHEMA["lists"]) for name in columns(config)} == set(one["columns"])
+        rows = SCHEMA["configs"][config]["rows"]
+        assert rows == one["rows"] or f"~{float(f'{rows:.3g}'):.0f}" == one["rows"]
+    files = sorted(shared_data("tofu").glob("*.json"))
+    assert {f"tofu/{path.stem}" for path in files} == set(SCHEMA["configs"]) - ours and len(files) == 15
+    for path in files:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        assert len(rows) == SCHEMA["configs"][f"tofu/{path.stem}"]["rows"]
+        assert all(set(row) == {name.rstrip("?") for name in columns(f"tofu/{path.stem}")} for row in rows)
+
+
+def test_every_column_has_a_meaning_and_every_kind_a_config():
+    used = {name.rstrip("?") for names in SCHEMA["kinds"].values() for name in names}
+    assert used == set(SCHEMA["meaning"]) and set(SCHEMA["lists"]) <= used
+    assert {one["kind"] for one in SCHEMA["configs"].values()} == set(SCHEMA["kinds"]) >= set(SCHEMA["nullable"])
+
+
+@pytest.mark.parametrize("config, row", [
+    ("real_world", {"image": "images/a.png", "question": "q", "answer": "a", "options": ["b"]}),
+    ("tofu/forget01_perturbed", {"question": "q", "answer": "a", "paraphrased_answer": "p", "perturbed_answer": ["b"]})])
+def test_a_column_that_may_be_absent_may_be_there(tmp_path, config, row):
+    extra = {"real_world": "prompt"}.get(config, "paraphrased_question")
+    directory = world(tmp_path, row, {**row, extra: "x"}, config=config)
+    assert [extra in one.values for one in read_rows(directory, config)] == [False, True]
+    (directory / config / "rows.jsonl").write_text(json.dumps({**row, extra: 3}))
+    with pytest.raises(UserError, match=f"column {extra} is 3; expected a text"):
+        read_rows(directory, config)

@@ -4,12 +4,14 @@ Run: python -m pytest tests/test_views.py
 """
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from clear_ref import Record, load
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import Phrases, phrases
+from clear_ref.data.records import Row, training_record
 from clear_ref.errors import RunFailed, UserError
 from clear_ref.loop import train as training, unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan
@@ -18,9 +20,10 @@ from clear_ref.loop.train import step_loss, trainable
 from clear_ref.methods import METHODS, SEMANTICS, Views, make_options, method_loss, variant
 from clear_ref.losses import Outputs
 from clear_ref.settings import MiniUnlearn, Recipe
-from clear_ref.world import WORLD
+from clear_ref.world import BASE, WORLD
 
 OWN = phrases(WORLD)
+AUTHORS = json.loads((Path(__file__).parent / "vectors" / "authors.json").read_text(encoding="utf-8"))["data"]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,51 @@ def test_the_label_mask_of_a_run():
     assert unlearning.label_mask("llava", variant("idk"), "released") == "released"
     with pytest.raises(UserError, match="--mask is 'all'; expected auto, answer or released"):
         unlearning.label_mask("llava", variant("idk"), "all")
+
+
+def test_the_released_mask_is_what_the_authors_collator_gave():
+    """Their collator on four records of the embedded world, run once: width, real tokens, ids and the span of labels."""
+    found, forget = AUTHORS["mask"], unlearning.split_rows(WORLD, "both", 10)[0]
+    records = [training_record(forget[one["row"]], one["question"]) for one in found["records"]]
+    batch = load(BASE).encode(records, "released")
+    assert batch.input_ids.shape[1] == found["width"] and batch.attention_mask.sum(1).tolist() == found["real"]
+    assert (batch.input_ids * batch.attention_mask).sum(1).tolist() == found["ids_sum"]
+    spans = [(row != -100).nonzero().flatten().tolist() for row in batch.labels]
+    assert [[span[0], span[-1]] for span in spans] == found["supervised"] and all(
+        span == list(range(span[0], span[-1] + 1)) for span in spans)
+
+
+def stand_in(number, picture):
+    values = {"image": None, "caption": None, "question": None, "answer": None}
+    values |= {"image": f"picture{number}", "caption": f"caption{number}"} if picture else {
+        "question": f"question{number}", "answer": f"answer{number}"}
+    return Row(number, "", values, values["image"])
+
+
+@pytest.mark.parametrize("semantics", AUTHORS["idk"]["answers"])
+def test_the_idk_batch_is_what_the_authors_data_set_gave(semantics):
+    """Their data set on two stand-in rows: every answer that came up, line ends included."""
+    few = Phrases(("Q1?", "Q2?"), "", ("no one", "no two", "no three"))
+    plan = UnlearnPlan([stand_in(0, True), stand_in(1, False)], [stand_in(9, True)], ("idk",), few, 0, variant("idk", semantics).views)
+    for index, kind in enumerate(("picture", "text")):
+        answers = {plan.records(epoch, index)["idk"].answer for epoch in range(60)}
+        assert sorted(answers) == AUTHORS["idk"]["answers"][semantics][kind]
+
+
+def test_the_random_records_are_what_the_authors_data_set_gave():
+    """Their data set on two pictures and two texts: every combination that came up."""
+    few, seen = Phrases(("Q1?", "Q2?"), "", ("no",)), set()
+    forget = [stand_in(0, True), stand_in(1, True), stand_in(2, False), stand_in(3, False)]
+    names = tuple(f"random{k}" for k in range(1, AUTHORS["random"]["K"] + 1))
+    plan = UnlearnPlan(forget, [stand_in(9, True)], ("forget", *names), few, 0, variant("sku", "released").views)
+    for epoch in range(60):
+        for index in range(4):
+            one = plan.records(epoch, index)
+            assert len({one[name].answer for name in names}) == 3
+            for record in (one[name] for name in names):
+                asked = "forget question" if record.image is None and record.question == one["forget"].question else "caption question"
+                seen.add((record.answer == truth(forget[index]), record.image, record.answer, asked))
+    assert seen == {tuple(each) for each in AUTHORS["random"]["seen"]}
 
 
 OPTIONS = {"rmu": {"layer": 1, "c": 2.0}, "sku": {"n_random": 2}}

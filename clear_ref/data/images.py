@@ -3,6 +3,7 @@
 source  the reference image processor (transformers' CLIPImageProcessor, Pillow path), settings from preprocessor_config.json
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +15,28 @@ from ..errors import UserError
 from ..files import read_json
 
 FIXED = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}  # 3: bicubic
-BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)  # what Pillow raises
+BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, OSError, SyntaxError, ValueError)
 
 
 def open_image(source, where: str = "picture") -> Image.Image:
     """An RGB picture, turned upright by its EXIF tag, from a path or a Pillow image.
 
-    raises  UserError naming `where` if the file is missing or no picture
+    raises  UserError naming `where` if the file is missing, no picture, has more pixels than Pillow's limit or several frames
     """
     if isinstance(source, Image.Image):
         return upright(source)
     try:
-        with Image.open(source) as image:
-            return upright(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow itself refuses only twice its limit
+            with Image.open(source) as image:
+                frames = getattr(image, "n_frames", 1)
+                if frames == 1 or image.format == "MPO":  # MPO: a camera's JPEG with a second picture behind the one meant
+                    return upright(image)
     except FileNotFoundError:
         raise UserError(f"{where}: there is no picture {source}; put it there or drop the row") from None
     except BROKEN as error:
         raise UserError(f"{where}: {source} is no readable picture ({error}); replace the file") from None
+    raise UserError(f"{where}: {source} has {frames} frames; expected one picture: save the frame that is meant as a file")
 
 
 def upright(image: Image.Image) -> Image.Image:

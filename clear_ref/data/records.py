@@ -1,39 +1,33 @@
 """Rows on disk and records in memory.
 
-On disk: DIR/CONFIG/rows.jsonl, one JSON object a line, with CLEAR's column names; a row's `image` is a path relative to DIR.
+On disk: DIR/CONFIG/rows.jsonl, one JSON object a line, with the columns that schema.json lists and explains;
+a row's `image` is a path relative to DIR.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 
-CAPTIONS = ("image", "caption", "name")
-QUESTIONS = ("question", "answer")
-PERTURBED = ("image", "caption", "name", "paraphrased_caption", "perturbed_captions", "perturbed_names")
-MIXED = ("image", "caption", "question", "answer")
-PERTURBED_QUESTIONS = ("question", "answer", "paraphrased_answer", "perturbed_answer")
-PERTURBED_REAL = ("question", "answer", "perturbed_answer")
-PRETRAIN = ("image", "question", "answer")
-NULLABLE = {MIXED: MIXED, PRETRAIN: ("image",)}  # in a +tofu config, one half of the columns; questions may lack a picture
-LISTS = {"perturbed_captions", "perturbed_names", "perturbed_answer", "options"}
+SCHEMA = json.loads((Path(__file__).parent / "schema.json").read_text(encoding="utf-8"))  # data_fetch.py reads the same file
 
 
 def columns(config: str) -> tuple[str, ...]:
-    """The columns that a config's rows must have; UserError for a name that is none of CLEAR's or TOFU's."""
-    splits = {"full"} | {f"forget{n:02d}" for n in (1, 5, 10)} | {f"retain{n}" for n in (99, 95, 90)}
-    known = {name: CAPTIONS for name in splits} | {f"{name}+tofu": MIXED for name in splits}
-    known |= {f"tofu/{name}": QUESTIONS for name in splits}
-    perturbed = {f"forget{n:02d}_perturbed" for n in (1, 5, 10)} | {"retain_perturbed"}
-    known |= {name: PERTURBED for name in perturbed} | {f"tofu/{name}": PERTURBED_QUESTIONS for name in perturbed}
-    known |= {f"tofu/{name}_perturbed": PERTURBED_REAL for name in ("real_authors", "world_facts")}
-    known |= {"real_faces": ("image", "answer", "options"), "real_world": ("image", "question", "answer", "options"),
-              "pretrain": PRETRAIN}
-    if config not in known:
-        raise UserError(f"unknown dataset config {config!r}; expected one of {', '.join(sorted(known))}")
-    return known[config]
+    """The columns of a config's rows; one that ends with ? may be absent.
+
+    raises  UserError for a name that is none of CLEAR's or TOFU's
+    """
+    if config not in SCHEMA["configs"]:
+        raise UserError(f"unknown dataset config {config!r}; expected one of {', '.join(sorted(SCHEMA['configs']))}")
+    return tuple(SCHEMA["kinds"][kind(config)])
+
+
+def kind(config: str) -> str:
+    """What rows a known config has: captions, mixed, questions or another of the schema's kinds."""
+    return SCHEMA["configs"][config]["kind"]
 
 
 @dataclass(frozen=True)
@@ -66,41 +60,45 @@ def read_rows(directory, config: str) -> list[Row]:
     if not path.exists():
         have = sorted(str(p.parent.relative_to(directory)) for p in directory.glob("**/rows.jsonl"))
         raise UserError(f"{path}: no such file; {directory} holds the configs: {', '.join(have) or 'none'}")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); write the file again as UTF-8") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            rows.append(_row(directory, config, len(rows), f"{path}:{number}", line))
+    rows = [row(directory, config, index, where, line) for index, (where, line) in enumerate(lines(path))]
     if not rows:
         raise UserError(f"{path}: holds no row; expected at least one")
     return rows
 
 
-def _row(directory, config, index, where, line) -> Row:
-    expected = columns(config)
+def lines(path) -> Iterator[tuple[str, str]]:
+    """("FILE:LINE", text) of every line that is not blank; UserError for a file that is not UTF-8. Only \\n ends a line."""
+    try:
+        texts = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); write the file again as UTF-8") from None
+    return ((f"{path}:{number}", text) for number, text in enumerate(texts, 1) if text.strip())
+
+
+def row(directory, config: str, index: int, where: str, line: str) -> Row:
+    """One line as a checked row; errors as `read_rows`."""
+    expected, nullable = columns(config), SCHEMA["nullable"].get(kind(config), ())
+    known, needed = {name.rstrip("?") for name in expected}, {name for name in expected if name[-1] != "?"}
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not a JSON object ({error}); mend or remove the line") from None
-    if not isinstance(values, dict) or set(values) != set(expected):
+    if not isinstance(values, dict) or not needed <= set(values) <= known:
         found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
         raise UserError(f"{where}: columns are {found}; expected {', '.join(sorted(expected))}")
     for column, value in values.items():
-        if column in LISTS:
+        if column in SCHEMA["lists"]:
             good = isinstance(value, list) and value and all(isinstance(item, str) and item for item in value)
-            kind = "a list of texts, at least one"
+            wanted = "a list of texts, at least one"
         else:
-            good = (isinstance(value, str) and value != "") or (value is None and column in NULLABLE.get(expected, ()))
-            kind = "a text"
+            good = (isinstance(value, str) and value != "") or (value is None and column in nullable)
+            wanted = "a text"
         if not good:
-            raise UserError(f"{where}: column {column} is {value!r}; expected {kind}")
-    if expected == MIXED:
-        halves = [tuple(values[column] is not None for column in half) for half in (("image", "caption"), QUESTIONS)]
+            raise UserError(f"{where}: column {column} is {value!r}; expected {wanted}")
+    if kind(config) == "mixed":
+        halves = [tuple(values[column] is not None for column in half) for half in (expected[:2], expected[2:])]
         if halves not in ([(True, True), (False, False)], [(False, False), (True, True)]):
-            there = ", ".join(column for column in MIXED if values[column] is not None) or "nothing"
+            there = ", ".join(column for column in expected if values[column] is not None) or "nothing"
             raise UserError(f"{where}: has {there}; expected image and caption, or question and answer, and null for the others")
     image = None
     if values.get("image") is not None:

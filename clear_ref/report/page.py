@@ -5,7 +5,7 @@ import html
 import math
 
 from ..errors import UserError
-from ..evaluation.metrics import DEFINITIONS
+from ..evaluation.metrics import SETS, definitions
 from .table import COLUMNS, LEGEND, PARTS, columns_of, headings, number
 
 PICTURES = ("image/png", "image/jpeg", "image/webp")
@@ -87,7 +87,7 @@ def page(run: dict) -> str:
         raise UserError("report: no model to show; expected the metrics of one or more")
     title = " · ".join(["clear_ref", *(str(run[key]) for key in ("method", "semantics", "modality") if run.get(key))])
     body = [f"<h1>{_text(headline(run))}</h1>", f'<p class="soft">{_facts(run)}</p>',
-            "<h2>Result</h2>", _leaderboard(models),
+            "<h2>Result</h2>", _leaderboard(models), *_other_leaderboards(models),
             f'<p class="soft">{_text(LEGEND)} Good forgetting is like gold, which never saw the forget set.</p>',
             "<h2>Side by side</h2>", _bars(models)]
     if run.get("trace"):
@@ -156,6 +156,13 @@ def _leaderboard(models) -> str:
     shown = columns_of(list(models.values()))
     rows = [[name, *(number(metrics.get(metric)) for metric, _, _ in shown)] for name, metrics in models.items()]
     return _table(["model", *headings(shown)], rows, range(1, 1 + len(shown)))
+
+
+def _other_leaderboards(models) -> list[str]:
+    """A heading and a leaderboard for each other set of definitions that the models were scored by."""
+    names = dict.fromkeys(name for metrics in models.values() for name in metrics.get("also", ()))
+    return [text for name in names for text in (
+        f"<h3>{_text(name)} definitions</h3>", _leaderboard({model: metrics["also"][name] for model, metrics in models.items()}))]
 
 
 def _per_task(models) -> str:
@@ -250,8 +257,9 @@ def _picture(example) -> str:
 
 def _definitions(models) -> str:
     """Every metric's definition: the name that the metrics carry, and our text if it is one of ours."""
-    texts = {(metric, definition.name): definition.text for metric, definition in DEFINITIONS.items()}
-    named = dict.fromkeys(pair for metrics in models.values() for pair in metrics.get("definitions", {}).items())
+    texts = {(metric, found.name): found.text for name in SETS for metric, found in definitions(name).items()}
+    every = [found for metrics in models.values() for found in (metrics, *metrics.get("also", {}).values())]
+    named = dict.fromkeys(pair for metrics in every for pair in metrics.get("definitions", {}).items())
     blocks = [f"<b>{_text(pair[0])}</b> = {_text(pair[1])}<pre>{_text(texts.get(pair, 'defined elsewhere'))}</pre>"
               for pair in named]
     return _details("Definitions of the metrics", "".join(blocks))

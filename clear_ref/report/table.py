@@ -3,12 +3,15 @@
 import math
 
 from ..errors import UserError
-from ..evaluation.metrics import DEFINITIONS
+from ..evaluation.metrics import SETS, definitions as definitions_of
 
 # The leaderboard's columns: metric, heading, and whether higher or lower is better.
 COLUMNS = (("forget", "Forget", "↓"), ("retain", "Retain", "↑"), ("real_faces", "Faces", "↑"), ("real_world", "World", "↑"),
            ("real", "Real", "↑"), ("forget_quality", "FQ", "↑"), ("text_real", "Real text", "↑"),
            ("text_retain", "Retain text", "↑"), ("text_forget", "Forget text", "↓"))
+OTHER_COLUMNS = (("model_utility", "Utility", "↑"), ("text_model_utility", "Utility text", "↑"),
+                 ("forget_quality_ks", "FQ KS", "↑"), ("log10_forget_quality", "log10 FQ", "↑"),
+                 ("text_log_forget_quality", "log FQ text", "↑"))  # not the paper's
 PARTS = ("rouge", "probability", "truth_ratio")
 LEGEND = "↑ higher is better, ↓ lower is better, - not evaluated."
 
@@ -21,11 +24,24 @@ def number(value, decimals: int = 3) -> str:
 def leaderboard(rows, decimals: int = 3) -> str:
     """The models' reported numbers, one line each, and what they mean; no line end at the end.
 
-    rows    [(model's name, its metrics as metrics.score returns them)]
+    rows    [(model's name, its metrics as metrics.score returns them)]; a table for each set of definitions that they hold
     """
+    return _by_definitions(rows, lambda own: _leaderboard(own, decimals), lambda metrics, name: metrics["also"][name])
+
+
+def _by_definitions(rows, one, other) -> str:
+    """The table of `rows`, and where scored by all definitions one for each set: other(metrics, set) is a row's in that set."""
+    every = [metrics for _, found in rows for metrics in (found if isinstance(found, list) else [found])]
+    names = list(dict.fromkeys(name for metrics in every for name in metrics.get("also", ())))
+    blocks = [one(rows)] + [one([(model, other(found, name)) for model, found in rows]) for name in names]
+    return "\n\n".join(f"{name} definitions\n\n{block}" if names else block for name, block in zip(SETS, blocks))
+
+
+def _leaderboard(rows, decimals: int) -> str:
+    """One set of definitions' leaderboard."""
     shown = columns_of([metrics for _, metrics in rows])
     lines = [[name, *(number(metrics.get(metric), decimals) for metric, _, _ in shown)] for name, metrics in rows]
-    table = _aligned(["model", *headings(shown)], lines)
+    table = aligned(["model", *headings(shown)], lines)
     return "\n".join([*table, "", LEGEND, *definitions([metrics for _, metrics in rows])])
 
 
@@ -34,15 +50,22 @@ def leaderboard_over_seeds(rows, decimals: int = 2) -> str:
 
     rows    [(model's name, [its metrics for each seed])]; with one seed there is no spread to show
     """
-    lines, shown = [], columns_of([metrics for _, seeds in rows for metrics in seeds])
     for name, seeds in rows:
         if not seeds:
             raise UserError(f"{name}: metrics of no seed; expected one or more")
+    return _by_definitions(rows, lambda own: _leaderboard_over_seeds(own, decimals),
+                           lambda seeds, name: [metrics["also"][name] for metrics in seeds])
+
+
+def _leaderboard_over_seeds(rows, decimals: int) -> str:
+    """One set of definitions' leaderboard over seeds."""
+    lines, shown = [], columns_of([metrics for _, seeds in rows for metrics in seeds])
+    for name, seeds in rows:
         cells = [[metrics.get(metric) for metrics in seeds] for metric, _, _ in shown]
         lines.append([name, *(spread(values, decimals) for values in cells)])
     counts = [str(n) for n in sorted({len(seeds) for _, seeds in rows} - {1})]
     note = [f"mean ± standard deviation (n - 1) over {' or '.join(counts)} seeds; else one run."] if counts else []
-    table = _aligned(["model", *headings(shown)], lines)
+    table = aligned(["model", *headings(shown)], lines)
     return "\n".join([*table, "", *note, LEGEND, *definitions([metrics for _, seeds in rows for metrics in seeds])])
 
 
@@ -71,23 +94,23 @@ def per_task(rows, decimals: int = 3) -> str:
                 found = metrics["tasks"][task]
                 lines.append([shown, name, *(number(found[part], decimals) for part in PARTS), str(found["n"])])
                 shown = ""
-    return "\n".join(_aligned(["task", "model", "rouge", "probability", "truth ratio", "n"], lines, left=2))
+    return "\n".join(aligned(["task", "model", "rouge", "probability", "truth ratio", "n"], lines, left=(0, 1)))
 
 
 def definitions(all_metrics) -> list[str]:
     """The definitions in words, wrapped: a paragraph for each set among the models; unknown names as they are."""
-    in_words = {definition.name: definition.words for definition in DEFINITIONS.values()}
+    in_words = {definition.name: definition.words for name in SETS for definition in definitions_of(name).values()}
     found = []
     for metrics in all_metrics:
         names = list(dict.fromkeys(metrics.get("definitions", {}).values()))
         if names and names not in found:
             found.append(names)
-    return [line for names in found for line in _wrapped([in_words.get(name, name) for name in names])]
+    return [line for names in found for line in _wrapped(list(dict.fromkeys(in_words.get(name, name) for name in names)))]
 
 
 def columns_of(all_metrics) -> list[tuple[str, str, str]]:
     """The leaderboard's columns of which some model has a number: a language model has none about pictures."""
-    return [column for column in COLUMNS if any(metrics.get(column[0]) is not None for metrics in all_metrics)]
+    return [column for column in (*COLUMNS, *OTHER_COLUMNS) if any(metrics.get(column[0]) is not None for metrics in all_metrics)]
 
 
 def headings(columns) -> list[str]:
@@ -95,10 +118,10 @@ def headings(columns) -> list[str]:
     return [f"{heading} {arrow}" for _, heading, arrow in columns]
 
 
-def _aligned(header, lines, left: int = 1) -> list[str]:
-    """Header and lines with two spaces between columns; the first `left` columns flush left, the others flush right."""
+def aligned(header, lines, left=(0,)) -> list[str]:
+    """Header and lines with two spaces between columns; the columns numbered in `left` flush left, the others flush right."""
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    return ["  ".join(cell.ljust(width) if i < left else cell.rjust(width)
+    return ["  ".join(cell.ljust(width) if i in left else cell.rjust(width)
                       for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in [header, *lines]]
 
 
