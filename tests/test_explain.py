@@ -1,4 +1,4 @@
-"""explain: contributions sum to the loss, weights and slopes are those of autograd and of paper, text and page say what was found.
+"""explain: contributions sum to the loss, weights and slopes are those of autograd and of paper, text and page say it.
 
 Run: python -m pytest tests/test_explain.py
 """
@@ -86,7 +86,8 @@ def test_row_weights_are_the_papers():
     one = outputs["forget"]
     for s, row in enumerate(found["rows"]["forget"]):
         rows = (one.labels[s, 1:] != -100).nonzero()[:, 0]
-        nll, teacher = (-tensor[s].log_softmax(-1)[rows, one.labels[s, rows + 1]].sum() for tensor in (one.logits, one.teacher_logits))
+        labels = one.labels[s, rows + 1]
+        nll, teacher = (-tensor[s].log_softmax(-1)[rows, labels].sum() for tensor in (one.logits, one.teacher_logits))
         weight = -2 / 3 * torch.sigmoid(-0.5 * (nll - teacher))
         assert torch.allclose(row["weights"]["nll"][rows], weight.expand(len(rows)), rtol=0, atol=1e-14)
         assert not row["weights"]["nll"][~torch.isin(torch.arange(one.labels.shape[1]), rows)].any()
@@ -208,7 +209,8 @@ def test_the_description_has_every_meaning_with_its_formula_and_source(method, c
 
 
 def test_a_number_out_of_its_turn_is_a_reference():
-    assert describe.numbered(["R1 as idk.py's D3", "says. R2 the", "other."]) == [["R1", "as idk.py's D3 says."], ["R2", "the other."]]
+    found = describe.numbered(["R1 as idk.py's D3", "says. R2 the", "other."])
+    assert found == [["R1", "as idk.py's D3 says."], ["R2", "the other."]]
 
 
 @pytest.mark.parametrize("arguments, words", [
