@@ -170,16 +170,14 @@ def look_for_leaks(found: Findings, forget: str, retain: str, published: dict) -
     forgotten = [each for form in FORMS for each in (form.format(forget), form.format(f"{forget}_perturbed"))]
     retained = [each for form in FORMS for each in (form.format(retain), form.format("retain_perturbed"))]
     pictures, kept = found.pictures(forgotten), found.pictures(retained)
-    shared_pictures = [path for digest, path in pictures.items() if digest in kept]
-    shared = {"picture": shared_pictures}
+    shared = {"picture": [path for digest, path in pictures.items() if digest in kept]}
     for what, columns in (("question", ("question", "answer")), ("name", ("name",))):
         shared[what] = [key[0] for key in found.values(forgotten, *columns).keys() & found.values(retained, *columns).keys()]
     for what, both in shared.items():
         if not both:
             continue
         line = f"{forget} leaks into {retain} or retain_perturbed: {counted(sorted(both), what, what + 's')} in both"
-        alone = what == "name" and len(both) == 1 and not shared_pictures and forget in found.rows
-        if alone and as_published(found, published, forget):
+        if what == "name" and len(both) == 1 and forget in found.rows and as_published(found, published, forget):
             found.known.append(line + "; two of CLEAR's 200 authors share a name")
         else:
             found.problems.append(line)
