@@ -11,9 +11,16 @@ import torch
 from clear_ref import load
 from clear_ref.data.draws import torch_generator
 from clear_ref.model.vlm import VLM
+from clear_ref.progress import Progress
 from clear_ref.world import BASE
 
 torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def progress_is_shown(monkeypatch):
+    """Whatever an earlier test's --quiet said."""
+    monkeypatch.setattr(Progress, "quiet", False)
 
 
 def write_tiny(directory, text=None, vision=None):

@@ -82,7 +82,8 @@ def test_report_has_the_documented_keys():
 def test_a_missing_package_is_said_and_ours_is_measured(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     found = peers.time_job({"directory": directory, "shape": "tiny", "tasks": ["kl"], "threads": 1, "rounds": 1})
-    assert list(found["tasks"]["kl"]) == ["ours"] and "peft" in found["absent"]["released"]["absent"]
+    reason = found["absent"]["released"]["absent"]  # without transformers that is missed first
+    assert list(found["tasks"]["kl"]) == ["ours"] and ("peft" in reason or "transformers" in reason)
     measured = found["tasks"]["kl"]
     measured["ours"]["peak"] = {"bytes": 10**6, "weights_bytes": 2 * 10**6}
     assert bench_step.row("kl", bench_step.summary(measured))[2:5] == ("-", "-", "-")

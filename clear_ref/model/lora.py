@@ -54,7 +54,7 @@ class LowRank(torch.autograd.Function):
     def forward(ctx, x, weight, bias, down, up, scale):
         """x [..., in], weight [out, in], bias [out] or None, down [rank, in], up [out, rank] -> [..., out] in x's dtype."""
         y = F.linear(x, weight, bias)
-        low = down @ x.flatten(0, -2).to(down.dtype).t()
+        low = down @ x.reshape(-1, x.shape[-1]).to(down.dtype).t()
         _add_product(y.view(-1, y.shape[-1]), low.t(), up.t(), scale)
         ctx.save_for_backward(x, weight, bias, down, up, low)
         ctx.scale = scale
@@ -67,7 +67,7 @@ class LowRank(torch.autograd.Function):
         x, weight, bias, down, up, low = ctx.saved_tensors
         of_x, of_weight, of_bias, of_down, of_up, _ = ctx.needs_input_grad
         found = [None] * 6
-        grad, x = grad.flatten(0, -2), x.flatten(0, -2)
+        grad, x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         wide = grad.to(down.dtype)
         if of_x or of_down:
             low_grad = up.t() @ wide.t()
