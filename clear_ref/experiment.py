@@ -83,9 +83,9 @@ def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
     """SHA-256 of everything a run reads: each model's files, rows and phrases of the data, and one for all its pictures."""
     files = [path for model in models if model for path in sorted(Path(model).iterdir())
              if path.suffix in (".json", ".jinja", ".safetensors")]
-    pictures = sorted(path for path in (data / "images").glob("**/*") if path.is_file())
+    pictures = sorted(path for path in data.glob("**/*") if path.is_file() and path.suffix not in (".jsonl", ".json", ".txt"))
     return rundir.hashes([*files, *sorted(data.glob("**/rows.jsonl")), *phrase_files(data)]) | {
-        str(data / "images"): rundir.hash_of_all(data, pictures)}
+        f"{data}, pictures": rundir.hash_of_all(data, pictures)}
 
 
 def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dict]:

@@ -59,7 +59,7 @@ SHAPES = {
 class CheckpointSettings:
     """checkpoint SHAPE: a model directory of random weights."""
     out: str = setting("", "directory to write, new or empty")
-    dtype: str = setting("bfloat16", "dtype of the weights: bfloat16, float16 or float32")
+    dtype: str = setting("bfloat16", "dtype of the weights: bfloat16, float16, float32 or float64")
     layers: int = setting(0, "decoder layers; 0: as many as the real model has")
     seed: int = setting(0, "key of every random weight")
     shard_gb: float = setting(SHARD_BYTES / 1e9, "largest file of weights, in gigabytes (10^9 bytes)", "transformers' default")
@@ -135,8 +135,8 @@ def write_checkpoint(shape: str, settings: CheckpointSettings) -> dict:
     dtype, out = dtype_of(settings.dtype), Path(settings.out)
     if not settings.out:
         raise UserError("checkpoint needs --out: the directory to write")
-    if settings.shard_gb <= 0:
-        raise UserError(f"--shard-gb is {settings.shard_gb}; expected more than 0")
+    if not 0 < settings.shard_gb < 1e6:
+        raise UserError(f"--shard-gb is {settings.shard_gb}; expected a number above 0")
     check_empty(out, "--out")
     kind = family(config, out / "config.json")
     with torch.device("meta"):

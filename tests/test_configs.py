@@ -94,6 +94,11 @@ def test_towers_are_what_transformers_reads_from_the_same_file(tmp_path):
     ("llama", {"num_hidden_layers": 0}, "num_hidden_layers is 0; expected a whole number above 0"),
     ("llama", {"hidden_size": "wide"}, "hidden_size is 'wide'; expected a whole number above 0"),
     ("llama", {"num_key_value_heads": 3}, "num_attention_heads 32, num_key_value_heads 3 and head_dim 128 do not go together"),
+    ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; expected a whole number above 0, at most 1000"),
+    ("llama", {"vocab_size": 10**30}, "vocab_size is 10*; expected a whole number above 0, at most 16777216"),
+    ("llama", {"rope_theta": 10**400}, r"rope_theta is 10*\.\.\.; expected a number above 0"),
+    ("qwen2", {"layer_types": [["a"]]}, "layer_types is .*; expected 32 of full_attention"),
+    ("qwen2", {"layer_types": 5}, "layer_types is 5; expected 32 of full_attention"),
     ("llama", {"rms_norm_eps": -1}, "rms_norm_eps is -1; expected a number above 0"),
     ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rotary positions are of type 'yarn'; expected default"),
     ("llama", {"rope_scaling": {"type": "linear"}}, "factor is None; expected a number above 0"),
@@ -118,6 +123,8 @@ def test_a_decoder_that_is_not_computed_here_is_refused(kind, change, message):
     ({"text_config": "llama"}, "text_config is 'llama'; expected an object"),
     ({"vision_config": []}, r"vision_config is \[\]; expected an object"),
     ({"vision_config": {"hidden_size": 7}}, "vision sizes do not go together"),
+    ({"model_type": ["llava"]}, r"model_type is \['llava'\]; expected one of llava"),
+    ({"vision_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers is 1000000000; expected a whole number above 0"),
     ({"model_type": "llava_next"}, "model_type is 'llava_next'; expected one of llava, qwen2_vl, llama, mistral, qwen2"),
 ])
 def test_a_llava_that_is_not_computed_here_is_refused(change, message):
@@ -136,7 +143,9 @@ def test_stop_ids_come_from_generation_config_then_config_then_tokenizer(tmp_pat
     assert generation(tmp_path, config, eos).stop_ids == expected
 
 
-@pytest.mark.parametrize("own, message", [({"eos_token_id": ["</s>"]}, "eos_token_id is"),
+@pytest.mark.parametrize("own, message", [({"eos_token_id": ["</s>"]}, "eos_token_id is"), ({"eos_token_id": True}, "eos_token_id is"),
+                                          ({"eos_token_id": 10**30}, "eos_token_id is"),
+                                          ({"repetition_penalty": 10**400}, "repetition_penalty is"),
                                           ({"repetition_penalty": 0}, "repetition_penalty is 0; expected a number above 0")])
 def test_a_wrong_generation_config_is_refused(tmp_path, own, message):
     (tmp_path / "generation_config.json").write_text(json.dumps(own))

@@ -155,7 +155,8 @@ def test_wrong_picture_settings_are_refused(tmp_path, directory):
     settings = json.loads((directory / "preprocessor_config.json").read_text())
     for change, message in (({"resample": 2}, "resample is 2; expected 3"), ({"do_center_crop": False}, "do_center_crop is False"),
                             ({"size": {"longest_edge": 5}}, "expected size.shortest_edge"), ({"image_mean": [0.5]}, "image_mean"),
-                            ({"rescale_factor": 1.0}, "rescale_factor is 1.0; expected 1/255"), ({"crop_size": 0}, "crop_size")):
+                            ({"rescale_factor": 1.0}, "rescale_factor is 1.0; expected 1/255"), ({"crop_size": 0}, "crop_size"), ({"image_std": [0, 0, 0]}, "image_std"),
+                            ({"rescale_factor": float("nan")}, "rescale_factor is nan"), ({"size": True}, "size")):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | change))
         with pytest.raises(ValueError, match=message):
             ClipImages.from_directory(tmp_path, 14)

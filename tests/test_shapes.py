@@ -78,6 +78,9 @@ def test_every_shapes_files_fit_together(shape, tmp_path, monkeypatch):
     ({}, "llava-78m", "checkpoint needs --out"),
     ({"out": "x", "dtype": "int8"}, "llava-78m", "dtype is 'int8'"),
     ({"out": "x", "layers": -1}, "llava-78m", "--layers is -1"),
+    ({"out": "x", "shard_gb": float("nan")}, "llava-78m", "--shard-gb is nan"),
+    ({"out": "x", "shard_gb": float("inf")}, "llava-78m", "--shard-gb is inf"),
+    ({"out": "x", "layers": 10**9}, "llava-78m", "num_hidden_layers is 1000000000"),
     ({"out": "x", "shard_gb": 0.0}, "llava-78m", "--shard-gb is 0.0"),
 ])
 def test_wrong_input_is_one_line_and_nothing_is_written(settings, shape, message, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
-from ..files import read_json
+from ..files import one_line, read_json
 
 FIXED = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}  # 3: bicubic
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, OSError, SyntaxError, ValueError)
@@ -63,8 +63,8 @@ def processor_settings(directory, fixed: dict) -> tuple[dict, Path]:
         if config.get(key, expected) != expected:
             raise UserError(f"{path}: {key} is {config[key]!r}; expected {expected!r}, nothing else is computed here")
     factor = config.get("rescale_factor", 1 / 255)
-    if not isinstance(factor, (int, float)) or abs(factor - 1 / 255) > 1e-9:
-        raise UserError(f"{path}: rescale_factor is {factor!r}; expected 1/255")
+    if not isinstance(factor, (int, float)) or not 1 / 255 - 1e-9 < factor < 1 / 255 + 1e-9:
+        raise UserError(f"{path}: rescale_factor is {one_line(repr(factor), 60)}; expected 1/255")
     return config, path
 
 
@@ -102,10 +102,12 @@ class ClipImages:
             made = cls(size if isinstance(size, int) else size["shortest_edge"],
                        crop if isinstance(crop, int) else crop["height"], patch,
                        tuple(map(float, config["image_mean"])), tuple(map(float, config["image_std"])))
-            if not all(isinstance(n, int) and n > 0 for n in (made.size, made.crop)) or len(made.mean) != 3 or len(made.std) != 3:
+            whole = all(type(n) is int and 0 < n < 1 << 16 for n in (made.size, made.crop))
+            finite = all(-1e6 < m < 1e6 for m in made.mean) and all(0 < s < 1e6 for s in made.std)
+            if not whole or not finite or len(made.mean) != 3 or len(made.std) != 3:
                 raise ValueError
             return made
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(f"{path}: expected size.shortest_edge, crop_size.height, image_mean and image_std; "
                             f"found {sorted(config)}") from None
 

@@ -70,10 +70,11 @@ class Tokenizer:
 
     def check(self, template: Template) -> None:
         """UserError unless the tokenizer has every special token that the template is made of."""
-        for token in template.special:
-            self.id_of(token)
-        if template.with_image is not None:
-            self.id_of(template.image)
+        special = template.special if template.with_image is None else (*template.special, template.image)
+        for token in special:
+            if self._tokenizer.token_to_id(token) is None:
+                raise UserError(f"template {template.name} needs the token {token!r}, and the model's tokenizer has none; name "
+                                "another with --template")
         if template.bos and self.bos is None:
             raise UserError(f"tokenizer_config.json has no bos_token, and template {template.name} begins with it; name one of "
                             "the tokenizer's tokens there, or another --template")

@@ -23,9 +23,16 @@ def save(directory, progress: dict, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def progress(directory) -> dict | None:
-    """What the checkpoint says of how far it is, or None if there is none."""
+    """What the checkpoint says of how far it is, or None if there is none; UserError where it does not say it."""
     path = Path(directory) / STATE
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    state = read_json(path)
+    kinds = {"stage": str, "step": int, "tensors": str}
+    if any(type(state.get(key)) is not kind for key, kind in kinds.items()) or Path(state["tensors"]).name != state["tensors"]:
+        raise UserError(f"{path}: is no checkpoint's state; expected stage, step and the plain name of its tensors: start a "
+                        "new run")
+    return state
 
 
 def restore(directory, tensors: dict[str, torch.Tensor]) -> None:

@@ -37,6 +37,9 @@ def prepare(vlm: VLM, recipe, seed: int, only: list[str] | None = None) -> list[
 
     only  the last parts of the names of the layers that a variant trains, instead of the recipe's
     """
+    if recipe.lora_targets != "all" and (only is not None or not recipe.lora_rank):
+        reason = "--lora-rank 0 trains every weight" if only is None else f"this meaning trains {', '.join(only)} alone"
+        raise UserError(f"--lora-targets is {recipe.lora_targets}, and {reason}; leave one of the two out")
     vlm.checkpoint_layers(recipe.checkpointing == "on")
     if not recipe.lora_rank:
         if vlm.dtype in (torch.bfloat16, torch.float16):

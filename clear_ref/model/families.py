@@ -61,7 +61,7 @@ FAMILIES = {found.name: found for found in (
 def family(config: dict, where) -> Family:
     """The family of a config.json by its model_type; UserError for one that is not known here."""
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(f"{where}: model_type is {kind!r}; expected one of {', '.join(FAMILIES)}")
     return FAMILIES[kind]
 

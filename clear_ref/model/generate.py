@@ -7,9 +7,9 @@ import torch
 
 from ..data.batches import Batch
 from ..errors import UserError
-from ..files import read_json
+from ..files import one_line, read_json
 from .language import at_least_float32, next_positions
-from .language_config import part_of
+from .language_config import LARGEST, number, part_of
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,9 @@ def generation(directory, config: dict, eos: int | None) -> Generation:
     stop = next((found for found in (own.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id"), eos)
                  if found is not None), [])
     stop = stop if isinstance(stop, list) else [stop]
-    if not all(isinstance(number, int) and number >= 0 for number in stop):
-        raise UserError(f"{path}: eos_token_id is {stop!r}; expected a token id or a list of them")
-    penalty = own.get("repetition_penalty", 1.0)
-    if isinstance(penalty, bool) or not isinstance(penalty, (int, float)) or not penalty > 0:
-        raise UserError(f"{path}: repetition_penalty is {penalty!r}; expected a number above 0")
-    return Generation(frozenset(stop), float(penalty))
+    if not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= LARGEST for one in stop):
+        raise UserError(f"{path}: eos_token_id is {one_line(repr(stop), 60)}; expected a token id or a list of them")
+    return Generation(frozenset(stop), number({"repetition_penalty": 1.0} | own, "repetition_penalty", path))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..files import one_line
 
 # What transformers' configuration classes take for a key that config.json leaves out (hub files hold what differs from these).
 LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -18,6 +19,7 @@ DEFAULTS["qwen2_vl"] = DEFAULTS["qwen2"] | {
     "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_window_layers": 80,
     "mrope_section": [16, 24, 24]}
 QKV_BIAS = {"qwen2", "qwen2_vl"}
+LARGEST, MOST_LAYERS = 1 << 24, 1000  # far above every model of these families
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def language_config(config: dict, where, kind: str, tied: bool | None = None) ->
         if values.get(key, expected) != expected:
             raise UserError(f"{where}: {key} is {values[key]!r}; expected {expected!r}, nothing else is computed for {kind}")
     for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
-        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 1:
-            raise UserError(f"{where}: {key} is {values[key]!r}; expected a whole number above 0")
+        whole_number(values, key, where)
     width, heads = values["hidden_size"], values["num_attention_heads"]
     groups, dim = values.get("num_key_value_heads", heads), values.get("head_dim", width // heads)
     if "num_key_value_heads" in config and config["num_key_value_heads"] is None:
         groups = heads
-    if not all(isinstance(n, int) and n > 0 for n in (groups, dim)) or heads % groups or dim % 2:
+    whole_number({"num_key_value_heads": groups}, "num_key_value_heads", where)
+    whole_number({"head_dim": dim}, "head_dim", where)
+    if heads % groups or dim % 2:
         raise UserError(f"{where}: num_attention_heads {heads}, num_key_value_heads {groups} and head_dim {dim} do not go "
                         "together; expected heads a multiple of key-value heads, and an even head_dim")
     theta, factor, section = rope(values, where)
@@ -80,9 +83,17 @@ def part_of(config: dict, key: str, where) -> dict:
 def number(values: dict, key: str, where) -> float:
     """values[key] as a positive float; UserError for anything else."""
     value = values[key]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise UserError(f"{where}: {key} is {value!r}; expected a number above 0")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:  # 10^400 is an int in JSON
+        raise UserError(f"{where}: {key} is {one_line(repr(value), 60)}; expected a number above 0")
     return float(value)
+
+
+def whole_number(values: dict, key: str, where) -> int:
+    """values[key], 1 to LARGEST (layers: MOST_LAYERS); UserError for anything else, before anything of that size is made."""
+    value, most = values[key], MOST_LAYERS if key in ("num_hidden_layers", "depth") else LARGEST
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise UserError(f"{where}: {key} is {one_line(repr(value), 60)}; expected a whole number above 0, at most {most}")
+    return value
 
 
 def rope(values: dict, where) -> tuple[float, float, tuple[int, ...] | None]:
@@ -114,6 +125,8 @@ def windows(config: dict, values: dict, where) -> tuple[int | None, ...]:
     if types is None:
         first = values.get("max_window_layers", 0)
         types = ["full_attention" if number < first else "sliding_attention" for number in range(n_layers)]
-    if len(types) != n_layers or not set(types) <= {"full_attention", "sliding_attention"}:
-        raise UserError(f"{where}: layer_types is {types!r}; expected {n_layers} of full_attention and sliding_attention")
+    known = isinstance(types, list) and all(kind in ("full_attention", "sliding_attention") for kind in types)
+    if not known or len(types) != n_layers:
+        raise UserError(f"{where}: layer_types is {one_line(repr(types), 60)}; expected {n_layers} of full_attention and "
+                        "sliding_attention")
     return tuple(window if kind == "sliding_attention" else None for kind in types)

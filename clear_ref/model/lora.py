@@ -144,7 +144,7 @@ def choose(model: nn.Module, targets) -> list[str]:
     wanted = {targets: pattern(targets, "LoRA targets")} if isinstance(targets, str) else {target: [target] for target in targets}
     for target, one in wanted.items():
         if not any(matches(name, one) for name in names):
-            raise UserError(f"LoRA target {target!r} names no linear layer; known last parts: "
+            raise UserError(f"LoRA target {target!r} names no layer to train (all and language stand alone); known last parts: "
                             f"{', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}")
     return [name for name in names if any(matches(name, one) for one in wanted.values())]
 
@@ -156,9 +156,11 @@ def put(model: nn.Module, ranks: dict[str, int], alphas: dict[str, float], seed:
     """
     if adapters(model):
         raise UserError("the model already carries LoRA adapters; merge_lora() them first")
+    most = max((max(layer.in_features, layer.out_features) for layer in linear_layers(model).values()), default=1)
     for name, rank in ranks.items():
-        if rank < 1:
-            raise UserError(f"LoRA rank of {name} is {rank}, expected 1 or more; use full fine-tuning (--lora-rank 0) for none")
+        if not 1 <= rank <= most:
+            raise UserError(f"LoRA rank of {name} is {rank}, expected 1 to {most}, the widest layer; use full fine-tuning "
+                            "(--lora-rank 0) for none")
     model.requires_grad_(False)
     layers = linear_layers(model)
     for name, rank in ranks.items():

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
 from .language import at_least_float32, rotate
+from .language_config import number, whole_number
 from .lora import Linear
 from .vision import MLP, LayerNorm
 
@@ -56,8 +57,7 @@ def vision_config(config: dict, where) -> Qwen2VisionConfig:
             raise UserError(f"{where}: vision {key} is {found!r}; expected {expected!r}")
     width, ratio, *rest = (values[key] for key in list(DEFAULTS)[:-1])
     for key, value in zip(DEFAULTS, (width, ratio, *rest)):
-        if not isinstance(value, int) and not (key == "mlp_ratio" and isinstance(value, float)) or not value > 0:
-            raise UserError(f"{where}: vision {key} is {value!r}; expected a whole number above 0")
+        (number if key == "mlp_ratio" else whole_number)({key: value}, key, f"{where}: vision_config")
     if width % (4 * values["num_heads"]):
         raise UserError(f"{where}: vision embed_dim is {width}; expected a multiple of 4 times num_heads, {values['num_heads']}")
     return Qwen2VisionConfig(width, int(width * ratio), *rest)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import UserError
 from .language import at_least_float32
-from .language_config import number
+from .language_config import number, whole_number
 from .lora import Linear
 
 # What transformers' CLIPVisionConfig takes for a key that vision_config leaves out, and what LlavaConfig takes without one.
@@ -45,8 +45,7 @@ def vision_config(config: dict, where) -> VisionConfig:
             raise UserError(f"{where}: vision {key} is {values[key]!r}; expected {DEFAULTS[key]!r}")
     sizes = list(DEFAULTS)[:6]
     for key in sizes:
-        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 1:
-            raise UserError(f"{where}: vision {key} is {values[key]!r}; expected a whole number above 0")
+        whole_number(values, key, f"{where}: vision_config")
     if values["hidden_size"] % values["num_attention_heads"] or values["patch_size"] > values["image_size"]:
         raise UserError(f"{where}: vision sizes do not go together: {', '.join(f'{key} {values[key]}' for key in sizes)}")
     return VisionConfig(*(values[key] for key in sizes), number(values, "layer_norm_eps", where))

@@ -41,9 +41,11 @@ def device_of(name: str) -> torch.device:
     """The torch device of a name; UserError for one that is not there."""
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("nothing here has been tried on it")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device is {name!r}, which cannot be used here ({str(error).splitlines()[0]}); "
+        raise UserError(f"device is {name!r}, which cannot be used here ({one_line(error, 100)}); "
                         "expected cpu, or cuda where there is a GPU") from None
     return device
 
