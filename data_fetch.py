@@ -46,6 +46,8 @@ WANTED = re.compile(  # of a checkpoint: what load reads and nothing pickled
 MAGIC = ((rb"\xff\xd8\xff", "jpg"), (rb"\x89PNG\r\n\x1a\n", "png"), (rb"RIFF....WEBP", "webp"), (rb"GIF8", "gif"),
          (rb"BM", "bmp"), (rb"II\*\0|MM\0\*", "tif"))  # what a picture's bytes begin with, and the ending of its name
 LONGEST_WAIT = 600  # seconds; a server that asks for more ends the run
+LONGEST_TIMEOUT = 86_400  # seconds
+MOST_RETRIES = 1000
 GO_ON = "the same command goes on from here"
 
 
@@ -107,6 +109,14 @@ def host(url: str) -> str:
     return "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(url))
 
 
+def address(text: str) -> bool:
+    """Whether a text is a web address with a host and without a query."""
+    try:
+        return bool(re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", text) and host(text))
+    except ValueError:  # such as a [ that nothing closes
+        return False
+
+
 class TokenStaysHome(urllib.request.HTTPRedirectHandler):
     """urllib hands all headers on to where it is redirected; the token must not go to another host."""
 
@@ -134,7 +144,7 @@ class Hub:
     def __init__(self, repository: str, kind: str, settings, progress: Progress):
         self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
         self.token = os.environ.get("HF_TOKEN", "")
-        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", self.endpoint):
+        if not address(self.endpoint):
             raise Wrong(f"HF_ENDPOINT is {one_line(self.endpoint)!r}; expected an address such as https://huggingface.co")
         if not re.fullmatch(r"[!-~]*", self.token):
             raise Wrong("HF_TOKEN holds a blank or a character that no token has; expected a text such as hf_...")
@@ -192,7 +202,7 @@ class Hub:
                 return once()
             except Retry as trouble:
                 tries = 1 if trouble.came else tries + 1
-                wait = min(max(self.settings.wait, 0) * 2 ** (tries - 1), 60) if trouble.wait is None else trouble.wait
+                wait = min(self.settings.wait * 2 ** (tries - 1), 60) if trouble.wait is None else trouble.wait
                 if tries > self.settings.retries or wait > LONGEST_WAIT:
                     asked = f", asks to wait {wait:.0f} s" if trouble.wait is not None else ""
                     raise Failed(f"{trouble}{asked}; gave up after {tries} tries in a row, {GO_ON}") from None
@@ -320,6 +330,24 @@ def fingerprint(path: Path, file: dict) -> str:
 def expected(file: dict) -> str:
     """The listed hash."""
     return "sha256:" + file["sha256"] if file["sha256"] else "git:" + file["git"]
+
+
+def is_manifest(found) -> bool:
+    """Whether parsed JSON has everything in its place that this script writes to a manifest and reads from one."""
+    def text(value, pattern=".+"):
+        return isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
+
+    def listed(file):
+        hashes = (file.get("sha256"), file.get("git")) if isinstance(file, dict) else ()
+        return (hashes and text(file.get("path")) and type(file.get("size")) is int and file["size"] >= 0
+                and (text(hashes[0], "[0-9a-f]{64}") or hashes[0] is None and text(hashes[1], "[0-9a-f]{40}")))
+
+    def made(record):
+        return isinstance(record, dict) and text(record.get("sha256"), "[0-9a-f]{64}")
+    return (isinstance(found, dict) and all(text(found.get(key)) for key in ("repository", "revision"))
+            and text(found.get("commit"), "[0-9a-f]{40}")
+            and isinstance(found.get("files"), list) and all(map(listed, found["files"]))
+            and isinstance(found.get("written"), dict) and all(map(made, found["written"].values())))
 
 
 def complete(parts: list[dict], of: str) -> list[dict]:
@@ -474,6 +502,10 @@ class Fetch:
         self.out = Path(settings.out or Path("hub") / ("clear" if self.kind == "dataset" else item.split("/")[-1]))
         self.name = item if self.kind == "dataset" else "checkpoint"
         self.parts, self.manifest_path = self.out / "fetched/parts" / self.name, self.out / "fetched" / f"{self.name}.json"
+        there = next(filter(os.path.lexists, (self.parts, *self.parts.parents)), Path("."))
+        if not there.is_dir():
+            raise Wrong(f"{there} is in the way and no directory; expected a directory or a free name: choose another --out, "
+                        "or move it away")
         self.progress = Progress(settings.quiet)
         self.hub = Hub(repository, self.kind, settings, self.progress)
         self.checked = set()  # pictures found whole in this run
@@ -486,14 +518,14 @@ class Fetch:
         if self.manifest_path.exists():
             try:
                 found = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-                same = found["repository"] == repository and asked in (None, found["commit"], found["revision"])
-                holds = f"{found['repository']} at {found['revision']} ({found['commit']})"
-                started = bool(found["files"] and found["written"])
-            except (ValueError, KeyError, TypeError):
-                raise Wrong(f"{self.manifest_path}: not a manifest of this script; expected one: remove it, {GO_ON}") from None
-            if same:
+            except (ValueError, RecursionError):
+                found = None
+            if not is_manifest(found):
+                raise Wrong(f"{self.manifest_path}: not a manifest of this script; expected one: remove it, {GO_ON}")
+            if found["repository"] == repository and asked in (None, found["commit"], found["revision"]):
                 return found
-            if started:
+            if found["files"] and found["written"]:
+                holds = f"{found['repository']} at {found['revision']} ({found['commit']})"
                 raise Wrong(f"{self.out} holds {holds}; asked for {repository} at {asked or 'main'}; choose another --out, or "
                             "remove the directory")
         commit, files = self.hub.listing(asked or "main")
@@ -621,18 +653,45 @@ class Parser(argparse.ArgumentParser):
         raise Wrong(f"{message}; --help shows what is expected")
 
 
+def number(kind, least: float, most: float, above: bool = False):
+    """The reader of a number option: of least (above: not itself) to most; the parser's error for anything else."""
+    def read(text):
+        with contextlib.suppress(ValueError):
+            if least <= (value := kind(text)) <= most and not (above and value == least):
+                return value
+        whole = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{one_line(text)!r} found; expected {whole} {'above' if above else 'from'} {least}, at "
+                                         f"most {most}")
+    return read
+
+
+def filled(text: str) -> str:
+    """An option's text; the parser's error if nothing is in it."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} found; expected a name, or the option left out")
+    return text
+
+
+def names(text: str) -> list[str]:
+    """The names of "one,two"; the parser's error if there is none."""
+    return [name for name in filled(text.strip(",")).split(",") if name]
+
+
 def parser() -> Parser:
     """The command line."""
     made = Parser(prog="python data_fetch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("item", help=f"{', '.join(DATA_SETS)}, {', '.join(CHECKPOINTS)}, or a checkpoint as OWNER/NAME")
-    made.add_argument("--out", help="directory (default: hub/clear for clear and tofu, hub/NAME for a checkpoint)")
-    made.add_argument("--revision", help="branch, tag or commit (default: the commit in the manifest, else main)")
-    made.add_argument("--only", type=lambda text: [name for name in text.split(",") if name], default=[], metavar="CONFIG,...",
+    made.add_argument("--out", type=filled, help="directory (default: hub/clear for clear and tofu, hub/NAME for a checkpoint)")
+    made.add_argument("--revision", type=filled, help="branch, tag or commit (default: the commit in the manifest, else main)")
+    made.add_argument("--only", type=names, default=[], metavar="CONFIG,...",
                       help="these configs of clear or tofu (default: all)")
     made.add_argument("--dry-run", action="store_true", help="say what would be fetched, with sizes; write nothing")
-    made.add_argument("--retries", type=int, default=5, help="tries in a row that bring nothing before giving up (default: 5)")
-    made.add_argument("--wait", type=float, default=1.0, help="seconds before the second try, doubled each time (default: 1)")
-    made.add_argument("--timeout", type=float, default=30.0, help="seconds without a byte that end a connection (default: 30)")
+    made.add_argument("--retries", type=number(int, 0, MOST_RETRIES), default=5,
+                      help="tries in a row that bring nothing before giving up (default: 5)")
+    made.add_argument("--wait", type=number(float, 0, LONGEST_WAIT), default=1.0,
+                      help="seconds before the second try, doubled each time (default: 1)")
+    made.add_argument("--timeout", type=number(float, 0, LONGEST_TIMEOUT, above=True), default=30.0,
+                      help="seconds without a byte that end a connection (default: 30)")
     made.add_argument("--quiet", action="store_true", help="no progress line")
     return made
 

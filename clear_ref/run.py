@@ -128,7 +128,7 @@ def add_recipe(made: Parser, purpose: str) -> None:
     for ours, theirs in zip(fields(mini), fields(paper), strict=True):
         group.add_argument(f"--{ours.name.replace('_', '-')}", dest=f"recipe_{ours.name}", default=argparse.SUPPRESS,
                            metavar=ours.name.upper(),
-                           help=f"{ours.metadata['meaning']} (paper: {theirs.default}, {theirs.metadata['source']}; "
+                           help=f"{theirs.metadata['meaning']} (paper: {theirs.default}, {theirs.metadata['source']}; "
                                 f"mini: {ours.default})".replace("%", "%%"))
 
 
@@ -201,6 +201,8 @@ def benchmark(arguments) -> None:
 def consult(arguments) -> None:
     """One command of the oracle: print what it found, then fail where it found something wrong."""
     if arguments.command == "vectors":
+        if not arguments.out:
+            raise UserError("vectors: --out is ''; expected a directory (. for the working directory), or no --out")
         return show(arguments, vectors.write(vectors.build(not arguments.compact), arguments.out), vectors.text)
     if arguments.command == "certify":
         found = certificates.certify()

@@ -267,6 +267,16 @@ class TestCommand:
             status, out, err = self.call(capsys, directory)
             assert (status, out) == (2, "") and words in err and err.count("\n") == 1
 
+    def test_an_empty_path_is_not_the_working_directory(self, capsys, monkeypatch, small):
+        monkeypatch.chdir(small)
+        assert self.call(capsys, ".")[0] == 0
+        status, out, err = self.call(capsys, "")
+        assert (status, out) == (2, "") and "data is ''; expected mini or a directory" in err and err.count("\n") == 1
+        before = sorted(small.iterdir())
+        status, (out, err) = run.main(["vectors", "--compact", "--out", ""]), capsys.readouterr()
+        assert (status, out) == (2, "") and "--out is ''; expected a directory" in err and err.count("\n") == 1
+        assert sorted(small.iterdir()) == before
+
     def test_a_long_list_is_cut_for_people_and_whole_in_json(self, capsys, small):
         write(small, "tofu/full", [{"question": ""}] * 50)
         status, out, _ = self.call(capsys, small)

@@ -85,13 +85,13 @@ def open_differences(evaluations):
 
 
 def test_every_aggregate_of_tofus_logs_comes_out(evaluations):
-    """To 1e-15, the README's precision: the stored ones were summed in another order, a few 1e-16 apart."""
+    """To 1e-15, as the logs' own README states: the stored ones were summed in another order, a few 1e-16 apart."""
     found = tofu_differences(evaluations)
     assert len(found) == 6 * 13 + 3 * 13 and max(map(abs, found.values())) <= 1e-15
 
 
 def test_every_aggregate_of_open_unlearnings_logs_comes_out(evaluations):
-    """To 2e-6, the README's precision (1e-10 stands in its denominators, probabilities were rounded to float32)."""
+    """To 2e-6, as the logs' own README states (1e-10 stands in its denominators, probabilities were rounded to float32)."""
     found = open_differences(evaluations)
     assert len(found) == 6 * 13 + 3 * 13 + 3 * 11 and max(map(abs, found.values())) <= 2e-6
     exact = [value for (_, key), value in found.items() if "Prob" not in key and "model_utility" not in key]
@@ -125,7 +125,7 @@ def test_every_forget_quality_of_tofus_logs_comes_out(evaluations):
 
 
 def test_every_published_forget_quality_of_tofu_comes_out_but_the_one_of_another_split(evaluations):
-    """The phi row's 0.003018 is of forget01 and cannot come from a log of forget10 (README)."""
+    """The phi row's 0.003018 is of forget01 and cannot come from a log of forget10, as the logs' own README states."""
     for name, row in expected(TOFU)["published"]["rows"].items():
         gold = evaluations[TOFU][f"{name.split('_')[0]}_retain90_wd0.01"].tasks["eval_text_forget"]
         found = metrics.forget_quality_ks(evaluations[TOFU][name].tasks["eval_text_forget"], gold)
