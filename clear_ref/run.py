@@ -28,6 +28,10 @@ ORACLE = ("explain", "certify", "vectors", "conform", "diff")
 
 
 class Parser(argparse.ArgumentParser):
+    def print_help(self, file=None):
+        """The help, written out before the exit, where a closed pipe is noticed."""
+        print(self.format_help(), end="", file=file, flush=True)
+
     def error(self, message):
         """One line, exit status 2."""
         raise UserError(f"{self.prog.removeprefix('python -m clear_ref.run').strip() or 'command line'}: {message}; "
@@ -208,7 +212,7 @@ def consult(arguments) -> None:
         found = certificates.certify()
         show(arguments, found, certificates.text)
         return certificates.check(found)
-    settings, _, _ = given_settings(arguments)
+    settings, given, _ = given_settings(arguments)
     if arguments.command == "conform":
         found = conform.run(settings, arguments.strict)
         show(arguments, found, lambda found: conform.text(found, arguments.cases))
@@ -217,12 +221,12 @@ def consult(arguments) -> None:
         return None
     if arguments.command == "diff":
         if arguments.helper:
-            return print(diff.helper())
+            return show(arguments, {"helper": diff.helper()}, lambda found: found["helper"])
         found = diff.run(arguments.dump, settings)
         show(arguments, found, diff.text)
         return diff.check(found)
     return show(arguments, explain_run.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
-                                           experiment.options_for), explain_run.text)
+                                           experiment.options_for, given), explain_run.text)
 
 
 def seeds(text: str) -> list[int]:
@@ -235,25 +239,30 @@ def seeds(text: str) -> list[int]:
 
 def show(arguments, found: dict, as_text) -> None:
     """One JSON object, or the text for people."""
-    print(json.dumps(found, ensure_ascii=False) if arguments.json else as_text(found))
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else as_text(found), flush=True)
 
 
 def main(argv=None) -> int:
-    """Exit status: 0 done, 1 the run failed, 2 the input is wrong (one line on stderr)."""
+    """Exit status: 0 done, 1 the run failed, 2 the input is wrong (one line on stderr); 130 stopped, 141 nobody reads on."""
+    arguments = None
     try:
-        do(parser().parse_args(argv))
+        arguments = parser().parse_args(argv)
+        do(arguments)
     except UserError as error:
         print(f"clear_ref: {error}", file=sys.stderr)
         return 2
     except RunFailed as error:
         print(f"clear_ref: the run failed: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has what it wants; the interpreter flushes stdout once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         print(f"clear_ref: {error.filename or 'a file'}: cannot be read or written ({error.strerror})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nclear_ref: stopped; --resume --out DIR goes on with a training run from its last finished epoch",
-              file=sys.stderr)
+        more = "; --resume --out DIR goes on from the last finished epoch" if hasattr(arguments, "resume") else ""
+        print(f"\nclear_ref: stopped{more}", file=sys.stderr)
         return 130
     return 0
 

@@ -169,3 +169,40 @@ def test_inputs_are_the_same_question_in_every_dtype():
         given = foreign.load("tests.implementations.ours:loss", "", dtype).as_wanted("logits", held)
         assert given.dtype == foreign.DTYPES[dtype] and given.requires_grad
         assert torch.equal(given.double(), torch.from_numpy(held))
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda head: head.update(cases=5), "kl.json: cases is 5; expected a list"),
+    (lambda head: head.update(cases=[1]), "kl.json: case number 0 is 1; expected an object"),
+    (lambda head: head.pop("cases"), "kl.json: cases is None; expected a list"),
+    (lambda head: head.update(arrays={}), "kl.json: arrays is {}; expected an object with file and sha256"),
+    (lambda head: head.update(arrays=[]), "kl.json: arrays is []; expected an object with file and sha256"),
+    *[(lambda head, key=key, value=value: head["cases"][0].update({key: value}), f"kl.json: case 'kl/paper/plain' {words}")
+      for key, value, words in (
+          ("gradients", ["a"], "has gradients ['a']; expected an object of array names"),
+          ("gradients", {}, "has gradients []; expected forget, retain"),
+          ("batches", ["forget"], "has batches ['forget']; expected an object of lists"),
+          ("batches", {"forget": 1}, "has batches {'forget': 1}; expected an object of lists"),
+          ("batches", {"forget": []}, "has batches ['forget']; expected forget, retain"),
+          ("loss", "x", "has loss 'x'; expected a finite number"),
+          ("loss", float("nan"), "has loss nan; expected a finite number"),
+          ("scale", None, "has scale None; expected a number of 0 or more"),
+          ("weight", True, "has weight True; expected a number"),
+          ("terms", [], "has terms []; expected an object of numbers"), ("flags", "odd", "has flags 'odd'; expected a list"),
+          ("method", "npo", "has method 'npo'; expected 'kl'"), ("shape", ["plain"], "has shape ['plain']; expected text"),
+          ("options", {"zeta": 1}, "has wrong options (kl (paper) has no option 'zeta'"),
+          ("options", 3, "has options 3; expected an object"),
+          ("semantics", "papers", "has semantics 'papers'; expected one of paper"),
+          ("result", "right", "has result 'right'; expected one of valid"),
+          ("result", [], "has result []; expected one of valid"))],
+])
+def test_a_damaged_case_is_one_clear_line_with_its_file(change, words, tmp_path, capsys):
+    for path in GOLDEN.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    head = json.loads((GOLDEN / "kl.json").read_text())
+    change(head)
+    (tmp_path / "kl.json").unlink()
+    (tmp_path / "kl.json").write_text(json.dumps(head))
+    status = main(["conform", "--impl", "json:loads", "--vectors", str(tmp_path), "--quiet"])
+    error = capsys.readouterr().err
+    assert status == 2 and words in error and len(error.splitlines()) == 1, error

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from clear_ref.data.prompts import phrases
 from clear_ref.data.records import read_rows, training_record
-from clear_ref.oracle import diff, dump
+from clear_ref.oracle import comparison, diff, dump, dump_file
 from clear_ref.run import main
 from clear_ref.world import WORLD
 
@@ -198,6 +198,16 @@ ABOUT = {"format": "clear_ref.dump/1", "method": "grad_ascent"}
     (GOOD | {"loss": torch.zeros(2)}, ABOUT, "loss has shape [2]; expected one number"),
     (GOOD | {"loss": torch.tensor(torch.nan)}, ABOUT, "loss is NaN"),
     (GOOD | {"forget/labels": torch.tensor([[-100, 1, 9]])}, ABOUT | {"x": ""}, "label"),
+    (GOOD | {"forget/logits": torch.full((1, 3, 5), -torch.inf)}, ABOUT, "forget/logits is -inf at [0, 0, 0], and 15 times"),
+    (GOOD | {"loss": torch.tensor(torch.inf)}, ABOUT, "loss is inf at []"),
+    (GOOD | {"loss": torch.tensor(1)}, ABOUT, "loss is torch.int64; expected floats"),
+    (GOOD | {"forget/logits": torch.zeros(1, 3, 0)}, ABOUT, "forget/logits has shape [1, 3, 0]; expected at least 1"),
+    ({"forget/labels": torch.zeros(0, 3, dtype=torch.int64)}, ABOUT, "forget/labels has shape [0, 3]; expected at least 1"),
+    ({"forget/logits": torch.zeros(1, 0, 5)}, ABOUT, "forget/logits has shape [1, 0, 5]; expected at least 1"),
+    (GOOD | {"forget/features": torch.zeros(4)}, ABOUT, "forget/features has shape [4]; expected [n, D] or [N, P, D]"),
+    (GOOD | {"forget/pixel_values": torch.zeros(1, 3, 8)}, ABOUT, "forget/pixel_values has shape [1, 3, 8]; expected [N, 3"),
+    ({"retain/layer_hidden": torch.zeros(1, 2, 4), "retain/teacher_layer_hidden": torch.zeros(1, 2, 3)},
+     ABOUT | {"method": "rmu"}, "retain/teacher_layer_hidden has shape [1, 2, 3]; expected [1, 2, 4] as layer_hidden"),
     ({"loss": torch.zeros(())}, ABOUT, "holds no batch"),
     (GOOD | {"forget/attention_mask": torch.tensor([[0, 1, 2]])}, ABOUT, "holds other numbers than 0 and 1"),
     ({"forget/logits": torch.zeros(1, 3, 5)}, ABOUT, "nothing in it can be compared"),
@@ -206,6 +216,35 @@ def test_a_bad_dump_is_one_clear_line_and_exit_2(tensors, about, words, tmp_path
     save_file(tensors, tmp_path / "d.safetensors", about)
     status, _, error = run(capsys, tmp_path / "d.safetensors")
     assert status == 2 and words in error and len(error.splitlines()) == 1, error
+
+
+@pytest.mark.parametrize("tensors, words", [
+    ({"forget/pixel_values": torch.zeros(1, 3, 9, 9)}, "forget/pixel_values has shape [1, 3, 9, 9]; expected [., 3, "),
+    ({"forget/pixel_values": torch.zeros(2, 9)}, "forget/pixel_values has shape [2, 9]; expected [., 3, "),
+    ({"forget/features": torch.zeros(1, 7)}, "forget/features has shape [1, 7]; expected [., "),
+    ({"forget/image_grid_thw": torch.ones(1, 3, dtype=torch.int64)}, "forget/image_grid_thw is there"),
+])
+def test_pictures_of_another_size_than_the_models_are_one_clear_line(tensors, words, tmp_path, capsys):
+    ids = {"forget/input_ids": torch.tensor([[1, 2, 3]])}
+    save_file(ids | tensors, tmp_path / "d.safetensors", ABOUT)
+    status, _, error = run(capsys, tmp_path / "d.safetensors", "--model", "mini")
+    assert status == 2 and words in error and len(error.splitlines()) == 1, error
+
+
+@pytest.mark.parametrize("theirs, ours", [(torch.inf, torch.inf), (1.0, torch.inf), (1.0, torch.nan)])
+def test_what_is_not_finite_differs(theirs, ours):
+    given = dump_file.Dump("d", "", "paper", None, {}, {}, {}, None)
+    found = comparison.Comparison(given, None)
+    found.put("logits", "forget", *(torch.full((1, 2, 3), x) for x in (theirs, ours)), torch.tensor([[True, False]]))
+    assert not found.found[0].same and found.found[0].where == (0, 0, 0) and found.found[0].n_off == 1
+
+
+def test_a_loss_of_logits_too_large_to_add_is_no_agreement(tmp_path, capsys):
+    logits = torch.zeros(1, 3, 5, dtype=torch.float64)
+    logits[0, :, 0] = 1.7e308
+    save_file(GOOD | {"forget/logits": logits, "loss": torch.tensor(1.0, dtype=torch.float64)}, tmp_path / "d.safetensors", ABOUT)
+    status, shown, error = run(capsys, tmp_path / "d.safetensors")
+    assert status == 1 and "first difference: loss" in shown and len(error.splitlines()) == 1
 
 
 def test_no_file_no_dump_and_no_safetensors_are_one_clear_line(tmp_path, capsys):
@@ -221,4 +260,5 @@ def test_the_helper_is_short_stands_alone_and_is_what_is_printed(capsys):
     assert status == 0 and shown.rstrip("\n") == Path(dump.__file__).read_text().rstrip("\n")
     lines = shown.rstrip("\n").splitlines()
     assert len(lines) < 40 and not [line for line in lines if line.startswith(("from .", "import clear_ref", "from clear_ref"))]
+    assert json.loads(run(capsys, "--helper", "--json")[1]) == {"helper": shown.rstrip("\n")}
     assert diff.helper() == shown.rstrip("\n")

@@ -4,7 +4,10 @@ Run: python -m pytest tests/test_explain.py
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -218,7 +221,10 @@ def test_a_number_out_of_its_turn_is_a_reference():
     (["npo", "--semantics", "papers"], "semantics is 'papers'; expected one of"),
     (["npo", "--set", "beta=2"], "--set changes nothing without a batch"),
     (["npo", "--batch", "--set", "gamma=2"], "has no option 'gamma'"),
-    (["npo", "--compare", "paper"], "expected two meanings"),
+    (["npo", "--compare", "paper"], "expected two different meanings"),
+    (["npo", "--compare", "paper, paper"], "expected two different meanings"),
+    (["npo", "--mask", "released"], "--mask changes nothing without a batch; add --batch"),
+    (["npo", "--model", "mini", "--dtype", "float32", "--modality", "text"], "--model, --modality, --dtype change nothing"),
     (["npo", "--compare", "paper,released", "--semantics", "paper"], "no --semantics"),
     (["npo", "--batch", "--records", "0"], "--records 0"),
     (["npo", "--batch", "--index", "60"], "the forget set has records 0 to"),
@@ -229,3 +235,29 @@ def test_a_number_out_of_its_turn_is_a_reference():
 def test_wrong_input_is_one_clear_line(arguments, words, capsys):
     status, _, error = command(capsys, *arguments)
     assert status == 2 and words in error and len(error.splitlines()) == 1
+
+
+def test_no_statement_of_a_formula_is_cut_where_its_line_ends():
+    """What follows a semicolon names something or is a sentence; a cut one would begin with the rest of one."""
+    for method, module in METHODS.items():
+        for line in module.__doc__.split("needs ")[0].splitlines():
+            words = re.sub(r"\s*\[[^\[\]]*\]$", "", line).split()
+            assert not words or words[-1] not in ("the", "true", "for", "are", "of", "a"), (method, line)
+
+
+def test_a_closed_pipe_ends_quietly():
+    for arguments in (["explain", "npo", "--json"], ["explain", "--help"], ["doctor"]):
+        reads, writes = os.pipe()
+        os.close(reads)
+        done = subprocess.run([sys.executable, "-m", "clear_ref.run", *arguments], stdout=writes, stderr=subprocess.PIPE)
+        os.close(writes)
+        assert done.returncode == 141 and not done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [(["npo"], "stopped; --resume --out DIR goes on"),
+                                              (["explain", "npo"], "stopped\n")])
+def test_an_interrupt_speaks_of_resume_only_where_there_is_one(arguments, words, capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr("clear_ref.run.do", interrupted)
+    assert main(arguments) == 130 and words in capsys.readouterr().err

@@ -27,7 +27,8 @@ def meanings(module) -> dict[str, tuple[str, str]]:
 
 
 def joined(lines) -> str:
-    """One line of a formula's lines: a new statement follows a semicolon, a further summand or case does not."""
+    """One line of a formula's lines: each begins a statement, after a semicolon, a further summand or case (+ - = |), or goes on
+    where the one before ends with , : or ;."""
     text = ""
     for line in lines:
         text += line if not text else f" {line}" if line[0] in "+-=|" or text[-1] in ",:;" else f"; {line}"

@@ -1,8 +1,8 @@
 """LLMU: ascend on the forget answers, learn refusals instead, keep the retain predictions where they were.
 
 paper      L = -mean_t nll_forget + mean_s mean_t nll_idk + mean_s mean_t KL(student || teacher)_retain   [App. B.9]
-released   L = -mean_t nll_forget + mean_t nll_idk + mean_rows KL(student || teacher)_retain; the idk batch holds the true
-               forget answers                                                             [mm/trainer.py:279-300]
+released   L = -mean_t nll_forget + mean_t nll_idk + mean_rows KL(student || teacher)_retain;
+               the idk batch holds the true forget answers                                [mm/trainer.py:279-300]
 released@2024-12-10  the same formula; the idk batch holds refusals                       [the same at dcc7070]
 released@2024-10-23  the same formula; the idk batch holds refusals for texts, the true captions for pictures
                                                                                           [the same at 3e33dae]

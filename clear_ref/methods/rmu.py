@@ -4,10 +4,10 @@ paper      L = mean_s mean_t ||h_forget - c u||^2 + alpha mean_s mean_t ||h_reta
            h [D] one decoder layer's output, ||.||^2 the sum of squares over D; u = v / ||v||, v ~ U[0,1)^D, fixed
 released   L = beta mean_{b,j,D} (mean_T h_forget[b] - v_j)^2 + mean_{rows,D} (h_retain - h_teacher)^2  [mm/trainer.py:302-326]
            v_1 .. v_B = 300 v' / ||v'||, v' ~ U[0,1) of B x D numbers, the norm that of all; fixed; B that of the first batch
-released@2024-12-10  L = beta mean_{rows,D} (h_forget - c u)^2 + mean_{rows,D} (h_retain - h_teacher)^2, c = 300, a new u for
-           each batch                                                                       [mm/trainer.py:301-336 at dcc7070]
-original   L = mean_{rows,D} (h_forget - c u)^2 + alpha mean_{rows,D} (h_retain - h_teacher)^2,  c = 20, alpha = 100; trained are
-           the down projections of layers l-2 .. l alone                                              [WMDP, rmu/unlearn.py]
+released@2024-12-10  L = beta mean_{rows,D} (h_forget - c u)^2 + mean_{rows,D} (h_retain - h_teacher)^2, c = 300,
+           a new u for each batch                                                           [mm/trainer.py:301-336 at dcc7070]
+original   L = mean_{rows,D} (h_forget - c u)^2 + alpha mean_{rows,D} (h_retain - h_teacher)^2,  c = 20, alpha = 100;
+           trained are the down projections of layers l-2 .. l alone                                  [WMDP, rmu/unlearn.py]
 
 needs      hidden states of forget; of retain also the teacher's (the model before unlearning); no logits
 positions  paper: every real token, prompt and image included (row set attention): mean over the tokens of each sequence, then

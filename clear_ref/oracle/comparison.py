@@ -1,6 +1,7 @@
 """Someone else's tensors beside ours: where they differ, and how far they may."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 
@@ -77,10 +78,10 @@ class Comparison:
         wide, ours, places = theirs.double().cpu(), ours.detach().double().cpu(), places.cpu()
         largest = float(ours[places].abs().max()) if bool(places.any()) else 0.0
         room, reason = tolerance(theirs.dtype, largest if size is None else size, size is not None)
-        away = (wide - ours).abs().nan_to_num(torch.inf, torch.inf)
+        away = (wide - ours).abs().nan_to_num(torch.inf, torch.inf)  # an infinity less itself is NaN: no agreement
         outside = ~places.reshape(places.shape + (1,) * (wide.ndim - places.ndim))
-        away = torch.where(wide == ours, 0.0, away).masked_fill(outside, 0)
-        bad = (away > room).nonzero()
+        away = away.masked_fill(outside, 0)
+        bad = ((away > room) if isfinite(room) else ~outside.expand_as(away)).nonzero()  # all agree to within infinity
         where = tuple(bad[0].tolist()) if len(bad) else ()
         n_off = len({tuple(place[:places.ndim]) for place in bad.tolist()})
         error = float(away.max()) if away.numel() else 0.0

@@ -8,6 +8,7 @@ from logits. What lacks its inputs, or the model, is listed as not compared.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .. import world
@@ -56,10 +57,12 @@ def run(path: str | None, s: DiffSettings) -> dict:
             diff_model.compare_inputs(c, name)
             diff_model.compare_model(c, name)
             diff_loss.compare_columns(c, name)
-    diff_loss.compare_loss(c)
+    with np.errstate(all="ignore"):  # a sum too large is infinite, and differs
+        diff_loss.compare_loss(c)
     found = sorted(c.found, key=lambda one: STAGES.index(one.stage))
     first = next((one for one in found if not one.same), None)
-    names = diff_loss.explain(c, first) if first else []
+    with np.errstate(all="ignore"):
+        names = diff_loss.explain(c, first) if first else []
     return {"dump": str(path), "method": given.method, "semantics": given.semantics,
             "stages": [asdict(one) | {"same": one.same} for one in found], "not_compared": c.skipped,
             "first": asdict(first) if first else None,

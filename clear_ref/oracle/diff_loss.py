@@ -156,6 +156,8 @@ def loss_explained(c, mistake) -> bool:
     if found is None:
         return False
     size, slope = c.size + found.scale, gradient_size(c.arrays, c.answer) + gradient_size(c.arrays, found)
+    if not np.isfinite([size, slope]).all():  # everything is near to within infinity
+        return False
     near = lambda theirs, ours: abs(float(theirs) - ours) <= tolerance(theirs.dtype, size, True)[0]  # noqa: E731
     checks = [near(term, found.terms[name]) for name, term in given.terms.items() if name in found.terms]
     checks += [] if given.loss is None else [near(given.loss, found.loss)]

@@ -4,7 +4,7 @@ import torch
 
 from ..data.batches import IGNORE
 from ..data.records import Record
-from ..errors import UserError
+from ..errors import ShapeError, UserError
 from ..model.language import at_least_float32, place_features
 from . import scene
 
@@ -69,6 +69,7 @@ def compare_model(c, name: str) -> None:
     batch, mask, vlm, model = c.given.batches[name], c.mask(name), c.vlm, c.vlm.model
     ids, pixels, grid = batch.get("input_ids"), batch.get("pixel_values"), batch.get("image_grid_thw")
     wide = lambda tensor: tensor.to(vlm.device, vlm.dtype)  # noqa: E731
+    check_pictures(c, name)
     if pixels is not None and "features" in batch and hasattr(model, "image_features"):
         features = model.image_features(wide(pixels), *([] if grid is None else [grid])).flatten(0, -2)
         c.put("features", name, batch["features"].flatten(0, -2), features, torch.ones(len(features), dtype=torch.bool))
@@ -104,6 +105,23 @@ def compare_model(c, name: str) -> None:
         if "layer_hidden" in batch:
             c.put("layer_hidden", name, batch["layer_hidden"], decode(layer), mask)
     compare_teacher(c, name, ids, real, pictures, grid, layer)
+
+
+def check_pictures(c, name: str) -> None:
+    """ShapeError for pixels, grid or features of a shape that the model does not take; the model checks Qwen2-VL's patches."""
+    batch, vlm = c.given.batches[name], c.vlm
+    expected = {"features": [vlm.text_config.hidden_size]}
+    if hasattr(vlm.model, "image_features"):
+        size = vlm.config.vision.image_size
+        expected["pixel_values"] = [3, size, size]
+        if "image_grid_thw" in batch:
+            raise ShapeError(f"{c.given.path}: {name}/image_grid_thw is there; {vlm.directory} takes pictures of one size, "
+                             "expected none")
+    for key, last in expected.items():
+        found = list(batch[key].shape) if key in batch else last
+        if found[-len(last):] != last or key == "pixel_values" and key in batch and len(found) != 4:
+            axes = ", ".join(map(str, last))
+            raise ShapeError(f"{c.given.path}: {name}/{key} has shape {found}; expected [., {axes}], as {vlm.directory} has it")
 
 
 def compare_teacher(c, name: str, ids, real, pictures, grid, layer) -> None:

@@ -12,7 +12,7 @@ tensors    any subset of BATCH/NAME, BATCH one of the method's (forget, retain, 
   nll, teacher_nll, kl_teacher_student, kl_student_teacher, entropy  [B, T] or [B, T - 1]: of the row of logits at each position
   gradient [B, T, V]                 d loss / d logits (rmu: [B, T, D], d loss / d layer_hidden)
   term/NAME, loss                    scalars
-Floats are float64, float32, bfloat16 or float16 and hold no NaN.
+Floats are float64, float32, bfloat16 or float16, and finite; no tensor is empty.
 """
 
 import json
@@ -34,6 +34,11 @@ GRIDS = ("embeddings", "hidden", "layer_hidden", "teacher_layer_hidden", "logits
 NAMES = (*IDS, "pixel_values", "image_grid_thw", "features", *GRIDS, *COLUMNS)
 BATCH = re.compile(r"forget|retain|idk|random[1-9]\d*")
 INTEGERS = (*IDS, "image_grid_thw")
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+FLOAT_NAMES = "floats: float64, float32, bfloat16 or float16"
+RANKS = {"features": ((2, 3), "[n, D] or [N, P, D]"), "image_grid_thw": ((2,), "[N, 3]"),
+         "pixel_values": ((2, 4), "[N, 3, H, W] or [patches, width]")}
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Dump:
 def read(path, method: str = "", semantics: str = "") -> Dump:
     """The dump in a file; method and semantics, where given, instead of its own.
 
-    raises  UserError for a file that is no dump, an unknown name, a tensor of another kind or with NaN in it; ShapeError
+    raises  UserError for a file that is no dump, an unknown name, a tensor of another kind or not finite; ShapeError
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; expected a dump (diff --helper prints what writes one)")
@@ -73,6 +78,8 @@ def read(path, method: str = "", semantics: str = "") -> Dump:
         if name == "loss" or batch == "term":
             if tensor.numel() != 1:
                 raise ShapeError(f"{path}: {name} has shape {list(tensor.shape)}; expected one number")
+            if tensor.dtype not in FLOATS:
+                raise UserError(f"{path}: {name} is {tensor.dtype}; expected {FLOAT_NAMES}")
             _finite(path, name, tensor)
             terms, loss = (terms, tensor) if name == "loss" else (terms | {part: tensor}, loss)
             continue
@@ -81,8 +88,8 @@ def read(path, method: str = "", semantics: str = "") -> Dump:
                             f"BATCH/NAME, BATCH forget, retain, idk or random1.., NAME one of {', '.join(NAMES)}")
         if known is not None and batch not in known:
             raise UserError(f"{path}: holds batch {batch!r}; {method} ({semantics}) has {', '.join(known)}")
-        if tensor.is_floating_point() == (part in INTEGERS):
-            raise UserError(f"{path}: {name} is {tensor.dtype}; expected {'int64' if part in INTEGERS else 'floats'}")
+        if tensor.dtype not in (WHOLE if part in INTEGERS else FLOATS):
+            raise UserError(f"{path}: {name} is {tensor.dtype}; expected {'int64' if part in INTEGERS else FLOAT_NAMES}")
         if part not in INTEGERS:
             _finite(path, name, tensor)
         batches.setdefault(batch, {})[part] = tensor.long() if part in INTEGERS else tensor
@@ -104,14 +111,21 @@ def _object(path, about, key) -> dict:
 
 
 def _finite(path, name, tensor) -> None:
-    """UserError naming the first NaN."""
-    bad = tensor.isnan().nonzero()
+    """UserError naming the first NaN or infinity."""
+    bad = (~tensor.isfinite()).nonzero()
     if len(bad):
-        raise UserError(f"{path}: {name} is NaN at {bad[0].tolist()}, and {len(bad)} times in all; expected numbers")
+        what = str(float(tensor[tuple(bad[0])])).replace("nan", "NaN")
+        raise UserError(f"{path}: {name} is {what} at {bad[0].tolist()}, and {len(bad)} times in all not finite; expected "
+                        "finite numbers, write them from a step without overflow")
 
 
 def _shapes(path, batch, found) -> None:
     """ShapeError for the first tensor that does not go with the others of its batch."""
+    for name, tensor in found.items():
+        if not tensor.numel():
+            raise ShapeError(f"{path}: {batch}/{name} has shape {list(tensor.shape)}; expected at least 1 along every axis")
+        if name in RANKS and tensor.ndim not in RANKS[name][0]:
+            raise ShapeError(f"{path}: {batch}/{name} has shape {list(tensor.shape)}; expected {RANKS[name][1]}")
     grids = [name for name in (*IDS, *GRIDS) if name in found]
     if not grids:
         raise UserError(f"{path}: batch {batch} has none of {', '.join((*IDS, *GRIDS))}; its shape is unknown, add one")
@@ -127,9 +141,11 @@ def _shapes(path, batch, found) -> None:
     for name in COLUMNS:
         if name in found and found[name].shape not in ((B, T), (B, T - 1)):
             raise ShapeError(f"{path}: {batch}/{name} has shape {list(found[name].shape)}; expected {[B, T]} or {[B, T - 1]}")
-    if "logits" in found and "teacher_logits" in found and found["logits"].shape != found["teacher_logits"].shape:
-        raise ShapeError(f"{path}: {batch}/teacher_logits has shape {list(found['teacher_logits'].shape)}; "
-                         f"expected {list(found['logits'].shape)} as logits")
+    for name in ("logits", "layer_hidden"):
+        other = f"teacher_{name}"
+        if name in found and other in found and found[name].shape != found[other].shape:
+            raise ShapeError(f"{path}: {batch}/{other} has shape {list(found[other].shape)}; "
+                             f"expected {list(found[name].shape)} as {name}")
     student = found.get("logits", found.get("layer_hidden"))
     if "gradient" in found and student is not None and found["gradient"].shape != student.shape:
         raise ShapeError(f"{path}: {batch}/gradient has shape {list(found['gradient'].shape)}; expected {list(student.shape)}")

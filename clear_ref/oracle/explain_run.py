@@ -1,6 +1,6 @@
 """The command `explain`: what a method's file says, or with a batch what the method does to each of its tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from .. import world
@@ -38,20 +38,25 @@ class ExplainSettings:
     dtype: str = setting("float64", "compute dtype of the weights: float64, float32, bfloat16 or float16")
 
 
-def run(method: str, s: ExplainSettings, batch: bool, options_given: dict, options_for) -> dict:
+def run(method: str, s: ExplainSettings, batch: bool, options_given: dict, options_for, given=()) -> dict:
     """What --json prints: `describe`'s result; or {"explained": [one or two results of `explain`], "beside": of two}.
 
     options_for  (method, semantics, recipe name, seed, given) -> (options, names): where the run's own options come from
+    given        the settings that were named, to refuse those that change nothing
     raises       UserError for input that is wrong
     """
     if not (batch or s.compare or s.html):
         if options_given:
             raise UserError("--set changes nothing without a batch; add --batch, or leave --set out")
+        idle = [f"--{f.name}" for f in fields(s) if f.name in given and f.name != "semantics"]
+        if idle:
+            raise UserError(f"{', '.join(idle)} {'change' if len(idle) > 1 else 'changes'} nothing without a batch; add --batch, "
+                            f"or leave {'them' if len(idle) > 1 else 'it'} out")
         return describe.describe(method, s.semantics or None)
     meanings = [name.strip() for name in s.compare.split(",")] if s.compare else [s.semantics or table.DEFAULT_SEMANTICS]
-    if s.compare and (len(meanings) != 2 or s.semantics):
+    if s.compare and (len(set(meanings)) != 2 or len(meanings) != 2 or s.semantics):
         raise UserError(f"--compare is {s.compare!r}" + (f" beside --semantics {s.semantics}" if s.semantics else "") +
-                        "; expected two meanings, such as --compare paper,released, and no --semantics")
+                        "; expected two different meanings, such as --compare paper,released, and no --semantics")
     recipe = "mini" if s.model == "mini" else "paper"
     options = {name: options_for(method, name, recipe, s.seed, options_given)[0] for name in meanings}
     found = explained(method, s, options)

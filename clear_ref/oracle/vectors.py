@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from .. import files
@@ -14,14 +15,12 @@ from ..methods import METHODS
 from . import reference
 from .cases import ALL_SHAPES, COMPACT, FLAGS, FULL, Case, cases, inputs
 from .columns import IGNORE
+from .entries import fault
 from .mistakes import MISTAKES, wrong
 from .sheet import KINDS, Sheet
 
 FORMAT = 1
 COLUMNS = ("nll", "entropy", "teacher_nll", "teacher_entropy", "kl_teacher_student", "kl_student_teacher")
-WRONG_KEYS = ("id", "method", "of", "mistake", "result", "loss", "gradients", "sha256")
-RIGHT_KEYS = ("id", "method", "semantics", "options", "shape", "flags", "result", "batches", "loss", "terms", "scale", "weight",
-              "gradients", "sha256")
 GONE_WRONG = 1e-4  # of the scale: a wrong number nearer than this to the right one is not written as one
 
 
@@ -163,36 +162,34 @@ def as_json(head) -> str:
 def read(directory) -> Vectors:
     """The vectors of a directory; UserError where a file lacks or is no vector file, or its arrays are not the ones it names."""
     vectors, directory = Vectors(), Path(directory)
-    for name in vectors.arrays:
-        head = files.read_json(directory / f"{name}.json")
-        if head.get("format") != FORMAT or "arrays" not in head:
-            raise UserError(f"{directory / name}.json: format is {head.get('format')!r}; expected {FORMAT}: write them again")
-        data = files.read_bytes(directory / f"{name}.safetensors")
-        if hashlib.sha256(data).hexdigest() != head["arrays"]["sha256"]:
-            raise UserError(f"{directory / name}.safetensors: its bytes are not those that {name}.json names (SHA-256 "
-                            f"{head['arrays']['sha256'][:12]}...); write the vectors again")
-        vectors.arrays[name] = load(data)
-        vectors.entries += head.get("cases", [])
-    for entry in vectors.entries:
-        lacking = lacks(vectors, entry)
-        if lacking:
-            raise UserError(f"{directory}: case {entry.get('id')!r} lacks {lacking}; expected a whole one: write the vectors "
+    for name in vectors.arrays:  # inputs first: cases name them
+        path = directory / f"{name}.json"
+        head = files.read_json(path)
+        arrays, cases_here = head.get("arrays"), head.get("cases", [] if name == "inputs" else None)
+        if head.get("format") != FORMAT:
+            raise UserError(f"{path}: format is {files.one_line(repr(head.get('format')), 60)}; expected {FORMAT}: write them "
                             "again")
+        if not isinstance(arrays, dict) or not isinstance(arrays.get("sha256"), str):
+            raise UserError(f"{path}: arrays is {files.one_line(repr(arrays), 60)}; expected an object with file and sha256: "
+                            "write the vectors again")
+        if not isinstance(cases_here, list):
+            raise UserError(f"{path}: cases is {files.one_line(repr(cases_here), 60)}; expected a list: write the vectors again")
+        data = files.read_bytes(directory / f"{name}.safetensors")
+        if hashlib.sha256(data).hexdigest() != arrays["sha256"]:
+            raise UserError(f"{directory / name}.safetensors: its bytes are not those that {name}.json names (SHA-256 "
+                            f"{files.one_line(arrays['sha256'], 12)}); write the vectors again")
+        try:
+            vectors.arrays[name] = load(data)
+        except SafetensorError as error:
+            raise UserError(f"{directory / name}.safetensors: not safetensors ({files.one_line(error)}); write the vectors "
+                            "again") from None
+        for number, entry in enumerate(cases_here):
+            found = fault(vectors, name, entry)
+            if found:
+                shown = repr(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"number {number}"
+                raise UserError(f"{path}: case {files.one_line(shown, 100)} {found}: write the vectors again")
+        vectors.entries += cases_here
     return vectors
-
-
-def lacks(vectors, entry) -> str | None:
-    """The key, or the array it names, that an entry lacks; None: it is whole."""
-    for key in WRONG_KEYS if entry.get("result") == "invalid" else RIGHT_KEYS:
-        if key not in entry:
-            return key
-    try:
-        vectors.gradients(entry)
-        if entry["result"] != "invalid":
-            vectors.batches(entry)
-    except KeyError as error:
-        return f"array {error.args[0]!r}"
-    return None
 
 
 def text(found) -> str:
