@@ -144,8 +144,8 @@ def choose(model: nn.Module, targets) -> list[str]:
     wanted = {targets: pattern(targets, "LoRA targets")} if isinstance(targets, str) else {target: [target] for target in targets}
     for target, one in wanted.items():
         if not any(matches(name, one) for name in names):
-            raise UserError(f"LoRA target {target!r} names no linear layer to train (all and language stand alone); known last parts: "
-                            f"{', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}")
+            raise UserError(f"LoRA target {target!r} names no linear layer to train (all and language stand alone); known last "
+                            f"parts: {', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}")
     return [name for name in names if any(matches(name, one) for one in wanted.values())]
 
 
