@@ -14,6 +14,7 @@ from authors_inputs import outputs
 
 from clear_ref.errors import UserError
 from clear_ref.loop.norms import Norms
+from clear_ref.losses import native
 from clear_ref.methods import METHODS, method_loss, sku, variant
 from clear_ref.methods.described import evidence
 
@@ -63,10 +64,12 @@ def test_loss_and_gradient_are_the_authors_in_float64(case):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_loss_and_gradient_are_the_authors_in_fp32(case):
-    """The same inputs are exact in fp32. A few roundings of 6e-8 each in the loss; a gradient entry is a difference of two
-    probabilities, and its error is relative to the largest entry of its batch."""
+    """The same inputs are exact in fp32. A few roundings of 6e-8 each in the loss with the compiled kernel, which sums in double;
+    plain PyTorch sums in fp32, and its KL is up to 2e-6 off. A gradient entry is a difference of two probabilities, and its error
+    is relative to the largest entry of its batch."""
     value, gradients = ours(case, torch.float32)
-    assert value == pytest.approx(case["scale"] * case["loss"], rel=1e-6, abs=1e-6 * (abs(case["loss"]) < 1e-2))
+    relative = 1e-6 if native.implementation() == "native" else 3e-6
+    assert value == pytest.approx(case["scale"] * case["loss"], rel=relative, abs=relative * (abs(case["loss"]) < 1e-2))
     for name, theirs in case["gradients"].items():
         theirs = torch.tensor(theirs, dtype=torch.float64) * case["scale"]
         assert float((gradients[name].double().flatten() - theirs).abs().max()) <= 3e-6 * float(theirs.abs().max()), name

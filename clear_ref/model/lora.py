@@ -64,17 +64,17 @@ class LowRank(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         """Gradients of x, weight, bias, down and up, each only where it is asked for."""
-        x, weight, bias, down, up, low = ctx.saved_tensors
+        x, weight, bias, down, up, low = ctx.saved_tensors  # once: a checkpointed layer cannot give them twice
         of_x, of_weight, of_bias, of_down, of_up, _ = ctx.needs_input_grad
         found = [None] * 6
-        grad, x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        shape, grad, x = x.shape, grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         wide = grad.to(down.dtype)
         if of_x or of_down:
             low_grad = up.t() @ wide.t()
         if of_x:
             found[0] = grad @ weight
             _add_product(found[0], low_grad.t(), down, ctx.scale)
-            found[0] = found[0].view(*ctx.saved_tensors[0].shape)
+            found[0] = found[0].view(shape)
         if of_weight:
             found[1] = grad.t() @ x
         if of_bias:
