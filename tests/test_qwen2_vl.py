@@ -237,7 +237,8 @@ def test_bounds_of_pixels_are_read_in_both_spellings(tmp_path, settings, low, hi
     ({"resample": 2}, "resample is 2; expected 3"), ({"size": {"shortest_edge": 784}}, "max_pixels is None; expected a positive"),
     ({"size": 224}, "size is 224; expected shortest_edge and longest_edge"), ({"patch_size": 0}, "patch_size is 0"),
     ({"min_pixels": 10 ** 6, "max_pixels": 10 ** 5}, "min_pixels is 1000000, above max_pixels 100000"),
-    ({"image_mean": [0.5, 0.5]}, r"image_mean is \[0.5, 0.5\]; expected three numbers")])
+    ({"image_mean": [0.5, 0.5]}, r"image_mean is \[0.5, 0.5\]; expected three numbers"),
+    ({"image_std": [0, 0, 0]}, r"image_std is \[0, 0, 0\]; expected three numbers above 0")])
 def test_settings_that_are_not_computed_are_errors(tmp_path, settings, message):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=message):

@@ -68,6 +68,17 @@ def processor_settings(directory, fixed: dict) -> tuple[dict, Path]:
     return config, path
 
 
+def moments(config: dict, path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) per channel of a processor's settings; UserError unless each is three finite numbers, deviations above 0."""
+    for key, least in (("image_mean", -1e6), ("image_std", 0)):
+        found = config.get(key)
+        if not isinstance(found, list | tuple) or len(found) != 3 or not all(
+                isinstance(number, (int, float)) and least < number < 1e6 for number in found):
+            raise UserError(f"{path}: {key} is {one_line(repr(found), 60)}; expected three numbers"
+                            f"{'' if least else ' above 0'}")
+    return tuple(map(float, config["image_mean"])), tuple(map(float, config["image_std"]))
+
+
 def normalised(pixels: np.ndarray, mean, std) -> np.ndarray:
     """float32 [3, H, W] of uint8 [H, W, 3]: rescaled to [0, 1] in float64, rounded, then (x - mean) / std in float32."""
     scaled = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
@@ -99,17 +110,13 @@ class ClipImages:
         config, path = processor_settings(directory, {**FIXED, "do_center_crop": True})
         try:
             size, crop = config["size"], config["crop_size"]
-            made = cls(size if isinstance(size, int) else size["shortest_edge"],
-                       crop if isinstance(crop, int) else crop["height"], patch,
-                       tuple(map(float, config["image_mean"])), tuple(map(float, config["image_std"])))
-            whole = all(type(n) is int and 0 < n < 1 << 16 for n in (made.size, made.crop))
-            finite = all(-1e6 < m < 1e6 for m in made.mean) and all(0 < s < 1e6 for s in made.std)
-            if not whole or not finite or len(made.mean) != 3 or len(made.std) != 3:
+            edges = (size if isinstance(size, int) else size["shortest_edge"], crop if isinstance(crop, int) else crop["height"])
+            if not all(type(n) is int and 0 < n < 1 << 16 for n in edges):
                 raise ValueError
-            return made
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except (KeyError, TypeError, ValueError):
             raise UserError(f"{path}: expected size.shortest_edge, crop_size.height, image_mean and image_std; "
                             f"found {sorted(config)}") from None
+        return cls(*edges, patch, *moments(config, path))
 
     def __call__(self, image: Image.Image) -> Picture:
         """Pixels [3, crop, crop] of an RGB picture; each patch of them is one token."""

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ..errors import UserError
-from .images import FIXED, Picture, normalised, processor_settings
+from .images import FIXED, Picture, moments, normalised, processor_settings
 
 MAX_RATIO = 200
 DEFAULTS = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 56 * 56, "max_pixels": 28 * 28 * 1280,
@@ -74,13 +74,12 @@ class Qwen2VLImages:
         found = {**DEFAULTS, "min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge"),
                  **{key: config[key] for key in DEFAULTS if config.get(key) is not None}}
         for key, value in found.items():
-            whole = not key.startswith("image_")
-            if not (isinstance(value, int) and value > 0 if whole else len(value) == 3):
-                raise UserError(f"{path}: {key} is {value!r}; expected {'a positive whole number' if whole else 'three numbers'}")
+            if not key.startswith("image_") and not (isinstance(value, int) and value > 0):
+                raise UserError(f"{path}: {key} is {value!r}; expected a positive whole number")
         if found["min_pixels"] > found["max_pixels"]:
             raise UserError(f"{path}: min_pixels is {found['min_pixels']}, above max_pixels {found['max_pixels']}; swap them")
         return cls(found["patch_size"], found["temporal_patch_size"], found["merge_size"], found["min_pixels"],
-                   found["max_pixels"], tuple(found["image_mean"]), tuple(found["image_std"]))
+                   found["max_pixels"], *moments(found, path))
 
     def __call__(self, image: Image.Image) -> Picture:
         """The patches of an RGB picture: pixels [h * w, 3 * temporal * patch * patch], grid (1, h, w)."""
