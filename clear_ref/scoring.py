@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from . import rundir
-from .errors import UserError
 from .evaluation import definitions, logs, membership, metrics, quality
 
 NO_GOLD = "no gold log was given; expected --gold LOG, the log of a model that never saw the forget set"

@@ -13,7 +13,7 @@ from .. import files
 from ..errors import UserError
 from ..methods import METHODS
 from . import reference
-from .cases import ALL_SHAPES, COMPACT, FLAGS, FULL, Case, cases, inputs
+from .cases import ALL_SHAPES, COMPACT, FLAGS, FULL, cases, inputs
 from .columns import IGNORE
 from .entries import fault
 from .mistakes import MISTAKES, wrong
