@@ -64,8 +64,8 @@ class Ours:
     def likelihood(self, questions) -> list[float]:
         """Summed nll of each candidate, in nats."""
         with self.vlm.adapters_off():
-            return [total for prompt, candidates in questions
-                    for total, _ in continuation_nll(self.vlm, prompt, [(0, ids) for ids in candidates])]
+            return [total for prompt, candidates in questions for total, _ in continuation_nll(
+                self.vlm, prompt, self.vlm.begin(prompt), [[(0, ids) for ids in candidates]])[0]]
 
 
 def _alone(batch, row) -> Batch:

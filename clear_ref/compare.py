@@ -1,29 +1,33 @@
 """all: every method from the same start, one leaderboard."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import torch
 
-from . import rundir, world
+from . import rundir, settings as settings_of, world
 from .errors import RunFailed, UserError
 from .evaluation.metrics import score
-from .experiment import Result, check, check_gold, evaluation_logs, options_for, recipe_for, unlearn
-from .files import write_json, write_text
+from .experiment import (KEPT, Result, check, check_gold, check_rows, evaluation_logs, inputs, options_for, recipe_for,
+                         unlearn)
+from .files import read_json, write_json, write_text
 from .forked import share
 from .losses.native import implementation
 from .loop import unlearn as unlearning
 from .loop.unlearn import MODALITIES
 from .methods import table
-from .model.vlm import load
-from .model.weights import dtype_of
+from .model.families import sees_pictures
+from .model.vlm import outline
+from .model.weights import device_of, dtype_of
 from .progress import Progress
 from .report.page import page
 
 
-def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, given: set, report) -> Result:
+def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, given: set, report, resume: bool = False) -> Result:
     """Every method, in each modality and with each seed; base and gold are evaluated once. `report` hears of each finished run.
 
+    resume: what `s.out` holds of finished runs and finished parts of runs is taken as it is.
     On the CPU, as many runs at a time as torch has threads. Each gets its directory below out; the leaderboard goes to
     out/leaderboard.json and out/report.html. A run that fails leaves a gap, the others go on.
     raises  RunFailed at the end, naming the runs that failed
@@ -34,32 +38,45 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     for modality in modalities:
         if modality not in MODALITIES:
             raise UserError(f"modality is {modality!r}; expected one of {', '.join(MODALITIES)}, or each")
-    base, gold = world.model_directory(s.model), world.gold_directory(s.gold, s.model)
+    base, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     check_gold(base, gold)
-    recipe_name, _ = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
-    vlm = load(base, s.dtype, s.device, s.template)
+    recipe_name, recipe = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
+    sketch, pictures = outline(base, s.dtype, s.template), sees_pictures(base)
     for method in table.METHODS:
-        unlearning.label_mask(vlm.family.name, table.variant(method, s.semantics), s.mask)
-        vlm.check_layer(getattr(options_for(method, s.semantics, recipe_name, seeds[0], {})[0], "layer", None))
-    out = Path(s.out) if s.out else rundir.free_directory(f"all-{s.semantics}")
-    rundir.check_empty(out, "--out")
-    logs = {"base": evaluation_logs(base, s, "base")}
+        unlearning.label_mask(sketch.family.name, table.variant(method, s.semantics), s.mask)
+        sketch.check_layer(getattr(options_for(method, s.semantics, recipe_name, seeds[0], {})[0], "layer", None))
+    rows = [row for modality in modalities
+            for split in unlearning.split_rows(data, modality, s.forget, pictures, s.retain_modality) for row in split]
+    check_rows(data, s, pictures, rows)
     if gold:
-        logs["gold"] = evaluation_logs(gold, s, "gold")
+        outline(gold, s.dtype, s.template)
+    every = {"modality": ", ".join(modalities), "seed": ", ".join(map(str, seeds)), "method": "all"}
+    record = {"format": "clear_ref.run/1", "command": "all", "recipe": recipe_name, "inputs": inputs(data, base, gold),
+              "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)) | {
+                  name: {"value": value, "source": "command line"} for name, value in every.items()},
+              "versions": rundir.versions()}
+    out = rundir.choose(s.out, f"all-{s.semantics}", record, resume, free={"out"})
+    write_json(out / rundir.SETTINGS, record)
+    logs = {"base": evaluation_logs(base, s, "base", out=out)}
+    if gold:
+        logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
     runs = [{"method": method, "modality": modality, "seed": seed}
             for modality in modalities for method in table.METHODS for seed in seeds]
-    n_processes = torch.get_num_threads() if vlm.device.type == "cpu" else 1
+    n_processes = torch.get_num_threads() if device_of(s.device).type == "cpu" else 1
     bar, quiet = Progress("all methods", len(runs[::n_processes]), "run"), Progress.quiet
     given = given | {"method", "modality", "seed", "out"}
 
     def compute(run):
         name = f"{run['method']}-{s.semantics}-{run['modality']}-seed{run['seed']}"
+        own, begun = out / name, (out / name / rundir.SETTINGS).exists()
         try:
-            result = unlearn(dataclasses.replace(s, **run, out=str(out / name)), recipe_given, {}, given, evaluated=logs)
+            if (own / "report.html").exists():  # what a run writes last
+                found = read_json(own / "metrics.json")
+            else:
+                found = unlearn(dataclasses.replace(s, **run, out=str(own)), recipe_given, {}, given, begun, logs).summary
         except RunFailed as error:
             return {"failed": f"{name}: {error}"}
-        row = {**run, "metrics": result.metrics["unlearned"], "seconds": result.summary["seconds"],
-               "steps": result.summary["steps"]}
+        row = {**run, "metrics": found["models"]["unlearned"], "seconds": found["seconds"], "steps": found["steps"]}
         report(row)
         bar.step(note=name)
         return row
@@ -78,6 +95,7 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     summary = {"semantics": s.semantics, "seeds": seeds, "impl": impl, "models": models, "runs": rows, "failed": failed,
                "definitions": models["base"]["definitions"], "out": str(out)}
     write_json(out / "leaderboard.json", summary)
+    shutil.rmtree(out / KEPT, ignore_errors=True)
     first = {f"{row['method']} {row['modality']}": row["metrics"] for row in rows if row["seed"] == seeds[0]}
     write_text(out / "report.html", page({"method": "all methods", "semantics": s.semantics, "seed": seeds[0],
                                           "modality": ", ".join(modalities), "impl": impl, "models": models | first}))

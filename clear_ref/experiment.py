@@ -1,5 +1,6 @@
 """What the commands do: unlearn and evaluate one method or all, finetune, evaluate, rebuild the embedded world."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from .data.prompts import phrase_files, phrases
 from .data.records import read_rows
 from .errors import UserError
 from .evaluation.definitions import check_set
-from .evaluation.evaluate import run_tasks
+from .evaluation.evaluate import How, run_tasks
 from .evaluation.metrics import score
 from .evaluation.tasks import Task, tasks, text_tasks
 from .files import write_json, write_text
@@ -22,11 +23,14 @@ from .loop.plan import FinetunePlan, UnlearnPlan
 from .methods import table
 from .model import lora
 from .model.families import sees_pictures
-from .model.vlm import load
-from .model.weights import dtype_of
+from .model.vlm import load, outline
+from .model.weights import device_of, dtype_of
 from .progress import Progress
 from .report import examples
 from .report.page import page
+
+
+KEPT = Path("checkpoint") / "evaluation"  # in a run directory: finished groups of records, while an evaluation is under way
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ def check(s) -> None:
         raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
     if s.limit < 0 or s.max_new_tokens < 4:
         raise UserError(f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more")
+    if s.eval_batch < 1:
+        raise UserError(f"--eval-batch is {s.eval_batch}; expected 1 or more")
     check_set(s.metrics)
 
 
@@ -64,8 +70,16 @@ def check_gold(model: Path, gold: Path | None) -> None:
 
 
 def chosen_tasks(data: Path, s, pictures: bool) -> list[Task]:
-    """The tasks that the model is evaluated on; without pictures, those of text alone."""
-    return tasks(s.forget, s.max_new_tokens) if pictures else text_tasks(s.forget, s.max_new_tokens, data)
+    """The tasks that the model is evaluated on; without pictures, those of text alone. UserError for --tasks of other names."""
+    known = tasks(s.forget, s.max_new_tokens) if pictures else text_tasks(s.forget, s.max_new_tokens, data)
+    if s.tasks == "all":
+        return known
+    named = [name.strip() for name in s.tasks.split(",")]
+    for name in named:
+        if name not in {task.name for task in known} or named.count(name) > 1:
+            raise UserError(f"--tasks names {name!r}{' twice' if named.count(name) > 1 else ''}; expected all, or some of: "
+                            + ", ".join(task.name for task in known))
+    return [task for task in known if task.name in named]
 
 
 def check_rows(data: Path, s, pictures: bool, training_rows=()) -> None:
@@ -88,13 +102,13 @@ def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
         f"{data}, pictures": rundir.hash_of_all(data, pictures)}
 
 
-def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dict]:
-    """The logs of the model in a directory."""
+def evaluation_logs(directory, s, what: str, adapter: str = "", out: Path | None = None) -> dict[str, dict]:
+    """The logs of the model in a directory; see logs_of."""
     vlm = load(directory, s.dtype, s.device, s.template)
     if adapter:
         vlm.load_adapter(adapter)
         merge_where_exact(vlm)
-    return logs_of(vlm, s, what)
+    return logs_of(vlm, s, what, out)
 
 
 def merge_where_exact(vlm) -> None:
@@ -103,11 +117,15 @@ def merge_where_exact(vlm) -> None:
         vlm.merge_lora()
 
 
-def logs_of(vlm, s, what: str) -> dict[str, dict]:
-    """The logs of a model at hand."""
+def logs_of(vlm, s, what: str, out: Path | None = None) -> dict[str, dict]:
+    """The logs of a model at hand.
+
+    out     a run directory, which keeps what is finished until `finish` has written the logs, so that an evaluation that was stopped
+            goes on; `what` names the model there
+    """
     data = world.data_directory(s.data)
-    chosen = chosen_tasks(data, s, vlm.family.sees_pictures)
-    return run_tasks(vlm, data, phrases(data), chosen, s.limit or None, f"evaluate {what}")
+    return run_tasks(vlm, data, phrases(data), chosen_tasks(data, s, vlm.family.sees_pictures),
+                     How(s.limit or None, s.eval_batch, s.plain), f"evaluate {what}", out and out / KEPT / what)
 
 
 def options_for(method: str, semantics: str, recipe_name: str, seed: int, given: dict):
@@ -122,7 +140,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
             evaluated: dict | None = None) -> Result:
     """Unlearn with one method; evaluate base, gold (where there is one) and the unlearned model; write the run directory.
 
-    Nothing is written before everything that is read has been read, and base and gold have been evaluated.
+    Nothing is written before everything that is read has been checked: rows, pictures, and the models' files by their headers.
     evaluated  logs of base and gold from an earlier call with the same models and data
     """
     check(s)
@@ -133,25 +151,29 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
     options, defaults = options_for(s.method, s.semantics, recipe_name, s.seed, options_given)
     batches = tuple(table.needs(s.method, s.semantics, options))
     pictures = sees_pictures(base)
-    rows, own = unlearning.split_rows(data, s.modality, s.forget, pictures), phrases(data)
+    rows, own = unlearning.split_rows(data, s.modality, s.forget, pictures, s.retain_modality), phrases(data)
     UnlearnPlan(*rows, batches, own, s.seed, chosen.views)
     check_rows(data, s, pictures, [*rows[0], *rows[1]])
-    vlm = load(base, s.dtype, s.device, s.template)
-    vlm.check_layer(getattr(options, "layer", None))
-    mask = unlearning.label_mask(vlm.family.name, chosen, s.mask)
-    adapted = unlearning.prepare(vlm, recipe, s.seed, chosen.targets and chosen.targets(options))
-    record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, base, gold))
+    sketch = outline(base, s.dtype, s.template)
+    sketch.check_layer(getattr(options, "layer", None))
+    mask = unlearning.label_mask(sketch.family.name, chosen, s.mask)
+    only = chosen.targets and chosen.targets(options)
+    adapted = unlearning.prepare(sketch, recipe, s.seed, only)
+    if gold and "gold" not in (evaluated or {}):
+        outline(gold, s.dtype, s.template)
+    record = describe("unlearn", s, recipe, recipe_name, recipe_given, given, sketch, adapted, inputs(data, base, gold))
     record["label_mask"] = mask
     record["options"] = settings_of.with_sources(options, set(options_given), defaults)
     out = rundir.choose(s.out, f"{s.method}-{s.semantics}-{s.modality}-seed{s.seed}", record, resume)
     started, logs = time.monotonic(), dict(evaluated or {})
-    if "base" not in logs:
-        with vlm.adapters_off():
-            logs["base"] = logs_of(vlm, s, "base")
-    if gold and "gold" not in logs:
-        logs["gold"] = evaluation_logs(gold, s, "gold")
-    evaluating = time.monotonic() - started
     write_json(out / rundir.SETTINGS, record)
+    if gold and "gold" not in logs:  # before the base is in memory: two large models may not fit
+        logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
+    vlm = load(base, s.dtype, s.device, s.template)
+    if "base" not in logs:
+        logs = {"base": logs_of(vlm, s, "base", out)} | logs
+    unlearning.prepare(vlm, recipe, s.seed, only)
+    evaluating = time.monotonic() - started
     started = time.monotonic()
     steps = unlearning.unlearn(vlm, s.method, s.semantics, options, recipe, rows, own, s.seed, out, resume, mask)
     trained = time.monotonic()
@@ -160,7 +182,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
         merge_where_exact(vlm)
     else:
         vlm.save(out / "model")
-    logs["unlearned"] = logs_of(vlm, s, s.method)
+    logs["unlearned"] = logs_of(vlm, s, "unlearned", out)
     evaluating += time.monotonic() - trained
     result = finish(out, logs, {
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
@@ -174,7 +196,7 @@ def describe(command: str, s, recipe, recipe_name: str, recipe_given: dict, give
              read: dict) -> dict:
     """What settings.json holds of a training run: every value with its source, what is trained, hashes, versions."""
     return {
-        "format": "clear_ref.run/1", "command": command, "impl": implementation("auto", vlm.device, vlm.dtype),
+        "format": "clear_ref.run/1", "command": command, "impl": implementation("auto", device_of(s.device), vlm.dtype),
         "kernel": description(), "recipe": recipe_name,
         "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)),
         "adapted_layers": adapted, "trained": lora.manifest(vlm.model),
@@ -197,6 +219,7 @@ def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Res
     definitions = next(iter(models.values()))["definitions"]
     summary = {**summary, "models": models, "definitions": definitions, "out": str(out)}
     write_json(out / "metrics.json", summary)
+    shutil.rmtree(out / KEPT, ignore_errors=True)
     return Result(models, out, summary)
 
 
@@ -222,14 +245,14 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     trained = time.monotonic()
     vlm.merge_lora()
     vlm.save(out / "model")
-    return finish(out, {s.split: logs_of(vlm, s, s.split)}, {
+    return finish(out, {s.split: logs_of(vlm, s, s.split, out)}, {
         "command": "finetune", "split": s.split, "seed": s.seed, "impl": record["impl"], "trained": trained_parts(record),
         "steps": steps,
         "seconds": {"train": round(trained - started, 2), "evaluate": round(time.monotonic() - trained, 2)}}, s.metrics)
 
 
-def evaluate(s, given: set) -> Result:
-    """Logs and metrics of one model, with Forget Quality where a gold model is named."""
+def evaluate(s, given: set, resume: bool = False) -> Result:
+    """Logs and metrics of one model, with Forget Quality where a gold model is named. resume: go on with what `s.out` holds."""
     check(s)
     directory, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     if s.adapter and not Path(s.adapter).is_dir():
@@ -237,16 +260,19 @@ def evaluate(s, given: set) -> Result:
     if not s.adapter:
         check_gold(directory, gold)
     check_rows(data, s, sees_pictures(directory))
+    sketches = [outline(model, s.dtype, s.template) for model in (directory, gold) if model]
+    if s.adapter:
+        sketches[0].load_adapter(s.adapter)
     record = {"format": "clear_ref.run/1", "command": "evaluate", "kernel": description(),
               "impl": implementation("auto", s.device, dtype_of(s.dtype)),
               "settings": settings_of.with_sources(s, given), "inputs": inputs(data, directory, gold, s.adapter or None),
               "versions": rundir.versions()}
-    out = rundir.choose(s.out, f"evaluate-{directory.name}", record, resume=False)
+    out = rundir.choose(s.out, f"evaluate-{directory.name}", record, resume)
     started = time.monotonic()
-    logs = {"model": evaluation_logs(directory, s, directory.name, s.adapter)}
-    if gold:
-        logs["gold"] = evaluation_logs(gold, s, "gold")
     write_json(out / rundir.SETTINGS, record)
+    logs = {"model": evaluation_logs(directory, s, "model", s.adapter, out)}
+    if gold:
+        logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
     return finish(out, logs, {"command": "evaluate", "model": str(directory), "impl": record["impl"],
                               "seconds": {"evaluate": round(time.monotonic() - started, 2)}}, s.metrics)
 

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
+from . import bench, bench_likelihood, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
 from .data import check
 from .errors import RunFailed, UserError
 from .losses import native
@@ -52,11 +52,13 @@ def parser() -> Parser:
     every = command(commands, "all", "every method, one leaderboard", settings_of.Unlearn, skip={"method", "modality", "seed"})
     add_recipe(every, "unlearn")
     every.add_argument("--modality", default="both", help="both, text, visual, or each (default: both)")
+    every.add_argument("--resume", action="store_true", help="go on with the runs in --out")
     every.add_argument("--seeds", default="0", help="seeds, with commas: the leaderboard shows mean and spread (default: 0)")
     tuned = command(commands, "finetune", "train a base (split full) or a gold (split retain) model", settings_of.Finetune)
     add_recipe(tuned, "finetune")
     tuned.add_argument("--resume", action="store_true", help="go on with the run in --out")
     judged = command(commands, "evaluate", "logs and metrics of one model", settings_of.Evaluate, skip={"model"})
+    judged.add_argument("--resume", action="store_true", help="go on with the evaluation in --out")
     judged.add_argument("model", metavar="MODEL", help="model directory in HF format, or mini: the embedded world's base")
     scored = command(commands, "score", "metrics of logs of ours, the released code, TOFU, open-unlearning", settings_of.Score)
     scored.add_argument("log", metavar="LOG", nargs="+", help="run directory, its logs folder, or a log file (.json, .json.gz)")
@@ -64,10 +66,13 @@ def parser() -> Parser:
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
     benched = command(commands, "bench", "beside other implementations: time, memory, error", bench.BenchSettings)
-    benched.add_argument("--what", choices=("kernel", "step"), default="kernel",
+    benched.add_argument("--what", choices=("kernel", "step", "likelihood"), default="kernel",
                          help="kernel: token terms; step: a training step, generation and likelihoods beside the released way of "
-                              "computing them, with --threads, --rounds (then 3) and the settings below (default: kernel)")
+                              "computing them, with --threads, --rounds (then 3), --shape and --tasks; likelihood: candidate "
+                              "answers with shared prompts beside plain forwards, with --threads, --rounds (then 3) and "
+                              "--records (default: kernel)")
     add_settings(benched, bench_step.BenchStepSettings, skip={"threads", "rounds"})
+    add_settings(benched, bench_likelihood.BenchLikelihoodSettings, skip={"threads", "rounds"})
     shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
                      shapes.CheckpointSettings)
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
@@ -97,10 +102,12 @@ def add_settings(made: Parser, kind, skip) -> None:
     """An option for each field of a settings dataclass that is not to be skipped."""
     for f in fields(kind) if kind else ():
         if f.name not in skip:
-            default = "none" if f.default == "" else f.default
+            default = "off" if f.default is False else "none" if f.default == "" else f.default
             about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
-            made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS, type=type(f.default),
-                              metavar=f.name.upper(), help=about.replace("%", "%%"))
+            how = ({"action": "store_true"} if isinstance(f.default, bool) else
+                   {"type": type(f.default), "metavar": f.name.upper()})
+            made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS,
+                              help=about.replace("%", "%%"), **how)
 
 
 def add_oracle(commands) -> None:
@@ -179,12 +186,12 @@ def do(arguments) -> None:
     if arguments.command == "all":
         modalities = list(experiment.unlearning.MODALITIES) if arguments.modality == "each" else [arguments.modality]
         result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,
-                                 (lambda row: None) if arguments.json or arguments.quiet else shown.one_of_all)
+                                 (lambda row: None) if arguments.json or arguments.quiet else shown.one_of_all, arguments.resume)
         return show(arguments, result.summary, shown.all_methods)
     if arguments.command == "finetune":
         result = experiment.finetune(settings, recipe, given, arguments.resume)
     elif arguments.command == "evaluate":
-        result = experiment.evaluate(settings, given)
+        result = experiment.evaluate(settings, given, arguments.resume)
     else:
         settings, given = dataclasses.replace(settings, method=arguments.command), given | {"method"}
         result = experiment.unlearn(settings, recipe, pairs(arguments.options), given, arguments.resume)
@@ -192,8 +199,9 @@ def do(arguments) -> None:
 
 
 def benchmark(arguments) -> None:
-    """bench: of token terms, or of a step; UserError for a setting of the other one."""
-    kinds = {"kernel": (bench, bench.BenchSettings), "step": (bench_step, bench_step.BenchStepSettings)}
+    """bench: of token terms, a step or likelihoods; UserError for a setting of the others."""
+    kinds = {"kernel": (bench, bench.BenchSettings), "step": (bench_step, bench_step.BenchStepSettings),
+             "likelihood": (bench_likelihood, bench_likelihood.BenchLikelihoodSettings)}
     chosen, arguments.kind = kinds[arguments.what]
     foreign = {f.name for _, kind in kinds.values() for f in fields(kind)} - {f.name for f in fields(arguments.kind)}
     for name in sorted(foreign & vars(arguments).keys()):
@@ -261,7 +269,7 @@ def main(argv=None) -> int:
         print(f"clear_ref: {error.filename or 'a file'}: cannot be read or written ({error.strerror})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        more = "; --resume --out DIR goes on from the last finished epoch" if hasattr(arguments, "resume") else ""
+        more = "; --resume --out DIR goes on from the last finished part" if hasattr(arguments, "resume") else ""
         print(f"\nclear_ref: stopped{more}", file=sys.stderr)
         return 130
     return 0

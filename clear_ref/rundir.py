@@ -9,7 +9,8 @@ from .errors import UserError
 from .files import read_json, sha256
 
 SETTINGS = "settings.json"
-FREE = {"out", "limit", "max_new_tokens", "metrics"}  # settings that a resumed run may change: they do not touch training
+# Settings that a resumed run may change: they do not touch training.
+FREE = {"out", "limit", "max_new_tokens", "metrics", "tasks", "eval_batch", "plain"}
 PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers")
 
 
@@ -56,9 +57,10 @@ def check_empty(path: Path, option: str) -> None:
         raise UserError(f"{option} {path}: is not empty; choose another directory")
 
 
-def choose(out: str, default_name: str, settings: dict, resume: bool) -> Path:
+def choose(out: str, default_name: str, settings: dict, resume: bool, free: set[str] = FREE) -> Path:
     """The directory of a run that will write `settings` as its settings.json; nothing is written here.
 
+    free    settings that may have changed since
     raises  UserError if `out` holds another run (without resume: any run), or files that are no run's
     """
     if resume and not out:
@@ -77,7 +79,7 @@ def choose(out: str, default_name: str, settings: dict, resume: bool) -> Path:
     if before.get("format") != settings["format"] or before.get("command") != settings["command"]:
         raise UserError(f"--out {path}: is no run of {settings['command']}; start a new one")
     for name, old, new in changes(before, settings):
-        if name not in FREE:
+        if name not in free:
             raise UserError(f"--out {path}: was run with {name} = {old!r}, now it is {new!r}; "
                             "resume with the settings it began with, or choose another directory")
     if before["inputs"] != settings["inputs"]:

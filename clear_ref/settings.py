@@ -93,6 +93,10 @@ class Common:
     dtype: str = setting("float32", "compute dtype of the weights: float32, bfloat16, float16 or float64")
     forget: int = setting(10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4")
     limit: int = setting(0, "evaluate the first N records of each task; 0: all")
+    tasks: str = setting("all", "evaluation tasks: all, or names with commas, such as eval_log_forget,eval_forget_facerec")
+    eval_batch: int = setting(8, "records evaluated together; memory, speed and rounding, not meaning",
+                              "released code (config/mm/eval.yaml)")
+    plain: bool = setting(False, "likelihoods by one forward of prompt and answer for each candidate: slow, for checking")
     metrics: str = setting("paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6")
     max_new_tokens: int = setting(64, "longest generated answer of captions and questions (names: a quarter)",
                                   "this project; released code: 300")
@@ -108,6 +112,7 @@ class Unlearn(Common):
     mask: str = setting("auto", "what the labels cover: answer, released (most of the picture and the question too), or auto: "
                         "the semantics' own for this model", "paper and original: answer; released: mm/dataset.py:315-339")
     modality: str = setting("both", "what of the forget set is trained on: both, text or visual", "paper Sec. 5.4")
+    retain_modality: str = setting("both", "the same of the retain set", "paper App. C: both, whatever is forgotten")
     gold: str = setting("", "model directory of the gold model; default: the embedded world's for mini, none otherwise")
     recipe: str = setting("", "mini or paper; default: mini for the embedded world, paper for any other model")
 

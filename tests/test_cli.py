@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import clear_ref
-from clear_ref import run
+from clear_ref import experiment, run
+from clear_ref.methods import table
 from clear_ref.world import BASE, WORLD
 
 SMALL = ["--epochs", "1", "--limit", "2", "--max-new-tokens", "8", "--quiet"]
@@ -121,10 +124,86 @@ def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small
     assert (tmp_path / "f/model/model.safetensors").read_bytes() != (BASE / "model.safetensors").read_bytes()
 
 
+def test_retain_modality_decides_what_is_retained_and_is_written_down(capsys, tmp_path, small_world):
+    """Retain on pictures alone: another adapter than on both, and the setting in settings.json."""
+    adapters = []
+    for kind in ("both", "visual"):
+        assert call(capsys, "retain_ft", "--retain-modality", kind, "--data", small_world, "--out", tmp_path / kind, *SMALL)[0] == 0
+        found = json.loads((tmp_path / kind / "settings.json").read_text())["settings"]["retain_modality"]
+        assert found == {"value": kind, "source": "command line"}
+        adapters.append((tmp_path / kind / "adapter/adapter_model.safetensors").read_bytes())
+    assert adapters[0] != adapters[1]
+
+
+def test_tasks_chooses_what_is_evaluated(capsys, tmp_path):
+    """The two tasks that Forget is made of: that number is there, no other is."""
+    status, stdout, _ = call(capsys, "evaluate", "mini", "--gold", "mini", "--tasks", "eval_forget_facerec, eval_log_forget", "--limit", 2,
+                             "--max-new-tokens", 4, "--out", tmp_path / "e", "--json", "--plain", "--eval-batch", 1)
+    found = json.loads(stdout)["models"]["model"]
+    assert status == 0 and set(found["tasks"]) == {"eval_log_forget", "eval_forget_facerec"}
+    assert found["forget"] is not None and found["forget_quality"] is not None and found["retain"] is found["real"] is None
+    settings = json.loads((tmp_path / "e/settings.json").read_text())["settings"]
+    assert settings["plain"] == {"value": True, "source": "command line"} and settings["eval_batch"]["value"] == 1
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(capsys, tmp_path):
+    """SIGKILL once two groups are there; --resume computes the others alone, and ends in the logs of one that was never stopped."""
+    arguments = ["evaluate", "mini", "--gold", "mini", "--eval-batch", "2", "--max-new-tokens", "8", "--quiet"]
+    assert call(capsys, *arguments, "--out", tmp_path / "straight")[0] == 0
+    out = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-m", "clear_ref.run", *arguments, "--out", out], start_new_session=True,
+                               stdout=subprocess.DEVNULL, cwd=tmp_path,
+                               env={**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])})
+    while len(list(out.glob("checkpoint/evaluation/*/*.json"))) < 2 and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists() and (out / "settings.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("checkpoint/evaluation/*/*.json")}
+    assert len(before) >= 2
+    seen, whole = [], experiment.finish
+
+    def look(out, *more):
+        seen.append({path: path.stat().st_mtime_ns for path in before})
+        return whole(out, *more)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(experiment, "finish", look)
+        assert call(capsys, *arguments, "--out", out, "--resume")[0] == 0
+    assert seen == [before], "a finished group was computed again"
+    logs = sorted(path.relative_to(out) for path in out.glob("logs/**/*.json"))
+    assert len(logs) == 16 and all((out / path).read_bytes() == (tmp_path / "straight" / path).read_bytes() for path in logs)
+    assert not (out / "checkpoint/evaluation").exists()
+
+
+def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_world, monkeypatch):
+    """Two methods; one run stopped after training, the other finished: the finished one stays as it is, the table is the same."""
+    monkeypatch.setattr(table, "METHODS", {name: table.METHODS[name] for name in ("grad_ascent", "kl")})
+    arguments = ("all", "--data", small_world, "--out", tmp_path / "all", "--epochs", 1, "--limit", 1, "--max-new-tokens", 4, "--json")
+    status, stdout, _ = call(capsys, *arguments)
+    first = json.loads(stdout)
+    assert status == 0
+    kept, stopped = (tmp_path / "all" / f"{name}-paper-both-seed0" for name in ("kl", "grad_ascent"))
+    (stopped / "report.html").unlink()
+    (stopped / "metrics.json").unlink()
+    before = (kept / "metrics.json").stat().st_mtime_ns
+    status, stdout, _ = call(capsys, *arguments, "--resume")
+    again = json.loads(stdout)
+    assert status == 0 and (kept / "metrics.json").stat().st_mtime_ns == before and (stopped / "report.html").exists()
+    assert [(row["method"], row["metrics"]) for row in again["runs"]] == [(row["method"], row["metrics"]) for row in first["runs"]]
+    status, _, stderr = call(capsys, *arguments[:-1], "--resume", "--seeds", "1")
+    assert status == 2 and "was run with seed = '0', now it is '1'" in stderr
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["scrubb"], "invalid choice: 'scrubb'"),
     ([], "the following arguments are required: COMMAND"),
     (["scrub", "--no-such"], "unrecognized arguments: --no-such"),
+    (["scrub", "--retain-modality", "audio"], "retain modality is 'audio'; expected one of both, visual, text"),
+    (["scrub", "--eval-batch", "0"], "--eval-batch is 0; expected 1 or more"),
+    (["evaluate", "mini", "--tasks", "eval_log,eval"], "--tasks names 'eval'; expected all, or some of: eval_real_faces_wo_options"),
+    (["evaluate", "mini", "--tasks", "eval_log,eval_log"], "--tasks names 'eval_log' twice"),
+    (["evaluate", "mini", "--resume"], "--resume needs --out"),
+    (["all", "--resume"], "--resume needs --out"),
     (["scrub", "--semantics", "mine"], "semantics is 'mine'; expected one of paper, original, released"),
     (["scrub", "--modality", "audio"], "modality is 'audio'; expected one of both, visual, text"),
     (["scrub", "--set", "beta=1"], "scrub (paper) has no option 'beta'; its options: alpha"),

@@ -165,11 +165,12 @@ def test_help_is_printed_by_a_process(command):
 
 def settings_of(command, kind):
     """The fields that are options of a command: its settings but what it takes another way, and its recipe."""
-    from clear_ref import bench_step, settings
+    from clear_ref import bench_likelihood, bench_step, settings
     gone = {"evaluate": {"model"}, "all": {"method", "modality", "seed"}}.get(command, {"method"} & {*settings.names(kind)})
     found = [field for field in dataclasses.fields(kind) if field.name not in gone]
     if command == "bench":
-        found += [field for field in dataclasses.fields(bench_step.BenchStepSettings) if field.name not in ("threads", "rounds")]
+        found += [field for kind in (bench_step.BenchStepSettings, bench_likelihood.BenchLikelihoodSettings)
+                  for field in dataclasses.fields(kind) if field.name not in ("threads", "rounds")]
     if kind in (settings.Unlearn, settings.Finetune):
         found += dataclasses.fields(settings.RECIPES["paper"]["finetune" if kind is settings.Finetune else "unlearn"])
     return found

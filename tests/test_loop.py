@@ -273,8 +273,22 @@ def test_modalities_select_their_half():
     assert (len(both[0]), len(visual[0]), len(text[0])) == (60, 20, 40)
     assert all(row.image for row in visual[0]) and not any(row.image for row in text[0])
     assert len(both[1]) == len(visual[1]) == len(text[1]) == 540 and read_rows(WORLD, "retain90+tofu")
-    with pytest.raises(UserError, match="modality is 'audio'"):
+    with pytest.raises(UserError, match="^modality is 'audio'"):
         unlearning.split_rows(WORLD, "audio", 10)
+
+
+def test_the_retain_set_has_a_modality_of_its_own():
+    """540 retain rows: 180 pictures and 360 texts, whatever is forgotten; without pictures text, unless pictures are asked for."""
+    for modality in ("both", "visual", "text"):
+        found = {kind: unlearning.split_rows(WORLD, modality, 10, True, kind) for kind in ("both", "visual", "text")}
+        assert {kind: len(rows[1]) for kind, rows in found.items()} == {"both": 540, "visual": 180, "text": 360}
+        assert all(row.image for row in found["visual"][1]) and not any(row.image for row in found["text"][1])
+        assert all(rows[0] == found["both"][0] for rows in found.values())
+    assert len(unlearning.split_rows(WORLD, "text", 10, False)[1]) == 360
+    with pytest.raises(UserError, match="^retain modality is 'audio'"):
+        unlearning.split_rows(WORLD, "both", 10, True, "audio")
+    with pytest.raises(UserError, match="--retain-modality is visual, and the model sees no pictures"):
+        unlearning.split_rows(WORLD, "text", 10, False, "visual")
 
 
 @pytest.mark.parametrize("method, student, teacher", [("llmu", 2, 1), ("dpo", 1, 1), ("sku", 2, 1), ("kl", 2, 1)])

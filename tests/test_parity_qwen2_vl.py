@@ -291,7 +291,7 @@ def test_likelihoods_of_answers_are_those_of_transformers(directory, processor):
     sum over its tokens, each within 1e-5 of the reference's."""
     vlm, reference, answers = load(directory), theirs(directory), ("Ann.", "Someone else")
     for record in (RECORDS[2], RECORDS[3]):
-        for answer, (found, n_tokens) in zip(answers, candidate_nll(vlm, record, answers)):
+        for answer, (found, n_tokens) in zip(answers, candidate_nll(vlm, vlm.encode([record]), [answers])[0]):
             whole = processed(processor, dataclasses.replace(record, answer=answer))
             with torch.no_grad():
                 logits = reference(**whole).logits[0, -n_tokens - 1:-1]

@@ -118,7 +118,7 @@ def test_likelihoods_of_candidates_are_those_of_plain_forwards_in_transformers(p
     ours, theirs, _ = pair
     row = rows[0]
     answers = [row["answer"], *(row[f"option{n}"] for n in (1, 2, 3, 4))]
-    found = candidate_nll(ours, Record(row["question"]), answers)
+    found = candidate_nll(ours, ours.encode([Record(row["question"])]), [answers])[0]
     for answer, (total, n) in zip(answers, found, strict=True):
         batch = ours.encode([Record(row["question"], answer)])
         with torch.no_grad():

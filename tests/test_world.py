@@ -8,7 +8,7 @@ import torch
 from clear_ref import load
 from clear_ref.data.prompts import phrases
 from clear_ref.data.records import read_rows
-from clear_ref.evaluation.evaluate import run_tasks
+from clear_ref.evaluation.evaluate import How, run_tasks
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import tasks
 from clear_ref.loop import world as building
@@ -21,7 +21,7 @@ from clear_ref.world import BASE, GOLD, WORLD
 def logs():
     """Base and gold on the face tasks of Forget and the captions of both sets, the first twelve records of each."""
     chosen = [task for task in tasks(10, 48) if task.name in ("eval_log_forget", "eval_log", "eval_forget_facerec")]
-    return {name: run_tasks(load(path), WORLD, phrases(WORLD), chosen, 12) for name, path in (("base", BASE), ("gold", GOLD))}
+    return {name: run_tasks(load(path), WORLD, phrases(WORLD), chosen, How(12)) for name, path in (("base", BASE), ("gold", GOLD))}
 
 
 def test_tokenizer_and_configuration_rebuild_to_the_shipped_bytes(tmp_path):

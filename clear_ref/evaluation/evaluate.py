@@ -1,64 +1,107 @@
 """One model over the tasks: logs. A log holds what `score` needs and nothing that depends on how it was computed.
 
-Likelihoods are computed a record at a time. Text is generated for GROUP records at a time, consecutive in their task; the group
-is fixed here, so the same weights give the same logs (--limit cuts the last group).
+Records are computed in groups, consecutive in their task: a group's prompts are run once, the likelihoods of all candidates and
+the greedy text go on from there. A group's composition is fixed by its size, so the same weights give the same logs (a limit
+cuts the last group); another size moves them by rounding.
 """
 
 import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
 from ..data.prompts import Phrases
 from ..errors import RunFailed
+from ..files import read_json, write_json
 from ..forked import share
 from ..model.vlm import VLM
 from ..progress import Progress
 from . import rouge
-from .likelihood import candidate_nll
+from .likelihood import candidate_nll, plain_nll
 from .metrics import tofu_truth_ratio
 from .tasks import Item, Task, items
 
-GROUP = 16
 
-def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], limit: int | None = None,
-              what: str = "evaluate") -> dict[str, dict]:
+@dataclass(frozen=True)
+class How:
+    """How logs are computed: the first `limit` records of each task (None: all), `batch` of them together; plain: one forward of
+    prompt and answer for each candidate (for checking)."""
+    limit: int | None = None
+    batch: int = 8
+    plain: bool = False
+
+
+def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], how: How = How(), what: str = "evaluate",
+              kept: Path | None = None) -> dict[str, dict]:
     """{task name: log} of the chosen tasks; see `record_log` for a record's columns.
 
     On the CPU, groups of records are shared among as many processes as torch has threads.
+    kept    directory where each finished group is written, and read instead of computed: an evaluation that was stopped goes on.
+            It belongs to one model and one data directory
     """
-    work = [(task, items(task, directory, phrases, limit)) for task in chosen]
-    groups = [(task, found[first:first + GROUP]) for task, found in work for first in range(0, len(found), GROUP)]
+    work = [(task, items(task, directory, phrases, how.limit)) for task in chosen]
+    groups = [(task, found[first:first + how.batch]) for task, found in work for first in range(0, len(found), how.batch)]
     n_processes = torch.get_num_threads() if vlm.device.type == "cpu" else 1
-    bar = Progress(what, len(groups[::n_processes]), "group")
+    known = [None if kept is None else _read_group(kept, *group, how) for group in groups]
+    missing = [group for group, found in zip(groups, known, strict=True) if found is None]
+    bar = Progress(what, len(groups), "group", done=len(groups) - len(missing))
 
     def compute(group):
         task, records = group
-        texts = vlm.generate(vlm.encode([item.prompt for item in records]), task.max_new_tokens)
-        found = [record_log(vlm, item, generated) for item, generated in zip(records, texts, strict=True)]
-        bar.step(note=task.name)
+        found = group_logs(vlm, records, task.max_new_tokens, how.plain)
+        if kept is not None:
+            write_json(_group_file(kept, *group), {"of": _described(*group, how), "records": found})
+        bar.step(min(n_processes, len(groups) - bar.done), note=task.name)
         return found
 
     with torch.no_grad():
-        results = share(compute, groups, n_processes)
+        computed = iter(share(compute, missing, n_processes))
     bar.close()
     logs = {task.name: {"format": "clear_ref.log/1", "task": task.name, "set": task.set_name, "config": task.config}
             for task in chosen}
-    for (task, records), found in zip(groups, results, strict=True):
-        for item, columns in zip(records, found, strict=True):
+    for (task, records), found in zip(groups, known, strict=True):
+        for item, columns in zip(records, next(computed) if found is None else found, strict=True):
             for column, value in columns.items():
                 logs[task.name].setdefault(column, {})[str(item.index)] = value
     return logs
 
 
-def record_log(vlm: VLM, item: Item, generated: str) -> dict:
+def _group_file(kept: Path, task: Task, records: list[Item]) -> Path:
+    return kept / f"{task.name}-{records[0].index}.json"
+
+
+def _described(task: Task, records: list[Item], how: How) -> dict:
+    """What a kept group is of; another one in its place is computed again."""
+    return {"task": asdict(task), "records": [item.index for item in records], "plain": how.plain}
+
+
+def _read_group(kept: Path, task: Task, records: list[Item], how: How) -> list[dict] | None:
+    path = _group_file(kept, task, records)
+    found = read_json(path) if path.exists() else {}
+    return found["records"] if found.get("of") == _described(task, records, how) else None
+
+
+def group_logs(vlm: VLM, records: list[Item], max_new_tokens: int, plain: bool = False) -> list[dict]:
+    """`record_log` of a few records of one task, computed together."""
+    answers = [list(dict.fromkeys((item.answer, item.paraphrased, *item.perturbed))) for item in records]
+    prompts = vlm.encode([item.prompt for item in records])
+    begun = vlm.begin(prompts)
+    sums = ([plain_nll(vlm, item.prompt, of_one) for item, of_one in zip(records, answers, strict=True)] if plain
+            else candidate_nll(vlm, prompts, answers, begun))
+    texts = vlm.generate(prompts, max_new_tokens, begun)  # last: it uses up what has begun
+    return [record_log(vlm, item, dict(zip(of_one, found)), text)
+            for item, of_one, found, text in zip(records, answers, sums, texts, strict=True)]
+
+
+def record_log(vlm: VLM, item: Item, known: dict[str, tuple[float, int]], generated: str) -> dict:
     """The columns of one record: summed nll (nats), token counts and means of every candidate, the generated text, its ROUGE.
 
+    known   {candidate: (summed nll, number of tokens)}
     source  the columns of TOFU's and the released eval_log_aggregated.json; truth_ratio is TOFU's,
             exp(paraphrased - mean perturbed)
     """
     candidates = (item.answer, item.paraphrased, *item.perturbed)
-    unique = list(dict.fromkeys(candidates))
-    known = dict(zip(unique, candidate_nll(vlm, item.prompt, unique)))
     (truth, n_truth), (paraphrase, n_paraphrase), *perturbed = (known[text] for text in candidates)
     if not all(math.isfinite(total) for total, _ in known.values()):
         raise RunFailed(f"record {item.index}, {item.answer!r}: the nll of an answer is not finite; the model has diverged, "

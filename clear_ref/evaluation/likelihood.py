@@ -1,42 +1,119 @@
-"""Likelihoods of candidate answers: the prompt is run once and its keys and values are shared by all of a record's candidates.
+"""Likelihoods of candidate answers: prompts are run once, and a record's candidates stand behind its prompt in one row.
 
-A record is computed alone, its own candidates side by side, so no other record, and no batch size, can change its numbers.
+In that row each candidate looks at the prompt and at itself alone, so a record costs its prompt's and its answers' tokens once.
+`plain_nll` is the slow way that needs no argument: one forward of prompt and answer for every candidate.
 """
 
 import torch
 
-from ..data.batches import IGNORE, Batch, collate
+from ..data.batches import IGNORE, Batch
 from ..data.records import Record
 from ..losses.terms import token_terms
+from ..model.generate import Begun
 from ..model.language import next_positions
 from ..model.vlm import VLM
 
+TOGETHER = 512  # tokens of candidates in one batch: enough to keep matrix products busy, and few enough to fit beside the weights
+Sums = list[tuple[float, int]]  # of each candidate: summed nll in nats, number of tokens
 
-def candidate_nll(vlm: VLM, prompt: Record, answers) -> list[tuple[float, int]]:
-    """(summed nll in nats, number of tokens) of each answer after the prompt; the answer's end counts, as in training.
 
-    equals  the nll of one plain forward of prompt + answer, within rounding
+def candidate_nll(vlm: VLM, prompts: Batch, answers: list[list[str]], begun: Begun | None = None) -> list[Sums]:
+    """For each prompt (summed nll in nats, number of tokens) of each of its answers; an answer's end counts, as in training.
+
+    prompts  what vlm.encode made of records without answers
+    begun    what vlm.begin gave for them; None: they are run here
+    equals   plain_nll within rounding, however many prompts are computed together
     """
-    return continuation_nll(vlm, vlm.encode([prompt]), [vlm.tokenizer.answer(vlm.template, answer) for answer in answers])
+    pieces = [[vlm.tokenizer.answer(vlm.template, answer) for answer in of_one] for of_one in answers]
+    return continuation_nll(vlm, prompts, begun or vlm.begin(prompts), pieces)
 
 
 @torch.no_grad()
-def continuation_nll(vlm: VLM, prompt: Batch, pieces) -> list[tuple[float, int]]:
-    """The same of encoded answers, each (how many of the prompt's last tokens it replaces, its ids), after one encoded prompt."""
-    model, decoder, grid, ids = vlm.model, vlm.model.decoder, prompt.image_grid_thw, prompt.input_ids[0].tolist()
-    positions = model.positions(prompt.input_ids, prompt.attention_mask, grid)
-    hidden, past = decoder(model.embed(prompt.input_ids, prompt.pixel_values, grid), prompt.attention_mask, positions)
-    K, back = len(pieces), max(merged for merged, _ in pieces)  # the prompt's last tokens that some answer changes are not shared
-    kept = len(ids) - back
-    tokens = [ids[kept:len(ids) - merged] + following for merged, following in pieces]
-    padded = collate(tokens, [back] * K, [], vlm.tokenizer.pad, side="right").to(vlm.device, vlm.dtype)
-    first = hidden[:, kept - 1:kept].expand(K, -1, -1)
-    shared = [(k[:, :, :kept].expand(K, -1, -1, -1), v[:, :, :kept].expand(K, -1, -1, -1)) for k, v in past]
-    mask = torch.cat((prompt.attention_mask[:, :kept].expand(K, -1), padded.attention_mask), 1)
-    after = next_positions(positions[..., :kept], padded.input_ids.shape[1]).expand(*positions.shape[:-2], K, -1)
-    rest = decoder(decoder.embed_tokens(padded.input_ids), mask, after, shared)[0][:, :-1]
-    asked = padded.labels != IGNORE
-    nll = token_terms(vlm.head(torch.cat((first, rest), 1)[asked]), padded.labels[asked]).nll.double()
-    # Placed on the [K, T] grid first: a scatter-add would be summed in no fixed order on a GPU.
-    sums = torch.zeros(asked.shape, dtype=nll.dtype, device=nll.device).masked_scatter(asked, nll).sum(1)
-    return [(float(total), int(n)) for total, n in zip(sums, asked.sum(1), strict=True)]
+def plain_nll(vlm: VLM, prompt: Record, answers: list[str]) -> Sums:
+    """The same of one prompt, by one forward of prompt and answer for each candidate; every position is computed."""
+    found = []
+    for answer in answers:
+        batch = vlm.encode([Record(prompt.question, answer, prompt.image)])
+        asked = batch.labels[:, 1:] != IGNORE
+        nll = token_terms(vlm.head(vlm.hidden(batch)[:, :-1][asked]), batch.labels[:, 1:][asked]).nll
+        found.append((float(nll.double().cpu().sum()), len(nll)))
+    return found
+
+
+@torch.no_grad()
+def continuation_nll(vlm: VLM, prompts: Batch, begun: Begun, pieces) -> list[Sums]:
+    """As candidate_nll, of encoded answers: for each prompt [(how many of the prompt's last tokens it replaces, its ids)]."""
+    found, T = [], prompts.input_ids.shape[1]
+    back = [max(merged for merged, _ in of_one) for of_one in pieces]  # last tokens that some answer changes: not shared
+    candidates = [[ids[T - n:T - merged] + own for merged, own in of_one]
+                  for ids, n, of_one in zip(prompts.input_ids.tolist(), back, pieces, strict=True)]
+    for rows in together([sum(map(len, of_one)) for of_one in candidates], back):
+        kept = T - back[rows.start]
+        past = [(layer.keys[rows, :, :kept], layer.values[rows, :, :kept]) for layer in begun.past]
+        found += _nll_behind(vlm, begun.hidden[rows, kept - 1:kept], past, begun.positions[..., rows, :kept],
+                             prompts.attention_mask[rows, :kept], candidates[rows], T - kept)
+    return found
+
+
+def together(widths: list[int], back: list[int], most: int = TOGETHER) -> list[slice]:
+    """Which neighbours are computed in one batch, by how many tokens the candidates of each are: as many as, padded to the
+    longest, have at most `most` tokens, and at least one; only those that begin equally far `back` from their prompt's end."""
+    found, first = [], 0
+    for end in range(1, len(widths) + 1):
+        if end == len(widths) or back[end] != back[first] or (end + 1 - first) * max(widths[first:end + 1]) > most:
+            found.append(slice(first, end))
+            first = end
+    return found
+
+
+def _nll_behind(vlm: VLM, last, past, positions, prompt_mask, candidates, unasked: int) -> list[Sums]:
+    """continuation_nll of a few prompts, of which `last` [B, 1, D] holds the last hidden state; of each candidate the first
+    `unasked` tokens are not counted."""
+    decoder = vlm.model.decoder
+    row = pack(candidates, unasked, vlm.tokenizer.pad).to(vlm.device)
+    positions = next_positions(positions, int(row.offset.max()) + 1)
+    positions = positions.gather(-1, row.offset.expand(*positions.shape[:-1], -1))
+    mask = torch.cat((prompt_mask, torch.ones_like(row.ids)), 1)
+    after = decoder(decoder.embed_tokens(row.ids), mask, positions, past,
+                    looks=lambda window: row.looks(prompt_mask, window))[0]
+    states = torch.cat((last, after), 1)  # column 1 + c holds what has seen the row's token c
+    seen = torch.where(row.offset == 0, 0, torch.arange(row.ids.shape[1], device=vlm.device))[row.asked]
+    logits = vlm.head(states[row.asked.nonzero()[:, 0], seen])
+    nll = token_terms(logits, row.ids[row.asked]).nll.double().cpu()
+    sums = iter([(float(part.sum()), len(part)) for part in nll.split([len(ids) - unasked for one in candidates for ids in one])])
+    return [[next(sums) for _ in of_one] for of_one in candidates]
+
+
+class Row:
+    """[B, W] each: the candidates of every prompt end to end; piece: which one a token is of, -1 behind the last; offset: its
+    place in it; asked: whether its nll counts."""
+
+    def __init__(self, ids, piece, offset, asked):
+        self.ids, self.piece, self.offset, self.asked = ids, piece, offset, asked
+
+    def to(self, device) -> "Row":
+        """The same on a device."""
+        return Row(*(tensor.to(device) for tensor in (self.ids, self.piece, self.offset, self.asked)))
+
+    def looks(self, prompt_mask, window: int | None):
+        """[B, 1, W, S + W], True where a token looks: at its prompt [B, S] and at its own candidate up to itself.
+
+        window  at no more than this many positions, its own included; prompts are padded on the left
+        """
+        W, S = self.ids.shape[1], prompt_mask.shape[1]
+        own = (self.piece[:, :, None] == self.piece[:, None]) & (self.offset[:, None] <= self.offset[:, :, None])
+        prompt = prompt_mask.bool()[:, None].expand(-1, W, -1)
+        if window is not None:
+            own = own & (self.offset[:, :, None] - self.offset[:, None] < window)
+            back = S - torch.arange(S, device=prompt_mask.device)  # from a candidate's first token to each of the prompt's
+            prompt = prompt & (self.offset[:, :, None] + back < window)
+        return torch.cat((prompt, own), 2)[:, None]
+
+
+def pack(candidates: list[list[list[int]]], unasked: int, pad: int) -> Row:
+    """The Row of every prompt's candidates; of each the first `unasked` tokens are not asked for."""
+    made = [[(token, number, offset, offset >= unasked) for number, ids in enumerate(of_one) for offset, token in enumerate(ids)]
+            for of_one in candidates]
+    W = max(map(len, made))
+    found = [list(zip(*(columns + [(pad, -1, 0, False)] * (W - len(columns))))) for columns in made]
+    return Row(*(torch.tensor([columns[i] for columns in found]) for i in range(4)))

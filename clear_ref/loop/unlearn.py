@@ -19,17 +19,21 @@ REFERENCE = "reference.safetensors"
 MODALITIES = {"both": "{}+tofu", "visual": "{}", "text": "tofu/{}"}
 
 
-def split_rows(directory, modality: str, forget: int, pictures: bool = True) -> tuple[list[Row], list[Row]]:
-    """The rows to forget, in the modality asked for, and those to retain, always pictures and text (semantics: App. C's ablation
-    keeps retain90+tofu for every modality); for a model that sees no pictures text alone, as in the text-only experiments."""
-    if modality not in MODALITIES:
-        raise UserError(f"modality is {modality!r}; expected one of {', '.join(MODALITIES)}")
+def split_rows(directory, modality: str, forget: int, pictures: bool = True,
+               retain_modality: str = "both") -> tuple[list[Row], list[Row]]:
+    """The rows to forget and those to retain, each in the modality asked for: pictures, texts or both (App. C's ablation keeps
+    retain90+tofu whatever is forgotten); for a model that sees no pictures text alone, as in the text-only experiments."""
+    for option, value in (("modality", modality), ("retain modality", retain_modality)):
+        if value not in MODALITIES:
+            raise UserError(f"{option} is {value!r}; expected one of {', '.join(MODALITIES)}")
     if not pictures:
         if modality != "text":
             raise UserError(f"--modality is {modality}, and the model sees no pictures; expected --modality text")
-        return (read_rows(directory, f"tofu/forget{forget:02d}"), read_rows(directory, f"tofu/retain{100 - forget}"))
-    return (read_rows(directory, MODALITIES[modality].format(f"forget{forget:02d}")),
-            read_rows(directory, f"retain{100 - forget}+tofu"))
+        if retain_modality == "visual":
+            raise UserError("--retain-modality is visual, and the model sees no pictures; expected --retain-modality text")
+        retain_modality = "text"
+    return tuple(read_rows(directory, MODALITIES[kind].format(config)) for kind, config in
+                 ((modality, f"forget{forget:02d}"), (retain_modality, f"retain{100 - forget}")))
 
 
 def prepare(vlm: VLM, recipe, seed: int, only: list[str] | None = None) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from ..data.batches import Batch
 from ..errors import UserError
 from ..files import one_line, read_json
+from .cache import Growing
 from .language import at_least_float32, next_positions
 from .language_config import LARGEST, number, part_of
 
@@ -36,34 +37,60 @@ def generation(directory, config: dict, eos: int | None) -> Generation:
     return Generation(frozenset(stop), number({"repetition_penalty": 1.0} | own, "repetition_penalty", path))
 
 
+@dataclass(frozen=True)
+class Begun:
+    """Prompts that the decoder has seen: hidden [B, T, D] after the final norm, each layer's keys and values, positions.
+
+    Likelihoods may be asked of it as often as wanted; generation goes on in it and uses it up.
+    """
+    hidden: torch.Tensor
+    past: list[Growing]
+    positions: torch.Tensor
+
+
 @torch.no_grad()
-def greedy(model, batch: Batch, max_new_tokens: int, how: Generation, pad: int) -> torch.Tensor:
+def begin(model, batch: Batch) -> Begun:
+    """The decoder's state behind a batch of prompts: what generation and candidate answers go on from."""
+    positions = model.positions(batch.input_ids, batch.attention_mask, batch.image_grid_thw)
+    embeddings = model.embed(batch.input_ids, batch.pixel_values, batch.image_grid_thw)
+    hidden, past = model.decoder(embeddings, batch.attention_mask, positions)
+    return Begun(hidden, [Growing(*layer) for layer in past], positions)
+
+
+@torch.no_grad()
+def greedy(model, batch: Batch, max_new_tokens: int, how: Generation, pad: int, begun: Begun | None = None) -> torch.Tensor:
     """The ids generated after each prompt, [B, <= max_new_tokens].
 
     A sequence ends with its first stop id, which is kept; `pad` fills the rest. batch: prompts, padded on the left. Of
-    equal logits the lowest id is taken.
+    equal logits the lowest id is taken. Sequences that have ended are no longer computed once they are half of those that are.
+    begun   what `begin` gave for this batch; None: begin here
     """
-    ids, mask, past, decoder = batch.input_ids, batch.attention_mask, None, model.decoder
-    embeddings = model.embed(ids, batch.pixel_values, batch.image_grid_thw)
-    positions = model.positions(ids, mask, batch.image_grid_thw)
-    done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    stop = torch.tensor(sorted(how.stop_ids), device=ids.device)
-    produced = []
-    for _ in range(max_new_tokens):
-        hidden, past = decoder(embeddings, mask, positions, past)
+    found = batch.input_ids.new_full((len(batch.input_ids), max_new_tokens), pad)
+    if not max_new_tokens:
+        return found
+    begun, decoder = begun or begin(model, batch), model.decoder
+    past, hidden, positions, mask = begun.past, begun.hidden[:, -1:], begun.positions, batch.attention_mask
+    stop = torch.tensor(sorted(how.stop_ids), device=mask.device)
+    rows, ended = torch.arange(len(found), device=mask.device), torch.zeros(len(found), dtype=torch.bool, device=mask.device)
+    for n in range(max_new_tokens):
         logits = model.head(hidden[:, -1])
         if how.repetition_penalty != 1.0:
-            seen = torch.cat([ids, *(token[:, None] for token in produced)], 1)
+            seen = torch.cat((batch.input_ids[rows], found[rows, :n]), 1)
             logits = penalised(at_least_float32(logits), seen, how.repetition_penalty)
-        token = logits.argmax(-1)
-        token = torch.where(done, torch.full_like(token, pad), token)
-        produced.append(token)
-        done = done | torch.isin(token, stop)
-        if bool(done.all()):
-            break
-        embeddings, positions = decoder.embed_tokens(token[:, None]), next_positions(positions, 1)
+        token = torch.where(ended, torch.full_like(rows, pad), logits.argmax(-1))
+        found[rows, n] = token
+        ended = ended | torch.isin(token, stop)
+        n_going = len(rows) - int(ended.sum())
+        if not n_going or n + 1 == max_new_tokens:
+            return found[:, :n + 1]
+        if n_going <= len(rows) // 2:
+            going = ~ended
+            rows, token, ended, mask, positions = rows[going], token[going], ended[going], mask[going], positions[..., going, :]
+            for layer in past:
+                layer.select(going)
+        positions = next_positions(positions, 1)
         mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
-    return torch.stack(produced, 1) if produced else ids[:, :0]
+        hidden = decoder(decoder.embed_tokens(token[:, None]), mask, positions, past)[0]
 
 
 def penalised(logits, seen, penalty: float):

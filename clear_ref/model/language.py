@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ShapeError
+from .cache import joined
 from .language_config import LanguageConfig
 from .lora import Linear
 
@@ -73,7 +74,7 @@ class Attention(nn.Module):
         k = rotate(self.k_proj(x).view(split).transpose(1, 2), cos, sin)
         v = self.v_proj(x).view(split).transpose(1, 2)
         if past is not None:
-            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
+            k, v = joined(past, k, v)
         kept = (k, v)
         groups = q.shape[1] // k.shape[1]
         if groups > 1:
@@ -118,15 +119,17 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeddings, attention_mask, positions=None, past=None, layer=None):
+    def forward(self, embeddings, attention_mask, positions=None, past=None, layer=None, looks=None):
         """Hidden states and the key-value cache.
 
         embeddings      [B, T, D] of the new positions
         attention_mask  [B, S] of cached and new positions, S = T without a cache; 0 marks padding, which nothing looks at
         positions       [B, T], or [3, B, T] of three axes, of the new positions; None: counted over the attention mask
-        past            what an earlier call returned, one (keys, values) a layer
+        past            what an earlier call returned, one (keys, values) a layer; or one Growing a layer
         layer           stop after this layer (0-based) and return its output, without the final norm
-        returns         [B, T, D], cache (empty where checkpointing is at work)
+        looks           what each new position looks at, instead of all before it: a function of the layer's window, which gives
+                        [B, 1, T, S], True where it may
+        returns         [B, T, D], cache (empty where checkpointing is at work, or with looks: nothing can follow it)
         """
         T, S = embeddings.shape[1], attention_mask.shape[1]
         if positions is None:
@@ -135,7 +138,7 @@ class Decoder(nn.Module):
         padded, masks = not bool(attention_mask.all()), {}
         for window in set(self.config.windows):
             plain = past is None and not padded and (window is None or S <= window)
-            masks[window] = None if plain else causal_mask(attention_mask, T, window)
+            masks[window] = looks(window) if looks else None if plain else causal_mask(attention_mask, T, window)
         again = self.checkpointing and past is None and torch.is_grad_enabled()
         x, cache = embeddings, []
         for number, block in enumerate(self.layers):
@@ -146,7 +149,8 @@ class Decoder(nn.Module):
                                preserve_rng_state=False)
             else:
                 x, kept = block(x, cos, sin, mask, None if past is None else past[number])
-                cache.append(kept)
+                if looks is None:
+                    cache.append(kept)
             if number == layer:
                 return x, cache
         return self.norm(x), cache

@@ -12,10 +12,10 @@ from ..data.tokens import Tokenizer
 from ..errors import LabelError, ShapeError, UserError
 from ..files import read_json, write_bytes, write_json
 from . import lora, peft_format
-from .generate import generation, greedy
+from .generate import Begun, begin, generation, greedy
 from .families import family
 from .language import at_least_float32
-from .weights import INDEX, device_of, dtype_of, load_weights, write_weights
+from .weights import INDEX, device_of, dtype_of, fitting_weights, load_weights, write_weights
 
 MASKS = ("answer", "released")
 
@@ -124,13 +124,20 @@ class VLM:
         hidden = self.model.hidden(input_ids, attention_mask, pixel_values, image_grid_thw)
         return at_least_float32(self.head(hidden))
 
-    def generate_ids(self, batch: Batch, max_new_tokens: int = 64) -> torch.Tensor:
-        """Greedy ids after each prompt, [B, <= max_new_tokens]; a sequence ends with its stop id, then pad ids."""
-        return greedy(self.model, batch, max_new_tokens, self.generation, self.tokenizer.pad)
+    def begin(self, batch: Batch) -> Begun:
+        """Prompts run once: generate, generate_ids and likelihoods of candidate answers go on from there."""
+        return begin(self.model, batch)
 
-    def generate(self, batch: Batch, max_new_tokens: int = 64) -> list[str]:
-        """Greedy text after each prompt, special tokens and surrounding blanks left out."""
-        return [self.tokenizer.text(row.tolist()).strip() for row in self.generate_ids(batch, max_new_tokens)]
+    def generate_ids(self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None) -> torch.Tensor:
+        """Greedy ids after each prompt, [B, <= max_new_tokens]; a sequence ends with its stop id, then pad ids.
+
+        begun   what `begin` gave for this batch; None: the prompts are run here
+        """
+        return greedy(self.model, batch, max_new_tokens, self.generation, self.tokenizer.pad, begun)
+
+    def generate(self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None) -> list[str]:
+        """Greedy text after each prompt, special tokens and surrounding blanks left out. begun: see generate_ids."""
+        return [self.tokenizer.text(row.tolist()).strip() for row in self.generate_ids(batch, max_new_tokens, begun)]
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Whether training keeps only each layer's input and computes the rest again in backward: less memory, equal numbers."""
@@ -182,4 +189,14 @@ def load(path, dtype: str = "float32", device: str = "cpu", template: str = "") 
     """
     vlm = VLM(path, dtype_of(dtype), device_of(device), template)
     load_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
+    return vlm
+
+
+def outline(path, dtype: str = "float32", template: str = "") -> VLM:
+    """The model of a directory as `load` gives it, but without values: nothing of its weights is read but their headers.
+
+    raises    as `load`, so that what is wrong with a model is known before anything is computed
+    """
+    vlm = VLM(path, dtype_of(dtype), torch.device("meta"), template)
+    fitting_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
     return vlm

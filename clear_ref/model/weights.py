@@ -159,10 +159,23 @@ def fill(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], wher
 def load_weights(target: dict[str, torch.Tensor], directory, family: str, tied: dict[str, str] | None = None) -> None:
     """Fill `target` (our name -> parameter) from a model directory, in the target's dtypes and on its devices.
 
+    family, tied, raises  as `fitting_weights`; where it raises, nothing has been filled
+    memory  beside the target one tensor at a time, mapped from its file and let go (a conversion on the CPU needs no copy)
+    """
+    found = fitting_weights(target, directory, family, tied)
+    with torch.no_grad():
+        for name, tensor in found.items():
+            if name in target:
+                target[name].copy_(_read(tensor))
+
+
+def fitting_weights(target: dict[str, torch.Tensor], directory, family: str,
+                    tied: dict[str, str] | None = None) -> dict[str, Stored]:
+    """What a model directory holds, by our names, once it is certain that it fills `target`; only shapes of `target` are used.
+
     family  config.json's model_type: it decides which stored name is which of ours (names.py)
     tied    {name: name in target}: what is no parameter of its own; a file may lack it, or hold an equal copy
-    raises  UserError as `stored_weights`; for tensors that do not fit, in which case nothing has been filled
-    memory  beside the target one tensor at a time, mapped from its file and let go (a conversion on the CPU needs no copy)
+    raises  UserError as `stored_weights`; for tensors that do not fit
     """
     where, stored = stored_weights(directory)
     found = {}
@@ -181,10 +194,7 @@ def load_weights(target: dict[str, torch.Tensor], directory, family: str, tied: 
         if not torch.equal(one.to(wide), other.to(wide)):
             raise UserError(f"{found[name].path}: {found[name].name} differs from {found[of].name}, and config.json ties them; "
                             "expected equal tensors, or tie_word_embeddings false")
-    with torch.no_grad():
-        for name, tensor in found.items():
-            if name in target:
-                target[name].copy_(_read(tensor))
+    return found
 
 
 def _read(tensor: Stored) -> torch.Tensor:
