@@ -120,8 +120,8 @@ def merge_where_exact(vlm) -> None:
 def logs_of(vlm, s, what: str, out: Path | None = None) -> dict[str, dict]:
     """The logs of a model at hand.
 
-    out     a run directory, which keeps what is finished until `finish` has written the logs, so that an evaluation that was stopped
-            goes on; `what` names the model there
+    out     a run directory, which keeps what is finished until `finish` has written the logs, so that a stopped evaluation goes
+            on; `what` names the model there
     """
     data = world.data_directory(s.data)
     return run_tasks(vlm, data, phrases(data), chosen_tasks(data, s, vlm.family.sees_pictures),

@@ -7,9 +7,12 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, bench_likelihood, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
+import torch
+
+from . import bench, bench_likelihood, bench_step, compare, doctor, estimate, experiment, scoring, settings as settings_of, shapes
 from .data import check
 from .errors import RunFailed, UserError
+from .files import one_line
 from .losses import native
 from .methods import table
 from .oracle import certificates, conform, diff, explain_run, vectors
@@ -76,6 +79,9 @@ def parser() -> Parser:
     shaped = command(commands, "checkpoint", "write random weights in the shape of a real model, for tests of size and speed",
                      shapes.CheckpointSettings)
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
+    judged_size = command(commands, "estimate", "memory and time of CLEAR's runs on a real model, computed from its shapes",
+                          estimate.EstimateSettings)
+    judged_size.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
     checked = command(commands, "check-data", "what a data directory holds, and what is wrong with it (then exit status 1)", None)
     checked.add_argument("directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini")
     add_oracle(commands)
@@ -183,6 +189,8 @@ def do(arguments) -> None:
         return show(arguments, scoring.run(arguments.log, settings), scores.text)
     if arguments.command == "checkpoint":
         return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
+    if arguments.command == "estimate":
+        return show(arguments, estimate.run(arguments.shape, settings), estimate.text)
     if arguments.command == "all":
         modalities = list(experiment.unlearning.MODALITIES) if arguments.modality == "each" else [arguments.modality]
         result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,
@@ -261,6 +269,12 @@ def main(argv=None) -> int:
         return 2
     except RunFailed as error:
         print(f"clear_ref: the run failed: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        print(f"clear_ref: the run failed: no memory left ({one_line(error, 120)}); lower --eval-batch or --records-at-once, use "
+              "--dtype bfloat16 or --checkpointing on; --resume goes on from the last finished part", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `| head` has what it wants; the interpreter flushes stdout once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

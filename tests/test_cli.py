@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import clear_ref
 from clear_ref import experiment, run
@@ -318,3 +319,14 @@ def test_doctor_and_mini_say_what_there_is(capsys):
 def test_the_module_runs_as_the_readme_says():
     done = subprocess.run([sys.executable, "-m", "clear_ref.run", "scrub", "--modality", "smell"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("clear_ref: modality is 'smell'") and not done.stdout
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(),
+                                   RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")])
+def test_no_memory_left_is_one_line_that_says_what_to_do(error, capsys, monkeypatch):
+    monkeypatch.setattr(experiment, "evaluate", lambda *given: (_ for _ in ()).throw(error))
+    status, stdout, stderr = call(capsys, "evaluate", "mini")
+    assert status == 1 and stdout == "" and stderr.count("\n") == 1 and "no memory left" in stderr and "--eval-batch" in stderr
+    monkeypatch.setattr(experiment, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        call(capsys, "evaluate", "mini")
