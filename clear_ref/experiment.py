@@ -273,7 +273,8 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
     logs = {"model": evaluation_logs(directory, s, "model", s.adapter, out)}
     if gold:
         logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
-    return finish(out, logs, {"command": "evaluate", "model": str(directory), "impl": record["impl"],
+    adapter = {"adapter": s.adapter} if s.adapter else {}
+    return finish(out, logs, {"command": "evaluate", "model": str(directory), **adapter, "impl": record["impl"],
                               "seconds": {"evaluate": round(time.monotonic() - started, 2)}}, s.metrics)
 
 

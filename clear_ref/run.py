@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from dataclasses import fields
@@ -254,8 +255,17 @@ def seeds(text: str) -> list[int]:
 
 
 def show(arguments, found: dict, as_text) -> None:
-    """One JSON object, or the text for people."""
-    print(json.dumps(found, ensure_ascii=False) if arguments.json else as_text(found), flush=True)
+    """One JSON object, or the text for people. JSON has no number for infinity or NaN: they are printed as "inf" and "nan"."""
+    print(json.dumps(in_json(found), ensure_ascii=False, allow_nan=False) if arguments.json else as_text(found), flush=True)
+
+
+def in_json(value):
+    """The same value with each float that JSON cannot hold as a string."""
+    if isinstance(value, dict):
+        return {key: in_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_json(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main(argv=None) -> int:

@@ -104,6 +104,7 @@ def test_an_adapter_evaluates_to_what_its_run_found(capsys, tmp_path, small_worl
                              tmp_path / "e", "--json", "--limit", 2, "--max-new-tokens", 8)
     expected = json.loads((tmp_path / "r/metrics.json").read_text())["models"]["unlearned"]
     assert status == 0 and json.loads(stdout)["models"]["model"] == expected
+    assert json.loads(stdout)["adapter"] == str(tmp_path / "r/adapter")
 
 
 def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world):
@@ -330,3 +331,12 @@ def test_no_memory_left_is_one_line_that_says_what_to_do(error, capsys, monkeypa
     monkeypatch.setattr(experiment, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("something else")))
     with pytest.raises(RuntimeError, match="something else"):
         call(capsys, "evaluate", "mini")
+
+
+def test_json_holds_no_number_that_json_does_not_have(capsys):
+    """Infinity and NaN are not JSON: they come as strings, everything else as it is."""
+    arguments = run.parser().parse_args(["doctor", "--json"])
+    run.show(arguments, {"a": [float("inf"), (float("nan"), 0.1)], "b": {"c": -float("inf"), "d": None, "e": True}}, str)
+    text = capsys.readouterr().out
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {"a": ["inf", ["nan", 0.1]],
+                                                                               "b": {"c": "-inf", "d": None, "e": True}}

@@ -7,7 +7,7 @@ def one_run(summary: dict) -> str:
     """The leaderboard of one run, its times and where it was written."""
     seconds = ", ".join(f"{what} {value:.0f} s" for what, value in summary["seconds"].items())
     title = " ".join(str(summary[key]) for key in ("method", "command", "split", "model") if key in summary)
-    about = ", ".join(f"{key} {summary[key]}" for key in ("semantics", "modality", "seed", "steps") if key in summary)
+    about = ", ".join(f"{key} {summary[key]}" for key in ("adapter", "semantics", "modality", "seed", "steps") if key in summary)
     if "trained" in summary:
         found = summary["trained"]
         kind = f"adapters on {found['layers']} layers" if found["layers"] else "all weights"
