@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from . import rundir, world
+from . import reporting, rundir, world
 from .errors import RunFailed, UserError
 from .evaluation.metrics import score
 from .experiment import Result, check, check_gold, evaluation_logs, options_for, recipe_for, unlearn
-from .files import write_json, write_text
+from .files import write_json
 from .forked import share
 from .losses.native import implementation
 from .loop import unlearn as unlearning
@@ -18,14 +18,14 @@ from .methods import table
 from .model.vlm import load
 from .model.weights import dtype_of
 from .progress import Progress
-from .report.page import page
 
 
 def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, given: set, report) -> Result:
     """Every method, in each modality and with each seed; base and gold are evaluated once. `report` hears of each finished run.
 
     On the CPU, as many runs at a time as torch has threads. Each gets its directory below out; the leaderboard goes to
-    out/leaderboard.json and out/report.html. A run that fails leaves a gap, the others go on.
+    out/leaderboard.json, and with reporting.of_all to report.html, CSV, LaTeX and Markdown. A run that fails leaves a gap, the
+    others go on.
     raises  RunFailed at the end, naming the runs that failed
     """
     check(s)
@@ -78,9 +78,7 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     summary = {"semantics": s.semantics, "seeds": seeds, "impl": impl, "models": models, "runs": rows, "failed": failed,
                "definitions": models["base"]["definitions"], "out": str(out)}
     write_json(out / "leaderboard.json", summary)
-    first = {f"{row['method']} {row['modality']}": row["metrics"] for row in rows if row["seed"] == seeds[0]}
-    write_text(out / "report.html", page({"method": "all methods", "semantics": s.semantics, "seed": seeds[0],
-                                          "modality": ", ".join(modalities), "impl": impl, "models": models | first}))
+    reporting.of_all(out, s.metrics)
     if failed:
         raise RunFailed(f"{len(failed)} of {len(failed) + len(rows)} runs, first {failed[0]}; the others are in {out}")
     return Result(models, out, summary)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from . import rundir, settings as settings_of, world
+from . import reporting, rundir, settings as settings_of, world
 from .data.images import open_image
 from .data.prompts import phrase_files, phrases
 from .data.records import read_rows
@@ -15,7 +15,7 @@ from .evaluation.definitions import check_set
 from .evaluation.evaluate import run_tasks
 from .evaluation.metrics import score
 from .evaluation.tasks import Task, tasks, text_tasks
-from .files import write_json, write_text
+from .files import write_json
 from .losses.native import description, implementation
 from .loop import unlearn as unlearning, world as building
 from .loop.plan import FinetunePlan, UnlearnPlan
@@ -25,8 +25,6 @@ from .model.families import sees_pictures
 from .model.vlm import load
 from .model.weights import dtype_of
 from .progress import Progress
-from .report import examples
-from .report.page import page
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
         "trained": trained_parts(record), "steps": steps,
         "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}}, s.metrics)
-    write_text(out / "report.html", page(examples.run_for_page(result.summary, record, out, logs, data)))
+    reporting.of_run(out, s.metrics)
     return result
 
 

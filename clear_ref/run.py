@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import fields
 
-from . import bench, bench_step, compare, doctor, experiment, scoring, settings as settings_of, shapes
+from . import bench, bench_step, compare, doctor, experiment, reporting, scoring, settings as settings_of, shapes
 from .data import check
 from .errors import RunFailed, UserError
 from .losses import native
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python -m clear_ref.run npo --set beta=0.1         another method, one of its own options
   python -m clear_ref.run idk --modality text        forget the text only; the pictures stay in the model
   python -m clear_ref.run all                        all eleven methods, one leaderboard
+  python -m clear_ref.run report runs/*              one page of the runs that are there
   python -m clear_ref.run scrub --help               every setting of a command, its default and where that comes from
 """
 ORACLE = ("explain", "certify", "vectors", "conform", "diff")
@@ -60,6 +61,10 @@ def parser() -> Parser:
     judged.add_argument("model", metavar="MODEL", help="model directory in HF format, or mini: the embedded world's base")
     scored = command(commands, "score", "metrics of logs of ours, the released code, TOFU, open-unlearning", settings_of.Score)
     scored.add_argument("log", metavar="LOG", nargs="+", help="run directory, its logs folder, or a log file (.json, .json.gz)")
+    told = command(commands, "report", "one page of many runs, and its table in CSV, LaTeX and Markdown", settings_of.Report)
+    told.add_argument("run", metavar="DIR", nargs="+", help="directory of a METHOD or evaluate run, or one that `all` wrote; all "
+                      "of one base, one gold and one set of questions")
+    told.epilog, told.formatter_class = reporting.__doc__, argparse.RawDescriptionHelpFormatter
     made = command(commands, "mini", "the embedded world: what it holds; --rebuild makes it again", None)
     made.add_argument("--rebuild", metavar="DIR", help="write rows, tokenizer, base and gold again, from the sources, into DIR")
     made.add_argument("--seed", type=int, default=0, help="key of every random choice (default: 0)")
@@ -174,6 +179,8 @@ def do(arguments) -> None:
     settings, given, recipe = given_settings(arguments)
     if arguments.command == "score":
         return show(arguments, scoring.run(arguments.log, settings), scores.text)
+    if arguments.command == "report":
+        return show(arguments, reporting.run(arguments.run, settings), shown.report)
     if arguments.command == "checkpoint":
         return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
     if arguments.command == "all":

@@ -1,5 +1,6 @@
 """What the command line prints for people."""
 
+from .rows import MARK, PANELS
 from .table import leaderboard, leaderboard_over_seeds, number, per_task
 
 
@@ -36,6 +37,24 @@ def all_methods(summary: dict) -> str:
         title = f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}"
         blocks += ["", title, "", leaderboard_over_seeds(rows)]
     return "\n".join([*blocks, "", f"token terms: {summary['impl']}; written to {summary['out']}"])
+
+
+def report(summary: dict) -> str:
+    """The leaderboards of reporting.run, one for each panel, and where its files are."""
+    first, *others = summary["metrics"]
+    joined = lambda sets: sets[first] | ({"also": {name: sets[name] for name in others}} if others else {})
+    blocks = [summary["title"]]
+    for modality in dict.fromkeys(run["modality"] for run in summary["runs"]):
+        runs = [run for run in summary["runs"] if run["modality"] == modality]
+        rows = [(name, [joined(sets)]) for name, sets in summary["models"].items()]
+        for label in dict.fromkeys(run["label"] for run in runs):
+            own = [run for run in runs if run["label"] == label]
+            rows.append((label + f" {MARK}" * any(run["retain_collapsed"] for run in own), [joined(run["metrics"]) for run in own]))
+        blocks += ["", PANELS.get(modality or "evaluated", modality), "", leaderboard_over_seeds(rows)]
+    if any(run["retain_collapsed"] for run in summary["runs"]):
+        blocks += ["", f"{MARK} Retain collapsed, in one seed or more"]
+    files = ", ".join(summary["files"])
+    return "\n".join([*blocks, *(f"\n{note}" for note in summary["notes"]), "", f"{files} written to {summary['out']}"])
 
 
 def mini(found: dict) -> str:
