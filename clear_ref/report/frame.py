@@ -27,7 +27,7 @@ ul { margin: .6rem 0; padding-left: 1.1rem; max-width: 46rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { padding: .42rem .75rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { font-weight: 600; color: var(--soft); white-space: nowrap; } td.n, th.n { text-align: right; white-space: nowrap; }
-tbody th { color: var(--ink); font-weight: 400; }
+tbody th { color: var(--ink); font-weight: 400; } tbody td { overflow-wrap: anywhere; min-width: 4.5rem; }
 th:last-child, td:last-child { padding-right: 0; }
 @media (max-width: 32rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: .9rem; }
@@ -107,9 +107,9 @@ def text(value) -> str:
 def table(header, rows, numbers=()) -> str:
     """A table of texts in a box that scrolls sideways; `numbers` are the columns set flush right."""
     cell = lambda tag, i, value: f'<{tag}{" class=n" if i in numbers else ""}>{text(value)}</{tag}>'
-    lines = ["<tr>" + "".join(cell(tag, i, value) for i, value in enumerate(row)) + "</tr>"
-             for tag, row in [("th", header), *(("td", row) for row in rows)]]
-    return '<div class="scroll"><table>' + "\n".join(lines) + "</table></div>"
+    row = lambda tag, values: "<tr>" + "".join(cell(tag, i, value) for i, value in enumerate(values)) + "</tr>"
+    body = "\n".join(row("td", values) for values in rows)
+    return f'<div class="scroll"><table><thead>{row("th", header)}</thead><tbody>{body}</tbody></table></div>'
 
 
 def details(heading: str, inside: str) -> str:

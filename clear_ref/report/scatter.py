@@ -13,6 +13,7 @@ from .table import number
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 36, 8, 24, 40
 SIZE = 11.5  # of a name, in units of the drawing
 NEAR, LINE = 7, 170  # marks nearer than this are named together; the longest line of such a block
+MARK_PASSED, BLOCK_PASSED, NO_ROOM = 20, 500, 1e6  # what a line over another's mark or name, or no place, counts as distance
 NARROW, WIDE = set("ijltfrI.,:;'|()[]!-/ "), set("mwMW@%†±—") | set("ABCDEFGHJKLNOPQRSTUVXYZ_")
 AXES = (("retain", "forget"), ("text_retain", "text_forget"))
 NAMES = {"retain": "Retain", "forget": "Forget", "text_retain": "Retain text", "text_forget": "Forget text"}
@@ -66,38 +67,50 @@ def place(marks, blocks, frame: Box, taken=()) -> list[Box | None]:
 
     marks    [(x, y)] of all marks, which take 5 units in each direction
     blocks   [(number of its mark, width, height)]                            taken   boxes that are used already
-    returns  boxes in the order of the blocks, None where no room is left. The most crowded is served first, each at the nearest
-             free place, to the right where several are as near. The line from a block to its mark passes no mark and no block if
-             that can be; else marks close by, else any mark, else whatever is there.
+    returns  boxes in the order of the blocks, None where no room is left. Greedy: one block after the other at the free place that
+             is nearest, when what its line to the mark passes counts as distance too; of several orders the one with least distance
     """
+    at = lambda i: marks[blocks[i][0]]
+    crowded = [sum(math.hypot(x - at(i)[0], y - at(i)[1]) < 60 for x, y in marks) for i in range(len(blocks))]
+    orders = [sorted(range(len(blocks)), key=key) for key in (
+        lambda i: -crowded[i], lambda i: crowded[i], lambda i: at(i)[0], lambda i: -at(i)[0], lambda i: at(i)[1], lambda i: -at(i)[1],
+        lambda i: -blocks[i][1])]
+    return min((_placed(marks, blocks, frame, taken, order) for order in orders), key=lambda found: found[0])[1]
+
+
+def _placed(marks, blocks, frame: Box, taken, order) -> tuple[float, list[Box | None]]:
+    """(sum of distances, boxes) of the blocks placed in this order."""
     solid = [Box(x - 5, y - 5, 10, 10) for x, y in marks]
-    there, lines, found = list(taken), [], [None] * len(blocks)
-    crowded = lambda i: sum(math.hypot(x - marks[blocks[i][0]][0], y - marks[blocks[i][0]][1]) < 60 for x, y in marks)
-    for i in sorted(range(len(blocks)), key=crowded, reverse=True):
+    there, lines, found, total = list(taken), [], [None] * len(blocks), 0.0
+    for i in order:
         mark, width, height = blocks[i]
         x, y = marks[mark]
-        free = [box for box in _around(x, y, width, height, math.hypot(frame.width, frame.height))
-                if box.inside(frame) and not any(box.meets(other) for other in (*there, *solid, *lines))]
-        for passed in (NEAR, 30, math.inf):
-            barred = there + [one for one, at in zip(solid, marks) if math.hypot(x - at[0], y - at[1]) > passed]
-            found[i] = next((box for box in free if not any(piece.meets(other) for piece in leader(x, y, box) for other in barred)),
-                            None)
-            if found[i]:
+        others = [one for one, (mark_x, mark_y) in zip(solid, marks) if math.hypot(x - mark_x, y - mark_y) > NEAR]
+        least = NO_ROOM
+        for distance, box in _around(x, y, width, height, math.hypot(frame.width, frame.height)):
+            if distance >= least:
                 break
-        found[i] = found[i] or (free[0] if free else None)
+            if box.inside(frame) and not any(box.meets(other) for other in (*there, *solid, *lines)):
+                line = leader(x, y, box)
+                passed = [sum(any(piece.meets(other) for piece in line) for other in barred) for barred in (others, there)]
+                cost = distance + MARK_PASSED * passed[0] + BLOCK_PASSED * passed[1]
+                if cost < least:
+                    least, found[i] = cost, box
+        total += least
         if found[i]:
             there.append(found[i])
             lines += leader(x, y, found[i])
-    return found
+    return total, found
 
 
 def _around(x: float, y: float, width: float, height: float, farthest: float):
-    """Boxes around a point in growing distance, in sixteen directions each."""
+    """(distance, box) around a point, in growing distance, in sixteen directions each."""
     for step in range(int(farthest / 7)):
         distance = 7 + 7 * step
         for turn in (0, 8, 1, -1, 4, -4, 2, -2, 3, -3, 7, -7, 6, -6, 5, -5):
             across, down = math.cos(math.pi * turn / 8), math.sin(math.pi * turn / 8)
-            yield Box(x + across * (distance + width / 2) - width / 2, y + down * (distance + height / 2) - height / 2, width, height)
+            yield distance, Box(x + across * (distance + width / 2) - width / 2,
+                                y + down * (distance + height / 2) - height / 2, width, height)
 
 
 def leader(x: float, y: float, box: Box) -> list[Box]:

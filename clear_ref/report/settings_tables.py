@@ -1,5 +1,7 @@
 """Every setting with its source, every input's hash, every version: once where all runs agree, then what differs."""
 
+import os
+
 from .collect import Report
 from .frame import details, table
 from .rows import PANELS, Row
@@ -25,13 +27,15 @@ def as_html(report: Report, lines: list[Row]) -> str:
         values = [(name, run.record[key] | ({} if key == "inputs" else _kernel(run.record))) for name, run in runs]
         same, different = _split(values)
         rows = [[name, value, "all"] for name, value in same.items()]
+        where = os.path.commonprefix([*same, *different]).rpartition("/")[0] if key == "inputs" else ""
         for name in different:
             who = {}
             for run, own in values:
                 who.setdefault(own.get(name), []).append(run)
             rows += [[name, value, ", ".join(names)] for value, names in who.items() if value is not None]
-        blocks.append(details(heading, table([*columns, "runs"], rows) if len(runs) > 1 else
-                              table(columns, [row[:2] for row in rows])))
+        rows = [[str(name).removeprefix(f"{where}/") if where else name, *row] for name, *row in rows]
+        blocks.append(details(heading + (f" (below {where})" if where else ""), table([*columns, "runs"], rows) if len(runs) > 1
+                              else table(columns, [row[:2] for row in rows])))
     return "\n".join(blocks)
 
 

@@ -44,13 +44,14 @@ def report(summary: dict) -> str:
     first, *others = summary["metrics"]
     joined = lambda sets: sets[first] | ({"also": {name: sets[name] for name in others}} if others else {})
     blocks = [summary["title"]]
+    decimals = 2 if len({run["seed"] for run in summary["runs"]}) > 1 else 3
     for modality in dict.fromkeys(run["modality"] for run in summary["runs"]):
         runs = [run for run in summary["runs"] if run["modality"] == modality]
         rows = [(name, [joined(sets)]) for name, sets in summary["models"].items()]
         for label in dict.fromkeys(run["label"] for run in runs):
             own = [run for run in runs if run["label"] == label]
             rows.append((label + f" {MARK}" * any(run["retain_collapsed"] for run in own), [joined(run["metrics"]) for run in own]))
-        blocks += ["", PANELS.get(modality or "evaluated", modality), "", leaderboard_over_seeds(rows)]
+        blocks += ["", PANELS.get(modality or "evaluated", modality), "", leaderboard_over_seeds(rows, decimals)]
     if any(run["retain_collapsed"] for run in summary["runs"]):
         blocks += ["", f"{MARK} Retain collapsed, in one seed or more"]
     files = ", ".join(summary["files"])
