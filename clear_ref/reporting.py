@@ -15,8 +15,9 @@ def run(paths: list[str], settings) -> dict:
     """What `report` prints; the page and the three tables are in out.
 
     returns  {"command", "out", "files", "title", "metrics": sets of definitions, "models": {"base", "gold": {set: metrics}},
-              "runs": [{"directory", "label", "method", "semantics", "modality", "seed", "retain_collapsed", "metrics": {set: ...}}],
-              "failed": names, "notes": sentences}
+              "runs": [{"directory", "label", "method", "semantics", "modality", "seed", "retain_collapsed",
+                        "metrics": {set: ...}}],
+              "lines": [{"label", "modality", "seeds", "retain_collapsed"}] of the tables, "failed": names, "notes": sentences}
     raises   UserError for a directory that is no finished run, runs that cannot be compared, one named twice, an `out` in use
     """
     report = collect.read(paths, settings.metrics)
@@ -30,7 +31,9 @@ def run(paths: list[str], settings) -> dict:
              "retain_collapsed": leaderboard.collapsed(one.paper, report.paper.get("base")), "metrics": one.metrics}
             for row in lines for one in row.runs]
     return {"command": "report", "out": str(out), "files": [PAGE, *TABLES], "title": headline(report, lines),
-            "metrics": list(report.sets), "models": report.metrics, "runs": runs, "failed": list(report.failed), "notes": notes}
+            "metrics": list(report.sets), "models": report.metrics, "runs": runs,
+            "lines": [{"label": row.label, "modality": row.panel, "seeds": len(row.runs), "retain_collapsed": row.collapsed}
+                      for row in lines], "failed": list(report.failed), "notes": notes}
 
 
 def of_run(out: Path, metrics: str) -> None:
@@ -61,7 +64,7 @@ def write(report: collect.Report, lines, cards, notes, out: Path) -> None:
 def cards_of(report: collect.Report, lines, data: str = "") -> tuple[list[samples.Card], list[str]]:
     """The records to show, with the pictures of a data directory (mini, or a path).
 
-    data     "": that of the first run; if it is no longer there or no longer what was evaluated, a note says so in place of pictures
+    data     "": the first run's own; if that is gone or no longer what was evaluated, a note says so and there are none
     raises   UserError if the directory that was named is not the one of the runs
     """
     if data:

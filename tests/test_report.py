@@ -12,7 +12,7 @@ from reader import Reader
 
 from clear_ref.errors import UserError
 from clear_ref.evaluation import metrics
-from clear_ref.report import collect, frame, page, rows, samples, table
+from clear_ref.report import collect, frame, page, rows, samples, scatter, table
 from clear_ref.world import WORLD
 
 TASKS = list(dict.fromkeys(task for parts in metrics.PARTS.values() for task, _ in parts))
@@ -180,9 +180,11 @@ def test_page_shows_text_from_outside_as_text(tmp_path):
         assert words.count(HOSTILE) > 25 and "<b onclick=x>&amp;" in words
 
 
-def test_page_without_escaping_would_be_caught(tmp_path, monkeypatch):
-    path = hostile_run(tmp_path / "a")
-    monkeypatch.setattr(frame, "text", str)
+@pytest.mark.parametrize("module", [frame, page, samples, scatter])
+def test_page_without_escaping_would_be_caught(tmp_path, monkeypatch, module):
+    path = made_runs.write(tmp_path / "a", "<img x>", said="<img x>", settings={"lr": "<img x>"})
+    assert "img" not in [tag for tag, _ in Reader(shown(path, data=None)).tags]
+    monkeypatch.setattr(module, "text", str)
     assert "img" in [tag for tag, _ in Reader(shown(path, data=None)).tags]
 
 

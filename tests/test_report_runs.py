@@ -39,6 +39,7 @@ def test_runs_become_four_files_and_one_object(tmp_path, capsys):
     assert sorted(found["files"]) == FILES and found["out"] == str(tmp_path / "r") and found["failed"] == found["notes"] == []
     assert [(one["label"], one["seed"], one["retain_collapsed"]) for one in found["runs"]] == [
         ("kl", 0, False), ("dpo", 0, False), ("npo", 0, False)]
+    assert found["lines"][2] == {"label": "npo", "modality": "both", "seeds": 1, "retain_collapsed": False}
     own, gold = logs.read(tmp_path / "a").tasks, logs.read(tmp_path / "a/logs/gold").tasks
     assert found["runs"][2]["metrics"] == {"paper": metrics.score(own, gold)} and found["models"]["gold"]["paper"]["forget"] < 0.11
 

@@ -46,8 +46,10 @@ def _histogram(row: Row, shares: dict, highest: float) -> str:
               '<text class="soft" x="292" y="118" text-anchor="end">1</text>']
     quality = row.runs[0].paper.get("forget_quality")
     note = "" if quality is None else f"FQ {number(quality, 2)}"
-    about = f"{row.label}, {PANELS.get(row.panel, row.panel)}: shares by R / (1 + R) in ten bins. " + "; ".join(
-        f"{'model' if kind == 'other' else kind} {' '.join(number(float(share), 2) for share in own)}" for kind, own in shares.items())
+    told = {"model" if kind == "other" else kind: " ".join(number(float(share), 2) for share in own)
+            for kind, own in shares.items()}
+    about = (f"{row.label}, {PANELS.get(row.panel, row.panel)}: shares by R / (1 + R) in ten bins. "
+             + "; ".join(f"{kind} {own}" for kind, own in told.items()))
     return figure(row.label + f" {MARK}" * bool(row.collapsed), drawn, 122, about, note=note)
 
 
@@ -61,7 +63,8 @@ def learning(lines: list[Row]) -> str:
     for row, run in runs:
         for stage, rows in run.trace.items():
             heading = row.label if stage == run.name else f"{row.label}, {stage}"
-            grouped.setdefault(heading, []).append((TONES.get(run.modality, "other"), [(one["step"], one["loss"]) for one in rows]))
+            points = [(one["step"], one["loss"]) for one in rows]
+            grouped.setdefault(heading, []).append((TONES.get(run.modality, "other"), points))
     return panels_of(curves(heading, own, FEWER_POINTS) for heading, own in grouped.items()) if grouped else ""
 
 
@@ -97,7 +100,8 @@ def curves(heading: str, lines, most: int = MOST_POINTS) -> str:
     for tone, points in finite:
         line = " ".join(f"{8 + 284 * (step - first) / across:.1f},{104 - 84 * (value - low) / up:.1f}" for step, value in points)
         drawn.append(f'<polyline class="curve {tone}" points="{line}"/>')
-    drawn += [f'<text class="soft" x="8" y="14">{high + 0.0:.4g}</text>', f'<text class="soft" x="8" y="118">{low + 0.0:.4g}</text>',
+    drawn += [f'<text class="soft" x="8" y="14">{high + 0.0:.4g}</text>',
+              f'<text class="soft" x="8" y="118">{low + 0.0:.4g}</text>',
               f'<text class="soft" x="292" y="118" text-anchor="end">step {first:.0f} to {last:.0f}</text>']
     about = f"{heading}: from {finite[0][1][0][1] + 0.0:.4g} to {finite[0][1][-1][1] + 0.0:.4g}"
     return figure(heading, drawn, 122, about, note=", ".join(notes))

@@ -121,8 +121,8 @@ def _open(directory: Path, known: dict):
         _checked(record, key, dict, directory / SETTINGS)
     for name, entry in (record["settings"] | record.get("options", {})).items():
         if not isinstance(entry, dict) or not {"value", "source"} <= set(entry):
-            raise UserError(f"{directory / SETTINGS}: setting {name} is {one_line(repr(entry), 60)}; expected its value and source, "
-                            "as a run writes them; run it again")
+            raise UserError(f"{directory / SETTINGS}: setting {name} is {one_line(repr(entry), 60)}; expected its value and "
+                            "source, as a run writes them; run it again")
     if not (directory / METRICS).is_file():
         raise UserError(f"report {directory}: holds no {METRICS}, as a run that has not finished; let it end, or go on with it "
                         "(--resume)")

@@ -1,7 +1,7 @@
 """Which runs may stand on one page: those of one base and one gold, asked the same questions and judged alike.
 
-Forget Quality is a distance from gold and a collapse a share of base's Retain, so a page has one of each; another model is another
-page. Logs are compared value by value: where one differs, two tables would be mixed.
+Forget Quality is a distance from gold and a collapse a share of base's Retain, so a page has one of each; another model is
+another page. Logs are compared value by value: where one differs, two tables would be mixed.
 """
 
 from ..errors import UserError

@@ -1,4 +1,4 @@
-"""The frame of every page: its style, and the one script, which only sorts tables; a page loads nothing and is whole without it."""
+"""The frame of every page: its style, and the one script, which only sorts tables: a page is whole without it."""
 
 import base64
 import hashlib
@@ -22,7 +22,8 @@ h3 { font-size: .95rem; margin: 1.7rem 0 .6rem; font-weight: 600; }
 h4 { font-size: .84rem; margin: 1rem 0 .2rem; font-weight: 600; color: var(--soft); }
 p { margin: .4rem 0; max-width: 46rem; } p.soft, li { color: var(--soft); font-size: .88rem; }
 ul { margin: .6rem 0; padding-left: 1.1rem; max-width: 46rem; }
-.scroll { overflow-x: auto; background: linear-gradient(to left, var(--page) 1.5rem, transparent) right / 3rem 100% no-repeat local,
+.scroll { overflow-x: auto; background:
+  linear-gradient(to left, var(--page) 1.5rem, transparent) right / 3rem 100% no-repeat local,
   linear-gradient(to left, var(--line), transparent) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { padding: .42rem .75rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
@@ -36,7 +37,8 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--line); bord
 figcaption { font-size: .86rem; font-weight: 600; overflow-wrap: anywhere; } figcaption span { color: var(--soft);
   font-weight: 400; }
 svg { display: block; width: 100%; height: auto; }
-svg text { font-size: 11.5px; fill: var(--ink); } svg .soft { fill: var(--soft); } svg .axis { stroke: var(--line); stroke-width: .8; }
+svg text { font-size: 11.5px; fill: var(--ink); } svg .soft { fill: var(--soft); }
+svg .axis { stroke: var(--line); stroke-width: .8; }
 details { border-top: 1px solid var(--line); padding: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
 pre { white-space: pre-wrap; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospace; margin: .4rem 0 1rem; }
 code { font: .82rem ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }

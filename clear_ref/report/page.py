@@ -22,10 +22,11 @@ table.sort th:first-child { position: sticky; left: 0; background: var(--page); 
 tbody.start tr:last-child > * { border-bottom: 2px solid var(--line); }
 td.best b { background: var(--best); border-radius: 4px; padding: .12rem .3rem; margin-right: -.3rem; }
 td small { color: var(--soft); font-size: .82em; }
-.scatters { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: .9rem; margin-top: 1.1rem; }
+.scatters { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: .9rem;
+  margin-top: 1.1rem; }
 .scatters figure { max-width: 38rem; }
 .gone { fill: var(--lost); opacity: .07; }
-.mark.base { fill: var(--base); } .mark.gold { fill: var(--gold); } .mark.other { fill: var(--other); }
+.mark.base { fill: none; stroke-width: 2; } .mark.gold { fill: var(--gold); } .mark.other { fill: var(--other); }
 .mark.lost { fill: var(--card); stroke: var(--lost); stroke-width: 2; }
 .seed.other { fill: var(--other); opacity: .5; } .seed.lost { fill: var(--lost); opacity: .5; }
 .ray { stroke-width: 1; opacity: .3; } .ray.other { stroke: var(--other); } .ray.lost { stroke: var(--lost); }
@@ -36,7 +37,7 @@ svg .name .base, svg .name .gold { font-weight: 600; } svg .name .lost { fill: v
 .key line { stroke-width: 2; }
 .base { stroke: var(--base); } .step.base, .key .base { stroke-dasharray: 4 3; } .gold { stroke: var(--gold); }
 .other { stroke: var(--other); } .second { stroke: var(--second); } .third { stroke: var(--third); }
-.mark.base, .mark.gold, .mark.other { stroke: none; } svg .name tspan { stroke: var(--card); } .step.other { stroke-width: 2; }
+.mark.gold, .mark.other { stroke: none; } svg .name tspan { stroke: var(--card); } .step.other { stroke-width: 2; }
 .area { fill: var(--gold); opacity: .14; }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.3rem; font-size: .86rem; color: var(--soft); margin: .7rem 0; }
 .key svg { display: inline-block; width: 1.7rem; vertical-align: .12em; }
@@ -89,21 +90,21 @@ def page(report: Report, cards=(), notes=()) -> str:
 def headline(report: Report, lines: list[Row]) -> str:
     """What happened, in one sentence: of one run Forget and Retain (of text where no picture was asked about), of several which
     is most like gold among those that kept Retain."""
-    definitions_of = report.sets[0]
+    name = report.sets[0]
     if len(report.runs) > 1:
-        known = {row: [run.metrics[definitions_of].get("forget_quality") for run in row.runs] for row in lines if not row.collapsed}
+        known = {row: [run.metrics[name].get("forget_quality") for run in row.runs] for row in lines if not row.collapsed}
         known = {row: sum(values) / len(values) for row, values in known.items() if None not in values}
         count = f"{len(report.runs)} runs of {len({row.label for row in lines})} methods"
         if not known:
             return count
         first = max(known, key=known.get)
         where = f" ({PANELS.get(first.panel, first.panel).lower()})" if len({row.panel for row in lines}) > 1 else ""
-        before = report.metrics.get("base", {}).get(definitions_of, {}).get("forget_quality")
-        beside = "" if before is None else f" (base {number(before, 2)})"
-        return f"{count}: most like gold, with Retain kept, is {first.label}{where}, forget quality {number(known[first], 2)}{beside}"
+        before = report.metrics.get("base", {}).get(name, {}).get("forget_quality")
+        quality = number(known[first], 2) + ("" if before is None else f" (base {number(before, 2)})")
+        return f"{count}: most like gold, with Retain kept, is {first.label}{where}, forget quality {quality}"
     [run] = report.runs
-    after = run.metrics[definitions_of]
-    before, gold = (report.metrics.get(name, {}).get(definitions_of, {}) for name in ("base", "gold"))
+    after = run.metrics[name]
+    before, gold = (report.metrics.get(model, {}).get(name, {}) for model in ("base", "gold"))
     shown = [metric for metric in ("forget", "retain") if after.get(metric) is not None]
     shown = shown or [metric for metric in ("text_forget", "text_retain", "real") if after.get(metric) is not None]
     moved = []
@@ -158,7 +159,8 @@ def _line(line) -> str:
     cells = []
     for cell in line.cells:
         mean, _, deviation = cell.text.partition("±")
-        shown = (f"<b>{text(mean)}</b>" if cell.best else text(mean)) + (f" <small>±{text(deviation)}</small>" if deviation else "")
+        shown = f"<b>{text(mean)}</b>" if cell.best else text(mean)
+        shown += f" <small>±{text(deviation)}</small>" if deviation else ""
         value = "" if cell.value is None else repr(cell.value)
         cells.append(f'<td class="n{" best" * cell.best}" data-value="{value}">{shown}</td>')
     name = text(line.label) + f' <abbr title="Retain collapsed">{MARK}</abbr>' * line.collapsed
@@ -174,9 +176,9 @@ def _ratios(report: Report, lines: list[Row]) -> list[str]:
     seeds = " Of several seeds the first one is drawn." if any(len(row.runs) > 1 for row in lines) else ""
     known = [(kind, words) for kind, words in KEY if kind == "other" or kind in report.logs]
     return ["<h2>Truth ratios of the forget set</h2>",
-            '<p class="soft">Shares of the records by R / (1 + R), in the ten bins that Forget Quality (FQ) compares with gold. On '
-            "the left the right answer is likelier than the wrong ones, at 0.5 they are equally likely; a model that has forgotten "
-            f"looks like gold.{seeds}</p>", charts.key(known),
+            '<p class="soft">Shares of the records by R / (1 + R), in the ten bins that Forget Quality (FQ) compares with gold. '
+            "On the left the right answer is likelier than the wrong ones, at 0.5 they are equally likely; a model that has "
+            f"forgotten looks like gold.{seeds}</p>", charts.key(known),
             *(part for panel, own in figures for part in (f"<h3>{text(PANELS.get(panel, panel))}</h3>", charts.panels_of(own)))]
 
 

@@ -69,8 +69,8 @@ def collapsed(metrics: dict, base: dict | None) -> bool | None:
 def rows(report: Report) -> list[Row]:
     """The lines of every panel, in the order of PANELS and of METHODS.
 
-    Runs of one name, meaning and modality whose settings, options, inputs and implementation are equal are seeds of one line; where
-    such a value differs, the label says it; the meaning is named where there are several, or one that is not the paper's.
+    Runs of one name, meaning and modality whose settings, options, inputs and implementation are equal are seeds of one line;
+    where such a value differs, the label says it; the meaning is named where there are several, or one that is not the paper's.
     raises  UserError for two runs with everything equal, the seed too
     """
     several = len({run.semantics for run in report.runs if run.semantics} | {"paper"}) > 1
@@ -95,7 +95,7 @@ def rows(report: Report) -> list[Row]:
 
 
 def _told(run: Run) -> dict:
-    """What tells runs of one method apart: every setting and option but UNTOLD, label mask, implementation, the inputs' hashes."""
+    """What tells runs of one method apart: settings and options but UNTOLD, label mask, implementation, the inputs' hashes."""
     found = {key: entry.get("value") for group in ("settings", "options") for key, entry in run.record.get(group, {}).items()
              if key not in UNTOLD}
     hashes = "".join(sorted(map(str, run.record["inputs"].values())))
@@ -172,8 +172,8 @@ def legend(found: list[Table], report: Report) -> list[str]:
     if len(report.runs) > 1:
         said.append("Bold: the best of its column among unlearned models, and what prints alike.")
     if "base" in report.paper:
-        said.append(f"{MARK} Retain collapsed: Retain or Retain text is less than {number(COLLAPSED, 1)} of base's. Such a model has "
-                    f"a low Forget for nothing, so it is never best.")
+        said.append(f"{MARK} Retain collapsed: Retain or Retain text is less than {number(COLLAPSED, 1)} of base's. Such a model "
+                    "has a low Forget for nothing, so it is never best.")
     else:
         said.append("No run here evaluated base, so whether a Retain collapsed cannot be told.")
     return said

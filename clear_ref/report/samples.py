@@ -15,7 +15,8 @@ from .frame import text
 from .rows import PANELS, Row, panels
 
 SHOWN = {"eval_log_forget": 2, "eval_forget_facerec": 2, "eval_text_forget": 2, "eval_log": 1, "eval_retain_facerec": 1,
-         "eval_text_retain": 1, "eval_real_faces_wo_options": 1, "eval_real_world_wo_options": 1, "eval_real_author_wo_options": 1}
+         "eval_text_retain": 1, "eval_real_faces_wo_options": 1, "eval_real_world_wo_options": 1,
+         "eval_real_author_wo_options": 1}
 TITLES = {"Forget": "To be forgotten", "Retain": "To be kept", "Real Faces": "Real faces", "Real World": "Real world"}
 MIMES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 MOST_BYTES, MOST_PIXELS, MOST_LETTERS = 40_000, 320, 700  # a picture as it is, else its longer side; one text

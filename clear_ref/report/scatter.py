@@ -67,14 +67,13 @@ def place(marks, blocks, frame: Box, taken=()) -> list[Box | None]:
 
     marks    [(x, y)] of all marks, which take 5 units in each direction
     blocks   [(number of its mark, width, height)]                            taken   boxes that are used already
-    returns  boxes in the order of the blocks, None where no room is left. Greedy: one block after the other at the free place that
-             is nearest, when what its line to the mark passes counts as distance too; of several orders the one with least distance
+    returns  boxes in the order of the blocks, None where no room is left. Greedy: one block after the other at the nearest free
+             place, where what its line to the mark passes counts as distance too; of several orders the one with least distance
     """
     at = lambda i: marks[blocks[i][0]]
     crowded = [sum(math.hypot(x - at(i)[0], y - at(i)[1]) < 60 for x, y in marks) for i in range(len(blocks))]
-    orders = [sorted(range(len(blocks)), key=key) for key in (
-        lambda i: -crowded[i], lambda i: crowded[i], lambda i: at(i)[0], lambda i: -at(i)[0], lambda i: at(i)[1], lambda i: -at(i)[1],
-        lambda i: -blocks[i][1])]
+    orders = [sorted(range(len(blocks)), key=lambda i: (sign * by(i), i)) for sign in (-1, 1)
+              for by in (lambda i: crowded[i], lambda i: at(i)[0], lambda i: at(i)[1], lambda i: blocks[i][1])]
     return min((_placed(marks, blocks, frame, taken, order) for order in orders), key=lambda found: found[0])[1]
 
 
@@ -140,8 +139,8 @@ def scatters(lines: list[Row], models: dict, heading: str) -> list[str]:
     models   {"base", "gold": metrics by the paper's definitions}, as those of the runs are
     """
     marks = [(name, name, [found]) for name, found in models.items()]
-    marks += [(row.label + f" {MARK}" * bool(row.collapsed), "lost" if row.collapsed else "other", [run.paper for run in row.runs])
-              for row in lines]
+    marks += [(row.label + f" {MARK}" * bool(row.collapsed), "lost" if row.collapsed else "other",
+               [run.paper for run in row.runs]) for row in lines]
     found = []
     for pair in AXES:
         known = [(name, kind, [(one[pair[0]], one[pair[1]]) for one in every]) for name, kind, every in marks
@@ -155,27 +154,30 @@ def _drawn(marks, pair, heading: str) -> str:
     """The chart of marks [(name, kind, [(x, y) of each seed])]."""
     means = [tuple(math.fsum(column) / len(seeds) for column in zip(*seeds)) for _, _, seeds in marks]
     height = 320 + 9 * max(0, len(marks) - 13)
-    (x0, x1, x_ticks), (y0, y1, y_ticks) = (ticks([point[axis] for _, _, seeds in marks for point in seeds]) for axis in (0, 1))
     right, bottom = WIDTH - RIGHT, height - BOTTOM
-    at = lambda point: (LEFT + (right - LEFT) * (point[0] - x0) / (x1 - x0), bottom - (bottom - TOP) * (point[1] - y0) / (y1 - y0))
+    (x0, x1, x_ticks), (y0, y1, y_ticks) = (ticks([point[axis] for _, _, seeds in marks for point in seeds]) for axis in (0, 1))
+    across, up = (right - LEFT) / (x1 - x0), (bottom - TOP) / (y1 - y0)
+    at = lambda point: (LEFT + across * (point[0] - x0), bottom - up * (point[1] - y0))
     drawn, taken = [], []
-    base = next((mean for (name, kind, _), mean in zip(marks, means) if kind == "base"), None)
+    base = next((mean for (_, kind, _), mean in zip(marks, means) if kind == "base"), None)
     edge = at((COLLAPSED * base[0], y0))[0] if base else LEFT
     if edge > LEFT:
+        words = f"below {number(COLLAPSED, 1)} of base"
         drawn.append(f'<rect class="gone" x="{LEFT}" y="{TOP}" width="{edge - LEFT:.1f}" height="{bottom - TOP}"/>')
-        words = f"below half of base's {NAMES[pair[0]]}"
         if text_width(words) + 8 < edge - LEFT:
             drawn.append(f'<text class="soft" x="{LEFT + 5}" y="{TOP + 14}">{text(words)}</text>')
             taken.append(Box(LEFT, TOP, text_width(words) + 8, 20))
-    for values, line, word in ((x_ticks, 'x1="{0:.1f}" x2="{0:.1f}" y1="{2}" y2="{3}"', 'x="{0:.1f}" y="{4}" text-anchor="middle"'),
-                               (y_ticks, 'x1="{5}" x2="{6}" y1="{1:.1f}" y2="{1:.1f}"', 'x="{7}" y="{8:.1f}" text-anchor="end"')):
-        for value in values:
-            x, y = at((value, y0) if values is x_ticks else (x0, value))
-            where = (x, y, TOP, bottom, bottom + 15, LEFT, right, LEFT - 6, y + 4)
-            drawn += [f'<line class="axis" {line.format(*where)}/>', f'<text class="soft" {word.format(*where)}>{value:.2f}</text>']
+    for tick in x_ticks:
+        x = at((tick, y0))[0]
+        drawn += [f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>',
+                  f'<text class="soft" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{tick:.2f}</text>']
+    for tick in y_ticks:
+        y = at((x0, tick))[1]
+        drawn += [f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>',
+                  f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.2f}</text>']
     drawn += [f'<text x="{right}" y="{height - 7}" text-anchor="end">{NAMES[pair[0]]} → better</text>',
-              f'<text x="0" y="14">{NAMES[pair[1]]} ↓ better</text>']
-    drawn.append(f'<text class="soft" x="0" y="{height - 7}">↘ forgets, and keeps the rest</text>')
+              f'<text x="0" y="14">{NAMES[pair[1]]} ↓ better</text>',
+              f'<text class="soft" x="0" y="{height - 7}">↘ forgets, and keeps the rest</text>']
     points = [at(mean) for mean in means]
     for (_, kind, seeds), (x, y) in zip(marks, points):
         for seed_x, seed_y in map(at, seeds if len(seeds) > 1 else ()):
@@ -189,7 +191,7 @@ def _drawn(marks, pair, heading: str) -> str:
     for (mark, _, _), block, box in zip(sizes, blocks, boxes):
         if box:
             drawn += _named(*points[mark], block, box)
-    drawn += [_mark(kind, x, y) for (_, kind, _), (x, y) in zip(marks, points)]
+    drawn += [_mark(kind, x, y) for (_, kind, _), (x, y) in reversed(list(zip(marks, points)))]  # base's frame lies on top
     unnamed = [name for block, box in zip(blocks, boxes) if box is None for line in block for name, _, _ in line]
     note = "without room for the names " + ", ".join(unnamed) if unnamed else ""
     about = f"{heading}: {NAMES[pair[1]]} against {NAMES[pair[0]]}. " + "; ".join(
@@ -212,9 +214,9 @@ def _named(x: float, y: float, block, box: Box) -> list[str]:
 
 
 def _mark(kind: str, x: float, y: float) -> str:
-    """Base a square, gold a diamond, a model a disc, one whose Retain collapsed a ring."""
+    """Base an open square, gold a diamond, a model a disc, one whose Retain collapsed a ring."""
     if kind == "base":
-        return f'<rect class="mark base" x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9"/>'
+        return f'<rect class="mark base" x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10"/>'
     if kind == "gold":
         return f'<path class="mark gold" d="M{x:.1f} {y - 6.5:.1f} l6.5 6.5 l-6.5 6.5 l-6.5 -6.5 z"/>'
     return f'<circle class="mark {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'

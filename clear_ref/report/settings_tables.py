@@ -74,5 +74,5 @@ def _facts(runs) -> str:
                      run.record.get("label_mask", "-"), run.summary["impl"],
                      *(f"{seconds[what]:.1f}" if isinstance(seconds.get(what), (int, float)) else "-"
                        for what in ("train", "evaluate")), run.where])
-    return table(["run", "what", "steps", "trained parameters", "label mask", "token terms", "train s", "evaluate s", "directory"],
-                 rows, (2, 3, 6, 7))
+    return table(["run", "what", "steps", "trained parameters", "label mask", "token terms", "train s", "evaluate s",
+                  "directory"], rows, (2, 3, 6, 7))

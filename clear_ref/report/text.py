@@ -1,6 +1,6 @@
 """What the command line prints for people."""
 
-from .rows import MARK, PANELS
+from .rows import COLLAPSED, MARK, PANELS
 from .table import leaderboard, leaderboard_over_seeds, number, per_task
 
 
@@ -43,17 +43,16 @@ def report(summary: dict) -> str:
     """The leaderboards of reporting.run, one for each panel, and where its files are."""
     first, *others = summary["metrics"]
     joined = lambda sets: sets[first] | ({"also": {name: sets[name] for name in others}} if others else {})
-    blocks = [summary["title"]]
-    decimals = 2 if len({run["seed"] for run in summary["runs"]}) > 1 else 3
-    for modality in dict.fromkeys(run["modality"] for run in summary["runs"]):
-        runs = [run for run in summary["runs"] if run["modality"] == modality]
+    blocks, runs = [summary["title"]], iter(summary["runs"])
+    decimals = 2 if any(line["seeds"] > 1 for line in summary["lines"]) else 3
+    for panel in dict.fromkeys(line["modality"] for line in summary["lines"]):
         rows = [(name, [joined(sets)]) for name, sets in summary["models"].items()]
-        for label in dict.fromkeys(run["label"] for run in runs):
-            own = [run for run in runs if run["label"] == label]
-            rows.append((label + f" {MARK}" * any(run["retain_collapsed"] for run in own), [joined(run["metrics"]) for run in own]))
-        blocks += ["", PANELS.get(modality or "evaluated", modality), "", leaderboard_over_seeds(rows, decimals)]
-    if any(run["retain_collapsed"] for run in summary["runs"]):
-        blocks += ["", f"{MARK} Retain collapsed, in one seed or more"]
+        rows += [(line["label"] + f" {MARK}" * bool(line["retain_collapsed"]),
+                  [joined(next(runs)["metrics"]) for _ in range(line["seeds"])])
+                 for line in summary["lines"] if line["modality"] == panel]
+        blocks += ["", PANELS.get(panel, panel), "", leaderboard_over_seeds(rows, decimals)]
+    if any(line["retain_collapsed"] for line in summary["lines"]):
+        blocks += ["", f"{MARK} Retain collapsed: Retain or Retain text is less than {COLLAPSED} of base's"]
     files = ", ".join(summary["files"])
     return "\n".join([*blocks, *(f"\n{note}" for note in summary["notes"]), "", f"{files} written to {summary['out']}"])
 
