@@ -119,7 +119,7 @@ def test_lines_are_in_the_order_of_panels_and_methods(tmp_path):
 @pytest.mark.parametrize("first, second, labels", [
     ({}, {"method": "npo"}, ["npo", "scrub"]),
     ({}, {"semantics": "released"}, ["scrub (paper)", "scrub (released)"]),
-    ({"semantics": "released"}, {"semantics": "released", "seed": 1}, ["scrub (released)"]),
+    ({"semantics": "released"}, {"semantics": "released", "seed": 1}, ["scrub"]),
     ({}, {"settings": {"lr": 0.01}}, ["scrub (lr 0.001)", "scrub (lr 0.01)"]),
     ({"options": {"alpha": 1.0}}, {"options": {"alpha": 2.0}, "seed": 1}, ["scrub (alpha 1.0)", "scrub (alpha 2.0)"]),
     ({}, {"seed": 1, "settings": {"out": "elsewhere", "model": "a/copy", "metrics": "all"}}, ["scrub"])])
@@ -217,6 +217,17 @@ def test_titles_name_the_definitions_where_they_are_not_the_papers_alone(tmp_pat
                            ("all", [f"Forgetting pictures and text, {one} definitions" for one in metrics.SETS])):
         report, _, tables = made(tmp_path / name, {"method": "npo"}, metrics=name)
         assert [formats.title(table, report.sets) for table in tables] == expected
+
+
+def test_a_page_of_one_meaning_that_is_not_the_papers_says_so_in_its_titles(tmp_path):
+    report, lines, [table] = made(tmp_path, {"method": "npo", "semantics": "original"}, {"method": "kl", "semantics": "original"})
+    assert formats.title(table, report.sets) == "Forgetting pictures and text, original semantics"
+    assert [row.label for row in lines] == ["kl", "npo"]
+
+
+def test_the_papers_meaning_comes_before_the_others_of_a_method(tmp_path):
+    _, lines, _ = made(tmp_path, {"semantics": "released"}, {"semantics": "original"}, {"semantics": "paper"}, {"method": "kl"})
+    assert [row.label for row in lines] == ["kl (paper)", "scrub (paper)", "scrub (original)", "scrub (released)"]
 
 
 def test_forget_quality_of_a_model_that_answers_like_gold_is_one(tmp_path):

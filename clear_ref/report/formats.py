@@ -46,8 +46,9 @@ def _numbers(sets: dict, metrics) -> list:
 
 
 def title(table: Table, sets) -> str:
-    """What stands above a table: what was forgotten, and whose definitions where there are several or not the paper's alone."""
-    named = "" if tuple(sets) == ("paper",) else f", {table.definitions} definitions"
+    """What stands above a table: what was forgotten, the semantics and whose definitions where they are not the paper's alone."""
+    named = f", {table.semantics} semantics" if table.semantics else ""
+    named += "" if tuple(sets) == ("paper",) else f", {table.definitions} definitions"
     return PANELS.get(table.panel, f"Forgetting {table.panel}") + named
 
 

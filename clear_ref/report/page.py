@@ -94,7 +94,9 @@ def headline(report: Report, lines: list[Row]) -> str:
     if len(report.runs) > 1:
         known = {row: [run.metrics[name].get("forget_quality") for run in row.runs] for row in lines if not row.collapsed}
         known = {row: sum(values) / len(values) for row, values in known.items() if None not in values}
-        count = f"{len(report.runs)} runs of {len({row.label for row in lines})} methods"
+        count = f"{len(report.runs)} runs"
+        if all(run.semantics for run in report.runs):
+            count += f" of {len({run.name for run in report.runs})} methods"
         if not known:
             return count
         first = max(known, key=known.get)

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..methods.table import METHODS
+from ..methods.table import METHODS, SEMANTICS
 from .collect import EVALUATED, Report, Run
 from .table import columns_of, number, spread
 
@@ -48,8 +48,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """One leaderboard: of one panel, by one set of definitions. columns: (metric, heading, arrow)."""
+    """One leaderboard: of one panel, by one set of definitions.
+
+    semantics  the one meaning that all methods of the page have, if it is not the paper's
+    columns    (metric, heading, arrow)
+    """
     panel: str
+    semantics: str
     definitions: str
     columns: tuple[tuple[str, str, str], ...]
     lines: tuple[Line, ...]
@@ -70,10 +75,10 @@ def rows(report: Report) -> list[Row]:
     """The lines of every panel, in the order of PANELS and of METHODS.
 
     Runs of one name, meaning and modality whose settings, options, inputs and implementation are equal are seeds of one line;
-    where such a value differs, the label says it; the meaning is named where there are several, or one that is not the paper's.
+    where such a value differs, the label says it; the meaning is named where there are several.
     raises  UserError for two runs with everything equal, the seed too
     """
-    several = len({run.semantics for run in report.runs if run.semantics} | {"paper"}) > 1
+    several = len(_meanings(report)) > 1
     groups = {}
     for run in report.runs:
         groups.setdefault((run.modality, run.name, run.semantics), []).append(run)
@@ -89,9 +94,15 @@ def rows(report: Report) -> list[Row]:
             words = [semantics] * (several and bool(semantics)) + list(own)
             label = name + (f" ({', '.join(words)})" if words else "")
             found.append(Row(label, modality, _seeds(seeds), collapsed(_means(seeds), report.paper.get("base"))))
-    order = {name: i for i, name in enumerate(METHODS)}
-    panels = [*PANELS, *dict.fromkeys(row.panel for row in found)]
-    return sorted(found, key=lambda row: (panels.index(row.panel), order.get(row.runs[0].name, len(order))))
+    panels, names, meanings = ([*known, *dict.fromkeys(others)] for known, others in (
+        (PANELS, (row.panel for row in found)), (METHODS, (row.runs[0].name for row in found)), (SEMANTICS, _meanings(report))))
+    return sorted(found, key=lambda row: (panels.index(row.panel), names.index(row.runs[0].name),
+                                          meanings.index(row.runs[0].semantics or SEMANTICS[0])))
+
+
+def _meanings(report: Report) -> list[str]:
+    """The semantics that occur among methods."""
+    return list(dict.fromkeys(run.semantics for run in report.runs if run.semantics))
 
 
 def _told(run: Run) -> dict:
@@ -141,7 +152,8 @@ def _table(report: Report, panel: str, name: str, lines: list[Row]) -> Table:
         for j in best([cells[j][i] for j in entitled], arrow):
             cell = cells[entitled[j]][i]
             cells[entitled[j]][i] = Cell(cell.text, cell.value, True)
-    return Table(panel, name, tuple(columns),
+    meanings = _meanings(report)
+    return Table(panel, meanings[0] if len(meanings) == 1 and meanings[0] != SEMANTICS[0] else "", name, tuple(columns),
                  tuple(Line(label, kind, lost, tuple(own)) for (label, kind, lost, _), own in zip(every, cells)), seeds)
 
 

@@ -40,7 +40,8 @@ class Box:
 
 def text_width(words: str) -> float:
     """Width of a name set in SIZE, rather too large: fonts differ, and names must not touch in any."""
-    return sum(SIZE * (0.4 if sign in NARROW else 0.84 if sign in WIDE else 0.62 if sign < "\u2000" else 1.05) for sign in words)
+    return 1.04 * SIZE * sum(0.4 if sign in NARROW else 0.84 if sign in WIDE else 0.62 if sign < "\u2000" else 1.05
+                             for sign in words)
 
 
 def together(points) -> list[list[int]]:
@@ -185,7 +186,7 @@ def _drawn(marks, pair, heading: str) -> str:
                       f'<circle class="seed {kind}" cx="{seed_x:.1f}" cy="{seed_y:.1f}" r="2"/>']
     groups = together(points)
     blocks = [[[marks[group[k]] for k in line] for line in block_of([marks[i][0] for i in group])] for group in groups]
-    sizes = [(group[0], max(text_width(", ".join(name for name, _, _ in line)) for line in block), (SIZE + 2) * len(block))
+    sizes = [(group[0], max(text_width(", ".join(name for name, _, _ in line) + ",") for line in block), (SIZE + 2) * len(block))
              for group, block in zip(groups, blocks)]
     boxes = place(points, sizes, Box(LEFT, TOP, right - LEFT, bottom - TOP), taken)
     for (mark, _, _), block, box in zip(sizes, blocks, boxes):
