@@ -67,7 +67,7 @@ def page(report: Report, cards=(), notes=()) -> str:
     lines = rows(report)
     found = tables(report, lines)
     notes = [*notes, *([f"Without a result, as they failed: {', '.join(report.failed)}."] if report.failed else [])]
-    body = [f"<h1>{text(headline(report, lines))}</h1>", f'<p class="soft">{text(facts(report, lines))}</p>',
+    body = [f"<h1>{text(headline(report, lines))}</h1>", f'<p class="soft">{text(facts(lines))}</p>',
             *(f'<p class="soft">{text(note)}</p>' for note in notes), "<h2>Result</h2>",
             "<ul>" + "".join(f"<li>{text(one)}</li>" for one in legend(found, report)) + "</ul>", *_results(report, lines, found)]
     body += _ratios(report, lines)
@@ -121,9 +121,9 @@ def headline(report: Report, lines: list[Row]) -> str:
     return f"{subject}: " + (", ".join(moved) or "no reported number could be computed")
 
 
-def facts(report: Report, lines: list[Row]) -> str:
+def facts(lines: list[Row]) -> str:
     """What all runs share, in one line: modalities, meanings, seeds, implementation; of one run its steps and seconds too."""
-    runs, found = report.runs, []
+    runs, found = [run for row in lines for run in row.runs], []
     for words, values in (("{}", [PANELS.get(row.panel, row.panel).lower() for row in lines]),
                           ("{} semantics", [run.semantics for run in runs if run.semantics]),
                           ("seed {}", [run.seed for run in runs if run.seed is not None]),

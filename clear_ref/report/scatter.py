@@ -13,7 +13,8 @@ from .table import number
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 36, 8, 24, 40
 SIZE = 11.5  # of a name, in units of the drawing
 NEAR, LINE = 7, 170  # marks nearer than this are named together; the longest line of such a block
-MARK_PASSED, BLOCK_PASSED, NO_ROOM = 20, 500, 1e6  # what a line over another's mark or name, or no place, counts as distance
+# What counts as distance: a line over another's mark, over another line, over another's name; no place at all.
+MARK_PASSED, LINE_PASSED, BLOCK_PASSED, NO_ROOM = 40, 40, 500, 1e6
 NARROW, WIDE = set("ijltfrI.,:;'|()[]!-/ "), set("mwMW@%†±—") | set("ABCDEFGHJKLNOPQRSTUVXYZ_")
 AXES = (("retain", "forget"), ("text_retain", "text_forget"))
 NAMES = {"retain": "Retain", "forget": "Forget", "text_retain": "Retain text", "text_forget": "Forget text"}
@@ -92,8 +93,10 @@ def _placed(marks, blocks, frame: Box, taken, order) -> tuple[float, list[Box | 
                 break
             if box.inside(frame) and not any(box.meets(other) for other in (*there, *solid, *lines)):
                 line = leader(x, y, box)
-                passed = [sum(any(piece.meets(other) for piece in line) for other in barred) for barred in (others, there)]
-                cost = distance + MARK_PASSED * passed[0] + BLOCK_PASSED * passed[1]
+                marks_passed, blocks_passed = (sum(any(piece.meets(other) for piece in line) for other in barred)
+                                               for barred in (others, there))
+                cost = (distance + MARK_PASSED * marks_passed + BLOCK_PASSED * blocks_passed
+                        + LINE_PASSED * any(piece.meets(other) for piece in line for other in lines))
                 if cost < least:
                     least, found[i] = cost, box
         total += least

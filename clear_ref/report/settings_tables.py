@@ -4,7 +4,7 @@ import os
 
 from .collect import Report
 from .frame import details, table
-from .rows import PANELS, Row
+from .rows import Row
 
 
 def as_html(report: Report, lines: list[Row]) -> str:
@@ -70,9 +70,9 @@ def _facts(runs) -> str:
         trained = run.summary.get("trained") or {}
         shown = f"{trained['parameters']:,} of {trained['of']:,}" if {"parameters", "of"} <= set(trained) else "-"
         seconds = run.summary["seconds"]
-        rows.append([name, PANELS.get(run.modality, run.modality), run.summary.get("steps", "-"), shown,
+        rows.append([name, run.summary.get("steps", "-"), shown,
                      run.record.get("label_mask", "-"), run.summary["impl"],
                      *(f"{seconds[what]:.1f}" if isinstance(seconds.get(what), (int, float)) else "-"
                        for what in ("train", "evaluate")), run.where])
-    return table(["run", "what", "steps", "trained parameters", "label mask", "token terms", "train s", "evaluate s",
-                  "directory"], rows, (2, 3, 6, 7))
+    return table(["run", "steps", "trained parameters", "label mask", "token terms", "train s", "evaluate s", "directory"],
+                 rows, (1, 2, 5, 6))
