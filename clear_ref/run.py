@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   python -m clear_ref.run npo --set beta=0.1         another method, one of its own options
   python -m clear_ref.run idk --modality text        forget the text only; the pictures stay in the model
   python -m clear_ref.run all                        all eleven methods, one leaderboard
-  python -m clear_ref.run report runs/*              one page of the runs that are there
+  python -m clear_ref.run report runs/all-paper      one page of runs that are there, and CSV, LaTeX, Markdown
   python -m clear_ref.run scrub --help               every setting of a command, its default and where that comes from
 """
 ORACLE = ("explain", "certify", "vectors", "conform", "diff")

@@ -135,6 +135,15 @@ def test_runs_on_other_inputs_are_other_lines(tmp_path):
     assert [row.label for row in lines] == ["scrub"], "the same bytes at another place"
 
 
+def test_runs_with_other_implementations_or_label_masks_are_other_lines(tmp_path):
+    for name, file, key, value in (("a", "metrics.json", "impl", "native"), ("b", "settings.json", "label_mask", "released")):
+        paths = [made_runs.write(tmp_path / name / str(seed), seed=seed) for seed in (0, 1)]
+        made_runs.change(paths[1] / file, lambda one: one.update({key: value}))
+        words = {"impl": "token terms", "label_mask": "label mask"}[key]
+        labels = [row.label for row in rows.rows(collect.read(paths))]
+        assert len(labels) == 2 and f"scrub ({words} {value})" in labels
+
+
 def test_the_same_run_in_two_directories_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"run1: is the same run as .*run0: scrub, seed 0, every setting; name one of them"):
         made(tmp_path, {}, {})

@@ -143,6 +143,11 @@ def test_page_is_whole_without_its_script(tmp_path):
         for line in found.lines:
             cells = " ".join(cell.text.replace("±", " ±") for cell in line.cells)
             assert f"{line.label}{' †' * line.collapsed} {cells}" in words.replace("  ", " "), line.label
+    values = iter(attributes["data-value"] for tag, attributes in reader.tags if tag == "td" and "data-value" in attributes)
+    for found in rows.tables(report, lines):
+        for line in found.lines:
+            assert [next(values) for _ in line.cells] == ["" if cell.value is None else repr(cell.value) for cell in line.cells]
+    assert next(values, None) is None, "what the script sorts by"
     assert text.count("<td class=\"n best\"") == sum(cell.best for found in rows.tables(report, lines) for line in found.lines
                                                     for cell in line.cells) > 5
     assert "npo says 0" in words and "this test" in words and "ab" * 32 in words
@@ -226,6 +231,7 @@ def test_headline_says_what_happened(tmp_path):
                                          "forget quality 1.00 (base 0.17)")
     assert headline(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(": Forget 0.60 → 0.40, Retain 0.70 → 0.70")
     text_only = made_runs.write(tmp_path / "e", "ga", only=["eval_text_forget", "eval_text_retain"], text_forget=0.2)
+    assert "Forget text against Retain text" in shown(text_only) and "Truth ratios" in shown(text_only)
     assert headline(text_only).startswith("ga, paper semantics: Forget text 0.65 → 0.20 (gold 0.05), Retain text 0.75 → 0.75")
 
 

@@ -16,6 +16,7 @@ SETTINGS, METRICS, TRACE, LEADERBOARD = "settings.json", "metrics.json", "trace.
 FORMAT, EVALUATED = "clear_ref.run/1", "evaluated"
 KINDS = {"unlearn": {"method": str, "semantics": str, "modality": str, "seed": int, "steps": int, "seconds": dict, "impl": str},
          "evaluate": {"model": str, "seconds": dict, "impl": str}}
+NUMBER = (int, float)
 EXPECTED = "expected the directory of a METHOD or an evaluate run, or one that `all` wrote"
 
 
@@ -129,6 +130,8 @@ def _open(directory: Path, known: dict):
     summary = read_json(directory / METRICS)
     for key, kind in KINDS[command].items():
         _checked(summary, key, kind, directory / METRICS)
+    for what in summary["seconds"]:
+        _checked(summary["seconds"], what, NUMBER, directory / METRICS)
     folders = {"unlearned": directory / "logs" if command == "unlearn" else directory / "logs" / "model",
                "base": directory / "logs" / "base", "gold": directory / "logs" / "gold"}
     found = {name: _logs(folder, known) for name, folder in folders.items() if folder.is_dir()}
@@ -149,7 +152,9 @@ def _logs(folder: Path, known: dict) -> dict:
                 raise UserError(f"{path}: is a log of {kind}; expected one of {log_files.OURS} in a run's directory")
             for log in tasks.values():
                 with _named(path):
-                    columns.texts(log)
+                    odd = [key for key in columns.texts(log) if not key.isdecimal()]
+                if odd:
+                    raise UserError(f"{path}: generated_text has the record {one_line(repr(odd[0]), 40)}; expected row numbers")
             known[key] |= tasks
     return known[key]
 
@@ -187,8 +192,10 @@ def _trace(path: Path) -> dict[str, list[dict]]:
     stages = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         row = parse_json(line.encode("utf-8"), f"{path}:{number}")
-        for key, kind in (("stage", str), ("step", int), ("loss", (int, float)), ("terms", dict)):
+        for key, kind in (("stage", str), ("step", int), ("loss", NUMBER), ("terms", dict)):
             _checked(row, key, kind, f"{path}:{number}")
+        for term in row["terms"]:
+            _checked(row["terms"], term, NUMBER, f"{path}:{number}")
         stages.setdefault(row["stage"], []).append(row)
     return stages
 

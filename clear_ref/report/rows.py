@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..files import one_line
 from ..methods.table import METHODS, SEMANTICS
 from .collect import EVALUATED, Report, Run
 from .table import columns_of, number, spread
@@ -89,7 +90,7 @@ def rows(report: Report) -> list[Row]:
                    if len({repr(one[key]) for one in told if key in one}) > 1]
         lines = {}
         for run, one in zip(runs, told):
-            lines.setdefault(tuple(f"{key} {one.get(key)}" for key in varying), []).append(run)
+            lines.setdefault(tuple(one_line(f"{key} {one.get(key)}", 60) for key in varying), []).append(run)
         for own, seeds in lines.items():
             words = [semantics] * (several and bool(semantics)) + list(own)
             label = name + (f" ({', '.join(words)})" if words else "")

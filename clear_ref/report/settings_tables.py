@@ -24,7 +24,7 @@ def as_html(report: Report, lines: list[Row]) -> str:
     if options:
         blocks.append(details("Options of the methods", table(["method", "option", "value", "source of the value"], options)))
     for heading, key, columns in (("Inputs", "inputs", ["file", "sha256"]), ("Versions", "versions", ["package", "version"])):
-        values = [(name, run.record[key] | ({} if key == "inputs" else _kernel(run.record))) for name, run in runs]
+        values = [(name, {file: str(value) for file, value in _told(run.record, key).items()}) for name, run in runs]
         same, different = _split(values)
         rows = [[name, value, "all"] for name, value in same.items()]
         where = os.path.commonprefix([*same, *different]).rpartition("/")[0] if key == "inputs" else ""
@@ -58,9 +58,10 @@ def _entry(entry) -> str:
     return "-" if entry is None else f"{entry['value']} ({entry['source']})"
 
 
-def _kernel(record: dict) -> dict:
-    """What was known of the compiled kernel, as versions."""
-    return {f"kernel {key}": value for key, value in record.get("kernel", {}).items()}
+def _told(record: dict, key: str) -> dict:
+    """A run's inputs, or its versions with what was known of the compiled kernel."""
+    kernel = record.get("kernel", {}) if key == "versions" else {}
+    return record[key] | {f"kernel {name}": value for name, value in kernel.items()}
 
 
 def _facts(runs) -> str:
@@ -68,11 +69,11 @@ def _facts(runs) -> str:
     rows = []
     for name, run in runs:
         trained = run.summary.get("trained") or {}
-        shown = f"{trained['parameters']:,} of {trained['of']:,}" if {"parameters", "of"} <= set(trained) else "-"
+        counts = [trained.get(key) for key in ("parameters", "of")]
+        shown = "{:,} of {:,}".format(*counts) if all(isinstance(count, int) for count in counts) else "-"
         seconds = run.summary["seconds"]
         rows.append([name, run.summary.get("steps", "-"), shown,
                      run.record.get("label_mask", "-"), run.summary["impl"],
-                     *(f"{seconds[what]:.1f}" if isinstance(seconds.get(what), (int, float)) else "-"
-                       for what in ("train", "evaluate")), run.where])
+                     *(f"{seconds[what]:.1f}" if what in seconds else "-" for what in ("train", "evaluate")), run.where])
     return table(["run", "steps", "trained parameters", "label mask", "token terms", "train s", "evaluate s", "directory"],
                  rows, (1, 2, 5, 6))
