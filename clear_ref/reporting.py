@@ -3,15 +3,15 @@
 Each DIR is the directory of a METHOD or evaluate run, or one that all wrote. Every number is computed again from the logs, by the
 definitions asked for. A panel for each modality; runs that differ in their seed alone are one line, mean and standard deviation.
 
-report.html       tables that sort, Forget against Retain, truth ratios, learning curves, what the models say, every setting and hash
+report.html       tables that sort, Forget against Retain, truth ratios, learning curves, what the models say, settings, hashes
 leaderboard.csv   a line for base, gold and every run, numbers in full, each with its definition's name
 leaderboard.tex   the page's tables as plain tabular            leaderboard.md   the same for Markdown
 
 bold   the best of its column among unlearned models
 †      Retain, of pictures or of text, is less than half of base's: a low Forget is then had for nothing, and never the best
 
-All runs must have one base, one gold, one forget split, the same questions and answer lengths, and none may stand there twice: the
-first difference is named, nothing is written, exit status 2. Models of several bases are several reports.
+All runs must have one base, one gold, one forget split, the same questions and answer lengths, and none may stand there twice:
+the first difference is named, nothing is written, exit status 2. Models of several bases are several reports.
 
   python -m clear_ref.run report runs/all-paper runs/all-released       two leaderboards in one table
   python -m clear_ref.run report runs/all-paper --metrics all           the same runs by three sets of definitions
