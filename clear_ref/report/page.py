@@ -25,6 +25,7 @@ td small { color: var(--soft); font-size: .82em; }
 .scatters { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: .9rem;
   margin-top: 1.1rem; }
 .scatters figure { max-width: 38rem; }
+@media (max-width: 32rem) { .scatters figure { padding: .6rem .4rem; } }
 .gone { fill: var(--lost); opacity: .07; }
 .mark.base { fill: none; stroke-width: 2; } .mark.gold { fill: var(--gold); } .mark.other { fill: var(--other); }
 .mark.lost { fill: var(--card); stroke: var(--lost); stroke-width: 2; }
