@@ -1,17 +1,15 @@
 """all: every method from the same start, one leaderboard."""
 
 import dataclasses
-import shutil
-from pathlib import Path
 
 import torch
 
-from . import rundir, settings as settings_of, world
+from . import reporting, rundir, settings as settings_of, world
 from .errors import RunFailed, UserError
 from .evaluation.metrics import score
-from .experiment import (KEPT, Result, check, check_gold, check_rows, evaluation_logs, inputs, options_for, recipe_for,
+from .experiment import (Result, check, check_gold, check_rows, drop_kept, evaluation_logs, inputs, options_for, recipe_for,
                          unlearn)
-from .files import read_json, write_json, write_text
+from .files import read_json, write_json
 from .forked import share
 from .losses.native import implementation
 from .loop import unlearn as unlearning
@@ -21,7 +19,6 @@ from .model.families import sees_pictures
 from .model.vlm import outline
 from .model.weights import device_of, dtype_of
 from .progress import Progress
-from .report.page import page
 
 
 def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, given: set, report, resume: bool = False) -> Result:
@@ -29,7 +26,8 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
 
     resume: what `s.out` holds of finished runs and finished parts of runs is taken as it is.
     On the CPU, as many runs at a time as torch has threads. Each gets its directory below out; the leaderboard goes to
-    out/leaderboard.json and out/report.html. A run that fails leaves a gap, the others go on.
+    out/leaderboard.json, and with reporting.of_all to report.html, CSV, LaTeX and Markdown. A run that fails leaves a gap, the
+    others go on.
     raises  RunFailed at the end, naming the runs that failed
     """
     check(s)
@@ -95,10 +93,8 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     summary = {"semantics": s.semantics, "seeds": seeds, "impl": impl, "models": models, "runs": rows, "failed": failed,
                "definitions": models["base"]["definitions"], "out": str(out)}
     write_json(out / "leaderboard.json", summary)
-    shutil.rmtree(out / KEPT, ignore_errors=True)
-    first = {f"{row['method']} {row['modality']}": row["metrics"] for row in rows if row["seed"] == seeds[0]}
-    write_text(out / "report.html", page({"method": "all methods", "semantics": s.semantics, "seed": seeds[0],
-                                          "modality": ", ".join(modalities), "impl": impl, "models": models | first}))
+    drop_kept(out)
+    reporting.of_all(out, s.metrics)
     if failed:
         raise RunFailed(f"{len(failed)} of {len(failed) + len(rows)} runs, first {failed[0]}; the others are in {out}")
     return Result(models, out, summary)

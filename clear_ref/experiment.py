@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import rundir, settings as settings_of, world
+from . import reporting, rundir, settings as settings_of, world
 from .data.images import open_image
 from .data.prompts import phrase_files, phrases
 from .data.records import read_rows
@@ -16,7 +16,7 @@ from .evaluation.definitions import check_set
 from .evaluation.evaluate import How, run_tasks
 from .evaluation.metrics import score
 from .evaluation.tasks import Task, tasks, text_tasks
-from .files import write_json, write_text
+from .files import write_json
 from .losses.native import description, implementation
 from .loop import unlearn as unlearning, world as building
 from .loop.plan import FinetunePlan, UnlearnPlan
@@ -26,8 +26,6 @@ from .model.families import sees_pictures
 from .model.vlm import load, outline
 from .model.weights import device_of, dtype_of
 from .progress import Progress
-from .report import examples
-from .report.page import page
 
 
 KEPT = Path("checkpoint") / "evaluation"  # in a run directory: finished groups of records, while an evaluation is under way
@@ -188,7 +186,7 @@ def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool
         "method": s.method, "semantics": s.semantics, "modality": s.modality, "seed": s.seed, "impl": record["impl"],
         "trained": trained_parts(record), "steps": steps,
         "seconds": {"train": round(trained - started, 2), "evaluate": round(evaluating, 2)}}, s.metrics)
-    write_text(out / "report.html", page(examples.run_for_page(result.summary, record, out, logs, data)))
+    reporting.of_run(out, s.metrics)
     return result
 
 
@@ -219,8 +217,16 @@ def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Res
     definitions = next(iter(models.values()))["definitions"]
     summary = {**summary, "models": models, "definitions": definitions, "out": str(out)}
     write_json(out / "metrics.json", summary)
-    shutil.rmtree(out / KEPT, ignore_errors=True)
+    drop_kept(out)
     return Result(models, out, summary)
+
+
+def drop_kept(out: Path) -> None:
+    """Remove what a run directory keeps of an evaluation under way: its logs are written."""
+    shutil.rmtree(out / KEPT, ignore_errors=True)
+    folder = (out / KEPT).parent
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:

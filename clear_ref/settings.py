@@ -139,6 +139,15 @@ class Score:
     metrics: str = setting("paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6")
 
 
+@dataclass(frozen=True)
+class Report:
+    """report DIR...: a page of runs that are already there."""
+    out: str = setting("", "directory for report.html and leaderboard.csv, .tex, .md; default: a new one below runs/")
+    metrics: str = setting("paper", "whose definitions of the metrics: paper, released, tofu or all; computed from the logs "
+                           "again", "design 6")
+    data: str = setting("", "data directory with the pictures, or mini; default: the first run's own, if it is still there")
+
+
 def names(kind) -> list[str]:
     """The field names of a settings dataclass."""
     return [f.name for f in fields(kind)]

@@ -114,6 +114,12 @@ def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world
     assert status == 0 and len(found["runs"]) == 22 and {row["seed"] for row in found["runs"]} == {0, 1}
     assert len({row["method"] for row in found["runs"]}) == 11 and set(found["models"]) == {"base", "gold"}
     assert (tmp_path / "all/report.html").exists() and (tmp_path / "all/leaderboard.json").exists()
+    lines = [(tmp_path / "all/leaderboard.csv").read_text(encoding="utf-8").splitlines(), *(
+        (tmp_path / f"all/leaderboard.{end}").read_text(encoding="utf-8").splitlines() for end in ("tex", "md"))]
+    assert len(lines[0]) == 1 + 2 + 22 and sum(line.endswith(r"\\") for line in lines[1]) == 1 + 11
+    assert call(capsys, "report", tmp_path / "all", "--out", tmp_path / "r", "--json")[0] == 0
+    for name in ("report.html", "leaderboard.csv", "leaderboard.tex", "leaderboard.md"):
+        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "all" / name).read_bytes(), "from the directory alone"
 
 
 def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small_world):
@@ -174,7 +180,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(capsys, tmp_path):
     assert seen == [before], "a finished group was computed again"
     logs = sorted(path.relative_to(out) for path in out.glob("logs/**/*.json"))
     assert len(logs) == 16 and all((out / path).read_bytes() == (tmp_path / "straight" / path).read_bytes() for path in logs)
-    assert not (out / "checkpoint/evaluation").exists()
+    assert not (out / "checkpoint").exists()
 
 
 def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_world, monkeypatch):

@@ -1,20 +1,21 @@
 """What a person reads: the terminal's tables and report.html."""
 
 import base64
-import copy
-import math
+import hashlib
 import re
-from html.parser import HTMLParser
+import xml.etree.ElementTree as ElementTree
 
+import made_runs
 import pytest
+from reader import Reader
 
 from clear_ref.errors import UserError
 from clear_ref.evaluation import metrics
-from clear_ref.report import page, table
+from clear_ref.report import collect, frame, page, rows, samples, scatter, table
+from clear_ref.world import WORLD
 
 TASKS = list(dict.fromkeys(task for parts in metrics.PARTS.values() for task, _ in parts))
 HOSTILE = """<script>alert("x")</script><img src='https://example.org/x.png' onerror=y>&amp;"""
-VOID = {"meta", "img", "br"}
 
 
 def scored(start, **changed):
@@ -23,52 +24,6 @@ def scored(start, **changed):
     found = {metric: None if metric == "text_real" else next(numbers) for metric, _, _ in table.COLUMNS}
     found["tasks"] = {task: {**{part: next(numbers) for part in table.PARTS}, "n": 300} for task in TASKS}
     return {**found, "definitions": {metric: found.name for metric, found in metrics.DEFINITIONS.items()}, **changed}
-
-
-def run(**changed):
-    rows = [{"step": i + 1, "loss": 1.0 / (i + 1), "terms": {"forget_kl": -0.1 * i, "retain_nll": 0.25}}
-            for i in range(20)]
-    return {"method": "scrub", "semantics": "paper", "modality": "both", "seed": 0, "impl": "torch", "steps": 20,
-            "seconds": {"train": 12.5}, "trace": {"scrub": rows},
-            "models": {"base": scored(0.2, forget_quality=None), "gold": scored(0.3, forget_quality=None),
-                       "scrub": scored(0.4)},
-            "examples": [{"task": "Forget", "image": b"\x89PNG picture", "mime": "image/png",
-                          "question": "Who is this?", "expected": "Ann",
-                          "generated": {"base": "Ann", "gold": "Bob", "scrub": ""}}],
-            "settings": {"unlearn": {"lr": {"value": 1e-5, "source": "paper App. H"}}},
-            "inputs": {"forget10/rows.jsonl": "ab" * 32}, "versions": {"torch": "2.13.0"}, **changed}
-
-
-class Reader(HTMLParser):
-    """Tags in order with their attributes, visible text, and the tags left open or closed twice."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text, self.open, self.wrong = [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
-
-
-def all_numbers(models):
-    for found in models.values():
-        yield from (found[metric] for metric, _, _ in table.COLUMNS if found[metric] is not None)
-        yield from (parts[part] for parts in found["tasks"].values() for part in table.PARTS)
 
 
 # ---- tables
@@ -140,99 +95,157 @@ def test_per_task_shows_every_part_and_only_what_was_evaluated():
 # ---- page
 
 
-@pytest.mark.parametrize("given", [run(), run(trace={}, examples=[], settings={}), {"models": {"base": scored(0.1)}},
-                                   run(models={f"method {i}": scored(i / 10) for i in range(9)}, examples=[],
-                                       trace={f"method {i}": run()["trace"]["scrub"] for i in range(9)})])
-def test_page_is_well_formed_and_shows_every_number(given):
-    text = page.page(given)
-    reader = Reader(text)
-    assert text.startswith("<!DOCTYPE html>") and (reader.open, reader.wrong) == ([], [])
-    shown = " ".join(reader.text)
-    missing = [value for value in all_numbers(given["models"]) if table.number(value) not in shown]
-    assert missing == []
+def shown(*paths, metrics="paper", data=WORLD, notes=()):
+    """The page of runs, as text."""
+    report = collect.read(paths, metrics)
+    return page.page(report, samples.cards(report, rows.rows(report), data), notes)
 
 
-def test_page_loads_nothing():
-    """No address of another host, no script, no style sheet, no font; pictures only as data."""
-    text = page.page(run())
-    assert not re.search(r"https?:|//[a-z]|@import|url\(|javascript:", text)
-    for tag, attributes in Reader(text).tags:
-        assert tag not in ("script", "link", "iframe", "object", "base")
-        assert attributes.get("src", "data:image/").startswith("data:image/") and "href" not in attributes
-        assert not [name for name in attributes if name.startswith("on")]
+def several(tmp_path):
+    """Eleven runs: two methods in three modalities, one collapsed, one with seeds, one in another meaning."""
+    runs = [dict(method=method, modality=modality, forget=level, text_forget=level) for method, level in (("npo", 0.3), ("kl", 0.4))
+            for modality in ("both", "visual", "text")]
+    runs += [dict(method="dpo", forget=0.02, retain=0.1), dict(method="kl", semantics="released"), dict(method="sku", seed=0),
+             dict(method="sku", seed=1, forget=0.5), dict(method="sku", seed=2, retain=0.6)]
+    return [made_runs.write(tmp_path / f"run{i}", **run) for i, run in enumerate(runs)]
 
 
-def test_page_shows_text_from_outside_as_text():
-    """The hostile string in every place of `run` that a person, a data set or a model can fill."""
-    given = run(method=HOSTILE, semantics=HOSTILE, modality=HOSTILE, seed=HOSTILE, impl=HOSTILE, steps=HOSTILE,
-                seconds={HOSTILE: 1.0}, inputs={HOSTILE: HOSTILE}, versions={HOSTILE: HOSTILE},
-                settings={HOSTILE: {HOSTILE: {"value": HOSTILE, "source": HOSTILE}}})
-    bad = copy.deepcopy(given["models"]["scrub"])
-    bad["tasks"][HOSTILE], bad["definitions"][HOSTILE] = bad["tasks"]["eval_log"], HOSTILE
-    given["models"][HOSTILE] = bad
-    given["trace"] = {HOSTILE: [{"step": 1, "loss": 1.0, "terms": {HOSTILE: 1.0, "b": 2.0}}]}
-    given["examples"][0].update(task=HOSTILE, question=HOSTILE, expected=HOSTILE, generated={HOSTILE: HOSTILE})
-    for trace in (given["trace"], {HOSTILE: given["trace"][HOSTILE], "b": given["trace"][HOSTILE]}):
-        for models in (given["models"], {"base": bad, HOSTILE: bad}):
-            reader = Reader(page.page({**given, "trace": trace, "models": models}))
-            assert (reader.open, reader.wrong) == ([], [])
-            assert "script" not in [tag for tag, _ in reader.tags]
-            assert all("onerror" not in attributes and "example.org" not in str(attributes.get("src"))
-                       for _, attributes in reader.tags)
-            assert HOSTILE in " ".join(reader.text)
+def test_page_is_well_formed_and_alone(tmp_path):
+    """Every tag closed, as XML too; nothing to load; one script, ours, the only one that its policy lets run."""
+    for text in (shown(made_runs.write(tmp_path / "a")), shown(*several(tmp_path), metrics="all")):
+        reader = Reader(text)
+        assert (reader.open, reader.wrong) == ([], []) and text.startswith("<!DOCTYPE html>")
+        body = text[text.index("<body>"):text.index("</body>") + len("</body>")]
+        ElementTree.fromstring(re.sub(r"<script>.*</script>", "", re.sub(r"(<img [^>]*)>", r"\1/>", body), flags=re.S)
+                               .replace("class=n", 'class="n"').replace("class=start", 'class="start"'))
+        assert not re.search(r"https?://|@import|url\(|javascript:", text)
+        for tag, attributes in reader.tags:
+            assert tag not in ("link", "iframe", "object", "base", "form")
+            assert attributes.get("src", "data:image/").startswith("data:image/") and "href" not in attributes
+            assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        [script] = reader.scripts
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        [policy] = [attributes["content"] for tag, attributes in reader.tags if attributes.get("http-equiv")]
+        assert script == frame.SCRIPT and f"script-src 'sha256-{digest}'" in policy.split("; ")
+        assert "default-src 'none'" in policy.split("; ") and "unsafe-inline" not in policy.split("script-src")[1]
 
 
-def test_page_without_escaping_would_be_caught(monkeypatch):
-    monkeypatch.setattr(page, "_text", str)
-    assert "script" in [tag for tag, _ in Reader(page.page(run(versions={"x": HOSTILE}))).tags]
+def test_page_is_whole_without_its_script(tmp_path):
+    """Every number of every table, best marks, collapses, texts of the models and settings stand outside the script."""
+    paths = several(tmp_path)
+    report = collect.read(paths)
+    lines = rows.rows(report)
+    text = shown(*paths)
+    reader = Reader(re.sub(r"<script>.*</script>", "", text, flags=re.S))
+    words = " ".join(" ".join(reader.text).split())
+    for found in rows.tables(report, lines):
+        for line in found.lines:
+            cells = " ".join(cell.text.replace("±", " ±") for cell in line.cells)
+            assert f"{line.label}{' †' * line.collapsed} {cells}" in words.replace("  ", " "), line.label
+    values = iter(attributes["data-value"] for tag, attributes in reader.tags if tag == "td" and "data-value" in attributes)
+    for found in rows.tables(report, lines):
+        for line in found.lines:
+            assert [next(values) for _ in line.cells] == ["" if cell.value is None else repr(cell.value) for cell in line.cells]
+    assert next(values, None) is None, "what the script sorts by"
+    assert text.count("<td class=\"n best\"") == sum(cell.best for found in rows.tables(report, lines) for line in found.lines
+                                                    for cell in line.cells) > 5
+    assert "npo says 0" in words and "this test" in words and "ab" * 32 in words
+    assert not {"hidden", "aria-sort"} & {name for _, attributes in reader.tags for name in attributes}
 
 
-def test_page_holds_the_pictures_themselves():
-    sources = [attributes["src"] for tag, attributes in Reader(page.page(run())).tags if tag == "img"]
-    assert [base64.b64decode(source.split(",")[1]) for source in sources] == [b"\x89PNG picture"]
-    given = run()
-    given["examples"][0]["mime"] = "image/svg+xml"
-    with pytest.raises(UserError, match="picture has type 'image/svg"):
-        page.page(given)
+def test_a_script_of_another_text_would_have_another_hash():
+    assert re.findall("sha256-[^']*", frame.page("t", "", "", "a()")) != re.findall("sha256-[^']*", frame.page("t", "", "", "b()"))
+    assert "script" not in frame.page("t", "", "")
 
 
-def test_page_says_where_settings_come_from_and_what_every_metric_means():
-    shown = " ".join(Reader(page.page(run())).text)
-    for words in ("1e-05", "paper App. H", "ab" * 32, "2.13.0", "seed 0", "train 12.5 s", "nothing"):
-        assert words in shown
+def hostile_run(path, **changed):
+    """A run with the hostile string in every place that a person, a data set or a model can fill."""
+    made_runs.write(path, HOSTILE, HOSTILE, said=HOSTILE, settings={HOSTILE: HOSTILE, "lr": HOSTILE}, options={HOSTILE: HOSTILE},
+                    inputs={HOSTILE: HOSTILE}, trace=[{"stage": HOSTILE, "step": 1, "loss": 1.0, "terms": {HOSTILE: 1.0, "b": 2.0}}],
+                    **changed)
+    made_runs.change(path / "settings.json", lambda one: one.update(versions={HOSTILE: HOSTILE}, kernel={HOSTILE: HOSTILE},
+                                                                    label_mask=HOSTILE))
+    made_runs.change(path / "metrics.json", lambda one: one.update(impl=HOSTILE, seconds={HOSTILE: 1.0}))
+    for file in path.glob("logs/**/eval_log_forget.json"):
+        def edit(log):
+            log["set"], log["generated_text"]["0"] = HOSTILE, [HOSTILE, HOSTILE, HOSTILE]
+        made_runs.change(file, edit)
+    return path
+
+
+def test_page_shows_text_from_outside_as_text(tmp_path):
+    one = hostile_run(tmp_path / "<b onclick=x>&amp;")
+    more = [hostile_run(tmp_path / "b", modality=HOSTILE), hostile_run(tmp_path / "c", seed=1)]
+    for paths in ([one], [one, *more]):
+        reader = Reader(shown(*paths, data=None, notes=[HOSTILE]))
+        assert (reader.open, reader.wrong) == ([], []) and reader.scripts == [frame.SCRIPT]
+        assert not {"img", "b onclick=x"} & {tag for tag, _ in reader.tags} and all("onclick" not in found for _, found in reader.tags)
+        words = " ".join(reader.text)
+        assert words.count(HOSTILE) > 25 and "<b onclick=x>&amp;" in words
+
+
+@pytest.mark.parametrize("module", [frame, page, samples, scatter])
+def test_page_without_escaping_would_be_caught(tmp_path, monkeypatch, module):
+    path = made_runs.write(tmp_path / "a", "<img x>", said="<img x>", settings={"lr": "<img x>"})
+    assert "img" not in [tag for tag, _ in Reader(shown(path, data=None)).tags]
+    monkeypatch.setattr(module, "text", str)
+    assert "img" in [tag for tag, _ in Reader(shown(path, data=None)).tags]
+
+
+def test_page_says_where_settings_come_from_and_what_every_metric_means(tmp_path):
+    path = made_runs.write(tmp_path / "a", options={"alpha": 0.75})
+    words = " ".join(Reader(shown(path)).text)
+    for expected in ("0.001", "this test", "0.75", "paper App. B", "ab" * 32, "2.13.0", "seed 0", "train 12.5 s", "100 of 1,000",
+                     str(path), "3 steps", "token terms torch"):
+        assert expected in words, expected
     for definition in metrics.DEFINITIONS.values():
-        assert definition.name in shown and definition.text in shown
+        assert definition.name in words and definition.text in words
 
 
-def test_headline_says_what_happened():
-    assert page.headline(run()) == ("scrub, paper semantics: Forget 0.20 → 0.40 (gold 0.30), "
-                                    "Retain 0.20 → 0.40 (gold 0.30), forget quality 0.41")
-    several = {"base": scored(0.1), "ga": scored(0.5), "npo": scored(0.7), "kl": scored(0.6, forget_quality=None)}
-    assert page.headline(run(method="all", models=several)) == (
-        "all, paper semantics: 3 unlearned models; most like gold on Forget is npo (forget quality 0.70)")
-    text_only = {name: scored(start, forget=None, retain=None, forget_quality=None)
-                 for name, start in (("base", 0.5), ("ga", 0.2))}
-    assert page.headline(run(method="ga", models=text_only)) == (
-        "ga, paper semantics: Forget text 0.51 → 0.21, Retain text 0.51 → 0.21, Real 0.50 → 0.20")
+def test_settings_in_common_stand_once_and_the_others_beside_their_runs(tmp_path):
+    paths = [made_runs.write(tmp_path / f"r{i}", method, options={"beta": 0.1}, settings={"lr": 0.01}, inputs={
+        "base/model.safetensors": "ab" * 32, "base/extra.json": digest}) for i, (method, digest) in enumerate(
+        (("npo", "cd" * 32), ("npo", "cd" * 32), ("kl", "ef" * 32)))]
+    made_runs.change(paths[1] / "settings.json", lambda one: one["settings"]["seed"].update(value=1))
+    made_runs.change(paths[1] / "metrics.json", lambda one: one.update(seed=1))
+    text = shown(*paths)
+    assert text.count("<td>max_new_tokens</td>") == 1 and text.count("ab" * 32) == 1 and text.count("<td>lr</td>") == 1
+    assert text.count("<td>beta</td>") == 2, "once for npo, whose two runs agree, once for kl"
+    differing = text[text.index("Settings that differ"):text.index("Options of the methods")]
+    assert re.findall(r"<th>(\w+)</th>", differing) == ["run", "out", "seed", "method"]
+    assert "1 (this test)" in differing and text.count("cd" * 32) == text.count("ef" * 32) == 1
+    assert re.search(f"{'cd' * 32}</td><td>npo, both, seed 0, npo, both, seed 1</td>", text)
 
 
-def test_bars_are_as_long_as_their_numbers_and_stay_inside():
-    whole = run(models={"a method with quite a long name": scored(0.2, forget=1.0)})
-    bar = next(attributes for tag, attributes in Reader(page.page(whole)).tags if tag == "rect")
-    assert float(bar["x"]) + float(bar["width"]) < 300 - 35, "the number beside a bar of 1 needs some 35 of the 300"
-    rects = [attributes for tag, attributes in Reader(page.page(run())).tags if tag == "rect"]
-    base, gold, scrub = (float(rect["width"]) for rect in rects[:3])
-    assert gold / base == pytest.approx(0.3 / 0.2, rel=0.01) and scrub / base == pytest.approx(0.4 / 0.2, rel=0.01)
+def test_headline_says_what_happened(tmp_path):
+    def headline(*paths):
+        report = collect.read(paths)
+        return page.headline(report, rows.rows(report))
+    one = made_runs.write(tmp_path / "a", "scrub", forget=0.4)
+    assert headline(one) == "scrub, paper semantics: Forget 0.60 → 0.40 (gold 0.10), Retain 0.70 → 0.70 (gold 0.72), forget quality 0.17"
+    lost = made_runs.write(tmp_path / "b", "dpo", forget=0.1, retain=0.1)
+    assert headline(one, lost) == "2 runs of 2 methods: most like gold, with Retain kept, is scrub, forget quality 0.17 (base 0.17)"
+    like = made_runs.write(tmp_path / "c", "npo", modality="text", forget=0.1)
+    assert headline(one, lost, like) == ("3 runs of 3 methods: most like gold, with Retain kept, is npo (forgetting text), "
+                                         "forget quality 1.00 (base 0.17)")
+    assert headline(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(": Forget 0.60 → 0.40, Retain 0.70 → 0.70")
+    text_only = made_runs.write(tmp_path / "e", "ga", only=["eval_text_forget", "eval_text_retain"], text_forget=0.2)
+    assert "Forget text against Retain text" in shown(text_only) and "Truth ratios" in shown(text_only)
+    assert headline(text_only).startswith("ga, paper semantics: Forget text 0.65 → 0.20 (gold 0.05), Retain text 0.75 → 0.75")
 
 
-def test_a_long_trace_is_thinned_and_says_so_and_a_value_that_is_not_finite_is_left_out():
-    rows = [{"step": i + 1, "loss": math.nan if i == 7 else 1e4 - i, "terms": {}} for i in range(3001)]
-    reader = Reader(page.page(run(trace={"ga": rows})))
-    points = next(attributes["points"] for tag, attributes in reader.tags if tag == "polyline").split()
-    assert len(points) == 300 and "nan" not in " ".join(points)
-    assert "loss (means of 10 steps)" in " ".join(reader.text)
+def test_a_page_of_33_runs_stays_small(tmp_path):
+    """Three modalities of eleven methods with long answers and 300 steps each: below 700 kB."""
+    answer = "A photograph of somebody with a rather long description. " * 3
+    trace = lambda method: [{"stage": method, "step": i, "loss": i ** 0.5, "terms": {"a": 1.0}} for i in range(300)]
+    paths = [made_runs.write(tmp_path / f"{method}{modality}", method, modality=modality, trace=trace(method), n=20,
+                             said=f"{method} {modality} {answer}")
+             for method in ("retain_ft", "grad_ascent", "grad_diff", "kl", "idk", "dpo", "npo", "scrub", "llmu", "rmu", "sku")
+             for modality in ("both", "visual", "text")]
+    text = shown(*paths)
+    assert text.count("npo visual A photograph") == 11 and len(text.encode()) < 700_000
 
 
-def test_a_page_without_a_model_is_an_error():
-    with pytest.raises(UserError, match="no model"):
-        page.page({"models": {}})
+def test_a_page_without_a_run_is_an_error():
+    with pytest.raises(UserError, match="no run to show"):
+        page.page(collect.Report((), ("paper",), {}, {}, {}))

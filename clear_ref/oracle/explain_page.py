@@ -3,7 +3,7 @@
 import html
 from math import isfinite
 
-from ..report.page import FRAME, STYLE
+from ..report import frame
 from . import explain_text
 from .describe import describe
 
@@ -54,7 +54,7 @@ def page(found: list[dict]) -> str:
     legend = explain_text.HIDDEN_LEGEND if first["hidden"] else explain_text.LEGEND
     body += ["<h2>How to read it</h2>", f"<p>{_text(legend)}</p>"]
     title = " · ".join(["clear_ref explain", first["method"], *names])
-    return FRAME.format(title=_text(title), style=STYLE + TOKENS, body="\n".join(body))
+    return frame.page(title, frame.STYLE + TOKENS, "\n".join(body))
 
 
 def _text(value) -> str:

@@ -1,265 +1,206 @@
-"""report.html: one self-contained page of a run. It loads nothing: pictures are inside it, charts are inline SVG."""
-
-import base64
-import html
-import math
+"""report.html: one self-contained page of one run or of many. Pictures are inside it, charts are inline SVG."""
 
 from ..errors import UserError
 from ..evaluation.metrics import SETS, definitions
-from .table import COLUMNS, LEGEND, PARTS, columns_of, headings, number
-
-PICTURES = ("image/png", "image/jpeg", "image/webp")
-MOST_POINTS = 300
+from . import charts, frame, samples, settings_tables
+from .collect import Report
+from .formats import title as title_of
+from .frame import details, text
+from .rows import MARK, PANELS, Row, Table, legend, panels, rows, tables
+from .scatter import scatters
+from .table import COLUMNS, PARTS, number
 
 STYLE = """
-:root { color-scheme: light dark; --page: #fbfaf8; --card: #fff; --ink: #1d1f23; --soft: #686c74; --line: #e2dfd9;
-  --base: #9aa0a8; --gold: #c08a1e; --other: #2f6fb2; }
-@media (prefers-color-scheme: dark) { :root { --page: #15171a; --card: #1d2024; --ink: #e7e6e3;
-  --soft: #9a9ea6; --line: #34383e; --base: #7b818a; --gold: #d9a441; --other: #6aa7e6; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.1rem 4rem; }
-h1 { font-size: clamp(1.35rem, 4.2vw, 1.95rem); line-height: 1.25; margin: 0 0 .5rem; letter-spacing: -.012em;
-  text-wrap: balance; }
-h2 { font-size: 1.12rem; margin: 2.8rem 0 .7rem; }
-h3 { font-size: .92rem; margin: 1.4rem 0 .6rem; color: var(--soft); font-weight: 600; }
-p { margin: .4rem 0; } p.soft { color: var(--soft); font-size: .88rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { padding: .42rem .75rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { font-weight: 600; color: var(--soft); white-space: nowrap; } td.n, th.n { text-align: right; }
-@media (max-width: 32rem) { table { font-size: .8rem; } th, td { padding-right: .45rem; } }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr)); gap: .9rem; }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: .7rem .85rem; }
-figcaption { font-size: .88rem; font-weight: 600; } svg { display: block; width: 100%; height: auto; }
-svg text { font-size: 11.5px; fill: var(--ink); } svg .soft { fill: var(--soft); } svg .axis { stroke: var(--line); }
-.base { fill: var(--base); } .gold { fill: var(--gold); } .other { fill: var(--other); }
-.curve { fill: none; stroke: var(--other); stroke-width: 1.5; stroke-linejoin: round; }
-.example { display: flex; flex-wrap: wrap; gap: 1rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px; padding: .9rem; margin: 0 0 .9rem; }
-.example img { width: 8.5rem; height: 8.5rem; object-fit: contain; border-radius: 6px; background: var(--page); }
-.example div { flex: 1 1 17rem; min-width: 0; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem .9rem; margin: .4rem 0 0; font-size: .92rem; }
-dt { color: var(--soft); } dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
-details { border-top: 1px solid var(--line); padding: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
-pre { white-space: pre-wrap; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospace; margin: .4rem 0 1rem; }
-code { font: .82rem ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+table.sort th button { all: unset; cursor: pointer; white-space: nowrap; }
+table.sort th button:hover { color: var(--ink); }
+table.sort th button:focus-visible { outline: 2px solid var(--other); outline-offset: 2px; border-radius: 2px; }
+table.sort th[aria-sort=descending] button::after { content: " ▾"; } table.sort th[aria-sort=ascending] button::after {
+  content: " ▴"; }
+tr.base th, tr.gold th { font-weight: 600; } tr.lost > * { color: var(--soft); } tr.lost th { color: var(--lost); }
+table.sort td:last-child { padding-right: .35rem; } table.sort th:last-child { padding-right: .35rem; }
+table.sort th:first-child { position: sticky; left: 0; background: var(--page); }
+tbody.start tr:last-child > * { border-bottom: 2px solid var(--line); }
+td.best b { background: var(--best); border-radius: 4px; padding: .12rem .3rem; margin-right: -.3rem; }
+td small { color: var(--soft); font-size: .82em; }
+.scatters { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(25rem, 100%), 1fr)); gap: .9rem;
+  margin-top: 1.1rem; }
+.scatters figure { max-width: 38rem; }
+@media (max-width: 32rem) { .scatters figure { padding: .6rem .4rem; } }
+.gone { fill: var(--lost); opacity: .07; }
+.mark.base { fill: none; stroke-width: 2; } .mark.gold { fill: var(--gold); } .mark.other { fill: var(--other); }
+.mark.lost { fill: var(--card); stroke: var(--lost); stroke-width: 2; }
+.seed.other { fill: var(--other); opacity: .5; } .seed.lost { fill: var(--lost); opacity: .5; }
+.ray { stroke-width: 1; opacity: .3; } .ray.other { stroke: var(--other); } .ray.lost { stroke: var(--lost); }
+.leader { stroke: var(--soft); stroke-width: .7; opacity: .7; }
+svg .name { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round; }
+svg .name .base, svg .name .gold { font-weight: 600; } svg .name .lost { fill: var(--lost); }
+.step, .curve { fill: none; stroke-width: 1.6; stroke-linejoin: round; } .curve { stroke-width: 1.3; }
+.key line { stroke-width: 2; }
+.base { stroke: var(--base); } .step.base, .key .base { stroke-dasharray: 4 3; } .gold { stroke: var(--gold); }
+.other { stroke: var(--other); } .second { stroke: var(--second); } .third { stroke: var(--third); }
+.mark.gold, .mark.other { stroke: none; } svg .name tspan { stroke: var(--card); } .step.other { stroke-width: 2; }
+.area { fill: var(--gold); opacity: .14; }
+.key { display: flex; flex-wrap: wrap; gap: .2rem 1.3rem; font-size: .86rem; color: var(--soft); margin: .7rem 0; }
+.key svg { display: inline-block; width: 1.7rem; vertical-align: .12em; }
+.card { display: flex; flex-wrap: wrap; gap: .9rem 1.2rem; background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; padding: .9rem 1rem; margin: 0 0 .9rem; }
+.card img { width: 8rem; height: 8rem; object-fit: contain; border-radius: 6px; background: var(--page); }
+.card > div { flex: 1 1 17rem; min-width: 0; overflow-wrap: anywhere; }
+.asked { margin: 0; } .asked:not(:first-child) { margin-top: 1.1rem; padding-top: .9rem; border-top: 1px solid var(--line); }
+.asked span { color: var(--soft); font-size: .8rem; white-space: nowrap; }
+dl { margin: .35rem 0 0; font-size: .9rem; } dl.said { columns: 2 20rem; column-gap: 1.6rem; }
+dl > div { break-inside: avoid; padding: .2rem 0; } dt { color: var(--soft); font-size: .8rem; line-height: 1.35; }
+dd { margin: 0; min-width: 0; overflow-wrap: anywhere; line-height: 1.4; } dd i { color: var(--soft); }
+.card details { padding: .45rem 0 0; border: 0; } .card summary { font-size: .84rem; color: var(--soft); }
 """
-
-FRAME = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+KEY = (("gold", "gold"), ("base", "base"), ("other", "unlearned"))
 
 
-def page(run: dict) -> str:
-    """The page as HTML text. Whatever stands in `run` is shown as text, never as markup.
+def page(report: Report, cards=(), notes=()) -> str:
+    """The page as HTML text. Whatever stands in a run is shown as text, never as markup.
 
-    run["models"]    {name: metrics} as metrics.score returns them, one or more, in the order to show; "base" and
-                     "gold" are those two, every other name is an unlearned model
-    all that follows may be missing
-    run["method"], run["semantics"], run["modality"], run["seed"], run["impl"], run["steps"]    words of the head
-    run["seconds"]   {what: seconds}
-    run["trace"]     {name: [row]}, rows of trace.jsonl: {"step", "loss", "terms": {term: value}, ...}; under one name,
-                     the loss and each term get a panel; under several (methods, or stages of one), the loss of each
-    run["examples"]  [{"task", "image": bytes or None, "mime", "question", "expected", "generated": {model: text}}]
-    run["settings"]  {group: {name: {"value", "source"}}}
-    run["inputs"]    {file: sha256}
-    run["versions"]  {package: version}
-    raises           UserError without a model, or for a picture that is neither PNG, JPEG nor WebP
+    cards    the records to show: samples.cards
+    notes    sentences that the reader must know, such as why there are no pictures
+    raises   UserError without a run, and for one that stands there twice
     """
-    models = run["models"]
-    if not models:
-        raise UserError("report: no model to show; expected the metrics of one or more")
-    title = " · ".join(["clear_ref", *(str(run[key]) for key in ("method", "semantics", "modality") if run.get(key))])
-    body = [f"<h1>{_text(headline(run))}</h1>", f'<p class="soft">{_facts(run)}</p>',
-            "<h2>Result</h2>", _leaderboard(models), *_other_leaderboards(models),
-            f'<p class="soft">{_text(LEGEND)} Good forgetting is like gold, which never saw the forget set.</p>',
-            "<h2>Side by side</h2>", _bars(models)]
-    if run.get("trace"):
-        body += ["<h2>Training</h2>", _traces(run["trace"])]
-    if run.get("examples"):
-        body += ["<h2>What the models say</h2>", _examples(run["examples"])]
-    body += ["<h2>Every task</h2>", _per_task(models), "<h2>How to read and repeat it</h2>", _definitions(models)]
-    for group, settings in (run.get("settings") or {}).items():
-        rows = [[name, found["value"], found["source"]] for name, found in settings.items()]
-        body.append(_details(f"Settings: {group}", _table(["setting", "value", "source of the value"], rows)))
-    for key, columns in (("inputs", ["file", "sha256"]), ("versions", ["package", "version"])):
-        if run.get(key):
-            body.append(_details(key.capitalize(), _table(columns, run[key].items())))
-    return FRAME.format(title=_text(title), style=STYLE, body="\n".join(body))
+    if not report.runs:
+        raise UserError("report: no run to show; expected one or more")
+    lines = rows(report)
+    found = tables(report, lines)
+    notes = [*notes, *([f"Without a result, as they failed: {', '.join(report.failed)}."] if report.failed else [])]
+    body = [f"<h1>{text(headline(report, lines))}</h1>", f'<p class="soft">{text(facts(lines))}</p>',
+            *(f'<p class="soft">{text(note)}</p>' for note in notes), "<h2>Result</h2>",
+            "<ul>" + "".join(f"<li>{text(one)}</li>" for one in legend(found, report)) + "</ul>", *_results(report, lines, found)]
+    body += _ratios(report, lines)
+    learned = charts.learning(lines)
+    if learned:
+        tones = {charts.TONES[run.modality]: PANELS[run.modality].lower() for run in report.runs if run.modality in charts.TONES}
+        body += ["<h2>Training</h2>", '<p class="soft">The loss of every optimiser step, a scale for each panel.</p>',
+                 charts.key(tones.items()) if len(tones) > 1 else "", learned]
+    if cards:
+        first = " Of several seeds the first one's text is shown." if any(len(row.runs) > 1 for row in lines) else ""
+        body += ["<h2>What the models say</h2>", f'<p class="soft">Greedy answers; models that said the same stand '
+                 f"together.{first}</p>", samples.as_html(cards)]
+    body += ["<h2>How to read and repeat it</h2>", details("Every task", _per_task(report, lines)), _definitions(report),
+             settings_tables.as_html(report, lines)]
+    names = list(dict.fromkeys(row.label for row in lines))
+    title = f"clear_ref · {names[0] if len(names) == 1 else f'{len(report.runs)} runs'}"
+    return frame.page(title, frame.STYLE + STYLE, "\n".join(body), frame.SCRIPT)
 
 
-def headline(run: dict) -> str:
-    """What happened, in one sentence: the method, and Forget and Retain (of text where no picture was asked about)."""
-    models, subject = run["models"], str(run.get("method") or "evaluation")
-    subject += f", {run['semantics']} semantics" if run.get("semantics") else ""
-    unlearned = [name for name in models if name not in ("base", "gold")]
-    if len(unlearned) > 1:
-        found = {name: models[name].get("forget_quality") for name in unlearned}
-        known = {name: value for name, value in found.items() if value is not None}
-        return f"{subject}: {len(unlearned)} unlearned models" + (
-            f"; most like gold on Forget is {max(known, key=known.get)} (forget quality {max(known.values()):.2f})"
-            if known else "")
-    after = models[unlearned[0] if unlearned else list(models)[-1]]
+def headline(report: Report, lines: list[Row]) -> str:
+    """What happened, in one sentence: of one run Forget and Retain (of text where no picture was asked about), of several which
+    is most like gold among those that kept Retain."""
+    name = report.sets[0]
+    if len(report.runs) > 1:
+        known = {row: [run.metrics[name].get("forget_quality") for run in row.runs] for row in lines if not row.collapsed}
+        known = {row: sum(values) / len(values) for row, values in known.items() if None not in values}
+        count = f"{len(report.runs)} runs"
+        if all(run.semantics for run in report.runs):
+            count += f" of {len({run.name for run in report.runs})} methods"
+        if not known:
+            return count
+        first = max(known, key=known.get)
+        where = f" ({PANELS.get(first.panel, first.panel).lower()})" if len({row.panel for row in lines}) > 1 else ""
+        before = report.metrics.get("base", {}).get(name, {}).get("forget_quality")
+        quality = number(known[first], 2) + ("" if before is None else f" (base {number(before, 2)})")
+        return f"{count}: most like gold, with Retain kept, is {first.label}{where}, forget quality {quality}"
+    [run] = report.runs
+    after = run.metrics[name]
+    before, gold = (report.metrics.get(model, {}).get(name, {}) for model in ("base", "gold"))
     shown = [metric for metric in ("forget", "retain") if after.get(metric) is not None]
     shown = shown or [metric for metric in ("text_forget", "text_retain", "real") if after.get(metric) is not None]
     moved = []
     for metric in shown:
-        value, before, gold = (found.get(metric) for found in (after, models.get("base", {}), models.get("gold", {})))
-        change = f"{before:.2f} → {value:.2f}" if unlearned and before is not None else f"{value:.2f}"
         heading = next(heading for key, heading, _ in COLUMNS if key == metric)
-        moved.append(f"{heading} {change}" + (f" (gold {gold:.2f})" if unlearned and gold is not None else ""))
+        change = f"{number(before[metric], 2)} → " if before.get(metric) is not None else ""
+        beside = f" (gold {number(gold[metric], 2)})" if gold.get(metric) is not None else ""
+        moved.append(f"{heading} {change}{number(after[metric], 2)}{beside}")
     if after.get("forget_quality") is not None:
-        moved.append(f"forget quality {after['forget_quality']:.2f}")
+        moved.append(f"forget quality {number(after['forget_quality'], 2)}")
+    subject = f"{run.name}, {run.semantics} semantics" if run.semantics else run.name
     return f"{subject}: " + (", ".join(moved) or "no reported number could be computed")
 
 
-def _text(value) -> str:
-    return html.escape(str(value))
+def facts(lines: list[Row]) -> str:
+    """What all runs share, in one line: modalities, meanings, seeds, implementation; of one run its steps and seconds too."""
+    runs, found = [run for row in lines for run in row.runs], []
+    for words, values in (("{}", [PANELS.get(row.panel, row.panel).lower() for row in lines]),
+                          ("{} semantics", [run.semantics for run in runs if run.semantics]),
+                          ("seed {}", [run.seed for run in runs if run.seed is not None]),
+                          ("token terms {}", [run.summary["impl"] for run in runs])):
+        if values:
+            found.append(words.format(", ".join(map(str, dict.fromkeys(values)))))
+    if len(runs) == 1:
+        found += [f"{runs[0].summary['steps']} steps"] if "steps" in runs[0].summary else []
+        found += [f"{what} {seconds:.1f} s" for what, seconds in runs[0].summary["seconds"].items()]
+    return " · ".join(found)
 
 
-def _facts(run: dict) -> str:
-    facts = [f"{key} {run[key]}" for key in ("modality", "seed", "impl") if run.get(key) is not None]
-    facts += [f"{run['steps']} steps"] if run.get("steps") is not None else []
-    facts += [f"{what} {seconds:.1f} s" for what, seconds in (run.get("seconds") or {}).items()]
-    return _text(" · ".join(facts))
+def _results(report: Report, lines: list[Row], found: list[Table]):
+    """A heading, the tables and the scatter of every panel."""
+    for panel, own in panels(lines).items():
+        for table in (table for table in found if table.panel == panel):
+            yield f"<h3>{text(title_of(table, report.sets))}</h3>"
+            yield _leaderboard(table)
+        yield f'<div class="scatters">{"".join(scatters(own, report.paper, PANELS.get(panel, panel)))}</div>'
 
 
-def _table(header, rows, numbers=()) -> str:
-    """A table; `numbers` are the columns set flush right. Cells are text."""
-    cell = lambda tag, i, value: f'<{tag}{" class=n" if i in numbers else ""}>{_text(value)}</{tag}>'
-    lines = ["<tr>" + "".join(cell(tag, i, value) for i, value in enumerate(row)) + "</tr>"
-             for tag, row in [("th", header), *(("td", row) for row in rows)]]
-    return '<div class="scroll"><table>' + "\n".join(lines) + "</table></div>"
+def _leaderboard(table: Table) -> str:
+    """A table that the script can sort: base's and gold's lines in a body of their own, each cell with its number in full."""
+    heads = "".join(f'<th scope="col" class="n">{text(heading)} {arrow}</th>' for _, heading, arrow in table.columns)
+    bodies = []
+    for start in (True, False):
+        own = [line for line in table.lines if (line.kind != "unlearned") == start]
+        if own:
+            bodies.append(f'<tbody{" class=start" if start else ""}>' + "\n".join(map(_line, own)) + "</tbody>")
+    return (f'<div class="scroll"><table class="sort"><thead><tr><th scope="col">model</th>{heads}</tr></thead>'
+            + "\n".join(bodies) + "</table></div>")
 
 
-def _details(heading: str, inside: str) -> str:
-    return f"<details><summary>{_text(heading)}</summary>{inside}</details>"
+def _line(line) -> str:
+    cells = []
+    for cell in line.cells:
+        mean, _, deviation = cell.text.partition("±")
+        shown = f"<b>{text(mean)}</b>" if cell.best else text(mean)
+        shown += f" <small>±{text(deviation)}</small>" if deviation else ""
+        value = "" if cell.value is None else repr(cell.value)
+        cells.append(f'<td class="n{" best" * cell.best}" data-value="{value}">{shown}</td>')
+    name = text(line.label) + f' <abbr title="Retain collapsed">{MARK}</abbr>' * line.collapsed
+    kind = "lost" if line.collapsed else line.kind
+    return f'<tr class="{kind}"><th scope="row" data-value="{text(line.label)}">{name}</th>{"".join(cells)}</tr>'
 
 
-def _leaderboard(models) -> str:
-    shown = columns_of(list(models.values()))
-    rows = [[name, *(number(metrics.get(metric)) for metric, _, _ in shown)] for name, metrics in models.items()]
-    return _table(["model", *headings(shown)], rows, range(1, 1 + len(shown)))
+def _ratios(report: Report, lines: list[Row]) -> list[str]:
+    """The section of truth ratios; [] where no forget task was evaluated."""
+    figures = [(panel, charts.truth_ratios(own, report.logs)) for panel, own in panels(lines).items()]
+    if not any(own for _, own in figures):
+        return []
+    seeds = " Of several seeds the first one is drawn." if any(len(row.runs) > 1 for row in lines) else ""
+    known = [(kind, words) for kind, words in KEY if kind == "other" or kind in report.logs]
+    return ["<h2>Truth ratios of the forget set</h2>",
+            '<p class="soft">Shares of the records by R / (1 + R), in the ten bins that Forget Quality (FQ) compares with gold. '
+            "On the left the right answer is likelier than the wrong ones, at 0.5 they are equally likely; a model that has "
+            f"forgotten looks like gold.{seeds}</p>", charts.key(known),
+            *(part for panel, own in figures for part in (f"<h3>{text(PANELS.get(panel, panel))}</h3>", charts.panels_of(own)))]
 
 
-def _other_leaderboards(models) -> list[str]:
-    """A heading and a leaderboard for each other set of definitions that the models were scored by."""
-    names = dict.fromkeys(name for metrics in models.values() for name in metrics.get("also", ()))
-    return [text for name in names for text in (
-        f"<h3>{_text(name)} definitions</h3>", _leaderboard({model: metrics["also"][name] for model, metrics in models.items()}))]
+def _per_task(report: Report, lines: list[Row]) -> str:
+    """The parts behind the numbers: a line for each task and run, by the first set of definitions."""
+    name = report.sets[0]
+    several = len({row.panel for row in lines}) > 1
+    every = [(model, "", "", sets[name]) for model, sets in report.metrics.items()]
+    every += [(row.label, row.panel, run.seed, run.metrics[name]) for row in lines for run in row.runs]
+    found = [[task, model + (f", {panel}" if several and panel else ""), "" if seed is None else seed,
+              *(number(metrics["tasks"][task][part]) for part in PARTS), metrics["tasks"][task]["n"]]
+             for task in dict.fromkeys(task for _, _, _, metrics in every for task in metrics["tasks"])
+             for model, panel, seed, metrics in every if task in metrics["tasks"]]
+    return frame.table(["task", "model", "seed", "rouge", "probability", "truth ratio", "n"], found, range(2, 7))
 
 
-def _per_task(models) -> str:
-    rows = [[task, name, *(number(found[part]) for part in PARTS), found["n"]]
-            for task in dict.fromkeys(task for metrics in models.values() for task in metrics["tasks"])
-            for name, metrics in models.items() for found in [metrics["tasks"].get(task)] if found]
-    return _table(["task", "model", "rouge", "probability", "truth ratio", "n"], rows, range(2, 6))
-
-
-def _bars(models) -> str:
-    """One panel a metric, one bar a model, from 0 to 1."""
-    longest = max(len(name) for name in models)
-    left = min(150, 12 + 6.3 * longest)
-    panels = []
-    for metric, heading, arrow in COLUMNS:
-        values = {name: metrics.get(metric) for name, metrics in models.items()}
-        if any(value is not None for value in values.values()):
-            marks = []
-            for i, (name, value) in enumerate(values.items()):
-                y, width = 20 * i, 0.0 if value is None else (260 - left) * min(max(value, 0.0), 1.0)
-                kind = name if name in ("base", "gold") else "other"
-                shown = name if len(name) <= 22 else name[:21] + "…"
-                marks += [f'<text x="0" y="{y + 14}">{_text(shown)}</text>',
-                          f'<rect class="{kind}" x="{left:.1f}" y="{y + 4}" width="{width:.1f}" height="13" rx="2"/>',
-                          f'<text class="soft" x="{left + width + 5:.1f}" y="{y + 14}">{number(value)}</text>']
-            panels.append(_figure(f"{heading} {arrow}", marks, 20 * len(values) + 4))
-    return f'<div class="panels">{"".join(panels)}</div>'
-
-
-def _figure(heading: str, marks, height: float) -> str:
-    return (f'<figure><figcaption>{_text(heading)}</figcaption><svg viewBox="0 0 300 {height:.0f}" role="img" '
-            f'aria-label="{_text(heading)}">{"".join(marks)}</svg></figure>')
-
-
-def _traces(trace) -> str:
-    """Curves against the optimiser step: loss and terms of one training, or the loss of each of several."""
-    if len(trace) == 1:
-        [rows] = trace.values()
-        terms = list(dict.fromkeys(term for row in rows for term in row.get("terms", {})))
-        curves = {"loss": [(row["step"], row["loss"]) for row in rows]}
-        if len(terms) > 1:
-            curves |= {f"term: {term}": [(row["step"], row["terms"].get(term)) for row in rows] for term in terms}
-    else:
-        curves = {f"{name}: loss": [(row["step"], row["loss"]) for row in rows] for name, rows in trace.items()}
-    return f'<div class="panels">{"".join(_curve(heading, points) for heading, points in curves.items())}</div>'
-
-
-def _curve(heading: str, points) -> str:
-    """One line over the steps; more than MOST_POINTS steps are averaged in equal groups, and the heading says so."""
-    points = [(step, value) for step, value in points if value is not None and math.isfinite(value)]
-    if not points:
-        return _figure(f"{heading}: no finite value", [], 1)
-    group = -(-len(points) // MOST_POINTS)
-    if group > 1:
-        heading += f" (means of {group} steps)"
-        parts = [points[i:i + group] for i in range(0, len(points), group)]
-        points = [tuple(math.fsum(column) / len(part) for column in zip(*part)) for part in parts]
-    steps, values = zip(*points)
-    low, high = min(values), max(values)
-    spans = ((max(steps) - min(steps)) or 1, (high - low) or 1)
-    line = " ".join(f"{6 + 288 * (step - min(steps)) / spans[0]:.1f},{112 - 88 * (value - low) / spans[1]:.1f}"
-                    for step, value in points)
-    marks = [f'<line class="axis" x1="6" x2="294" y1="{y}" y2="{y}"/>' for y in (24, 112)]
-    marks += [f'<polyline class="curve" points="{line}"/>', f'<text class="soft" x="6" y="18">{high + 0.0:.4g}</text>',
-              f'<text class="soft" x="6" y="126">{low + 0.0:.4g}</text>',
-              f'<text class="soft" x="294" y="126" text-anchor="end">step {min(steps):.0f} to {max(steps):.0f}</text>']
-    return _figure(heading, marks, 130)
-
-
-def _examples(examples) -> str:
-    cards, task = [], None
-    for example in examples:
-        if example["task"] != task:
-            task = example["task"]
-            cards.append(f"<h3>{_text(task)}</h3>")
-        said = {"expected": example["expected"], **example["generated"]}
-        texts = "".join(f"<dt>{_text(who)}</dt><dd>{_text(text) or '<i>nothing</i>'}</dd>"
-                        for who, text in said.items())
-        cards.append(f'<div class="example">{_picture(example)}<div><b>{_text(example["question"])}</b>'
-                     f"<dl>{texts}</dl></div></div>")
-    return "\n".join(cards)
-
-
-def _picture(example) -> str:
-    if example.get("image") is None:
-        return ""
-    if example.get("mime") not in PICTURES:
-        raise UserError(f"report: a picture has type {example.get('mime')!r}; expected one of {', '.join(PICTURES)}")
-    data = base64.b64encode(example["image"]).decode("ascii")
-    return f'<img alt="the picture asked about" src="data:{example["mime"]};base64,{data}">'
-
-
-def _definitions(models) -> str:
-    """Every metric's definition: the name that the metrics carry, and our text if it is one of ours."""
+def _definitions(report: Report) -> str:
+    """Every metric's definition: the name that the metrics carry, and its text."""
     texts = {(metric, found.name): found.text for name in SETS for metric, found in definitions(name).items()}
-    every = [found for metrics in models.values() for found in (metrics, *metrics.get("also", {}).values())]
-    named = dict.fromkeys(pair for metrics in every for pair in metrics.get("definitions", {}).items())
-    blocks = [f"<b>{_text(pair[0])}</b> = {_text(pair[1])}<pre>{_text(texts.get(pair, 'defined elsewhere'))}</pre>"
-              for pair in named]
-    return _details("Definitions of the metrics", "".join(blocks))
+    named = dict.fromkeys(pair for run in report.runs for sets in run.metrics.values() for pair in sets["definitions"].items())
+    return details("Definitions of the metrics", "".join(
+        f"<b>{text(pair[0])}</b> = {text(pair[1])}<pre>{text(texts.get(pair, 'defined elsewhere'))}</pre>" for pair in named))

@@ -1,5 +1,6 @@
 """What the command line prints for people."""
 
+from .rows import COLLAPSED, MARK, PANELS
 from .table import leaderboard, leaderboard_over_seeds, number, per_task
 
 
@@ -36,6 +37,24 @@ def all_methods(summary: dict) -> str:
         title = f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}"
         blocks += ["", title, "", leaderboard_over_seeds(rows)]
     return "\n".join([*blocks, "", f"token terms: {summary['impl']}; written to {summary['out']}"])
+
+
+def report(summary: dict) -> str:
+    """The leaderboards of reporting.run, one for each panel, and where its files are."""
+    first, *others = summary["metrics"]
+    joined = lambda sets: sets[first] | ({"also": {name: sets[name] for name in others}} if others else {})
+    blocks, runs = [summary["title"]], iter(summary["runs"])
+    decimals = 2 if any(line["seeds"] > 1 for line in summary["lines"]) else 3
+    for panel in dict.fromkeys(line["modality"] for line in summary["lines"]):
+        rows = [(name, [joined(sets)]) for name, sets in summary["models"].items()]
+        rows += [(line["label"] + f" {MARK}" * bool(line["retain_collapsed"]),
+                  [joined(next(runs)["metrics"]) for _ in range(line["seeds"])])
+                 for line in summary["lines"] if line["modality"] == panel]
+        blocks += ["", PANELS.get(panel, panel), "", leaderboard_over_seeds(rows, decimals)]
+    if any(line["retain_collapsed"] for line in summary["lines"]):
+        blocks += ["", f"{MARK} Retain collapsed: Retain or Retain text is less than {COLLAPSED} of base's"]
+    files = ", ".join(summary["files"])
+    return "\n".join([*blocks, *(f"\n{note}" for note in summary["notes"]), "", f"{files} written to {summary['out']}"])
 
 
 def mini(found: dict) -> str:
