@@ -26,9 +26,9 @@ REHEARSED = 400
 
 
 def train_tokenizer(directory, world) -> None:
-    """A byte-level BPE of VOCABULARY pieces from every text of the world's rows, written as tokenizer files."""
+    """A byte-level BPE of VOCABULARY pieces from every text of the world's rows but the held-out, written as tokenizer files."""
     texts = []
-    for path in sorted(Path(world).glob("**/rows.jsonl")):
+    for path in sorted(path for path in Path(world).glob("**/rows.jsonl") if path.parent.name != "holdout10"):
         for row in read_rows(world, str(path.parent.relative_to(world))):
             for value in row.values.values():
                 texts += [" " + text for text in (value if isinstance(value, list) else [value]) if text is not None]
