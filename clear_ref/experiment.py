@@ -11,6 +11,7 @@ from .data.images import open_image
 from .data.prompts import phrase_files, phrases
 from .data.records import read_rows
 from .errors import UserError
+from .evaluation import robustness
 from .evaluation.definitions import check_set
 from .evaluation.evaluate import run_tasks
 from .evaluation.metrics import score
@@ -88,13 +89,18 @@ def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
         f"{data}, pictures": rundir.hash_of_all(data, pictures)}
 
 
-def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dict]:
-    """The logs of the model in a directory."""
+def model_of(directory, s, adapter: str = ""):
+    """The model in a directory, with adapters if they are named."""
     vlm = load(directory, s.dtype, s.device, s.template)
     if adapter:
         vlm.load_adapter(adapter)
         merge_where_exact(vlm)
-    return logs_of(vlm, s, what)
+    return vlm
+
+
+def evaluation_logs(directory, s, what: str, adapter: str = "") -> dict[str, dict]:
+    """The logs of the model in a directory."""
+    return logs_of(model_of(directory, s, adapter), s, what)
 
 
 def merge_where_exact(vlm) -> None:
@@ -103,10 +109,10 @@ def merge_where_exact(vlm) -> None:
         vlm.merge_lora()
 
 
-def logs_of(vlm, s, what: str) -> dict[str, dict]:
-    """The logs of a model at hand."""
+def logs_of(vlm, s, what: str, chosen: list[Task] | None = None) -> dict[str, dict]:
+    """The logs of a model at hand, on these tasks or on all that it is evaluated on."""
     data = world.data_directory(s.data)
-    chosen = chosen_tasks(data, s, vlm.family.sees_pictures)
+    chosen = chosen or chosen_tasks(data, s, vlm.family.sees_pictures)
     return run_tasks(vlm, data, phrases(data), chosen, s.limit or None, f"evaluate {what}")
 
 
@@ -229,14 +235,20 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
 
 
 def evaluate(s, given: set) -> Result:
-    """Logs and metrics of one model, with Forget Quality where a gold model is named."""
+    """Logs and metrics of one model, with Forget Quality where a gold model is named; with --robustness, whether it lasts."""
     check(s)
     directory, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     if s.adapter and not Path(s.adapter).is_dir():
         raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
     if not s.adapter:
         check_gold(directory, gold)
-    check_rows(data, s, sees_pictures(directory))
+    pictures, probes = sees_pictures(directory), None
+    if s.robustness:
+        probes = robustness.probes(s, data, phrases(data), pictures, given)
+    elif idle := sorted(given & set(settings_of.OF_ROBUSTNESS)):
+        raise UserError(f"--{idle[0].replace('_', '-')} is a setting of --robustness; add that, or leave it out")
+    recipe = recipe_for(s.recipe, s.model, "unlearn", {})[1]
+    check_rows(data, s, pictures, probes.rows if probes else ())
     record = {"format": "clear_ref.run/1", "command": "evaluate", "kernel": description(),
               "impl": implementation("auto", s.device, dtype_of(s.dtype)),
               "settings": settings_of.with_sources(s, given), "inputs": inputs(data, directory, gold, s.adapter or None),
@@ -247,8 +259,15 @@ def evaluate(s, given: set) -> Result:
     if gold:
         logs["gold"] = evaluation_logs(gold, s, "gold")
     write_json(out / rundir.SETTINGS, record)
-    return finish(out, logs, {"command": "evaluate", "model": str(directory), "impl": record["impl"],
-                              "seconds": {"evaluate": round(time.monotonic() - started, 2)}}, s.metrics)
+    summary = {"command": "evaluate", "model": str(directory), "impl": record["impl"],
+               "seconds": {"evaluate": round(time.monotonic() - started, 2)}}
+    if probes:
+        started = time.monotonic()
+        models = {"model": lambda: model_of(directory, s, s.adapter)} | ({"gold": lambda: model_of(gold, s)} if gold else {})
+        summary["robustness"] = robustness.run(probes, models, logs, chosen_tasks(data, s, pictures), s, recipe,
+                                               lambda vlm, what, of: logs_of(vlm, s, what, of), out)
+        summary["seconds"]["robustness"] = round(time.monotonic() - started, 2)
+    return finish(out, logs, summary, s.metrics)
 
 
 def mini(rebuild: str | None, seed: int) -> dict:

@@ -99,8 +99,10 @@ def add_settings(made: Parser, kind, skip) -> None:
         if f.name not in skip:
             default = "none" if f.default == "" else f.default
             about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
-            made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS, type=type(f.default),
-                              metavar=f.name.upper(), help=about.replace("%", "%%"))
+            kind_of = {"action": "store_true"} if isinstance(f.default, bool) else {
+                "type": type(f.default), "metavar": f.name.upper()}
+            made.add_argument(f"--{f.name.replace('_', '-')}", dest=f.name, default=argparse.SUPPRESS,
+                              help=about.replace("%", "%%"), **kind_of)
 
 
 def add_oracle(commands) -> None:

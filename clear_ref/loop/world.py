@@ -94,13 +94,16 @@ def new_model(directory, seed: int) -> VLM:
     return vlm
 
 
-def finetune(vlm: VLM, plan: FinetunePlan, recipe, seed: int, name: str, out=None, resume=False) -> int:
-    """Train every weight (or the adapters, where there are any) on a plan's records; returns the number of steps."""
+def finetune(vlm: VLM, plan: FinetunePlan, recipe, seed: int, name: str, out=None, resume=False, after_step=None) -> int:
+    """Train every weight (or the adapters, where there are any) on a plan's records; returns the number of steps.
+
+    out, resume, after_step  as in train
+    """
     if not recipe.lora_rank:
         vlm.model.requires_grad_(True)
     plain, options = variant("retain_ft", "paper"), make_options("retain_ft", {})
     stage = Stage(name, plain.needs_of(options), lambda splits: plain.loss(splits, options))
-    steps = train(vlm, plan, stage, recipe, seed, out, resume)
+    steps = train(vlm, plan, stage, recipe, seed, out, resume, after_step=after_step)
     vlm.model.requires_grad_(False)
     return steps
 
