@@ -24,7 +24,7 @@ from clear_ref.evaluation.membership_scores import answer_nll, mia_loss, mia_min
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.relearning import content, drawn, forget_numbers, mean_rise, relearn, without
 from clear_ref.evaluation.rounding import rounded, rounded_layers
-from clear_ref.evaluation.tasks import tasks
+from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.model import lora
 from clear_ref.model.random_weights import write_random
@@ -208,6 +208,11 @@ class TestMembership:
             assert numbers["base"][kind]["privleak"] == pytest.approx(-100.0, abs=1e-6)
         assert abs(numbers["gold"]["questions"]["mia_loss"] - 0.5) < 0.13
 
+    def test_a_picture_is_asked_about_as_in_the_evaluation(self):
+        """The same caption question for the same row as eval_log_forget has, and the plain caption for an answer."""
+        for row, item in zip(read_rows(WORLD, "forget10"), items(FORGET[0], WORLD, OWN), strict=True):
+            assert robustness.asked(row, OWN) == Record(item.prompt.question, item.answer, row.image)
+
     def test_held_out_rows_that_models_are_trained_on_are_refused(self, tmp_path):
         shutil.copytree(WORLD, tmp_path / "w")
         line = (WORLD / "retain90/rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[4]
@@ -306,7 +311,11 @@ class TestRelearning:
         assert moved and all(".adapter." in name for name in moved)
         assert same(state(tiny), before) and lines[-1]["nll_relearned"] < lines[0]["nll_relearned"]
 
-    def test_a_failure_puts_the_model_back(self, tiny):
+    @pytest.mark.parametrize("adapted", [False, True])
+    def test_a_failure_puts_the_model_back(self, tiny, adapted):
+        if adapted:
+            tiny.add_lora(2, 4, seed=1)
+            tiny.model.requires_grad_(False)
         before = state(tiny)
 
         def fail():
@@ -349,7 +358,7 @@ class TestCommand:
         found, shown = {}, {}
         for name, more in (("a", ["--json"]), ("b", [])):
             status, shown[name], stderr = call(capsys, "evaluate", "mini", "--data", small_world, "--out", tmp_path / name,
-                                               "--robustness", *self.SMALL, *more)
+                                               "--robustness", "--seed", 3, *self.SMALL, *more)
             assert status == 0 and stderr == ""
             found[name] = json.loads((tmp_path / name / "metrics.json").read_text())
         assert json.loads(shown["a"]) == found["a"]
@@ -369,6 +378,11 @@ class TestCommand:
             assert curve["text_forget"][0] == plain["models"][name]["text_forget"]
             assert curve["nll_relearned"][2] < curve["nll_relearned"][0]
             assert set(one["rounding"]["models"][name]) == {"4"}
+        self.relearned_as_by_hand(tmp_path / "a", small_world, one["relearning"])
+        for kind in ("captions", "questions"):
+            ours, gold = (one["membership"][kind]["models"][name] for name in ("model", "gold"))
+            assert gold["privleak"] == 0.0 and ours["privleak"] == pytest.approx(
+                100 * (gold["mia_min_k"] - ours["mia_min_k"]) / (1 - gold["mia_min_k"] + 1e-10), rel=1e-9)
         assert one["rounding"]["models"]["model"]["4"]["tasks"] != plain["models"]["model"]["tasks"]
         assert one["rounding"]["layers"] == 54 and one["missing"] == ""
         kept = json.loads((tmp_path / "a/membership.json").read_text())["models"]["model"]["captions"]["mia_loss"]
@@ -380,6 +394,22 @@ class TestCommand:
                       "js_histogram10: FQ", "auc_forget_below_holdout", "privleak_of_mia_min_k"):
             assert words in shown["b"], words
         assert max(len(line) for line in shown["b"].splitlines() if "written to" not in line) <= 120
+
+    def relearned_as_by_hand(self, out, data, found):
+        """The records are seed 3's; step 0 without them is the score of logs cut by hand; gold's curve is that of `relearn`."""
+        rows = drawn(read_rows(data, "forget10+tofu"), 2, 3)
+        assert [(one["row"], one["config"]) for one in found["records"]] == [(row.index, "forget10+tofu") for row in rows]
+        gone = {"text": {str(row.index - 3) for row in rows} - {"-1", "-2", "-3"}, "": {str(row.index) for row in rows}}
+        logs = {task.name: json.loads((out / f"logs/gold/{task.name}.json").read_text()) for task in FORGET}
+        for name, log in logs.items():
+            for column in [column for column in log.values() if isinstance(column, dict)]:
+                for key in gone["text" if "text" in name else ""] & set(column):
+                    del column[key]
+        cut, curve = score(logs), found["models"]["gold"]
+        assert (curve["forget_not_relearned"][0], curve["text_forget_not_relearned"][0]) == (cut["forget"], cut["text_forget"])
+        assert {len(log["gt_loss"]) for log in logs.values()} < {1, 2, 3}  # something is gone
+        lines = relearn(load(GOLD), FinetunePlan(rows, OWN, 3), MiniUnlearn(), [1, 2], {}, dict)
+        assert [line["nll_relearned"] for line in lines] == curve["nll_relearned"]
 
     def test_people_see_three_tables(self):
         from clear_ref.report.robustness import lines
@@ -419,9 +449,12 @@ class TestCommand:
 
     def test_a_language_model_is_probed_on_text_alone(self, capsys, tmp_path, small_world, text_directory):
         status, stdout, _ = call(capsys, "evaluate", text_directory, "--data", small_world, "--out", tmp_path / "r", "--robustness",
-                                 "--template", "inst", "--json", *self.SMALL[:2], "--relearn-records", 1, "--relearn-at", 1, "--round-bits", "8,4")
+                                 "--template", "inst", "--json", *self.SMALL[:2], "--relearn-records", 1, "--relearn-at", 1, "--round-bits", "8,4",
+                                 "--relearn-lr", 0.002)
         found = json.loads(stdout)["robustness"]
         assert status == 0 and set(found["membership"]) == {"questions"} and set(found["rounding"]["models"]) == {"model"}
         assert found["relearning"]["records"][0]["config"] == "tofu/forget10" and found["relearning"]["n_forget"] == 3
+        trace = [json.loads(line) for line in (tmp_path / "r/relearning.jsonl").read_text().splitlines()]
+        assert found["relearning"]["lr"] == trace[1]["lr"] == 0.002  # the paper's recipe has 1e-5
         assert found["relearning"]["models"]["model"]["forget"] == [None, None]
         assert None not in found["relearning"]["models"]["model"]["text_forget_not_relearned"]
