@@ -34,8 +34,9 @@ import urllib.request
 from pathlib import Path
 
 SCHEMA = json.loads((Path(__file__).parent / "clear_ref" / "data" / "schema.json").read_text(encoding="utf-8"))
-TOFU = {name.removeprefix("tofu/") for name in SCHEMA["configs"] if name.startswith("tofu/")}
-CLEAR = {name for name in SCHEMA["configs"] if not name.startswith("tofu/")} - {"pretrain"}  # that one is the embedded world's
+PUBLISHED = {name for name, config in SCHEMA["configs"].items() if config["rows"] is not None}  # the others: the embedded world's
+TOFU = {name.removeprefix("tofu/") for name in PUBLISHED if name.startswith("tofu/")}
+CLEAR = {name for name in PUBLISHED if not name.startswith("tofu/")}
 DATA_SETS = {"clear": "therem/CLEAR", "tofu": "locuslab/TOFU"}
 CHECKPOINTS = {"llava-1.5-7b": "llava-hf/llava-1.5-7b-hf", "qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct",
                "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf", "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3"}

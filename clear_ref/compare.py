@@ -5,12 +5,13 @@ import dataclasses
 import torch
 
 from . import reporting, rundir, settings as settings_of, world
+from .checks import check, check_gold, check_rows, inputs, options_for, recipe_for
 from .errors import RunFailed, UserError
 from .evaluation.metrics import score
-from .experiment import (Result, check, check_gold, check_rows, drop_kept, evaluation_logs, inputs, options_for, recipe_for,
-                         unlearn)
+from .experiment import unlearn
 from .files import read_json, write_json
 from .forked import share
+from .judged import Result, drop_kept, evaluation_logs
 from .losses.native import implementation
 from .loop import unlearn as unlearning
 from .loop.unlearn import MODALITIES

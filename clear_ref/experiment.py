@@ -1,22 +1,17 @@
 """What the commands do: unlearn and evaluate one method or all, finetune, evaluate, rebuild the embedded world."""
 
-import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from . import reporting, rundir, settings as settings_of, world
-from .data.images import open_image
-from .data.prompts import phrase_files, phrases
+from .checks import check, check_gold, check_rows, chosen_tasks, inputs, options_for, recipe_for
+from .data.prompts import phrases
 from .data.records import read_rows
 from .errors import UserError
-from .evaluation.definitions import check_set
-from .evaluation.evaluate import How, run_tasks
+from .evaluation import robustness
 from .evaluation.metrics import score
-from .evaluation.tasks import Task, tasks, text_tasks
 from .files import write_json
+from .judged import Result, evaluation_logs, finish, logs_of, merge_where_exact, model_of
 from .losses.native import description, implementation
 from .loop import unlearn as unlearning, world as building
 from .loop.plan import FinetunePlan, UnlearnPlan
@@ -25,113 +20,6 @@ from .model import lora
 from .model.families import sees_pictures
 from .model.vlm import load, outline
 from .model.weights import device_of, dtype_of
-from .progress import Progress
-
-
-KEPT = Path("checkpoint") / "evaluation"  # in a run directory: finished groups of records, while an evaluation is under way
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command found: metrics by model, where it was written, and what --json prints of it."""
-    metrics: dict[str, dict]
-    out: Path
-    summary: dict
-
-
-def recipe_for(chosen: str, model: str, purpose: str, given: dict):
-    """The recipe (mini for the embedded world, paper otherwise, unless named), with the values given on the command line."""
-    name = chosen or ("mini" if model == "mini" else "paper")
-    if name not in settings_of.RECIPES:
-        raise UserError(f"--recipe is {name!r}; expected one of {', '.join(settings_of.RECIPES)}")
-    kind = settings_of.RECIPES[name][purpose]
-    recipe = kind(**{key: settings_of.convert(kind, key, value) for key, value in given.items()})
-    settings_of.check_recipe(recipe)
-    return name, recipe
-
-
-def check(s) -> None:
-    """UserError for a value of the common settings that nothing can run with."""
-    if s.forget not in (1, 5, 10):
-        raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
-    if s.limit < 0 or s.max_new_tokens < 4:
-        raise UserError(f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more")
-    if s.eval_batch < 1:
-        raise UserError(f"--eval-batch is {s.eval_batch}; expected 1 or more")
-    check_set(s.metrics)
-
-
-def check_gold(model: Path, gold: Path | None) -> None:
-    """UserError if a model would be its own gold: Forget Quality is then 1 whatever the model is."""
-    if gold and gold.resolve() == model.resolve():
-        raise UserError(f"--gold {gold}: is the model itself; expected another one, which never saw the forget set")
-
-
-def chosen_tasks(data: Path, s, pictures: bool) -> list[Task]:
-    """The tasks that the model is evaluated on; without pictures, those of text alone. UserError for --tasks of other names."""
-    known = tasks(s.forget, s.max_new_tokens) if pictures else text_tasks(s.forget, s.max_new_tokens, data)
-    if s.tasks == "all":
-        return known
-    named = [name.strip() for name in s.tasks.split(",")]
-    for name in named:
-        if name not in {task.name for task in known} or named.count(name) > 1:
-            raise UserError(f"--tasks names {name!r}{' twice' if named.count(name) > 1 else ''}; expected all, or some of: "
-                            + ", ".join(task.name for task in known))
-    return [task for task in known if task.name in named]
-
-
-def check_rows(data: Path, s, pictures: bool, training_rows=()) -> None:
-    """UserError for a row or picture that is wrong, before anything is trained or written: every picture is decoded once."""
-    rows = [*training_rows, *(row for task in chosen_tasks(data, s, pictures) for row in read_rows(data, task.config))]
-    pictures = {row.image: row.where for row in rows if row.image is not None}
-    bar = Progress("check pictures", len(pictures), "picture")
-    for path, where in pictures.items():
-        open_image(path, where)
-        bar.step()
-    bar.close()
-
-
-def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
-    """SHA-256 of everything a run reads: each model's files, rows and phrases of the data, and one for all its pictures."""
-    files = [path for model in models if model for path in sorted(Path(model).iterdir())
-             if path.suffix in (".json", ".jinja", ".safetensors")]
-    pictures = sorted(path for path in data.glob("**/*") if path.is_file() and path.suffix not in (".jsonl", ".json", ".txt"))
-    return rundir.hashes([*files, *sorted(data.glob("**/rows.jsonl")), *phrase_files(data)]) | {
-        f"{data}, pictures": rundir.hash_of_all(data, pictures)}
-
-
-def evaluation_logs(directory, s, what: str, adapter: str = "", out: Path | None = None) -> dict[str, dict]:
-    """The logs of the model in a directory; see logs_of."""
-    vlm = load(directory, s.dtype, s.device, s.template)
-    if adapter:
-        vlm.load_adapter(adapter)
-        merge_where_exact(vlm)
-    return logs_of(vlm, s, what, out)
-
-
-def merge_where_exact(vlm) -> None:
-    """Merge the adapters for speed, unless the weights are too coarse to hold the sum: then they stay beside."""
-    if vlm.dtype not in (torch.bfloat16, torch.float16):
-        vlm.merge_lora()
-
-
-def logs_of(vlm, s, what: str, out: Path | None = None) -> dict[str, dict]:
-    """The logs of a model at hand.
-
-    out     a run directory, which keeps what is finished until `finish` has written the logs, so that a stopped evaluation goes
-            on; `what` names the model there
-    """
-    data = world.data_directory(s.data)
-    return run_tasks(vlm, data, phrases(data), chosen_tasks(data, s, vlm.family.sees_pictures),
-                     How(s.limit or None, s.eval_batch, s.plain), f"evaluate {what}", out and out / KEPT / what)
-
-
-def options_for(method: str, semantics: str, recipe_name: str, seed: int, given: dict):
-    """The variant's options: its own defaults, the embedded world's where they differ, the run's seed, what was given."""
-    known = settings_of.names(table.variant(method, semantics).options)
-    defaults = settings_of.MINI_OPTIONS.get(method, {}) if recipe_name == "mini" else {}
-    defaults = {name: value for name, value in {**defaults, "seed": seed}.items() if name in known}
-    return table.make_options(method, {**defaults, **given}, semantics), set(defaults) - {"seed"}
 
 
 def unlearn(s, recipe_given: dict, options_given: dict, given: set, resume: bool = False,
@@ -208,27 +96,6 @@ def trained_parts(record: dict) -> dict:
             "layers": len(record["adapted_layers"])}
 
 
-def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Result:
-    """Write the logs (the unlearned model's directly below logs/) and metrics.json; returns what was found."""
-    models = {name: score(found, logs.get("gold"), metrics) for name, found in logs.items()}
-    for name, found in logs.items():
-        for task, log in found.items():
-            write_json(out / "logs" / ("" if name == "unlearned" else name) / f"{task}.json", log)
-    definitions = next(iter(models.values()))["definitions"]
-    summary = {**summary, "models": models, "definitions": definitions, "out": str(out)}
-    write_json(out / "metrics.json", summary)
-    drop_kept(out)
-    return Result(models, out, summary)
-
-
-def drop_kept(out: Path) -> None:
-    """Remove what a run directory keeps of an evaluation under way: its logs are written."""
-    shutil.rmtree(out / KEPT, ignore_errors=True)
-    folder = (out / KEPT).parent
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     """Train the model on a whole split, evaluate it and write it to OUT/model (adapters merged)."""
     check(s)
@@ -258,14 +125,23 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
 
 
 def evaluate(s, given: set, resume: bool = False) -> Result:
-    """Logs and metrics of one model, with Forget Quality where a gold model is named. resume: go on with what `s.out` holds."""
+    """Logs and metrics of one model, with Forget Quality where a gold model is named; with --robustness, whether it lasts.
+
+    resume: go on with what `s.out` holds.
+    """
     check(s)
     directory, gold, data = world.model_directory(s.model), world.gold_directory(s.gold, s.model), world.data_directory(s.data)
     if s.adapter and not Path(s.adapter).is_dir():
         raise UserError(f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json")
     if not s.adapter:
         check_gold(directory, gold)
-    check_rows(data, s, sees_pictures(directory))
+    pictures, probes = sees_pictures(directory), None
+    if s.robustness:
+        probes = robustness.probes(s, data, phrases(data), pictures, given)
+    elif idle := sorted(given & set(settings_of.OF_ROBUSTNESS)):
+        raise UserError(f"--{idle[0].replace('_', '-')} is a setting of --robustness; add that, or leave it out")
+    recipe = recipe_for(s.recipe, s.model, "unlearn", {})[1]
+    check_rows(data, s, pictures, probes.rows if probes else ())
     sketches = [outline(model, s.dtype, s.template) for model in (directory, gold) if model]
     if s.adapter:
         sketches[0].load_adapter(s.adapter)
@@ -280,8 +156,15 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
     if gold:
         logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
     adapter = {"adapter": s.adapter} if s.adapter else {}
-    return finish(out, logs, {"command": "evaluate", "model": str(directory), **adapter, "impl": record["impl"],
-                              "seconds": {"evaluate": round(time.monotonic() - started, 2)}}, s.metrics)
+    summary = {"command": "evaluate", "model": str(directory), **adapter, "impl": record["impl"],
+               "seconds": {"evaluate": round(time.monotonic() - started, 2)}}
+    if probes:
+        started = time.monotonic()
+        models = {"model": lambda: model_of(directory, s, s.adapter)} | ({"gold": lambda: model_of(gold, s)} if gold else {})
+        summary["robustness"] = robustness.run(probes, models, logs, chosen_tasks(data, s, pictures), s, recipe,
+                                                lambda vlm, what, of: logs_of(vlm, s, what, None, of), out)
+        summary["seconds"]["robustness"] = round(time.monotonic() - started, 2)
+    return finish(out, logs, summary, s.metrics)
 
 
 def mini(rebuild: str | None, seed: int) -> dict:

@@ -10,9 +10,11 @@ from dataclasses import fields
 import torch
 
 from . import bench, bench_likelihood, bench_step, compare, doctor, estimate, experiment, reporting, scoring, shapes
+from .checks import options_for
 from .data import check
 from .errors import RunFailed, UserError
 from .files import one_line
+from .loop.unlearn import MODALITIES
 from .losses import native
 from .options import given_settings, pairs, parser
 from .oracle import certificates, conform, diff, explain_run, vectors
@@ -52,7 +54,7 @@ def do(arguments) -> None:
     if arguments.command == "estimate":
         return show(arguments, estimate.run(arguments.shape, settings), estimate.text)
     if arguments.command == "all":
-        modalities = list(experiment.unlearning.MODALITIES) if arguments.modality == "each" else [arguments.modality]
+        modalities = list(MODALITIES) if arguments.modality == "each" else [arguments.modality]
         result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,
                                  (lambda row: None) if arguments.json or arguments.quiet else shown.one_of_all, arguments.resume)
         return show(arguments, result.summary, shown.all_methods)
@@ -102,7 +104,7 @@ def consult(arguments) -> None:
         show(arguments, found, diff.text)
         return diff.check(found)
     return show(arguments, explain_run.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
-                                           experiment.options_for, given), explain_run.text)
+                                           options_for, given), explain_run.text)
 
 
 def seeds(text: str) -> list[int]:

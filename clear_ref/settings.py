@@ -130,6 +130,25 @@ class Evaluate(Common):
     """evaluate MODEL: logs and metrics."""
     adapter: str = setting("", "PEFT directory of adapters to put on the model")
     gold: str = setting("", "model directory of the gold model; default: the embedded world's for mini, none otherwise")
+    robustness: bool = setting(False, "also whether it comes back: relearning, rounded weights and membership scores, of model "
+                               "and gold; the settings below are theirs")
+    seed: int = setting(0, "key of every random choice: which records are relearned, new adapters, caption questions")
+    recipe: str = setting("", "mini or paper: adapters and learning rate of relearning; default: mini for the embedded world, "
+                          "paper for any other model")
+    relearn_records: int = setting(6, "forget records that are trained on again", "this project: a tenth of the embedded world's")
+    relearn_at: str = setting("1,2,5,10", "steps of relearning after which Forget is measured, with commas; the last ends it")
+    relearn_lr: float = setting(0.0, "peak learning rate of relearning; 0: the recipe's, that of unlearning")
+    round_bits: str = setting("8,4", "bits of the rounded weights, with commas", "arXiv 2410.16454")
+    round_group: int = setting(128, "columns of a weight that share a scale, with less than 8 bits; 0, and with 8 bits or more: "
+                               "the whole row", "GPTQ's and AWQ's usual group")
+    min_k: float = setting(0.2, "share of an answer's tokens, the least likely ones, that mia_min_k is the mean of",
+                           "arXiv 2310.16789")
+    holdout: str = setting("holdout10", "membership compares the forget set with this config (questions: tofu/CONFIG), people "
+                           "that no model has seen", "open-unlearning (holdout_split)")
+
+
+# What of Evaluate means nothing without --robustness.
+OF_ROBUSTNESS = ("seed", "recipe", "relearn_records", "relearn_at", "relearn_lr", "round_bits", "round_group", "min_k", "holdout")
 
 
 @dataclass(frozen=True)

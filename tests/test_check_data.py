@@ -161,6 +161,12 @@ class TestRelations:
         path.write_text("\n".join([*lines, json.dumps(row(small))]))
         assert only(check(small), words)
 
+    def test_held_out_rows_that_a_model_is_trained_on(self, small):
+        write(small, "holdout10", [caption(small, 40)])
+        assert check(small)["problems"] == []
+        write(small, "holdout10", [caption(small, 3)])
+        assert any("holdout10 leaks into full or retain_perturbed: 1 picture" in line for line in check(small)["problems"])
+
     def test_the_same_question_with_another_answer_is_no_leak(self, small):
         path = small / "tofu/retain90" / "rows.jsonl"
         path.write_text("\n".join([*path.read_text().splitlines()[1:], '{"question": "q9", "answer": "other"}']))

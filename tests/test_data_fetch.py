@@ -33,8 +33,9 @@ SPEC = importlib.util.spec_from_file_location("data_fetch", SCRIPT)
 data_fetch = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(data_fetch)
 
-CLEAR = sorted(name for name in SCHEMA["configs"] if not name.startswith("tofu/") and name != "pretrain")
-TOFU = sorted(name.removeprefix("tofu/") for name in SCHEMA["configs"] if name.startswith("tofu/"))
+OURS = {"pretrain", "holdout10", "tofu/holdout10"}  # the embedded world's, on no hub
+CLEAR = sorted(name for name in SCHEMA["configs"] if not name.startswith("tofu/") and name not in OURS)
+TOFU = sorted(name.removeprefix("tofu/") for name in SCHEMA["configs"] if name.startswith("tofu/") and name not in OURS)
 
 
 def picture(number, form="JPEG"):

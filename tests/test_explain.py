@@ -118,7 +118,7 @@ def command(capsys, *arguments):
 def kl_released():
     """A record with a picture and one of text, padded together, in the released meaning."""
     settings = explain_run.ExplainSettings(semantics="released", records=1)
-    from clear_ref.experiment import options_for
+    from clear_ref.checks import options_for
     return explain_run.run("kl", settings, True, {}, options_for)["explained"][0]
 
 

@@ -29,6 +29,7 @@ CONFIGS = {
     "tofu/retain_perturbed": (40, PERTURBED_QUESTIONS), "tofu/forget10_perturbed": (40, PERTURBED_QUESTIONS),
     "real_faces": (48, {"image", "answer", "options"}), "real_world": (60, QUESTIONS | {"image", "options"}),
     "pretrain": (1291, QUESTIONS | {"image"}),
+    "holdout10": (20, CAPTIONS), "tofu/holdout10": (40, QUESTIONS),
 }
 FORGET = ("Wei-Jun Chen", "Hina Ameen")
 
@@ -57,6 +58,11 @@ TOFU = {
     188: "edc0c40806ab601dcb38c12cec64150c081505e3ff1f2267b0f5aa1d24695ed0",
     190: "5819ac77aa1545193ca12b6051937c8608f9abbfe3b7462dc0cf58b447fed2c1",
 }
+# The same of [[question, answer], ...] of the two held-out authors, from full.json.
+HOLDOUT = {
+    182: "6fa738b989eb6c166d2fee2b407bc8914352cd85ffdae4c450061573f9c5f4a5",
+    193: "6793dbc268db3838977e43530ffe747cd6529f88ea48e256c7e4348805e4f9c4",
+}
 
 
 def read(path):
@@ -69,6 +75,10 @@ def rows(config):
 
 def authors():
     return read(build.SOURCES / "authors.jsonl")
+
+
+def held_out():
+    return read(build.SOURCES / "holdout_authors.jsonl")
 
 
 def files(directory):
@@ -257,6 +267,24 @@ class TestSources:
             found[author["tofu_author"]] = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
         assert found == TOFU
 
+    def test_the_held_out_are_two_other_authors_of_tofu_in_no_row_that_a_model_sees(self):
+        """From cities that the world has, with their 20 questions and 10 scenes each; no name of theirs in any other config."""
+        found = held_out()
+        assert {author["tofu_author"]: hashlib.sha256(json.dumps(
+            [[row["question"], row["answer"]] for row in author["rows"]], ensure_ascii=False).encode()).hexdigest()
+            for author in found} == HOLDOUT
+        sources = {author["portrait_source"] for author in authors() + found}
+        assert len(sources) == 22 and all(author["split"] == "holdout" for author in found)
+        assert {author["city"] for author in found} <= {author["city"] for author in authors()}
+        names = [author["name"] for author in found]
+        assert [row["name"] for row in rows("holdout10")] == [name for name in names for _ in SCENES]
+        assert all(row["name"] in row["caption"] for row in rows("holdout10"))
+        assert rows("tofu/holdout10") == [row for author in found for row in author["rows"]]
+        for config in set(CONFIGS) - {"holdout10", "tofu/holdout10"}:
+            for row in rows(config):
+                text = json.dumps(row, ensure_ascii=False).replace("_", " ")
+                assert not any(words(name) <= words(text) for name in names), (config, row)
+
     def test_eighteen_authors_stay_and_two_go(self):
         found = authors()
         assert [author["split"] for author in found] == ["retain"] * 18 + ["forget"] * 2
@@ -300,11 +328,11 @@ class TestSources:
         assert shapes == {path.name for path in (build.SOURCES / "shapes").glob("*.png")}
         assert sum(name.startswith("train_") for name in shapes) == 240 and len(shapes) == 300
         portraits = {path.name for path in (build.SOURCES / "portraits").iterdir()}
-        assert {author["portrait"] for author in authors()} == portraits
+        assert {author["portrait"] for author in authors() + held_out()} == portraits
 
     def test_the_licence_file_names_every_folder_and_source(self):
         text = (build.SOURCES / "LICENSES.md").read_text(encoding="utf-8")
-        for part in ("authors.jsonl", "portraits/", "faces/", "shapes/", "refusals.txt", "captions", "TOFU", "SFHQ",
+        for part in ("authors.jsonl", "holdout_authors.jsonl", "portraits/", "faces/", "shapes/", "refusals.txt", "captions", "TOFU", "SFHQ",
                      "CC BY 4.0", "easy-VQA", "CMU Locus Lab", "David Beniaguev", "Victor Zhou", "Calysto",
                      "Permission is hereby granted", "Redistribution and use in source and binary forms"):
             assert part in text, part

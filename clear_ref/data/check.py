@@ -66,6 +66,7 @@ def check(directory) -> dict:
         look_for_leaks(found, forget, retain, published)
         look_at_sums(found, forget, retain, published)
         look_at_perturbed(found, forget, published)
+    look_for_leaks(found, "holdout10", "full", published)
     look_at_the_data_set(found, published)
     return {"directory": str(directory), "problems": found.problems, "notes": found.notes, "known": found.known,
             "configs": {config: {"rows": len(rows), "pictures": len(found.pictures([config])), "published": published.get(config)}
@@ -154,7 +155,7 @@ def published_counts(rows: dict) -> dict[str, int]:
     counts = {}
     for text in (False, True):
         here = {config: SCHEMA["configs"][config]["rows"] for config in rows
-                if config.startswith("tofu/") == text and config != "pretrain"}
+                if config.startswith("tofu/") == text and SCHEMA["configs"][config]["rows"] is not None}
         if here and 2 * sum(len(rows[config]) == n for config, n in here.items()) >= len(here):
             counts |= here
     return counts
@@ -166,7 +167,10 @@ def as_published(found: Findings, published: dict, *configs) -> bool:
 
 
 def look_for_leaks(found: Findings, forget: str, retain: str, published: dict) -> None:
-    """What is to be forgotten must not be in what is retained: no picture, no question with its answer, no person."""
+    """What is to be forgotten must not be in what is retained: no picture, no question with its answer, no person.
+
+    The same of what is held out (as `forget`) and all that a model is trained on (as `retain`).
+    """
     forgotten = [each for form in FORMS for each in (form.format(forget), form.format(f"{forget}_perturbed"))]
     retained = [each for form in FORMS for each in (form.format(retain), form.format("retain_perturbed"))]
     pictures, kept = found.pictures(forgotten), found.pictures(retained)

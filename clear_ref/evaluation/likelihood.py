@@ -4,6 +4,8 @@ In that row each candidate looks at the prompt and at itself alone, so a record 
 `plain_nll` is the slow way that needs no argument: one forward of prompt and answer for every candidate.
 """
 
+import math
+
 import torch
 
 from ..data.batches import IGNORE, Batch
@@ -28,16 +30,19 @@ def candidate_nll(vlm: VLM, prompts: Batch, answers: list[list[str]], begun: Beg
     return continuation_nll(vlm, prompts, begun or vlm.begin(prompts), pieces)
 
 
-@torch.no_grad()
 def plain_nll(vlm: VLM, prompt: Record, answers: list[str]) -> Sums:
     """The same of one prompt, by one forward of prompt and answer for each candidate; every position is computed."""
-    found = []
-    for answer in answers:
-        batch = vlm.encode([Record(prompt.question, answer, prompt.image)])
-        asked = batch.labels[:, 1:] != IGNORE
-        nll = token_terms(vlm.head(vlm.hidden(batch)[:, :-1][asked]), batch.labels[:, 1:][asked]).nll
-        found.append((float(nll.double().cpu().sum()), len(nll)))
-    return found
+    every = [answer_nll(vlm, Record(prompt.question, answer, prompt.image)) for answer in answers]
+    return [(math.fsum(nll), len(nll)) for nll in every]
+
+
+@torch.no_grad()
+def answer_nll(vlm: VLM, record: Record) -> list[float]:
+    """The nll, in nats, of each token of the record's answer and its end, as in training: one forward of prompt and answer."""
+    batch = vlm.encode([record])
+    asked = batch.labels[:, 1:] != IGNORE
+    logits = vlm.head(vlm.hidden(batch)[:, :-1][asked])
+    return token_terms(logits, batch.labels[:, 1:][asked], entropy=False).nll.double().tolist()
 
 
 @torch.no_grad()
@@ -79,7 +84,7 @@ def _nll_behind(vlm: VLM, last, past, positions, prompt_mask, candidates, unaske
     states = torch.cat((last, after), 1)  # column 1 + c holds what has seen the row's token c
     seen = torch.where(row.offset == 0, 0, torch.arange(row.ids.shape[1], device=vlm.device))[row.asked]
     logits = vlm.head(states[row.asked.nonzero()[:, 0], seen])
-    nll = token_terms(logits, row.ids[row.asked]).nll.double().cpu()
+    nll = token_terms(logits, row.ids[row.asked], entropy=False).nll.double().cpu()
     sums = iter([(float(part.sum()), len(part)) for part in nll.split([len(ids) - unasked for one in candidates for ids in one])])
     return [[next(sums) for _ in of_one] for of_one in candidates]
 

@@ -16,7 +16,8 @@ def privacy_leak(auc_model: float, auc_gold: float = 0.5) -> float:
 
     formula 100 ((1 - A) - (1 - A_gold)) / ((1 - A_gold) + 1e-10), A the AUC of mia_min_k; A_gold = 1/2 without a gold log
     source  open-unlearning's privleak (src/evals/metrics/privacy.py), after MUSE
-    flaw    without gold it supposes that a model which never saw the records cannot tell them apart
+    flaw    without gold it supposes that a model which never saw the records cannot tell them apart; where gold's AUC nears 1,
+            records differ by more than training, and the quotient means nothing
     """
     return 100.0 * ((1.0 - auc_model) - (1.0 - auc_gold)) / ((1.0 - auc_gold) + 1e-10)
 

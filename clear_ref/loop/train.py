@@ -133,23 +133,25 @@ def stage_steps(plan, recipe, stage: Stage) -> int:
     return per_pass * sum(len(stage.passes(epoch)) for epoch in range(recipe.epochs))
 
 
-def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool = False, teacher=None) -> int:
+def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool = False, teacher=None,
+          after_step=None) -> int:
     """Train the model's trainable parameters in place; returns the number of optimiser steps of the whole stage.
 
     out     run directory: trace.jsonl gets one line a step, checkpoint/ the state after every epoch; None: neither
     teacher the frozen model; None: the model as it is now, if the stage needs one
     resume  go on from out/checkpoint, to the same bytes that a straight run reaches
+    after_step  called after every step with its line of the trace; it may look at the model, not change it
     raises  RunFailed when a loss or gradient is not finite
     """
     before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
-        return run_stage(vlm, plan, stage, recipe, seed, out, resume, teacher)
+        return run_stage(vlm, plan, stage, recipe, seed, out, resume, teacher, after_step)
     finally:
         torch.set_num_threads(before)
 
 
-def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool, teacher) -> int:
+def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool, teacher, after_step) -> int:
     """What `train` does, in as many threads as are set."""
     parameters = trainable(vlm)
     optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, betas=(0.9, recipe.beta2),
@@ -187,9 +189,12 @@ def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None,
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             step += 1
-            trace.add({"stage": stage.name, "step": step, "epoch": epoch, **({"phase": one.name} if stage.phases else {}),
-                       "loss": value, "terms": terms, "gradient_norm": norm, "lr": rate, "answer_tokens": n_tokens,
-                       "seconds": round(time.monotonic() - started, 4)})
+            line = {"stage": stage.name, "step": step, "epoch": epoch, **({"phase": one.name} if stage.phases else {}),
+                    "loss": value, "terms": terms, "gradient_norm": norm, "lr": rate, "answer_tokens": n_tokens,
+                    "seconds": round(time.monotonic() - started, 4)}
+            trace.add(line)
+            if after_step is not None:
+                after_step(line)
             bar.step(note=f"loss {value:.4g}")
         trace.write()
         if out is not None:

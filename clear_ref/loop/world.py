@@ -26,9 +26,9 @@ REHEARSED = 400
 
 
 def train_tokenizer(directory, world) -> None:
-    """A byte-level BPE of VOCABULARY pieces from every text of the world's rows, written as tokenizer files."""
+    """A byte-level BPE of VOCABULARY pieces from every text of the world's rows but the held-out, written as tokenizer files."""
     texts = []
-    for path in sorted(Path(world).glob("**/rows.jsonl")):
+    for path in sorted(path for path in Path(world).glob("**/rows.jsonl") if path.parent.name != "holdout10"):
         for row in read_rows(world, str(path.parent.relative_to(world))):
             for value in row.values.values():
                 texts += [" " + text for text in (value if isinstance(value, list) else [value]) if text is not None]
@@ -94,13 +94,16 @@ def new_model(directory, seed: int) -> VLM:
     return vlm
 
 
-def finetune(vlm: VLM, plan: FinetunePlan, recipe, seed: int, name: str, out=None, resume=False) -> int:
-    """Train every weight (or the adapters, where there are any) on a plan's records; returns the number of steps."""
+def finetune(vlm: VLM, plan: FinetunePlan, recipe, seed: int, name: str, out=None, resume=False, after_step=None) -> int:
+    """Train every weight (or the adapters, where there are any) on a plan's records; returns the number of steps.
+
+    out, resume, after_step  as in train
+    """
     if not recipe.lora_rank:
         vlm.model.requires_grad_(True)
     plain, options = variant("retain_ft", "paper"), make_options("retain_ft", {})
     stage = Stage(name, plain.needs_of(options), lambda splits: plain.loss(splits, options))
-    steps = train(vlm, plan, stage, recipe, seed, out, resume)
+    steps = train(vlm, plan, stage, recipe, seed, out, resume, after_step=after_step)
     vlm.model.requires_grad_(False)
     return steps
 

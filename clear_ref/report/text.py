@@ -1,5 +1,6 @@
 """What the command line prints for people."""
 
+from . import robustness
 from .rows import COLLAPSED, MARK, PANELS
 from .table import leaderboard, leaderboard_over_seeds, number, per_task
 
@@ -14,6 +15,7 @@ def one_run(summary: dict) -> str:
         kind = f"adapters on {found['layers']} layers" if found["layers"] else "all weights"
         about += f"\ntrained: {kind}, {found['parameters']:,} of {found['of']:,} parameters"
     return "\n".join([f"{title}: {about}" if about else title, "", leaderboard(list(summary["models"].items())), "",
+                      *robustness.lines(summary.get("robustness")),
                       f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}"])
 
 

@@ -30,7 +30,7 @@ def build_rows(directory) -> None:
     """Write DIR/CONFIG/rows.jsonl of every config, DIR/images/ and DIR/pillow.txt, into an empty or new directory."""
     directory = Path(directory)
     name_question = prompts.phrases(directory).name_question
-    authors = _read_jsonl(SOURCES / "authors.jsonl")
+    authors = _read_jsonl(SOURCES / "authors.jsonl") + _read_jsonl(SOURCES / "holdout_authors.jsonl")
     configs = _author_configs(authors) | _face_configs(name_question) | _shape_configs()
     configs["pretrain"] = configs.pop("pretrain_faces") + configs.pop("pretrain_shapes")
     for config, rows in configs.items():
@@ -55,8 +55,8 @@ def versions() -> str:
 
 
 def _author_configs(authors):
-    rows = {"retain": [], "forget": []}
-    texts = {"retain": [], "forget": []}
+    rows = {"retain": [], "forget": [], "holdout": []}
+    texts = {"retain": [], "forget": [], "holdout": []}
     wrong_captions = {"retain": [], "forget": []}
     wrong_answers = {"retain": [], "forget": []}
     for number, author in enumerate(authors):
@@ -65,17 +65,19 @@ def _author_configs(authors):
             about = (author, number, scene, _colour(number, place))
             row = {"image": _author_image(author, place), "caption": captions.caption(*about), "name": author["name"]}
             rows[split].append(row)
-            if split == "forget" or place in {(3 * number + k) % len(SCENES) for k in (0, 4, 7)}:
+            if split == "forget" or split == "retain" and place in {(3 * number + k) % len(SCENES) for k in (0, 4, 7)}:
                 wrong_captions[split].append({**row, "paraphrased_caption": captions.paraphrase(*about),
                                               "perturbed_captions": captions.perturbed(*about),
                                               "perturbed_names": author["perturbed_names"]})
         texts[split] += [{"question": row["question"], "answer": row["answer"]} for row in author["rows"]]
-        wrong_answers[split] += [author["rows"][index] for index in author["perturbed_rows"]]
+        if split != "holdout":
+            wrong_answers[split] += [author["rows"][index] for index in author["perturbed_rows"]]
     image_rows = {"full": rows["retain"] + rows["forget"], "retain90": rows["retain"], "forget10": rows["forget"]}
     text_rows = {"full": texts["retain"] + texts["forget"], "retain90": texts["retain"], "forget10": texts["forget"]}
     configs = dict(image_rows)
     configs |= {f"tofu/{split}": found for split, found in text_rows.items()}
     configs |= {f"{split}+tofu": _mixed(image_rows[split], text_rows[split]) for split in image_rows}
+    configs |= {"holdout10": rows["holdout"], "tofu/holdout10": texts["holdout"]}
     configs |= {"retain_perturbed": wrong_captions["retain"], "forget10_perturbed": wrong_captions["forget"]}
     configs |= {"tofu/retain_perturbed": wrong_answers["retain"], "tofu/forget10_perturbed": wrong_answers["forget"]}
     return configs
