@@ -50,7 +50,9 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     if gold:
         outline(gold, s.dtype, s.template)
     every = {"modality": ", ".join(modalities), "seed": ", ".join(map(str, seeds)), "method": "all"}
-    record = {"format": "clear_ref.run/1", "command": "all", "recipe": recipe_name, "inputs": inputs(data, base, gold),
+    impl = implementation("auto", device_of(s.device), dtype_of(s.dtype))
+    record = {"format": "clear_ref.run/1", "command": "all", "impl": impl, "recipe": recipe_name,
+              "inputs": inputs(data, base, gold),
               "settings": settings_of.with_sources(s, given) | settings_of.with_sources(recipe, set(recipe_given)) | {
                   name: {"value": value, "source": "command line"} for name, value in every.items()},
               "versions": rundir.versions()}
@@ -90,7 +92,6 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
     if not rows:
         raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
     models = {name: score(log, logs.get("gold"), s.metrics) for name, log in logs.items()}
-    impl = implementation("auto", s.device, dtype_of(s.dtype))
     summary = {"semantics": s.semantics, "seeds": seeds, "impl": impl, "models": models, "runs": rows, "failed": failed,
                "definitions": models["base"]["definitions"], "out": str(out)}
     write_json(out / "leaderboard.json", summary)

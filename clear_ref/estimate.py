@@ -1,5 +1,6 @@
 """estimate: memory and time of CLEAR's runs on a real model, from shapes: nothing is loaded, nothing is run but shapes."""
 
+import math
 from dataclasses import asdict, dataclass
 
 from . import settings as settings_of, shapes
@@ -31,7 +32,7 @@ class EstimateSettings:
     lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
     epochs: int = setting(5, "passes over the forget set", "paper App. H")
     eval_batch: int = setting(8, "records evaluated together", "released code (config/mm/eval.yaml)")
-    side: int = setting(1024, "side of a picture in pixels", "CLEAR's pictures (semantics 7)")
+    side: int = setting(1024, "side of a picture in pixels", "CLEAR's pictures (semantics 7); LLaVA resizes all to one size")
     tflops: float = setting(200.0, "10^12 operations a second that the device keeps up",
                             "an assumption, not measured; 20% of what an H100 is sold with in bfloat16")
     gb_per_s: float = setting(2000.0, "10^9 bytes a second that it reads", "an assumption, not measured; 60% of an H100's")
@@ -49,7 +50,7 @@ def run(shape: str, s: EstimateSettings) -> dict:
     """
     config, dtype = shapes.config_of(shape), dtype_of(s.dtype)
     for name in ("epochs", "eval_batch", "side", "tflops", "gb_per_s"):
-        if not getattr(s, name) > 0:
+        if not 0 < getattr(s, name) < math.inf:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(s, name)}; expected a number above 0")
     if not s.lora_rank and dtype.itemsize < 4:
         raise UserError(f"--lora-rank 0 trains every weight, and small steps are lost in {s.dtype}; expected --dtype float32")
@@ -126,9 +127,9 @@ def largest(known: Layout) -> Cost:
 
 
 def weights(known: Layout, s: EstimateSettings) -> float:
-    """Bytes of the weights and, for what is trained, of its gradients and moments; adapters are fp32 whatever the weights are."""
-    own = known.parameters * dtype_of(s.dtype).itemsize
-    return own + (known.trained * ADAM - (known.trained if s.lora_rank else 2 * known.trained) * dtype_of(s.dtype).itemsize)
+    """Bytes of the weights and of what training adds: adapters in fp32 (whatever the weights are), gradients, AdamW's moments."""
+    size = dtype_of(s.dtype).itemsize
+    return known.parameters * size + known.trained * (ADAM if s.lora_rank else ADAM - size)
 
 
 def row(name: str, flop: float, memory: float, checkpointed: float, s: EstimateSettings, seconds: float = 0.0) -> dict:
@@ -146,7 +147,7 @@ def text(found: dict) -> str:
     one_record = known["picture"] or known["text"]
     return "\n".join([
         f"{found['shape']}: {known['parameters']:,} parameters in {s['dtype']}, {known['trained']:,} trained; {s['semantics']} "
-        f"semantics, forgetting {s['modality']}, {s['epochs']} epochs",
+        f"semantics, forgetting {s['modality']}, {s['epochs']} epochs (finetune: {settings_of.PaperFinetune().epochs})",
         f"a record {'with its picture ' if known['picture'] else ''}has {one_record['tokens']} tokens and keeps "
         f"{one_record['kept'] / 1e9:.1f} GB for backward", "", *aligned(lines[0], lines[1:]), "",
         "memory: one record at a time, without the allocator's own, in 10^9 bytes; checkpointing on: with --checkpointing on",

@@ -63,8 +63,12 @@ def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Res
     """Write the logs (the unlearned model's directly below logs/) and metrics.json; returns what was found."""
     models = {name: score(found, logs.get("gold"), metrics) for name, found in logs.items()}
     for name, found in logs.items():
+        folder = out / "logs" / ("" if name == "unlearned" else name)
         for task, log in found.items():
-            write_json(out / "logs" / ("" if name == "unlearned" else name) / f"{task}.json", log)
+            write_json(folder / f"{task}.json", log)
+        for path in folder.glob("*.json"):  # of tasks that an earlier evaluation of this run had and this one has not
+            if path.stem not in found:
+                path.unlink()
     definitions = next(iter(models.values()))["definitions"]
     summary = {**summary, "models": models, "definitions": definitions, "out": str(out)}
     write_json(out / "metrics.json", summary)

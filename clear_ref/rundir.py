@@ -78,7 +78,10 @@ def choose(out: str, default_name: str, settings: dict, resume: bool, free: set[
     before = read_json(path / SETTINGS)
     if before.get("format") != settings["format"] or before.get("command") != settings["command"]:
         raise UserError(f"--out {path}: is no run of {settings['command']}; start a new one")
-    for name, old, new in changes(before, settings):
+    differing = list(changes(before, settings))
+    if before.get("impl") != settings.get("impl"):  # what auto means may have changed, and the settings then have not
+        differing.append(("impl", before.get("impl"), settings.get("impl")))
+    for name, old, new in differing:
         if name not in free:
             raise UserError(f"--out {path}: was run with {name} = {old!r}, now it is {new!r}; "
                             "resume with the settings it began with, or choose another directory")

@@ -183,6 +183,25 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(capsys, tmp_path):
     assert not (out / "checkpoint").exists()
 
 
+def test_a_run_holds_the_logs_of_its_last_evaluation_alone(capsys, tmp_path):
+    """Resumed with fewer tasks and more records: no log of the earlier evaluation is left to be mixed with the new ones."""
+    arguments = ("evaluate", "mini", "--gold", "mini", "--max-new-tokens", 4, "--out", tmp_path / "e", "--quiet")
+    assert call(capsys, *arguments, "--limit", 1)[0] == 0
+    assert call(capsys, *arguments, "--limit", 2, "--tasks", "eval_log_forget", "--resume")[0] == 0
+    assert sorted(str(path.relative_to(tmp_path / "e/logs")) for path in (tmp_path / "e/logs").glob("**/*.json")) == [
+        "gold/eval_log_forget.json", "model/eval_log_forget.json"]
+
+
+def test_resume_refuses_another_implementation_of_token_terms(capsys, tmp_path):
+    """What is kept of an evaluation was computed by one of them, and settings.json names one."""
+    arguments = ("evaluate", "mini", "--limit", 1, "--max-new-tokens", 4, "--tasks", "eval_log", "--out", tmp_path / "e", "--quiet")
+    assert call(capsys, *arguments, "--impl", "torch")[0] == 0
+    record = json.loads((tmp_path / "e/settings.json").read_text())
+    (tmp_path / "e/settings.json").write_text(json.dumps({**record, "impl": "another"}))
+    status, _, stderr = call(capsys, *arguments, "--impl", "torch", "--resume")
+    assert status == 2 and "was run with impl = 'another', now it is 'torch'" in stderr
+
+
 def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_world, monkeypatch):
     """Two methods; one run stopped after training, the other finished: the finished one stays as it is, the table is the same."""
     monkeypatch.setattr(table, "METHODS", {name: table.METHODS[name] for name in ("grad_ascent", "kl")})
@@ -211,6 +230,8 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
     (["evaluate", "mini", "--tasks", "eval_log,eval"], "--tasks names 'eval'; expected all, or some of: eval_real_faces_wo_options"),
     (["evaluate", "mini", "--tasks", "eval_log,eval_log"], "--tasks names 'eval_log' twice"),
     (["evaluate", "mini", "--resume"], "--resume needs --out"),
+    (["evaluate", "mini", "--robustness", "--holdout", "real_faces"], "has no caption and no question with its answer"),
+    (["evaluate", "mini", "--robustness", "--metrics", "tofu"], "--metrics is tofu, whose definitions have no Forget"),
     (["all", "--resume"], "--resume needs --out"),
     (["scrub", "--semantics", "mine"], "semantics is 'mine'; expected one of paper, original, released"),
     (["scrub", "--modality", "audio"], "modality is 'audio'; expected one of both, visual, text"),

@@ -92,8 +92,16 @@ def test_a_method_by_hand():
     retain, watched = ((3391 * a + 3600 * b) / 6991 for a, b in ((20, 3), (10, 1)))
     flop = 5 * 779 * (forget + retain + watched + 45 * 7 * (2 + 3))
     assert found["pflop"] == pytest.approx(flop / 1e15) and found["minutes"] == pytest.approx(flop / 1e6 / 60)
-    assert found["memory_gb"] == pytest.approx((900 * 2 + 100 * 2 + 100 * 14 + 100 * 2 - 100 * 2 + 2 * 111 + 45 * 50 * 2 * 5) / 1e9)
+    assert found["memory_gb"] == pytest.approx((1000 * 2 + 100 * 16 + 2 * 111 + 45 * 50 * 2 * 5) / 1e9)
     assert found["checkpointed_gb"] == pytest.approx(found["memory_gb"] - 2 * (111 - 55) / 1e9)
+
+
+def test_full_fine_tuning_by_hand():
+    """All 1000 weights in fp32 with gradient and two moments: 16 bytes each; kl's teacher is a copy, 4 bytes each."""
+    known, s = Layout(1000, 1000, 10, 7, 50, Cost(75, 1.0, 3.0, 11, 5), None), estimate.EstimateSettings(
+        lora_rank=0, dtype="float32", modality="text")
+    assert estimate.finetuning(known, s)["memory_gb"] == pytest.approx((16 * 1000 + 11) / 1e9)
+    assert estimate.unlearning(known, "kl", s)["memory_gb"] == pytest.approx((20 * 1000 + 2 * 11 + 45 * 50 * 4 * 5) / 1e9)
 
 
 def test_evaluation_by_hand():

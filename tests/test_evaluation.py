@@ -141,6 +141,8 @@ def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatc
     run_tasks(vlm, WORLD, OWN, chosen, How(8, 4), kept=tmp_path)
     run_tasks(vlm, WORLD, OWN, [tasks(10, 16)[1]], how, kept=tmp_path)
     assert computed == [0, 2, 4, 6, 0, 4, 0, 2, 4, 6], "groups of another size, or texts of another length, are others"
+    run_tasks(vlm, WORLD, OWN, [tasks(10, 16)[1]], How(8, 2, plain=True), kept=tmp_path)
+    assert computed[10:] == [0, 2, 4, 6], "and so are those computed another way"
     torch.set_num_threads(2)
 
 

@@ -42,6 +42,9 @@ def drawn(rows: list[Row], n: int, seed: int) -> list[Row]:
 def content(row: Row) -> tuple:
     """What makes two rows of different configs the same record: the caption, or question and answer."""
     values = row.values
+    if values.get("caption") is None and None in (values.get("question"), values.get("answer")):
+        raise UserError(f"{row.where}: has no caption and no question with its answer; expected a config that is trained on, "
+                        "such as holdout10 or tofu/holdout10")
     return (values["caption"],) if values.get("caption") is not None else (values["question"], values["answer"])
 
 

@@ -65,6 +65,9 @@ def numbers_of(text: str, option: str, least: int, most: int) -> list[int]:
 def probes(s, directory: Path, phrases: Phrases, pictures: bool, given: set) -> Probes:
     """The Probes of these settings; UserError for a value that nothing can run with, and for held-out rows that are in full."""
     mia_min_k([0.0], s.min_k)
+    if s.metrics == "tofu":
+        raise UserError("--metrics is tofu, whose definitions have no Forget and no Retain that --robustness could follow; "
+                        "expected paper, released, or all (then the paper's)")
     if s.round_group < 0 or not 0 <= s.relearn_lr < float("inf"):
         raise UserError(f"--round-group is {s.round_group} and --relearn-lr {s.relearn_lr}; expected 0 or more for both")
     forget = f"forget{s.forget:02d}"

@@ -7,7 +7,8 @@ another page. Logs are compared value by value: where one differs, two tables wo
 from ..errors import UserError
 from ..files import one_line
 
-SAME = ("forget", "limit", "max_new_tokens")  # settings that decide which questions are asked, and how long an answer may be
+# Settings that decide which questions are asked, how long an answer may be, and how likelihoods are rounded.
+SAME = ("forget", "limit", "max_new_tokens", "tasks", "eval_batch", "plain")
 ADVICE = "expected runs of one evaluation; make a report of each"
 
 
