@@ -48,7 +48,9 @@ INLINE Mask not_below(Lanes x, float bound) {
     const __m256 b = _mm256_set1_ps(bound);
     return {_mm256_cmp_ps(x.a, b, _CMP_NLT_UQ), _mm256_cmp_ps(x.b, b, _CMP_NLT_UQ)};
 }
-INLINE bool any(Mask m) { return _mm256_movemask_ps(_mm256_or_ps(m.a, m.b)) != 0; }
+INLINE bool any(Mask m, Mask k) {
+    return _mm256_movemask_ps(_mm256_or_ps(_mm256_or_ps(m.a, m.b), _mm256_or_ps(k.a, k.b))) != 0;
+}
 INLINE __m256 scaled(__m256 x, __m256 n, __m256 m) {  // times 2^n built from its bits: NaN stays one
     const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_and_ps(m, _mm256_mul_ps(x, _mm256_castsi256_ps(power)));

@@ -31,7 +31,7 @@ INLINE Lanes fused_minus(Lanes a, Lanes b, Lanes c) { return {_mm512_fnmadd_ps(a
 INLINE Lanes larger(Lanes x, Lanes top) { return {_mm512_max_ps(x.v, top.v)}; }
 INLINE Lanes nearest(Lanes x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 INLINE Mask not_below(Lanes x, float bound) { return {_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(bound), _CMP_NLT_UQ)}; }
-INLINE bool any(Mask m) { return m.m != 0; }
+INLINE bool any(Mask a, Mask b) { return (a.m | b.m) != 0; }
 INLINE Lanes where(Mask m, Lanes x) { return {_mm512_maskz_mov_ps(m.m, x.v)}; }
 INLINE Lanes scaled(Lanes x, Lanes n, Mask m) { return {_mm512_maskz_scalef_ps(m.m, x.v, n.v)}; }
 INLINE Lanes fused_where(Mask m, Lanes a, Lanes b, Lanes c) { return {_mm512_mask3_fmadd_ps(a.v, b.v, c.v, m.m)}; }

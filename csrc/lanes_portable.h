@@ -78,9 +78,9 @@ INLINE Lanes larger(Lanes x, Lanes top) {
 }
 INLINE Lanes nearest(Lanes x) { const Lanes shift = all(0x1.8p23f); return (x + shift) - shift; }
 INLINE Mask not_below(Lanes x, float bound) { Mask r; EACH_PART r.m[i] = ~Bits(x.v[i] < same(bound)); return r; }
-INLINE bool any(Mask m) {
+INLINE bool any(Mask m, Mask k) {
     uint64_t halves[2];
-    const Bits found = (m.m[0] | m.m[1]) | (m.m[2] | m.m[3]);
+    const Bits found = ((m.m[0] | m.m[1]) | (m.m[2] | m.m[3])) | ((k.m[0] | k.m[1]) | (k.m[2] | k.m[3]));
     memcpy(halves, &found, 16);
     return (halves[0] | halves[1]) != 0;
 }

@@ -4,14 +4,17 @@
 //   lse = log sum exp z         nll = lse - z[label]                     entropy = -sum p log p
 //   kl_teacher_student = KL(q || p) = sum q (log q - log p)              kl_student_teacher = KL(p || q)
 //
-// stats    reads both logits once and writes table [N_STATS, n] in fp32, one row for each name of Row. Rows of the
-//          teacher are 0 without a teacher, entropies 0 unless asked for. lse is LSE + LSE_LOW: the low part is what
-//          rounding to fp32 lost; so with the entropy and kl_student_teacher, which cancel in the gradient of a sure student.
+// stats    reads both logits once (a GPU rereads a row whose student is sure) and writes table [N_STATS, n] in fp32, one row for
+//          each name of Row. Rows of the teacher are 0 without a teacher, entropies 0 unless asked for. lse is LSE + LSE_LOW: the
+//          low part is what rounding to fp32 lost. What the gradients of entropy and kl_student_teacher cancel to is kept as it
+//          is, in two such parts: with TOP the largest logit z_r of the student and TEACHER_AT_TOP = t_r (0 where infinite)
+//              DROP = sum p (z - z_r)          GAP = sum p ((z - t) - (z_r - t_r))
+//          (a GPU, where no p is above 1/2: TEACHER_AT_TOP is the largest t, which changes no gradient).
 // dlogits  reads both logits once and writes the gradient [n, V], contiguous, in the logits' type, given the upstream
 //          gradient of each table row (only LSE, NLL, both KL and ENTROPY are read). With upstream l, c, a
 //          (kl_teacher_student), b (kl_student_teacher), h of one row, c = 0 where the label is ignored:
-//              dz = p (alpha + (b - h) log p - b log q) - a q - c onehot(label)
-//              alpha = c + a + l - b kl_student_teacher - h entropy
+//              dz = p (c + a + l + b ((z - t) - (z_r - t_r) - GAP) - h ((z - z_r) - DROP)) - a q - c onehot(label)
+//          of which b's term is p (log p - log q - kl_student_teacher), h's -p (log p + entropy).
 //          Sums in fp32 or wider, the label's column in full, one rounding at the store. A factor of 0 drops its term
 //          (0 * inf is 0 here): without a the teacher's probability is not computed, without a and b its row is not read.
 //
@@ -39,7 +42,7 @@
 namespace token_terms {
 
 enum Row { LSE, NLL, TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY, TEACHER_ENTROPY, LSE_LOW,
-           TEACHER_LSE_LOW, KL_STUDENT_TEACHER_LOW, ENTROPY_LOW, N_STATS };
+           TEACHER_LSE_LOW, TOP, TEACHER_AT_TOP, GAP, GAP_LOW, DROP, DROP_LOW, N_STATS };
 
 enum Type { FLOAT32, BFLOAT16, FLOAT16 };
 

@@ -1,28 +1,12 @@
 // The per-token terms on the CPU, compiled once for each instruction set (INSTRUCTION_SET names it).
-//
-// A row is read in blocks that stay in the first-level cache: the block's maximum, then its sums relative to the row's maximum
-// so far, x = z - max z and u = t - max t:
-//   S = sum e^x   W = sum e^x x   G = sum of e^x (x - u) for the student, of e^u (u - x) for the teacher
-// kl_teacher_student = G_t / S_t - ln S_t + ln S_s, and so on: an offset common to a row's logits never enters.
-//
-// Where the student is sure, S is 1 and a little, and the gradient is made of that little. So logits near the maximum, which
-// are few, are added in double one by one, and the others in fp32 lanes that are emptied into sums in double before long.
 
-#include "lanes.h"
+#include "row_sums.h"
 #include "token_terms.h"
 
 namespace token_terms {
 namespace INSTRUCTION_SET {
 
-constexpr int64_t BLOCK = 2048, GROUP = 128, WIDTH = 16, SUMS = 8;  // columns; of lanes emptied at once; lanes; sums in double
-constexpr float LARGE = -0.5f;  // a vector with an x or u above it is added in double: a few of a row, each at the price of ten
 constexpr int64_t STREAM_BYTES = 32 << 20;  // larger gradients leave the caches anyway: written past them, without being read
-
-#if defined(__GNUC__)
-static inline void prefetch(const void* p) { __builtin_prefetch(p); }
-#else
-static inline void prefetch(const void*) {}
-#endif
 
 static inline void fence() {
 #if defined(LANES_AVX512) || defined(LANES_AVX2)
@@ -35,159 +19,6 @@ static inline void leave() {
 #if defined(LANES_AVX512) || defined(LANES_AVX2)
     _mm256_zeroupper();
 #endif
-}
-
-// What one tensor's side of a row has summed so far, relative to `top`.
-struct Side {
-    double sum[SUMS] = {}, weighted[SUMS] = {}, gap[SUMS] = {};
-    float top = -INFINITY;
-    float reference() const { return top == -INFINITY ? 0.0f : top; }  // -inf - -inf would be NaN
-};
-
-struct Totals { double sum, weighted, gap; };
-
-static double total(const double* x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
-
-static Totals totals(const Side& side) {
-    // A side without any logit above -inf has no distribution; its sum is 0, or NaN already.
-    return {side.top == -INFINITY ? NAN : total(side.sum), total(side.weighted), total(side.gap)};
-}
-
-static double shrunk(double value, double factor) { return factor == 0 && value == value ? 0 : value * factor; }  // inf * 0 = 0
-
-// Move the side's reference up to `top`; the other side's gaps are measured from it too.
-static void raise(Side& side, Side* other, float top) {
-    if (!(top > side.top)) return;
-    const bool first = side.top == -INFINITY;  // every sum is 0 or NaN, and the other's gaps are 0, infinite or NaN
-    const double rise = double(top) - double(side.top), factor = first ? 1 : exp(-rise);
-    side.top = top;
-    if (first) return;
-    for (int i = 0; i < SUMS; ++i) {
-        side.weighted[i] = shrunk(side.weighted[i] - rise * side.sum[i], factor);
-        if (other) {
-            side.gap[i] = shrunk(side.gap[i] - rise * side.sum[i], factor);
-            other->gap[i] += rise * other->sum[i];
-        }
-        side.sum[i] = shrunk(side.sum[i], factor);
-    }
-}
-
-static float largest(Lanes lanes) {
-    float values[WIDTH], top = -INFINITY;
-    store(lanes, values);
-    for (int i = 0; i < WIDTH; ++i) top = values[i] > top ? values[i] : top;
-    return top;
-}
-
-// `count` < WIDTH columns, the rest -inf, which contributes nothing.
-template <class T> static inline Lanes load_some(const T* p, int64_t count) {
-    T padded[WIDTH];
-    for (int i = 0; i < WIDTH; ++i) from_float(-INFINITY, padded + i);
-    memcpy(padded, p, size_t(count) * sizeof(T));
-    return load(padded);
-}
-
-// Lanes near the maximum, one by one: x = z - top and e^x in double.
-static void in_double(Lanes z, float top, double* x, double* e) {
-    float values[WIDTH], power[WIDTH], rest[WIDTH];
-    const Exponential found = exponential_in_full(z, Reference(top));
-    store(z, values);
-    store(scaled(all(1), found.n, found.live), power);
-    store(found.rest, rest);
-    for (int i = 0; i < WIDTH; ++i) {
-        x[i] = double(values[i]) - double(top);
-        e[i] = power[i] == 0 ? 0 : double(power[i]) * (1 + double(rest[i]));
-    }
-}
-
-template <bool TEACHER> static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
-    double e[WIDTH], f[WIDTH], x[WIDTH], u[WIDTH];
-    in_double(z, student.reference(), x, e);
-    if (TEACHER) in_double(ts, teacher.reference(), u, f);
-    for (int i = 0; i < WIDTH; ++i) {  // where e is 0 the other factor may be infinite
-        student.sum[i % SUMS] += e[i];
-        if (e[i] != 0) student.weighted[i % SUMS] += e[i] * x[i];
-        if (!TEACHER) continue;
-        teacher.sum[i % SUMS] += f[i];
-        if (f[i] != 0) teacher.weighted[i % SUMS] += f[i] * u[i], teacher.gap[i % SUMS] += f[i] * (u[i] - x[i]);
-        if (e[i] != 0) student.gap[i % SUMS] += e[i] * (x[i] - u[i]);
-    }
-}
-
-// The sums of one group of columns, in lanes, without the vectors that hold large ones.
-template <bool TEACHER, bool ENTROPIES> struct Group {
-    Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s;
-
-    // Whether they were added: not where there is a large one.
-    ALWAYS_INLINE bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top) {
-        const Lanes x = z - z_top.whole, u = ts - t_top.whole;
-        if (__builtin_expect(any(not_below(TEACHER ? larger(x, u) : x, LARGE)), 0)) return false;
-        Mask live, live_t;
-        const Lanes e = exponential(z, x, z_top, live);
-        s = s + e;
-        if (ENTROPIES) s_weighted = fused_where(live, e, x, s_weighted);
-        if (!TEACHER) return true;
-        const Lanes f = exponential(ts, u, t_top, live_t), gap = u - x;
-        t = t + f;
-        t_gap = fused_where(live_t, f, gap, t_gap);
-        s_gap = fused_where(live, e, gap, s_gap);
-        if (ENTROPIES) t_weighted = fused_where(live_t, f, u, t_weighted);
-        return true;
-    }
-
-    ALWAYS_INLINE void empty_into(Side& student, Side& teacher) const {
-        add_to(student.sum, s);
-        if (ENTROPIES) add_to(student.weighted, s_weighted);
-        if (!TEACHER) return;
-        add_to(teacher.sum, t);
-        add_to(teacher.gap, t_gap);
-        add_to(student.gap, all(0) - s_gap);
-        if (ENTROPIES) add_to(teacher.weighted, t_weighted);
-    }
-};
-
-template <class T> static float block_top(const T* p, int64_t count) {
-    Lanes even = all(-INFINITY), odd = even;
-    int64_t j = 0;
-    for (; j + 2 * WIDTH <= count; j += 2 * WIDTH) {
-        even = larger(load(p + j), even);
-        odd = larger(load(p + j + WIDTH), odd);
-    }
-    for (; j + WIDTH <= count; j += WIDTH) even = larger(load(p + j), even);
-    if (j < count) odd = larger(load_some(p + j, count - j), odd);
-    return largest(larger(even, odd));
-}
-
-template <class T, bool TEACHER, bool ENTROPIES>
-static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, Side& teacher) {
-    for (int64_t start = 0; start < vocabulary; start += BLOCK) {
-        const int64_t count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK;
-        const T *zs = z + start, *ts = TEACHER ? t + start : nullptr;
-        raise(student, TEACHER ? &teacher : nullptr, block_top(zs, count));
-        if (TEACHER) raise(teacher, &student, block_top(ts, count));
-        const Reference z_top(student.reference()), t_top(teacher.reference());
-        for (int64_t first = 0; first < count; first += GROUP) {
-            const int64_t end = count - first < GROUP ? count : first + GROUP;
-            const auto some = [&](const T* row, int64_t j) {
-                return !TEACHER && row == ts ? all(0) : j + WIDTH <= end ? load(row + j) : load_some(row + j, end - j);
-            };
-            Group<TEACHER, ENTROPIES> group;
-            unsigned large = 0;  // one bit for each vector; no call in the loop, so that the registers are its own
-            int64_t j = first;
-            for (; j + WIDTH <= end; j += WIDTH) {
-                // The next block comes into the cache while this one is computed.
-                for (int64_t ahead = 0; ahead < WIDTH; ahead += 64 / int64_t(sizeof(T))) {
-                    prefetch(zs + j + BLOCK + ahead);
-                    if (TEACHER) prefetch(ts + j + BLOCK + ahead);
-                }
-                large = large << 1 | !group.add(load(zs + j), TEACHER ? load(ts + j) : all(0), z_top, t_top);
-            }
-            if (j < end) large = large << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top);
-            group.empty_into(student, teacher);
-            for (j = first + (end - first - 1) / WIDTH * WIDTH; large; large >>= 1, j -= WIDTH)
-                if (large & 1) add_large<TEACHER>(some(zs, j), some(ts, j), student, teacher);
-        }
-    }
 }
 
 // A column of the table, and the writes into it.
@@ -221,8 +52,9 @@ static void stats_row(const Problem& problem, int64_t row, const Column& out) {
     const Totals s = totals(student);
     const double log_s = log(s.sum);
     out.set_split(LSE, LSE_LOW, double(student.top) + log_s);
+    out.set(TOP, double(student.top));
     if (!ignored) out.set(NLL, nll(z, label, known, student, log_s));
-    if (ENTROPIES) out.set_split(ENTROPY, ENTROPY_LOW, log_s - s.weighted / s.sum);
+    if (ENTROPIES) out.set(ENTROPY, log_s - s.weighted / s.sum), out.set_split(DROP, DROP_LOW, s.weighted / s.sum);
     if (!TEACHER) return;
     const Totals q = totals(teacher);
     const double log_q = log(q.sum);
@@ -230,34 +62,49 @@ static void stats_row(const Problem& problem, int64_t row, const Column& out) {
     if (!ignored) out.set(TEACHER_NLL, nll(t, label, known, teacher, log_q));
     if (ENTROPIES) out.set(TEACHER_ENTROPY, log_q - q.weighted / q.sum);
     out.set(KL_TEACHER_STUDENT, not_negative(q.gap / q.sum - log_q + log_s));
-    out.set_split(KL_STUDENT_TEACHER, KL_STUDENT_TEACHER_LOW, not_negative(s.gap / s.sum - log_s + log_q));
+    const double at_top = double(student.other) - double(teacher.top);
+    out.set(KL_STUDENT_TEACHER, not_negative((s.gap / s.sum - at_top) - log_s + log_q));
+    out.set(TEACHER_AT_TOP, double(student.other));
+    out.set_split(GAP, GAP_LOW, s.gap / s.sum);
 }
 
-// What the gradient of one row is made of, with the terms that cancel taken together:
-//   dz = p (alpha + b ((z - t) - kl_offset) - h (z - entropy_offset)) - a q - c onehot(label)
-//   kl_offset = lse - teacher_lse + kl_student_teacher   entropy_offset = lse - entropy
+// What the gradient of one row is made of. What cancels is taken together, relative to the student's largest column, `top`, and
+// the teacher's logit there: where the student is sure that column's gradient is a small number, not a difference of large ones.
+//   dz = p (alpha + b ((z - t) - (top - at_top) - gap) - h ((z - top) - drop)) - a q - c onehot(label)
 struct Factors {
     double alpha, a, b, c, h;
-    double lse, teacher_lse, kl_offset, entropy_offset;
+    double lse, teacher_lse, top, at_top, gap, drop;
 };
 
 template <class T, bool Q, bool B, bool H>
 static void gradient_row(const T* z, const T* t, const Factors& f, int64_t vocabulary, T* out, bool streamed) {
-    constexpr bool EXACT = sizeof(T) == 4;
+    constexpr bool EXACT = sizeof(T) == 4, PRECISE = EXACT && !Q && (B || H);
     const Reference lse(f.lse), teacher_lse(f.teacher_lse);
-    const Lanes a = all(float(f.a)), b = all(float(f.b)), h = all(float(f.h)), kl_offset = all(float(f.kl_offset)),
-                entropy_offset = all(float(f.entropy_offset));
-    // What rounding the two offsets loses goes where it is not lost.
-    const Lanes alpha = all(float(f.alpha - f.b * (f.kl_offset - double(float(f.kl_offset))) +
-                                  f.h * (f.entropy_offset - double(float(f.entropy_offset)))));
+    const double means = f.alpha - (B ? f.b * f.gap : 0) + (H ? f.h * f.drop : 0), difference_at_top = f.top - f.at_top;
+    const Lanes a = all(float(f.a)), b = all(float(f.b)), h = all(float(-f.h)), top = all(float(f.top));
+    const Lanes alpha = all(float(means)), rest_of_alpha = all(float(means - double(float(means))));
+    const Lanes high = all(float(difference_at_top)), low = all(float(difference_at_top - double(float(difference_at_top))));
     auto at = [&](Lanes zs, Lanes ts) ALWAYS_INLINE {
         const Exponential p = exponential_in_full(zs, lse);
-        Lanes factor = alpha;
-        if (H) factor = fused_minus(h, zs - entropy_offset, factor);
+        Lanes factor = alpha, before = alpha, last = alpha;
+        if (H) {
+            last = zs - top;
+            if (PRECISE) before = fused(h, lost(zs, top, last), before);
+            factor = fused(h, last, before);
+        }
         if (B) {
             const Lanes difference = zs - ts;
-            if (EXACT) factor = fused(b, lost(zs, ts, difference), factor);
-            factor = fused(b, difference - kl_offset, factor);
+            last = difference - high, before = factor;
+            if (EXACT) {
+                Lanes small = lost(zs, ts, difference) - low;
+                if (PRECISE) small = small + lost(difference, high, last);
+                before = fused(b, small, factor);
+            }
+            factor = fused(b, last, before);
+        }
+        if (PRECISE) {  // with what rounding the factor lost, the product's rounding is the only one left
+            const Lanes missed = (before - fused_minus(B ? b : h, last, factor)) + rest_of_alpha;
+            return scaled(factor + fused(factor, p.rest, fused(missed, p.rest, missed)), p.n, p.live);
         }
         if (!Q) return scaled(fused(factor, p.rest, factor), p.n, p.live);
         // p and q apart as power and rest: their difference keeps its digits where both are near 1, and is 0 where they are one.
@@ -282,8 +129,8 @@ static void gradient_row(const T* z, const T* t, const Factors& f, int64_t vocab
 template <class T> static double label_gradient(T z, T t, const Factors& f) {
     const double x = double(to_float(z)), u = double(to_float(t)), log_p = x - f.lse, p = exp(log_p);
     double factor = f.alpha - f.c;
-    if (f.b != 0) factor += f.b * ((x - u) - f.kl_offset);
-    if (f.h != 0) factor -= f.h * (x - f.entropy_offset);
+    if (f.b != 0) factor += f.b * (((x - u) - (f.top - f.at_top)) - f.gap);
+    if (f.h != 0) factor -= f.h * ((x - f.top) - f.drop);
     return f.c * expm1(log_p) + (p == 0 ? 0 : p * factor) - (f.a == 0 ? 0 : f.a * exp(u - f.teacher_lse));
 }
 
@@ -303,10 +150,9 @@ static void dlogits_row(const Problem& problem, const float* table, const float*
     const double l = up(LSE), a = paired ? up(KL_TEACHER_STUDENT) : 0, b = paired ? up(KL_STUDENT_TEACHER) : 0, h = up(ENTROPY),
                  c = ignored ? 0 : up(NLL);
     if ((ignored && problem.skip_ignored) || (l == 0 && a == 0 && b == 0 && h == 0 && c == 0)) return fill(out, vocabulary, 0);
-    Factors f = {c + a + l, a, b, c, h, stat(LSE) + stat(LSE_LOW), stat(TEACHER_LSE) + stat(TEACHER_LSE_LOW), 0, 0};
-    if (b != 0) f.kl_offset = f.lse - f.teacher_lse + (stat(KL_STUDENT_TEACHER) + stat(KL_STUDENT_TEACHER_LOW));
-    if (h != 0) f.entropy_offset = f.lse - (stat(ENTROPY) + stat(ENTROPY_LOW));
-    const double check = f.alpha + f.kl_offset + f.entropy_offset;
+    const Factors f = {c + a + l, a, b, c, h, stat(LSE) + stat(LSE_LOW), stat(TEACHER_LSE) + stat(TEACHER_LSE_LOW), stat(TOP),
+                       stat(TEACHER_AT_TOP), stat(GAP) + stat(GAP_LOW), stat(DROP) + stat(DROP_LOW)};
+    const double check = f.alpha + (b == 0 ? 0 : stat(KL_STUDENT_TEACHER)) + (h == 0 ? 0 : stat(ENTROPY));
     if (check != check || (c != 0 && !known)) return fill(out, vocabulary, NAN);
     const T* z = static_cast<const T*>(problem.student) + row * problem.student_stride;
     const T* t = a != 0 || b != 0 ? static_cast<const T*>(problem.teacher) + row * problem.teacher_stride : nullptr;

@@ -67,18 +67,24 @@ __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow
     const double student_log = log(sums.student_sum);
     write_lse(table, n, LSE, LSE_LOW, sums.student_max, student_log);
     table[NLL * n] = nll_of<type>(problem, row, row.student, sums.student_max, student_log);
-    if (forward.entropy) write_split(table, n, ENTROPY, ENTROPY_LOW, student_log - sums.student_self / sums.student_sum);
+    table[TOP * n] = sums.student_max;
+    if (forward.entropy) {
+        table[ENTROPY * n] = static_cast<float>(student_log - sums.student_self / sums.student_sum);
+        write_split(table, n, DROP, DROP_LOW, sums.student_self / sums.student_sum);
+    }
     if (!row.teacher) return;
     const double teacher_log = log(sums.teacher_sum), shift = student_log - teacher_log;
     write_lse(table, n, TEACHER_LSE, TEACHER_LSE_LOW, sums.teacher_max, teacher_log);
     table[TEACHER_NLL * n] = nll_of<type>(problem, row, row.teacher, sums.teacher_max, teacher_log);
     if (forward.entropy) table[TEACHER_ENTROPY * n] = static_cast<float>(teacher_log - sums.teacher_self / sums.teacher_sum);
     table[KL_TEACHER_STUDENT * n] = static_cast<float>(not_below_zero(sums.teacher_student / sums.teacher_sum + shift));
-    write_split(table, n, KL_STUDENT_TEACHER, KL_STUDENT_TEACHER_LOW,
-                not_below_zero(sums.student_teacher / sums.student_sum - shift));
+    const double gap = sums.student_teacher / sums.student_sum, there = static_cast<double>(sums.there) - sums.teacher_max;
+    table[KL_STUDENT_TEACHER * n] = static_cast<float>(not_below_zero((gap - there) - shift));
+    table[TEACHER_AT_TOP * n] = sums.there;
+    write_split(table, n, GAP, GAP_LOW, gap);
 }
 
-// Merges the block's sums of a whole row, starts again with care where they cannot be right, and writes the row.
+// Merges the block's sums of a whole row, looks again where they cannot be right or the student is sure, and writes the row.
 template <Type type>
 __device__ __forceinline__ void finish_row(const Forward& forward, const TokenRow& row, Sums<double>& own, bool wants_care) {
     __shared__ Sums<double> total;
@@ -86,7 +92,10 @@ __device__ __forceinline__ void finish_row(const Forward& forward, const TokenRo
         block_merge(total, own);
         wants_care |= own.student_max < Format<type>::LOWEST_MAX || own.student_max > -PADDING;
         if (row.teacher) wants_care |= own.teacher_max < Format<type>::LOWEST_MAX || own.teacher_max > -PADDING;
-        if (__syncthreads_or(wants_care)) careful_sums<type>(total, row.student, row.teacher, forward.problem.vocabulary);
+        const std::int64_t vocabulary = forward.problem.vocabulary;
+        if (__syncthreads_or(wants_care)) careful_sums<type>(total, row.student, row.teacher, vocabulary);
+        else if ((row.teacher || forward.entropy) && total.student_sum < SURE)
+            sure_sums<type>(total, row.student, row.teacher, vocabulary);
     }
     if (threadIdx.x == 0) write_row<type>(forward, row, total);
 }
@@ -139,8 +148,8 @@ __global__ void __launch_bounds__(THREADS, ALIGNED ? ROW_BLOCKS : 1) row_sums(co
         float z[2];
         Format<type>::unpack(smallest, z);
         wants_care = z[0] < PADDING || (Format<type>::PER_WORD == 2 && z[1] < PADDING);
-        sums = {own.student_max, own.teacher_max, own.student_sum, own.teacher_sum,
-                own.teacher_student, own.student_teacher, own.student_self, own.teacher_self};
+        sums = {own.student_max, own.teacher_max, own.student_sum, own.teacher_sum, own.teacher_student,
+                own.student_teacher, own.student_self, own.teacher_self, 0};
     }
     if (!forward.partials) return finish_row<type>(forward, row, sums, wants_care);
     if (row.skipped) return;

@@ -21,11 +21,11 @@ struct Backward {
     unsigned tiles;         // of one row
 };
 
-// dz = p (alpha + b (log p - log q - kl) - h (log p + entropy)) - a q - c onehot(label): what cancels where the student is sure
-// is taken together. The low parts of kl and entropy are in alpha. alpha - c apart, for the label's column.
+// dz = p (alpha + b ((z - top) - (t - there)) - h (z - top)) - a q - c onehot(label), with the means -b gap + h drop in alpha:
+// what cancels where the student is sure is taken together. rest = alpha - c, for the label's column.
 struct Factors {
     float lse, lse_low, teacher_lse, teacher_lse_low;
-    float alpha, rest, kl, entropy, a, b, c, h;
+    float top, there, alpha, rest, a, b, c, h;
     bool all_zero;
 };
 
@@ -49,16 +49,16 @@ __device__ __forceinline__ Factors factors_of(const Backward& backward, const To
     }
     f.lse = table[LSE * n];
     f.lse_low = table[LSE_LOW * n];
+    f.top = table[TOP * n];
     f.rest = f.a + l;
-    // A factor of 0 drops its term: KL may be infinite.
+    // A factor of 0 drops its term: a gap may be infinite. A row of the teacher that holds NaN tells of it by its divergence.
     if (f.b != 0) {
-        f.kl = table[KL_STUDENT_TEACHER * n];
-        f.rest = fmaf(-f.b, table[KL_STUDENT_TEACHER_LOW * n], f.rest);
+        const float kl = table[KL_STUDENT_TEACHER * n];
+        f.there = table[TEACHER_AT_TOP * n];
+        f.rest = fmaf(-f.b, table[GAP * n], fmaf(-f.b, table[GAP_LOW * n], f.rest));
+        if (kl != kl) f.rest = kl;
     }
-    if (f.h != 0) {
-        f.entropy = table[ENTROPY * n];
-        f.rest = fmaf(-f.h, table[ENTROPY_LOW * n], f.rest);
-    }
+    if (f.h != 0) f.rest = fmaf(f.h, table[DROP * n], fmaf(f.h, table[DROP_LOW * n], f.rest));
     f.alpha = f.c + f.rest;
     f.all_zero = f.c == 0 && f.a == 0 && f.b == 0 && f.h == 0 && l == 0;
     return f;
@@ -78,15 +78,13 @@ template <Type type>
 __device__ __noinline__ void store_at_label(const Backward& backward, std::int64_t index, std::int64_t label) {
     const TokenRow row = row_at<type>(backward.problem, index);
     const Factors f = factors_of(backward, row);
-    const double log_p = (value<type>(row.student, label) - static_cast<double>(f.lse)) - f.lse_low;
-    const double p = probability_in_full(log_p);
-    double dz = f.c * (p - 1), log_q = 0, factor = f.rest;
-    if (f.a != 0 || f.b != 0)
-        log_q = (value<type>(row.teacher, label) - static_cast<double>(f.teacher_lse)) - f.teacher_lse_low;
-    if (f.h != 0) factor -= f.h * (log_p + f.entropy);
-    if (f.b != 0) factor += f.b * ((log_p - log_q) - f.kl);
+    const double z = value<type>(row.student, label), t = f.a != 0 || f.b != 0 ? value<type>(row.teacher, label) : 0.f;
+    const double p = probability_in_full((z - f.lse) - f.lse_low), x = z - f.top;
+    double dz = f.c * (p - 1), factor = f.rest;
+    if (f.h != 0) factor -= f.h * x;
+    if (f.b != 0) factor += f.b * (x - (t - f.there));
     if (p != 0) dz += p * factor;
-    if (f.a != 0) dz -= f.a * probability_in_full(log_q);
+    if (f.a != 0) dz -= f.a * probability_in_full((t - f.teacher_lse) - f.teacher_lse_low);
     using Bits = typename Format<type>::Bits;
     const float pair[2] = {static_cast<float>(dz), 0};
     Bits* out = static_cast<Bits*>(backward.gradient) + index * backward.problem.vocabulary;
@@ -105,13 +103,13 @@ __device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* stude
         for (int j = 0; j < PER_WORD; ++j) {
             const float log_p = (z[j] - f.lse) - f.lse_low;
             const float p = probability<type>(log_p);
-            const float log_q = A || B ? (t[j] - f.teacher_lse) - f.teacher_lse_low : 0.f;
+            const float x = z[j] - f.top;
             float factor = f.alpha;
-            if (H) factor = fmaf(-f.h, log_p + f.entropy, factor);
-            if (B) factor = fmaf(f.b, (log_p - log_q) - f.kl, factor);
+            if (H) factor = fmaf(-f.h, x, factor);
+            if (B) factor = fmaf(f.b, x - (t[j] - f.there), factor);
             dz[j] = p * factor;
             if ((H || B) && p == 0) dz[j] = 0;  // not 0 * -inf
-            if (A) dz[j] = fmaf(-f.a, probability<type>(log_q), dz[j]);
+            if (A) dz[j] = fmaf(-f.a, probability<type>((t[j] - f.teacher_lse) - f.teacher_lse_low), dz[j]);
         }
         out[i] = Format<type>::pack(dz);
     }

@@ -4,6 +4,8 @@
 //     student_sum = sum e^x             teacher_sum = sum e^u
 //     teacher_student = sum e^u (u - x) student_teacher = sum e^x (x - u)
 //     student_self = sum e^x x          teacher_self = sum e^u u
+// In the sums of a whole row student_teacher is sum e^x (x - (t - there)), where `there` is teacher_max, or of a sure student, the
+// teacher's logit at the student's largest, which then adds exactly 0: its gradient is what little the others add.
 // Relative to both maxima, an offset common to a row's logits never enters. z - max comes first and the factor log2(e)
 // second: one fused multiply-add would save an instruction, but leaves the largest logit at 2^(rounding) instead of 1, so
 // that nll could fall below 0 and a confident token's gradient would be noise.
@@ -19,17 +21,19 @@ constexpr int WARP = 32;
 constexpr int WARPS = THREADS / WARP;
 constexpr unsigned WHOLE_WARP = 0xFFFFFFFFu;
 constexpr int N_SUMS = 6;
+constexpr double SURE = 2;  // a student_sum below it: the largest has more than half of p
 
 template <class Float>
 struct Sums {
     float student_max, teacher_max;
     Float student_sum, teacher_sum, teacher_student, student_teacher, student_self, teacher_self;
+    float there;
 };
 
 // Of no logits. The maxima are finite, so that no difference of two maxima is NaN.
 template <class Float>
 __device__ __forceinline__ Sums<Float> no_sums() {
-    return {PADDING, PADDING, 0, 0, 0, 0, 0, 0};
+    return {PADDING, PADDING, 0, 0, 0, 0, 0, 0, 0};
 }
 
 // The same sums relative to other maxima, at least as large as the present ones.
@@ -137,7 +141,7 @@ __device__ __forceinline__ void block_sum(Sums<double>& total, const Sums<double
 #pragma unroll
         for (int k = 0; k < N_SUMS; ++k) part[k] += of_warp[warp][k];
     }
-    total = {own.student_max, own.teacher_max, part[0], part[1], part[2], part[3], part[4], part[5]};
+    total = {own.student_max, own.teacher_max, part[0], part[1], part[2], part[3], part[4], part[5], own.there};
 }
 
 // `total` of all threads' logits, as by block_sum. Every thread gets the maxima in its `own`.
@@ -145,7 +149,42 @@ __device__ __forceinline__ void block_merge(Sums<double>& total, Sums<double>& o
     float student_max = own.student_max, teacher_max = own.teacher_max;
     block_max(student_max, teacher_max);
     rebase<true, true>(own, student_max, teacher_max);
+    own.there = teacher_max;
     block_sum(total, own);
+}
+
+// To every thread of the block: the teacher's logit where the student's is `student_max`, the largest of several, 0 where that is
+// infinite. Between this and another block_max the block must meet.
+template <Type type>
+__device__ __forceinline__ float teacher_at(const void* student, const void* teacher, std::int64_t vocabulary, float student_max) {
+    float there = -INFINITY, unused = 0;
+#pragma unroll 1
+    for (std::int64_t column = threadIdx.x; teacher && column < vocabulary; column += THREADS)
+        if (value<type>(student, column) == student_max) there = fmaxf(there, value<type>(teacher, column));
+    block_max(there, unused);
+    return there - there == 0 ? there : 0;
+}
+
+// The sums of `total` that a sure student's gradient is made of, once more: relative to its largest column, with exp_full.
+// A call, not inlined, like careful_sums: they would set the register count of the loops beside them.
+template <Type type>
+__device__ __noinline__ void sure_sums(Sums<double>& total, const void* student, const void* teacher, std::int64_t vocabulary) {
+    const float student_max = total.student_max, there = teacher_at<type>(student, teacher, vocabulary, student_max);
+    float self = 0, gap = 0;
+#pragma unroll 1
+    for (std::int64_t column = threadIdx.x; column < vocabulary; column += THREADS) {
+        const float x = value<type>(student, column) - student_max;
+        if (x < SMALLEST_LOG) continue;
+        const float weight = exp_full(x);
+        self = fmaf(weight, x, self);
+        if (teacher) gap = fmaf(weight, x - (value<type>(teacher, column) - there), gap);
+    }
+    const Sums<double> before = total;
+    block_sum(total, {student_max, 0, 0, 0, 0, gap, self, 0, 0});
+    if (threadIdx.x > 0) return;
+    const double own_gap = total.student_teacher, own_self = total.student_self;
+    total = before;
+    total.student_teacher = own_gap, total.student_self = own_self, total.there = there;
 }
 
 // `total` of a row that holds -inf or logits so large that fp32 sums of differences overflow: both rows are read twice,
@@ -161,7 +200,9 @@ __device__ __noinline__ void careful_sums(Sums<double>& total, const void* stude
         if (teacher) teacher_max = fmaxf(teacher_max, value<type>(teacher, column));
     }
     block_max(student_max, teacher_max);
-    Sums<double> own = {student_max, teacher_max, 0, 0, 0, 0, 0, 0};
+    __syncthreads();
+    const float there = teacher_at<type>(student, teacher, vocabulary, student_max);
+    Sums<double> own = {student_max, teacher_max, 0, 0, 0, 0, 0, 0, there};
 #pragma unroll 1
     for (std::int64_t column = threadIdx.x; column < vocabulary; column += THREADS) {
         const double x = static_cast<double>(value<type>(student, column)) - student_max;
@@ -169,12 +210,12 @@ __device__ __noinline__ void careful_sums(Sums<double>& total, const void* stude
         own.student_sum += student_weight;
         if (student_weight != 0) own.student_self += student_weight * x;
         if (!teacher) continue;
-        const double u = static_cast<double>(value<type>(teacher, column)) - teacher_max;
+        const double t = value<type>(teacher, column), u = t - teacher_max;
         const float teacher_weight = u < SMALLEST_LOG ? 0.f : exp_fast(static_cast<float>(u));
         own.teacher_sum += teacher_weight;
         if (teacher_weight != 0) own.teacher_student += teacher_weight * (u - x);
         if (teacher_weight != 0) own.teacher_self += teacher_weight * u;
-        if (student_weight != 0) own.student_teacher += student_weight * (x - u);
+        if (student_weight != 0) own.student_teacher += student_weight * (x - (t - there));
     }
     block_sum(total, own);
 }

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 ROOT = Path(__file__).parent.parent
 IGNORE = -100
 ROWS = ("lse", "nll", "teacher_lse", "teacher_nll", "kl_teacher_student", "kl_student_teacher", "entropy", "teacher_entropy",
-        "lse_low", "teacher_lse_low", "kl_student_teacher_low", "entropy_low")
+        "lse_low", "teacher_lse_low", "top", "teacher_at_top", "gap", "gap_low", "drop", "drop_low")
 (LSE, NLL, TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY, TEACHER_ENTROPY, LSE_LOW,
- TEACHER_LSE_LOW, KL_STUDENT_TEACHER_LOW, ENTROPY_LOW) = range(12)
+ TEACHER_LSE_LOW, TOP, TEACHER_AT_TOP, GAP, GAP_LOW, DROP, DROP_LOW) = range(len(ROWS))
 READ_BY_BACKWARD = (LSE, NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)  # by the number that token_terms.h gives them
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -104,13 +104,13 @@ class Emulated:
         numbers = self._numbers(student, teacher, skip)
         floats = self.library.workspace(numbers, device)
         workspace = guarded(floats, torch.float32) if floats else None
-        table = guarded(12 * n, torch.float32)
+        table = guarded(len(ROWS) * n, torch.float32)
         text = self.library.stats(pointer(student), pointer(teacher), pointer(labels), numbers, int(entropy), inside(table),
                                   None if workspace is None else inside(workspace), device, ctypes.c_void_p(stream))
         assert text == error, text
         if workspace is not None:
             opened(workspace)
-        return opened(table).reshape(12, n)
+        return opened(table).reshape(len(ROWS), n)
 
     def dlogits(self, student, teacher, labels, table, upstream, skip=False, device=0, stream=0, error=None):
         gradient = guarded(student.numel(), student.dtype)
@@ -156,7 +156,7 @@ def rows(n, vocabulary, dtype=torch.float32, scale=3.0, seed=0, noise=1.0):
     teacher = student + noise * torch.randn(n, vocabulary, generator=g)
     labels = torch.randint(0, vocabulary, (n,), generator=g)
     labels[0] = labels[-1] = IGNORE
-    upstream = torch.randn(12, n, generator=g)
+    upstream = torch.randn(len(ROWS), n, generator=g)
     upstream[:, n // 2] = 0
     return student.to(dtype), teacher.to(dtype), labels, upstream
 
@@ -284,7 +284,7 @@ def test_without_a_teacher_its_rows_are_zero_and_its_upstream_is_not_used(gpu, d
     student, _, labels, upstream = rows(4, vocabulary, dtype)
     table, gradient = gpu.both(student, None, labels, upstream)
     of_teacher = [TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, TEACHER_ENTROPY, TEACHER_LSE_LOW,
-                  KL_STUDENT_TEACHER_LOW]
+                  TEACHER_AT_TOP, GAP, GAP_LOW]
     assert (table[of_teacher] == 0).all()
     upstream[[KL_TEACHER_STUDENT, KL_STUDENT_TEACHER]] = 0
     assert_terms(table, student, None, labels)
@@ -297,7 +297,7 @@ def test_entropies_are_zero_unless_asked_for_and_change_nothing_else(gpu, teache
     teacher = teacher if teacher_too else None
     full, lean = gpu.stats(student, teacher, labels), gpu.stats(student, teacher, labels, entropy=False)
     assert (lean[[ENTROPY, TEACHER_ENTROPY]] == 0).all() and (full[ENTROPY] > 0).all()
-    full[[ENTROPY, TEACHER_ENTROPY, ENTROPY_LOW]] = 0
+    full[[ENTROPY, TEACHER_ENTROPY, DROP, DROP_LOW]] = 0
     assert same_bits(full, lean)
 
 
@@ -308,6 +308,25 @@ def test_large_logits_are_right_to_the_rounding_of_the_result(gpu, scale):
         table, gradient = gpu.both(student, teacher, labels, upstream)
         assert_terms(table, student, teacher, labels)
         assert_gradient(gradient, student, teacher, labels, upstream)
+
+
+@pytest.mark.parametrize("scale", [3.0, 10.0, 100.0])
+@pytest.mark.parametrize("upstream_row", [ENTROPY, KL_STUDENT_TEACHER])
+def test_a_sure_students_gradient_is_right_beside_its_largest_entry(gpu, scale, upstream_row):
+    """Relative to that entry, by the definition whose logs are relative to the largest column. 2^x is wrong by 2^-22, in the sums
+    and not in fp32 gradients; differences of logits, factor, product and store round by 2^-24 each. A difference of fp32 sums of
+    the size of KL would be wrong by 1e-6 of KL, of which the gradient is any fraction."""
+    student, _, labels, upstream = rows(6, 4113, scale=scale, seed=8)
+    teacher = rows(6, 4113, scale=scale, seed=9)[0]
+    upstream[:] = 0
+    upstream[upstream_row] = 1
+    _, gradient = gpu.both(student, teacher, labels, upstream)
+    z, t, top = student.double(), teacher.double(), student.argmax(1, keepdim=True)
+    p, x = z.softmax(-1), z - z.gather(1, top)
+    factor = -x if upstream_row == ENTROPY else (z - t) - (z - t).gather(1, top)
+    expected = p * (factor - (p * factor).sum(-1, keepdim=True))
+    error = (gradient.double() - expected).abs().amax(1) / expected.abs().amax(1)
+    assert expected.abs().amax(1).min() > 1e-36 and error.max() <= 6e-7, f"{error.max():.1e}"
 
 
 def test_a_common_offset_does_not_enter(gpu):
@@ -326,7 +345,7 @@ def test_a_common_offset_does_not_enter(gpu):
 
 def test_nll_is_never_negative_and_a_sure_label_keeps_its_gradient(gpu):
     """p - 1 = -63 e^-gap / (1 + 63 e^-gap). Formed after rounding p to bf16 it would be a multiple of 2^-8."""
-    labels, upstream = torch.zeros(1, dtype=torch.int64), torch.zeros(12, 1)
+    labels, upstream = torch.zeros(1, dtype=torch.int64), torch.zeros(len(ROWS), 1)
     upstream[NLL] = 1
     for dtype in TYPES:
         for gap in (2.0, 5.5, 8.0, 11.0, 40.0):
@@ -346,7 +365,7 @@ def test_probabilities_below_the_cut_are_exactly_zero(gpu, dtype):
     """log p is -87 in column 1 and -86.5 in column 2; the cut is at -86.9. fp16 rounds both gradients to 0."""
     student = torch.tensor([[0.0, -87.0, -86.5, -20.0]], dtype=dtype)
     teacher = torch.zeros_like(student)
-    labels, upstream = torch.tensor([IGNORE]), torch.zeros(12, 1)
+    labels, upstream = torch.tensor([IGNORE]), torch.zeros(len(ROWS), 1)
     table = gpu.stats(student, teacher, labels)
     for upstream_row in (LSE, KL_STUDENT_TEACHER, ENTROPY):
         alone = upstream.clone()
@@ -374,7 +393,7 @@ def edge(gpu, dtype, multiprocessors, change):
     """Table and gradients (all terms; without kl_student_teacher) with row 2 changed; the other rows keep their bits."""
     gpu.machine(multiprocessors=multiprocessors)
     student, teacher, labels, upstream = rows(5, 4500 if multiprocessors > 1 else 45, dtype, seed=3)
-    upstream[:, 2] = torch.arange(1, 13) / 7
+    upstream[:, 2] = torch.arange(1, len(ROWS) + 1) / 7
     labels[2] = 7
     plain, plain_gradient = gpu.both(student, teacher, labels, upstream)
     change(student, teacher, labels)
@@ -635,7 +654,7 @@ def test_a_label_out_of_range_is_never_an_index_and_makes_its_own_terms_nan(gpu,
     labels[1:3] = label
     table, gradient = gpu.both(student, teacher, labels, upstream)
     assert table[[NLL, TEACHER_NLL], 1:3].isnan().all()
-    others = [k for k in range(12) if k not in (NLL, TEACHER_NLL)]
+    others = [k for k in range(len(ROWS)) if k not in (NLL, TEACHER_NLL)]
     assert same_bits(table[others], ignored[others])
     assert gradient[1].isnan().all() and gradient[[0, 2, 3]].isfinite().all()
 
@@ -682,7 +701,7 @@ def test_offsets_are_64_bit(gpu, tmp_path):
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_each_logit_is_read_once_forward_and_once_backward(gpu, dtype):
-    """And the label's once more."""
+    """And the label's once more. Rows drawn here have no sure student, whose row is read again."""
     student, teacher, labels, upstream = rows(4, 8192, dtype)
     upstream[:] = 1
     table = gpu.stats(student, teacher, labels)
@@ -749,7 +768,7 @@ def test_no_rows_launch_nothing(gpu):
     empty, labels = torch.empty(0, 9), torch.empty(0, dtype=torch.int64)
     assert gpu.library.workspace(gpu._numbers(empty, None, False), 0) == 0
     table = gpu.stats(empty, None, labels)
-    assert gpu.dlogits(empty, None, labels, table, torch.empty(12, 0)).shape == (0, 9)
+    assert gpu.dlogits(empty, None, labels, table, torch.empty(len(ROWS), 0)).shape == (0, 9)
     assert gpu.happened()["launches"] == 0
 
 

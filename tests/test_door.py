@@ -33,7 +33,7 @@ class Subclass(torch.Tensor):
 # An independent computation in float64.
 
 def truth(student, labels, teacher, upstream, skip_ignored, entropy):
-    """(table by name, gradient) by log_softmax and written-out derivatives; `upstream` [10, n]."""
+    """(table by name, gradient) by log_softmax and written-out derivatives; `upstream` [N_STATS, n]."""
     z = torch.log_softmax(student.double(), -1)
     p, ignored = z.exp(), labels == IGNORE
     dead = ignored if skip_ignored else torch.zeros_like(ignored)
@@ -75,6 +75,13 @@ def true_table(student, labels, teacher, skip_ignored):
         lse = torch.logsumexp(logits.double(), -1)
         table[high] = lse.to(wide)
         table[low] = (lse - table[high].double()).to(wide)
+    z, p, top = student.double(), student.double().softmax(-1), student.argmax(1, keepdim=True)
+    table[formulas.TOP] = z.gather(1, top).squeeze(1).to(wide)
+    table[formulas.DROP] = (p * (z - z.gather(1, top))).sum(-1).to(wide)
+    if teacher is not None:
+        t = teacher.double()
+        table[formulas.TEACHER_AT_TOP] = t.gather(1, top).squeeze(1).to(wide)
+        table[formulas.GAP] = (p * ((z - t) - (z - t).gather(1, top))).sum(-1).to(wide)
     return table
 
 

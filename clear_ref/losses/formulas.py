@@ -10,11 +10,13 @@ from ..data.batches import IGNORE
 CHUNK_ELEMENTS = 1 << 20  # logits worked on at once: the temporaries stay at a few times this many numbers
 
 # Rows of the table that `stats` returns and whose upstream gradients `dlogits` takes. An lse is kept in two parts,
-# lse + lse_low: the low part is what rounding lost, and without it p is wrong by 8e-6 at logits of scale 30. The last two
-# rows are the same for numbers whose sums have such digits in the compiled kernel alone: 0 here.
-N_STATS = 12
+# lse + lse_low: the low part is what rounding lost, and without it p is wrong by 8e-6 at logits of scale 30. What the gradients
+# of kl_student_teacher and entropy are made of is kept relative to the student's largest column (TOP, and the teacher's logit
+# there): GAP = mean of (z - t) - (top - teacher_at_top), DROP = mean of z - top under p, in two parts too. A sure student's
+# gradient is proportional to them, and small; as a difference of log-probabilities and KL it would have no digits left.
+N_STATS = 16
 (LSE, NLL, TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY, TEACHER_ENTROPY,
- LSE_LOW, TEACHER_LSE_LOW, KL_STUDENT_TEACHER_LOW, ENTROPY_LOW) = range(N_STATS)
+ LSE_LOW, TEACHER_LSE_LOW, TOP, TEACHER_AT_TOP, GAP, GAP_LOW, DROP, DROP_LOW) = range(N_STATS)
 
 
 def accumulation_dtype(*tensors) -> torch.dtype:
@@ -45,16 +47,23 @@ def stats(student, teacher, labels, skip_ignored=False, entropy=True) -> torch.T
             found = log_total - x.gather(1, column).squeeze(1)
             return found.masked_fill(~known, torch.nan).masked_fill(ignored, 0)
 
-        x, e, total, log_total = _relative(z, out, LSE, LSE_LOW)
-        out[NLL] = nll(x, log_total)
+        largest, at = z.max(1, keepdim=True)
+        x, e, total, log_total = _relative(z, largest, out, LSE, LSE_LOW)
+        out[NLL], out[TOP] = nll(x, log_total), largest.squeeze(1)
         if entropy:
-            out[ENTROPY] = log_total - _weighted(e, x) / total
+            drop = _weighted(e, x) / total
+            out[ENTROPY] = log_total - drop
+            _split(out, DROP, DROP_LOW, drop)
         if teacher is not None:
-            u, f, total_t, log_total_t = _relative(teacher[rows].to(dtype), out, TEACHER_LSE, TEACHER_LSE_LOW)
-            out[TEACHER_NLL] = nll(u, log_total_t)
-            gap, shift = u - x, log_total - log_total_t
-            out[KL_TEACHER_STUDENT] = _not_negative(_weighted(f, gap) / total_t + shift)
-            out[KL_STUDENT_TEACHER] = _not_negative(-_weighted(e, gap) / total - shift)
+            t = teacher[rows].to(dtype)
+            largest_t, there = t.amax(1, keepdim=True), t.gather(1, at)
+            there = torch.where(there.isfinite(), there, 0)
+            u, f, total_t, log_total_t = _relative(t, largest_t, out, TEACHER_LSE, TEACHER_LSE_LOW)
+            out[TEACHER_NLL], out[TEACHER_AT_TOP] = nll(u, log_total_t), there.squeeze(1)
+            shift, gap = log_total - log_total_t, _weighted(e, x - (t - there)) / total
+            out[KL_TEACHER_STUDENT] = _not_negative(_weighted(f, u - x) / total_t + shift)
+            out[KL_STUDENT_TEACHER] = _not_negative(gap - (there.double() - largest_t.double()).squeeze(1) - shift)
+            _split(out, GAP, GAP_LOW, gap)
             if entropy:
                 out[TEACHER_ENTROPY] = log_total_t - _weighted(f, u) / total_t
         table[:, rows] = out
@@ -65,8 +74,7 @@ def dlogits(student, teacher, labels, table, upstream, skip_ignored=False) -> to
     """[n, V] contiguous gradient in the student's dtype, from `stats`' table and the gradient [N_STATS, n] of its rows.
 
     With upstream c (nll), a (kl_teacher_student), b (kl_student_teacher), h (entropy), l (lse) of one row:
-        dz = p (alpha + (b - h) log p - b log q) - a q - c onehot(label),
-        alpha = c + a + l - b kl_student_teacher - h entropy
+        dz = p (c + a + l + b ((z - top) - (t - teacher_at_top) - gap) - h ((z - top) - drop)) - a q - c onehot(label)
     Rows whose upstream is all 0 are not read and get exact zeros. Rounded once, at the store.
     folds   d nll = p - onehot,  d kl_teacher_student = p - q,  d entropy = -p (log p + entropy),  d lse = p,
             d kl_student_teacher = p (log p - log q - kl_student_teacher)
@@ -77,8 +85,8 @@ def dlogits(student, teacher, labels, table, upstream, skip_ignored=False) -> to
     if teacher is None:
         a, b = torch.zeros_like(a), torch.zeros_like(b)
     # 0 * inf is NaN: a factor is dropped, not multiplied away, where its upstream is 0.
-    alpha = (c + a + l - b * torch.where(b == 0, zero, table[KL_STUDENT_TEACHER])
-             - h * torch.where(h == 0, zero, table[ENTROPY]))
+    alpha = c + a + l
+    found = alpha + torch.where(b == 0, zero, table[KL_STUDENT_TEACHER]) + torch.where(h == 0, zero, table[ENTROPY])
     read = (c != 0) | (a != 0) | (b != 0) | (h != 0) | (l != 0)
     if skip_ignored:
         read &= labels != IGNORE
@@ -86,22 +94,27 @@ def dlogits(student, teacher, labels, table, upstream, skip_ignored=False) -> to
     gradient = torch.zeros(student.shape, dtype=student.dtype, device=student.device)
     for chunk in _chunks(len(read), student.shape[1]):
         rows = read[chunk]
-        c_, a_, b_, h_, alpha_ = (column[rows].unsqueeze(1) for column in (c, a, b, h, alpha))
-        log_p = _log_p(student[rows], table, rows, LSE, LSE_LOW)
-        p = log_p.exp()
-        factor = (b_ - h_) * log_p
+        c_, a_, b_, h_, alpha_, found_ = (column[rows].unsqueeze(1) for column in (c, a, b, h, alpha, found))
+        top, there, gap, gap_low, drop, drop_low = (table[row, rows].unsqueeze(1) for row in range(TOP, N_STATS))
+        z = student[rows].to(table.dtype)
+        p = _log_p(z, table, rows, LSE, LSE_LOW).exp_()
+        x = z - top
+        factor = ((x - drop) - drop_low).mul_(-h_)
         factor += alpha_
         if bool(((a_ != 0) | (b_ != 0)).any()):
-            log_q = _log_p(teacher[rows], table, rows, TEACHER_LSE, TEACHER_LSE_LOW)
-            factor -= (b_ * log_q).masked_fill_(b_ == 0, 0)
+            t = teacher[rows].to(table.dtype)
+            x -= t - there
+            x -= gap
+            x -= gap_low
+            factor += (x.mul_(b_)).masked_fill_(b_ == 0, 0)
             dz = (factor * p).masked_fill_(p == 0, 0)
-            dz -= (log_q.exp_() * a_).masked_fill_(a_ == 0, 0)
+            dz -= (_log_p(t, table, rows, TEACHER_LSE, TEACHER_LSE_LOW).exp_() * a_).masked_fill_(a_ == 0, 0)
         else:
             dz = factor.mul_(p).masked_fill_(p == 0, 0)
         label = labels[rows].unsqueeze(1)
         known = (label >= 0) & (label < student.shape[1])
         dz.scatter_add_(1, label.masked_fill(~known, 0), -c_)
-        dz.masked_fill_((alpha_ != alpha_) | (~known & (c_ != 0)), torch.nan)  # not only in the columns where p > 0
+        dz.masked_fill_((found_ != found_) | (~known & (c_ != 0)), torch.nan)  # not only in the columns where p > 0
         gradient[rows] = dz.to(student.dtype)
     return gradient
 
@@ -111,18 +124,23 @@ def _chunks(n, vocabulary):
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def _relative(z, out, lse, lse_low):
-    """x = z - max, e^x, sum e^x, log of it; writes the two parts of the log-sum-exp (Knuth's two-sum) into `out`."""
-    largest = z.amax(1, keepdim=True)
+def _relative(z, largest, out, lse, lse_low):
+    """x = z - largest, e^x, sum e^x, log of it; writes the two parts of the log-sum-exp into `out`."""
     x = z - largest
     e = x.exp()
     total = _row_sum(e)
     log_total = total.log()
-    largest = largest.squeeze(1)
-    high = largest + log_total
-    back = high - largest
-    out[lse], out[lse_low] = high, (largest - (high - back)) + (log_total - back)
+    largest = largest.squeeze(1).double()
+    high = (largest + log_total).to(out.dtype)
+    out[lse] = high
+    # From the maximum and not from lse: a float64 that holds both has no bits left for the log at 3e38.
+    out[lse_low] = (largest - high) + log_total
     return x, e, total, log_total
+
+
+def _split(out, high, low, value):
+    out[high] = value
+    out[low] = (value - out[high]).nan_to_num(0)  # an infinite value has none
 
 
 def _weighted(weight, value):
@@ -131,8 +149,8 @@ def _weighted(weight, value):
 
 
 def _row_sum(values):
-    """values.sum(1), the same bits on any number of threads: torch cuts a lone row's sum into a part per thread."""
-    return values.sum(1) if len(values) > 1 else values.expand(2, -1).sum(1)[:1]
+    """values.sum(1) for float64 work, the same bits on any number of threads: torch cuts a lone row's sum into a part each."""
+    return (values.sum(1) if len(values) > 1 else values.expand(2, -1).sum(1)[:1]).double()
 
 
 def _not_negative(kl):

@@ -1,0 +1,215 @@
+// The sums over one row of logits, or two, from which every term follows on the CPU.
+//
+// A row is read in blocks that stay in the first-level cache: the block's maximum, then its sums relative to the row's maximum
+// so far, x = z - max z and u = t - max t, and to t_r, the teacher's logit at the student's maximum:
+//   S = sum e^x   W = sum e^x x   G = sum of e^x (x - (t - t_r)) for the student, of e^u (u - x) for the teacher
+// kl_teacher_student = G_t / S_t - ln S_t + ln S_s, and so on: an offset common to a row's logits never enters.
+//
+// Where the student is sure, S is 1 and a little, and the gradient is made of that little: the largest column adds exactly 1 to
+// S and 0 to W and G. Columns that are much of the rest, which are few, are added in double one by one, and the others in fp32
+// lanes that are emptied into sums in double before long.
+
+#pragma once
+
+#include "lanes.h"
+
+namespace token_terms {
+namespace INSTRUCTION_SET {
+
+constexpr int64_t BLOCK = 2048, GROUP = 256, WIDTH = 16, SUMS = 8;  // columns; of lanes emptied at once; lanes; sums in double
+constexpr float LARGE = -0.5f;  // a vector with an x or u above it is added in double: a few of a row, each at the price of ten
+
+#if defined(__GNUC__)
+static inline void prefetch(const void* p) { __builtin_prefetch(p); }
+#else
+static inline void prefetch(const void*) {}
+#endif
+
+// What one tensor's side of a row has summed so far, relative to `top`.
+struct Side {
+    double sum[SUMS] = {}, weighted[SUMS] = {}, gap[SUMS] = {};
+    float top = -INFINITY, other = 0;  // `other`: of a student, the teacher's logit at the top, or 0 where that is infinite
+    float reference() const { return top == -INFINITY ? 0.0f : top; }  // -inf - -inf would be NaN
+};
+
+struct Totals { double sum, weighted, gap; };
+
+static double total(const double* x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+
+static Totals totals(const Side& side) {
+    // A side without any logit above -inf has no distribution; its sum is 0, or NaN already.
+    return {side.top == -INFINITY ? NAN : total(side.sum), total(side.weighted), total(side.gap)};
+}
+
+static double shrunk(double value, double factor) { return factor == 0 && value == value ? 0 : value * factor; }  // inf * 0 = 0
+
+// Move the side's reference up to `top`, where the other side's logit is `other`. A teacher's gaps are measured from the
+// student's top too: it is `teacher` then.
+static void raise(Side& side, Side* teacher, float top, float other) {
+    const bool first = side.top == -INFINITY;  // every sum is 0 or NaN, and the teacher's gaps are 0, infinite or NaN
+    const double rise = double(top) - double(side.top), factor = first ? 1 : exp(-rise);
+    const double widening = rise - (double(other) - double(side.other));
+    side.top = top, side.other = other;
+    if (first) return;
+    for (int i = 0; i < SUMS; ++i) {
+        side.weighted[i] = shrunk(side.weighted[i] - rise * side.sum[i], factor);
+        side.gap[i] = shrunk(side.gap[i] - widening * side.sum[i], factor);
+        if (teacher) teacher->gap[i] += rise * teacher->sum[i];
+        side.sum[i] = shrunk(side.sum[i], factor);
+    }
+}
+
+// The two largest of some lanes.
+struct Tops { float first, second; };
+
+static Tops tops(Lanes lanes) {
+    float values[WIDTH];
+    store(lanes, values);
+    Tops top = {-INFINITY, -INFINITY};
+    for (float value : values) {  // without branches, which would be guessed wrong; NaN is in neither
+        const float less = value > top.first ? top.first : value;
+        top.first = value > top.first ? value : top.first;
+        top.second = less > top.second ? less : top.second;
+    }
+    return top;
+}
+
+// `count` < WIDTH columns, the rest -inf, which contributes nothing.
+template <class T> static inline Lanes load_some(const T* p, int64_t count) {
+    T padded[WIDTH];
+    for (int i = 0; i < WIDTH; ++i) from_float(-INFINITY, padded + i);
+    memcpy(padded, p, size_t(count) * sizeof(T));
+    return load(padded);
+}
+
+// Lanes near the maximum, one by one: x = z - top and e^x in double.
+static void in_double(Lanes z, float top, double* x, double* e) {
+    float values[WIDTH], power[WIDTH], rest[WIDTH];
+    const Exponential found = exponential_in_full(z, Reference(top));
+    store(z, values);
+    store(scaled(all(1), found.n, found.live), power);
+    store(found.rest, rest);
+    for (int i = 0; i < WIDTH; ++i) {
+        x[i] = double(values[i]) - double(top);
+        e[i] = power[i] == 0 ? 0 : double(power[i]) * (1 + double(rest[i]));
+    }
+}
+
+template <bool TEACHER> static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
+    double e[WIDTH], f[WIDTH], x[WIDTH], u[WIDTH];
+    float t[WIDTH];
+    in_double(z, student.reference(), x, e);
+    if (TEACHER) in_double(ts, teacher.reference(), u, f), store(ts, t);
+    for (int i = 0; i < WIDTH; ++i) {  // where e is 0 the other factor may be infinite
+        student.sum[i % SUMS] += e[i];
+        if (e[i] != 0) student.weighted[i % SUMS] += e[i] * x[i];
+        if (!TEACHER) continue;
+        teacher.sum[i % SUMS] += f[i];
+        if (f[i] != 0) teacher.weighted[i % SUMS] += f[i] * u[i], teacher.gap[i % SUMS] += f[i] * (u[i] - x[i]);
+        if (e[i] != 0) student.gap[i % SUMS] += e[i] * (x[i] - (double(t[i]) - double(student.other)));
+    }
+}
+
+// The sums of one group of columns, in lanes, without the vectors that hold large ones.
+template <bool TEACHER, bool ENTROPIES> struct Group {
+    Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s;
+
+    // Whether they were added: not where there is a large one, an x of `large` or a u of LARGE.
+    ALWAYS_INLINE bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top, Lanes other, float large) {
+        const Lanes x = z - z_top.whole, u = ts - t_top.whole;
+        if (__builtin_expect(any(not_below(x, large), not_below(TEACHER ? u : x, TEACHER ? LARGE : large)), 0)) return false;
+        Mask live, live_t;
+        const Lanes e = exponential(z, x, z_top, live);
+        s = s + e;
+        if (ENTROPIES) s_weighted = fused_where(live, e, x, s_weighted);
+        if (!TEACHER) return true;
+        const Lanes f = exponential(ts, u, t_top, live_t);
+        t = t + f;
+        t_gap = fused_where(live_t, f, u - x, t_gap);
+        s_gap = fused_where(live, e, x - (ts - other), s_gap);
+        if (ENTROPIES) t_weighted = fused_where(live_t, f, u, t_weighted);
+        return true;
+    }
+
+    ALWAYS_INLINE void empty_into(Side& student, Side& teacher) const {
+        add_to(student.sum, s);
+        if (ENTROPIES) add_to(student.weighted, s_weighted);
+        if (!TEACHER) return;
+        add_to(teacher.sum, t);
+        add_to(teacher.gap, t_gap);
+        add_to(student.gap, s_gap);
+        if (ENTROPIES) add_to(teacher.weighted, t_weighted);
+    }
+};
+
+template <class T> static Tops block_tops(const T* p, int64_t count) {
+    Lanes even = all(-INFINITY), odd = even;
+    int64_t j = 0;
+    for (; j + 2 * WIDTH <= count; j += 2 * WIDTH) {
+        even = larger(load(p + j), even);
+        odd = larger(load(p + j + WIDTH), odd);
+    }
+    for (; j + WIDTH <= count; j += WIDTH) even = larger(load(p + j), even);
+    if (j < count) odd = larger(load_some(p + j, count - j), odd);
+    return tops(larger(even, odd));
+}
+
+static bool reaches(Lanes z, float top) { return any(not_below(z, top), not_below(z, top)); }
+
+// The teacher's logit in the first column where the student's is `top`.
+template <class T> static float at_top(const T* z, const T* t, int64_t count, float top) {
+    int64_t j = 0;
+    while (j + WIDTH <= count && !reaches(load(z + j), top)) j += WIDTH;
+    while (to_float(z[j]) != top) ++j;
+    const float there = to_float(t[j]);
+    return there - there == 0 ? there : 0;
+}
+
+// From which x on a student's column is added in double: LARGE, and where the student is sure what is more than e^-0.5 to e^-4
+// of all but the top, the more so the surer. `rest`: what was summed but for the top; `next`: the block's largest x below the top.
+static float large_from(double rest, double next) {
+    if (rest >= 1) return LARGE;
+    const double known = log(rest), log_rest = known > next ? known : next;
+    const double near = 1.5 * log_rest + double(LARGE), far = log_rest - 4, bound = near > far ? near : far;
+    return bound < double(LARGE) ? float(bound) : LARGE;
+}
+
+template <class T, bool TEACHER, bool ENTROPIES>
+static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, Side& teacher) {
+    for (int64_t start = 0; start < vocabulary; start += BLOCK) {
+        const int64_t count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK;
+        const T *zs = z + start, *ts = TEACHER ? t + start : nullptr;
+        const Tops z_tops = block_tops(zs, count), t_tops = TEACHER ? block_tops(ts, count) : z_tops;
+        const bool rises = z_tops.first > student.top;
+        if (rises) raise(student, TEACHER ? &teacher : nullptr, z_tops.first, TEACHER ? at_top(zs, ts, count, z_tops.first) : 0);
+        if (TEACHER && t_tops.first > teacher.top) raise(teacher, nullptr, t_tops.first, 0);
+        const Reference z_top(student.reference()), t_top(teacher.reference());
+        const float next = rises ? z_tops.second : z_tops.first;
+        const Lanes other = all(student.other);
+        const float large = large_from(total(student.sum) - (rises ? 0 : 1), double(next) - double(student.reference()));
+        for (int64_t first = 0; first < count; first += GROUP) {
+            const int64_t end = count - first < GROUP ? count : first + GROUP;
+            const auto some = [&](const T* row, int64_t j) {
+                return !TEACHER && row == ts ? all(0) : j + WIDTH <= end ? load(row + j) : load_some(row + j, end - j);
+            };
+            Group<TEACHER, ENTROPIES> group;
+            unsigned left = 0;  // one bit for each vector; no call in the loop, so that the registers are its own
+            int64_t j = first;
+            for (; j + WIDTH <= end; j += WIDTH) {
+                // The next block comes into the cache while this one is computed.
+                for (int64_t ahead = 0; ahead < WIDTH; ahead += 64 / int64_t(sizeof(T))) {
+                    prefetch(zs + j + BLOCK + ahead);
+                    if (TEACHER) prefetch(ts + j + BLOCK + ahead);
+                }
+                left = left << 1 | !group.add(load(zs + j), TEACHER ? load(ts + j) : all(0), z_top, t_top, other, large);
+            }
+            if (j < end) left = left << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top, other, large);
+            group.empty_into(student, teacher);
+            for (j = first + (end - first - 1) / WIDTH * WIDTH; left; left >>= 1, j -= WIDTH)
+                if (left & 1) add_large<TEACHER>(some(zs, j), some(ts, j), student, teacher);
+        }
+    }
+}
+
+}  // namespace INSTRUCTION_SET
+}  // namespace token_terms
