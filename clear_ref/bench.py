@@ -15,7 +15,8 @@ from .bench_peers import PEERS
 from .errors import RunFailed, UserError
 from .losses import native
 from .progress import Progress
-from .settings import setting
+from .report.table import aligned
+from .settings import setting, some_of
 
 DTYPES = ("float32", "bfloat16")
 ALLOCATORS = {  # what the environment of a process says to glibc
@@ -50,11 +51,7 @@ def check(settings: BenchSettings) -> tuple[list[str], list[str]]:
             raise UserError(f"{name} is {getattr(settings, name)}; expected {least} or more")
     if settings.dtype not in (*DTYPES, "both"):
         raise UserError(f"dtype is {settings.dtype!r}; expected float32, bfloat16 or both")
-    peers = list(PEERS) if settings.peers == "all" else [name.strip() for name in settings.peers.split(",")]
-    for name in peers:
-        if name not in PEERS or peers.count(name) > 1:
-            twice = " twice" if name in PEERS else ""
-            raise UserError(f"peers names {name!r}{twice}; expected all, or some of: {', '.join(PEERS)}")
+    peers = list(PEERS) if settings.peers == "all" else some_of(settings.peers, PEERS, "peers")
     try:
         device = torch.device(settings.device)
     except RuntimeError:
@@ -178,7 +175,7 @@ def text(found: dict) -> str:
         speeds = ", ".join(f"{what} {speed / 1e9:.1f} GB/s" for what, speed in one["bandwidth"].items())
         threads = f"{one['threads']} thread{'s' if one['threads'] > 1 else ''}"
         lines += ["", f"{one['dtype']}, allocator {one['allocator']}, {threads}; {speeds}: floor {one['floor_ms']:.2f} ms"]
-        lines += aligned([COLUMNS] + [row(name, peer, found["memory"][one["dtype"]].get(name, {}))
+        lines += aligned(COLUMNS, [row(name, peer, found["memory"][one["dtype"]].get(name, {}))
                                       for name, peer in one["peers"].items() if "absent" not in peer])
         timed = [peer for peer in one["peers"].values() if "absent" not in peer]
         waits = max([peer["both_ms"]["median"] / peer["cpu_ms"]["median"] for peer in timed], default=0)
@@ -208,10 +205,3 @@ def row(name: str, peer: dict, peak: dict) -> tuple:
             f"{both['p20']:.2f}-{both['p80']:.2f}", f"{peer['cpu_ms']['median']:.2f}",
             "1" if name.startswith("ours native") else shown(peer["slower"], "{:.1f} x slower"),
             shown(peer["forward_over_floor"], "{:.1f}"), shown(peak.get("tensors"), "{:.1f}"), f"{peer['loss_error']:.0e}")
-
-
-def aligned(rows: list[tuple]) -> list[str]:
-    """Lines with columns of equal width, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join([cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))])
-            for cells in rows]

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from . import rundir, shapes
-from .bench import aligned, hardware
+from .bench import hardware
 from .data.prompts import phrases
 from .errors import UserError
 from .evaluation.likelihood import candidate_nll, plain_nll
@@ -17,6 +17,7 @@ from .evaluation.tasks import items, tasks
 from .losses import native
 from .model.vlm import load
 from .progress import Progress
+from .report.table import aligned
 from .settings import setting
 from .world import BASE, WORLD
 
@@ -105,7 +106,7 @@ def measured(vlm, name: str, n_records: int, rounds: int, letters: int | None) -
 def text(found: dict) -> str:
     """The measurements as one aligned table."""
     settings, versions, kernel = found["settings"], found["versions"], found["kernel"]
-    rows = [COLUMNS]
+    rows = []
     for case in found["cases"]:
         plain = case["ways"]["plain"]
         head = (f"{case['model']}, {case['task']}", str(case["records"]), str(case["candidates"]),
@@ -120,6 +121,6 @@ def text(found: dict) -> str:
         found["command"],
         f"on      {found['hardware']['cpu']}, {settings['threads']} thread{'s' if settings['threads'] > 1 else ''}, kernel "
         f"{kernel['instruction_set'] or 'not built'}, Python {versions['python']}, torch {versions['torch']}; medians of "
-        f"{settings['rounds']} rounds in which the ways take turns", "", *aligned(rows),
+        f"{settings['rounds']} rounds in which the ways take turns", "", *aligned(COLUMNS, rows),
         "plain: one forward of prompt and answer for each candidate; shared: prompts once, candidates behind them",
         f"tokens each: of a prompt, picture included, and of an answer; fewer, faster: plain / this; {SHAPE}: random weights"])

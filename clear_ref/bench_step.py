@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import median
 
 from . import rundir
-from .bench import RETURNED_AT_ONCE, aligned, child, hardware
+from .bench import RETURNED_AT_ONCE, child, hardware
 from .bench_step_inputs import EVALUATIONS, METHODS, SHAPES, TASKS, described, write
 from .bench_step_ways import WAYS
 from .errors import UserError
 from .losses import native
 from .progress import Progress
-from .settings import setting
+from .report.table import aligned
+from .settings import setting, some_of
 
 COLUMNS = ("task", "ours s", "released s", "faster", "in CPU time", "ours MB", "released MB", "share", "+ weights: ours MB",
            "released MB", "share", "difference")
@@ -38,12 +39,7 @@ def check(settings: BenchStepSettings) -> list[str]:
     if settings.shape not in SHAPES:
         raise UserError(f"shape is {settings.shape!r}; expected one of {', '.join(SHAPES)}")
     chosen = {"default": [*METHODS, *EVALUATIONS], "all": list(TASKS)}.get(settings.tasks)
-    chosen = [name.strip() for name in settings.tasks.split(",")] if chosen is None else chosen
-    for name in chosen:
-        if name not in TASKS or chosen.count(name) > 1:
-            raise UserError(f"tasks names {name!r}{' twice' if name in TASKS else ''}; expected default, all, or some of: "
-                            f"{', '.join(TASKS)}")
-    return chosen
+    return some_of(settings.tasks, TASKS, "tasks", "default, all") if chosen is None else chosen
 
 
 def run(settings: BenchStepSettings) -> dict:
@@ -112,7 +108,7 @@ def text(found: dict) -> str:
              f"{kernel['instruction_set'] or 'not built'}, Python {versions['python']}, torch {versions['torch']}, "
              + ", ".join(f"{name} {versions[name] or 'absent'}" for name in PEERS)
              + f"; medians (least-most) of {settings['rounds']} rounds", ""]
-    lines += aligned([COLUMNS] + [row(task, measured) for task, measured in found["tasks"].items()])
+    lines += aligned(COLUMNS, [row(task, measured) for task, measured in found["tasks"].items()])
     waits = max(measured[way]["seconds"]["median"] / measured[way]["cpu_seconds"]["median"] / settings["threads"]
                 for measured in found["tasks"].values() for way in WAYS if way in measured)
     if waits > 1.2:

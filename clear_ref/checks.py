@@ -46,11 +46,7 @@ def chosen_tasks(data: Path, s, pictures: bool) -> list[Task]:
     known = tasks(s.forget, s.max_new_tokens) if pictures else text_tasks(s.forget, s.max_new_tokens, data)
     if s.tasks == "all":
         return known
-    named = [name.strip() for name in s.tasks.split(",")]
-    for name in named:
-        if name not in {task.name for task in known} or named.count(name) > 1:
-            raise UserError(f"--tasks names {name!r}{' twice' if named.count(name) > 1 else ''}; expected all, or some of: "
-                            + ", ".join(task.name for task in known))
+    named = settings_of.some_of(s.tasks, [task.name for task in known], "--tasks")
     return [task for task in known if task.name in named]
 
 

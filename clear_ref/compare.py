@@ -2,15 +2,13 @@
 
 import dataclasses
 
-import torch
-
 from . import reporting, rundir, settings as settings_of, world
 from .checks import check, check_gold, check_rows, inputs, options_for, recipe_for
 from .errors import RunFailed, UserError
 from .evaluation.metrics import score
 from .experiment import unlearn
 from .files import read_json, write_json
-from .forked import share
+from .forked import processes, share
 from .judged import Result, drop_kept, evaluation_logs
 from .losses.native import implementation
 from .loop import unlearn as unlearning
@@ -63,7 +61,7 @@ def run_all(s, modalities: list[str], seeds: list[int], recipe_given: dict, give
         logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
     runs = [{"method": method, "modality": modality, "seed": seed}
             for modality in modalities for method in table.METHODS for seed in seeds]
-    n_processes = torch.get_num_threads() if device_of(s.device).type == "cpu" else 1
+    n_processes = processes(device_of(s.device))
     bar, quiet = Progress("all methods", len(runs[::n_processes]), "run"), Progress.quiet
     given = given | {"method", "modality", "seed", "out"}
 

@@ -14,6 +14,11 @@ from .errors import RunFailed, UserError
 ERRORS = {error.__name__: error for error in (UserError, RunFailed)}
 
 
+def processes(device: torch.device) -> int:
+    """How many processes share work on a device: on the CPU as many as torch has threads, elsewhere one."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
 def share(compute, parts: list, n_processes: int) -> list:
     """[compute(part) for part in parts], the parts dealt out in turn to this process and n_processes - 1 forks of it.
 

@@ -172,6 +172,16 @@ def names(kind) -> list[str]:
     return [f.name for f in fields(kind)]
 
 
+def some_of(text: str, known, option: str, words: str = "all") -> list[str]:
+    """The names in "a, b", each of `known` and once; UserError says what else `option` may be: `words`."""
+    found = [name.strip() for name in text.split(",")]
+    for name in found:
+        if name not in known or found.count(name) > 1:
+            raise UserError(f"{option} names {name!r}{' twice' if name in known else ''}; expected {words}, or some of: "
+                            + ", ".join(known))
+    return found
+
+
 def convert(kind, name: str, text: str):
     """`text` as the type of the field's default; UserError that says what is expected."""
     known = {f.name: f for f in fields(kind)}

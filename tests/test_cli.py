@@ -15,25 +15,17 @@ import torch
 import clear_ref
 from clear_ref import experiment, run
 from clear_ref.methods import table
-from clear_ref.world import BASE, WORLD
+from clear_ref.world import BASE
+
+from commands import call, small_copy
 
 SMALL = ["--epochs", "1", "--limit", "2", "--max-new-tokens", "8", "--quiet"]
-
-
-def call(capsys, *arguments):
-    status = run.main(list(map(str, arguments)))
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory):
     """The embedded world with 6 forget records."""
-    target = tmp_path_factory.mktemp("data") / "world"
-    shutil.copytree(WORLD, target)
-    rows = (target / "forget10+tofu" / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (target / "forget10+tofu" / "rows.jsonl").write_text("".join(rows[:3] + rows[20:23]), encoding="utf-8")
-    return target
+    return small_copy(tmp_path_factory.mktemp("data") / "world")
 
 
 def test_json_is_one_object_and_the_run_directory_is_whole(capsys, tmp_path, small_world):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from clear_ref import Record, load, run
+from clear_ref import Record, load
 from clear_ref.data.prompts import phrases
 from clear_ref.data.records import read_rows
 from clear_ref.errors import UserError
@@ -32,6 +32,8 @@ from clear_ref.model.random_weights import write_random
 from clear_ref.model.vlm import VLM
 from clear_ref.settings import Evaluate, MiniUnlearn
 from clear_ref.world import BASE, GOLD, WORLD
+
+from commands import call, small_copy
 
 OWN = phrases(WORLD)
 FORGET = [task for task in tasks(10, 16) if task.set_name == "Forget"]
@@ -331,23 +333,13 @@ class TestRelearning:
         assert mean_rise([0, 2], [1.0, 0.5]) == -0.25 and mean_rise([0, 1], [None, 1.0]) is None
 
 
-def call(capsys, *arguments):
-    status = run.main([*map(str, arguments), "--quiet"])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory):
     """The embedded world, three rows of every evaluated set; forget rows 0-2 of picture and text."""
-    target = tmp_path_factory.mktemp("data") / "world"
-    shutil.copytree(WORLD, target)
+    target = small_copy(tmp_path_factory.mktemp("data") / "world")
     for path in target.glob("**/rows.jsonl"):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        if path.parent.name == "forget10+tofu":
-            path.write_text("".join(lines[:3] + lines[20:23]), encoding="utf-8")
-        elif path.parent.name not in ("full", "full+tofu", "retain90", "retain90+tofu", "pretrain"):
-            path.write_text("".join(lines[:3]), encoding="utf-8")
+        if path.parent.name not in ("forget10+tofu", "full", "full+tofu", "retain90", "retain90+tofu", "pretrain"):
+            path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]), encoding="utf-8")
     return target
 
 
@@ -358,12 +350,12 @@ class TestCommand:
         """Twice the same bytes; the plain metrics are those without --robustness, and step 0 of the curve; people see tables."""
         found, shown = {}, {}
         for name, more in (("a", ["--json"]), ("b", [])):
-            status, shown[name], stderr = call(capsys, "evaluate", "mini", "--data", small_world, "--out", tmp_path / name,
+            status, shown[name], stderr = call(capsys, "evaluate", "--quiet", "mini", "--data", small_world, "--out", tmp_path / name,
                                                "--robustness", "--seed", 3, *self.SMALL, *more)
             assert status == 0 and stderr == ""
             found[name] = json.loads((tmp_path / name / "metrics.json").read_text())
         assert json.loads(shown["a"]) == found["a"]
-        assert call(capsys, "evaluate", "mini", "--data", small_world, "--out", tmp_path / "p", "--max-new-tokens", 8)[0] == 0
+        assert call(capsys, "evaluate", "--quiet", "mini", "--data", small_world, "--out", tmp_path / "p", "--max-new-tokens", 8)[0] == 0
         plain = json.loads((tmp_path / "p/metrics.json").read_text())
         assert "robustness" not in plain and set(plain["seconds"]) == {"evaluate"}
         assert {path.name for path in (tmp_path / "p").iterdir()} == {"logs", "metrics.json", "settings.json"}
@@ -444,12 +436,12 @@ class TestCommand:
         (["--robustness", "--holdout", "nobody"], "unknown dataset config 'nobody'"),
         (["--robustness", "--recipe", "large"], "--recipe is 'large'")])
     def test_what_nothing_can_run_with_is_one_line_and_nothing_is_written(self, capsys, tmp_path, arguments, message):
-        status, stdout, stderr = call(capsys, "evaluate", "mini", "--out", tmp_path / "r", *arguments)
+        status, stdout, stderr = call(capsys, "evaluate", "--quiet", "mini", "--out", tmp_path / "r", *arguments)
         assert status == 2 and stdout == "" and stderr.count("\n") == 1 and message in stderr
         assert not (tmp_path / "r").exists()
 
     def test_a_language_model_is_probed_on_text_alone(self, capsys, tmp_path, small_world, text_directory):
-        status, stdout, _ = call(capsys, "evaluate", text_directory, "--data", small_world, "--out", tmp_path / "r", "--robustness",
+        status, stdout, _ = call(capsys, "evaluate", "--quiet", text_directory, "--data", small_world, "--out", tmp_path / "r", "--robustness",
                                  "--template", "inst", "--json", *self.SMALL[:2], "--relearn-records", 1, "--relearn-at", 1, "--round-bits", "8,4",
                                  "--relearn-lr", 0.002)
         found = json.loads(stdout)["robustness"]

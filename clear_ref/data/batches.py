@@ -28,18 +28,17 @@ class Batch:
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), pixels, grid)
 
 
-def collate(sequences, answer_starts, pictures, pad: int, side: str = "left") -> Batch:
+def collate(sequences, answer_starts, pictures, pad: int) -> Batch:
     """One batch of token id lists and Pictures; labels are the ids from each answer's start on."""
     T = max(map(len, sequences))
     ids = torch.full((len(sequences), T), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
     labels = torch.full_like(ids, IGNORE)
     for row, (sequence, start) in enumerate(zip(sequences, answer_starts, strict=True)):
-        first = T - len(sequence) if side == "left" else 0
-        last = first + len(sequence)
-        ids[row, first:last] = torch.tensor(sequence)
-        mask[row, first:last] = 1
-        labels[row, first + start:last] = ids[row, first + start:last]
+        first = T - len(sequence)
+        ids[row, first:] = torch.tensor(sequence)
+        mask[row, first:] = 1
+        labels[row, first + start:] = ids[row, first + start:]
     if not pictures:
         return Batch(ids, mask, labels, None)
     if pictures[0].grid is None:

@@ -14,7 +14,7 @@ import torch
 from ..data.prompts import Phrases
 from ..errors import RunFailed
 from ..files import read_json, write_json
-from ..forked import share
+from ..forked import processes, share
 from ..model.vlm import VLM
 from ..progress import Progress
 from . import rouge
@@ -42,7 +42,7 @@ def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], how: Ho
     """
     work = [(task, items(task, directory, phrases, how.limit)) for task in chosen]
     groups = [(task, found[first:first + how.batch]) for task, found in work for first in range(0, len(found), how.batch)]
-    n_processes = torch.get_num_threads() if vlm.device.type == "cpu" else 1
+    n_processes = processes(vlm.device)
     known = [None if kept is None else _read_group(kept, *group, how) for group in groups]
     missing = [group for group, found in zip(groups, known, strict=True) if found is None]
     bar = Progress(what, len(groups), "group", done=len(groups) - len(missing))

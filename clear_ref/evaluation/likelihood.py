@@ -5,6 +5,7 @@ In that row each candidate looks at the prompt and at itself alone, so a record 
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -89,16 +90,18 @@ def _nll_behind(vlm: VLM, last, past, positions, prompt_mask, candidates, unaske
     return [[next(sums) for _ in of_one] for of_one in candidates]
 
 
-class Row:
+@dataclass(frozen=True)
+class Packed:
     """[B, W] each: the candidates of every prompt end to end; piece: which one a token is of, -1 behind the last; offset: its
     place in it; asked: whether its nll counts."""
+    ids: torch.Tensor
+    piece: torch.Tensor
+    offset: torch.Tensor
+    asked: torch.Tensor
 
-    def __init__(self, ids, piece, offset, asked):
-        self.ids, self.piece, self.offset, self.asked = ids, piece, offset, asked
-
-    def to(self, device) -> "Row":
+    def to(self, device) -> "Packed":
         """The same on a device."""
-        return Row(*(tensor.to(device) for tensor in (self.ids, self.piece, self.offset, self.asked)))
+        return Packed(*(tensor.to(device) for tensor in (self.ids, self.piece, self.offset, self.asked)))
 
     def looks(self, prompt_mask, window: int | None):
         """[B, 1, W, S + W], True where a token looks: at its prompt [B, S] and at its own candidate up to itself.
@@ -115,10 +118,10 @@ class Row:
         return torch.cat((prompt, own), 2)[:, None]
 
 
-def pack(candidates: list[list[list[int]]], unasked: int, pad: int) -> Row:
-    """The Row of every prompt's candidates; of each the first `unasked` tokens are not asked for."""
+def pack(candidates: list[list[list[int]]], unasked: int, pad: int) -> Packed:
+    """The Packed of every prompt's candidates; of each the first `unasked` tokens are not asked for."""
     made = [[(token, number, offset, offset >= unasked) for number, ids in enumerate(of_one) for offset, token in enumerate(ids)]
             for of_one in candidates]
     W = max(map(len, made))
     found = [list(zip(*(columns + [(pad, -1, 0, False)] * (W - len(columns))))) for columns in made]
-    return Row(*(torch.tensor([columns[i] for columns in found]) for i in range(4)))
+    return Packed(*(torch.tensor([columns[i] for columns in found]) for i in range(4)))

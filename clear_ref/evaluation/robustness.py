@@ -9,14 +9,11 @@ import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from ..data import draws
 from ..data.prompts import Phrases
 from ..data.records import Record, Row, read_rows
 from ..errors import UserError
 from ..files import write_json, write_jsonl
-from ..forked import share
+from ..forked import processes, share
 from ..loop.plan import FinetunePlan
 from ..model.vlm import VLM
 from . import membership
@@ -26,7 +23,7 @@ from .membership_scores import mia_loss, mia_min_k
 from .metrics import score
 from .relearning import MEASURES, content, drawn, forget_numbers, mean_rise, relearn, without
 from .rounding import rounded_layers
-from .tasks import Task
+from .tasks import Task, caption_question
 
 KINDS = {"captions": "{}", "questions": "tofu/{}"}  # what membership is asked of, and where its rows lie
 
@@ -99,10 +96,9 @@ def refuse_trained_on(rows: list[Row], directory: Path, full: str) -> None:
 
 
 def asked(row: Row, phrases: Phrases) -> Record:
-    """The row with its true answer; a picture is asked about with one caption question, a function of the row's number alone."""
+    """The row with its true answer, asked as an evaluation asks it."""
     if row.values.get("caption") is not None:
-        number = draws.choice(0, "evaluation caption question", 0, row.index, len(phrases.caption_questions))
-        return Record(phrases.caption_questions[number], row.values["caption"], row.image)
+        return Record(caption_question(row, phrases), row.values["caption"], row.image)
     return Record(row.values["question"], row.values["answer"])
 
 
@@ -113,8 +109,7 @@ def membership_scores(vlm: VLM, members: dict, min_k: float) -> dict[str, dict]:
     """
     asked_for = [(kind, part, str(number), record) for kind, parts in members.items() for part, records in parts.items()
                  for number, record in enumerate(records)]
-    n_processes = torch.get_num_threads() if vlm.device.type == "cpu" else 1
-    every = share(lambda one: answer_nll(vlm, one[3]), asked_for, n_processes)
+    every = share(lambda one: answer_nll(vlm, one[3]), asked_for, processes(vlm.device))
     found = {kind: {name: {part: {} for part in parts} for name in ("mia_loss", "mia_min_k")} for kind, parts in members.items()}
     for (kind, part, number, _), nll in zip(asked_for, every, strict=True):
         found[kind]["mia_loss"][part][number] = mia_loss(nll)

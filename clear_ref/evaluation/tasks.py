@@ -72,11 +72,15 @@ def items(task: Task, directory, phrases: Phrases, limit: int | None = None) -> 
     return [item(task, row, phrases) for row in read_rows(directory, task.config)[:limit]]
 
 
+def caption_question(row: Row, phrases: Phrases) -> str:
+    """What an evaluation asks about a row's picture: a function of the row's number alone."""
+    return phrases.caption_questions[draws.choice(0, "evaluation caption question", 0, row.index, len(phrases.caption_questions))]
+
+
 def item(task: Task, row: Row, phrases: Phrases) -> Item:
-    """One row. The caption question is a function of the row's number alone."""
+    """One row as its task asks it."""
     if task.question == "caption":
-        number = draws.choice(0, "evaluation caption question", 0, row.index, len(phrases.caption_questions))
-        question = phrases.caption_questions[number]
+        question = caption_question(row, phrases)
     else:
         question = phrases.name_question if task.question == "name" else row.values["question"]
     values = row.values
