@@ -1,6 +1,7 @@
 """The same work on several cores, one process each, one thread in each: small models gain from this what threads cannot give.
 
-What a part computes does not depend on the number of processes. Results travel as JSON.
+What a part computes depends neither on the number of processes nor on that of threads, by which matrix products would be cut, and
+last bits change. Results travel as JSON.
 """
 
 import json
@@ -27,8 +28,7 @@ def share(compute, parts: list, n_processes: int) -> list:
     """
     n_processes = max(1, min(n_processes, len(parts)))
     threads, children, results = torch.get_num_threads(), [], [None] * len(parts)
-    if n_processes > 1:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         for number in range(1, n_processes):
             children.append(start(compute, parts[number::n_processes]))

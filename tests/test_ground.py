@@ -51,6 +51,13 @@ def test_shared_work_really_runs_in_other_processes_with_one_thread_each():
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_lone_part_has_one_thread_too(n):
+    """Last bits of matrix products can depend on the number of threads: what a resumed evaluation still lacks has no other bits."""
+    torch.set_num_threads(2)
+    assert share(lambda part: torch.get_num_threads(), ["part"], n) == [1] and torch.get_num_threads() == 2
+
+
 @pytest.mark.parametrize("bad", [0, 1])
 def test_an_error_in_shared_work_arrives_wherever_it_happens(bad):
     def compute(part):

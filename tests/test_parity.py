@@ -1,7 +1,8 @@
 """Side by side with transformers and PEFT (extra `parity`): the same weights, the same inputs, the same numbers.
 
-Tolerance: 5e-5 absolute on fp32 logits, the spread that transformers' own attention implementations have among themselves
-(6e-6) with room for another order of sums, and a third of the smallest real mistake known (1.4e-4, a LayerNorm epsilon).
+Tolerance: 5e-5 absolute on fp32 logits of up to 12, the spread that transformers' own attention implementations have among
+themselves (6e-6) with room for another order of sums, and a third of the smallest real mistake known (1.4e-4, a LayerNorm epsilon).
+Above 12 in proportion, as fp32's own steps are: with logits of 32 transformers alone is 4e-5 from float64 and 2e-5 from itself.
 """
 
 import pytest
@@ -15,6 +16,11 @@ from clear_ref.world import BASE, GOLD, WORLD
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 ATOL = 5e-5
+
+
+def tolerance(logits):
+    """The largest allowed difference from these logits."""
+    return ATOL * max(1, float(logits.abs().max()) / 12)
 
 
 @pytest.fixture(scope="module", params=["base", "gold", "tiny"])
@@ -80,7 +86,7 @@ def test_logits_are_those_of_transformers(pair, records):
         expected = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=batch.pixel_values).logits
         found = ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
     real = batch.attention_mask.bool()
-    assert float((found - expected)[real].abs().max()) < ATOL
+    assert float((found - expected)[real].abs().max()) < tolerance(expected[real])
 
 
 def test_loss_and_gradients_are_those_of_transformers(pair, records):
@@ -172,4 +178,4 @@ def assert_equal_logits(ours, theirs, records):
         with ours.adapters_off():
             before = ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
     real = batch.attention_mask.bool()
-    assert float((found - expected)[real].abs().max()) < ATOL < float((found - before)[real].abs().max())
+    assert float((found - expected)[real].abs().max()) < tolerance(expected[real]) < float((found - before)[real].abs().max())

@@ -18,6 +18,7 @@ import torch
 from ..data import draws
 from ..data.records import Row, read_rows
 from ..errors import UserError
+from ..forked import processes, share
 from ..loop.plan import FinetunePlan
 from ..loop.unlearn import prepare
 from ..loop.world import finetune
@@ -101,7 +102,7 @@ def relearn(vlm: VLM, plan: FinetunePlan, recipe, at: list[int], before: dict, n
     threads, lines = torch.get_num_threads(), []
 
     def nll() -> dict:
-        return {"nll_relearned": mean(mean(answer_nll(vlm, record)) for record in shown)}
+        return {"nll_relearned": mean(share(lambda record: mean(answer_nll(vlm, record)), shown, processes(vlm.device)))}
 
     def after_step(line: dict) -> None:
         lines.append({key: line[key] for key in ("step", "loss", "gradient_norm", "lr")})
