@@ -24,16 +24,20 @@ def groups(vlm: VLM, batches: dict, layers: dict) -> list[list[str]]:
     return found
 
 
-def hidden_of_all(vlm: VLM, batches: list, layer: int | None) -> list[torch.Tensor]:
-    """[1, T, D] of each batch of a group, as VLM.hidden gives them one by one, within rounding."""
+def hidden_of_all(vlm: VLM, batches: list, layer: int | None, asked: int) -> list[torch.Tensor]:
+    """[1, T - asked, D] of each batch of a group, as VLM.hidden gives them one by one, within rounding.
+
+    asked   at most the last position of the shared prompt
+    """
     if len(batches) == 1:
-        return [vlm.hidden(batches[0], layer)]
+        return [vlm.hidden(batches[0], layer, asked)]
     vlm.check_layer(layer)
     model, decoder, first = vlm.model, vlm.model.decoder, batches[0]
     n = _prompt_length(first)
     ids, mask = first.input_ids[:, :n], first.attention_mask[:, :n]
     positions = model.positions(ids, mask, first.image_grid_thw)
-    begun, past = decoder(model.embed(ids, first.pixel_values, first.image_grid_thw), mask, positions, layer=layer)
+    begun, past = decoder(model.embed(ids, first.pixel_values, first.image_grid_thw), mask, positions, layer=layer,
+                          asked=asked)
     found = []
     for batch in batches:
         own = batch.input_ids[:, n:]

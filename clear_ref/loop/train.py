@@ -66,24 +66,34 @@ def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
 def split_all(vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)) -> dict[str, Split]:
     """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
     layers = {name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()}
-    student, frozen = {}, {}
+    student, frozen, asked = {}, {}, {}
     for names in prefix.groups(vlm, batches, layers):
+        first = min(first_row(batches[name], stage.needs[name]) for name in names)
         watched = [name for name in names if stage.needs[name].teacher]
         if watched:
-            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]]))
-        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]]))
+            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]], first))
+        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]], first))
+        asked |= dict.fromkeys(names, first)
 
-    def rows_of(model, hidden):
-        return None if hidden is None else lambda sequence, position: model.head(hidden[sequence, position])
+    def rows_of(model, hidden, first):
+        return None if hidden is None else lambda sequence, position: model.head(hidden[sequence, position - first])
     found = {}
     for name, need in stage.needs.items():
         own, totals = batches[name], (n_sequences, n_rows.get(name))
         if need.hidden:
             found[name] = Split(own.labels, own.attention_mask, None, None, *totals, student[name], frozen.get(name), key=key)
         else:
-            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name]), rows_of(teacher, frozen.get(name)),
-                                *totals, key=key)
+            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name], asked[name]),
+                                rows_of(teacher, frozen.get(name), asked[name]), *totals, key=key)
     return found
+
+
+def first_row(batch, need) -> int:
+    """The first position of a batch at which anything is read: of logits that of the first row, of hidden states 0."""
+    if need.hidden:
+        return 0
+    positions = torch.cat([select_rows(batch.labels, batch.attention_mask, row_set).position for row_set in need.rows])
+    return int(positions.min()) if len(positions) else 0
 
 
 def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices) -> tuple[float, dict, int]:

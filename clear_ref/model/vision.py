@@ -88,6 +88,21 @@ class Attention(nn.Module):
         return self.out_proj(y.transpose(1, 2).reshape(N, P, D))
 
 
+class QuickGelu(torch.autograd.Function):
+    """x sigmoid(1.702 x), of which only x is kept: it is silu(1.702 x) / 1.702, so its derivative is silu's at 1.702 x."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.sigmoid_(1.702 * x).mul_(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad, 1.702 * x)
+
+
 class MLP(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -95,8 +110,7 @@ class MLP(nn.Module):
         self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x):
-        hidden = self.fc1(x)
-        return self.fc2(hidden * torch.sigmoid(1.702 * hidden))
+        return self.fc2(QuickGelu.apply(self.fc1(x)))
 
 
 class Layer(nn.Module):
