@@ -1,17 +1,20 @@
-"""A forward that is asked for its last positions gives what a whole one has there, and its last layer computes nothing else.
+"""What training leaves out changes nothing: outputs of the last layer that nobody reads, and tensors that backward can do without.
 
-float64, random weights, 1e-12: the same sums, in matrix products of other sizes.
+A forward that is asked for its last positions gives what a whole one has there, and its last layer computes nothing else: in
+float64, with random weights, within 1e-12, for the same sums are in matrix products of other sizes.
 """
 
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from clear_ref.data.batches import IGNORE
+from clear_ref.data.draws import torch_generator
 from clear_ref.loop.train import first_row
 from clear_ref.methods import Need
-from clear_ref.model.language import CausalLM, Decoder
+from clear_ref.model.language import CausalLM, Decoder, SwiGLU
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from clear_ref.model.vision import QuickGelu
@@ -120,3 +123,24 @@ def test_quick_gelus_gradient():
     at = torch.zeros(1, requires_grad=True)
     QuickGelu.apply(at).backward()
     assert float(at.grad) == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_swiglu_has_the_bits_of_its_formula(dtype):
+    """Value and both gradients, as autograd takes them of silu(gate) * up."""
+    gate, up = (torch.randn(3, 40, generator=torch_generator(0, name)).mul(4).to(dtype).requires_grad_() for name in ("gate", "up"))
+    whole = F.silu(gate) * up
+    grad = torch.linspace(-2, 2, whole.numel()).view_as(whole).to(dtype)
+    found = SwiGLU.apply(gate, up)
+    assert torch.equal(found, whole)
+    for one, other in zip(torch.autograd.grad(found, (gate, up), grad), torch.autograd.grad(whole, (gate, up), grad), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_swiglu_keeps_two_tensors():
+    """Of 4 bytes a number each: gate and up themselves."""
+    kept = []
+    gate, up = (torch.ones(5, 7, requires_grad=True) for _ in range(2))
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.data_ptr()) or tensor, lambda tensor: tensor):
+        SwiGLU.apply(gate, up)
+    assert sorted(kept) == sorted([gate.data_ptr(), up.data_ptr()])
