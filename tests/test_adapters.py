@@ -5,6 +5,9 @@ Tolerance of logits: 5e-5 absolute in fp32, as in test_parity.py.
 
 import json
 import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from test_weights import hub_name, theirs
 
 from clear_ref import Record, load
 from clear_ref.errors import UserError
-from clear_ref.model import lora, peft_format
+from clear_ref.model import expression, lora, peft_format
 
 ATOL = 5e-5
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -398,6 +401,32 @@ def test_a_copy_of_the_base_head_has_to_be_the_models_own(tiny, tmp_path):
     refused(tiny, directory, "unexpected 1: base_model.model.model.language_model.*base_layer")
     save_file(tensors | {name: weight.clone()}, directory / WEIGHTS)
     assert tiny.load_adapter(directory) == [head]
+
+
+@pytest.mark.parametrize("change", [{"target_modules": "(.*)*(.*)*(.*)*x"}, {"exclude_modules": "(.*)*(.*)*(.*)*x"},
+                                    {"rank_pattern": {"(.*)*(.*)*(.*)*x": 3}}])
+def test_an_expression_without_end_is_an_error_in_time(tiny, tmp_path, change, monkeypatch):
+    """It would try every way to cut a name in pieces: more than a lifetime for these names. Whoever had a timer keeps it."""
+    monkeypatch.setattr(expression, "PATIENCE", 0.05)
+    heard, before = [], signal.signal(signal.SIGVTALRM, lambda *_: heard.append(1))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 3600)
+    try:
+        started = time.monotonic()
+        refused(tiny, adapter(tmp_path / "a", tiny.model, TODAY, **change),
+                f"{next(iter(change))} is .*, not matched with .*_proj within 0.05 s; expected a simpler expression")
+        assert time.monotonic() - started < 5 and signal.getsignal(signal.SIGVTALRM)(0, None) is None and heard == [1]
+        assert 3500 < signal.getitimer(signal.ITIMER_VIRTUAL)[0] < 3601
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def test_expressions_match_whole_names_in_any_thread():
+    """Off the main thread no timer can be set, and none is needed for this one."""
+    wanted = expression.Expression.of(r".*\.(q|v)_proj", "targets")
+    with ThreadPoolExecutor(1) as pool:
+        for name, expected in (("a.q_proj", True), ("a.k_proj", False), ("a.q_proj.b", False)):
+            assert wanted.matches(name) is expected is pool.submit(wanted.matches, name).result()
 
 
 def test_a_second_adapter_is_refused(tiny, tmp_path):

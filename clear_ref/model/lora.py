@@ -7,7 +7,6 @@ source  Hu et al. 2021, eq. 3; Kalajdzievski 2023 (rank-stabilised)
 start   as in PEFT: A uniform in +-1/sqrt(fan_in), B zero
 """
 
-import re
 from contextlib import contextmanager
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 
 from ..data.draws import torch_generator
 from ..errors import UserError
+from .expression import Expression
 from .names import HEAD, in_decoder
 
 
@@ -119,18 +119,10 @@ def is_head(name: str) -> bool:
     return name.rsplit(".", 1)[-1] == HEAD
 
 
-def pattern(text: str, where: str) -> re.Pattern:
-    """The regular expression; UserError that begins with `where` if it is none."""
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"{where} is {text!r}, no regular expression ({error}); expected one, or a list of names") from None
-
-
-def matches(name: str, wanted: list[str] | re.Pattern) -> bool:
+def matches(name: str, wanted: list[str] | Expression) -> bool:
     """Whether a layer is meant: its name or the last parts of it are in the list, or the whole name matches the expression."""
-    if isinstance(wanted, re.Pattern):
-        return wanted.fullmatch(name) is not None
+    if isinstance(wanted, Expression):
+        return wanted.matches(name)
     return any(name == other or name.endswith("." + other) for other in wanted)
 
 
@@ -141,7 +133,10 @@ def choose(model: nn.Module, targets) -> list[str]:
         return names
     if targets == "language":
         return [name for name in names if in_decoder(name)]
-    wanted = {targets: pattern(targets, "LoRA targets")} if isinstance(targets, str) else {target: [target] for target in targets}
+    if isinstance(targets, str):
+        wanted = {targets: Expression.of(targets, "LoRA targets")}
+    else:
+        wanted = {target: [target] for target in targets}
     for target, one in wanted.items():
         if not any(matches(name, one) for name in names):
             raise UserError(f"LoRA target {target!r} names no linear layer to train (all and language stand alone); known last "

@@ -12,6 +12,7 @@ import torch
 from ..errors import UserError
 from ..files import one_line, read_json, write_json
 from . import lora
+from .expression import Expression
 from .names import GENERATIONS, MODULES_TODAY, ours, spelled
 from .weights import check_fit, fill, read_tensors, weights_of, write_tensors
 
@@ -89,7 +90,7 @@ def read_config(path) -> dict:
 def _by_pattern(patterns: dict, name: str, default, where):
     """PEFT's rule: the first key that matches the whole name or its last parts."""
     for key, value in patterns.items():
-        if lora.pattern(rf"(.*\.)?({key})", where).fullmatch(name):
+        if Expression.of(rf"(.*\.)?({key})", where).matches(name):
             return value
     return default
 
@@ -97,7 +98,7 @@ def _by_pattern(patterns: dict, name: str, default, where):
 def _meant(config: dict, known: dict[str, str], path) -> set[str]:
     """Of {our layer name: its name where PEFT ran}, the layers that the config chooses."""
     def wanted(key):
-        return lora.pattern(config[key], f"{path}: {key}") if isinstance(config[key], str) else config[key] or []
+        return Expression.of(config[key], f"{path}: {key}") if isinstance(config[key], str) else config[key] or []
     targets = config["target_modules"]
     if isinstance(targets, str) and targets.lower() == "all-linear":
         chosen = {name for name in known if not lora.is_head(name)}
