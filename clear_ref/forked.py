@@ -1,7 +1,7 @@
 """The same work on several cores, one process each, one thread in each: small models gain from this what threads cannot give.
 
-What a part computes depends neither on the number of processes nor on that of threads, by which matrix products would be cut, and
-last bits change. Results travel as JSON.
+What a part computes does not depend on how many processes or threads there are: each part has one thread, for their number changes
+the last bits of matrix products. Results travel as JSON.
 """
 
 import json
@@ -21,7 +21,8 @@ def processes(device: torch.device) -> int:
 
 
 def share(compute, parts: list, n_processes: int) -> list:
-    """[compute(part) for part in parts], the parts dealt out in turn to this process and n_processes - 1 forks of it.
+    """[compute(part) for part in parts], the parts dealt out in turn to this process and n_processes - 1 forks of it, in one
+    thread each, a lone part too.
 
     compute  returns what JSON can hold; in a fork, anything else that it changes in memory is lost
     raises   UserError or RunFailed as compute raised it, in whichever process; RunFailed if a fork dies

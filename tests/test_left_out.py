@@ -1,7 +1,7 @@
 """What training leaves out changes nothing: outputs of the last layer that nobody reads, and tensors that backward can do without.
 
-A forward that is asked for its last positions gives what a whole one has there, and its last layer computes nothing else: in
-float64, with random weights, within 1e-12, for the same sums are in matrix products of other sizes.
+A forward that is asked for its last positions alone gives what a whole one has there, and its last layer computes nothing else: in
+float64, with random weights, within 1e-12 (gradients 1e-11), for the same sums are in matrix products of other sizes.
 """
 
 from types import SimpleNamespace
@@ -12,12 +12,17 @@ import torch.nn.functional as F
 
 from clear_ref.data.batches import IGNORE
 from clear_ref.data.draws import torch_generator
-from clear_ref.loop.train import first_row
+from clear_ref.data.records import Record
+from clear_ref.errors import ShapeError
+from clear_ref.loop import prefix
+from clear_ref.loop.train import Stage, first_row, rows_of, split_all
 from clear_ref.methods import Need
 from clear_ref.model.language import CausalLM, Decoder, SwiGLU
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from clear_ref.model.vision import QuickGelu
+from clear_ref.model.vlm import load
+from clear_ref.world import BASE, WORLD
 
 from test_likelihood import DECODERS, TEXT, drawn, text_prompts
 from test_qwen2_vl import CONFIG, IMAGE, pixels
@@ -33,11 +38,11 @@ def made(name) -> tuple:
     return drawn(CausalLM(language_config(TEXT | more, "config.json", kind))).model, (batch.input_ids, batch.attention_mask)
 
 
-def read(model, arguments, asked, which, layer=None):
-    """[B, positions `which`, D] of a forward asked for positions from `asked` on, and the gradients of its squares' sum."""
-    found = model.hidden(*arguments, layer=layer, asked=asked)
-    assert found.shape[1] == arguments[0].shape[1] - asked
-    read = found[:, [position - asked for position in which]]
+def read(model, arguments, start, which, layer=None):
+    """[B, positions `which`, D] of a forward from `start` on, and the gradients of its squares' sum."""
+    found = model.hidden(*arguments, layer=layer, start=start)
+    assert found.shape[1] == arguments[0].shape[1] - start
+    read = found[:, [position - start for position in which]]
     weights = torch.linspace(1, 2, read[0].numel(), dtype=torch.float64).view_as(read[0])
     return read.detach(), torch.autograd.grad((weights * read.square()).sum(), list(model.parameters()), allow_unused=True)
 
@@ -53,8 +58,8 @@ def test_values_and_gradients_are_those_of_a_whole_forward(name, checkpointed, l
     for first in (1, T // 2, T - 1):
         which = list(range(first, T))
         whole, expected = read(model, arguments, 0, which, layer)
-        for asked in (1, first):
-            found, gradients = read(model, arguments, asked, which, layer)
+        for start in (1, first):
+            found, gradients = read(model, arguments, start, which, layer)
             assert torch.allclose(found, whole, rtol=0, atol=1e-12)
             for one, other in zip(gradients, expected, strict=True):
                 assert (one is None) == (other is None)
@@ -66,7 +71,7 @@ def test_without_padding_too():
     model, _ = made("llama")
     ids = torch.arange(1, 8)[None]
     whole = model.hidden(ids, torch.ones_like(ids))
-    assert torch.allclose(model.hidden(ids, torch.ones_like(ids), asked=3), whole[:, 3:], rtol=0, atol=1e-12)
+    assert torch.allclose(model.hidden(ids, torch.ones_like(ids), start=3), whole[:, 3:], rtol=0, atol=1e-12)
 
 
 def test_behind_a_cache():
@@ -76,7 +81,7 @@ def test_behind_a_cache():
     embeddings = decoder.embed_tokens(ids)
     _, past = decoder(embeddings[:, :3], mask[:, :3])
     whole = decoder(embeddings[:, 3:], mask, past=past)[0]
-    assert torch.allclose(decoder(embeddings[:, 3:], mask, past=past, asked=2)[0], whole[:, 2:], rtol=0, atol=1e-12)
+    assert torch.allclose(decoder(embeddings[:, 3:], mask, past=past, start=2)[0], whole[:, 2:], rtol=0, atol=1e-12)
 
 
 def test_the_last_layer_computes_no_more_than_that():
@@ -87,7 +92,7 @@ def test_the_last_layer_computes_no_more_than_that():
     for name, module in model.named_modules():
         if name.endswith("_proj"):
             module.register_forward_pre_hook(lambda _, given, name=name: rows.update({name: given[0].shape[1]}))
-    model.hidden(*arguments, asked=5)
+    model.hidden(*arguments, start=5)
     for layer, expected in (("0", 7), ("1", 2)):
         assert {rows[f"model.layers.{layer}.{part}"] for part in (
             "self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")} == {expected}
@@ -107,6 +112,48 @@ def test_the_first_position_that_is_read(need, expected):
 def test_a_batch_without_labels_is_read_from_its_start():
     batch = SimpleNamespace(labels=torch.full((1, 4), IGNORE), attention_mask=torch.ones(1, 4, dtype=torch.long))
     assert first_row(batch, Need()) == 0
+
+
+def views(vlm, mask):
+    """Two views of one record with a picture: its answer and a refusal, a batch each."""
+    image = next(iter(sorted(WORLD.rglob("*.png"))))
+    return {name: vlm.encode([Record("Who is this?", answer, image)], mask)
+            for name, answer in (("forget", "Hina Ameen."), ("idk", "I can not say who that is."))}
+
+
+@pytest.mark.parametrize("mask, rows, together, computed", [
+    ("answer", ("answer", "answer"), True, None), ("answer", ("answer", "attention"), True, 0), ("released", ("answer", "answer"), False, None)])
+def test_training_computes_the_rows_that_its_needs_name(mask, rows, together, computed):
+    """A training step's rows are those of whole forwards. In the last layer's output product stand the last position of the shared
+    prompt and each answer; all of the prompt where a view needs it; with labels that begin inside the picture, which is never cut,
+    each view from before its first label on."""
+    vlm, seen = load(BASE, "float64"), []
+    batches, needs = views(vlm, mask), {name: Need((row_set,)) for name, row_set in zip(("forget", "idk"), rows, strict=True)}
+    assert len(prefix.groups(vlm, batches, dict.fromkeys(batches))) == (1 if together else 2)
+    whole = {name: vlm.head(vlm.hidden(batch)) for name, batch in batches.items()}
+    vlm.model.decoder.layers[-1].self_attn.o_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    found = split_all(vlm, batches, Stage("llmu", needs, None), None, 1, {name: {} for name in batches})
+    lengths = {name: batch.input_ids.shape[1] for name, batch in batches.items()}
+    firsts = {name: int((batch.labels[0] != IGNORE).nonzero()[0]) for name, batch in batches.items()}
+    if together:
+        n = firsts["forget"]
+        assert seen == [n if computed == 0 else 1, *(lengths[name] - n for name in batches)]
+    else:
+        assert all(bool((batches[name].input_ids[0, first:] == vlm.model.image_token_id).any()) for name, first in firsts.items())
+        assert seen == [lengths[name] - first + 1 for name, first in firsts.items()]
+    for name, batch in batches.items():
+        picked = batch.labels[0, 1:] != IGNORE
+        expected = F.cross_entropy(whole[name][0, :-1][picked], batch.labels[0, 1:][picked], reduction="none")
+        assert torch.allclose(found[name].terms("answer").nll, expected, rtol=0, atol=1e-11)
+
+
+def test_a_row_that_is_not_computed_is_an_error():
+    """Not the one that stands at a negative index."""
+    logits = rows_of(SimpleNamespace(head=lambda hidden: hidden), torch.arange(6.0).view(1, 3, 2), 4)
+    zero = torch.zeros(2, dtype=torch.long)
+    assert logits(zero, torch.tensor([4, 6])).tolist() == [[0.0, 1.0], [4.0, 5.0]]
+    with pytest.raises(ShapeError, match="row 3 of the logits is read, and those from 4 on are computed"):
+        logits(zero, torch.tensor([6, 3]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

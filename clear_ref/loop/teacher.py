@@ -21,12 +21,12 @@ class Teacher:
             self.copy.model = copy.deepcopy(vlm.model).requires_grad_(False)
 
     @torch.no_grad()
-    def hidden_of_all(self, batches: list, layer=None, asked=0) -> list[torch.Tensor]:
-        """[B, T - asked, D] of the frozen model for each batch of a group, as prefix.hidden_of_all."""
+    def hidden_of_all(self, batches: list, layer=None, start=0) -> list[torch.Tensor]:
+        """[B, T - start, D] of the frozen model for each batch of a group, as prefix.hidden_of_all."""
         if self.copy is not None:
-            return hidden_of_all(self.copy, batches, layer, asked)
+            return hidden_of_all(self.copy, batches, layer, start)
         with lora.mode(self.vlm.model, self.mode):
-            return hidden_of_all(self.vlm, batches, layer, asked)
+            return hidden_of_all(self.vlm, batches, layer, start)
 
     def head(self, hidden):
         """Logits of the frozen model's hidden states. LoRA never adapts the head, so there it is the student's."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import RunFailed
+from ..errors import RunFailed, ShapeError
 from ..files import write_text
 from ..losses.rows import Split, select_rows
 from ..model import lora
@@ -66,26 +66,36 @@ def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
 def split_all(vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)) -> dict[str, Split]:
     """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
     layers = {name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()}
-    student, frozen, asked = {}, {}, {}
+    student, frozen, starts = {}, {}, {}
     for names in prefix.groups(vlm, batches, layers):
-        first = min(first_row(batches[name], stage.needs[name]) for name in names)
+        start = min(first_row(batches[name], stage.needs[name]) for name in names)
         watched = [name for name in names if stage.needs[name].teacher]
         if watched:
-            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]], first))
-        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]], first))
-        asked |= dict.fromkeys(names, first)
-
-    def rows_of(model, hidden, first):
-        return None if hidden is None else lambda sequence, position: model.head(hidden[sequence, position - first])
+            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]], start))
+        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]], start))
+        starts |= dict.fromkeys(names, start)
     found = {}
     for name, need in stage.needs.items():
         own, totals = batches[name], (n_sequences, n_rows.get(name))
         if need.hidden:
             found[name] = Split(own.labels, own.attention_mask, None, None, *totals, student[name], frozen.get(name), key=key)
         else:
-            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name], asked[name]),
-                                rows_of(teacher, frozen.get(name), asked[name]), *totals, key=key)
+            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name], starts[name]),
+                                rows_of(teacher, frozen.get(name), starts[name]), *totals, key=key)
     return found
+
+
+def rows_of(model, hidden, start: int):
+    """A function of (sequence [n], position [n]): logits [n, V] of hidden states [B, T - start, D], which begin at `start`."""
+    if hidden is None:
+        return None
+
+    def logits(sequence, position):
+        if bool((position < start).any()):
+            raise ShapeError(f"row {int(position.min())} of the logits is read, and those from {start} on are computed; "
+                             "expected a Need that names every row set which the loss reads")
+        return model.head(hidden[sequence, position - start])
+    return logits
 
 
 def first_row(batch, need) -> int:

@@ -66,13 +66,13 @@ class Attention(nn.Module):
         self.v_proj = Linear(width, config.num_key_value_heads * dim, config.qkv_bias)
         self.o_proj = Linear(config.num_attention_heads * dim, width, bias=False)
 
-    def forward(self, x, cos, sin, mask, past=None, asked=0):
-        """x [B, T, D]; mask [B, 1, T - asked, S] (True: may look) or None for plain causal; returns the output at the positions
-        from `asked` on, [B, T - asked, D], and (keys, values) of all."""
+    def forward(self, x, cos, sin, mask, past=None, start=0):
+        """x [B, T, D]; mask [B, 1, T - start, S] (True: may look) or None for plain causal; returns the output at the positions
+        from `start` on, [B, T - start, D], and (keys, values) of all."""
         B, T, _ = x.shape
         q, k, v = (layer(seen).view(B, seen.shape[1], -1, self.config.head_dim).transpose(1, 2)
-                   for layer, seen in ((self.q_proj, x[:, asked:]), (self.k_proj, x), (self.v_proj, x)))
-        q, k = rotate(q, cos[:, :, asked:], sin[:, :, asked:]), rotate(k, cos, sin)
+                   for layer, seen in ((self.q_proj, x[:, start:]), (self.k_proj, x), (self.v_proj, x)))
+        q, k = rotate(q, cos[:, :, start:], sin[:, :, start:]), rotate(k, cos, sin)
         if past is not None:
             k, v = joined(past, k, v)
         kept = (k, v)
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         if groups > 1:
             k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.o_proj(y.transpose(1, 2).reshape(B, T - asked, -1)), kept
+        return self.o_proj(y.transpose(1, 2).reshape(B, T - start, -1)), kept
 
 
 class SwiGLU(torch.autograd.Function):
@@ -117,10 +117,10 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x, cos, sin, mask, past=None, asked=0):
+    def forward(self, x, cos, sin, mask, past=None, start=0):
         """Arguments and results as Attention's."""
-        y, kept = self.self_attn(self.input_layernorm(x), cos, sin, mask, past, asked)
-        x = x[:, asked:] + y
+        y, kept = self.self_attn(self.input_layernorm(x), cos, sin, mask, past, start)
+        x = x[:, start:] + y
         return x + self.mlp(self.post_attention_layernorm(x)), kept
 
 
@@ -135,7 +135,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeddings, attention_mask, positions=None, past=None, layer=None, looks=None, asked=0):
+    def forward(self, embeddings, attention_mask, positions=None, past=None, layer=None, looks=None, start=0):
         """Hidden states and the key-value cache.
 
         embeddings      [B, T, D] of the new positions
@@ -145,8 +145,8 @@ class Decoder(nn.Module):
         layer           stop after this layer (0-based) and return its output, without the final norm
         looks           what each new position looks at, instead of all before it: a function of the layer's window, which gives
                         [B, 1, T, S], True where it may
-        asked           the first of the new positions that the caller reads: the last layer computes no output before it
-        returns         [B, T - asked, D], cache (empty where checkpointing is at work, or with looks: nothing can follow it)
+        start           the first of the new positions that the caller reads: the last layer computes no output before it
+        returns         [B, T - start, D], cache (empty where checkpointing is at work, or with looks: nothing can follow it)
         """
         T, S = embeddings.shape[1], attention_mask.shape[1]
         if positions is None:
@@ -159,7 +159,7 @@ class Decoder(nn.Module):
         again = self.checkpointing and past is None and torch.is_grad_enabled()
         x, cache, last = embeddings, [], len(self.layers) - 1 if layer is None else layer
         for number, block in enumerate(self.layers[:last + 1]):
-            mask, first = masks[self.config.windows[number]], asked if number == last else 0
+            mask, first = masks[self.config.windows[number]], start if number == last else 0
             if first:
                 mask = causal_mask(attention_mask, T - first) if mask is None else mask[:, :, first:]
             if again:
@@ -210,10 +210,10 @@ class Model(nn.Module):
         """[B, T] or [3, B, T]: the rotary position of every token."""
         return counted(attention_mask)
 
-    def hidden(self, input_ids, attention_mask, pixels=None, grid=None, layer=None, asked=0):
-        """[B, T - asked, D]: normed hidden states from position `asked` on, or those of decoder layer `layer` (0-based)."""
+    def hidden(self, input_ids, attention_mask, pixels=None, grid=None, layer=None, start=0):
+        """[B, T - start, D]: normed hidden states from position `start` on, or those of decoder layer `layer` (0-based)."""
         return self.decoder(self.embed(input_ids, pixels, grid), attention_mask, self.positions(input_ids, attention_mask, grid),
-                            layer=layer, asked=asked)[0]
+                            layer=layer, start=start)[0]
 
 
 class CausalLM(Model):

@@ -94,10 +94,10 @@ class VLM:
             raise UserError("there is no record to encode; expected at least one")
         return collate(sequences, starts, pictures, self.tokenizer.pad).to(self.device, self.dtype)
 
-    def hidden(self, batch: Batch, layer: int | None = None, asked: int = 0):
-        """[B, T - asked, D] normed hidden states from position `asked` on, or those of decoder layer `layer` (0-based)."""
+    def hidden(self, batch: Batch, layer: int | None = None, start: int = 0):
+        """[B, T - start, D] normed hidden states from position `start` on, or those of decoder layer `layer` (0-based)."""
         self.check_layer(layer)
-        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, batch.image_grid_thw, layer, asked)
+        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, batch.image_grid_thw, layer, start)
 
     def check_layer(self, layer: int | None) -> None:
         """UserError unless `layer` is None or one of the decoder's."""
