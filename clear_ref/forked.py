@@ -1,7 +1,7 @@
 """The same work on several cores, one process each, one thread in each: small models gain from this what threads cannot give.
 
-What a part computes does not depend on how many processes or threads there are: each part has one thread, for their number changes
-the last bits of matrix products. Results travel as JSON.
+What a part computes does not depend on how many processes or threads there are: each part has one thread, for their number
+changes the last bits of matrix products. Results travel as JSON.
 """
 
 import json
