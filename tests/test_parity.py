@@ -1,11 +1,12 @@
 """Side by side with transformers and PEFT (extra `parity`): the same weights, the same inputs, the same numbers.
 
-Tolerance: 5e-5 absolute on fp32 logits of up to 12, the spread that transformers' own attention implementations have among
-themselves (6e-6) with room for another order of sums. 12 is the largest logit of the small random checkpoints that the bound was
-taken from; above it the bound grows as fp32's own steps do (at 32 they are four times those at 8): with the embedded world's logits of
-32 transformers alone is 4e-5 from float64 and 2e-5 from itself, and the smallest real mistake known, a LayerNorm epsilon of 1e-6, makes
-2e-4, 1.6 times the bound there.
+Tolerance: 5e-5 absolute on fp32 logits, the spread that transformers' own attention implementations have among themselves
+(6e-6) with room for another order of sums, and a third of the smallest real mistake known (1.4e-4, a LayerNorm epsilon). Adapters
+drive the embedded world's logits to 32, where two fp32 computations may be 5.3e-5 apart with both right: there transformers computes in
+float64, from the same fp32 weights, so that only one of the two rounds (worst seen 4.5e-5, on one and two threads, AVX2 and AVX-512).
 """
+
+import copy
 
 import pytest
 import torch
@@ -18,11 +19,6 @@ from clear_ref.world import BASE, GOLD, WORLD
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 ATOL = 5e-5
-
-
-def tolerance(logits):
-    """The largest allowed difference from these logits."""
-    return ATOL * max(1, float(logits.abs().max()) / 12)
 
 
 @pytest.fixture(scope="module", params=["base", "gold", "tiny"])
@@ -88,7 +84,7 @@ def test_logits_are_those_of_transformers(pair, records):
         expected = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=batch.pixel_values).logits
         found = ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
     real = batch.attention_mask.bool()
-    assert float((found - expected)[real].abs().max()) < tolerance(expected[real])
+    assert float((found - expected)[real].abs().max()) < ATOL
 
 
 def test_loss_and_gradients_are_those_of_transformers(pair, records):
@@ -173,11 +169,13 @@ def randomise(vlm):
 
 
 def assert_equal_logits(ours, theirs, records):
-    batch = ours.encode(records)
+    """Ours in fp32, theirs in float64; what the adapters change is more than the bound."""
+    batch, wide = ours.encode(records), copy.deepcopy(theirs).double()
     with torch.no_grad():
-        expected = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=batch.pixel_values).logits
+        expected = wide(input_ids=batch.input_ids, attention_mask=batch.attention_mask,
+                        pixel_values=batch.pixel_values.double()).logits
         found = ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
         with ours.adapters_off():
             before = ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
     real = batch.attention_mask.bool()
-    assert float((found - expected)[real].abs().max()) < tolerance(expected[real]) < float((found - before)[real].abs().max())
+    assert float((found - expected)[real].abs().max()) < ATOL < float((found - before)[real].abs().max())
