@@ -44,9 +44,8 @@ def run(shape: str, s: EstimateSettings) -> dict:
     memory  weights, what is trained with its gradients and AdamW's moments, what one record keeps for backward, its logits; a
             copy of the weights where full fine-tuning has a teacher; for evaluation the prompts' keys and values. Without the
             allocator's and libraries' own
-    pflop   10^15 floating-point operations
-    upper   bounds both, where views share a prompt (llmu, dpo, sku): they are counted as if they did not; and the last decoder
-            layer's rows that nobody reads are counted, at most one layer's part
+    pflop   10^15 floating-point operations. This and memory are upper bounds: views that share a prompt (llmu, dpo, sku) are
+            counted as if they did not, and the last decoder layer as if all its rows were read
     minutes pflop at --tflops, and for generated text the weights read once a token and batch at --gb-per-s
     raises  UserError for a shape or setting that is none
     """

@@ -121,9 +121,9 @@ def views(vlm, mask):
             for name, answer in (("forget", "Hina Ameen."), ("idk", "I can not say who that is."))}
 
 
-@pytest.mark.parametrize("mask, rows, together, computed", [
-    ("answer", ("answer", "answer"), True, None), ("answer", ("answer", "attention"), True, 0), ("released", ("answer", "answer"), False, None)])
-def test_training_computes_the_rows_that_its_needs_name(mask, rows, together, computed):
+@pytest.mark.parametrize("mask, rows, together", [
+    ("answer", ("answer", "answer"), True), ("answer", ("answer", "attention"), True), ("released", ("answer", "answer"), False)])
+def test_training_computes_the_rows_that_its_needs_name(mask, rows, together):
     """A training step's rows are those of whole forwards. In the last layer's output product stand the last position of the shared
     prompt and each answer; all of the prompt where a view needs it; with labels that begin inside the picture, which is never cut,
     each view from before its first label on."""
@@ -137,7 +137,7 @@ def test_training_computes_the_rows_that_its_needs_name(mask, rows, together, co
     firsts = {name: int((batch.labels[0] != IGNORE).nonzero()[0]) for name, batch in batches.items()}
     if together:
         n = firsts["forget"]
-        assert seen == [n if computed == 0 else 1, *(lengths[name] - n for name in batches)]
+        assert seen == [n if "attention" in rows else 1, *(lengths[name] - n for name in batches)]
     else:
         assert all(bool((batches[name].input_ids[0, first:] == vlm.model.image_token_id).any()) for name, first in firsts.items())
         assert seen == [lengths[name] - first + 1 for name, first in firsts.items()]
