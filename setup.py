@@ -113,7 +113,7 @@ KERNEL = Extension("clear_ref.losses._token_terms", sorted(str(path) for path in
                    depends=sorted(str(path) for path in CSRC.glob("*.h")))
 setup(
     packages=find_packages(include=["clear_ref", "clear_ref.*"]),
-    package_data={"clear_ref": ["data/schema.json", "data/texts/*.txt", "data/mini/**/*"]},
+    package_data={"clear_ref": ["data/schema.json", "data/texts/*.txt", "mini/world/**/*", "mini/base/*", "mini/gold/*", "mini/sources/**/*"]},
     ext_modules=[KERNEL] if CXX else [],
     cmdclass={"build_ext": BuildKernel},
 )

@@ -9,18 +9,22 @@ from dataclasses import fields
 
 import torch
 
-from . import bench, bench_likelihood, bench_step, compare, doctor, estimate, experiment, reporting, scoring, shapes
-from .checks import options_for
-from .data import check
-from .errors import RunFailed, UserError
-from .files import one_line
-from .loop.unlearn import MODALITIES
-from .losses import native
-from .options import given_settings, pairs, parser
-from .oracle import certificates, conform, diff, explain_run, vectors
-from .progress import Progress
-from .report import scores, text as shown
-from .world import data_directory
+from clear_ref.bench import token_terms, likelihood, training_step
+from clear_ref.commands import all_methods, doctor, estimate, experiment, report, score
+from clear_ref.model import shapes
+from clear_ref.commands.resolve import options_for
+from clear_ref.data import check
+from clear_ref.common.errors import RunFailed, UserError
+from clear_ref.common.files import one_line
+from clear_ref.loop.unlearn import MODALITIES
+from clear_ref.losses import native
+from clear_ref.commands.parser import given_settings, pairs, parser
+from clear_ref.oracle.certify import certificates
+from clear_ref.oracle.vectors import conform, golden
+from clear_ref.commands import diff, explain
+from clear_ref.common.progress import Progress
+from clear_ref.report import scores, terminal as shown
+from clear_ref.mini.directories import data_directory
 
 ORACLE = ("explain", "certify", "vectors", "conform", "diff")
 
@@ -46,16 +50,16 @@ def do(arguments) -> None:
         return benchmark(arguments)
     settings, given, recipe = given_settings(arguments)
     if arguments.command == "score":
-        return show(arguments, scoring.run(arguments.log, settings), scores.text)
+        return show(arguments, score.run(arguments.log, settings), scores.text)
     if arguments.command == "report":
-        return show(arguments, reporting.run(arguments.run, settings), shown.report)
+        return show(arguments, report.run(arguments.run, settings), shown.report)
     if arguments.command == "checkpoint":
         return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
     if arguments.command == "estimate":
         return show(arguments, estimate.run(arguments.shape, settings), estimate.text)
     if arguments.command == "all":
         modalities = list(MODALITIES) if arguments.modality == "each" else [arguments.modality]
-        result = compare.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,
+        result = all_methods.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,
                                  (lambda row: None) if arguments.json or arguments.quiet else shown.one_of_all, arguments.resume)
         return show(arguments, result.summary, shown.all_methods)
     if arguments.command == "finetune":
@@ -70,8 +74,8 @@ def do(arguments) -> None:
 
 def benchmark(arguments) -> None:
     """bench: of token terms, a step or likelihoods; UserError for a setting of the others."""
-    kinds = {"kernel": (bench, bench.BenchSettings), "step": (bench_step, bench_step.BenchStepSettings),
-             "likelihood": (bench_likelihood, bench_likelihood.BenchLikelihoodSettings)}
+    kinds = {"kernel": (token_terms, token_terms.BenchSettings), "step": (training_step, training_step.BenchStepSettings),
+             "likelihood": (likelihood, likelihood.BenchLikelihoodSettings)}
     chosen, arguments.kind = kinds[arguments.what]
     foreign = {f.name for _, kind in kinds.values() for f in fields(kind)} - {f.name for f in fields(arguments.kind)}
     for name in sorted(foreign & vars(arguments).keys()):
@@ -85,7 +89,7 @@ def consult(arguments) -> None:
     if arguments.command == "vectors":
         if not arguments.out:
             raise UserError("vectors: --out is ''; expected a directory (. for the working directory), or no --out")
-        return show(arguments, vectors.write(vectors.build(not arguments.compact), arguments.out), vectors.text)
+        return show(arguments, golden.write(golden.build(not arguments.compact), arguments.out), golden.text)
     if arguments.command == "certify":
         found = certificates.certify()
         show(arguments, found, certificates.text)
@@ -103,8 +107,8 @@ def consult(arguments) -> None:
         found = diff.run(arguments.dump, settings)
         show(arguments, found, diff.text)
         return diff.check(found)
-    return show(arguments, explain_run.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
-                                           options_for, given), explain_run.text)
+    return show(arguments, explain.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
+                                           options_for, given), explain.text)
 
 
 def seeds(text: str) -> list[int]:

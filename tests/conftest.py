@@ -11,8 +11,8 @@ import torch
 from clear_ref import load
 from clear_ref.data.draws import torch_generator
 from clear_ref.model.vlm import VLM
-from clear_ref.progress import Progress
-from clear_ref.world import BASE
+from clear_ref.common.progress import Progress
+from clear_ref.mini.directories import BASE
 
 torch.set_num_threads(2)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..errors import UserError
-from ..files import sha256
-from ..progress import Progress
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import sha256
+from clear_ref.common.progress import Progress
 from .images import open_image
 from .records import SCHEMA, Row, kind, lines, row
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import UserError
-from ..files import one_line, read_json
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line, read_json
 
 FIXED = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}  # 3: bicubic
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, OSError, SyntaxError, ValueError)

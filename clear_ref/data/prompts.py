@@ -8,8 +8,8 @@ the same names (caption_questions.txt, name_question.txt, refusals.txt) brings i
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import read_json, read_text
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import read_json, read_text
 
 TEXTS = Path(__file__).parent / "texts"
 IMAGE = "<image>"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 from .images import FIXED, Picture, moments, normalised, processor_settings
 
 MAX_RATIO = 200

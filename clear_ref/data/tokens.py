@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tokenizers
 
-from ..errors import UserError
-from ..files import read_json
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import read_json
 from .prompts import Template
 
 

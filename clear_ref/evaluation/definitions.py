@@ -9,8 +9,8 @@ tofu      TOFU, aggregate_eval_stat.py; its successor open-unlearning computes t
 import inspect
 from dataclasses import dataclass
 
-from ..errors import UserError
-from . import parts, quality
+from clear_ref.common.errors import UserError
+from . import task_metrics, quality
 
 SETS = ("paper", "released", "tofu")
 REAL_PICTURES = ("eval_real_faces_wo_options", "eval_real_world_wo_options")
@@ -66,16 +66,16 @@ QUALITIES = {
 
 # What a function is called: name in reports, words.
 NAMES = {
-    parts.rouge_recall: ("rougeL_recall", "ROUGE-L recall"),
-    parts.rouge_f: ("rougeL_f1", "ROUGE-L F1"),
-    parts.rouge1_recall: ("rouge1_recall", "ROUGE-1 recall"),
-    parts.probability_among_candidates: ("normalised_over_candidates", "probability among candidates (names, real sets)"),
-    parts.probability_of_answer: ("exp_mean_nll", "exp(-mean nll) elsewhere"),
-    parts.truth_ratio_score: ("arithmetic_clipped", "truth ratio max(0, 1 - R), R arithmetic"),
-    parts.truth_ratio_geometric_below_one: ("geometric_below_one", "truth ratio max(0, 1 - R), R geometric"),
-    parts.truth_ratio_geometric_closer_to_one: ("geometric_closer_to_one", "on Forget min(R, 1/R), R geometric"),
-    parts.truth_ratio_grand_mean_below_one: ("grand_mean_below_one", "truth ratio max(0, 1 - R), R by grand mean"),
-    parts.truth_ratio_grand_mean_closer_to_one: ("grand_mean_closer_to_one", "on Forget min(R, 1/R), R by grand mean"),
+    task_metrics.rouge_recall: ("rougeL_recall", "ROUGE-L recall"),
+    task_metrics.rouge_f: ("rougeL_f1", "ROUGE-L F1"),
+    task_metrics.rouge1_recall: ("rouge1_recall", "ROUGE-1 recall"),
+    task_metrics.probability_among_candidates: ("normalised_over_candidates", "probability among candidates (names, real sets)"),
+    task_metrics.probability_of_answer: ("exp_mean_nll", "exp(-mean nll) elsewhere"),
+    task_metrics.truth_ratio_score: ("arithmetic_clipped", "truth ratio max(0, 1 - R), R arithmetic"),
+    task_metrics.truth_ratio_geometric_below_one: ("geometric_below_one", "truth ratio max(0, 1 - R), R geometric"),
+    task_metrics.truth_ratio_geometric_closer_to_one: ("geometric_closer_to_one", "on Forget min(R, 1/R), R geometric"),
+    task_metrics.truth_ratio_grand_mean_below_one: ("grand_mean_below_one", "truth ratio max(0, 1 - R), R by grand mean"),
+    task_metrics.truth_ratio_grand_mean_closer_to_one: ("grand_mean_closer_to_one", "on Forget min(R, 1/R), R by grand mean"),
     quality.forget_quality: ("js_histogram10", "FQ: 1 - Jensen-Shannon distance from gold, 10 bins"),
     quality.forget_quality_aligned: ("js_index_aligned", "FQ: 1 - Jensen-Shannon distance from gold, record against record"),
     quality.forget_quality_ks: ("ks_p_value", "FQ: KS p-value against gold, R geometric"),
@@ -96,15 +96,15 @@ def functions(metrics: str, task: str, text: bool) -> dict:
     text    whether the logs are of a model that sees no pictures; eval_real_world_wo_options alone does not tell
     """
     forget = "forget" in task
-    ratio = {("paper", False): parts.truth_ratio_score, ("paper", True): parts.truth_ratio_score,
-             ("tofu", False): parts.truth_ratio_geometric_below_one, ("tofu", True): parts.truth_ratio_geometric_closer_to_one,
-             ("released", False): parts.truth_ratio_grand_mean_below_one,
-             ("released", True): parts.truth_ratio_grand_mean_closer_to_one}
+    ratio = {("paper", False): task_metrics.truth_ratio_score, ("paper", True): task_metrics.truth_ratio_score,
+             ("tofu", False): task_metrics.truth_ratio_geometric_below_one, ("tofu", True): task_metrics.truth_ratio_geometric_closer_to_one,
+             ("released", False): task_metrics.truth_ratio_grand_mean_below_one,
+             ("released", True): task_metrics.truth_ratio_grand_mean_closer_to_one}
     of_text = text or task not in (*PICTURES, "eval_real_world_wo_options")
-    found = {"rouge": parts.rouge_recall,
-             "probability": parts.probability_among_candidates if task in MULTIPLE_CHOICE else parts.probability_of_answer,
+    found = {"rouge": task_metrics.rouge_recall,
+             "probability": task_metrics.probability_among_candidates if task in MULTIPLE_CHOICE else task_metrics.probability_of_answer,
              "truth_ratio": ratio["tofu" if metrics == "released" and of_text else metrics, forget]}
-    return found | ({"rouge1": parts.rouge1_recall, "rouge_f": parts.rouge_f} if metrics == "tofu" else {})
+    return found | ({"rouge1": task_metrics.rouge1_recall, "rouge_f": task_metrics.rouge_f} if metrics == "tofu" else {})
 
 
 def definition(function) -> Definition:
@@ -114,19 +114,19 @@ def definition(function) -> Definition:
 
 def definitions(metrics: str) -> dict[str, Definition]:
     """Every metric of one set of definitions, by the name under which `definitions` of a report lists it."""
-    found = {"rouge": parts.rouge_recall, "probability_multiple_choice": parts.probability_among_candidates,
-             "probability_text": parts.probability_of_answer}
+    found = {"rouge": task_metrics.rouge_recall, "probability_multiple_choice": task_metrics.probability_among_candidates,
+             "probability_text": task_metrics.probability_of_answer}
     if metrics == "paper":
-        found["truth_ratio"] = parts.truth_ratio_score
+        found["truth_ratio"] = task_metrics.truth_ratio_score
     if metrics == "released":
-        found |= {"truth_ratio": parts.truth_ratio_grand_mean_below_one,
-                  "truth_ratio_forget": parts.truth_ratio_grand_mean_closer_to_one}
+        found |= {"truth_ratio": task_metrics.truth_ratio_grand_mean_below_one,
+                  "truth_ratio_forget": task_metrics.truth_ratio_grand_mean_closer_to_one}
     if metrics == "tofu":
-        found |= {"rouge1": parts.rouge1_recall, "rouge_f": parts.rouge_f}
+        found |= {"rouge1": task_metrics.rouge1_recall, "rouge_f": task_metrics.rouge_f}
     if metrics in ("released", "tofu"):
         of_text = "text_" if metrics == "released" else ""
-        found |= {f"{of_text}truth_ratio": parts.truth_ratio_geometric_below_one,
-                  f"{of_text}truth_ratio_forget": parts.truth_ratio_geometric_closer_to_one}
+        found |= {f"{of_text}truth_ratio": task_metrics.truth_ratio_geometric_below_one,
+                  f"{of_text}truth_ratio_forget": task_metrics.truth_ratio_geometric_closer_to_one}
     found |= {metric: function for metric, (function, _) in QUALITIES[metrics].items()}
     return {metric: definition(function) for metric, function in found.items()} | {
         metric: aggregate_definition(metrics, metric) for metric in AGGREGATES[metrics]}

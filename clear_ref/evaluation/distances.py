@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 
 
 def jensen_shannon_distance(p, q) -> float:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from ..data.prompts import Phrases
-from ..errors import RunFailed
-from ..files import read_json, write_json
-from ..forked import processes, share
-from ..model.vlm import VLM
-from ..progress import Progress
+from clear_ref.data.prompts import Phrases
+from clear_ref.common.errors import RunFailed
+from clear_ref.common.files import read_json, write_json
+from clear_ref.common.processes import processes, share
+from clear_ref.model.vlm import VLM
+from clear_ref.common.progress import Progress
 from . import rouge
 from .likelihood import candidate_nll, plain_nll
 from .metrics import tofu_truth_ratio

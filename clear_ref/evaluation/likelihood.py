@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ..data.batches import IGNORE, Batch
-from ..data.records import Record
-from ..losses.terms import token_terms
-from ..model.generate import Begun
-from ..model.language import next_positions
-from ..model.vlm import VLM
+from clear_ref.data.batches import IGNORE, Batch
+from clear_ref.data.records import Record
+from clear_ref.losses.terms import token_terms
+from clear_ref.model.generate import Begun
+from clear_ref.model.language import next_positions
+from clear_ref.model.vlm import VLM
 
 TOGETHER = 512  # tokens of candidates in one batch: enough to keep matrix products busy, and few enough to fit beside the weights
 Sums = list[tuple[float, int]]  # of each candidate: summed nll in nats, number of tokens

@@ -14,8 +14,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import one_line, parse_json, read_bytes
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line, parse_json, read_bytes
 from .definitions import PICTURES
 
 FORMATS = ("clear_ref", "released", "TOFU", "open-unlearning")

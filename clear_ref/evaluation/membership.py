@@ -3,10 +3,10 @@
 import inspect
 import math
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 from .definitions import Definition
 from .distances import auc
-from .sums import mean
+from .exact_means import mean
 
 LEAK_OF = "mia_min_k"
 

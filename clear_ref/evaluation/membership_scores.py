@@ -2,8 +2,8 @@
 
 import math
 
-from ..errors import UserError
-from .sums import mean
+from clear_ref.common.errors import UserError
+from .exact_means import mean
 
 
 def mia_loss(nll: list[float]) -> float:

@@ -6,18 +6,13 @@ can change a bit. Losses are nll per token in nats; ratios are formed from their
 overflow nor turn into 0/0.
 """
 
-from ..errors import UserError
-from . import columns
-from .definitions import (AGGREGATES, MULTIPLE_CHOICE, OPTIONAL, PICTURES, QUALITIES, SETS, Definition, check_set,
-                          definitions, functions)
+from clear_ref.common.errors import UserError
+from . import log_columns
+from .definitions import AGGREGATES, MULTIPLE_CHOICE, OPTIONAL, PICTURES, QUALITIES, SETS, Definition, check_set, definitions, functions
 from .distances import auc, jensen_shannon_distance, ks_p_value, ks_statistic, log10_ks_p_value
-from .parts import (below_one, closer_to_one, geometric_truth_ratios, grand_mean_truth_ratios, log_truth_ratio,
-                    probability_among_candidates, probability_of_answer, rouge1_recall, rouge_f, rouge_recall, tofu_truth_ratio,
-                    truth_ratio_arithmetic_closer_to_one, truth_ratio_geometric_below_one, truth_ratio_geometric_closer_to_one,
-                    truth_ratio_grand_mean_below_one, truth_ratio_grand_mean_closer_to_one, truth_ratio_score, truth_ratios)
-from .quality import (forget_quality, forget_quality_aligned, forget_quality_ks, forget_quality_ks_grand_mean,
-                      forget_quality_ln_ks, forget_quality_log10_ks, histogram)
-from .sums import harmonic_mean, mean
+from .task_metrics import below_one, closer_to_one, geometric_truth_ratios, grand_mean_truth_ratios, log_truth_ratio, probability_among_candidates, probability_of_answer, rouge1_recall, rouge_f, rouge_recall, tofu_truth_ratio, truth_ratio_arithmetic_closer_to_one, truth_ratio_geometric_below_one, truth_ratio_geometric_closer_to_one, truth_ratio_grand_mean_below_one, truth_ratio_grand_mean_closer_to_one, truth_ratio_score, truth_ratios
+from .quality import forget_quality, forget_quality_aligned, forget_quality_ks, forget_quality_ks_grand_mean, forget_quality_ln_ks, forget_quality_log10_ks, histogram
+from .exact_means import harmonic_mean, mean
 
 __all__ = ["AGGREGATES", "DEFINITIONS", "MULTIPLE_CHOICE", "PARTS", "SETS", "Definition", "aggregate", "auc", "below_one",
            "closer_to_one", "definitions", "forget_quality", "forget_quality_aligned", "forget_quality_ks",
@@ -56,13 +51,13 @@ def score_task(task: str, log: dict, metrics: str = "paper", text: bool = False)
     log = {"task": task, **log}
     wanted = ("avg_gt_loss", "avg_paraphrased_loss", "rougeL_recall" if "rougeL_recall" in log else "generated_text")
     for column in wanted[1:]:
-        columns.same_records(log, columns.column_of(log, wanted[0]), columns.column_of(log, column), wanted[0], column)
+        log_columns.same_records(log, log_columns.column_of(log, wanted[0]), log_columns.column_of(log, column), wanted[0], column)
     found = {}
     for part, function in functions(metrics, task, text).items():
         stored = {"rouge1": "rouge1_recall", "rouge_f": "rougeL_f1"}.get(part)
         missing = part in OPTIONAL and stored not in log and "generated_text" not in log
         found[part] = None if missing else function(log)
-    return found | {"n": len(columns.column_of(log, "avg_gt_loss"))}
+    return found | {"n": len(log_columns.column_of(log, "avg_gt_loss"))}
 
 
 def score(logs: dict, gold_logs: dict | None = None, metrics: str = "paper") -> dict:

@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 
-from ..errors import UserError
-from ..files import one_line
-from . import columns
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
+from . import log_columns
 from .distances import jensen_shannon_distance, ks_p_value, log10_ks_p_value
-from .parts import geometric_truth_ratios, grand_mean_truth_ratios, truth_ratios
+from .task_metrics import geometric_truth_ratios, grand_mean_truth_ratios, truth_ratios
 
 
 def histogram(log: dict, bins: int = 10) -> np.ndarray:
@@ -102,28 +102,28 @@ def same_questions(log: dict, gold_log: dict) -> None:
 
     Spaces do not count: TOFU's logs hold texts that were tokenised and decoded, which has "Mammadov ," for "Mammadov,".
     """
-    ours, gold = (columns.column_of(each, "avg_paraphrased_loss") for each in (log, gold_log))
+    ours, gold = (log_columns.column_of(each, "avg_paraphrased_loss") for each in (log, gold_log))
     splits = [each.get("config") for each in (log, gold_log)]
     if None not in splits and splits[0] != splits[1]:
-        raise UserError(f"{columns.name_of(log)}: is of split {splits[0]}, gold's of {splits[1]}; "
+        raise UserError(f"{log_columns.name_of(log)}: is of split {splits[0]}, gold's of {splits[1]}; "
                         "evaluate both models on one split")
     if "generated_text" in log and "generated_text" in gold_log:
-        texts, gold_texts = columns.texts(log), columns.texts(gold_log)
+        texts, gold_texts = log_columns.texts(log), log_columns.texts(gold_log)
         for key in texts:
             if key in gold_texts and "".join(texts[key][2].split()) != "".join(gold_texts[key][2].split()):
-                raise UserError(f"{columns.name_of(log)}: gold is of another split or set; record {key} expects "
+                raise UserError(f"{log_columns.name_of(log)}: gold is of another split or set; record {key} expects "
                                 f"{one_line(repr(texts[key][2]), 80)}, in gold {one_line(repr(gold_texts[key][2]), 80)}; "
                                 "evaluate both models on the same rows")
     odd = sorted(set(ours) ^ set(gold))
     if odd:
-        raise UserError(f"{columns.name_of(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
+        raise UserError(f"{log_columns.name_of(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
                         "evaluate both models on the same rows of one split")
 
 
 def refuse_identical(log: dict, gold_log: dict) -> None:
     """UserError if every loss of the log is also gold's: one log given twice has Forget Quality 1 whatever the model is."""
     losses = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss")
-    if all(columns.column_of(log, column) == columns.column_of(gold_log, column) for column in losses):
-        n = len(columns.column_of(log, losses[0]))
-        raise UserError(f"{columns.name_of(log)}: all losses of its {n} records are gold's too, as of one log given twice; "
+    if all(log_columns.column_of(log, column) == log_columns.column_of(gold_log, column) for column in losses):
+        n = len(log_columns.column_of(log, losses[0]))
+        raise UserError(f"{log_columns.name_of(log)}: all losses of its {n} records are gold's too, as of one log given twice; "
                         "expected the log of another model, one that never saw the forget set")

@@ -15,18 +15,18 @@ from contextlib import contextmanager
 
 import torch
 
-from ..data import draws
-from ..data.records import Row, read_rows
-from ..errors import UserError
-from ..forked import processes, share
-from ..loop.plan import FinetunePlan
-from ..loop.unlearn import prepare
-from ..loop.world import finetune
-from ..model import lora
-from ..model.vlm import VLM
+from clear_ref.data import draws
+from clear_ref.data.records import Row, read_rows
+from clear_ref.common.errors import UserError
+from clear_ref.common.processes import processes, share
+from clear_ref.loop.plan import FinetunePlan
+from clear_ref.loop.unlearn import prepare
+from clear_ref.loop.finetune import finetune
+from clear_ref.model import lora
+from clear_ref.model.vlm import VLM
 from .likelihood import answer_nll
 from .metrics import score
-from .sums import mean
+from .exact_means import mean
 from .tasks import Task
 
 FORGET = ("forget", "text_forget")

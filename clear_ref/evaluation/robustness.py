@@ -9,13 +9,13 @@ import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.prompts import Phrases
-from ..data.records import Record, Row, read_rows
-from ..errors import UserError
-from ..files import write_json, write_jsonl
-from ..forked import processes, share
-from ..loop.plan import FinetunePlan
-from ..model.vlm import VLM
+from clear_ref.data.prompts import Phrases
+from clear_ref.data.records import Record, Row, read_rows
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import write_json, write_jsonl
+from clear_ref.common.processes import processes, share
+from clear_ref.loop.plan import FinetunePlan
+from clear_ref.model.vlm import VLM
 from . import membership
 from .definitions import Definition, definitions
 from .likelihood import answer_nll

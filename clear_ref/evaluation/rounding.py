@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
-from ..errors import UserError
-from ..model import lora
+from clear_ref.common.errors import UserError
+from clear_ref.model import lora
 
 
 def rounded(weight: torch.Tensor, bits: int, group: int = 0) -> torch.Tensor:

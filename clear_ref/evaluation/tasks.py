@@ -8,9 +8,9 @@ differs one caption question per row, the same for every candidate and every mod
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import draws
-from ..data.prompts import Phrases
-from ..data.records import Record, Row, read_rows
+from clear_ref.data import draws
+from clear_ref.data.prompts import Phrases
+from clear_ref.data.records import Record, Row, read_rows
 
 
 @dataclass(frozen=True)

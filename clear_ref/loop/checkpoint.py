@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
-from ..files import read_json, write_json
-from ..model.weights import fill, read_tensors, write_tensors
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import read_json, write_json
+from clear_ref.model.weights import fill, read_tensors, write_tensors
 
 STATE = "state.json"
 

@@ -8,7 +8,7 @@ trap    ||w||_0 counts: it has no gradient, so l0 moves the reported loss and no
 
 import torch
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 
 
 class Norms:

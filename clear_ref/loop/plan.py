@@ -8,11 +8,11 @@ differs in what methods/variant.py's Views say of each meaning: what the idk and
 
 from dataclasses import dataclass
 
-from ..data import draws
-from ..data.prompts import Phrases
-from ..data.records import Record, Row, training_record
-from ..errors import UserError
-from ..methods.variant import Views
+from clear_ref.data import draws
+from clear_ref.data.prompts import Phrases
+from clear_ref.data.records import Record, Row, training_record
+from clear_ref.common.errors import UserError
+from clear_ref.methods.variant import Views
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ inside a picture (mask "released"): a picture is computed whole.
 
 import torch
 
-from ..data.batches import IGNORE
-from ..model.language import next_positions
-from ..model.vlm import VLM
+from clear_ref.data.batches import IGNORE
+from clear_ref.model.language import next_positions
+from clear_ref.model.vlm import VLM
 
 
 def groups(vlm: VLM, batches: dict, layers: dict) -> list[list[str]]:

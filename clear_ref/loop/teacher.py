@@ -4,8 +4,8 @@ import copy
 
 import torch
 
-from ..model import lora
-from ..model.vlm import VLM
+from clear_ref.model import lora
+from clear_ref.model.vlm import VLM
 from .prefix import hidden_of_all
 
 

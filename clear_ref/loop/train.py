@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from ..errors import RunFailed, ShapeError
-from ..files import write_text
-from ..losses.rows import Split, select_rows
-from ..model import lora
-from ..model.vlm import VLM
-from ..progress import Progress
+from clear_ref.common.errors import RunFailed, ShapeError
+from clear_ref.common.files import write_text
+from clear_ref.losses.rows import Split, select_rows
+from clear_ref.model import lora
+from clear_ref.model.vlm import VLM
+from clear_ref.common.progress import Progress
 from . import checkpoint, prefix
 from .norms import Norms
 from .plan import order

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from ..data.prompts import Phrases
-from ..data.records import Row, read_rows
-from ..errors import UserError
-from ..methods import Need, Variant, sku, table
-from ..model import lora
-from ..model.vlm import MASKS, VLM
-from ..model.weights import fill, read_tensors, write_tensors
+from clear_ref.data.prompts import Phrases
+from clear_ref.data.records import Row, read_rows
+from clear_ref.common.errors import UserError
+from clear_ref.methods import Need, Variant, sku, table
+from clear_ref.model import lora
+from clear_ref.model.vlm import MASKS, VLM
+from clear_ref.model.weights import fill, read_tensors, write_tensors
 from .plan import UnlearnPlan
 from .teacher import Teacher
 from .train import Stage, stage_steps, train, trainable

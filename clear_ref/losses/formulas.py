@@ -5,7 +5,7 @@ The interface is the compiled kernel's (csrc/token_terms.h), which it is tested 
 
 import torch
 
-from ..data.batches import IGNORE
+from clear_ref.data.batches import IGNORE
 
 CHUNK_ELEMENTS = 1 << 20  # logits worked on at once: the temporaries stay at a few times this many numbers
 

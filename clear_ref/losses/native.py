@@ -15,8 +15,8 @@ from functools import cache
 
 import torch
 
-from ..data.batches import IGNORE
-from ..errors import LabelError, ShapeError, UserError
+from clear_ref.data.batches import IGNORE
+from clear_ref.common.errors import LabelError, ShapeError, UserError
 from . import formulas
 from .formulas import N_STATS
 

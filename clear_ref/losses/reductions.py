@@ -7,7 +7,7 @@ the loss of no rows is 0.
 
 import torch
 
-from ..errors import ShapeError, UserError
+from clear_ref.common.errors import ShapeError, UserError
 
 
 def token_mean(split, column, row_set="answer") -> torch.Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import LabelError, ShapeError, UserError
+from clear_ref.common.errors import LabelError, ShapeError, UserError
 from .terms import IGNORE, TokenTerms, token_terms
 
 ROW_SETS = ("answer", "attention", "all")

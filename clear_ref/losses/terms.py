@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..data.batches import IGNORE
+from clear_ref.data.batches import IGNORE
 from . import native
-from .formulas import (ENTROPY, KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, LSE, NLL, TEACHER_ENTROPY, TEACHER_NLL)
+from .formulas import ENTROPY, KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, LSE, NLL, TEACHER_ENTROPY, TEACHER_NLL
 
 __all__ = ["IGNORE", "TokenTerms", "token_terms"]
 

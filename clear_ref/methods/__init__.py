@@ -6,7 +6,7 @@ SCRUB 98ffb11 (below thirdparty/repdistiller); direct-preference-optimization f8
 open-unlearning's copy alone.
 """
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 from .loss import Loss
 from .table import DEFAULT_SEMANTICS, METHODS, SEMANTICS, finish, make_options, needs, reference, variant
 from .variant import Need, Phase, Variant, Views

@@ -30,9 +30,9 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
-from ..errors import ShapeError
-from ..losses.reductions import mean_over_sequences, sequence_sum, token_mean
-from ..settings import setting
+from clear_ref.common.errors import ShapeError
+from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
+from clear_ref.common.settings import setting
 from .loss import Loss, check_finite, check_one_of
 from .variant import Need, Variant, released_by_date
 

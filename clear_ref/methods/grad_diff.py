@@ -26,8 +26,8 @@ evidence   by hand, finite differences; released: authors' code; original: TOFU'
 
 from dataclasses import dataclass
 
-from ..losses.reductions import sequence_sum, token_mean
-from ..settings import setting
+from clear_ref.losses.reductions import sequence_sum, token_mean
+from clear_ref.common.settings import setting
 from .loss import Loss, check_finite, check_one_of
 from .variant import Need, Variant, released as released_variant
 

@@ -26,7 +26,7 @@ evidence   by hand, finite differences; released: authors' code; original: TOFU'
 
 from dataclasses import dataclass
 
-from ..losses.reductions import token_mean
+from clear_ref.losses.reductions import token_mean
 from .loss import Loss
 from .variant import Need, Variant, released_by_date
 

@@ -21,7 +21,7 @@ evidence   by hand, finite differences; released: authors' code; original: TOFU'
 
 from dataclasses import dataclass
 
-from ..losses.reductions import sequence_mean, token_mean
+from clear_ref.losses.reductions import sequence_mean, token_mean
 from .loss import Loss
 from .variant import Need, Variant, released as released_variant
 

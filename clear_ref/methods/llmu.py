@@ -32,8 +32,8 @@ evidence   by hand, finite differences; released: authors' code; original: LLMU'
 
 from dataclasses import dataclass
 
-from ..losses.reductions import sequence_mean, token_mean
-from ..settings import setting
+from clear_ref.losses.reductions import sequence_mean, token_mean
+from clear_ref.common.settings import setting
 from .loss import Loss, check_at_least, check_finite, check_one_of
 from .variant import Need, Variant, Views, random_batches, released_by_date
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import ShapeError, UserError
+from clear_ref.common.errors import ShapeError, UserError
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """SKU's second stage, on weights: the trained change, subtracted from the model before it."""
 
-from ..errors import ShapeError
-from ..losses.formulas import accumulation_dtype
+from clear_ref.common.errors import ShapeError
+from clear_ref.losses.formulas import accumulation_dtype
 
 
 def negate_delta(theta_0, theta_1):

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
-from ..losses import vocabulary
-from ..losses.reductions import mean_over_sequences, sequence_sum, token_mean
-from ..settings import setting
+from clear_ref.losses import whole_vocabulary
+from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
+from clear_ref.common.settings import setting
 from .loss import Loss, check_finite, check_one_of
 from .variant import Need, Variant, released as released_variant
 
@@ -69,14 +69,14 @@ def original(splits, options) -> Loss:
     return Loss.of(**terms)
 
 
-def released(splits, options, row=vocabulary.log_one_plus_ratio) -> Loss:
+def released(splits, options, row=whole_vocabulary.log_one_plus_ratio) -> Loss:
     values = splits["forget"].column("all", lambda student, teacher: row(student, teacher, options.beta))
     return Loss.of(forget_npo=2 / options.beta * token_mean(splits["forget"], values, "all"))
 
 
 def released_before(splits, options) -> Loss:
     """The released code before 2025-03-30."""
-    return released(splits, options, vocabulary.log_one_plus_log_ratio)
+    return released(splits, options, whole_vocabulary.log_one_plus_log_ratio)
 
 
 def needs(options):

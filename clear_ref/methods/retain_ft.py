@@ -16,7 +16,7 @@ evidence   by hand, finite differences; released: authors' code
 
 from dataclasses import dataclass
 
-from ..losses.reductions import token_mean
+from clear_ref.losses.reductions import token_mean
 from .loss import Loss
 from .variant import Need, Variant, released
 

@@ -28,9 +28,9 @@ evidence   by hand, finite differences; released, released@2024-12-10: authors' 
 
 from dataclasses import replace
 
-from ..losses.formulas import accumulation_dtype
-from ..losses.hidden import control_vector, control_vectors, mean_squares_moved as moved, squares
-from ..losses.reductions import mean_over_sequences, sequence_mean, token_mean
+from clear_ref.losses.formulas import accumulation_dtype
+from clear_ref.losses.hidden_states import control_vector, control_vectors, mean_squares_moved as moved, squares
+from clear_ref.losses.reductions import mean_over_sequences, sequence_mean, token_mean
 from .loss import Loss
 from .rmu_options import Options, Original, Released, ReleasedHead
 from .variant import Need, Variant, released as released_variant

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..errors import UserError
-from ..settings import setting
+from clear_ref.common.errors import UserError
+from clear_ref.common.settings import setting
 from .loss import check_finite
 
 

@@ -27,8 +27,8 @@ evidence   by hand, finite differences; released: authors' code; original: SCRUB
 
 from dataclasses import dataclass
 
-from ..losses.reductions import sequence_mean, token_mean
-from ..settings import setting
+from clear_ref.losses.reductions import sequence_mean, token_mean
+from clear_ref.common.settings import setting
 from .loss import Loss, check_at_least, check_finite
 from .variant import Need, Phase, Variant, released as released_variant
 

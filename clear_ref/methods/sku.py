@@ -31,8 +31,8 @@ evidence   by hand, finite differences; released: authors' code; original: SKU's
 
 from dataclasses import dataclass
 
-from ..losses.reductions import sequence_mean, token_mean
-from ..settings import setting
+from clear_ref.losses.reductions import sequence_mean, token_mean
+from clear_ref.common.settings import setting
 from .loss import Loss, check_at_least, check_finite
 from .negation import negate_delta  # noqa: F401  (the second stage: sku.negate_delta)
 from .variant import Need, Variant, random_batches, released as released_variant

@@ -2,9 +2,9 @@
 
 from dataclasses import fields
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 from . import dpo, grad_ascent, grad_diff, idk, kl, llmu, npo, retain_ft, rmu, scrub, sku
-from . import described
+from . import formula_table
 from .variant import Need, Variant
 
 METHODS = {"retain_ft": retain_ft, "grad_ascent": grad_ascent, "grad_diff": grad_diff, "kl": kl, "idk": idk, "dpo": dpo,
@@ -82,7 +82,7 @@ def option_help(method) -> list[str]:
 
 def markdown() -> str:
     """The table of all methods and variants as README has it, made from the method files."""
-    return described.markdown(METHODS)
+    return formula_table.markdown(METHODS)
 
 
 def _typed(name, value, wanted):

@@ -5,8 +5,8 @@ import signal
 import threading
 from dataclasses import dataclass
 
-from ..errors import UserError
-from ..files import one_line
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
 
 PATIENCE = 0.2  # seconds of CPU time for one name: honest expressions take microseconds, some others more than a lifetime
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ..data.images import ClipImages
-from ..data.qwen_images import Qwen2VLImages
-from ..errors import UserError
-from ..files import read_json
+from clear_ref.data.images import ClipImages
+from clear_ref.data.qwen_images import Qwen2VLImages
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import read_json
 from .language import CausalLM
 from .language_config import language_config
 from .llava import Llava, LlavaConfig

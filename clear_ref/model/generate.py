@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from ..data.batches import Batch
-from ..errors import UserError
-from ..files import one_line, read_json
+from clear_ref.data.batches import Batch
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line, read_json
 from .cache import Growing
 from .language import at_least_float32, next_positions
 from .language_config import LARGEST, number, part_of

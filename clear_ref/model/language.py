@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import ShapeError
+from clear_ref.common.errors import ShapeError
 from .cache import joined
 from .language_config import LanguageConfig
 from .lora import Linear

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..errors import UserError
-from ..files import one_line
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
 
 # What transformers' configuration classes take for a key that config.json leaves out (hub files hold what differs from these).
 LLAMA = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,

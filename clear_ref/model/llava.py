@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import ShapeError, UserError
+from clear_ref.common.errors import ShapeError, UserError
 from .language import CausalLM, Model, place_features
 from .language_config import LanguageConfig, language_config, part_of
 from .lora import Linear

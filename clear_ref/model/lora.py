@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..data.draws import torch_generator
-from ..errors import UserError
+from clear_ref.data.draws import torch_generator
+from clear_ref.common.errors import UserError
 from .expression import Expression
 from .names import HEAD, in_decoder
 

@@ -6,7 +6,7 @@ have the name of any generation; an adapter has the module names of the generati
 
 import re
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 
 # Columns: ours and transformers up to 4.51 | modules of 4.52 to 4.57 | modules of 5 | what 5 writes into files.
 LLAVA = (

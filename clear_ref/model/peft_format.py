@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ..errors import UserError
-from ..files import one_line, read_json, write_json
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line, read_json, write_json
 from . import lora
 from .expression import Expression
 from .names import GENERATIONS, MODULES_TODAY, ours, spelled

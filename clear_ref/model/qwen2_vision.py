@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import UserError
+from clear_ref.common.errors import UserError
 from .language import at_least_float32, rotate
 from .language_config import number, whole_number
 from .lora import Linear

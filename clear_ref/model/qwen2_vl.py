@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import ShapeError, UserError
+from clear_ref.common.errors import ShapeError, UserError
 from .language import CausalLM, place_features
 from .language_config import LanguageConfig, language_config, part_of
 from .qwen2_vision import Qwen2VisionConfig, Qwen2VisionTower, vision_config

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from ..data.draws import torch_generator
+from clear_ref.data.draws import torch_generator
 from .weights import SHARD_BYTES, write_weights
 
 

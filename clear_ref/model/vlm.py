@@ -5,17 +5,18 @@ from pathlib import Path
 
 import torch
 
-from ..data.batches import Batch, collate
-from ..data.images import open_image
-from ..data.prompts import template
-from ..data.tokens import Tokenizer
-from ..errors import LabelError, ShapeError, UserError
-from ..files import read_json, write_bytes, write_json
+from clear_ref.data.batches import Batch, collate
+from clear_ref.data.images import open_image
+from clear_ref.data.prompts import template
+from clear_ref.data.tokens import Tokenizer
+from clear_ref.common.errors import LabelError, ShapeError, UserError
+from clear_ref.common.files import read_json, write_bytes, write_json
 from . import lora, peft_format
 from .generate import Begun, begin, generation, greedy
 from .families import family
 from .language import at_least_float32
-from .weights import INDEX, device_of, dtype_of, fitting_weights, load_weights, write_weights
+from .weights import INDEX, fitting_weights, load_weights, write_weights
+from clear_ref.common.devices import device_of, dtype_of
 
 MASKS = ("answer", "released")
 

@@ -13,12 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..errors import UserError
-from ..files import one_line, parse_json, read_json, whole
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line, parse_json, read_json, whole
 from .names import COMPUTED, ours
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CODES = {"F32": torch.float32, "F64": torch.float64, "BF16": torch.bfloat16, "F16": torch.float16}  # in a file's header
 SHARD_BYTES = 5_000_000_000
 
@@ -28,26 +27,6 @@ class Stored(NamedTuple):
     path: Path
     name: str
     shape: tuple[int, ...]
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The torch dtype of a name; UserError for any other."""
-    if name not in DTYPES:
-        raise UserError(f"dtype is {name!r}; expected one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def device_of(name: str) -> torch.device:
-    """The torch device of a name; UserError for one that is not there."""
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("nothing here has been tried on it")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device is {name!r}, which cannot be used here ({one_line(error, 100)}); "
-                        "expected cpu, or cuda where there is a GPU") from None
-    return device
 
 
 def _some(names: Iterable[str]) -> str:

@@ -2,10 +2,10 @@
 
 import math
 
-from ..evaluation.definitions import QUALITY_TASKS
-from ..evaluation.quality import histogram
-from .frame import figure, text
-from .rows import MARK, PANELS, Row
+from clear_ref.evaluation.definitions import QUALITY_TASKS
+from clear_ref.evaluation.quality import histogram
+from .html_frame import figure, text
+from .leaderboard import MARK, PANELS, Row
 from .table import number
 
 MOST_POINTS, FEWER_POINTS = 300, 100  # of a line: alone in its panel, one of several

@@ -4,8 +4,8 @@ Forget Quality is a distance from gold and a collapse a share of base's Retain, 
 another page. Logs are compared value by value: where one differs, two tables would be mixed.
 """
 
-from ..errors import UserError
-from ..files import one_line
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
 
 # Settings that decide which questions are asked, how long an answer may be, and how likelihoods are rounded.
 SAME = ("forget", "limit", "max_new_tokens", "tasks", "eval_batch", "plain")

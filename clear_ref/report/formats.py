@@ -4,8 +4,8 @@ import csv
 import io
 import re
 
-from .collect import EVALUATED, Report
-from .rows import MARK, PANELS, Row, Table, collapsed
+from .read_runs import EVALUATED, Report
+from .leaderboard import MARK, PANELS, Row, Table, collapsed
 from .table import columns_of
 
 LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

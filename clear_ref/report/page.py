@@ -1,12 +1,12 @@
 """report.html: one self-contained page of one run or of many. Pictures are inside it, charts are inline SVG."""
 
-from ..errors import UserError
-from ..evaluation.metrics import SETS, definitions
-from . import charts, frame, samples, settings_tables
-from .collect import Report
+from clear_ref.common.errors import UserError
+from clear_ref.evaluation.metrics import SETS, definitions
+from . import charts, html_frame, samples, settings_tables
+from .read_runs import Report
 from .formats import title as title_of
-from .frame import details, text
-from .rows import MARK, PANELS, Row, Table, legend, panels, rows, tables
+from .html_frame import details, text
+from .leaderboard import MARK, PANELS, Row, Table, legend, panels, rows, tables
 from .scatter import scatters
 from .table import COLUMNS, PARTS, number
 
@@ -85,7 +85,7 @@ def page(report: Report, cards=(), notes=()) -> str:
              settings_tables.as_html(report, lines)]
     names = list(dict.fromkeys(row.label for row in lines))
     title = f"clear_ref · {names[0] if len(names) == 1 else f'{len(report.runs)} runs'}"
-    return frame.page(title, frame.STYLE + STYLE, "\n".join(body), frame.SCRIPT)
+    return html_frame.page(title, html_frame.STYLE + STYLE, "\n".join(body), html_frame.SCRIPT)
 
 
 def headline(report: Report, lines: list[Row]) -> str:
@@ -195,7 +195,7 @@ def _per_task(report: Report, lines: list[Row]) -> str:
               *(number(metrics["tasks"][task][part]) for part in PARTS), metrics["tasks"][task]["n"]]
              for task in dict.fromkeys(task for _, _, _, metrics in every for task in metrics["tasks"])
              for model, panel, seed, metrics in every if task in metrics["tasks"]]
-    return frame.table(["task", "model", "seed", "rouge", "probability", "truth ratio", "n"], found, range(2, 7))
+    return html_frame.table(["task", "model", "seed", "rouge", "probability", "truth ratio", "n"], found, range(2, 7))
 
 
 def _definitions(report: Report) -> str:

@@ -2,8 +2,9 @@
 
 from textwrap import wrap
 
-from ..evaluation.robustness import robustness_definitions
-from .table import aligned, columns_of, headings, number
+from clear_ref.evaluation.robustness import robustness_definitions
+from clear_ref.common.text_table import aligned
+from .table import columns_of, headings, number
 
 CURVES = {"nll_relearned": "nll of the relearned", "forget": "Forget", "forget_not_relearned": "Forget, not relearned",
           "text_forget": "Forget text", "text_forget_not_relearned": "Forget text, not relearned"}

@@ -5,14 +5,14 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.images import open_image
-from ..data.prompts import TEMPLATES
-from ..data.records import read_rows
-from ..errors import UserError
-from ..files import one_line
-from .collect import Report
-from .frame import text
-from .rows import PANELS, Row, panels
+from clear_ref.data.images import open_image
+from clear_ref.data.prompts import TEMPLATES
+from clear_ref.data.records import read_rows
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
+from .read_runs import Report
+from .html_frame import text
+from .leaderboard import PANELS, Row, panels
 
 SHOWN = {"eval_log_forget": 2, "eval_forget_facerec": 2, "eval_text_forget": 2, "eval_log": 1, "eval_retain_facerec": 1,
          "eval_text_retain": 1, "eval_real_faces_wo_options": 1, "eval_real_world_wo_options": 1,

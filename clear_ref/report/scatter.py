@@ -6,8 +6,8 @@ Marks that lie on each other cannot be told apart, so their names stand together
 import math
 from dataclasses import dataclass
 
-from .frame import figure, text
-from .rows import COLLAPSED, MARK, Row
+from .html_frame import figure, text
+from .leaderboard import COLLAPSED, MARK, Row
 from .table import number
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 36, 8, 24, 40

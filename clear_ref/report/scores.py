@@ -2,13 +2,13 @@
 
 from textwrap import wrap
 
-from ..evaluation.membership import definition
-from ..evaluation.metrics import SETS, definitions
-from .table import aligned
+from clear_ref.evaluation.membership import definition
+from clear_ref.evaluation.metrics import SETS, definitions
+from clear_ref.common.text_table import aligned
 
 
 def text(summary: dict) -> str:
-    """The numbers of scoring.run as a table, the words of every definition in it, and why a number is missing."""
+    """The numbers of commands.score.run as a table, the words of every definition in it, and why a number is missing."""
     about = f"score: {', '.join(summary['log'])} ({summary['format']})"
     gold = f"gold: {summary['gold']} ({summary['gold_format']})" if summary["gold"] else "gold: none"
     records = wrap("records: " + ", ".join(f"{task} {n}" for task, n in summary["records"].items()), 110, subsequent_indent="  ")

@@ -2,9 +2,9 @@
 
 import os
 
-from .collect import Report
-from .frame import details, table
-from .rows import Row
+from .read_runs import Report
+from .html_frame import details, table
+from .leaderboard import Row
 
 
 def as_html(report: Report, lines: list[Row]) -> str:

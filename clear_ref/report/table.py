@@ -2,8 +2,9 @@
 
 import math
 
-from ..errors import UserError
-from ..evaluation.metrics import SETS, definitions as definitions_of
+from clear_ref.common.errors import UserError
+from clear_ref.common.text_table import aligned
+from clear_ref.evaluation.metrics import SETS, definitions as definitions_of
 
 # The leaderboard's columns: metric, heading, and whether higher or lower is better.
 COLUMNS = (("forget", "Forget", "↓"), ("retain", "Retain", "↑"), ("real_faces", "Faces", "↑"), ("real_world", "World", "↑"),
@@ -116,13 +117,6 @@ def columns_of(all_metrics) -> list[tuple[str, str, str]]:
 def headings(columns) -> list[str]:
     """What stands above the columns: heading and arrow."""
     return [f"{heading} {arrow}" for _, heading, arrow in columns]
-
-
-def aligned(header, lines, left=(0,)) -> list[str]:
-    """Header and lines with two spaces between columns; the columns numbered in `left` flush left, the others flush right."""
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    return ["  ".join(cell.ljust(width) if i in left else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in [header, *lines]]
 
 
 def _wrapped(phrases, columns: int = 96) -> list[str]:

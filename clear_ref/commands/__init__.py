@@ -1,0 +1,1 @@
+"""The commands: options, what they resolve to, and one file for each command."""

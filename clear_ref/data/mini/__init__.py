@@ -1,1 +1,0 @@
-"""The embedded world: its sources, the code that builds its rows from them, and the built rows."""

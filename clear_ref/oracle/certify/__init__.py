@@ -1,0 +1,1 @@
+"""Claims about every method, measured in float64."""

@@ -1,0 +1,1 @@
+"""The first stage at which another implementation's dump differs."""

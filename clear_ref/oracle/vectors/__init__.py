@@ -1,0 +1,1 @@
+"""Golden vectors, and the command that checks another implementation against them."""

