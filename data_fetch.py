@@ -33,19 +33,34 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-SCHEMA = json.loads((Path(__file__).parent / "clear_ref" / "data" / "schema.json").read_text(encoding="utf-8"))
-PUBLISHED = {name for name, config in SCHEMA["configs"].items() if config["rows"] is not None}  # the others: the embedded world's
+SCHEMA = json.loads(
+    (Path(__file__).parent / "clear_ref" / "data" / "schema.json").read_text(encoding="utf-8")
+)
+PUBLISHED = {
+    name for name, config in SCHEMA["configs"].items() if config["rows"] is not None
+}  # the others: the embedded world's
 TOFU = {name.removeprefix("tofu/") for name in PUBLISHED if name.startswith("tofu/")}
 CLEAR = {name for name in PUBLISHED if not name.startswith("tofu/")}
 DATA_SETS = {"clear": "therem/CLEAR", "tofu": "locuslab/TOFU"}
-CHECKPOINTS = {"llava-1.5-7b": "llava-hf/llava-1.5-7b-hf", "qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct",
-               "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf", "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3"}
+CHECKPOINTS = {
+    "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
+    "qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct",
+    "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
+}
 WANTED = re.compile(  # of a checkpoint: what load reads and nothing pickled
     r"(generation_|preprocessor_|processor_|tokenizer_|adapter_)?config\.json|tokenizer\.(json|model)|"
     r"chat_template\.(json|jinja)|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|"
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_model\.safetensors")
-MAGIC = ((rb"\xff\xd8\xff", "jpg"), (rb"\x89PNG\r\n\x1a\n", "png"), (rb"RIFF....WEBP", "webp"), (rb"GIF8", "gif"),
-         (rb"BM", "bmp"), (rb"II\*\0|MM\0\*", "tif"))  # what a picture's bytes begin with, and the ending of its name
+    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_model\.safetensors"
+)
+MAGIC = (
+    (rb"\xff\xd8\xff", "jpg"),
+    (rb"\x89PNG\r\n\x1a\n", "png"),
+    (rb"RIFF....WEBP", "webp"),
+    (rb"GIF8", "gif"),
+    (rb"BM", "bmp"),
+    (rb"II\*\0|MM\0\*", "tif"),
+)  # what a picture's bytes begin with, and the ending of its name
 LONGEST_WAIT = 600  # seconds; a server that asks for more ends the run
 LONGEST_TIMEOUT = 86_400  # seconds
 MOST_RETRIES = 1000
@@ -73,7 +88,14 @@ class Progress:
 
     def __init__(self, quiet: bool):
         self.live = sys.stderr.isatty() and not quiet
-        self.what, self.total, self.done, self.new, self.start, self.shown = "", 0, 0, 0, time.monotonic(), 0.0
+        self.what, self.total, self.done, self.new, self.start, self.shown = (
+            "",
+            0,
+            0,
+            0,
+            time.monotonic(),
+            0.0,
+        )
 
     def add(self, n: int) -> None:
         """Count n bytes more (negative: thrown away); redraw at most ten times a second."""
@@ -81,7 +103,9 @@ class Progress:
         if now - self.shown > 0.1:
             self.shown, rate = now, self.new / max(now - self.start, 1e-9)
             left = f"{(self.total - self.done) / rate:.0f} s left" if rate else ""
-            self.show(f"{self.what}  {amount(self.done)} of {amount(self.total)}  {amount(rate)}/s  {left}")
+            self.show(
+                f"{self.what}  {amount(self.done)} of {amount(self.total)}  {amount(rate)}/s  {left}"
+            )
 
     def show(self, line: str = "") -> None:
         """Put a line in the place of the last; the empty one clears the place."""
@@ -146,9 +170,13 @@ class Hub:
         self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
         self.token = os.environ.get("HF_TOKEN", "")
         if not address(self.endpoint):
-            raise Wrong(f"HF_ENDPOINT is {one_line(self.endpoint)!r}; expected an address such as https://huggingface.co")
+            raise Wrong(
+                f"HF_ENDPOINT is {one_line(self.endpoint)!r}; expected an address such as https://huggingface.co"
+            )
         if not re.fullmatch(r"[!-~]*", self.token):
-            raise Wrong("HF_TOKEN holds a blank or a character that no token has; expected a text such as hf_...")
+            raise Wrong(
+                "HF_TOKEN holds a blank or a character that no token has; expected a text such as hf_..."
+            )
         self.repository, self.settings, self.progress = repository, settings, progress
         self.api = f"{self.endpoint}/api/{kind}s/{repository}"
         self.page = f"{self.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repository}"
@@ -160,7 +188,9 @@ class Hub:
         if self.token and host(url) == host(self.endpoint):
             headers["Authorization"] = f"Bearer {self.token}"
         try:
-            return self.opener.open(urllib.request.Request(url, headers=headers), timeout=self.settings.timeout)
+            return self.opener.open(
+                urllib.request.Request(url, headers=headers), timeout=self.settings.timeout
+            )
         except urllib.error.HTTPError as error:
             if error.code == 416:
                 return error
@@ -168,29 +198,45 @@ class Hub:
                 raise self.refused(error) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             why = one_line(getattr(error, "reason", error))
-            raise Retry(f"cannot reach {host(url)} ({why}); check the network and HF_ENDPOINT") from None
+            raise Retry(
+                f"cannot reach {host(url)} ({why}); check the network and HF_ENDPOINT"
+            ) from None
 
     def refused(self, error) -> Exception:
         """What an HTTP error status means, and what to do."""
         status, why, name = error.code, error.headers.get("X-Error-Code", ""), self.repository
         said = f"{status} {one_line(error.headers.get('X-Error-Message') or error.reason)}"
         if status in (401, 403) and host(error.url) != host(self.endpoint):
-            return Retry(f"{host(error.url)}: {said}")  # a signed address ran out: the hub gives a new one
+            return Retry(
+                f"{host(error.url)}: {said}"
+            )  # a signed address ran out: the hub gives a new one
         if status in (401, 403) and why == "GatedRepo":
-            return Wrong(f"{name} is gated ({status}{', HF_TOKEN has no access' if self.token else ''}): accept its licence at "
-                         f"{self.page} and set HF_TOKEN to a token of the account that did ({self.endpoint}/settings/tokens)")
+            return Wrong(
+                f"{name} is gated ({status}{', HF_TOKEN has no access' if self.token else ''}): accept its licence at "
+                f"{self.page} and set HF_TOKEN to a token of the account that did ({self.endpoint}/settings/tokens)"
+            )
         if status in (401, 403) and self.token:
-            return Wrong(f"{name}: the hub refuses HF_TOKEN ({said}); expected a token that may read {self.page}: make one at "
-                         f"{self.endpoint}/settings/tokens, or unset HF_TOKEN if the repository is public")
+            return Wrong(
+                f"{name}: the hub refuses HF_TOKEN ({said}); expected a token that may read {self.page}: make one at "
+                f"{self.endpoint}/settings/tokens, or unset HF_TOKEN if the repository is public"
+            )
         if status in (401, 403):
-            return Wrong(f"{name}: not there, or not for everybody ({said}); check the name, or accept what {self.page} asks for "
-                         "and set HF_TOKEN")
+            return Wrong(
+                f"{name}: not there, or not for everybody ({said}); check the name, or accept what {self.page} asks for "
+                "and set HF_TOKEN"
+            )
         if status == 404 and why == "RevisionNotFound":
-            return Wrong(f"{name} has no such revision ({said}); expected a branch, tag or commit of {self.page}/commits/main")
+            return Wrong(
+                f"{name} has no such revision ({said}); expected a branch, tag or commit of {self.page}/commits/main"
+            )
         if status == 404 and why == "EntryNotFound":
-            return Failed(f"{name}: listed and not there ({said}: {one_line(error.url)}); try another --revision")
+            return Failed(
+                f"{name}: listed and not there ({said}: {one_line(error.url)}); try another --revision"
+            )
         if status == 404:
-            return Wrong(f"{name}: no such repository ({said}); check the name and HF_ENDPOINT: {self.page}")
+            return Wrong(
+                f"{name}: no such repository ({said}); check the name and HF_ENDPOINT: {self.page}"
+            )
         if status in (408, 425, 429) or status >= 500:
             return Retry(f"{host(error.url)}: {said}", asked_wait(error.headers))
         return Failed(f"{one_line(error.url)}: {said}; expected 200; {GO_ON}")
@@ -203,27 +249,39 @@ class Hub:
                 return once()
             except Retry as trouble:
                 tries = 1 if trouble.came else tries + 1
-                wait = min(self.settings.wait * 2 ** (tries - 1), 60) if trouble.wait is None else trouble.wait
+                wait = (
+                    min(self.settings.wait * 2 ** (tries - 1), 60)
+                    if trouble.wait is None
+                    else trouble.wait
+                )
                 if tries > self.settings.retries or wait > LONGEST_WAIT:
                     asked = f", asks to wait {wait:.0f} s" if trouble.wait is not None else ""
-                    raise Failed(f"{trouble}{asked}; gave up after {tries} tries in a row, {GO_ON}") from None
-                self.progress.show(f"{trouble}; again in {wait:.0f} s ({tries} of {self.settings.retries})")
+                    raise Failed(
+                        f"{trouble}{asked}; gave up after {tries} tries in a row, {GO_ON}"
+                    ) from None
+                self.progress.show(
+                    f"{trouble}; again in {wait:.0f} s ({tries} of {self.settings.retries})"
+                )
                 time.sleep(wait)
 
     def json(self, url: str):
         """(parsed answer, the address of the next page or None) of an API call."""
+
         def once():
             with self.open(url) as answer:
                 try:
                     return answer.read(), answer.headers.get("Link", "")
                 except (OSError, http.client.HTTPException) as error:
                     raise Retry(f"{url}: the answer broke off ({one_line(error)})") from None
+
         text, link = self.patiently(once)
         try:
             found = json.loads(text)
         except ValueError:
-            raise Failed(f"{url}: the answer is no JSON ({one_line(text[:80])}); is HF_ENDPOINT a hub, or does a login page "
-                         "answer?") from None
+            raise Failed(
+                f"{url}: the answer is no JSON ({one_line(text[:80])}); is HF_ENDPOINT a hub, or does a login page "
+                "answer?"
+            ) from None
         following = re.search(r'<([^>]+)>;\s*rel="?next', link)
         return found, following and urllib.parse.urljoin(url, following[1])
 
@@ -243,10 +301,18 @@ class Hub:
                         oid = (large or entry)["oid"]
                         if not re.fullmatch(r"[0-9a-f]{64}" if large else r"[0-9a-f]{40}", oid):
                             raise ValueError(oid)
-                        files.append({"path": str(entry["path"]), "size": int(entry["size"]), "sha256": large and oid,
-                                      "git": None if large else oid})
+                        files.append(
+                            {
+                                "path": str(entry["path"]),
+                                "size": int(entry["size"]),
+                                "sha256": large and oid,
+                                "git": None if large else oid,
+                            }
+                        )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Failed(f"{url}: not what the hub's API answers ({one_line(repr(error))}); check HF_ENDPOINT") from None
+            raise Failed(
+                f"{url}: not what the hub's API answers ({one_line(repr(error))}); check HF_ENDPOINT"
+            ) from None
         return commit, files
 
     def download(self, file: dict, commit: str, part: Path) -> None:
@@ -262,8 +328,10 @@ class Hub:
             self.progress.add(-file["size"])
             if resumed:  # what was there before may have been bad: once more from the start
                 return self.download(file, commit, part)
-            raise Failed(f"{file['path']}: its hash is {found}; expected {expected(file)}; what came was thrown away, the same "
-                         "command fetches it again")
+            raise Failed(
+                f"{file['path']}: its hash is {found}; expected {expected(file)}; what came was thrown away, the same "
+                "command fetches it again"
+            )
 
     def receive(self, url: str, file: dict, part: Path) -> None:
         """One request for what is missing of a file; Retry if the connection ends before the file does."""
@@ -278,16 +346,22 @@ class Hub:
             if mark.startswith('"'):  # only a strong ETag may stand there
                 headers["If-Range"] = mark
         with self.open(url, headers) as answer:
-            goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+                f"bytes {have}-"
+            )
             if not goes_on:
                 self.progress.add(-have)
                 have = 0
                 if answer.status != 200:
                     part.unlink(missing_ok=True)
-                    raise Retry(f"{file['path']}: {answer.status} in answer to {headers.get('Range', 'the whole')}")
+                    raise Retry(
+                        f"{file['path']}: {answer.status} in answer to {headers.get('Range', 'the whole')}"
+                    )
             if answer.length is not None and have + answer.length != size:
-                raise Failed(f"{file['path']}: the hub sends {have + answer.length} bytes; its listing says {size}; try again "
-                             "later, or another --revision")
+                raise Failed(
+                    f"{file['path']}: the hub sends {have + answer.length} bytes; its listing says {size}; try again "
+                    "later, or another --revision"
+                )
             tag.write_text(answer.headers.get("ETag", ""))
             came, why = 0, "the connection ended"
             with open(part, "ab" if goes_on else "wb") as out:
@@ -335,20 +409,36 @@ def expected(file: dict) -> str:
 
 def is_manifest(found) -> bool:
     """Whether parsed JSON has everything in its place that this script writes to a manifest and reads from one."""
+
     def text(value, pattern=".+"):
         return isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
 
     def listed(file):
         hashes = (file.get("sha256"), file.get("git")) if isinstance(file, dict) else ()
-        return (hashes and text(file.get("path")) and type(file.get("size")) is int and file["size"] >= 0
-                and (text(hashes[0], "[0-9a-f]{64}") or hashes[0] is None and text(hashes[1], "[0-9a-f]{40}")))
+        return (
+            hashes
+            and text(file.get("path"))
+            and type(file.get("size")) is int
+            and file["size"] >= 0
+            and (
+                text(hashes[0], "[0-9a-f]{64}")
+                or hashes[0] is None
+                and text(hashes[1], "[0-9a-f]{40}")
+            )
+        )
 
     def made(record):
         return isinstance(record, dict) and text(record.get("sha256"), "[0-9a-f]{64}")
-    return (isinstance(found, dict) and all(text(found.get(key)) for key in ("repository", "revision"))
-            and text(found.get("commit"), "[0-9a-f]{40}")
-            and isinstance(found.get("files"), list) and all(map(listed, found["files"]))
-            and isinstance(found.get("written"), dict) and all(map(made, found["written"].values())))
+
+    return (
+        isinstance(found, dict)
+        and all(text(found.get(key)) for key in ("repository", "revision"))
+        and text(found.get("commit"), "[0-9a-f]{40}")
+        and isinstance(found.get("files"), list)
+        and all(map(listed, found["files"]))
+        and isinstance(found.get("written"), dict)
+        and all(map(made, found["written"].values()))
+    )
 
 
 def complete(parts: list[dict], of: str) -> list[dict]:
@@ -357,7 +447,9 @@ def complete(parts: list[dict], of: str) -> list[dict]:
     for file in parts:
         total = re.search(r"-of-(\d{5})\.", file["path"])
         if total and int(total[1]) != len(parts):
-            raise Failed(f"{of}: the hub lists {len(parts)} files of {int(total[1])}; try another --revision")
+            raise Failed(
+                f"{of}: the hub lists {len(parts)} files of {int(total[1])}; try another --revision"
+            )
     return parts
 
 
@@ -374,7 +466,11 @@ def clear_targets(files: list[dict]) -> dict[str, list[dict]]:
 
 def tofu_targets(files: list[dict]) -> dict[str, list[dict]]:
     """{"tofu/CONFIG/rows.jsonl": [its file]}."""
-    return {f"tofu/{name}/rows.jsonl": [file] for file in files if (name := file["path"].removesuffix(".json")) in TOFU}
+    return {
+        f"tofu/{name}/rows.jsonl": [file]
+        for file in files
+        if (name := file["path"].removesuffix(".json")) in TOFU
+    }
 
 
 def checkpoint_targets(files: list[dict]) -> dict[str, list[dict]]:
@@ -382,11 +478,20 @@ def checkpoint_targets(files: list[dict]) -> dict[str, list[dict]]:
     found = {file["path"]: [file] for file in files if WANTED.fullmatch(file["path"])}
     if "model.safetensors.index.json" in found:
         found.pop("model.safetensors", None)
-    weights = [file for path, (file,) in found.items() if path.startswith("model") and path.endswith(".safetensors")]
-    if not ("config.json" in found and weights) and not {"adapter_config.json", "adapter_model.safetensors"} <= set(found):
+    weights = [
+        file
+        for path, (file,) in found.items()
+        if path.startswith("model") and path.endswith(".safetensors")
+    ]
+    if not ("config.json" in found and weights) and not {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    } <= set(found):
         have = one_line(", ".join(sorted(file["path"] for file in files))) or "nothing"
-        raise Failed(f"expected config.json and model.safetensors, whole or in numbered parts; the hub lists {have}; name a "
-                     "checkpoint in safetensors form (nothing pickled is fetched)")
+        raise Failed(
+            f"expected config.json and model.safetensors, whole or in numbered parts; the hub lists {have}; name a "
+            "checkpoint in safetensors form (nothing pickled is fetched)"
+        )
     complete(weights, "model.safetensors")
     return dict(sorted(found.items(), key=lambda item: item[1][0]["size"]))
 
@@ -394,28 +499,42 @@ def checkpoint_targets(files: list[dict]) -> dict[str, list[dict]]:
 def check_columns(kinds: dict[str, str], config: str, where: str) -> None:
     """Failed unless a config's columns are there and no other; kinds: {column: text, texts, picture, any or something else}."""
     columns = SCHEMA["kinds"][SCHEMA["configs"][config]["kind"]]
-    if not {name for name in columns if name[-1] != "?"} <= set(kinds) <= {name.rstrip("?") for name in columns}:
-        raise Failed(f"{where}: columns are {', '.join(kinds)}; expected {', '.join(columns)}; no row was written, try another "
-                     "--revision")
+    if (
+        not {name for name in columns if name[-1] != "?"}
+        <= set(kinds)
+        <= {name.rstrip("?") for name in columns}
+    ):
+        raise Failed(
+            f"{where}: columns are {', '.join(kinds)}; expected {', '.join(columns)}; no row was written, try another "
+            "--revision"
+        )
     for name, kind in kinds.items():
         wanted = "picture" if name == "image" else "texts" if name in SCHEMA["lists"] else "text"
         if kind not in (wanted, "any"):
-            raise Failed(f"{where}: column {name} holds {kind}; expected {wanted}; no row was written, try another --revision")
+            raise Failed(
+                f"{where}: column {name} holds {kind}; expected {wanted}; no row was written, try another --revision"
+            )
 
 
 def picture(data: bytes, out: Path, parts: Path, where: str) -> str:
     """Write a picture's own bytes under a name made of their hash, if it is not there; its path below the data directory."""
     ending = next((ending for magic, ending in MAGIC if re.match(magic, data, re.DOTALL)), None)
     if ending is None:
-        raise Failed(f"{where}: the picture begins with {data[:8]!r}; expected JPEG, PNG, WebP, GIF, BMP or TIFF; try another "
-                     "--revision")
+        raise Failed(
+            f"{where}: the picture begins with {data[:8]!r}; expected JPEG, PNG, WebP, GIF, BMP or TIFF; try another "
+            "--revision"
+        )
     path = out / "images" / f"{hashlib.sha256(data).hexdigest()[:32]}.{ending}"
     if not path.exists():
-        temporary = parts / "picture"  # not synced to the disk one by one: each run checks pictures against their names
+        temporary = (
+            parts / "picture"
+        )  # not synced to the disk one by one: each run checks pictures against their names
         temporary.write_bytes(data)
         os.replace(temporary, path)
     elif path.read_bytes() != data:
-        raise Wrong(f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}")
+        raise Wrong(
+            f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}"
+        )
     return f"images/{path.name}"
 
 
@@ -429,11 +548,19 @@ def rows_of(parquet, config: str, out: Path, parts: Path, where: str):
                 number += 1
                 if "image" in row:
                     image = row["image"] or {"bytes": None, "path": None}
-                    if image["bytes"] is None and (image["path"] is not None or "image" not in nullable):
-                        raise Failed(f"{where}: row {number} has a picture ({image['path']}) without its bytes; expected "
-                                     "them; try another --revision")
+                    if image["bytes"] is None and (
+                        image["path"] is not None or "image" not in nullable
+                    ):
+                        raise Failed(
+                            f"{where}: row {number} has a picture ({image['path']}) without its bytes; expected "
+                            "them; try another --revision"
+                        )
                     data = image["bytes"]
-                    row["image"] = None if data is None else picture(data, out, parts, f"{where}: row {number}")
+                    row["image"] = (
+                        None
+                        if data is None
+                        else picture(data, out, parts, f"{where}: row {number}")
+                    )
                 yield row
 
 
@@ -449,6 +576,7 @@ def kinds_of(schema) -> dict:
         if types.is_struct(of) and {field.name for field in of} == {"bytes", "path"}:
             return "picture"
         return one_line(of)
+
     return {field.name: kind(field.type) for field in schema}
 
 
@@ -456,11 +584,19 @@ def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Pat
     """(complete rows.jsonl under another name, its record) of a config's parquet files, all of them checked first."""
     import pyarrow
     from pyarrow import parquet as pq
+
     config, temporary, n, pictures = target.removesuffix("/rows.jsonl"), parts / "rows", 0, set()
     try:
         with contextlib.ExitStack() as stack:
-            readers = [(stack.enter_context(pq.ParquetFile(parts / path, pre_buffer=False, buffer_size=1 << 20)), path)
-                       for path in (file["path"] for file in files)]
+            readers = [
+                (
+                    stack.enter_context(
+                        pq.ParquetFile(parts / path, pre_buffer=False, buffer_size=1 << 20)
+                    ),
+                    path,
+                )
+                for path in (file["path"] for file in files)
+            ]
             for reader, path in readers:
                 check_columns(kinds_of(reader.schema_arrow), config, path)
             (out / "images").mkdir(parents=True, exist_ok=True)
@@ -473,8 +609,10 @@ def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Pat
             text.flush()
             os.fsync(text.fileno())
     except pyarrow.ArrowException as error:
-        raise Failed(f"{target}: pyarrow cannot read {', '.join(file['path'] for file in files)} ({one_line(error)}); try "
-                     "another pyarrow (constraints.txt) or --revision") from None
+        raise Failed(
+            f"{target}: pyarrow cannot read {', '.join(file['path'] for file in files)} ({one_line(error)}); try "
+            "another pyarrow (constraints.txt) or --revision"
+        ) from None
     return temporary, record_of(temporary, rows=n, pictures=len(pictures))
 
 
@@ -486,7 +624,9 @@ def lines_checked(path: Path, target: str) -> dict:
         try:
             names = json.loads(line).keys()
         except (ValueError, AttributeError):
-            raise Failed(f"{where} is no JSON object; expected JSON Lines; try another --revision") from None
+            raise Failed(
+                f"{where} is no JSON object; expected JSON Lines; try another --revision"
+            ) from None
         check_columns(dict.fromkeys(names, "any"), target.removesuffix("/rows.jsonl"), where)
     return record_of(path, rows=len(lines))
 
@@ -499,19 +639,31 @@ class Fetch:
         self.settings, self.kind = settings, "dataset" if item in DATA_SETS else "model"
         repository = {**DATA_SETS, **CHECKPOINTS}.get(item, item)
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
-            raise Wrong(f"{item!r} is unknown; expected {', '.join([*DATA_SETS, *CHECKPOINTS])} or a checkpoint as OWNER/NAME")
-        self.out = Path(settings.out or Path("hub") / ("clear" if self.kind == "dataset" else item.split("/")[-1]))
+            raise Wrong(
+                f"{item!r} is unknown; expected {', '.join([*DATA_SETS, *CHECKPOINTS])} or a checkpoint as OWNER/NAME"
+            )
+        self.out = Path(
+            settings.out
+            or Path("hub") / ("clear" if self.kind == "dataset" else item.split("/")[-1])
+        )
         self.name = item if self.kind == "dataset" else "checkpoint"
-        self.parts, self.manifest_path = self.out / "fetched/parts" / self.name, self.out / "fetched" / f"{self.name}.json"
+        self.parts, self.manifest_path = (
+            self.out / "fetched/parts" / self.name,
+            self.out / "fetched" / f"{self.name}.json",
+        )
         there = next(filter(os.path.lexists, (self.parts, *self.parts.parents)), Path("."))
         if not there.is_dir():
-            raise Wrong(f"{there} is in the way and no directory; expected a directory or a free name: choose another --out, "
-                        "or move it away")
+            raise Wrong(
+                f"{there} is in the way and no directory; expected a directory or a free name: choose another --out, "
+                "or move it away"
+            )
         self.progress = Progress(settings.quiet)
         self.hub = Hub(repository, self.kind, settings, self.progress)
         self.checked = set()  # pictures found whole in this run
         if item == "clear" and not settings.dry_run and importlib.util.find_spec("pyarrow") is None:
-            raise Wrong("clear comes as parquet files and pyarrow is not installed; expected it: pip install pyarrow")
+            raise Wrong(
+                "clear comes as parquet files and pyarrow is not installed; expected it: pip install pyarrow"
+            )
 
     def manifest_of(self, asked: str | None) -> dict:
         """The manifest of earlier runs, or a new one from the hub's listing; Wrong where the directory holds something else."""
@@ -522,48 +674,81 @@ class Fetch:
             except (ValueError, RecursionError):
                 found = None
             if not is_manifest(found):
-                raise Wrong(f"{self.manifest_path}: not a manifest of this script; expected one: remove it, {GO_ON}")
-            if found["repository"] == repository and asked in (None, found["commit"], found["revision"]):
+                raise Wrong(
+                    f"{self.manifest_path}: not a manifest of this script; expected one: remove it, {GO_ON}"
+                )
+            if found["repository"] == repository and asked in (
+                None,
+                found["commit"],
+                found["revision"],
+            ):
                 return found
             if found["files"] and found["written"]:
                 holds = f"{found['repository']} at {found['revision']} ({found['commit']})"
-                raise Wrong(f"{self.out} holds {holds}; asked for {repository} at {asked or 'main'}; choose another --out, or "
-                            "remove the directory")
+                raise Wrong(
+                    f"{self.out} holds {holds}; asked for {repository} at {asked or 'main'}; choose another --out, or "
+                    "remove the directory"
+                )
         commit, files = self.hub.listing(asked or "main")
-        return {"repository": repository, "kind": self.kind, "endpoint": self.hub.endpoint, "revision": asked or "main",
-                "commit": commit, "files": files, "written": {}}
+        return {
+            "repository": repository,
+            "kind": self.kind,
+            "endpoint": self.hub.endpoint,
+            "revision": asked or "main",
+            "commit": commit,
+            "files": files,
+            "written": {},
+        }
 
     def plan(self) -> dict[str, list[dict]]:
         """{target: the hub's files that it is made of}, as --only picks."""
         only = self.settings.only
         if self.kind == "model":
             if only:
-                raise Wrong(f"--only {','.join(only)}: a checkpoint comes whole; expected clear or tofu, or no --only")
+                raise Wrong(
+                    f"--only {','.join(only)}: a checkpoint comes whole; expected clear or tofu, or no --only"
+                )
             self.manifest = self.manifest_of(self.settings.revision)
             return checkpoint_targets(self.manifest["files"])
         known = {f"tofu/{name}" for name in TOFU} if self.name == "tofu" else CLEAR
-        wanted = [f"tofu/{name.removeprefix('tofu/')}" if self.name == "tofu" else name for name in only] or sorted(known)
+        wanted = [
+            f"tofu/{name.removeprefix('tofu/')}" if self.name == "tofu" else name for name in only
+        ] or sorted(known)
         if unknown := [name for name in wanted if name not in known]:
-            raise Wrong(f"--only {unknown[0]}: no config of {self.name}; expected some of {', '.join(sorted(known))}")
+            raise Wrong(
+                f"--only {unknown[0]}: no config of {self.name}; expected some of {', '.join(sorted(known))}"
+            )
         self.manifest = self.manifest_of(self.settings.revision)
         targets = (tofu_targets if self.name == "tofu" else clear_targets)(self.manifest["files"])
         if missing := [name for name in wanted if f"{name}/rows.jsonl" not in targets]:
-            raise Failed(f"{self.hub.repository} at {self.manifest['commit']} has no file for {', '.join(missing)}; name "
-                         "those you want with --only, or try another --revision")
-        return {target: complete(targets[target], target) for target in (f"{name}/rows.jsonl" for name in wanted)}
+            raise Failed(
+                f"{self.hub.repository} at {self.manifest['commit']} has no file for {', '.join(missing)}; name "
+                "those you want with --only, or try another --revision"
+            )
+        return {
+            target: complete(targets[target], target)
+            for target in (f"{name}/rows.jsonl" for name in wanted)
+        }
 
     def there(self, target: str, files: list[dict]) -> bool:
         """Whether a target is there, whole and right; Wrong if something else has its name."""
-        path, made = self.out / target, self.manifest["written"].get(target, {"sha256": " none, no run here made it"})
+        path, made = (
+            self.out / target,
+            self.manifest["written"].get(target, {"sha256": " none, no run here made it"}),
+        )
         if not path.exists():
             return False
         self.progress.show(f"checking {path}")
         right = "sha256:" + made["sha256"] if self.name == "clear" else expected(files[0])
         found = "sha256:" + digest(path) if self.name == "clear" else fingerprint(path, files[0])
         if found != right:
-            raise Wrong(f"{path}: its hash is {found}; expected {right}; it is not overwritten: move it away, or choose another "
-                        "--out")
-        return self.name != "clear" or all(map(self.whole_picture, filter(None, path.read_bytes().split(b"\n"))))
+            raise Wrong(
+                f"{path}: its hash is {found}; expected {right}; it is not overwritten: move it away, or choose another "
+                "--out"
+            )
+        return self.name != "clear" or all(
+            map(self.whole_picture, filter(None, path.read_bytes().split(b"\n")))
+        )
 
     def whole_picture(self, line: bytes) -> bool:
         """Whether the picture of a row of ours is there; Wrong if its bytes are not those that its name stands for."""
@@ -574,7 +759,9 @@ class Fetch:
         if not path.exists():
             return False
         if not digest(path).startswith(path.stem):
-            raise Wrong(f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}")
+            raise Wrong(
+                f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}"
+            )
         self.checked.add(image)
         return True
 
@@ -591,16 +778,26 @@ class Fetch:
         here = {target: sum(map(self.here, files)) for target, files in todo.items()}
         self.progress.total, self.progress.done = sum(map(sizes.get, todo)), sum(here.values())
         left = need = self.progress.total - self.progress.done
-        if self.name == "clear":  # parquet goes once it is rows and pictures, and configs share pictures
+        if (
+            self.name == "clear"
+        ):  # parquet goes once it is rows and pictures, and configs share pictures
             need = min(2 * self.progress.total, 3 * max(map(sizes.get, todo), default=0))
-        free = shutil.disk_usage(next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())).free
+        free = shutil.disk_usage(
+            next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
+        ).free
         if self.settings.dry_run:
             for target in targets:
-                print(f"{target:40} {amount(sizes[target]):>10}  {amount(here[target]) + ' here' if target in todo else 'there'}")
-            print(f"{self.hub.repository} at {self.manifest['commit']}: {amount(left)} to fetch, {amount(free)} free")
+                print(
+                    f"{target:40} {amount(sizes[target]):>10}  {amount(here[target]) + ' here' if target in todo else 'there'}"
+                )
+            print(
+                f"{self.hub.repository} at {self.manifest['commit']}: {amount(left)} to fetch, {amount(free)} free"
+            )
             return
         if need > free:
-            raise Failed(f"{self.out}: {amount(free)} free; expected {amount(need)} for what is to come; make room, {GO_ON}")
+            raise Failed(
+                f"{self.out}: {amount(free)} free; expected {amount(need)} for what is to come; make room, {GO_ON}"
+            )
         self.parts.mkdir(parents=True, exist_ok=True)
         self.remember()
         for target, files in todo.items():
@@ -608,12 +805,18 @@ class Fetch:
         for target in targets.keys() - self.manifest["written"].keys():  # there before, and right
             self.manifest["written"][target] = record_of(self.out / target)
         self.remember()
-        self.clear_away(["rows", "picture", *(file["path"] for files in targets.values() for file in files)])
-        for folder in sorted((self.out / "fetched").glob("**/"), reverse=True):  # what has come of other configs stays
+        self.clear_away(
+            ["rows", "picture", *(file["path"] for files in targets.values() for file in files)]
+        )
+        for folder in sorted(
+            (self.out / "fetched").glob("**/"), reverse=True
+        ):  # what has come of other configs stays
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        print(f"{self.hub.repository} at {self.manifest['commit']}: {len(targets)} of {len(targets)} files right in {self.out} "
-              f"({len(todo)} new); {self.manifest_path} has their hashes")
+        print(
+            f"{self.hub.repository} at {self.manifest['commit']}: {len(targets)} of {len(targets)} files right in {self.out} "
+            f"({len(todo)} new); {self.manifest_path} has their hashes"
+        )
 
     def remember(self) -> None:
         """Write the manifest, whole."""
@@ -638,12 +841,16 @@ class Fetch:
             record = lines_checked(path, target)
         else:
             record = record_of(path)
-        self.manifest["written"][target] = record  # before the file has its name, so that a kill between leaves a file we know
+        self.manifest["written"][target] = (
+            record  # before the file has its name, so that a kill between leaves a file we know
+        )
         self.remember()
         (self.out / target).parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, self.out / target)
         self.clear_away(file["path"] for file in files)
-        counts = "".join(f", {record[what]} {what}" for what in ("rows", "pictures") if what in record)
+        counts = "".join(
+            f", {record[what]} {what}" for what in ("rows", "pictures") if what in record
+        )
         self.progress.show()
         print(f"{target}  {amount(sum(file['size'] for file in files))}{counts}", flush=True)
 
@@ -656,13 +863,17 @@ class Parser(argparse.ArgumentParser):
 
 def number(kind, least: float, most: float, above: bool = False):
     """The reader of a number option: of least (above: not itself) to most; the parser's error for anything else."""
+
     def read(text):
         with contextlib.suppress(ValueError):
             if least <= (value := kind(text)) <= most and not (above and value == least):
                 return value
         whole = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"{one_line(text)!r} found; expected {whole} {'above' if above else 'from'} {least}, at "
-                                         f"most {most}")
+        raise argparse.ArgumentTypeError(
+            f"{one_line(text)!r} found; expected {whole} {'above' if above else 'from'} {least}, at "
+            f"most {most}"
+        )
+
     return read
 
 
@@ -680,19 +891,55 @@ def names(text: str) -> list[str]:
 
 def parser() -> Parser:
     """The command line."""
-    made = Parser(prog="python data_fetch.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("item", help=f"{', '.join(DATA_SETS)}, {', '.join(CHECKPOINTS)}, or a checkpoint as OWNER/NAME")
-    made.add_argument("--out", type=filled, help="directory (default: hub/clear for clear and tofu, hub/NAME for a checkpoint)")
-    made.add_argument("--revision", type=filled, help="branch, tag or commit (default: the commit in the manifest, else main)")
-    made.add_argument("--only", type=names, default=[], metavar="CONFIG,...",
-                      help="these configs of clear or tofu (default: all)")
-    made.add_argument("--dry-run", action="store_true", help="say what would be fetched, with sizes; write nothing")
-    made.add_argument("--retries", type=number(int, 0, MOST_RETRIES), default=5,
-                      help="tries in a row that bring nothing before giving up (default: 5)")
-    made.add_argument("--wait", type=number(float, 0, LONGEST_WAIT), default=1.0,
-                      help="seconds before the second try, doubled each time (default: 1)")
-    made.add_argument("--timeout", type=number(float, 0, LONGEST_TIMEOUT, above=True), default=30.0,
-                      help="seconds without a byte that end a connection (default: 30)")
+    made = Parser(
+        prog="python data_fetch.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "item",
+        help=f"{', '.join(DATA_SETS)}, {', '.join(CHECKPOINTS)}, or a checkpoint as OWNER/NAME",
+    )
+    made.add_argument(
+        "--out",
+        type=filled,
+        help="directory (default: hub/clear for clear and tofu, hub/NAME for a checkpoint)",
+    )
+    made.add_argument(
+        "--revision",
+        type=filled,
+        help="branch, tag or commit (default: the commit in the manifest, else main)",
+    )
+    made.add_argument(
+        "--only",
+        type=names,
+        default=[],
+        metavar="CONFIG,...",
+        help="these configs of clear or tofu (default: all)",
+    )
+    made.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be fetched, with sizes; write nothing",
+    )
+    made.add_argument(
+        "--retries",
+        type=number(int, 0, MOST_RETRIES),
+        default=5,
+        help="tries in a row that bring nothing before giving up (default: 5)",
+    )
+    made.add_argument(
+        "--wait",
+        type=number(float, 0, LONGEST_WAIT),
+        default=1.0,
+        help="seconds before the second try, doubled each time (default: 1)",
+    )
+    made.add_argument(
+        "--timeout",
+        type=number(float, 0, LONGEST_TIMEOUT, above=True),
+        default=30.0,
+        help="seconds without a byte that end a connection (default: 30)",
+    )
     made.add_argument("--quiet", action="store_true", help="no progress line")
     return made
 
@@ -707,9 +954,15 @@ def main(argv=None) -> int:
     except KeyboardInterrupt:
         line, status = f"stopped; {GO_ON}", 130
     except OSError as error:
-        line, status = f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})", 2
+        line, status = (
+            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})",
+            2,
+        )
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            line, status = f"the disk is full ({error.strerror}); expected room for what is still to come: make some, {GO_ON}", 1
+            line, status = (
+                f"the disk is full ({error.strerror}); expected room for what is still to come: make some, {GO_ON}",
+                1,
+            )
     print("\r\x1b[K" * sys.stderr.isatty() + f"data_fetch: {line}", file=sys.stderr)
     return status
 

@@ -21,12 +21,21 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
-CPU = {"baseline": ["-O3"]}  # instruction set: flags; -O3 lets the compiler vectorise the portable loops
+CPU = {
+    "baseline": ["-O3"]
+}  # instruction set: flags; -O3 lets the compiler vectorise the portable loops
 if platform.machine().lower() in ("x86_64", "amd64"):
     avx2 = ["-O2", "-mavx2", "-mfma", "-mf16c"]
     CPU |= {"avx2": avx2, "avx512": [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
 # No contraction: a multiply and an add are fused where lanes.h says so and nowhere else, so that instruction sets agree.
-CXX_FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-DNDEBUG"]
+CXX_FLAGS = [
+    "-std=c++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-DNDEBUG",
+]
 OLDEST_MAJORS = ("75", "80", "90", "100", "110", "120")
 
 
@@ -47,7 +56,9 @@ def tool(variable: str, default: str, switch: str, what: str) -> list[str] | Non
     if shutil.which(command[0]):
         return command
     if wanted == "on":
-        sys.exit(f"{switch}=on, but {command[0]} was not found; expected {what}: install it or set {variable}")
+        sys.exit(
+            f"{switch}=on, but {command[0]} was not found; expected {what}: install it or set {variable}"
+        )
     print(f"clear_ref: {command[0]} not found, {what} is left out", file=sys.stderr)
     return None
 
@@ -61,16 +72,24 @@ def run(command: list[str]) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(shlex.join(command) + "\n" + done.stdout, file=sys.stderr)
     if done.returncode:
-        sys.exit(f"clear_ref: {command[0]} failed (status {done.returncode}); CLEAR_REF_NATIVE=off installs without the kernel, "
-                 "CLEAR_REF_CUDA=off without its CUDA part")
+        sys.exit(
+            f"clear_ref: {command[0]} failed (status {done.returncode}); CLEAR_REF_NATIVE=off installs without the kernel, "
+            "CLEAR_REF_CUDA=off without its CUDA part"
+        )
 
 
 def cuda_targets() -> list[str]:
     """Compute capabilities to compile for: those asked for, or the first of each major one that nvcc knows."""
-    asked = [part for part in re.split("[,; ]+", os.environ.get("CLEAR_REF_CUDA_ARCHS", "")) if part]
+    asked = [
+        part for part in re.split("[,; ]+", os.environ.get("CLEAR_REF_CUDA_ARCHS", "")) if part
+    ]
     if wrong := [part for part in asked if not re.fullmatch(r"\d{2,3}[af]?", part)]:
-        sys.exit(f"CLEAR_REF_CUDA_ARCHS holds {wrong[0]!r}; expected compute capabilities such as 80,90")
-    known = subprocess.run([*NVCC, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
+        sys.exit(
+            f"CLEAR_REF_CUDA_ARCHS holds {wrong[0]!r}; expected compute capabilities such as 80,90"
+        )
+    known = subprocess.run(
+        [*NVCC, "--list-gpu-code"], capture_output=True, text=True, check=True
+    ).stdout
     return asked or [major for major in OLDEST_MAJORS if f"sm_{major}\n" in known + "\n"]
 
 
@@ -91,29 +110,77 @@ class BuildKernel(build_ext):
         defines = [f"-DWITH_{name.upper()}" for name in CPU if name != "baseline"]
         defines += [f'-DWITH_CUDA="{",".join(targets)}"'] if targets else []
         compile_cxx = [*CXX, *CXX_FLAGS, *more, "-c"]
-        commands = {f"{name}.o": [*compile_cxx, *flags, f"-DINSTRUCTION_SET={name}", str(CSRC / "token_terms_cpu.cpp")]
-                    for name, flags in CPU.items()}
-        commands |= {"bindings.o": [*compile_cxx, "-O1", *includes, *defines, str(CSRC / "bindings.cpp")],
-                     "dispatch.o": [*compile_cxx, "-O2", *defines, str(CSRC / "dispatch.cpp")]}
+        commands = {
+            f"{name}.o": [
+                *compile_cxx,
+                *flags,
+                f"-DINSTRUCTION_SET={name}",
+                str(CSRC / "token_terms_cpu.cpp"),
+            ]
+            for name, flags in CPU.items()
+        }
+        commands |= {
+            "bindings.o": [*compile_cxx, "-O1", *includes, *defines, str(CSRC / "bindings.cpp")],
+            "dispatch.o": [*compile_cxx, "-O2", *defines, str(CSRC / "dispatch.cpp")],
+        }
         if targets:
             codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
             codes.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
-            commands["cuda.o"] = [*NVCC, "-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2", *codes,
-                                  "-c", str(CSRC / "token_terms_cuda.cu")]
+            commands["cuda.o"] = [
+                *NVCC,
+                "-O3",
+                "-std=c++17",
+                "-Xcompiler",
+                "-fPIC,-fvisibility=hidden",
+                "--threads",
+                "2",
+                *codes,
+                "-c",
+                str(CSRC / "token_terms_cuda.cu"),
+            ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(run, [[*command, "-o", str(objects / name)] for name, command in reversed(commands.items())]))
+            list(
+                pool.map(
+                    run,
+                    [
+                        [*command, "-o", str(objects / name)]
+                        for name, command in reversed(commands.items())
+                    ],
+                )
+            )
         # nvcc links its own runtime statically: the module then imports on a machine without a driver.
-        link = [*NVCC, "-shared", "--cudart", "static", *(["-Xcompiler", ",".join(more)] if more else [])] if targets else [
-            *CXX, "-shared", "-pthread", *more]
+        link = (
+            [
+                *NVCC,
+                "-shared",
+                "--cudart",
+                "static",
+                *(["-Xcompiler", ",".join(more)] if more else []),
+            ]
+            if targets
+            else [*CXX, "-shared", "-pthread", *more]
+        )
         system = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
         run([*link, *system, *(str(objects / name) for name in commands), "-o", str(out)])
 
 
-KERNEL = Extension("clear_ref.losses._token_terms", sorted(str(path) for path in CSRC.glob("*.c*")),
-                   depends=sorted(str(path) for path in CSRC.glob("*.h")))
+KERNEL = Extension(
+    "clear_ref.losses._token_terms",
+    sorted(str(path) for path in CSRC.glob("*.c*")),
+    depends=sorted(str(path) for path in CSRC.glob("*.h")),
+)
 setup(
     packages=find_packages(include=["clear_ref", "clear_ref.*"]),
-    package_data={"clear_ref": ["data/schema.json", "data/texts/*.txt", "mini/world/**/*", "mini/base/*", "mini/gold/*", "mini/sources/**/*"]},
+    package_data={
+        "clear_ref": [
+            "data/schema.json",
+            "data/texts/*.txt",
+            "mini/world/**/*",
+            "mini/base/*",
+            "mini/gold/*",
+            "mini/sources/**/*",
+        ]
+    },
     ext_modules=[KERNEL] if CXX else [],
     cmdclass={"build_ext": BuildKernel},
 )

@@ -18,4 +18,14 @@ from .methods import method_loss
 from .methods.loss import Loss
 from .model.vlm import VLM, load
 
-__all__ = ["Loss", "Outputs", "Record", "TokenTerms", "VLM", "load", "method_loss", "metrics", "token_terms"]
+__all__ = [
+    "Loss",
+    "Outputs",
+    "Record",
+    "TokenTerms",
+    "VLM",
+    "load",
+    "method_loss",
+    "metrics",
+    "token_terms",
+]

@@ -9,22 +9,31 @@ from dataclasses import fields
 
 import torch
 
-from clear_ref.bench import token_terms, likelihood, training_step
-from clear_ref.commands import all_methods, doctor, estimate, experiment, report, score
-from clear_ref.model import shapes
+from clear_ref.bench import likelihood, token_terms, training_step
+from clear_ref.commands import (
+    all_methods,
+    diff,
+    doctor,
+    estimate,
+    experiment,
+    explain,
+    report,
+    score,
+)
+from clear_ref.commands.parser import given_settings, pairs, parser
 from clear_ref.commands.resolve import options_for
-from clear_ref.data import check
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import one_line
+from clear_ref.common.progress import Progress
+from clear_ref.data import check
 from clear_ref.loop.unlearn import MODALITIES
 from clear_ref.losses import native
-from clear_ref.commands.parser import given_settings, pairs, parser
+from clear_ref.mini.directories import data_directory
+from clear_ref.model import shapes
 from clear_ref.oracle.certify import certificates
 from clear_ref.oracle.vectors import conform, golden
-from clear_ref.commands import diff, explain
-from clear_ref.common.progress import Progress
-from clear_ref.report import scores, terminal as shown
-from clear_ref.mini.directories import data_directory
+from clear_ref.report import scores
+from clear_ref.report import terminal as shown
 
 ORACLE = ("explain", "certify", "vectors", "conform", "diff")
 
@@ -32,7 +41,9 @@ ORACLE = ("explain", "certify", "vectors", "conform", "diff")
 def do(arguments) -> None:
     """Run one parsed command and print what it found."""
     Progress.quiet = arguments.quiet
-    os.environ[native.VARIABLE] = arguments.token_terms  # what "auto" means here and in every process of the run
+    os.environ[native.VARIABLE] = (
+        arguments.token_terms
+    )  # what "auto" means here and in every process of the run
     native.implementation()
     if arguments.command == "doctor":
         return show(arguments, doctor.examine(), doctor.text)
@@ -44,7 +55,9 @@ def do(arguments) -> None:
         found = check.check(data_directory(arguments.directory))
         show(arguments, found, check.text)
         if found["problems"]:
-            raise RunFailed(f"{arguments.directory} has {len(found['problems'])} wrong things in it; mend what is listed")
+            raise RunFailed(
+                f"{arguments.directory} has {len(found['problems'])} wrong things in it; mend what is listed"
+            )
         return None
     if arguments.command == "bench":
         return benchmark(arguments)
@@ -59,28 +72,47 @@ def do(arguments) -> None:
         return show(arguments, estimate.run(arguments.shape, settings), estimate.text)
     if arguments.command == "all":
         modalities = list(MODALITIES) if arguments.modality == "each" else [arguments.modality]
-        result = all_methods.run_all(settings, modalities, seeds(arguments.seeds), recipe, given,
-                                 (lambda row: None) if arguments.json or arguments.quiet else shown.one_of_all, arguments.resume)
+        result = all_methods.run_all(
+            settings,
+            modalities,
+            seeds(arguments.seeds),
+            recipe,
+            given,
+            (lambda row: None) if arguments.json or arguments.quiet else shown.one_of_all,
+            arguments.resume,
+        )
         return show(arguments, result.summary, shown.all_methods)
     if arguments.command == "finetune":
         result = experiment.finetune(settings, recipe, given, arguments.resume)
     elif arguments.command == "evaluate":
         result = experiment.evaluate(settings, given, arguments.resume)
     else:
-        settings, given = dataclasses.replace(settings, method=arguments.command), given | {"method"}
-        result = experiment.unlearn(settings, recipe, pairs(arguments.options), given, arguments.resume)
+        settings, given = (
+            dataclasses.replace(settings, method=arguments.command),
+            given | {"method"},
+        )
+        result = experiment.unlearn(
+            settings, recipe, pairs(arguments.options), given, arguments.resume
+        )
     show(arguments, result.summary, shown.one_run)
 
 
 def benchmark(arguments) -> None:
     """bench: of token terms, a step or likelihoods; UserError for a setting of the others."""
-    kinds = {"kernel": (token_terms, token_terms.BenchSettings), "step": (training_step, training_step.BenchStepSettings),
-             "likelihood": (likelihood, likelihood.BenchLikelihoodSettings)}
+    kinds = {
+        "kernel": (token_terms, token_terms.BenchSettings),
+        "step": (training_step, training_step.BenchStepSettings),
+        "likelihood": (likelihood, likelihood.BenchLikelihoodSettings),
+    }
     chosen, arguments.kind = kinds[arguments.what]
-    foreign = {f.name for _, kind in kinds.values() for f in fields(kind)} - {f.name for f in fields(arguments.kind)}
+    foreign = {f.name for _, kind in kinds.values() for f in fields(kind)} - {
+        f.name for f in fields(arguments.kind)
+    }
     for name in sorted(foreign & vars(arguments).keys()):
-        raise UserError(f"--{name} is no setting of bench --what {arguments.what}; it has "
-                        + ", ".join(f"--{f.name}" for f in fields(arguments.kind)))
+        raise UserError(
+            f"--{name} is no setting of bench --what {arguments.what}; it has "
+            + ", ".join(f"--{f.name}" for f in fields(arguments.kind))
+        )
     show(arguments, chosen.run(given_settings(arguments)[0]), chosen.text)
 
 
@@ -88,8 +120,12 @@ def consult(arguments) -> None:
     """One command of the oracle: print what it found, then fail where it found something wrong."""
     if arguments.command == "vectors":
         if not arguments.out:
-            raise UserError("vectors: --out is ''; expected a directory (. for the working directory), or no --out")
-        return show(arguments, golden.write(golden.build(not arguments.compact), arguments.out), golden.text)
+            raise UserError(
+                "vectors: --out is ''; expected a directory (. for the working directory), or no --out"
+            )
+        return show(
+            arguments, golden.write(golden.build(not arguments.compact), arguments.out), golden.text
+        )
     if arguments.command == "certify":
         found = certificates.certify()
         show(arguments, found, certificates.text)
@@ -107,8 +143,18 @@ def consult(arguments) -> None:
         found = diff.run(arguments.dump, settings)
         show(arguments, found, diff.text)
         return diff.check(found)
-    return show(arguments, explain.run(arguments.method, settings, arguments.batch, pairs(arguments.options),
-                                           options_for, given), explain.text)
+    return show(
+        arguments,
+        explain.run(
+            arguments.method,
+            settings,
+            arguments.batch,
+            pairs(arguments.options),
+            options_for,
+            given,
+        ),
+        explain.text,
+    )
 
 
 def seeds(text: str) -> list[int]:
@@ -116,12 +162,19 @@ def seeds(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--seeds is {text!r}; expected whole numbers with commas, such as 0,1,2") from None
+        raise UserError(
+            f"--seeds is {text!r}; expected whole numbers with commas, such as 0,1,2"
+        ) from None
 
 
 def show(arguments, found: dict, as_text) -> None:
     """One JSON object, or the text for people. JSON has no number for infinity or NaN: they are printed as "inf" and "nan"."""
-    print(json.dumps(in_json(found), ensure_ascii=False, allow_nan=False) if arguments.json else as_text(found), flush=True)
+    print(
+        json.dumps(in_json(found), ensure_ascii=False, allow_nan=False)
+        if arguments.json
+        else as_text(found),
+        flush=True,
+    )
 
 
 def in_json(value):
@@ -146,19 +199,33 @@ def main(argv=None) -> int:
         print(f"clear_ref: the run failed: {error}", file=sys.stderr)
         return 1
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(
+            error, MemoryError | torch.OutOfMemoryError
+        ) and "can't allocate memory" not in str(error):
             raise
-        print(f"clear_ref: the run failed: no memory left ({one_line(error, 120)}); lower --eval-batch or --records-at-once, use "
-              "--dtype bfloat16 or --checkpointing on; --resume goes on from the last finished part", file=sys.stderr)
+        print(
+            f"clear_ref: the run failed: no memory left ({one_line(error, 120)}); lower --eval-batch or --records-at-once, use "
+            "--dtype bfloat16 or --checkpointing on; --resume goes on from the last finished part",
+            file=sys.stderr,
+        )
         return 1
-    except BrokenPipeError:  # `| head` has what it wants; the interpreter flushes stdout once more at its end
+    except (
+        BrokenPipeError
+    ):  # `| head` has what it wants; the interpreter flushes stdout once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"clear_ref: {error.filename or 'a file'}: cannot be read or written ({error.strerror})", file=sys.stderr)
+        print(
+            f"clear_ref: {error.filename or 'a file'}: cannot be read or written ({error.strerror})",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
-        more = "; --resume --out DIR goes on from the last finished part" if hasattr(arguments, "resume") else ""
+        more = (
+            "; --resume --out DIR goes on from the last finished part"
+            if hasattr(arguments, "resume")
+            else ""
+        )
         print(f"\nclear_ref: stopped{more}", file=sys.stderr)
         return 130
     return 0

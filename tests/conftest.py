@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from clear_ref import load
-from clear_ref.data.draws import torch_generator
-from clear_ref.model.vlm import VLM
 from clear_ref.common.progress import Progress
+from clear_ref.data.draws import torch_generator
 from clear_ref.mini.directories import BASE
+from clear_ref.model.vlm import VLM
 
 torch.set_num_threads(2)
 
@@ -27,10 +27,23 @@ def write_tiny(directory, text=None, vision=None):
     """A model directory with two decoder layers of width 24, grouped-query attention and three tower layers; random weights."""
     shutil.copytree(BASE, directory)
     config = json.loads((directory / "config.json").read_text())
-    config["text_config"] |= {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
-                              "num_key_value_heads": 2, "head_dim": 6, **(text or {})}
-    config["vision_config"] |= {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
-                                "patch_size": 16, **(vision or {})}
+    config["text_config"] |= {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        **(text or {}),
+    }
+    config["vision_config"] |= {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "patch_size": 16,
+        **(vision or {}),
+    }
     config["image_seq_length"] = 9
     (directory / "config.json").write_text(json.dumps(config))
     processor = json.loads((directory / "processor_config.json").read_text())
@@ -38,7 +51,10 @@ def write_tiny(directory, text=None, vision=None):
     vlm = VLM(directory, torch.float32, torch.device("cpu"))
     with torch.no_grad():
         for name, tensor in vlm.weights().items():
-            tensor.copy_(0.3 * torch.randn(tensor.shape, generator=torch_generator(7, name)) + (tensor.dim() == 1))
+            tensor.copy_(
+                0.3 * torch.randn(tensor.shape, generator=torch_generator(7, name))
+                + (tensor.dim() == 1)
+            )
     vlm.save(directory)
     return directory
 
@@ -56,7 +72,11 @@ def tiny(tiny_directory):
 
 def shared_data(*parts):
     """A path of the real test data (tokenizers, TOFU): below CLEAR_REF_SHARED_DATA, or ../shared/data; skips where it is absent."""
-    path = Path(os.environ.get("CLEAR_REF_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data").joinpath(*parts)
+    path = Path(
+        os.environ.get("CLEAR_REF_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    ).joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"no real data here ({'/'.join(parts)}): name its directory in CLEAR_REF_SHARED_DATA")
+        pytest.skip(
+            f"no real data here ({'/'.join(parts)}): name its directory in CLEAR_REF_SHARED_DATA"
+        )
     return path

@@ -22,9 +22,10 @@ import numpy
 import torch
 import torch.nn.functional as F
 
-from clear_ref.data.batches import IGNORE
 from clear_ref.common.errors import UserError
+from clear_ref.data.batches import IGNORE
 from clear_ref.losses.terms import token_terms
+
 from .memory import growth
 
 HIDDEN = 2048  # width of the hidden states of task head
@@ -35,6 +36,7 @@ BANDWIDTH_BYTES = 256 << 20
 @dataclass(frozen=True)
 class Peer:
     """One competitor: `make()` gives the loss as a function of the task's tensors; note: what else it does, or does not."""
+
     make: object
     task: str = "all"
     needs_gpu: bool = False
@@ -48,7 +50,12 @@ def _mean(nll, labels):
 def _ours(impl):
     def loss(student, labels, teacher):
         terms = token_terms(student, labels, teacher, impl=impl, entropy=False)
-        return _mean(terms.nll, labels) + terms.kl_teacher_student.sum() + terms.kl_student_teacher.sum()
+        return (
+            _mean(terms.nll, labels)
+            + terms.kl_teacher_student.sum()
+            + terms.kl_student_teacher.sum()
+        )
+
     return lambda: loss
 
 
@@ -61,9 +68,11 @@ def _kl(log_p, log_q):
 
 
 def _eager(student, labels, teacher):
-    return (F.cross_entropy(student, labels, ignore_index=IGNORE)
-            + _kl(F.log_softmax(student, -1), F.log_softmax(teacher, -1))
-            + _kl(F.log_softmax(teacher, -1), F.log_softmax(student, -1)))
+    return (
+        F.cross_entropy(student, labels, ignore_index=IGNORE)
+        + _kl(F.log_softmax(student, -1), F.log_softmax(teacher, -1))
+        + _kl(F.log_softmax(teacher, -1), F.log_softmax(student, -1))
+    )
 
 
 def _fp32(student, labels, teacher):
@@ -72,7 +81,11 @@ def _fp32(student, labels, teacher):
 
 def _tuned(student, labels, teacher):
     student, teacher = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
-    return F.nll_loss(student, labels, ignore_index=IGNORE) + _kl(student, teacher) + _kl(teacher, student)
+    return (
+        F.nll_loss(student, labels, ignore_index=IGNORE)
+        + _kl(student, teacher)
+        + _kl(teacher, student)
+    )
 
 
 def _liger():
@@ -80,8 +93,12 @@ def _liger():
 
     def loss(student, labels, teacher):
         p, q = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
-        return (f.liger_cross_entropy(student.clone(), labels, ignore_index=IGNORE)
-                + f.liger_kl_div(p, q, reduction="sum", log_target=True) + len(labels) * f.liger_jsd(p, q, None, 1.0))
+        return (
+            f.liger_cross_entropy(student.clone(), labels, ignore_index=IGNORE)
+            + f.liger_kl_div(p, q, reduction="sum", log_target=True)
+            + len(labels) * f.liger_jsd(p, q, None, 1.0)
+        )
+
     return loss
 
 
@@ -110,14 +127,26 @@ PEERS = {
     "eager": Peer(lambda: _eager, note="upstream's formulation: log_softmax again for every term"),
     "eager fp32": Peer(lambda: _fp32, note="the same after .float()"),
     "eager tuned": Peer(lambda: _tuned, note="one log_softmax per tensor"),
-    "compile eager": Peer(lambda: torch.compile(_eager, dynamic=False), note="torch.compile of eager"),
-    "compile tuned": Peer(lambda: torch.compile(_tuned, dynamic=False), note="torch.compile of eager tuned"),
-    "liger": Peer(_liger, needs_gpu=True, note="CE on a copy of the logits (it overwrites them); KLDiv, JSD(1) of log_softmax"),
+    "compile eager": Peer(
+        lambda: torch.compile(_eager, dynamic=False), note="torch.compile of eager"
+    ),
+    "compile tuned": Peer(
+        lambda: torch.compile(_tuned, dynamic=False), note="torch.compile of eager tuned"
+    ),
+    "liger": Peer(
+        _liger,
+        needs_gpu=True,
+        note="CE on a copy of the logits (it overwrites them); KLDiv, JSD(1) of log_softmax",
+    ),
     "ours native ce": Peer(lambda: _ours_ce, "ce", True),
     "liger ce": Peer(_liger_ce, "ce", True, "on a copy of the logits, which it overwrites"),
     "flash-attn ce": Peer(_flash, "ce", True),
-    "ours native head": Peer(lambda: lambda hidden, labels, head: _ours_ce(hidden @ head.T, labels), "head", True,
-                             "a matrix product, then the kernel"),
+    "ours native head": Peer(
+        lambda: lambda hidden, labels, head: _ours_ce(hidden @ head.T, labels),
+        "head",
+        True,
+        "a matrix product, then the kernel",
+    ),
     "cut cross-entropy": Peer(_cut, "head", True),
     "linear_cross_entropy": Peer(lambda: _linear, "head", True, "torch.nn.functional"),
 }
@@ -125,7 +154,11 @@ PEERS = {
 
 def make_inputs(job, device, seed=0) -> dict:
     """{task: its tensors} on a device: random logits of scale 3, teacher = student + noise, every 7th label ignored."""
-    g, dtype, size = torch.Generator().manual_seed(seed), getattr(torch, job["dtype"]), (job["rows"], job["vocabulary"])
+    g, dtype, size = (
+        torch.Generator().manual_seed(seed),
+        getattr(torch, job["dtype"]),
+        (job["rows"], job["vocabulary"]),
+    )
     student = torch.randn(size, generator=g).mul_(3).to(dtype)
     teacher = torch.randn(size, generator=g).add_(student).to(dtype).to(device)
     labels = torch.randint(0, size[1], size[:1], generator=g)
@@ -134,7 +167,11 @@ def make_inputs(job, device, seed=0) -> dict:
     found = {"all": (student, labels, teacher), "ce": (student, labels)}
     if device.type == "cuda" and any(PEERS[name].task == "head" for name in job["peers"]):
         hidden = torch.randn(size[0], HIDDEN, generator=g).to(dtype).to(device).requires_grad_()
-        found["head"] = hidden, labels, torch.randn(size[1], HIDDEN, generator=g).mul_(3 / HIDDEN ** 0.5).to(dtype).to(device)
+        found["head"] = (
+            hidden,
+            labels,
+            torch.randn(size[1], HIDDEN, generator=g).mul_(3 / HIDDEN**0.5).to(dtype).to(device),
+        )
     return found
 
 
@@ -143,7 +180,9 @@ def reference(task, tensors) -> float:
     first, labels, *other = (tensor.detach() for tensor in tensors)
     cross = kls = 0.0
     for part in (slice(at, at + 64) for at in range(0, len(labels), 64)):
-        p = (first[part].double() @ other[0].double().T if task == "head" else first[part].double()).log_softmax(-1)
+        p = (
+            first[part].double() @ other[0].double().T if task == "head" else first[part].double()
+        ).log_softmax(-1)
         kept = labels[part] != IGNORE
         cross -= float(p[kept, labels[part][kept]].sum())
         if task == "all":
@@ -192,6 +231,7 @@ def bandwidth(device) -> dict:
             wait(device)
             seconds.append(time.perf_counter() - start)
         return min(seconds)
+
     copy, read = best(lambda: target.copy_(source)), min(best(source.sum), best(source.amax))
     return {"copy": 2 * BANDWIDTH_BYTES / copy, "read": BANDWIDTH_BYTES / read}
 
@@ -218,9 +258,17 @@ def once(loss_of, tensors, device) -> dict:
     cpu = clock() - cpu
     wait(device)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-    forward, backward, both = ((b - a) * 1e3 if device.type == "cpu" else a.elapsed_time(b)
-                               for a, b in ((start, middle), (middle, end), (start, end)))
-    return {"forward_ms": forward, "backward_ms": backward, "both_ms": both, "cpu_ms": cpu * 1e3, "page_faults": faults}
+    forward, backward, both = (
+        (b - a) * 1e3 if device.type == "cpu" else a.elapsed_time(b)
+        for a, b in ((start, middle), (middle, end), (start, end))
+    )
+    return {
+        "forward_ms": forward,
+        "backward_ms": backward,
+        "both_ms": both,
+        "cpu_ms": cpu * 1e3,
+        "page_faults": faults,
+    }
 
 
 def time_job(job, device) -> dict:
@@ -238,19 +286,34 @@ def time_job(job, device) -> dict:
     gc.disable()
     for turn in range(warm_ups + repeats):
         gc.collect()
-        order = [*losses][turn % max(len(losses), 1):] + [*losses][:turn % max(len(losses), 1)]
-        for name in order[::-1 if turn % 2 else 1]:  # not always after the same peer, whose freed pages it gets
+        order = [*losses][turn % max(len(losses), 1) :] + [*losses][: turn % max(len(losses), 1)]
+        for name in order[
+            :: -1 if turn % 2 else 1
+        ]:  # not always after the same peer, whose freed pages it gets
             taken[name].append(once(losses[name], sets[turn % len(sets)][PEERS[name].task], device))
     for name, calls in taken.items():
-        columns = {key: numpy.percentile([call[key] for call in calls[warm_ups:]], [50, 20, 80]).tolist() for key in calls[0]}
+        columns = {
+            key: numpy.percentile([call[key] for call in calls[warm_ups:]], [50, 20, 80]).tolist()
+            for key in calls[0]
+        }
         wanted = reference(PEERS[name].task, inputs[PEERS[name].task])
-        found[name] = {"page_faults": int(columns.pop("page_faults")[0]), "loss": values[name], "reference": wanted,
-                       "loss_error": abs(values[name] - wanted) / max(abs(wanted), 1e-30)}
-        found[name] |= {key: dict(zip(("median", "p20", "p80"), column)) for key, column in columns.items()}
+        found[name] = {
+            "page_faults": int(columns.pop("page_faults")[0]),
+            "loss": values[name],
+            "reference": wanted,
+            "loss_error": abs(values[name] - wanted) / max(abs(wanted), 1e-30),
+        }
+        found[name] |= {
+            key: dict(zip(("median", "p20", "p80"), column)) for key, column in columns.items()
+        }
         if device.type == "cuda":
             found[name]["memory"] = gpu_memory(losses[name], inputs[PEERS[name].task])
-    return {"bandwidth": bands, "inputs_sha256": digest.hexdigest(), "input_sets": len(sets),
-            "peers": {name: found[name] | {"task": PEERS[name].task} for name in job["peers"]}}
+    return {
+        "bandwidth": bands,
+        "inputs_sha256": digest.hexdigest(),
+        "input_sets": len(sets),
+        "peers": {name: found[name] | {"task": PEERS[name].task} for name in job["peers"]},
+    }
 
 
 def gpu_memory(loss_of, tensors) -> dict:
@@ -259,14 +322,19 @@ def gpu_memory(loss_of, tensors) -> dict:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     torch.autograd.grad(loss_of(*tensors), tensors[0])
-    return {"bytes": torch.cuda.max_memory_allocated() - before, "how": "max_memory_allocated - inputs"}
+    return {
+        "bytes": torch.cuda.max_memory_allocated() - before,
+        "how": "max_memory_allocated - inputs",
+    }
 
 
 def memory_job(job, device) -> dict:
     """{bytes, how | absent}: growth of the resident high-water mark in one forward and backward of the only peer, on the CPU."""
     (name,), inputs = job["peers"], make_inputs(job, device)
     small = make_inputs(job | {"rows": 2, "vocabulary": min(job["vocabulary"], 64)}, device)
-    losses, _, absent = ready([name], inputs if name.startswith("compile") else small, device)  # compiled for its shape
+    losses, _, absent = ready(
+        [name], inputs if name.startswith("compile") else small, device
+    )  # compiled for its shape
     if absent:
         return absent[name]
     return growth(lambda: torch.autograd.grad(losses[name](*inputs["all"]), inputs["all"][0]))

@@ -31,8 +31,14 @@ def scaling(job: dict) -> dict:
     found = {}
     for threads, calls in taken.items():
         both, cpu = ([call[key] for call in calls[WARM_UPS:]] for key in ("both_ms", "cpu_ms"))
-        found[str(threads)] = {"median": float(numpy.median(both)), "min": min(both), "cpu": float(numpy.median(cpu))}
-    return found | {"speedup": {key: found["1"][key] / found["2"][key] for key in ("median", "min")}}
+        found[str(threads)] = {
+            "median": float(numpy.median(both)),
+            "min": min(both),
+            "cpu": float(numpy.median(cpu)),
+        }
+    return found | {
+        "speedup": {key: found["1"][key] / found["2"][key] for key in ("median", "min")}
+    }
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from .memory import growth
 from .training_step_inputs import EVALUATIONS, SHAPES, make_inputs
 from .training_step_ways import WAYS
-from .memory import growth
 
 
 def run_task(way, task, inputs, shape):
@@ -59,6 +59,7 @@ def compared(task, values: dict, grads: dict) -> dict:
 
     def norm(tensors):
         return sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5
+
     apart = norm(grads["ours"][name] - grads["released"][name] for name in grads["released"])
     return {"loss": loss, "gradient": apart / norm(grads["released"].values())}
 
@@ -71,10 +72,13 @@ def time_job(job) -> dict:
     ways, found = made_ways(WAYS, job["directory"])
     tasks = {}
     for task in job["tasks"]:
-        inputs, measured = make_inputs(job["shape"], task), {name: {"seconds": [], "cpu_seconds": []} for name in ways}
+        inputs, measured = (
+            make_inputs(job["shape"], task),
+            {name: {"seconds": [], "cpu_seconds": []} for name in ways},
+        )
         for turn in range(job["rounds"]):
             grads, values = {}, {}
-            for name in list(ways)[::-1 if turn % 2 else 1]:
+            for name in list(ways)[:: -1 if turn % 2 else 1]:
                 cpu, wall = time.process_time(), time.perf_counter()
                 values[name] = run_task(ways[name], task, inputs, job["shape"])
                 measured[name]["seconds"].append(time.perf_counter() - wall)
@@ -83,7 +87,9 @@ def time_job(job) -> dict:
             if len(ways) == len(WAYS):
                 for key, value in compared(task, values, grads).items():
                     worst = min if key == "ids" else max
-                    measured.setdefault("difference", {})[key] = worst(value, measured.get("difference", {}).get(key, value))
+                    measured.setdefault("difference", {})[key] = worst(
+                        value, measured.get("difference", {}).get(key, value)
+                    )
         for name, value in values.items():
             measured[name]["value"] = value
         tasks[task] = measured
@@ -102,7 +108,9 @@ def peak_job(job) -> dict:
         for parameter in module.parameters():
             weights += parameter.nbytes
             parameter.detach().sum()  # weights that are mapped from a file become resident when they are read
-    return growth(lambda: run_task(ways[name], task, inputs, job["shape"])) | {"weights_bytes": weights}
+    return growth(lambda: run_task(ways[name], task, inputs, job["shape"])) | {
+        "weights_bytes": weights
+    }
 
 
 def main(argument: str) -> dict:

@@ -11,26 +11,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clear_ref.mini import directories
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_text
-from clear_ref.model.vlm import load
 from clear_ref.common.settings import setting
-from clear_ref.oracle.diff import loss_stages, model_stages, dump_file
+from clear_ref.mini import directories
+from clear_ref.model.vlm import load
+from clear_ref.oracle.diff import dump_file, loss_stages, model_stages
 from clear_ref.oracle.diff.comparison import STAGES, Comparison
 from clear_ref.oracle.mistakes.known import MISTAKES
 
-HELPER = Path(__file__).with_name("dump_helper.py")
+HELPER = Path(dump_file.__file__).with_name("dump_helper.py")
 
 
 @dataclass(frozen=True)
 class DiffSettings:
     """diff DUMP."""
-    model: str = setting("", "model directory in HF format, or mini: with it the stages before the logits are compared")
-    adapter: str = setting("", "PEFT directory: the student is the model with these adapters, the teacher without")
+
+    model: str = setting(
+        "",
+        "model directory in HF format, or mini: with it the stages before the logits are compared",
+    )
+    adapter: str = setting(
+        "", "PEFT directory: the student is the model with these adapters, the teacher without"
+    )
     method: str = setting("", "the method, instead of the one that the dump names")
     semantics: str = setting("", "its meaning, instead of the one that the dump names")
-    template: str = setting("", "chat template by name (data/prompts.py); default: the one that the model directory asks for")
+    template: str = setting(
+        "",
+        "chat template by name (data/prompts.py); default: the one that the model directory asks for",
+    )
     device: str = setting("cpu", "torch device, such as cpu or cuda")
 
 
@@ -41,15 +50,32 @@ def run(path: str | None, s: DiffSettings) -> dict:
     raises  UserError for input that is wrong
     """
     if path is None:
-        raise UserError("diff: no DUMP is named; expected a file (diff --helper prints what writes one)")
+        raise UserError(
+            "diff: no DUMP is named; expected a file (diff --helper prints what writes one)"
+        )
     given, vlm = dump_file.read(path, s.method, s.semantics), None
     if s.model:
-        wide = any(tensor.dtype == torch.float64 for batch in given.batches.values() for tensor in batch.values())
-        vlm = load(directories.model_directory(s.model), "float64" if wide else "float32", s.device, s.template)
+        wide = any(
+            tensor.dtype == torch.float64
+            for batch in given.batches.values()
+            for tensor in batch.values()
+        )
+        vlm = load(
+            directories.model_directory(s.model),
+            "float64" if wide else "float32",
+            s.device,
+            s.template,
+        )
     if s.adapter:
         if vlm is None or not Path(s.adapter).is_dir():
-            raise UserError(f"--adapter {s.adapter}: " + ("needs --model" if vlm is None else
-                            "no such directory; expected one with adapter_config.json"))
+            raise UserError(
+                f"--adapter {s.adapter}: "
+                + (
+                    "needs --model"
+                    if vlm is None
+                    else "no such directory; expected one with adapter_config.json"
+                )
+            )
         vlm.load_adapter(s.adapter)
     c = Comparison(given, vlm)
     with torch.no_grad():
@@ -63,10 +89,19 @@ def run(path: str | None, s: DiffSettings) -> dict:
     first = next((one for one in found if not one.same), None)
     with np.errstate(all="ignore"):
         names = loss_stages.explain(c, first) if first else []
-    return {"dump": str(path), "method": given.method, "semantics": given.semantics,
-            "stages": [asdict(one) | {"same": one.same} for one in found], "not_compared": c.skipped,
-            "first": asdict(first) if first else None,
-            "mistakes": [{"name": one.name, "what": one.what, "seen": one.seen} for one in MISTAKES if one.name in names]}
+    return {
+        "dump": str(path),
+        "method": given.method,
+        "semantics": given.semantics,
+        "stages": [asdict(one) | {"same": one.same} for one in found],
+        "not_compared": c.skipped,
+        "first": asdict(first) if first else None,
+        "mistakes": [
+            {"name": one.name, "what": one.what, "seen": one.seen}
+            for one in MISTAKES
+            if one.name in names
+        ],
+    }
 
 
 def helper() -> str:
@@ -87,22 +122,42 @@ def text(found: dict) -> str:
     lines = [f"{found['dump']}: {what}", ""]
     for stage in found["stages"]:
         state = "same" if stage["same"] else "DIFFERS"
-        lines.append(f"  {state:8} {title(stage):32} largest difference {stage['error']:<9.3g} allowed {stage['tolerance']:<9.3g}"
-                     + ("" if stage["same"] else f" {stage['n_off']} of {stage['n']} places"))
+        lines.append(
+            f"  {state:8} {title(stage):32} largest difference {stage['error']:<9.3g} allowed {stage['tolerance']:<9.3g}"
+            + ("" if stage["same"] else f" {stage['n_off']} of {stage['n']} places")
+        )
     lines += [f"  not compared: {one}" for one in found["not_compared"]]
     first = found["first"]
     if first is None:
-        return "\n".join([*lines, "", "nothing differs in what was compared" if found["stages"] else "nothing could be compared"])
+        return "\n".join(
+            [
+                *lines,
+                "",
+                "nothing differs in what was compared"
+                if found["stages"]
+                else "nothing could be compared",
+            ]
+        )
     where = f" at {place(first)}" if first["batch"] and first["stage"] != "terms" else ""
-    lines += ["", f"first difference: {title(first)}{where}: theirs {first['theirs']:.9g}, ours {first['ours']:.9g}",
-              f"allowed {first['tolerance']:.3g}: {first['reason']}"]
-    lines += [f"explained by {one['name']}: {one['what']} Seen: {one['seen']}" for one in found["mistakes"]]
+    lines += [
+        "",
+        f"first difference: {title(first)}{where}: theirs {first['theirs']:.9g}, ours {first['ours']:.9g}",
+        f"allowed {first['tolerance']:.3g}: {first['reason']}",
+    ]
+    lines += [
+        f"explained by {one['name']}: {one['what']} Seen: {one['seen']}"
+        for one in found["mistakes"]
+    ]
     return "\n".join(lines + ([] if found["mistakes"] else ["no known mistake explains it"]))
 
 
 def place(first: dict) -> str:
     """A place in words."""
-    names = ("picture", "feature") if first["stage"] in ("features", "pixel_values") else ("record", "position", "entry")
+    names = (
+        ("picture", "feature")
+        if first["stage"] in ("features", "pixel_values")
+        else ("record", "position", "entry")
+    )
     words = [f"{name} {index}" for name, index in zip(names, first["where"])]
     verb = "token" if STAGES.index(first["stage"]) < STAGES.index("logits") else "predicting token"
     return ", ".join(words + ([f"{verb} {first['token']}"] if first["token"] else []))
@@ -111,6 +166,8 @@ def place(first: dict) -> str:
 def check(found: dict) -> None:
     """RunFailed where a stage differs, UserError where nothing could be compared."""
     if not found["stages"]:
-        raise UserError(f"{found['dump']}: nothing in it can be compared: {'; '.join(found['not_compared'])}")
+        raise UserError(
+            f"{found['dump']}: nothing in it can be compared: {'; '.join(found['not_compared'])}"
+        )
     if found["first"] is not None:
         raise RunFailed(f"{found['dump']} differs first at {title(found['first'])}")

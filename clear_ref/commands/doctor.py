@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from clear_ref.common import run_directory
-from clear_ref.mini import directories
 from clear_ref.common.errors import UserError
 from clear_ref.losses import native
+from clear_ref.mini import directories
 from clear_ref.model.vlm import load
 
 
@@ -20,21 +20,37 @@ def examine() -> dict:
         "versions": run_directory.versions(),
         "token_terms": native.implementation(),
         "kernel": native.description(),
-        "devices": ["cpu"] + [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())],
-        "cpu": {"cores": os.cpu_count(), "torch_threads": torch.get_num_threads(),
-                "instruction_set": torch.backends.cpu.get_cpu_capability()},
+        "devices": ["cpu"]
+        + [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())],
+        "cpu": {
+            "cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        },
         "compiler": {name: shutil.which(name) is not None for name in ("c++", "nvcc")},
-        "extras": {name: installed(name) for name in ("transformers", "peft", "scipy", "rouge-score", "pytest")},
-        "embedded_world": {name: checkpoint(path) for name, path in (("base", directories.BASE), ("gold", directories.GOLD))},
+        "extras": {
+            name: installed(name)
+            for name in ("transformers", "peft", "scipy", "rouge-score", "pytest")
+        },
+        "embedded_world": {
+            name: checkpoint(path)
+            for name, path in (("base", directories.BASE), ("gold", directories.GOLD))
+        },
     }
 
 
 def kernel(found: dict) -> str:
     """What is built of the compiled kernel, in words."""
     if not found["built"]:
-        return (f"not built in {Path(native.__file__).parent}: plain PyTorch runs; pip install -e . builds it in a clone, where "
-                "there is a C++ compiler")
-    cuda = "CUDA for sm_" + ", sm_".join(found["cuda"]) if found["cuda"] else "no CUDA part (built without nvcc)"
+        return (
+            f"not built in {Path(native.__file__).parent}: plain PyTorch runs; pip install -e . builds it in a clone, where "
+            "there is a C++ compiler"
+        )
+    cuda = (
+        "CUDA for sm_" + ", sm_".join(found["cuda"])
+        if found["cuda"]
+        else "no CUDA part (built without nvcc)"
+    )
     return f"built; CPU with {found['instruction_set']}; {cuda}"
 
 
@@ -56,14 +72,21 @@ def checkpoint(path) -> dict:
 
 def text(found: dict) -> str:
     """The findings, one a line."""
-    lines = ["versions     " + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
-             f"token terms  {found['token_terms']}",
-             f"kernel       {kernel(found['kernel'])}",
-             "devices      " + ", ".join(found["devices"]),
-             f"cpu          {found['cpu']['cores']} cores, {found['cpu']['torch_threads']} torch threads, "
-             f"{found['cpu']['instruction_set']}",
-             "compilers    " + ", ".join(f"{name} {'found' if there else 'absent'}" for name, there in found["compiler"].items()),
-             "extras       " + ", ".join(f"{name} {version or 'absent'}" for name, version in found["extras"].items())]
+    lines = [
+        "versions     "
+        + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),
+        f"token terms  {found['token_terms']}",
+        f"kernel       {kernel(found['kernel'])}",
+        "devices      " + ", ".join(found["devices"]),
+        f"cpu          {found['cpu']['cores']} cores, {found['cpu']['torch_threads']} torch threads, "
+        f"{found['cpu']['instruction_set']}",
+        "compilers    "
+        + ", ".join(
+            f"{name} {'found' if there else 'absent'}" for name, there in found["compiler"].items()
+        ),
+        "extras       "
+        + ", ".join(f"{name} {version or 'absent'}" for name, version in found["extras"].items()),
+    ]
     for name, state in found["embedded_world"].items():
         about = f"loads, {state['parameters']:,} parameters" if state["loads"] else state["error"]
         lines.append(f"{name + ' model':12} {about}")

@@ -6,21 +6,25 @@ from pathlib import Path
 
 import torch
 
-from clear_ref.mini import directories
-from .resolve import chosen_tasks
+from clear_ref.common.files import write_json
 from clear_ref.data.prompts import phrases
 from clear_ref.evaluation.evaluate import How, run_tasks
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import Task
-from clear_ref.common.files import write_json
+from clear_ref.mini import directories
 from clear_ref.model.vlm import load
 
-KEPT = Path("checkpoint") / "evaluation"  # in a run directory: finished groups of records, while an evaluation is under way
+from .resolve import chosen_tasks
+
+KEPT = (
+    Path("checkpoint") / "evaluation"
+)  # in a run directory: finished groups of records, while an evaluation is under way
 
 
 @dataclass(frozen=True)
 class Result:
     """What a command found: metrics by model, where it was written, and what --json prints of it."""
+
     metrics: dict[str, dict]
     out: Path
     summary: dict
@@ -35,7 +39,9 @@ def model_of(directory, s, adapter: str = ""):
     return vlm
 
 
-def evaluation_logs(directory, s, what: str, adapter: str = "", out: Path | None = None) -> dict[str, dict]:
+def evaluation_logs(
+    directory, s, what: str, adapter: str = "", out: Path | None = None
+) -> dict[str, dict]:
     """The logs of the model in a directory; see logs_of."""
     return logs_of(model_of(directory, s, adapter), s, what, out)
 
@@ -46,7 +52,9 @@ def merge_where_exact(vlm) -> None:
         vlm.merge_lora()
 
 
-def logs_of(vlm, s, what: str, out: Path | None = None, chosen: list[Task] | None = None) -> dict[str, dict]:
+def logs_of(
+    vlm, s, what: str, out: Path | None = None, chosen: list[Task] | None = None
+) -> dict[str, dict]:
     """The logs of a model at hand.
 
     out     a run directory, which keeps what is finished until `finish` has written the logs, so that a stopped evaluation goes
@@ -55,8 +63,15 @@ def logs_of(vlm, s, what: str, out: Path | None = None, chosen: list[Task] | Non
     """
     data = directories.data_directory(s.data)
     chosen = chosen or chosen_tasks(data, s, vlm.family.sees_pictures)
-    return run_tasks(vlm, data, phrases(data), chosen, How(s.limit or None, s.eval_batch, s.plain), f"evaluate {what}",
-                     out and out / KEPT / what)
+    return run_tasks(
+        vlm,
+        data,
+        phrases(data),
+        chosen,
+        How(s.limit or None, s.eval_batch, s.plain),
+        f"evaluate {what}",
+        out and out / KEPT / what,
+    )
 
 
 def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Result:
@@ -66,7 +81,9 @@ def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Res
         folder = out / "logs" / ("" if name == "unlearned" else name)
         for task, log in found.items():
             write_json(folder / f"{task}.json", log)
-        for path in folder.glob("*.json"):  # of tasks that an earlier evaluation of this run had and this one has not
+        for path in folder.glob(
+            "*.json"
+        ):  # of tasks that an earlier evaluation of this run had and this one has not
             if path.stem not in found:
                 path.unlink()
     definitions = next(iter(models.values()))["definitions"]

@@ -20,10 +20,10 @@ the first difference is named, nothing is written, exit status 2. Models of seve
 from pathlib import Path
 
 from clear_ref.common import run_directory
-from clear_ref.mini import directories
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, write_text
-from clear_ref.report import read_runs, formats, leaderboard, samples
+from clear_ref.mini import directories
+from clear_ref.report import formats, leaderboard, read_runs, samples
 from clear_ref.report.page import headline, page
 
 PAGE, TABLES = "report.html", ("leaderboard.csv", "leaderboard.tex", "leaderboard.md")
@@ -44,14 +44,40 @@ def run(paths: list[str], settings) -> dict:
     out = Path(settings.out) if settings.out else run_directory.free_directory("report")
     run_directory.check_empty(out, "--out")
     write(report, lines, cards, notes, out)
-    runs = [{"directory": str(one.where), "label": row.label, "method": one.name if one.semantics else None,
-             "semantics": one.semantics or None, "modality": one.modality if one.semantics else None, "seed": one.seed,
-             "retain_collapsed": leaderboard.collapsed(one.paper, report.paper.get("base")), "metrics": one.metrics}
-            for row in lines for one in row.runs]
-    return {"command": "report", "out": str(out), "files": [PAGE, *TABLES], "title": headline(report, lines),
-            "metrics": list(report.sets), "models": report.metrics, "runs": runs,
-            "lines": [{"label": row.label, "modality": row.panel, "seeds": len(row.runs), "retain_collapsed": row.collapsed}
-                      for row in lines], "failed": list(report.failed), "notes": notes}
+    runs = [
+        {
+            "directory": str(one.where),
+            "label": row.label,
+            "method": one.name if one.semantics else None,
+            "semantics": one.semantics or None,
+            "modality": one.modality if one.semantics else None,
+            "seed": one.seed,
+            "retain_collapsed": leaderboard.collapsed(one.paper, report.paper.get("base")),
+            "metrics": one.metrics,
+        }
+        for row in lines
+        for one in row.runs
+    ]
+    return {
+        "command": "report",
+        "out": str(out),
+        "files": [PAGE, *TABLES],
+        "title": headline(report, lines),
+        "metrics": list(report.sets),
+        "models": report.metrics,
+        "runs": runs,
+        "lines": [
+            {
+                "label": row.label,
+                "modality": row.panel,
+                "seeds": len(row.runs),
+                "retain_collapsed": row.collapsed,
+            }
+            for row in lines
+        ],
+        "failed": list(report.failed),
+        "notes": notes,
+    }
 
 
 def of_run(out: Path, metrics: str) -> None:
@@ -72,14 +98,26 @@ def write(report: read_runs.Report, lines, cards, notes, out: Path) -> None:
     """The page and the three tables into a directory; nothing is written before all have been made."""
     found = leaderboard.tables(report, lines)
     legend = leaderboard.legend(found, report)
-    made = {PAGE: page(report, cards, notes),
-            **dict(zip(TABLES, (formats.as_csv(report, lines), formats.as_latex(found, report.sets, legend),
-                                formats.as_markdown(found, report.sets, legend))))}
+    made = {
+        PAGE: page(report, cards, notes),
+        **dict(
+            zip(
+                TABLES,
+                (
+                    formats.as_csv(report, lines),
+                    formats.as_latex(found, report.sets, legend),
+                    formats.as_markdown(found, report.sets, legend),
+                ),
+            )
+        ),
+    }
     for name, text in made.items():
         write_text(out / name, text)
 
 
-def cards_of(report: read_runs.Report, lines, data: str = "") -> tuple[list[samples.Card], list[str]]:
+def cards_of(
+    report: read_runs.Report, lines, data: str = ""
+) -> tuple[list[samples.Card], list[str]]:
     """The records to show, with the pictures of a data directory (mini, or a path).
 
     data     "": the first run's own; if that is gone or no longer what was evaluated, a note says so and there are none
@@ -91,5 +129,7 @@ def cards_of(report: read_runs.Report, lines, data: str = "") -> tuple[list[samp
     try:
         return samples.cards(report, lines, directories.data_directory(named)), []
     except UserError as error:
-        note = f"Without pictures: {one_line(error)}; report --data names a directory that has them."
+        note = (
+            f"Without pictures: {one_line(error)}; report --data names a directory that has them."
+        )
         return samples.cards(report, lines, None), [note]

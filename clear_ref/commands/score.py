@@ -5,8 +5,12 @@ from pathlib import Path
 from clear_ref.common import run_directory
 from clear_ref.evaluation import definitions, logs, membership, metrics, quality
 
-NO_GOLD = "no gold log was given; expected --gold LOG, the log of a model that never saw the forget set"
-NO_FORGET_TASK = "the log holds no forget task; expected one of " + ", ".join(definitions.QUALITY_TASKS)
+NO_GOLD = (
+    "no gold log was given; expected --gold LOG, the log of a model that never saw the forget set"
+)
+NO_FORGET_TASK = "the log holds no forget task; expected one of " + ", ".join(
+    definitions.QUALITY_TASKS
+)
 
 
 def run(paths: list[str], settings) -> dict:
@@ -29,17 +33,31 @@ def run(paths: list[str], settings) -> dict:
     also = found.pop("also", {})
     sets = {settings.metrics if settings.metrics != "all" else "paper": found, **also}
     if "tofu" in sets and ours.scores:
-        sets["tofu"]["membership"] = membership.membership(ours.scores, gold.scores if gold else None)
-        sets["tofu"]["definitions"] |= {name: membership.definition(name).name for name in sets["tofu"]["membership"]}
+        sets["tofu"]["membership"] = membership.membership(
+            ours.scores, gold.scores if gold else None
+        )
+        sets["tofu"]["definitions"] |= {
+            name: membership.definition(name).name for name in sets["tofu"]["membership"]
+        }
     reason = NO_FORGET_TASK if task is None else None if gold else NO_GOLD
     asked = {metric: of for name in sets for metric, (_, of) in definitions.QUALITIES[name].items()}
     return {
-        "command": "score", "log": [str(Path(path)) for path in paths], "format": ours.format,
-        "gold": settings.gold or None, "gold_format": gold.format if gold else None,
+        "command": "score",
+        "log": [str(Path(path)) for path in paths],
+        "format": ours.format,
+        "gold": settings.gold or None,
+        "gold_format": gold.format if gold else None,
         "records": {name: entry["n"] for name, entry in found["tasks"].items()},
-        "metrics": sets, "definitions": {name: one["definitions"] for name, one in sets.items()}, "numbers": numbers(sets),
-        "missing": {metric: reason for metric, of in asked.items() if reason and (task is None or set(of) & set(ours.tasks))},
-        "inputs": run_directory.hashes([*ours.files, *(gold.files if gold else ())])}
+        "metrics": sets,
+        "definitions": {name: one["definitions"] for name, one in sets.items()},
+        "numbers": numbers(sets),
+        "missing": {
+            metric: reason
+            for metric, of in asked.items()
+            if reason and (task is None or set(of) & set(ours.tasks))
+        },
+        "inputs": run_directory.hashes([*ours.files, *(gold.files if gold else ())]),
+    }
 
 
 def numbers(sets: dict[str, dict]) -> list[dict]:
@@ -49,14 +67,30 @@ def numbers(sets: dict[str, dict]) -> list[dict]:
     """
     named = {}
     for name, one in sets.items():
-        found = [(metric, one[metric], one["definitions"][metric]) for metric in one["definitions"] if metric in one]
-        found += [(metric, value, one["definitions"][metric]) for metric, value in one.get("membership", {}).items()]
+        found = [
+            (metric, one[metric], one["definitions"][metric])
+            for metric in one["definitions"]
+            if metric in one
+        ]
+        found += [
+            (metric, value, one["definitions"][metric])
+            for metric, value in one.get("membership", {}).items()
+        ]
         text = metrics.is_text(one["tasks"])
-        found += [(f"{task} {part}", one["tasks"][task][part], definitions.definition(function).name)
-                  for task in one["tasks"] for part, function in definitions.functions(name, task, text).items()]
+        found += [
+            (f"{task} {part}", one["tasks"][task][part], definitions.definition(function).name)
+            for task in one["tasks"]
+            for part, function in definitions.functions(name, task, text).items()
+        ]
         for metric, value, definition in found:
             if value is not None:
                 named.setdefault((metric, value, definition), []).append(name)
-    order = sorted(dict.fromkeys(metric for metric, _, _ in named), key=lambda metric: " " in metric)  # parts of tasks come last
-    return [{"metric": metric, "value": value, "definition": definition, "metrics": of}
-            for (metric, value, definition), of in sorted(named.items(), key=lambda entry: order.index(entry[0][0]))]
+    order = sorted(
+        dict.fromkeys(metric for metric, _, _ in named), key=lambda metric: " " in metric
+    )  # parts of tasks come last
+    return [
+        {"metric": metric, "value": value, "definition": definition, "metrics": of}
+        for (metric, value, definition), of in sorted(
+            named.items(), key=lambda entry: order.index(entry[0][0])
+        )
+    ]

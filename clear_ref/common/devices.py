@@ -5,7 +5,12 @@ import torch
 from .errors import UserError
 from .files import one_line
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -23,6 +28,8 @@ def device_of(name: str) -> torch.device:
             raise RuntimeError("nothing here has been tried on it")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device is {name!r}, which cannot be used here ({one_line(error, 100)}); "
-                        "expected cpu, or cuda where there is a GPU") from None
+        raise UserError(
+            f"device is {name!r}, which cannot be used here ({one_line(error, 100)}); "
+            "expected cpu, or cuda where there is a GPU"
+        ) from None
     return device

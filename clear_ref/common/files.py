@@ -68,7 +68,9 @@ def read_bytes(path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a file that you may read") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected a file that you may read"
+        ) from None
 
 
 def one_line(text, most: int = 300) -> str:
@@ -80,19 +82,28 @@ def one_line(text, most: int = 300) -> str:
 
 def parse_json(text: bytes, where) -> dict:
     """The object in JSON bytes (UTF-8); UserError that begins with `where` for anything else, a key given twice included."""
+
     def once(pairs):
         found = dict(pairs)
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in found if keys.count(key) > 1)
-            raise UserError(f"{where}: the key {one_line(twice, 100)} stands twice in one object; expected once, fetch it again")
+            raise UserError(
+                f"{where}: the key {one_line(twice, 100)} stands twice in one object; expected once, fetch it again"
+            )
         return found
+
     try:
         found = json.loads(text.decode("utf-8"), object_pairs_hook=once)
     except UserError:
         raise
-    except (ValueError, RecursionError) as error:  # ValueError: of JSON, of UTF-8, and of a number with too many digits
-        raise UserError(f"{where}: not JSON ({one_line(error)}); fetch or write the file again") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: of JSON, of UTF-8, and of a number with too many digits
+        raise UserError(
+            f"{where}: not JSON ({one_line(error)}); fetch or write the file again"
+        ) from None
     if not isinstance(found, dict):
         raise UserError(f"{where}: holds {type(found).__name__}; expected a JSON object")
     return found

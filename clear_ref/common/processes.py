@@ -58,7 +58,10 @@ def start(compute, parts) -> tuple[int, int]:
         try:
             answer = {"results": [compute(part) for part in parts]}
         except (UserError, RunFailed) as error:
-            answer = {"error": next(name for name, kind in ERRORS.items() if isinstance(error, kind)), "message": str(error)}
+            answer = {
+                "error": next(name for name, kind in ERRORS.items() if isinstance(error, kind)),
+                "message": str(error),
+            }
         with os.fdopen(writer, "w", encoding="utf-8") as pipe:
             json.dump(answer, pipe)
         status = 0
@@ -73,7 +76,9 @@ def collect(child: int, pipe: int) -> list:
     _, status = os.waitpid(child, 0)
     os.close(pipe)
     if status:
-        raise RunFailed(f"a process that shared the work ended with status {status}; is memory short?")
+        raise RunFailed(
+            f"a process that shared the work ended with status {status}; is memory short?"
+        )
     answer = json.loads(text)
     if "error" in answer:
         raise ERRORS[answer["error"]](answer["message"])

@@ -16,7 +16,9 @@ PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers"
 
 def versions() -> dict[str, str]:
     """Python's version and that of every run-time package."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {
+        name: metadata.version(name) for name in PACKAGES
+    }
 
 
 def hashes(paths) -> dict[str, str]:
@@ -52,12 +54,16 @@ def check_empty(path: Path, option: str) -> None:
     """UserError unless the path is free or an empty directory, and none of its parents is a file."""
     for parent in (path, *path.parents):
         if parent.exists() and not parent.is_dir():
-            raise UserError(f"{option} {path}: {parent} is a file; expected a directory to write into")
+            raise UserError(
+                f"{option} {path}: {parent} is a file; expected a directory to write into"
+            )
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{option} {path}: is not empty; choose another directory")
 
 
-def choose(out: str, default_name: str, settings: dict, resume: bool, free: set[str] = FREE) -> Path:
+def choose(
+    out: str, default_name: str, settings: dict, resume: bool, free: set[str] = FREE
+) -> Path:
     """The directory of a run that will write `settings` as its settings.json; nothing is written here.
 
     free    settings that may have changed since
@@ -71,22 +77,35 @@ def choose(out: str, default_name: str, settings: dict, resume: bool, free: set[
             raise UserError(f"--out {path}: holds files that are no run; choose another directory")
         check_empty(path, "--out")
         if resume:
-            raise UserError(f"--out {path}: there is no run to resume; leave --resume out to start one")
+            raise UserError(
+                f"--out {path}: there is no run to resume; leave --resume out to start one"
+            )
         return path
     if not resume:
-        raise UserError(f"--out {path}: holds another run; choose another directory, or --resume to go on with it")
+        raise UserError(
+            f"--out {path}: holds another run; choose another directory, or --resume to go on with it"
+        )
     before = read_json(path / SETTINGS)
     if before.get("format") != settings["format"] or before.get("command") != settings["command"]:
         raise UserError(f"--out {path}: is no run of {settings['command']}; start a new one")
     differing = list(changes(before, settings))
-    if before.get("impl") != settings.get("impl"):  # what auto means may have changed, and the settings then have not
+    if before.get("impl") != settings.get(
+        "impl"
+    ):  # what auto means may have changed, and the settings then have not
         differing.append(("impl", before.get("impl"), settings.get("impl")))
     for name, old, new in differing:
         if name not in free:
-            raise UserError(f"--out {path}: was run with {name} = {old!r}, now it is {new!r}; "
-                            "resume with the settings it began with, or choose another directory")
+            raise UserError(
+                f"--out {path}: was run with {name} = {old!r}, now it is {new!r}; "
+                "resume with the settings it began with, or choose another directory"
+            )
     if before["inputs"] != settings["inputs"]:
-        changed = sorted(key for key in before["inputs"] | settings["inputs"]
-                         if before["inputs"].get(key) != settings["inputs"].get(key))
-        raise UserError(f"--out {path}: its inputs have changed since ({', '.join(changed[:3])}); start a new run")
+        changed = sorted(
+            key
+            for key in before["inputs"] | settings["inputs"]
+            if before["inputs"].get(key) != settings["inputs"].get(key)
+        )
+        raise UserError(
+            f"--out {path}: its inputs have changed since ({', '.join(changed[:3])}); start a new run"
+        )
     return path

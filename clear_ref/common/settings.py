@@ -20,8 +20,10 @@ def some_of(text: str, known, option: str, words: str = "all") -> list[str]:
     found = [name.strip() for name in text.split(",")]
     for name in found:
         if name not in known or found.count(name) > 1:
-            raise UserError(f"{option} names {name!r}{' twice' if name in known else ''}; expected {words}, or some of: "
-                            + ", ".join(known))
+            raise UserError(
+                f"{option} names {name!r}{' twice' if name in known else ''}; expected {words}, or some of: "
+                + ", ".join(known)
+            )
     return found
 
 
@@ -35,13 +37,19 @@ def convert(kind, name: str, text: str):
     try:
         return wanted(text)
     except ValueError:
-        raise UserError(f"setting {name} is {text!r}; expected {wanted.__name__}, such as {default}") from None
+        raise UserError(
+            f"setting {name} is {text!r}; expected {wanted.__name__}, such as {default}"
+        ) from None
 
 
 def with_sources(settings, given: set[str], mini: set[str] = frozenset()) -> dict:
     """{name: {value, source}} for settings.json: the command line where a value was given there, mini where its value is."""
+
     def source(f):
         if f.name in given:
             return "command line"
         return "mini" if f.name in mini else f.metadata["source"]
-    return {f.name: {"value": getattr(settings, f.name), "source": source(f)} for f in fields(settings)}
+
+    return {
+        f.name: {"value": getattr(settings, f.name), "source": source(f)} for f in fields(settings)
+    }

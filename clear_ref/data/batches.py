@@ -15,6 +15,7 @@ class Batch:
                     size [patches of all, patch width]; None without pictures
     image_grid_thw  int64 [N, 3], in patches, for those families; else None
     """
+
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
@@ -25,7 +26,13 @@ class Batch:
         """The same batch on a device, pixels in the model's dtype."""
         pixels = None if self.pixel_values is None else self.pixel_values.to(device, dtype)
         grid = None if self.image_grid_thw is None else self.image_grid_thw.to(device)
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), pixels, grid)
+        return Batch(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.labels.to(device),
+            pixels,
+            grid,
+        )
 
 
 def collate(sequences, answer_starts, pictures, pad: int) -> Batch:
@@ -38,10 +45,15 @@ def collate(sequences, answer_starts, pictures, pad: int) -> Batch:
         first = T - len(sequence)
         ids[row, first:] = torch.tensor(sequence)
         mask[row, first:] = 1
-        labels[row, first + start:] = ids[row, first + start:]
+        labels[row, first + start :] = ids[row, first + start :]
     if not pictures:
         return Batch(ids, mask, labels, None)
     if pictures[0].grid is None:
         return Batch(ids, mask, labels, torch.stack([picture.pixels for picture in pictures]))
-    return Batch(ids, mask, labels, torch.cat([picture.pixels for picture in pictures]),
-                 torch.tensor([picture.grid for picture in pictures]))
+    return Batch(
+        ids,
+        mask,
+        labels,
+        torch.cat([picture.pixels for picture in pictures]),
+        torch.tensor([picture.grid for picture in pictures]),
+    )

@@ -15,19 +15,30 @@ from PIL import Image
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import sha256
 from clear_ref.common.progress import Progress
+
 from .images import open_image
 from .records import SCHEMA, Row, kind, lines, row
 
 RATIOS = tuple((f"forget{n:02d}", f"retain{100 - n}") for n in (1, 5, 10))
 FORMS = ("{}", "{}+tofu", "tofu/{}")  # the pictures, both, the text
-ONE_PICTURE_A_ROW = {"captions", "mixed", "perturbed_captions", "faces"}  # elsewhere a picture may have several questions
-EARLIER = {"retain_perturbed": 400, "real_world": 426, "forget10_perturbed": 375}  # rows in earlier revisions of the data set
+ONE_PICTURE_A_ROW = {
+    "captions",
+    "mixed",
+    "perturbed_captions",
+    "faces",
+}  # elsewhere a picture may have several questions
+EARLIER = {
+    "retain_perturbed": 400,
+    "real_world": 426,
+    "forget10_perturbed": 375,
+}  # rows in earlier revisions of the data set
 SHOWN = 20
 
 
 @dataclass
 class Findings:
     """rows: {config: its readable rows}; digests: {path of a picture: SHA-256 of its file}; the others: lines."""
+
     rows: dict[str, list[Row]] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -36,13 +47,21 @@ class Findings:
 
     def values(self, configs, *columns) -> dict[tuple, str]:
         """{values of the columns: where} of the rows of these configs, as far as they are there, that have them all."""
-        return {key: one.where for config in configs for one in self.rows.get(config, ())
-                if None not in (key := tuple(one.values.get(column) for column in columns))}
+        return {
+            key: one.where
+            for config in configs
+            for one in self.rows.get(config, ())
+            if None not in (key := tuple(one.values.get(column) for column in columns))
+        }
 
     def pictures(self, configs) -> dict[str, str]:
         """{SHA-256: path} of the pictures of these configs."""
-        return {self.digests[one.image]: one.values["image"] for config in configs for one in self.rows.get(config, ())
-                if one.image in self.digests}
+        return {
+            self.digests[one.image]: one.values["image"]
+            for config in configs
+            for one in self.rows.get(config, ())
+            if one.image in self.digests
+        }
 
 
 def check(directory) -> dict:
@@ -54,7 +73,9 @@ def check(directory) -> dict:
     directory, found = Path(directory), Findings()
     paths = sorted(path for path in directory.glob("**/rows.jsonl") if path.is_file())
     if not paths:
-        raise UserError(f"{directory}: holds no CONFIG/rows.jsonl; expected a data directory, as data_fetch.py writes it")
+        raise UserError(
+            f"{directory}: holds no CONFIG/rows.jsonl; expected a data directory, as data_fetch.py writes it"
+        )
     for path in paths:
         read(found, directory, path)
     look_at_pictures(found, directory)
@@ -68,9 +89,20 @@ def check(directory) -> dict:
         look_at_perturbed(found, forget, published)
     look_for_leaks(found, "holdout10", "full", published)
     look_at_the_data_set(found, published)
-    return {"directory": str(directory), "problems": found.problems, "notes": found.notes, "known": found.known,
-            "configs": {config: {"rows": len(rows), "pictures": len(found.pictures([config])), "published": published.get(config)}
-                        for config, rows in found.rows.items()}}
+    return {
+        "directory": str(directory),
+        "problems": found.problems,
+        "notes": found.notes,
+        "known": found.known,
+        "configs": {
+            config: {
+                "rows": len(rows),
+                "pictures": len(found.pictures([config])),
+                "published": published.get(config),
+            }
+            for config, rows in found.rows.items()
+        },
+    }
 
 
 def read(found: Findings, directory: Path, path: Path) -> None:
@@ -78,7 +110,9 @@ def read(found: Findings, directory: Path, path: Path) -> None:
     config = str(path.parent.relative_to(directory))
     if config not in SCHEMA["configs"]:
         known = ", ".join(sorted(SCHEMA["configs"]))
-        found.notes.append(f"{path}: {config} is no config and is never read; expected one of {known}")
+        found.notes.append(
+            f"{path}: {config} is no config and is never read; expected one of {known}"
+        )
         return
     rows, n_lines = found.rows.setdefault(config, []), 0
     try:
@@ -111,10 +145,16 @@ def look_at_pictures(found: Findings, directory: Path) -> None:
         with Image.open(path) as image:
             form = "JPEG" if image.format == "MPO" else image.format
         if Image.registered_extensions().get(path.suffix.lower()) != form:
-            found.problems.append(f"{where}: {path} holds {form}; expected what its name says: rename it and mend its rows")
+            found.problems.append(
+                f"{where}: {path} holds {form}; expected what its name says: rename it and mend its rows"
+            )
         found.digests[path] = sha256(path)
     progress.close()
-    unused = sorted(path.name for path in (directory / "images").glob("*") if path.is_file() and path not in used)
+    unused = sorted(
+        path.name
+        for path in (directory / "images").glob("*")
+        if path.is_file() and path not in used
+    )
     if unused:
         found.notes.append(f"images: {counted(unused, 'file', 'files')} that no row uses")
 
@@ -129,10 +169,14 @@ def look_for_twins(found: Findings, config: str, rows: list[Row]) -> None:
             by_picture[found.digests[one.image]].append(one)
     twins = [same for same in by_picture.values() if len(same) > 1]
     for same in twins:
-        names = {one.values.get("answer" if kind(config) == "faces" else "name") for one in same}  # mixed rows have no name
+        names = {
+            one.values.get("answer" if kind(config) == "faces" else "name") for one in same
+        }  # mixed rows have no name
         if len(names) > 1:
-            found.problems.append(f"{same[1].where}: the picture {same[1].values['image']} shows {' and '.join(sorted(names))}; "
-                                  "expected one person: drop one of the rows")
+            found.problems.append(
+                f"{same[1].where}: the picture {same[1].values['image']} shows {' and '.join(sorted(names))}; "
+                "expected one person: drop one of the rows"
+            )
     if twins:
         pictures = counted([same[0].values["image"] for same in twins], "picture", "pictures")
         found.notes.append(f"{config}: {pictures} in more than one row")
@@ -140,12 +184,22 @@ def look_for_twins(found: Findings, config: str, rows: list[Row]) -> None:
 
 def look_at_answers(found: Findings, config: str, rows: list[Row]) -> None:
     """The right answer among the wrong ones blunts truth ratios and choices; a caption may lack the name. Both are notes."""
-    for right, wrong in (("name", "perturbed_names"), ("caption", "perturbed_captions"), ("answer", "perturbed_answer"),
-                         ("answer", "options")):
+    for right, wrong in (
+        ("name", "perturbed_names"),
+        ("caption", "perturbed_captions"),
+        ("answer", "perturbed_answer"),
+        ("answer", "options"),
+    ):
         both = [one.where for one in rows if one.values.get(right) in one.values.get(wrong, ())]
         if both:
-            found.notes.append(f"{config}: {counted(both, 'row', 'rows')} with the right {right} among {wrong}")
-    nameless = [one.where for one in rows if "name" in one.values and one.values["name"] not in one.values["caption"]]
+            found.notes.append(
+                f"{config}: {counted(both, 'row', 'rows')} with the right {right} among {wrong}"
+            )
+    nameless = [
+        one.where
+        for one in rows
+        if "name" in one.values and one.values["name"] not in one.values["caption"]
+    ]
     if nameless and kind(config) == "captions":
         found.notes.append(f"{config}: {counted(nameless, 'caption', 'captions')} without the name")
 
@@ -154,8 +208,11 @@ def published_counts(rows: dict) -> dict[str, int]:
     """{config: published rows} of the data sets that the directory holds: at least half of its configs have that many."""
     counts = {}
     for text in (False, True):
-        here = {config: SCHEMA["configs"][config]["rows"] for config in rows
-                if config.startswith("tofu/") == text and SCHEMA["configs"][config]["rows"] is not None}
+        here = {
+            config: SCHEMA["configs"][config]["rows"]
+            for config in rows
+            if config.startswith("tofu/") == text and SCHEMA["configs"][config]["rows"] is not None
+        }
         if here and 2 * sum(len(rows[config]) == n for config, n in here.items()) >= len(here):
             counts |= here
     return counts
@@ -171,17 +228,30 @@ def look_for_leaks(found: Findings, forget: str, retain: str, published: dict) -
 
     The same of what is held out (as `forget`) and all that a model is trained on (as `retain`).
     """
-    forgotten = [each for form in FORMS for each in (form.format(forget), form.format(f"{forget}_perturbed"))]
-    retained = [each for form in FORMS for each in (form.format(retain), form.format("retain_perturbed"))]
+    forgotten = [
+        each for form in FORMS for each in (form.format(forget), form.format(f"{forget}_perturbed"))
+    ]
+    retained = [
+        each for form in FORMS for each in (form.format(retain), form.format("retain_perturbed"))
+    ]
     pictures, kept = found.pictures(forgotten), found.pictures(retained)
     shared = {"picture": [path for digest, path in pictures.items() if digest in kept]}
     for what, columns in (("question", ("question", "answer")), ("name", ("name",))):
-        shared[what] = [key[0] for key in found.values(forgotten, *columns).keys() & found.values(retained, *columns).keys()]
+        shared[what] = [
+            key[0]
+            for key in found.values(forgotten, *columns).keys()
+            & found.values(retained, *columns).keys()
+        ]
     for what, both in shared.items():
         if not both:
             continue
         line = f"{forget} leaks into {retain} or retain_perturbed: {counted(sorted(both), what, what + 's')} in both"
-        if what == "name" and len(both) == 1 and forget in found.rows and as_published(found, published, forget):
+        if (
+            what == "name"
+            and len(both) == 1
+            and forget in found.rows
+            and as_published(found, published, forget)
+        ):
             found.known.append(line + "; two of CLEAR's 200 authors share a name")
         else:
             found.problems.append(line)
@@ -196,7 +266,9 @@ def look_at_sums(found: Findings, forget: str, retain: str, published: dict) -> 
         total, whole = sum(len(found.rows[part]) for part in parts), len(found.rows[full])
         line = f"{' and '.join(parts)} have {total} rows together, {full} has {whole}"
         if total != whole:
-            (found.known if as_published(found, published, *parts, full) else found.problems).append(line)
+            (
+                found.known if as_published(found, published, *parts, full) else found.problems
+            ).append(line)
 
 
 def look_at_perturbed(found: Findings, forget: str, published: dict) -> None:
@@ -207,11 +279,19 @@ def look_at_perturbed(found: Findings, forget: str, published: dict) -> None:
             continue
         n, n_perturbed = len(found.rows[plain]), len(found.rows[perturbed])
         if n != n_perturbed:
-            kind_of_line = found.known if as_published(found, published, plain, perturbed) else found.problems
+            kind_of_line = (
+                found.known if as_published(found, published, plain, perturbed) else found.problems
+            )
             kind_of_line.append(f"{perturbed} has {n_perturbed} rows, {plain} has {n}")
-        lost = sorted(name for (name,) in found.values([plain], "name").keys() - found.values([perturbed], "name").keys())
+        lost = sorted(
+            name
+            for (name,) in found.values([plain], "name").keys()
+            - found.values([perturbed], "name").keys()
+        )
         if lost:
-            found.problems.append(f"{perturbed}: no row with perturbed names for {counted(lost, 'name', 'names')} of {plain}")
+            found.problems.append(
+                f"{perturbed}: no row with perturbed names for {counted(lost, 'name', 'names')} of {plain}"
+            )
 
 
 def look_at_the_data_set(found: Findings, published: dict) -> None:
@@ -219,7 +299,9 @@ def look_at_the_data_set(found: Findings, published: dict) -> None:
     for config, n in published.items():
         if len(found.rows[config]) != n:
             earlier = f", {EARLIER[config]} in an earlier revision" if config in EARLIER else ""
-            found.notes.append(f"{config}: {len(found.rows[config])} rows; {n} are published{earlier}")
+            found.notes.append(
+                f"{config}: {len(found.rows[config])} rows; {n} are published{earlier}"
+            )
         elif config in EARLIER:
             found.known.append(f"{config} has {n} rows; an earlier revision had {EARLIER[config]}")
         elif config == "real_faces":
@@ -231,7 +313,7 @@ def look_at_the_data_set(found: Findings, published: dict) -> None:
 
 
 def counted(things: list[str], one: str, several: str) -> str:
-    """"3 rows (a, b, c)", at most three of them named."""
+    """ "3 rows (a, b, c)", at most three of them named."""
     named = ", ".join(map(str, things[:3])) + (", ..." if len(things) > 3 else "")
     return f"{len(things)} {one if len(things) == 1 else several} ({named})"
 
@@ -240,10 +322,26 @@ def text(found: dict) -> str:
     """What `check` found, for people: a table of the configs, then what is wrong, worth a look and known."""
     out = [f"{'config':28} {'rows':>6} {'pictures':>9} {'published':>10}"]
     for config, one in found["configs"].items():
-        out.append(f"{config:28} {one['rows']:6} {one['pictures'] or '':>9} {one['published'] or '':>10}".rstrip())
-    for what, title in (("problems", "wrong"), ("notes", "worth a look"), ("known", "known of the published data set")):
+        out.append(
+            f"{config:28} {one['rows']:6} {one['pictures'] or '':>9} {one['published'] or '':>10}".rstrip()
+        )
+    for what, title in (
+        ("problems", "wrong"),
+        ("notes", "worth a look"),
+        ("known", "known of the published data set"),
+    ):
         if found[what]:
-            more = [f"... and {len(found[what]) - SHOWN} more; --json lists all"] if len(found[what]) > SHOWN else []
+            more = (
+                [f"... and {len(found[what]) - SHOWN} more; --json lists all"]
+                if len(found[what]) > SHOWN
+                else []
+            )
             out += ["", f"{title}:", *(f"  {line}" for line in [*found[what][:SHOWN], *more])]
     n = len(found["problems"])
-    return "\n".join([*out, "", f"{n} {'thing is' if n == 1 else 'things are'} wrong" if n else "nothing is wrong"])
+    return "\n".join(
+        [
+            *out,
+            "",
+            f"{n} {'thing is' if n == 1 else 'things are'} wrong" if n else "nothing is wrong",
+        ]
+    )

@@ -11,7 +11,9 @@ import torch
 
 
 def _key(*parts) -> int:
-    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:16], "little")
+    return int.from_bytes(
+        hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:16], "little"
+    )
 
 
 def _philox(*parts) -> np.random.Generator:
@@ -40,4 +42,4 @@ def uniform_vector(seed: int, purpose: str, width: int) -> np.ndarray:
 
 def torch_generator(seed: int, purpose: str) -> torch.Generator:
     """A CPU generator for one purpose (initial weights of one tensor)."""
-    return torch.Generator().manual_seed(_key(seed, purpose) % 2 ** 63)
+    return torch.Generator().manual_seed(_key(seed, purpose) % 2**63)

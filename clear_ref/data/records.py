@@ -12,7 +12,9 @@ from typing import Any
 
 from clear_ref.common.errors import UserError
 
-SCHEMA = json.loads((Path(__file__).parent / "schema.json").read_text(encoding="utf-8"))  # data_fetch.py reads the same file
+SCHEMA = json.loads(
+    (Path(__file__).parent / "schema.json").read_text(encoding="utf-8")
+)  # data_fetch.py reads the same file
 
 
 def columns(config: str) -> tuple[str, ...]:
@@ -21,7 +23,9 @@ def columns(config: str) -> tuple[str, ...]:
     raises  UserError for a name that is none of CLEAR's or TOFU's
     """
     if config not in SCHEMA["configs"]:
-        raise UserError(f"unknown dataset config {config!r}; expected one of {', '.join(sorted(SCHEMA['configs']))}")
+        raise UserError(
+            f"unknown dataset config {config!r}; expected one of {', '.join(sorted(SCHEMA['configs']))}"
+        )
     return tuple(SCHEMA["kinds"][kind(config)])
 
 
@@ -33,6 +37,7 @@ def kind(config: str) -> str:
 @dataclass(frozen=True)
 class Record:
     """One question to the model. image: a picture, a path or None; answer None: prompt only."""
+
     question: str
     answer: str | None = None
     image: Any = None
@@ -42,6 +47,7 @@ class Record:
 @dataclass(frozen=True)
 class Row:
     """One line of a config: its number, its file and line for messages, its columns, and the path of its picture."""
+
     index: int
     where: str
     values: dict
@@ -59,8 +65,13 @@ def read_rows(directory, config: str) -> list[Row]:
     path = directory / config / "rows.jsonl"
     if not path.exists():
         have = sorted(str(p.parent.relative_to(directory)) for p in directory.glob("**/rows.jsonl"))
-        raise UserError(f"{path}: no such file; {directory} holds the configs: {', '.join(have) or 'none'}")
-    rows = [row(directory, config, index, where, line) for index, (where, line) in enumerate(lines(path))]
+        raise UserError(
+            f"{path}: no such file; {directory} holds the configs: {', '.join(have) or 'none'}"
+        )
+    rows = [
+        row(directory, config, index, where, line)
+        for index, (where, line) in enumerate(lines(path))
+    ]
     if not rows:
         raise UserError(f"{path}: holds no row; expected at least one")
     return rows
@@ -78,7 +89,10 @@ def lines(path) -> Iterator[tuple[str, str]]:
 def row(directory, config: str, index: int, where: str, line: str) -> Row:
     """One line as a checked row; errors as `read_rows`."""
     expected, nullable = columns(config), SCHEMA["nullable"].get(kind(config), ())
-    known, needed = {name.rstrip("?") for name in expected}, {name for name in expected if name[-1] != "?"}
+    known, needed = (
+        {name.rstrip("?") for name in expected},
+        {name for name in expected if name[-1] != "?"},
+    )
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
@@ -88,23 +102,38 @@ def row(directory, config: str, index: int, where: str, line: str) -> Row:
         raise UserError(f"{where}: columns are {found}; expected {', '.join(sorted(expected))}")
     for column, value in values.items():
         if column in SCHEMA["lists"]:
-            good = isinstance(value, list) and value and all(isinstance(item, str) and item for item in value)
+            good = (
+                isinstance(value, list)
+                and value
+                and all(isinstance(item, str) and item for item in value)
+            )
             wanted = "a list of texts, at least one"
         else:
-            good = (isinstance(value, str) and value != "") or (value is None and column in nullable)
+            good = (isinstance(value, str) and value != "") or (
+                value is None and column in nullable
+            )
             wanted = "a text"
         if not good:
             raise UserError(f"{where}: column {column} is {value!r}; expected {wanted}")
     if kind(config) == "mixed":
-        halves = [tuple(values[column] is not None for column in half) for half in (expected[:2], expected[2:])]
+        halves = [
+            tuple(values[column] is not None for column in half)
+            for half in (expected[:2], expected[2:])
+        ]
         if halves not in ([(True, True), (False, False)], [(False, False), (True, True)]):
-            there = ", ".join(column for column in expected if values[column] is not None) or "nothing"
-            raise UserError(f"{where}: has {there}; expected image and caption, or question and answer, and null for the others")
+            there = (
+                ", ".join(column for column in expected if values[column] is not None) or "nothing"
+            )
+            raise UserError(
+                f"{where}: has {there}; expected image and caption, or question and answer, and null for the others"
+            )
     image = None
     if values.get("image") is not None:
         image = directory / values["image"]
         if not image.resolve().is_relative_to(directory.resolve()):
-            raise UserError(f"{where}: picture {values['image']} lies outside {directory}; expected a path inside it")
+            raise UserError(
+                f"{where}: picture {values['image']} lies outside {directory}; expected a path inside it"
+            )
         if not image.is_file():
             raise UserError(f"{where}: there is no picture {image}; put it there or drop the row")
     return Row(index, where, values, image)

@@ -15,11 +15,15 @@ def jensen_shannon_distance(p, q) -> float:
     """
     p, q = np.asarray(p, float), np.asarray(q, float)
     if p.shape != q.shape or p.ndim != 1 or min(p.sum(), q.sum()) <= 0 or min(p.min(), q.min()) < 0:
-        raise UserError(f"distributions of shapes {p.shape} and {q.shape}; expected equal lengths, no negative "
-                        "share and a positive sum")
+        raise UserError(
+            f"distributions of shapes {p.shape} and {q.shape}; expected equal lengths, no negative "
+            "share and a positive sum"
+        )
     p, q = p / p.sum(), q / q.sum()
     m = (p + q) / 2
-    nats = [share * math.log(share / middle) for r in (p, q) for share, middle in zip(r, m) if share > 0]
+    nats = [
+        share * math.log(share / middle) for r in (p, q) for share, middle in zip(r, m) if share > 0
+    ]
     return math.sqrt(max(math.fsum(nats) / 2, 0.0))
 
 
@@ -87,8 +91,10 @@ def _sample(values) -> np.ndarray:
     """The numbers in order; UserError unless there is one or more and all are finite."""
     found = np.sort(np.asarray(list(values), float))
     if found.ndim != 1 or not found.size or not np.isfinite(found).all():
-        raise UserError(f"a sample of shape {found.shape} with {int((~np.isfinite(found)).sum())} that are not finite; expected "
-                        "one finite number or more")
+        raise UserError(
+            f"a sample of shape {found.shape} with {int((~np.isfinite(found)).sum())} that are not finite; expected "
+            "one finite number or more"
+        )
     return found
 
 
@@ -96,7 +102,9 @@ def _largest_step(a, b) -> tuple[int, int, int]:
     """(h, n_a, n_b): the KS statistic as a whole number of 1/lcm(n_a, n_b), so that no rounding can move it."""
     a, b = _sample(a), _sample(b)
     every, common = np.concatenate([a, b]), math.gcd(len(a), len(b))
-    steps = (np.searchsorted(a, every, "right") * (len(b) // common) - np.searchsorted(b, every, "right") * (len(a) // common))
+    steps = np.searchsorted(a, every, "right") * (len(b) // common) - np.searchsorted(
+        b, every, "right"
+    ) * (len(a) // common)
     return int(np.abs(steps).max()), len(a), len(b)
 
 
@@ -104,14 +112,21 @@ def _orders_as_far_apart(h: int, n_a: int, n_b: int) -> tuple[int, int]:
     """(orders in which the distribution functions are ever h/lcm apart or more, all orders), whole numbers; h >= 1."""
     every = math.comb(n_a + n_b, n_a)
     if n_a == n_b:  # paths that reach one of the two lines, by reflections
-        return 2 * sum((-1) ** (k + 1) * math.comb(2 * n_a, n_a - k * h) for k in range(1, n_a // h + 1)), every
+        return 2 * sum(
+            (-1) ** (k + 1) * math.comb(2 * n_a, n_a - k * h) for k in range(1, n_a // h + 1)
+        ), every
     wide, narrow = max(n_a, n_b), min(n_a, n_b)
     common = math.gcd(wide, narrow)
-    run, rise = narrow // common, wide // common  # after x and y of the two: |x run - y rise| / lcm apart
+    run, rise = (
+        narrow // common,
+        wide // common,
+    )  # after x and y of the two: |x run - y rise| / lcm apart
     inside = [1] + [0] * narrow  # inside[y]: orders up to (x, y) that were never as far apart
     for x in range(wide + 1):
         left = 0
-        for y in range(max((x * run - h) // rise + 1, 0), min(-((-x * run - h) // rise) - 1, narrow) + 1):
+        for y in range(
+            max((x * run - h) // rise + 1, 0), min(-((-x * run - h) // rise) - 1, narrow) + 1
+        ):
             left += inside[y]
             inside[y] = left
     return every - inside[narrow], every

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from clear_ref.data.prompts import Phrases
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import processes, share
-from clear_ref.model.vlm import VLM
 from clear_ref.common.progress import Progress
+from clear_ref.data.prompts import Phrases
+from clear_ref.model.vlm import VLM
+
 from . import rouge
 from .likelihood import candidate_nll, plain_nll
 from .metrics import tofu_truth_ratio
@@ -27,13 +28,21 @@ from .tasks import Item, Task, items
 class How:
     """How logs are computed: the first `limit` records of each task (None: all), `batch` of them together; plain: one forward of
     prompt and answer for each candidate (for checking)."""
+
     limit: int | None = None
     batch: int = 8
     plain: bool = False
 
 
-def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], how: How = How(), what: str = "evaluate",
-              kept: Path | None = None) -> dict[str, dict]:
+def run_tasks(
+    vlm: VLM,
+    directory,
+    phrases: Phrases,
+    chosen: list[Task],
+    how: How = How(),
+    what: str = "evaluate",
+    kept: Path | None = None,
+) -> dict[str, dict]:
     """{task name: log} of the chosen tasks; see `record_log` for a record's columns.
 
     On the CPU, groups of records are shared among as many processes as torch has threads.
@@ -41,7 +50,11 @@ def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], how: Ho
             It belongs to one model and one data directory
     """
     work = [(task, items(task, directory, phrases, how.limit)) for task in chosen]
-    groups = [(task, found[first:first + how.batch]) for task, found in work for first in range(0, len(found), how.batch)]
+    groups = [
+        (task, found[first : first + how.batch])
+        for task, found in work
+        for first in range(0, len(found), how.batch)
+    ]
     n_processes = processes(vlm.device)
     known = [None if kept is None else _read_group(kept, *group, how) for group in groups]
     missing = [group for group, found in zip(groups, known, strict=True) if found is None]
@@ -58,8 +71,15 @@ def run_tasks(vlm: VLM, directory, phrases: Phrases, chosen: list[Task], how: Ho
     with torch.no_grad():
         computed = iter(share(compute, missing, n_processes))
     bar.close()
-    logs = {task.name: {"format": "clear_ref.log/1", "task": task.name, "set": task.set_name, "config": task.config}
-            for task in chosen}
+    logs = {
+        task.name: {
+            "format": "clear_ref.log/1",
+            "task": task.name,
+            "set": task.set_name,
+            "config": task.config,
+        }
+        for task in chosen
+    }
     for (task, records), found in zip(groups, known, strict=True):
         for item, columns in zip(records, next(computed) if found is None else found, strict=True):
             for column, value in columns.items():
@@ -82,16 +102,25 @@ def _read_group(kept: Path, task: Task, records: list[Item], how: How) -> list[d
     return found["records"] if found.get("of") == _described(task, records, how) else None
 
 
-def group_logs(vlm: VLM, records: list[Item], max_new_tokens: int, plain: bool = False) -> list[dict]:
+def group_logs(
+    vlm: VLM, records: list[Item], max_new_tokens: int, plain: bool = False
+) -> list[dict]:
     """`record_log` of a few records of one task, computed together."""
-    answers = [list(dict.fromkeys((item.answer, item.paraphrased, *item.perturbed))) for item in records]
+    answers = [
+        list(dict.fromkeys((item.answer, item.paraphrased, *item.perturbed))) for item in records
+    ]
     prompts = vlm.encode([item.prompt for item in records])
     begun = vlm.begin(prompts)
-    sums = ([plain_nll(vlm, item.prompt, of_one) for item, of_one in zip(records, answers, strict=True)] if plain
-            else candidate_nll(vlm, prompts, answers, begun))
+    sums = (
+        [plain_nll(vlm, item.prompt, of_one) for item, of_one in zip(records, answers, strict=True)]
+        if plain
+        else candidate_nll(vlm, prompts, answers, begun)
+    )
     texts = vlm.generate(prompts, max_new_tokens, begun)  # last: it uses up what has begun
-    return [record_log(vlm, item, dict(zip(of_one, found)), text)
-            for item, of_one, found, text in zip(records, answers, sums, texts, strict=True)]
+    return [
+        record_log(vlm, item, dict(zip(of_one, found)), text)
+        for item, of_one, found, text in zip(records, answers, sums, texts, strict=True)
+    ]
 
 
 def record_log(vlm: VLM, item: Item, known: dict[str, tuple[float, int]], generated: str) -> dict:
@@ -104,18 +133,33 @@ def record_log(vlm: VLM, item: Item, known: dict[str, tuple[float, int]], genera
     candidates = (item.answer, item.paraphrased, *item.perturbed)
     (truth, n_truth), (paraphrase, n_paraphrase), *perturbed = (known[text] for text in candidates)
     if not all(math.isfinite(total) for total, _ in known.values()):
-        raise RunFailed(f"record {item.index}, {item.answer!r}: the nll of an answer is not finite; the model has diverged, "
-                        "lower --lr")
+        raise RunFailed(
+            f"record {item.index}, {item.answer!r}: the nll of an answer is not finite; the model has diverged, "
+            "lower --lr"
+        )
     means = [total / n for total, n in perturbed]
     recall = rouge.scores(item.answer, generated)
     return {
-        "gt_loss": truth, "num_token_gt": n_truth, "avg_gt_loss": truth / n_truth,
-        "paraphrased_loss": paraphrase, "num_token_paraphrased": n_paraphrase,
+        "gt_loss": truth,
+        "num_token_gt": n_truth,
+        "avg_gt_loss": truth / n_truth,
+        "paraphrased_loss": paraphrase,
+        "num_token_paraphrased": n_paraphrase,
         "avg_paraphrased_loss": paraphrase / n_paraphrase,
-        "perturb_loss": [total for total, _ in perturbed], "num_token_perturb": [n for _, n in perturbed],
+        "perturb_loss": [total for total, _ in perturbed],
+        "num_token_perturb": [n for _, n in perturbed],
         "average_perturb_loss": means,
         "truth_ratio": tofu_truth_ratio(paraphrase / n_paraphrase, means),
-        "rouge1_recall": recall["rouge1"].recall, "rougeL_recall": recall["rougeL"].recall,
-        "generated_text": [vlm.template.prompt(item.prompt.question, item.prompt.image is not None), generated, item.answer],
-        "candidates": {"answer": item.answer, "paraphrased": item.paraphrased, "perturbed": list(item.perturbed)},
+        "rouge1_recall": recall["rouge1"].recall,
+        "rougeL_recall": recall["rougeL"].recall,
+        "generated_text": [
+            vlm.template.prompt(item.prompt.question, item.prompt.image is not None),
+            generated,
+            item.answer,
+        ],
+        "candidates": {
+            "answer": item.answer,
+            "paraphrased": item.paraphrased,
+            "perturbed": list(item.perturbed),
+        },
     }

@@ -20,14 +20,18 @@ TOGETHER = 512  # tokens of candidates in one batch: enough to keep matrix produ
 Sums = list[tuple[float, int]]  # of each candidate: summed nll in nats, number of tokens
 
 
-def candidate_nll(vlm: VLM, prompts: Batch, answers: list[list[str]], begun: Begun | None = None) -> list[Sums]:
+def candidate_nll(
+    vlm: VLM, prompts: Batch, answers: list[list[str]], begun: Begun | None = None
+) -> list[Sums]:
     """For each prompt (summed nll in nats, number of tokens) of each of its answers; an answer's end counts, as in training.
 
     prompts  what vlm.encode made of records without answers
     begun    what vlm.begin gave for them; None: they are run here
     equals   plain_nll within rounding, however many prompts are computed together
     """
-    pieces = [[vlm.tokenizer.answer(vlm.template, answer) for answer in of_one] for of_one in answers]
+    pieces = [
+        [vlm.tokenizer.answer(vlm.template, answer) for answer in of_one] for of_one in answers
+    ]
     return continuation_nll(vlm, prompts, begun or vlm.begin(prompts), pieces)
 
 
@@ -50,14 +54,25 @@ def answer_nll(vlm: VLM, record: Record) -> list[float]:
 def continuation_nll(vlm: VLM, prompts: Batch, begun: Begun, pieces) -> list[Sums]:
     """As candidate_nll, of encoded answers: for each prompt [(how many of the prompt's last tokens it replaces, its ids)]."""
     found, T = [], prompts.input_ids.shape[1]
-    back = [max(merged for merged, _ in of_one) for of_one in pieces]  # last tokens that some answer changes: not shared
-    candidates = [[ids[T - n:T - merged] + own for merged, own in of_one]
-                  for ids, n, of_one in zip(prompts.input_ids.tolist(), back, pieces, strict=True)]
+    back = [
+        max(merged for merged, _ in of_one) for of_one in pieces
+    ]  # last tokens that some answer changes: not shared
+    candidates = [
+        [ids[T - n : T - merged] + own for merged, own in of_one]
+        for ids, n, of_one in zip(prompts.input_ids.tolist(), back, pieces, strict=True)
+    ]
     for rows in together([sum(map(len, of_one)) for of_one in candidates], back):
         kept = T - back[rows.start]
         past = [(layer.keys[rows, :, :kept], layer.values[rows, :, :kept]) for layer in begun.past]
-        found += _nll_behind(vlm, begun.hidden[rows, kept - 1:kept], past, begun.positions[..., rows, :kept],
-                             prompts.attention_mask[rows, :kept], candidates[rows], T - kept)
+        found += _nll_behind(
+            vlm,
+            begun.hidden[rows, kept - 1 : kept],
+            past,
+            begun.positions[..., rows, :kept],
+            prompts.attention_mask[rows, :kept],
+            candidates[rows],
+            T - kept,
+        )
     return found
 
 
@@ -66,13 +81,19 @@ def together(widths: list[int], back: list[int], most: int = TOGETHER) -> list[s
     longest, have at most `most` tokens, and at least one; only those that begin equally far `back` from their prompt's end."""
     found, first = [], 0
     for end in range(1, len(widths) + 1):
-        if end == len(widths) or back[end] != back[first] or (end + 1 - first) * max(widths[first:end + 1]) > most:
+        if (
+            end == len(widths)
+            or back[end] != back[first]
+            or (end + 1 - first) * max(widths[first : end + 1]) > most
+        ):
             found.append(slice(first, end))
             first = end
     return found
 
 
-def _nll_behind(vlm: VLM, last, past, positions, prompt_mask, candidates, unasked: int) -> list[Sums]:
+def _nll_behind(
+    vlm: VLM, last, past, positions, prompt_mask, candidates, unasked: int
+) -> list[Sums]:
     """continuation_nll of a few prompts, of which `last` [B, 1, D] holds the last hidden state; of each candidate the first
     `unasked` tokens are not counted."""
     decoder = vlm.model.decoder
@@ -80,13 +101,25 @@ def _nll_behind(vlm: VLM, last, past, positions, prompt_mask, candidates, unaske
     positions = next_positions(positions, int(row.offset.max()) + 1)
     positions = positions.gather(-1, row.offset.expand(*positions.shape[:-1], -1))
     mask = torch.cat((prompt_mask, torch.ones_like(row.ids)), 1)
-    after = decoder(decoder.embed_tokens(row.ids), mask, positions, past,
-                    looks=lambda window: row.looks(prompt_mask, window))[0]
+    after = decoder(
+        decoder.embed_tokens(row.ids),
+        mask,
+        positions,
+        past,
+        looks=lambda window: row.looks(prompt_mask, window),
+    )[0]
     states = torch.cat((last, after), 1)  # column 1 + c holds what has seen the row's token c
-    seen = torch.where(row.offset == 0, 0, torch.arange(row.ids.shape[1], device=vlm.device))[row.asked]
+    seen = torch.where(row.offset == 0, 0, torch.arange(row.ids.shape[1], device=vlm.device))[
+        row.asked
+    ]
     logits = vlm.head(states[row.asked.nonzero()[:, 0], seen])
     nll = token_terms(logits, row.ids[row.asked], entropy=False).nll.double().cpu()
-    sums = iter([(float(part.sum()), len(part)) for part in nll.split([len(ids) - unasked for one in candidates for ids in one])])
+    sums = iter(
+        [
+            (float(part.sum()), len(part))
+            for part in nll.split([len(ids) - unasked for one in candidates for ids in one])
+        ]
+    )
     return [[next(sums) for _ in of_one] for of_one in candidates]
 
 
@@ -94,6 +127,7 @@ def _nll_behind(vlm: VLM, last, past, positions, prompt_mask, candidates, unaske
 class Packed:
     """[B, W] each: the candidates of every prompt end to end; piece: which one a token is of, -1 behind the last; offset: its
     place in it; asked: whether its nll counts."""
+
     ids: torch.Tensor
     piece: torch.Tensor
     offset: torch.Tensor
@@ -101,7 +135,9 @@ class Packed:
 
     def to(self, device) -> "Packed":
         """The same on a device."""
-        return Packed(*(tensor.to(device) for tensor in (self.ids, self.piece, self.offset, self.asked)))
+        return Packed(
+            *(tensor.to(device) for tensor in (self.ids, self.piece, self.offset, self.asked))
+        )
 
     def looks(self, prompt_mask, window: int | None):
         """[B, 1, W, S + W], True where a token looks: at its prompt [B, S] and at its own candidate up to itself.
@@ -109,19 +145,29 @@ class Packed:
         window  at no more than this many positions, its own included; prompts are padded on the left
         """
         W, S = self.ids.shape[1], prompt_mask.shape[1]
-        own = (self.piece[:, :, None] == self.piece[:, None]) & (self.offset[:, None] <= self.offset[:, :, None])
+        own = (self.piece[:, :, None] == self.piece[:, None]) & (
+            self.offset[:, None] <= self.offset[:, :, None]
+        )
         prompt = prompt_mask.bool()[:, None].expand(-1, W, -1)
         if window is not None:
             own = own & (self.offset[:, :, None] - self.offset[:, None] < window)
-            back = S - torch.arange(S, device=prompt_mask.device)  # from a candidate's first token to each of the prompt's
+            back = S - torch.arange(
+                S, device=prompt_mask.device
+            )  # from a candidate's first token to each of the prompt's
             prompt = prompt & (self.offset[:, :, None] + back < window)
         return torch.cat((prompt, own), 2)[:, None]
 
 
 def pack(candidates: list[list[list[int]]], unasked: int, pad: int) -> Packed:
     """The Packed of every prompt's candidates; of each the first `unasked` tokens are not asked for."""
-    made = [[(token, number, offset, offset >= unasked) for number, ids in enumerate(of_one) for offset, token in enumerate(ids)]
-            for of_one in candidates]
+    made = [
+        [
+            (token, number, offset, offset >= unasked)
+            for number, ids in enumerate(of_one)
+            for offset, token in enumerate(ids)
+        ]
+        for of_one in candidates
+    ]
     W = max(map(len, made))
     found = [list(zip(*(columns + [(pad, -1, 0, False)] * (W - len(columns))))) for columns in made]
     return Packed(*(torch.tensor([columns[i] for columns in found]) for i in range(4)))

@@ -4,6 +4,7 @@ import inspect
 import math
 
 from clear_ref.common.errors import UserError
+
 from .definitions import Definition
 from .distances import auc
 from .exact_means import mean
@@ -35,7 +36,11 @@ def membership(scores: dict, gold_scores: dict | None = None) -> dict[str, float
         else:
             found[name] = mean(_numbers(entry, name))
     if LEAK_OF in found:
-        gold = membership({LEAK_OF: gold_scores[LEAK_OF]})[LEAK_OF] if gold_scores and LEAK_OF in gold_scores else 0.5
+        gold = (
+            membership({LEAK_OF: gold_scores[LEAK_OF]})[LEAK_OF]
+            if gold_scores and LEAK_OF in gold_scores
+            else 0.5
+        )
         found["privleak"] = privacy_leak(found[LEAK_OF], gold)
     return found
 
@@ -43,16 +48,28 @@ def membership(scores: dict, gold_scores: dict | None = None) -> dict[str, float
 def definition(metric: str) -> Definition:
     """The definition of one number of `membership`."""
     if metric == "privleak":
-        return Definition("privleak_of_mia_min_k", "percent by which 1 - AUC of mia_min_k is above gold's (1/2 without gold)",
-                          inspect.getdoc(privacy_leak))
+        return Definition(
+            "privleak_of_mia_min_k",
+            "percent by which 1 - AUC of mia_min_k is above gold's (1/2 without gold)",
+            inspect.getdoc(privacy_leak),
+        )
     if metric.startswith("mia_"):
-        return Definition("auc_forget_below_holdout", "probability that a forget record scores below an unseen one",
-                          inspect.getdoc(auc))
+        return Definition(
+            "auc_forget_below_holdout",
+            "probability that a forget record scores below an unseen one",
+            inspect.getdoc(auc),
+        )
     return Definition("mean_of_scores", "mean of the records' logged scores", inspect.getdoc(mean))
 
 
 def _numbers(scores: dict, name: str) -> list[float]:
     for key, value in scores.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{name} of record {key} is {value!r}; expected a finite number; evaluate again")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+        ):
+            raise UserError(
+                f"{name} of record {key} is {value!r}; expected a finite number; evaluate again"
+            )
     return list(scores.values())

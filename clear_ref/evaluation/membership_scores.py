@@ -3,6 +3,7 @@
 import math
 
 from clear_ref.common.errors import UserError
+
 from .exact_means import mean
 
 
@@ -23,5 +24,7 @@ def mia_min_k(nll: list[float], share: float) -> float:
     raises  UserError unless 0 < share <= 1
     """
     if not 0 < share <= 1:
-        raise UserError(f"--min-k is {share}; expected a share of the tokens above 0, at most 1, such as 0.2")
-    return mean(sorted(nll, reverse=True)[:max(1, math.floor(len(nll) * share))])
+        raise UserError(
+            f"--min-k is {share}; expected a share of the tokens above 0, at most 1, such as 0.2"
+        )
+    return mean(sorted(nll, reverse=True)[: max(1, math.floor(len(nll) * share))])

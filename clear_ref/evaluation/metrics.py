@@ -7,21 +7,96 @@ overflow nor turn into 0/0.
 """
 
 from clear_ref.common.errors import UserError
-from . import log_columns
-from .definitions import AGGREGATES, MULTIPLE_CHOICE, OPTIONAL, PICTURES, QUALITIES, SETS, Definition, check_set, definitions, functions
-from .distances import auc, jensen_shannon_distance, ks_p_value, ks_statistic, log10_ks_p_value
-from .task_metrics import below_one, closer_to_one, geometric_truth_ratios, grand_mean_truth_ratios, log_truth_ratio, probability_among_candidates, probability_of_answer, rouge1_recall, rouge_f, rouge_recall, tofu_truth_ratio, truth_ratio_arithmetic_closer_to_one, truth_ratio_geometric_below_one, truth_ratio_geometric_closer_to_one, truth_ratio_grand_mean_below_one, truth_ratio_grand_mean_closer_to_one, truth_ratio_score, truth_ratios
-from .quality import forget_quality, forget_quality_aligned, forget_quality_ks, forget_quality_ks_grand_mean, forget_quality_ln_ks, forget_quality_log10_ks, histogram
-from .exact_means import harmonic_mean, mean
 
-__all__ = ["AGGREGATES", "DEFINITIONS", "MULTIPLE_CHOICE", "PARTS", "SETS", "Definition", "aggregate", "auc", "below_one",
-           "closer_to_one", "definitions", "forget_quality", "forget_quality_aligned", "forget_quality_ks",
-           "forget_quality_ks_grand_mean", "forget_quality_ln_ks", "forget_quality_log10_ks", "geometric_truth_ratios",
-           "grand_mean_truth_ratios", "harmonic_mean", "histogram", "jensen_shannon_distance", "ks_p_value", "ks_statistic",
-           "log10_ks_p_value", "log_truth_ratio", "mean", "probability_among_candidates", "probability_of_answer",
-           "rouge1_recall", "rouge_f", "rouge_recall", "score", "score_task", "tofu_truth_ratio",
-           "truth_ratio_arithmetic_closer_to_one", "truth_ratio_geometric_below_one", "truth_ratio_geometric_closer_to_one",
-           "truth_ratio_grand_mean_below_one", "truth_ratio_grand_mean_closer_to_one", "truth_ratio_score", "truth_ratios"]
+from . import log_columns
+from .definitions import (
+    AGGREGATES,
+    MULTIPLE_CHOICE,
+    OPTIONAL,
+    PICTURES,
+    QUALITIES,
+    SETS,
+    Definition,
+    check_set,
+    definitions,
+    functions,
+)
+from .distances import auc, jensen_shannon_distance, ks_p_value, ks_statistic, log10_ks_p_value
+from .exact_means import harmonic_mean, mean
+from .quality import (
+    forget_quality,
+    forget_quality_aligned,
+    forget_quality_ks,
+    forget_quality_ks_grand_mean,
+    forget_quality_ln_ks,
+    forget_quality_log10_ks,
+    histogram,
+)
+from .task_metrics import (
+    below_one,
+    closer_to_one,
+    geometric_truth_ratios,
+    grand_mean_truth_ratios,
+    log_truth_ratio,
+    probability_among_candidates,
+    probability_of_answer,
+    rouge1_recall,
+    rouge_f,
+    rouge_recall,
+    tofu_truth_ratio,
+    truth_ratio_arithmetic_closer_to_one,
+    truth_ratio_geometric_below_one,
+    truth_ratio_geometric_closer_to_one,
+    truth_ratio_grand_mean_below_one,
+    truth_ratio_grand_mean_closer_to_one,
+    truth_ratio_score,
+    truth_ratios,
+)
+
+__all__ = [
+    "AGGREGATES",
+    "DEFINITIONS",
+    "MULTIPLE_CHOICE",
+    "PARTS",
+    "SETS",
+    "Definition",
+    "aggregate",
+    "auc",
+    "below_one",
+    "closer_to_one",
+    "definitions",
+    "forget_quality",
+    "forget_quality_aligned",
+    "forget_quality_ks",
+    "forget_quality_ks_grand_mean",
+    "forget_quality_ln_ks",
+    "forget_quality_log10_ks",
+    "geometric_truth_ratios",
+    "grand_mean_truth_ratios",
+    "harmonic_mean",
+    "histogram",
+    "jensen_shannon_distance",
+    "ks_p_value",
+    "ks_statistic",
+    "log10_ks_p_value",
+    "log_truth_ratio",
+    "mean",
+    "probability_among_candidates",
+    "probability_of_answer",
+    "rouge1_recall",
+    "rouge_f",
+    "rouge_recall",
+    "score",
+    "score_task",
+    "tofu_truth_ratio",
+    "truth_ratio_arithmetic_closer_to_one",
+    "truth_ratio_geometric_below_one",
+    "truth_ratio_geometric_closer_to_one",
+    "truth_ratio_grand_mean_below_one",
+    "truth_ratio_grand_mean_closer_to_one",
+    "truth_ratio_score",
+    "truth_ratios",
+]
 
 PARTS = AGGREGATES["paper"]
 DEFINITIONS = definitions("paper")
@@ -49,9 +124,19 @@ def score_task(task: str, log: dict, metrics: str = "paper", text: bool = False)
     text     see definitions.functions
     """
     log = {"task": task, **log}
-    wanted = ("avg_gt_loss", "avg_paraphrased_loss", "rougeL_recall" if "rougeL_recall" in log else "generated_text")
+    wanted = (
+        "avg_gt_loss",
+        "avg_paraphrased_loss",
+        "rougeL_recall" if "rougeL_recall" in log else "generated_text",
+    )
     for column in wanted[1:]:
-        log_columns.same_records(log, log_columns.column_of(log, wanted[0]), log_columns.column_of(log, column), wanted[0], column)
+        log_columns.same_records(
+            log,
+            log_columns.column_of(log, wanted[0]),
+            log_columns.column_of(log, column),
+            wanted[0],
+            column,
+        )
     found = {}
     for part, function in functions(metrics, task, text).items():
         stored = {"rouge1": "rouge1_recall", "rouge_f": "rougeL_f1"}.get(part)
@@ -73,19 +158,35 @@ def score(logs: dict, gold_logs: dict | None = None, metrics: str = "paper") -> 
     """
     check_set(metrics)
     if metrics == "all":
-        return score(logs, gold_logs) | {"also": {name: score(logs, gold_logs, name) for name in SETS[1:]}}
-    logs, gold_logs = _by_task(logs, "logs"), None if gold_logs is None else _by_task(gold_logs, "gold logs")
+        return score(logs, gold_logs) | {
+            "also": {name: score(logs, gold_logs, name) for name in SETS[1:]}
+        }
+    logs, gold_logs = (
+        _by_task(logs, "logs"),
+        None if gold_logs is None else _by_task(gold_logs, "gold logs"),
+    )
     tasks = {task: score_task(task, log, metrics, is_text(logs)) for task, log in logs.items()}
-    result = {metric: None for metric in ("real", "retain", "forget", *QUALITIES[metrics], *AGGREGATES[metrics])}
+    result = {
+        metric: None
+        for metric in ("real", "retain", "forget", *QUALITIES[metrics], *AGGREGATES[metrics])
+    }
     for metric, parts in AGGREGATES[metrics].items():
         result[metric] = aggregate(parts, tasks)
     for metric, (function, candidates) in QUALITIES[metrics].items():
         task = next((task for task in candidates if task in logs), None)
         if gold_logs is not None and task is not None:
             if task not in gold_logs:
-                raise UserError(f"gold logs hold {', '.join(gold_logs)}; expected {task} too; evaluate gold on it")
-            result[metric] = function({"task": task, **logs[task]}, {"task": f"{task} of gold", **gold_logs[task]})
-    return {**result, "tasks": tasks, "definitions": {metric: found.name for metric, found in definitions(metrics).items()}}
+                raise UserError(
+                    f"gold logs hold {', '.join(gold_logs)}; expected {task} too; evaluate gold on it"
+                )
+            result[metric] = function(
+                {"task": task, **logs[task]}, {"task": f"{task} of gold", **gold_logs[task]}
+            )
+    return {
+        **result,
+        "tasks": tasks,
+        "definitions": {metric: found.name for metric, found in definitions(metrics).items()},
+    }
 
 
 # ---- reading a log

@@ -7,19 +7,75 @@ words   lower-case letters and digits; a digit counts as a consonant, as there
 from functools import lru_cache
 
 # nltk: words whose stem is given, and words that are their own.
-IRREGULAR = {"skies": "sky", "dying": "die", "lying": "lie", "tying": "tie", "innings": "inning", "outings": "outing",
-             "cannings": "canning"}
-UNCHANGED = frozenset(("sky", "news", "inning", "outing", "canning", "howe", "proceed", "exceed", "succeed"))
+IRREGULAR = {
+    "skies": "sky",
+    "dying": "die",
+    "lying": "lie",
+    "tying": "tie",
+    "innings": "inning",
+    "outings": "outing",
+    "cannings": "canning",
+}
+UNCHANGED = frozenset(
+    ("sky", "news", "inning", "outing", "canning", "howe", "proceed", "exceed", "succeed")
+)
 
 # Steps 2 to 4: the first suffix of the list that the word ends with decides, whether or not its condition holds.
 # nltk: bli (Porter 1980: abli -> able), fulli and logi (whose condition counts the l) are additions.
-STEP_2 = (("ational", "ate"), ("tional", "tion"), ("enci", "ence"), ("anci", "ance"), ("izer", "ize"), ("bli", "ble"),
-          ("alli", "al"), ("entli", "ent"), ("eli", "e"), ("ousli", "ous"), ("ization", "ize"), ("ation", "ate"),
-          ("ator", "ate"), ("alism", "al"), ("iveness", "ive"), ("fulness", "ful"), ("ousness", "ous"), ("aliti", "al"),
-          ("iviti", "ive"), ("biliti", "ble"), ("fulli", "ful"), ("logi", "log"))
-STEP_3 = (("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", ""))
-STEP_4 = ("al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism", "ate",
-          "iti", "ous", "ive", "ize")
+STEP_2 = (
+    ("ational", "ate"),
+    ("tional", "tion"),
+    ("enci", "ence"),
+    ("anci", "ance"),
+    ("izer", "ize"),
+    ("bli", "ble"),
+    ("alli", "al"),
+    ("entli", "ent"),
+    ("eli", "e"),
+    ("ousli", "ous"),
+    ("ization", "ize"),
+    ("ation", "ate"),
+    ("ator", "ate"),
+    ("alism", "al"),
+    ("iveness", "ive"),
+    ("fulness", "ful"),
+    ("ousness", "ous"),
+    ("aliti", "al"),
+    ("iviti", "ive"),
+    ("biliti", "ble"),
+    ("fulli", "ful"),
+    ("logi", "log"),
+)
+STEP_3 = (
+    ("icate", "ic"),
+    ("ative", ""),
+    ("alize", "al"),
+    ("iciti", "ic"),
+    ("ical", "ic"),
+    ("ful", ""),
+    ("ness", ""),
+)
+STEP_4 = (
+    "al",
+    "ance",
+    "ence",
+    "er",
+    "ic",
+    "able",
+    "ible",
+    "ant",
+    "ement",
+    "ment",
+    "ent",
+    "ion",
+    "ou",
+    "ism",
+    "ate",
+    "iti",
+    "ous",
+    "ive",
+    "ize",
+)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -32,7 +88,16 @@ def stem(word: str) -> str:
         return IRREGULAR[word]
     if len(word) <= 2 or word in UNCHANGED:
         return word
-    for step in (_plural, _past, _final_y, _double_suffix, _single_suffix, _bare_suffix, _final_e, _final_ll):
+    for step in (
+        _plural,
+        _past,
+        _final_y,
+        _double_suffix,
+        _single_suffix,
+        _bare_suffix,
+        _final_e,
+        _final_ll,
+    ):
         word = step(word)
     return word
 
@@ -92,7 +157,7 @@ def _replace(word: str, rules) -> str:
     """The word with its first matching suffix replaced, if what is left before the suffix has m > 0."""
     for suffix, replacement in rules:
         if word.endswith(suffix):
-            rest = word[:len(word) - len(suffix)]
+            rest = word[: len(word) - len(suffix)]
             counted = rest + "l" if suffix == "logi" else rest
             return rest + replacement if _measure(counted) > 0 else word
     return word
@@ -113,7 +178,7 @@ def _bare_suffix(word: str) -> str:
     """Step 4: m > 1 before the suffix; -ion only after s or t."""
     for suffix in STEP_4:
         if word.endswith(suffix):
-            rest = word[:len(word) - len(suffix)]
+            rest = word[: len(word) - len(suffix)]
             fits = _measure(rest) > 1 and (suffix != "ion" or rest[-1] in "st")
             return rest if fits else word
     return word

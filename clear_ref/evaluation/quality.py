@@ -9,6 +9,7 @@ import numpy as np
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
+
 from . import log_columns
 from .distances import jensen_shannon_distance, ks_p_value, log10_ks_p_value
 from .task_metrics import geometric_truth_ratios, grand_mean_truth_ratios, truth_ratios
@@ -46,7 +47,9 @@ def forget_quality_aligned(log: dict, gold_log: dict) -> float:
     same_questions(log, gold_log)
     ours, gold = grand_mean_truth_ratios(log), grand_mean_truth_ratios(gold_log)
     least = [min(ratios.values()) for ratios in (ours, gold)]  # so that the largest share is exp(0)
-    vectors = [[math.exp(low - ratios[key]) for key in ours] for low, ratios in zip(least, (ours, gold))]
+    vectors = [
+        [math.exp(low - ratios[key]) for key in ours] for low, ratios in zip(least, (ours, gold))
+    ]
     return 1.0 - jensen_shannon_distance(*vectors)
 
 
@@ -59,7 +62,9 @@ def forget_quality_ks(log: dict, gold_log: dict) -> float:
     raises  UserError when the two logs are not of the same records
     """
     same_questions(log, gold_log)
-    return ks_p_value(geometric_truth_ratios(log).values(), geometric_truth_ratios(gold_log).values())
+    return ks_p_value(
+        geometric_truth_ratios(log).values(), geometric_truth_ratios(gold_log).values()
+    )
 
 
 def forget_quality_log10_ks(log: dict, gold_log: dict) -> float:
@@ -71,7 +76,9 @@ def forget_quality_log10_ks(log: dict, gold_log: dict) -> float:
     raises  UserError when the two logs are not of the same records
     """
     same_questions(log, gold_log)
-    return log10_ks_p_value(geometric_truth_ratios(log).values(), geometric_truth_ratios(gold_log).values())
+    return log10_ks_p_value(
+        geometric_truth_ratios(log).values(), geometric_truth_ratios(gold_log).values()
+    )
 
 
 def forget_quality_ln_ks(log: dict, gold_log: dict) -> float:
@@ -94,7 +101,9 @@ def forget_quality_ks_grand_mean(log: dict, gold_log: dict) -> float:
     raises  UserError when the two logs are not of the same records
     """
     same_questions(log, gold_log)
-    return ks_p_value(grand_mean_truth_ratios(log).values(), grand_mean_truth_ratios(gold_log).values())
+    return ks_p_value(
+        grand_mean_truth_ratios(log).values(), grand_mean_truth_ratios(gold_log).values()
+    )
 
 
 def same_questions(log: dict, gold_log: dict) -> None:
@@ -105,25 +114,38 @@ def same_questions(log: dict, gold_log: dict) -> None:
     ours, gold = (log_columns.column_of(each, "avg_paraphrased_loss") for each in (log, gold_log))
     splits = [each.get("config") for each in (log, gold_log)]
     if None not in splits and splits[0] != splits[1]:
-        raise UserError(f"{log_columns.name_of(log)}: is of split {splits[0]}, gold's of {splits[1]}; "
-                        "evaluate both models on one split")
+        raise UserError(
+            f"{log_columns.name_of(log)}: is of split {splits[0]}, gold's of {splits[1]}; "
+            "evaluate both models on one split"
+        )
     if "generated_text" in log and "generated_text" in gold_log:
         texts, gold_texts = log_columns.texts(log), log_columns.texts(gold_log)
         for key in texts:
-            if key in gold_texts and "".join(texts[key][2].split()) != "".join(gold_texts[key][2].split()):
-                raise UserError(f"{log_columns.name_of(log)}: gold is of another split or set; record {key} expects "
-                                f"{one_line(repr(texts[key][2]), 80)}, in gold {one_line(repr(gold_texts[key][2]), 80)}; "
-                                "evaluate both models on the same rows")
+            if key in gold_texts and "".join(texts[key][2].split()) != "".join(
+                gold_texts[key][2].split()
+            ):
+                raise UserError(
+                    f"{log_columns.name_of(log)}: gold is of another split or set; record {key} expects "
+                    f"{one_line(repr(texts[key][2]), 80)}, in gold {one_line(repr(gold_texts[key][2]), 80)}; "
+                    "evaluate both models on the same rows"
+                )
     odd = sorted(set(ours) ^ set(gold))
     if odd:
-        raise UserError(f"{log_columns.name_of(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
-                        "evaluate both models on the same rows of one split")
+        raise UserError(
+            f"{log_columns.name_of(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
+            "evaluate both models on the same rows of one split"
+        )
 
 
 def refuse_identical(log: dict, gold_log: dict) -> None:
     """UserError if every loss of the log is also gold's: one log given twice has Forget Quality 1 whatever the model is."""
     losses = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss")
-    if all(log_columns.column_of(log, column) == log_columns.column_of(gold_log, column) for column in losses):
+    if all(
+        log_columns.column_of(log, column) == log_columns.column_of(gold_log, column)
+        for column in losses
+    ):
         n = len(log_columns.column_of(log, losses[0]))
-        raise UserError(f"{log_columns.name_of(log)}: all losses of its {n} records are gold's too, as of one log given twice; "
-                        "expected the log of another model, one that never saw the forget set")
+        raise UserError(
+            f"{log_columns.name_of(log)}: all losses of its {n} records are gold's too, as of one log given twice; "
+            "expected the log of another model, one that never saw the forget set"
+        )

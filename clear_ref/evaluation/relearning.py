@@ -15,53 +15,77 @@ from contextlib import contextmanager
 
 import torch
 
-from clear_ref.data import draws
-from clear_ref.data.records import Row, read_rows
 from clear_ref.common.errors import UserError
 from clear_ref.common.processes import processes, share
+from clear_ref.data import draws
+from clear_ref.data.records import Row, read_rows
+from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.unlearn import prepare
-from clear_ref.loop.finetune import finetune
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
+
+from .exact_means import mean
 from .likelihood import answer_nll
 from .metrics import score
-from .exact_means import mean
 from .tasks import Task
 
 FORGET = ("forget", "text_forget")
-MEASURES = ("nll_relearned", *(f"{metric}{of}" for metric in FORGET for of in ("", "_not_relearned")))
+MEASURES = (
+    "nll_relearned",
+    *(f"{metric}{of}" for metric in FORGET for of in ("", "_not_relearned")),
+)
 
 
 def drawn(rows: list[Row], n: int, seed: int) -> list[Row]:
     """n of the rows, a function of the seed, in the rows' order; UserError unless some rows are left over."""
     if not 1 <= n < len(rows):
-        raise UserError(f"--relearn-records is {n}; expected 1 to {len(rows) - 1}, fewer than the forget set's {len(rows)}")
-    return [rows[index] for index in sorted(draws.sample(seed, "relearned records", 0, 0, len(rows), n))]
+        raise UserError(
+            f"--relearn-records is {n}; expected 1 to {len(rows) - 1}, fewer than the forget set's {len(rows)}"
+        )
+    return [
+        rows[index] for index in sorted(draws.sample(seed, "relearned records", 0, 0, len(rows), n))
+    ]
 
 
 def content(row: Row) -> tuple:
     """What makes two rows of different configs the same record: the caption, or question and answer."""
     values = row.values
     if values.get("caption") is None and None in (values.get("question"), values.get("answer")):
-        raise UserError(f"{row.where}: has no caption and no question with its answer; expected a config that is trained on, "
-                        "such as holdout10 or tofu/holdout10")
-    return (values["caption"],) if values.get("caption") is not None else (values["question"], values["answer"])
+        raise UserError(
+            f"{row.where}: has no caption and no question with its answer; expected a config that is trained on, "
+            "such as holdout10 or tofu/holdout10"
+        )
+    return (
+        (values["caption"],)
+        if values.get("caption") is not None
+        else (values["question"], values["answer"])
+    )
 
 
-def without(logs: dict[str, dict], tasks: list[Task], directory, relearned: list[Row]) -> dict[str, dict]:
+def without(
+    logs: dict[str, dict], tasks: list[Task], directory, relearned: list[Row]
+) -> dict[str, dict]:
     """The tasks' logs without the relearned records; a task of which nothing is left is left out."""
     shown, found = {content(row) for row in relearned}, {}
     for task in tasks:
-        gone = {str(row.index) for row in read_rows(directory, task.config) if content(row) in shown}
-        log = {name: {key: one for key, one in column.items() if key not in gone} if isinstance(column, dict) else column
-               for name, column in logs[task.name].items()}
+        gone = {
+            str(row.index) for row in read_rows(directory, task.config) if content(row) in shown
+        }
+        log = {
+            name: {key: one for key, one in column.items() if key not in gone}
+            if isinstance(column, dict)
+            else column
+            for name, column in logs[task.name].items()
+        }
         if log["avg_gt_loss"]:
             found[task.name] = log
     return found
 
 
-def forget_numbers(logs: dict[str, dict], others: dict[str, dict], metrics: str) -> dict[str, float | None]:
+def forget_numbers(
+    logs: dict[str, dict], others: dict[str, dict], metrics: str
+) -> dict[str, float | None]:
     """{metric of FORGET: its value, metric_not_relearned: that of the other records}; None where a part was not evaluated."""
     found = {}
     for of, some in (("", logs), ("_not_relearned", others)):
@@ -74,7 +98,11 @@ def forget_numbers(logs: dict[str, dict], others: dict[str, dict], metrics: str)
 def trainable_adapters(vlm: VLM, recipe, seed: int):
     """Within the block adapters can be trained: new ones, or those that are there; after it the model is as it was."""
     found = lora.adapters(vlm.model)
-    kept = [(parameter, parameter.detach().clone()) for adapter in found.values() for parameter in adapter.parameters()]
+    kept = [
+        (parameter, parameter.detach().clone())
+        for adapter in found.values()
+        for parameter in adapter.parameters()
+    ]
     try:
         if found:
             for parameter, _ in kept:
@@ -90,7 +118,9 @@ def trainable_adapters(vlm: VLM, recipe, seed: int):
             layer.adapter = found.get(name)
 
 
-def relearn(vlm: VLM, plan: FinetunePlan, recipe, at: list[int], before: dict, numbers) -> list[dict]:
+def relearn(
+    vlm: VLM, plan: FinetunePlan, recipe, at: list[int], before: dict, numbers
+) -> list[dict]:
     """The curve, a line a step from 0 to the last of `at`; the model is put back.
 
     at       steps after which is measured, beside step 0
@@ -102,7 +132,11 @@ def relearn(vlm: VLM, plan: FinetunePlan, recipe, at: list[int], before: dict, n
     threads, lines = torch.get_num_threads(), []
 
     def nll() -> dict:
-        return {"nll_relearned": mean(share(lambda record: mean(answer_nll(vlm, record)), shown, processes(vlm.device)))}
+        return {
+            "nll_relearned": mean(
+                share(lambda record: mean(answer_nll(vlm, record)), shown, processes(vlm.device))
+            )
+        }
 
     def after_step(line: dict) -> None:
         lines.append({key: line[key] for key in ("step", "loss", "gradient_norm", "lr")})
@@ -113,7 +147,9 @@ def relearn(vlm: VLM, plan: FinetunePlan, recipe, at: list[int], before: dict, n
             torch.set_num_threads(training)
 
     lines.append({"step": 0} | nll() | before)
-    short = dataclasses.replace(recipe, epochs=max(at), batch_size=len(plan), accumulate=1, warmup_epochs=0.0)
+    short = dataclasses.replace(
+        recipe, epochs=max(at), batch_size=len(plan), accumulate=1, warmup_epochs=0.0
+    )
     with trainable_adapters(vlm, recipe, plan.seed):
         finetune(vlm, plan, short, plan.seed, "relearn", after_step=after_step)
     return lines
@@ -128,4 +164,7 @@ def mean_rise(steps: list[int], values: list[float | None]) -> float | None:
     if None in values:
         return None
     rises = [value - values[0] for value in values]
-    return sum((b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], rises, rises[1:])) / steps[-1]
+    return (
+        sum((b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], rises, rises[1:]))
+        / steps[-1]
+    )

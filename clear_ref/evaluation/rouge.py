@@ -15,6 +15,7 @@ from .porter import stem
 @dataclass(frozen=True)
 class Score:
     """Shares of matched tokens: of the generated text (precision), of the expected one (recall); f: harmonic mean."""
+
     precision: float
     recall: float
     f: float
@@ -32,7 +33,10 @@ def scores(expected: str, generated: str) -> dict[str, Score]:
     """{"rouge1": Score, "rougeL": Score} of the generated text; all zero where either has no word."""
     want, got = tokens(expected), tokens(generated)
     shared = sum((Counter(want) & Counter(got)).values())
-    return {"rouge1": _score(shared, len(got), len(want)), "rougeL": _score(lcs_length(want, got), len(got), len(want))}
+    return {
+        "rouge1": _score(shared, len(got), len(want)),
+        "rougeL": _score(lcs_length(want, got), len(got), len(want)),
+    }
 
 
 def lcs_length(a, b) -> int:
@@ -55,4 +59,6 @@ def lcs_length(a, b) -> int:
 def _score(matched: int, n_generated: int, n_expected: int) -> Score:
     """The three shares; 0 where there is nothing to divide by."""
     precision, recall = matched / max(n_generated, 1), matched / max(n_expected, 1)
-    return Score(precision, recall, 2 * precision * recall / (precision + recall) if matched else 0.0)
+    return Score(
+        precision, recall, 2 * precision * recall / (precision + recall) if matched else 0.0
+    )

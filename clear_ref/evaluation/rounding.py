@@ -26,8 +26,10 @@ def rounded(weight: torch.Tensor, bits: int, group: int = 0) -> torch.Tensor:
     raises    UserError for less than 2 or more than 16 bits, a group below 0, or a tensor that is no matrix
     """
     if not 2 <= bits <= 16 or group < 0 or weight.dim() != 2:
-        raise UserError(f"{bits} bits in groups of {group} columns, of a weight {list(weight.shape)}; expected 2 to 16 bits, 0 "
-                        "or more columns (0: the whole row), a matrix [out, in]")
+        raise UserError(
+            f"{bits} bits in groups of {group} columns, of a weight {list(weight.shape)}; expected 2 to 16 bits, 0 "
+            "or more columns (0: the whole row), a matrix [out, in]"
+        )
     n_out, n_in = weight.shape
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     width = min(group, n_in) or n_in
@@ -48,7 +50,9 @@ def rounded_layers(model: torch.nn.Module, bits: int, group: int):
 
     Weights and adapters are put back bit for bit. A copy of the weights is kept meanwhile, on their device.
     """
-    layers = {name: layer for name, layer in lora.linear_layers(model).items() if not lora.is_head(name)}
+    layers = {
+        name: layer for name, layer in lora.linear_layers(model).items() if not lora.is_head(name)
+    }
     kept = {}
     try:
         for name, layer in layers.items():

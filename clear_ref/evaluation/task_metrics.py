@@ -12,7 +12,6 @@ import numpy as np
 from . import log_columns, rouge
 from .exact_means import log_sum_exp, mean
 
-
 # ---- ROUGE
 
 
@@ -49,7 +48,10 @@ def rouge1_recall(log: dict) -> float:
 def _rouge(log: dict, column: str, share) -> float:
     if column in log:
         return mean(log_columns.numbers(log, column).values())
-    return mean(share(rouge.scores(expected, generated)) for _, generated, expected in log_columns.texts(log).values())
+    return mean(
+        share(rouge.scores(expected, generated))
+        for _, generated, expected in log_columns.texts(log).values()
+    )
 
 
 # ---- probability
@@ -72,9 +74,14 @@ def probability_among_candidates(log: dict) -> float:
     source  paper 5.2 (multiple choice); TOFU for its real-world sets
     flaw    chance level is 1/(K+1), not 0, and K differs between sets
     """
-    answers, wrong = log_columns.numbers(log, "avg_gt_loss"), log_columns.lists(log, "average_perturb_loss")
+    answers, wrong = (
+        log_columns.numbers(log, "avg_gt_loss"),
+        log_columns.lists(log, "average_perturb_loss"),
+    )
     log_columns.same_records(log, answers, wrong, "avg_gt_loss", "average_perturb_loss")
-    return mean(math.exp(-log_sum_exp([0.0, *(answers[key] - np.asarray(wrong[key]))])) for key in answers)
+    return mean(
+        math.exp(-log_sum_exp([0.0, *(answers[key] - np.asarray(wrong[key]))])) for key in answers
+    )
 
 
 # ---- truth ratios of every record
@@ -126,7 +133,10 @@ def grand_mean_truth_ratios(log: dict) -> dict[str, float]:
 
 def _right_and_wrong(log: dict) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Losses of the right answer in other words and of the wrong ones, of the same records."""
-    right, wrong = log_columns.numbers(log, "avg_paraphrased_loss"), log_columns.lists(log, "average_perturb_loss")
+    right, wrong = (
+        log_columns.numbers(log, "avg_paraphrased_loss"),
+        log_columns.lists(log, "average_perturb_loss"),
+    )
     log_columns.same_records(log, right, wrong, "avg_paraphrased_loss", "average_perturb_loss")
     return right, wrong
 

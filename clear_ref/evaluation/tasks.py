@@ -16,6 +16,7 @@ from clear_ref.data.records import Record, Row, read_rows
 @dataclass(frozen=True)
 class Task:
     """config: where the rows lie. question: "caption", "name" or the row's own. The others: columns of the answers compared."""
+
     name: str
     set_name: str
     config: str
@@ -29,6 +30,7 @@ class Task:
 @dataclass(frozen=True)
 class Item:
     """One row of a task: the prompt and the answers whose likelihood is asked for."""
+
     index: int
     prompt: Record
     answer: str
@@ -45,14 +47,34 @@ def tasks(forget: int, max_new_tokens: int) -> list[Task]:
     caption = ("caption", "caption", "paraphrased_caption", "perturbed_captions", max_new_tokens)
     name = ("name", "name", "name", "perturbed_names", short)
     text = ("row", "answer", "paraphrased_answer", "perturbed_answer", max_new_tokens)
-    return [Task("eval_real_faces_wo_options", "Real Faces", "real_faces", "name", "answer", "answer", "options", short),
-            Task("eval_real_world_wo_options", "Real World", "real_world", "row", "answer", "answer", "options", short),
-            Task("eval_log_forget", "Forget", part, *caption),
-            Task("eval_log", "Retain", "retain_perturbed", *caption),
-            Task("eval_forget_facerec", "Forget", part, *name),
-            Task("eval_retain_facerec", "Retain", "retain_perturbed", *name),
-            Task("eval_text_forget", "Forget", f"tofu/{part}", *text),
-            Task("eval_text_retain", "Retain", "tofu/retain_perturbed", *text)]
+    return [
+        Task(
+            "eval_real_faces_wo_options",
+            "Real Faces",
+            "real_faces",
+            "name",
+            "answer",
+            "answer",
+            "options",
+            short,
+        ),
+        Task(
+            "eval_real_world_wo_options",
+            "Real World",
+            "real_world",
+            "row",
+            "answer",
+            "answer",
+            "options",
+            short,
+        ),
+        Task("eval_log_forget", "Forget", part, *caption),
+        Task("eval_log", "Retain", "retain_perturbed", *caption),
+        Task("eval_forget_facerec", "Forget", part, *name),
+        Task("eval_retain_facerec", "Retain", "retain_perturbed", *name),
+        Task("eval_text_forget", "Forget", f"tofu/{part}", *text),
+        Task("eval_text_retain", "Retain", "tofu/retain_perturbed", *text),
+    ]
 
 
 def text_tasks(forget: int, max_new_tokens: int, directory) -> list[Task]:
@@ -61,10 +83,26 @@ def text_tasks(forget: int, max_new_tokens: int, directory) -> list[Task]:
     source  locuslab/tofu, config/eval_everything.yaml (names and columns); released code, nlp/
     """
     short = max_new_tokens // 4
-    real = [Task(f"eval_real_{name}_wo_options", "Real", f"tofu/{config}", "row", "answer", "answer", "perturbed_answer", short)
-            for name, config in (("author", "real_authors_perturbed"), ("world", "world_facts_perturbed"))]
+    real = [
+        Task(
+            f"eval_real_{name}_wo_options",
+            "Real",
+            f"tofu/{config}",
+            "row",
+            "answer",
+            "answer",
+            "perturbed_answer",
+            short,
+        )
+        for name, config in (
+            ("author", "real_authors_perturbed"),
+            ("world", "world_facts_perturbed"),
+        )
+    ]
     have = [task for task in real if (Path(directory) / task.config / "rows.jsonl").exists()]
-    return have + [task for task in tasks(forget, max_new_tokens) if task.config.startswith("tofu/")]
+    return have + [
+        task for task in tasks(forget, max_new_tokens) if task.config.startswith("tofu/")
+    ]
 
 
 def items(task: Task, directory, phrases: Phrases, limit: int | None = None) -> list[Item]:
@@ -74,7 +112,9 @@ def items(task: Task, directory, phrases: Phrases, limit: int | None = None) -> 
 
 def caption_question(row: Row, phrases: Phrases) -> str:
     """What an evaluation asks about a row's picture: a function of the row's number alone."""
-    return phrases.caption_questions[draws.choice(0, "evaluation caption question", 0, row.index, len(phrases.caption_questions))]
+    return phrases.caption_questions[
+        draws.choice(0, "evaluation caption question", 0, row.index, len(phrases.caption_questions))
+    ]
 
 
 def item(task: Task, row: Row, phrases: Phrases) -> Item:
@@ -84,5 +124,10 @@ def item(task: Task, row: Row, phrases: Phrases) -> Item:
     else:
         question = phrases.name_question if task.question == "name" else row.values["question"]
     values = row.values
-    return Item(row.index, Record(question, None, row.image), values[task.answer], values[task.paraphrased],
-                tuple(values[task.perturbed]))
+    return Item(
+        row.index,
+        Record(question, None, row.image),
+        values[task.answer],
+        values[task.paraphrased],
+        tuple(values[task.perturbed]),
+    )

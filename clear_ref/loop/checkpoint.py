@@ -29,9 +29,14 @@ def progress(directory) -> dict | None:
         return None
     state = read_json(path)
     kinds = {"stage": str, "step": int, "tensors": str}
-    if any(type(state.get(key)) is not kind for key, kind in kinds.items()) or Path(state["tensors"]).name != state["tensors"]:
-        raise UserError(f"{path}: is no checkpoint's state; expected stage, step and the plain name of its tensors: start a "
-                        "new run")
+    if (
+        any(type(state.get(key)) is not kind for key, kind in kinds.items())
+        or Path(state["tensors"]).name != state["tensors"]
+    ):
+        raise UserError(
+            f"{path}: is no checkpoint's state; expected stage, step and the plain name of its tensors: start a "
+            "new run"
+        )
     return state
 
 
@@ -39,6 +44,8 @@ def restore(directory, tensors: dict[str, torch.Tensor]) -> None:
     """Copy the checkpoint's tensors into these; UserError if they are not the same set."""
     state = progress(directory)
     if state is None:
-        raise UserError(f"{Path(directory) / STATE}: no such file; there is no checkpoint to resume from")
+        raise UserError(
+            f"{Path(directory) / STATE}: no such file; there is no checkpoint to resume from"
+        )
     path = Path(directory) / state["tensors"]
     fill(tensors, read_tensors(path), path)

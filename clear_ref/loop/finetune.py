@@ -7,7 +7,16 @@ from .plan import FinetunePlan
 from .train import Stage, train
 
 
-def finetune(vlm: VLM, plan: FinetunePlan, recipe, seed: int, name: str, out=None, resume=False, after_step=None) -> int:
+def finetune(
+    vlm: VLM,
+    plan: FinetunePlan,
+    recipe,
+    seed: int,
+    name: str,
+    out=None,
+    resume=False,
+    after_step=None,
+) -> int:
     """Train every weight (or the adapters, where there are any) on a plan's records; returns the number of steps.
 
     out, resume, after_step  as in train

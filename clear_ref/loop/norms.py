@@ -23,10 +23,14 @@ class Norms:
         self.origin = None
         if self.l1 or self.l0:
             if recipe.norm_from == "zero" and adapted:
-                raise UserError("--norm-from zero measures the weights themselves, and adapters leave them as they are; expected "
-                                "--norm-from init, or --lora-rank 0")
+                raise UserError(
+                    "--norm-from zero measures the weights themselves, and adapters leave them as they are; expected "
+                    "--norm-from init, or --lora-rank 0"
+                )
             if recipe.norm_from == "init" and not adapted:
-                self.origin = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+                self.origin = {
+                    name: parameter.detach().clone() for name, parameter in parameters.items()
+                }
 
     def add(self, value: float, terms: dict) -> tuple[float, dict]:
         """The step's loss and named terms with this regularisation's added; its gradient is added to the parameters'."""
@@ -34,11 +38,19 @@ class Norms:
             return value, terms
         found, n_moved = 0.0, 0
         for name, parameter in self.parameters.items():
-            w = parameter.detach() if self.origin is None else parameter.detach() - self.origin[name]
+            w = (
+                parameter.detach()
+                if self.origin is None
+                else parameter.detach() - self.origin[name]
+            )
             found += float(w.abs().sum(dtype=torch.float64))
             n_moved += int(torch.count_nonzero(w))
             if self.l1:
                 slope = self.l1 * w.sign()
                 parameter.grad = slope if parameter.grad is None else parameter.grad + slope
-        added = {name: weight * size for name, weight, size in (("l1", self.l1, found), ("l0", self.l0, n_moved)) if weight}
+        added = {
+            name: weight * size
+            for name, weight, size in (("l1", self.l1, found), ("l0", self.l0, n_moved))
+            if weight
+        }
         return value + sum(added.values()), terms | added

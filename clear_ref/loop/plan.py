@@ -8,10 +8,10 @@ differs in what methods/variant.py's Views say of each meaning: what the idk and
 
 from dataclasses import dataclass
 
+from clear_ref.common.errors import UserError
 from clear_ref.data import draws
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Record, Row, training_record
-from clear_ref.common.errors import UserError
 from clear_ref.methods.variant import Views
 
 
@@ -22,6 +22,7 @@ class FinetunePlan:
     named       rows with picture and name, each asked for the name once an epoch
     rehearsal   rows of earlier training; n_rehearsal of them, drawn anew each epoch, are trained on beside the others
     """
+
     rows: list[Row]
     phrases: Phrases
     seed: int
@@ -35,18 +36,25 @@ class FinetunePlan:
     def records(self, epoch: int, index: int) -> dict[str, Record]:
         """The record of one index, under the name of its batch."""
         if index < len(self.rows):
-            return {"retain": ask(self.rows[index], self.phrases, self.seed, "retain", epoch, index)}
+            return {
+                "retain": ask(self.rows[index], self.phrases, self.seed, "retain", epoch, index)
+            }
         index -= len(self.rows)
         if index < len(self.named):
             row = self.named[index]
             return {"retain": Record(self.phrases.name_question, row.values["name"], row.image)}
-        drawn = draws.permutation(self.seed, "rehearsal", epoch, len(self.rehearsal))[index - len(self.named)]
-        return {"retain": ask(self.rehearsal[drawn], self.phrases, self.seed, "rehearsal", epoch, index)}
+        drawn = draws.permutation(self.seed, "rehearsal", epoch, len(self.rehearsal))[
+            index - len(self.named)
+        ]
+        return {
+            "retain": ask(self.rehearsal[drawn], self.phrases, self.seed, "rehearsal", epoch, index)
+        }
 
 
 @dataclass(frozen=True)
 class UnlearnPlan:
     """Unlearning `forget`: each forget row once an epoch, beside it what the method's batches need, made as `views` says."""
+
     forget: list[Row]
     retain: list[Row]
     batches: tuple[str, ...]
@@ -59,10 +67,13 @@ class UnlearnPlan:
         name, rows, what, least = {
             "others": ("forget", self.forget, "random answers of other records", n_random + 1),
             "rows": ("forget", self.forget, "random records", n_random),
-            "retain": ("retain", self.retain, "random answers of its records", n_random)}[self.views.random]
+            "retain": ("retain", self.retain, "random answers of its records", n_random),
+        }[self.views.random]
         if len(rows) < least:
-            raise UserError(f"the {name} set has {len(rows)} records, the method asks for {n_random} {what}; use a larger {name} "
-                            "set or fewer random answers (--set n_random=N)")
+            raise UserError(
+                f"the {name} set has {len(rows)} records, the method asks for {n_random} {what}; use a larger {name} "
+                "set or fewer random answers (--set n_random=N)"
+            )
 
     def __len__(self):
         return len(self.forget)
@@ -76,11 +87,15 @@ class UnlearnPlan:
                 views[name] = forget
             elif name == "retain":
                 partner = draws.choice(self.seed, "retain partner", epoch, index, len(self.retain))
-                views[name] = ask(self.retain[partner], self.phrases, self.seed, "retain", epoch, index)
+                views[name] = ask(
+                    self.retain[partner], self.phrases, self.seed, "retain", epoch, index
+                )
             elif name == "idk":
                 views[name] = self._idk(forget, epoch, index)
             else:
-                views[name] = self._random(random[int(name.removeprefix("random")) - 1], name, forget, epoch, index)
+                views[name] = self._random(
+                    random[int(name.removeprefix("random")) - 1], name, forget, epoch, index
+                )
         return views
 
     def _idk(self, forget: Record, epoch: int, index: int) -> Record:
@@ -92,18 +107,24 @@ class UnlearnPlan:
             refusal = forget.answer
         question = forget.question
         if self.views.questions == "own":
-            question = ask(self.forget[index], self.phrases, self.seed, "idk", epoch, index).question
+            question = ask(
+                self.forget[index], self.phrases, self.seed, "idk", epoch, index
+            ).question
         return Record(question, refusal, forget.image)
 
     def _random_rows(self, epoch: int, index: int) -> list[Row]:
         kind, n_random = self.views.random, sum(name.startswith("random") for name in self.batches)
         rows = self.retain if kind == "retain" else self.forget
-        drawn = draws.sample(self.seed, "random answers", epoch, index, len(rows) - (kind == "others"), n_random)
+        drawn = draws.sample(
+            self.seed, "random answers", epoch, index, len(rows) - (kind == "others"), n_random
+        )
         return [rows[row + (kind == "others" and row >= index)] for row in drawn]
 
     def _random(self, row: Row, name: str, forget: Record, epoch: int, index: int) -> Record:
         if self.views.random != "rows":
-            return Record(forget.question, row.values.get("caption") or row.values["answer"], forget.image)
+            return Record(
+                forget.question, row.values.get("caption") or row.values["answer"], forget.image
+            )
         if row.image is not None:
             return ask(row, self.phrases, self.seed, name, epoch, index)
         return Record(forget.question, row.values["answer"])
@@ -112,7 +133,10 @@ class UnlearnPlan:
 def ask(row: Row, phrases: Phrases, seed: int, batch: str, epoch: int, index: int) -> Record:
     """The row as a record; a picture is asked about with the caption question drawn for this epoch and index."""
     questions = phrases.caption_questions
-    return training_record(row, questions[draws.choice(seed, f"caption question/{batch}", epoch, index, len(questions))])
+    return training_record(
+        row,
+        questions[draws.choice(seed, f"caption question/{batch}", epoch, index, len(questions))],
+    )
 
 
 def order(seed: int, epoch: int, n: int) -> list[int]:

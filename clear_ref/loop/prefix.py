@@ -17,8 +17,11 @@ def groups(vlm: VLM, batches: dict, layers: dict) -> list[list[str]]:
     found = []
     for name, batch in batches.items():
         for names in found:
-            if layers[names[0]] == layers[name] and not vlm.model.decoder.checkpointing and _alike(
-                    batches[names[0]], batch, vlm.model.image_token_id):
+            if (
+                layers[names[0]] == layers[name]
+                and not vlm.model.decoder.checkpointing
+                and _alike(batches[names[0]], batch, vlm.model.image_token_id)
+            ):
                 names.append(name)
                 break
         else:
@@ -38,8 +41,13 @@ def hidden_of_all(vlm: VLM, batches: list, layer: int | None, start: int) -> lis
     n = _prompt_length(first)
     ids, mask = first.input_ids[:, :n], first.attention_mask[:, :n]
     positions = model.positions(ids, mask, first.image_grid_thw)
-    begun, past = decoder(model.embed(ids, first.pixel_values, first.image_grid_thw), mask, positions, layer=layer,
-                          start=start)
+    begun, past = decoder(
+        model.embed(ids, first.pixel_values, first.image_grid_thw),
+        mask,
+        positions,
+        layer=layer,
+        start=start,
+    )
     found = []
     for batch in batches:
         own = batch.input_ids[:, n:]
@@ -53,11 +61,21 @@ def _alike(one, other, image_token_id: int | None) -> bool:
     if len(one.input_ids) > 1 or len(other.input_ids) > 1:
         return False
     n = _prompt_length(one)
-    if image_token_id is not None and any(bool((batch.input_ids[:, n:] == image_token_id).any()) for batch in (one, other)):
+    if image_token_id is not None and any(
+        bool((batch.input_ids[:, n:] == image_token_id).any()) for batch in (one, other)
+    ):
         return False
-    return 0 < n == _prompt_length(other) and torch.equal(one.input_ids[:, :n], other.input_ids[:, :n]) and all(
-        a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
-        for a, b in ((one.pixel_values, other.pixel_values), (one.image_grid_thw, other.image_grid_thw)))
+    return (
+        0 < n == _prompt_length(other)
+        and torch.equal(one.input_ids[:, :n], other.input_ids[:, :n])
+        and all(
+            a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
+            for a, b in (
+                (one.pixel_values, other.pixel_values),
+                (one.image_grid_thw, other.image_grid_thw),
+            )
+        )
+    )
 
 
 def _prompt_length(batch) -> int:

@@ -6,6 +6,7 @@ import torch
 
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
+
 from .prefix import hidden_of_all
 
 

@@ -18,10 +18,11 @@ import torch
 
 from clear_ref.common.errors import RunFailed, ShapeError
 from clear_ref.common.files import write_text
+from clear_ref.common.progress import Progress
 from clear_ref.losses.rows import Split, select_rows
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
-from clear_ref.common.progress import Progress
+
 from . import checkpoint, prefix
 from .norms import Norms
 from .plan import order
@@ -36,6 +37,7 @@ class Stage:
     phases    stages that take turns in every epoch, each with a pass over the plan; none: this stage itself
     epochs    a phase is part of the first so many epochs; None: of all
     """
+
     name: str
     needs: dict
     loss: object
@@ -60,28 +62,57 @@ def learning_rate(recipe, step: int, n_steps: int, steps_per_epoch: int) -> floa
 
 def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
     """The parameters that training changes, by name."""
-    return {name: parameter for name, parameter in vlm.model.named_parameters() if parameter.requires_grad}
+    return {
+        name: parameter
+        for name, parameter in vlm.model.named_parameters()
+        if parameter.requires_grad
+    }
 
 
-def split_all(vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)) -> dict[str, Split]:
+def split_all(
+    vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)
+) -> dict[str, Split]:
     """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
-    layers = {name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()}
+    layers = {
+        name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()
+    }
     student, frozen, starts = {}, {}, {}
     for names in prefix.groups(vlm, batches, layers):
         start = min(first_row(batches[name], stage.needs[name]) for name in names)
         watched = [name for name in names if stage.needs[name].teacher]
         if watched:
-            frozen |= zip(watched, teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]], start))
-        student |= zip(names, prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]], start))
+            frozen |= zip(
+                watched,
+                teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]], start),
+            )
+        student |= zip(
+            names,
+            prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]], start),
+        )
         starts |= dict.fromkeys(names, start)
     found = {}
     for name, need in stage.needs.items():
         own, totals = batches[name], (n_sequences, n_rows.get(name))
         if need.hidden:
-            found[name] = Split(own.labels, own.attention_mask, None, None, *totals, student[name], frozen.get(name), key=key)
+            found[name] = Split(
+                own.labels,
+                own.attention_mask,
+                None,
+                None,
+                *totals,
+                student[name],
+                frozen.get(name),
+                key=key,
+            )
         else:
-            found[name] = Split(own.labels, own.attention_mask, rows_of(vlm, student[name], starts[name]),
-                                rows_of(teacher, frozen.get(name), starts[name]), *totals, key=key)
+            found[name] = Split(
+                own.labels,
+                own.attention_mask,
+                rows_of(vlm, student[name], starts[name]),
+                rows_of(teacher, frozen.get(name), starts[name]),
+                *totals,
+                key=key,
+            )
     return found
 
 
@@ -92,9 +123,12 @@ def rows_of(model, hidden, start: int):
 
     def logits(sequence, position):
         if bool((position < start).any()):
-            raise ShapeError(f"row {int(position.min())} of the logits is read, and those from {start} on are computed; "
-                             "expected a Need that names every row set which the loss reads")
+            raise ShapeError(
+                f"row {int(position.min())} of the logits is read, and those from {start} on are computed; "
+                "expected a Need that names every row set which the loss reads"
+            )
         return model.head(hidden[sequence, position - start])
+
     return logits
 
 
@@ -102,18 +136,24 @@ def first_row(batch, need) -> int:
     """The first position of a batch at which anything is read: of logits that of the first row, of hidden states 0."""
     if need.hidden:
         return 0
-    positions = torch.cat([select_rows(batch.labels, batch.attention_mask, row_set).position for row_set in need.rows])
+    positions = torch.cat(
+        [select_rows(batch.labels, batch.attention_mask, row_set).position for row_set in need.rows]
+    )
     return int(positions.min()) if len(positions) else 0
 
 
-def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices) -> tuple[float, dict, int]:
+def step_loss(
+    vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices
+) -> tuple[float, dict, int]:
     """Backward of one optimiser step; returns its loss, its named terms and the number of answer tokens trained on."""
     at_once = recipe.batch_size if stage.by_batch else recipe.records_at_once
-    slices = [indices[i:i + at_once] for i in range(0, len(indices), at_once)]
+    slices = [indices[i : i + at_once] for i in range(0, len(indices), at_once)]
     encoded = []
     for part in slices:
         views = [plan.records(epoch, index) for index in part]
-        encoded.append({name: vlm.encode([view[name] for view in views], stage.mask) for name in stage.needs})
+        encoded.append(
+            {name: vlm.encode([view[name] for view in views], stage.mask) for name in stage.needs}
+        )
     n_rows = row_totals(encoded, stage.needs)
     n_tokens = sum(counts.get("answer", 0) for counts in n_rows.values())
     keys = [(epoch, part[0]) for part in slices]
@@ -123,12 +163,21 @@ def step_loss(vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices
 
 def row_totals(encoded, needs) -> dict[str, dict[str, int]]:
     """{batch name: {row set that is needed of it: its rows in all parts of the step}}."""
-    return {name: {row_set: sum(len(select_rows(batches[name].labels, batches[name].attention_mask, row_set).labels)
-                                for batches in encoded) for row_set in need.rows}
-            for name, need in needs.items()}
+    return {
+        name: {
+            row_set: sum(
+                len(select_rows(batches[name].labels, batches[name].attention_mask, row_set).labels)
+                for batches in encoded
+            )
+            for row_set in need.rows
+        }
+        for name, need in needs.items()
+    }
 
 
-def backward(vlm: VLM, encoded, stage: Stage, teacher, n_sequences: int, n_rows, keys) -> tuple[float, dict]:
+def backward(
+    vlm: VLM, encoded, stage: Stage, teacher, n_sequences: int, n_rows, keys
+) -> tuple[float, dict]:
     """Backward of a step's parts, each {batch name: Batch}; returns the step's loss and named terms.
 
     n_sequences, n_rows  totals of the whole step, by which reductions divide; a stage that is by_batch takes each part's own
@@ -153,8 +202,17 @@ def stage_steps(plan, recipe, stage: Stage) -> int:
     return per_pass * sum(len(stage.passes(epoch)) for epoch in range(recipe.epochs))
 
 
-def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool = False, teacher=None,
-          after_step=None) -> int:
+def train(
+    vlm: VLM,
+    plan,
+    stage: Stage,
+    recipe,
+    seed: int,
+    out: Path | None,
+    resume: bool = False,
+    teacher=None,
+    after_step=None,
+) -> int:
     """Train the model's trainable parameters in place; returns the number of optimiser steps of the whole stage.
 
     out     run directory: trace.jsonl gets one line a step, checkpoint/ the state after every epoch; None: neither
@@ -171,11 +229,26 @@ def train(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, res
         torch.set_num_threads(before)
 
 
-def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None, resume: bool, teacher, after_step) -> int:
+def run_stage(
+    vlm: VLM,
+    plan,
+    stage: Stage,
+    recipe,
+    seed: int,
+    out: Path | None,
+    resume: bool,
+    teacher,
+    after_step,
+) -> int:
     """What `train` does, in as many threads as are set."""
     parameters = trainable(vlm)
-    optimiser = torch.optim.AdamW(parameters.values(), lr=recipe.lr, betas=(0.9, recipe.beta2),
-                                  weight_decay=recipe.weight_decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        parameters.values(),
+        lr=recipe.lr,
+        betas=(0.9, recipe.beta2),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
     start_moments(optimiser, parameters)
     per_step = recipe.batch_size * recipe.accumulate
     n_steps = stage_steps(plan, recipe, stage)
@@ -199,27 +272,43 @@ def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None,
             rate = learning_rate(recipe, step, n_steps, steps_per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            value, terms, n_tokens = step_loss(vlm, plan, one, teacher, recipe, epoch, visit[first:first + per_step])
+            value, terms, n_tokens = step_loss(
+                vlm, plan, one, teacher, recipe, epoch, visit[first : first + per_step]
+            )
             value, terms = norms.add(value, terms)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip))
             if not (value == value and abs(value) < float("inf") and norm < float("inf")):
                 trace.write()
-                raise RunFailed(f"{stage.name}, step {step + 1}: loss is {value}, gradient norm {norm}; terms {terms}; "
-                                "lower --lr or look at the data of this step")
+                raise RunFailed(
+                    f"{stage.name}, step {step + 1}: loss is {value}, gradient norm {norm}; terms {terms}; "
+                    "lower --lr or look at the data of this step"
+                )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             step += 1
-            line = {"stage": stage.name, "step": step, "epoch": epoch, **({"phase": one.name} if stage.phases else {}),
-                    "loss": value, "terms": terms, "gradient_norm": norm, "lr": rate, "answer_tokens": n_tokens,
-                    "seconds": round(time.monotonic() - started, 4)}
+            line = {
+                "stage": stage.name,
+                "step": step,
+                "epoch": epoch,
+                **({"phase": one.name} if stage.phases else {}),
+                "loss": value,
+                "terms": terms,
+                "gradient_norm": norm,
+                "lr": rate,
+                "answer_tokens": n_tokens,
+                "seconds": round(time.monotonic() - started, 4),
+            }
             trace.add(line)
             if after_step is not None:
                 after_step(line)
             bar.step(note=f"loss {value:.4g}")
         trace.write()
         if out is not None:
-            checkpoint.save(out / "checkpoint", {"stage": stage.name, "step": step, "n_steps": n_steps, "epoch": epoch + 1},
-                            state_tensors(optimiser, parameters))
+            checkpoint.save(
+                out / "checkpoint",
+                {"stage": stage.name, "step": step, "n_steps": n_steps, "epoch": epoch + 1},
+                state_tensors(optimiser, parameters),
+            )
     bar.close()
     return n_steps
 
@@ -227,8 +316,11 @@ def run_stage(vlm: VLM, plan, stage: Stage, recipe, seed: int, out: Path | None,
 def start_moments(optimiser, parameters) -> None:
     """Give AdamW the zero moments that first steps would make: a checkpoint names every parameter, stepped or not yet."""
     for parameter in parameters.values():
-        optimiser.state[parameter] = {"step": torch.zeros((), device=parameter.device), "exp_avg": torch.zeros_like(parameter),
-                                      "exp_avg_sq": torch.zeros_like(parameter)}
+        optimiser.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
 
 
 def state_tensors(optimiser, parameters) -> dict[str, torch.Tensor]:

@@ -4,5 +4,17 @@ from .reductions import mean_over_sequences, sequence_mean, sequence_sum, token_
 from .rows import ROW_SETS, Outputs, Rows, Split, select_rows
 from .terms import IGNORE, TokenTerms, token_terms
 
-__all__ = ["IGNORE", "ROW_SETS", "Outputs", "Rows", "Split", "TokenTerms", "mean_over_sequences", "select_rows",
-           "sequence_mean", "sequence_sum", "token_mean", "token_terms"]
+__all__ = [
+    "IGNORE",
+    "ROW_SETS",
+    "Outputs",
+    "Rows",
+    "Split",
+    "TokenTerms",
+    "mean_over_sequences",
+    "select_rows",
+    "sequence_mean",
+    "sequence_sum",
+    "token_mean",
+    "token_terms",
+]

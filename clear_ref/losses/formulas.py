@@ -7,7 +7,9 @@ import torch
 
 from clear_ref.data.batches import IGNORE
 
-CHUNK_ELEMENTS = 1 << 20  # logits worked on at once: the temporaries stay at a few times this many numbers
+CHUNK_ELEMENTS = (
+    1 << 20
+)  # logits worked on at once: the temporaries stay at a few times this many numbers
 
 # Rows of the table that `stats` returns and whose upstream gradients `dlogits` takes. An lse is kept in two parts,
 # lse + lse_low: the low part is what rounding lost, and without it p is wrong by 8e-6 at logits of scale 30. What the gradients
@@ -15,13 +17,33 @@ CHUNK_ELEMENTS = 1 << 20  # logits worked on at once: the temporaries stay at a 
 # there): GAP = mean of (z - t) - (top - teacher_at_top), DROP = mean of z - top under p, in two parts too. A sure student's
 # gradient is proportional to them, and small; as a difference of log-probabilities and KL it would have no digits left.
 N_STATS = 16
-(LSE, NLL, TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY, TEACHER_ENTROPY,
- LSE_LOW, TEACHER_LSE_LOW, TOP, TEACHER_AT_TOP, GAP, GAP_LOW, DROP, DROP_LOW) = range(N_STATS)
+(
+    LSE,
+    NLL,
+    TEACHER_LSE,
+    TEACHER_NLL,
+    KL_TEACHER_STUDENT,
+    KL_STUDENT_TEACHER,
+    ENTROPY,
+    TEACHER_ENTROPY,
+    LSE_LOW,
+    TEACHER_LSE_LOW,
+    TOP,
+    TEACHER_AT_TOP,
+    GAP,
+    GAP_LOW,
+    DROP,
+    DROP_LOW,
+) = range(N_STATS)
 
 
 def accumulation_dtype(*tensors) -> torch.dtype:
     """fp32, or float64 as soon as one tensor is float64."""
-    return torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
+    return (
+        torch.float64
+        if any(t is not None and t.dtype == torch.float64 for t in tensors)
+        else torch.float32
+    )
 
 
 def stats(student, teacher, labels, skip_ignored=False, entropy=True) -> torch.Tensor:
@@ -62,7 +84,9 @@ def stats(student, teacher, labels, skip_ignored=False, entropy=True) -> torch.T
             out[TEACHER_NLL], out[TEACHER_AT_TOP] = nll(u, log_total_t), there.squeeze(1)
             shift, gap = log_total - log_total_t, _weighted(e, x - (t - there)) / total
             out[KL_TEACHER_STUDENT] = _not_negative(_weighted(f, u - x) / total_t + shift)
-            out[KL_STUDENT_TEACHER] = _not_negative(gap - (there.double() - largest_t.double()).squeeze(1) - shift)
+            out[KL_STUDENT_TEACHER] = _not_negative(
+                gap - (there.double() - largest_t.double()).squeeze(1) - shift
+            )
             _split(out, GAP, GAP_LOW, gap)
             if entropy:
                 out[TEACHER_ENTROPY] = log_total_t - _weighted(f, u) / total_t
@@ -86,7 +110,11 @@ def dlogits(student, teacher, labels, table, upstream, skip_ignored=False) -> to
         a, b = torch.zeros_like(a), torch.zeros_like(b)
     # 0 * inf is NaN: a factor is dropped, not multiplied away, where its upstream is 0.
     alpha = c + a + l
-    found = alpha + torch.where(b == 0, zero, table[KL_STUDENT_TEACHER]) + torch.where(h == 0, zero, table[ENTROPY])
+    found = (
+        alpha
+        + torch.where(b == 0, zero, table[KL_STUDENT_TEACHER])
+        + torch.where(h == 0, zero, table[ENTROPY])
+    )
     read = (c != 0) | (a != 0) | (b != 0) | (h != 0) | (l != 0)
     if skip_ignored:
         read &= labels != IGNORE
@@ -94,8 +122,12 @@ def dlogits(student, teacher, labels, table, upstream, skip_ignored=False) -> to
     gradient = torch.zeros(student.shape, dtype=student.dtype, device=student.device)
     for chunk in _chunks(len(read), student.shape[1]):
         rows = read[chunk]
-        c_, a_, b_, h_, alpha_, found_ = (column[rows].unsqueeze(1) for column in (c, a, b, h, alpha, found))
-        top, there, gap, gap_low, drop, drop_low = (table[row, rows].unsqueeze(1) for row in range(TOP, N_STATS))
+        c_, a_, b_, h_, alpha_, found_ = (
+            column[rows].unsqueeze(1) for column in (c, a, b, h, alpha, found)
+        )
+        top, there, gap, gap_low, drop, drop_low = (
+            table[row, rows].unsqueeze(1) for row in range(TOP, N_STATS)
+        )
         z = student[rows].to(table.dtype)
         p = _log_p(z, table, rows, LSE, LSE_LOW).exp_()
         x = z - top
@@ -108,13 +140,17 @@ def dlogits(student, teacher, labels, table, upstream, skip_ignored=False) -> to
             x -= gap_low
             factor += (x.mul_(b_)).masked_fill_(b_ == 0, 0)
             dz = (factor * p).masked_fill_(p == 0, 0)
-            dz -= (_log_p(t, table, rows, TEACHER_LSE, TEACHER_LSE_LOW).exp_() * a_).masked_fill_(a_ == 0, 0)
+            dz -= (_log_p(t, table, rows, TEACHER_LSE, TEACHER_LSE_LOW).exp_() * a_).masked_fill_(
+                a_ == 0, 0
+            )
         else:
             dz = factor.mul_(p).masked_fill_(p == 0, 0)
         label = labels[rows].unsqueeze(1)
         known = (label >= 0) & (label < student.shape[1])
         dz.scatter_add_(1, label.masked_fill(~known, 0), -c_)
-        dz.masked_fill_((found_ != found_) | (~known & (c_ != 0)), torch.nan)  # not only in the columns where p > 0
+        dz.masked_fill_(
+            (found_ != found_) | (~known & (c_ != 0)), torch.nan
+        )  # not only in the columns where p > 0
         gradient[rows] = dz.to(student.dtype)
     return gradient
 

@@ -3,6 +3,7 @@
 import torch
 
 from clear_ref.data.draws import uniform_vector
+
 from .formulas import accumulation_dtype
 from .reductions import token_mean
 

@@ -13,7 +13,9 @@ from clear_ref.common.errors import ShapeError, UserError
 def token_mean(split, column, row_set="answer") -> torch.Tensor:
     """Scalar: sum over all rows of the row set / number of those rows in the step. Long sequences weigh more."""
     if row_set not in split.n_rows:
-        raise UserError(f"n_rows has {sorted(split.n_rows)}; expected the step's total of {row_set!r} rows in it")
+        raise UserError(
+            f"n_rows has {sorted(split.n_rows)}; expected the step's total of {row_set!r} rows in it"
+        )
     return _values(split, column, row_set).sum() / max(split.n_rows[row_set], 1)
 
 
@@ -38,7 +40,9 @@ def sequence_sum(split, column, row_set="answer") -> torch.Tensor:
 def mean_over_sequences(values, split) -> torch.Tensor:
     """Scalar: sum of values [B], one per sequence of this batch / number of sequences in the step."""
     if values.shape != split.labels.shape[:1]:
-        raise ShapeError(f"values has shape {list(values.shape)}; expected [{len(split.labels)}], one per sequence")
+        raise ShapeError(
+            f"values has shape {list(values.shape)}; expected [{len(split.labels)}], one per sequence"
+        )
     return values.sum() / max(split.n_sequences, 1)
 
 
@@ -46,9 +50,13 @@ def _values(split, column, row_set):
     if isinstance(column, str):
         values = getattr(split.terms(row_set), column)
         if values is None:
-            raise UserError(f"{column} needs teacher logits, and this batch has none: pass teacher_logits")
+            raise UserError(
+                f"{column} needs teacher logits, and this batch has none: pass teacher_logits"
+            )
         return values
     n = len(split.rows(row_set).labels)
     if column.shape != (n,):
-        raise ShapeError(f"values has shape {list(column.shape)}; expected [{n}], one per row of {row_set!r}")
+        raise ShapeError(
+            f"values has shape {list(column.shape)}; expected [{n}], one per row of {row_set!r}"
+        )
     return column

@@ -10,6 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import LabelError, ShapeError, UserError
+
 from .terms import IGNORE, TokenTerms, token_terms
 
 ROW_SETS = ("answer", "attention", "all")
@@ -19,6 +20,7 @@ CHUNK_ROWS = 1024
 @dataclass(frozen=True)
 class Rows:
     """n rows in order of (sequence, position), each with the label it predicts."""
+
     sequence: torch.Tensor
     position: torch.Tensor
     labels: torch.Tensor
@@ -42,8 +44,10 @@ def select_rows(labels, attention_mask, row_set) -> Rows:
         stray = chosen & ~(real & torch.nn.functional.pad(real[:, 1:], (0, 1)))
         if bool(stray.any()):
             b, t = (int(i) for i in stray.nonzero()[0])
-            raise LabelError(f"labels[{b}, {t + 1}] is {int(labels[b, t + 1])}, but that position or the one before is "
-                             f"padding (attention_mask 0); expected {IGNORE}")
+            raise LabelError(
+                f"labels[{b}, {t + 1}] is {int(labels[b, t + 1])}, but that position or the one before is "
+                f"padding (attention_mask 0); expected {IGNORE}"
+            )
     elif row_set == "attention":
         chosen = attention_mask == 1
     elif row_set == "all":
@@ -67,29 +71,60 @@ class Split:
     key                      (epoch, index) of the batch's first record: what random choices of a loss are keyed by
     """
 
-    def __init__(self, labels, attention_mask=None, student_logits=None, teacher_logits=None, n_sequences=None,
-                 n_rows=None, hidden=None, teacher_hidden=None, chunk_rows=CHUNK_ROWS, key=(0, 0)):
+    def __init__(
+        self,
+        labels,
+        attention_mask=None,
+        student_logits=None,
+        teacher_logits=None,
+        n_sequences=None,
+        n_rows=None,
+        hidden=None,
+        teacher_hidden=None,
+        chunk_rows=CHUNK_ROWS,
+        key=(0, 0),
+    ):
         if labels.ndim != 2 or labels.dtype != torch.int64:
-            raise ShapeError(f"labels is {list(labels.shape)} of {labels.dtype}; expected [B, T] of torch.int64")
+            raise ShapeError(
+                f"labels is {list(labels.shape)} of {labels.dtype}; expected [B, T] of torch.int64"
+            )
         if attention_mask is None:
             attention_mask = torch.ones_like(labels)
         if attention_mask.shape != labels.shape:
-            raise ShapeError(f"attention_mask has shape {list(attention_mask.shape)}; "
-                             f"expected {list(labels.shape)} as labels")
+            raise ShapeError(
+                f"attention_mask has shape {list(attention_mask.shape)}; "
+                f"expected {list(labels.shape)} as labels"
+            )
         for name, tensor in (("hidden", hidden), ("teacher_hidden", teacher_hidden)):
             if tensor is not None and (tensor.ndim != 3 or tensor.shape[:2] != labels.shape):
-                raise ShapeError(f"{name} has shape {list(tensor.shape)}; expected {[*labels.shape, 'D']}")
-        if hidden is not None and teacher_hidden is not None and hidden.shape != teacher_hidden.shape:
-            raise ShapeError(f"teacher_hidden has shape {list(teacher_hidden.shape)}; "
-                             f"expected {list(hidden.shape)} as hidden")
+                raise ShapeError(
+                    f"{name} has shape {list(tensor.shape)}; expected {[*labels.shape, 'D']}"
+                )
+        if (
+            hidden is not None
+            and teacher_hidden is not None
+            and hidden.shape != teacher_hidden.shape
+        ):
+            raise ShapeError(
+                f"teacher_hidden has shape {list(teacher_hidden.shape)}; "
+                f"expected {list(hidden.shape)} as hidden"
+            )
         if chunk_rows < 1:
             raise UserError(f"chunk_rows is {chunk_rows}; expected at least 1")
         self.labels, self.attention_mask = labels, attention_mask
         self.hidden, self.teacher_hidden = hidden, teacher_hidden
-        self._student_logits, self._teacher_logits, self._chunk_rows = student_logits, teacher_logits, chunk_rows
+        self._student_logits, self._teacher_logits, self._chunk_rows = (
+            student_logits,
+            teacher_logits,
+            chunk_rows,
+        )
         self._rows, self._terms, self.key = {}, {}, key
         self.n_sequences = len(labels) if n_sequences is None else n_sequences
-        self.n_rows = {name: len(self.rows(name).labels) for name in ROW_SETS} if n_rows is None else dict(n_rows)
+        self.n_rows = (
+            {name: len(self.rows(name).labels) for name in ROW_SETS}
+            if n_rows is None
+            else dict(n_rows)
+        )
 
     def rows(self, row_set) -> Rows:
         """Rows of the row set in this batch."""
@@ -101,7 +136,9 @@ class Split:
         """TokenTerms of the row set's rows, computed once."""
         if row_set not in self._terms:
             if self._student_logits is None:
-                raise UserError("this batch has no student logits, and the method needs them: pass logits")
+                raise UserError(
+                    "this batch has no student logits, and the method needs them: pass logits"
+                )
             self._terms[row_set] = TokenTerms(*self._in_chunks(self._columns, row_set))
         return self._terms[row_set]
 
@@ -109,17 +146,34 @@ class Split:
         """[n]: function(student_logits [n, V], teacher_logits [n, V]) of the row set's rows, computed in chunks; for what no
         column of the table holds."""
         if self._student_logits is None or self._teacher_logits is None:
-            raise UserError("this batch lacks student or teacher logits, and the method needs both: pass logits, teacher_logits")
-        return self._in_chunks(lambda sequence, position, labels: (
-            function(self._student_logits(sequence, position), self._teacher(sequence, position)),), row_set)[0]
+            raise UserError(
+                "this batch lacks student or teacher logits, and the method needs both: pass logits, teacher_logits"
+            )
+        return self._in_chunks(
+            lambda sequence, position, labels: (
+                function(
+                    self._student_logits(sequence, position), self._teacher(sequence, position)
+                ),
+            ),
+            row_set,
+        )[0]
 
     def at_temperature(self, temperature) -> "Split":
         """The same batch with student and teacher logits divided by the temperature."""
+
         def warmer(logits):
-            return None if logits is None else lambda sequence, position: logits(sequence, position) / temperature
+            return (
+                None
+                if logits is None
+                else lambda sequence, position: logits(sequence, position) / temperature
+            )
+
         changed = copy.copy(self)
         changed._terms = {}
-        changed._student_logits, changed._teacher_logits = warmer(self._student_logits), warmer(self._teacher_logits)
+        changed._student_logits, changed._teacher_logits = (
+            warmer(self._student_logits),
+            warmer(self._teacher_logits),
+        )
         return changed
 
     def _in_chunks(self, compute, row_set):
@@ -128,8 +182,10 @@ class Split:
         if len(rows.labels) <= self._chunk_rows:
             return compute(*whole)
         # Nothing in a chunk is random, so there is no random state to put back when it is computed again.
-        chunks = [checkpoint(compute, *piece, use_reentrant=False, preserve_rng_state=False)
-                  for piece in zip(*(column.split(self._chunk_rows) for column in whole))]
+        chunks = [
+            checkpoint(compute, *piece, use_reentrant=False, preserve_rng_state=False)
+            for piece in zip(*(column.split(self._chunk_rows) for column in whole))
+        ]
         return tuple(None if column[0] is None else torch.cat(column) for column in zip(*chunks))
 
     def _teacher(self, sequence, position):
@@ -155,6 +211,7 @@ class Outputs:
     hidden, teacher_hidden  [B, T, D]  output of the decoder layer that rmu asks for
     raises          ShapeError on any disagreement; LabelError names sequence, position and id outside [0, V)
     """
+
     logits: torch.Tensor | None
     labels: torch.Tensor
     teacher_logits: torch.Tensor | None = None
@@ -164,7 +221,9 @@ class Outputs:
 
     def __post_init__(self):
         if self.logits is None and self.hidden is None:
-            raise ShapeError("logits and hidden are both None; expected logits [B, T, V], or hidden [B, T, D] for rmu")
+            raise ShapeError(
+                "logits and hidden are both None; expected logits [B, T, V], or hidden [B, T, D] for rmu"
+            )
         if self.labels.ndim != 2:
             raise ShapeError(f"labels has shape {list(self.labels.shape)}; expected [B, T]")
         if self.logits is None:
@@ -173,21 +232,38 @@ class Outputs:
             return
         expected = list(self.labels.shape)
         if self.logits.ndim != 3 or list(self.logits.shape[:2]) != expected:
-            raise ShapeError(f"logits has shape {list(self.logits.shape)}; expected {[*expected, 'V']} as labels")
+            raise ShapeError(
+                f"logits has shape {list(self.logits.shape)}; expected {[*expected, 'V']} as labels"
+            )
         if self.teacher_logits is not None and self.teacher_logits.shape != self.logits.shape:
-            raise ShapeError(f"teacher_logits has shape {list(self.teacher_logits.shape)}; "
-                             f"expected {list(self.logits.shape)} as logits")
+            raise ShapeError(
+                f"teacher_logits has shape {list(self.teacher_logits.shape)}; "
+                f"expected {list(self.logits.shape)} as logits"
+            )
         vocabulary = self.logits.shape[2]
-        wrong = ((self.labels != IGNORE) & ((self.labels < 0) | (self.labels >= vocabulary))).nonzero()
+        wrong = (
+            (self.labels != IGNORE) & ((self.labels < 0) | (self.labels >= vocabulary))
+        ).nonzero()
         if len(wrong):
             b, t = (int(i) for i in wrong[0])
-            raise LabelError(f"labels[{b}, {t}] is {int(self.labels[b, t])}; "
-                             f"expected an id in [0, {vocabulary}) or {IGNORE}")
+            raise LabelError(
+                f"labels[{b}, {t}] is {int(self.labels[b, t])}; "
+                f"expected an id in [0, {vocabulary}) or {IGNORE}"
+            )
 
     def split(self, n_sequences=None, n_rows=None, chunk_rows=CHUNK_ROWS) -> Split:
         """The Split of this batch; the totals as in Split."""
-        return Split(self.labels, self.attention_mask, _indexing(self.logits), _indexing(self.teacher_logits),
-                     n_sequences, n_rows, self.hidden, self.teacher_hidden, chunk_rows)
+        return Split(
+            self.labels,
+            self.attention_mask,
+            _indexing(self.logits),
+            _indexing(self.teacher_logits),
+            n_sequences,
+            n_rows,
+            self.hidden,
+            self.teacher_hidden,
+            chunk_rows,
+        )
 
 
 def _indexing(logits):

@@ -12,8 +12,17 @@ from dataclasses import dataclass
 import torch
 
 from clear_ref.data.batches import IGNORE
+
 from . import native
-from .formulas import ENTROPY, KL_STUDENT_TEACHER, KL_TEACHER_STUDENT, LSE, NLL, TEACHER_ENTROPY, TEACHER_NLL
+from .formulas import (
+    ENTROPY,
+    KL_STUDENT_TEACHER,
+    KL_TEACHER_STUDENT,
+    LSE,
+    NLL,
+    TEACHER_ENTROPY,
+    TEACHER_NLL,
+)
 
 __all__ = ["IGNORE", "TokenTerms", "token_terms"]
 
@@ -21,6 +30,7 @@ __all__ = ["IGNORE", "TokenTerms", "token_terms"]
 @dataclass(frozen=True)
 class TokenTerms:
     """Columns [n] in nats, fp32 (float64 when the logits are). None: the teacher's without a teacher, entropies not wanted."""
+
     nll: torch.Tensor
     lse: torch.Tensor
     entropy: torch.Tensor | None = None
@@ -30,8 +40,15 @@ class TokenTerms:
     kl_student_teacher: torch.Tensor | None = None
 
 
-def token_terms(student_logits, labels, teacher_logits=None, impl="auto", entropy=True, skip_ignored=False,
-                check_labels=False) -> TokenTerms:
+def token_terms(
+    student_logits,
+    labels,
+    teacher_logits=None,
+    impl="auto",
+    entropy=True,
+    skip_ignored=False,
+    check_labels=False,
+) -> TokenTerms:
     """TokenTerms of each row; differentiable once, in student_logits only.
 
     student_logits  [n, V]  bf16, fp16 or fp32 (accumulated in fp32) or float64 (stays float64)
@@ -54,21 +71,32 @@ def token_terms(student_logits, labels, teacher_logits=None, impl="auto", entrop
     """
     native.check(student_logits, labels, teacher_logits)
     if not torch.compiler.is_compiling():  # in compiled code the operator checks its memory itself
-        native.check_memory(student_logits=student_logits, teacher_logits=teacher_logits, labels=labels)
+        native.check_memory(
+            student_logits=student_logits, teacher_logits=teacher_logits, labels=labels
+        )
     teacher = None if teacher_logits is None else teacher_logits.detach()
     if teacher is not None and teacher.dtype != student_logits.dtype:
-        wider = torch.float64 if torch.float64 in (teacher.dtype, student_logits.dtype) else torch.float32
+        wider = (
+            torch.float64
+            if torch.float64 in (teacher.dtype, student_logits.dtype)
+            else torch.float32
+        )
         student_logits, teacher = student_logits.to(wider), teacher.to(wider)
     chosen = native.implementation(impl, student_logits.device, student_logits.dtype)
     if check_labels:
         native.check_labels(labels, student_logits.shape[1])
-    table = torch.ops.clear_ref.token_stats(student_logits, teacher, labels, skip_ignored, entropy, chosen == "native")
+    table = torch.ops.clear_ref.token_stats(
+        student_logits, teacher, labels, skip_ignored, entropy, chosen == "native"
+    )
     found = {"nll": table[NLL], "lse": table[LSE]}
     if entropy:
         found["entropy"] = table[ENTROPY]
     if teacher is not None:
-        found |= {"teacher_nll": table[TEACHER_NLL].detach(), "kl_teacher_student": table[KL_TEACHER_STUDENT],
-                  "kl_student_teacher": table[KL_STUDENT_TEACHER]}
+        found |= {
+            "teacher_nll": table[TEACHER_NLL].detach(),
+            "kl_teacher_student": table[KL_TEACHER_STUDENT],
+            "kl_student_teacher": table[KL_STUDENT_TEACHER],
+        }
         if entropy:
             found["teacher_entropy"] = table[TEACHER_ENTROPY].detach()
     return TokenTerms(**found)

@@ -22,4 +22,4 @@ def log_one_plus_log_ratio(student_logits, teacher_logits, beta) -> torch.Tensor
     """[n]: mean over the vocabulary of log(1 + (log p - log q)^beta): NaN as soon as one log-ratio is below -1."""
     dtype = accumulation_dtype(student_logits, teacher_logits)
     log_ratio = student_logits.to(dtype).log_softmax(-1) - teacher_logits.to(dtype).log_softmax(-1)
-    return torch.log(1 + log_ratio ** beta).mean(-1)
+    return torch.log(1 + log_ratio**beta).mean(-1)

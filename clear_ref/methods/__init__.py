@@ -7,12 +7,36 @@ open-unlearning's copy alone.
 """
 
 from clear_ref.common.errors import UserError
+
 from .loss import Loss
-from .table import DEFAULT_SEMANTICS, METHODS, SEMANTICS, finish, make_options, needs, reference, variant
+from .table import (
+    DEFAULT_SEMANTICS,
+    METHODS,
+    SEMANTICS,
+    finish,
+    make_options,
+    needs,
+    reference,
+    variant,
+)
 from .variant import Need, Phase, Variant, Views
 
-__all__ = ["DEFAULT_SEMANTICS", "METHODS", "SEMANTICS", "Loss", "Need", "Phase", "Variant", "Views", "finish", "make_options",
-           "method_loss", "needs", "reference", "variant"]
+__all__ = [
+    "DEFAULT_SEMANTICS",
+    "METHODS",
+    "SEMANTICS",
+    "Loss",
+    "Need",
+    "Phase",
+    "Variant",
+    "Views",
+    "finish",
+    "make_options",
+    "method_loss",
+    "needs",
+    "reference",
+    "variant",
+]
 
 
 def method_loss(method, outputs, semantics=DEFAULT_SEMANTICS, phase=None, **options) -> Loss:
@@ -28,14 +52,20 @@ def method_loss(method, outputs, semantics=DEFAULT_SEMANTICS, phase=None, **opti
     if phase is not None:
         phases = {one.name: one for one in chosen.phases_of(options)}
         if phase not in phases:
-            raise UserError(f"phase is {phase!r}; {method} ({semantics}) has {', '.join(phases) or 'none: leave it out'}")
+            raise UserError(
+                f"phase is {phase!r}; {method} ({semantics}) has {', '.join(phases) or 'none: leave it out'}"
+            )
         needed, loss = phases[phase].needs, phases[phase].loss
     for name in needed.keys() ^ outputs.keys():
         state = "is missing" if name in needed else "is not used"
-        raise UserError(f"batch {name!r} {state}; {method} ({semantics}) expects exactly {', '.join(needed)}")
+        raise UserError(
+            f"batch {name!r} {state}; {method} ({semantics}) expects exactly {', '.join(needed)}"
+        )
     for name, need in needed.items():
         tensor = "hidden" if need.hidden else "logits"
         for wanted in (tensor, f"teacher_{tensor}") if need.teacher else (tensor,):
             if getattr(outputs[name], wanted) is None:
-                raise UserError(f"batch {name!r} has no {wanted}, and {method} ({semantics}) needs it: pass it")
+                raise UserError(
+                    f"batch {name!r} has no {wanted}, and {method} ({semantics}) needs it: pass it"
+                )
     return loss({name: outputs[name].split() for name in needed}, options)

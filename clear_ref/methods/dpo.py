@@ -31,8 +31,9 @@ from dataclasses import dataclass
 from torch.nn.functional import logsigmoid
 
 from clear_ref.common.errors import ShapeError
-from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
 from clear_ref.common.settings import setting
+from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
+
 from .loss import Loss, check_finite, check_one_of
 from .variant import Need, Variant, released_by_date
 
@@ -40,11 +41,18 @@ from .variant import Need, Variant, released_by_date
 @dataclass(frozen=True)
 class Options:
     beta: float = setting(0.1, "how fast the preference saturates", "paper App. B.6")
-    lambda_idk: float = setting(1.0, "weight of the likelihood of refusals", "paper App. B.6 (lambda_1)")
+    lambda_idk: float = setting(
+        1.0, "weight of the likelihood of refusals", "paper App. B.6 (lambda_1)"
+    )
     lambda_dpo: float = setting(1.0, "weight of the DPO term", "paper App. B.6 (lambda_2)")
-    retain_weight: float = setting(0.0, "weight of an added retain term; 0: no retain batch",
-                                   "paper Sec. 3.2 hints at one, App. B.6 has none")
-    reference: str = setting("idk", "idk: the base tuned on refusals first; base: the base itself", "paper App. B.6")
+    retain_weight: float = setting(
+        0.0,
+        "weight of an added retain term; 0: no retain batch",
+        "paper Sec. 3.2 hints at one, App. B.6 has none",
+    )
+    reference: str = setting(
+        "idk", "idk: the base tuned on refusals first; base: the base itself", "paper App. B.6"
+    )
 
     def __post_init__(self):
         check_finite(self, "lambda_idk", "lambda_dpo", "retain_weight", positive=("beta",))
@@ -53,7 +61,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Original:
-    beta: float = setting(0.1, "how fast the preference saturates", "DPO, trainers.py:57 (0.1 to 0.5); TOFU, dataloader.py:169")
+    beta: float = setting(
+        0.1,
+        "how fast the preference saturates",
+        "DPO, trainers.py:57 (0.1 to 0.5); TOFU, dataloader.py:169",
+    )
 
     def __post_init__(self):
         check_finite(self, positive=("beta",))
@@ -65,8 +77,10 @@ class Released:
 
 
 def paper(splits, options) -> Loss:
-    terms = {"idk_nll": options.lambda_idk * token_mean(splits["idk"], "nll"),
-             "dpo": options.lambda_dpo * original(splits, options).value}
+    terms = {
+        "idk_nll": options.lambda_idk * token_mean(splits["idk"], "nll"),
+        "dpo": options.lambda_dpo * original(splits, options).value,
+    }
     if options.retain_weight != 0:
         terms["retain_nll"] = options.retain_weight * token_mean(splits["retain"], "nll")
     return Loss.of(**terms)
@@ -75,10 +89,16 @@ def paper(splits, options) -> Loss:
 def original(splits, options) -> Loss:
     forget, idk = splits["forget"], splits["idk"]
     if len(forget.labels) != len(idk.labels) or forget.n_sequences != idk.n_sequences:
-        raise ShapeError(f"the idk batch has {len(idk.labels)} sequences (step: {idk.n_sequences}); expected "
-                         f"{len(forget.labels)} (step: {forget.n_sequences}), as forget: idk[s] answers forget[s]")
-    r_s_idk, r_s_forget = (sequence_sum(split, "teacher_nll") - sequence_sum(split, "nll") for split in (idk, forget))
-    return Loss.of(dpo=mean_over_sequences(-logsigmoid(options.beta * (r_s_idk - r_s_forget)), forget))
+        raise ShapeError(
+            f"the idk batch has {len(idk.labels)} sequences (step: {idk.n_sequences}); expected "
+            f"{len(forget.labels)} (step: {forget.n_sequences}), as forget: idk[s] answers forget[s]"
+        )
+    r_s_idk, r_s_forget = (
+        sequence_sum(split, "teacher_nll") - sequence_sum(split, "nll") for split in (idk, forget)
+    )
+    return Loss.of(
+        dpo=mean_over_sequences(-logsigmoid(options.beta * (r_s_idk - r_s_forget)), forget)
+    )
 
 
 def released(splits, options) -> Loss:
@@ -91,7 +111,13 @@ def reference_loss(splits, options) -> Loss:
 
 
 PAIR = {"forget": Need(teacher=True), "idk": Need(teacher=True)}
-VARIANTS = {"paper": Variant(paper, lambda options: PAIR | ({"retain": Need()} if options.retain_weight != 0 else {}), Options,
-                             reference_loss=reference_loss),
-            **released_by_date(released, {"idk": Need()}, Released),
-            "original": Variant(original, PAIR, Original, by_batch=True)}
+VARIANTS = {
+    "paper": Variant(
+        paper,
+        lambda options: PAIR | ({"retain": Need()} if options.retain_weight != 0 else {}),
+        Options,
+        reference_loss=reference_loss,
+    ),
+    **released_by_date(released, {"idk": Need()}, Released),
+    "original": Variant(original, PAIR, Original, by_batch=True),
+}

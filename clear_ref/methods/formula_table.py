@@ -20,10 +20,12 @@ def meanings(module) -> dict[str, tuple[str, str]]:
         source = SOURCE.search(line)
         if source:
             found[name][1].append(source.group(1))
-            line = line[:source.start()]
+            line = line[: source.start()]
         if name and line.strip():
             found[name][0].append(re.sub(r"\s+", " ", line.strip()))
-    return {name: (joined(formula), "; ".join(sources)) for name, (formula, sources) in found.items()}
+    return {
+        name: (joined(formula), "; ".join(sources)) for name, (formula, sources) in found.items()
+    }
 
 
 def joined(lines) -> str:
@@ -31,7 +33,13 @@ def joined(lines) -> str:
     where the one before ends with , : or ;."""
     text = ""
     for line in lines:
-        text += line if not text else f" {line}" if line[0] in "+-=|" or text[-1] in ",:;" else f"; {line}"
+        text += (
+            line
+            if not text
+            else f" {line}"
+            if line[0] in "+-=|" or text[-1] in ",:;"
+            else f"; {line}"
+        )
     return text
 
 
@@ -59,20 +67,32 @@ def reads(chosen) -> str:
             if name != "random1":
                 continue
             name = f"random1-{n_random}"
-        parts.append(f"{name}: {'hidden states, ' if need.hidden else ''}{' + '.join(need.rows)}{', teacher' * need.teacher}")
+        parts.append(
+            f"{name}: {'hidden states, ' if need.hidden else ''}{' + '.join(need.rows)}{', teacher' * need.teacher}"
+        )
     return "; ".join(parts)
 
 
 def markdown(methods) -> str:
     """One row a method and meaning; what is divided by: step, the counts of the whole optimiser step, or batch, each batch's own
     and then the mean of the batches."""
-    lines = ["| method | meaning | loss | source | rows read | divided by | how we know |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| method | meaning | loss | source | rows read | divided by | how we know |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for method, module in methods.items():
         formulas, known = meanings(module), evidence(module)
         for name, chosen in module.VARIANTS.items():
             formula, source = formulas[name]
             formula = "`" + formula.replace("|", "\\|") + "`"
-            cells = (f"[`{method}`](clear_ref/methods/{method}.py)", f"`{name}`", formula, source, reads(chosen),
-                     "batch" if chosen.by_batch else "step", known[name])
+            cells = (
+                f"[`{method}`](clear_ref/methods/{method}.py)",
+                f"`{name}`",
+                formula,
+                source,
+                reads(chosen),
+                "batch" if chosen.by_batch else "step",
+                known[name],
+            )
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

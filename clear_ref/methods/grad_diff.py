@@ -26,16 +26,22 @@ evidence   by hand, finite differences; released: authors' code; original: TOFU'
 
 from dataclasses import dataclass
 
-from clear_ref.losses.reductions import sequence_sum, token_mean
 from clear_ref.common.settings import setting
+from clear_ref.losses.reductions import sequence_sum, token_mean
+
 from .loss import Loss, check_finite, check_one_of
-from .variant import Need, Variant, released as released_variant
+from .variant import Need, Variant
+from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
 class Options:
-    lambda_retain: float = setting(1.0, "weight of the retain term", "paper Eq. 1; no value given, App. B.3 prints 1")
-    forget: str = setting("ce", "forget term: ce | entropy (maximised)", "paper App. B.3; B.2 names the entropy")
+    lambda_retain: float = setting(
+        1.0, "weight of the retain term", "paper Eq. 1; no value given, App. B.3 prints 1"
+    )
+    forget: str = setting(
+        "ce", "forget term: ce | entropy (maximised)", "paper App. B.3; B.2 names the entropy"
+    )
 
     def __post_init__(self):
         check_finite(self, "lambda_retain")
@@ -44,8 +50,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Released:
-    beta: float = setting(1.0, "weight of the forget term", "released code (config/mm/forget.yaml, loss_beta)")
-    forget: str = setting("ce", "forget term: ce | entropy | kl", "released code (mm/trainer.py:191-211)")
+    beta: float = setting(
+        1.0, "weight of the forget term", "released code (config/mm/forget.yaml, loss_beta)"
+    )
+    forget: str = setting(
+        "ce", "forget term: ce | entropy | kl", "released code (mm/trainer.py:191-211)"
+    )
     retain: str = setting("ce", "retain term: ce | kl", "released code (mm/trainer.py:213-227)")
 
     def __post_init__(self):
@@ -64,13 +74,22 @@ class Original:
 
 def paper(splits, options) -> Loss:
     column = {"ce": "nll", "entropy": "entropy"}[options.forget]
-    return Loss.of(**{f"forget_{column}": -token_mean(splits["forget"], column)},
-                   retain_nll=options.lambda_retain * token_mean(splits["retain"], "nll"))
+    return Loss.of(
+        **{f"forget_{column}": -token_mean(splits["forget"], column)},
+        retain_nll=options.lambda_retain * token_mean(splits["retain"], "nll"),
+    )
 
 
 def released(splits, options) -> Loss:
-    forget = {"ce": nll, "kl": kl, "entropy": lambda split: ("entropy", -sequence_sum(split, "entropy", "all").sum())}
-    (f, forget_term), (r, retain_term) = forget[options.forget](splits["forget"]), RETAIN[options.retain](splits["retain"])
+    forget = {
+        "ce": nll,
+        "kl": kl,
+        "entropy": lambda split: ("entropy", -sequence_sum(split, "entropy", "all").sum()),
+    }
+    (f, forget_term), (r, retain_term) = (
+        forget[options.forget](splits["forget"]),
+        RETAIN[options.retain](splits["retain"]),
+    )
     return Loss.of(**{f"forget_{f}": -options.beta * forget_term, f"retain_{r}": retain_term})
 
 
@@ -83,6 +102,12 @@ nll = lambda split: ("nll", token_mean(split, "nll"))  # noqa: E731
 kl = lambda split: ("kl", token_mean(split, "kl_teacher_student", "all"))  # noqa: E731
 RETAIN = {"ce": nll, "kl": kl}
 READS = {"ce": Need(), "kl": Need(rows=("all",), teacher=True), "entropy": Need(rows=("all",))}
-VARIANTS = {"paper": Variant(paper, {"forget": Need(), "retain": Need()}, Options),
-            "released": released_variant(released, lambda o: {"forget": READS[o.forget], "retain": READS[o.retain]}, Released),
-            "original": Variant(original, lambda o: {"forget": Need(), "retain": READS[o.retain]}, Original, by_batch=True)}
+VARIANTS = {
+    "paper": Variant(paper, {"forget": Need(), "retain": Need()}, Options),
+    "released": released_variant(
+        released, lambda o: {"forget": READS[o.forget], "retain": READS[o.retain]}, Released
+    ),
+    "original": Variant(
+        original, lambda o: {"forget": Need(), "retain": READS[o.retain]}, Original, by_batch=True
+    ),
+}

@@ -27,6 +27,7 @@ evidence   by hand, finite differences; released: authors' code; original: TOFU'
 from dataclasses import dataclass
 
 from clear_ref.losses.reductions import token_mean
+
 from .loss import Loss
 from .variant import Need, Variant, released_by_date
 
@@ -37,17 +38,23 @@ class Options:
 
 
 def paper(splits, options) -> Loss:
-    return Loss.of(retain_nll=token_mean(splits["retain"], "nll"), idk_nll=token_mean(splits["idk"], "nll"))
+    return Loss.of(
+        retain_nll=token_mean(splits["retain"], "nll"), idk_nll=token_mean(splits["idk"], "nll")
+    )
 
 
 def original(splits, options) -> Loss:
     n = {name: split.n_rows["answer"] for name, split in splits.items()}
     share = {name: n[name] / max(sum(n.values()), 1) for name in n}
-    return Loss.of(retain_nll=share["retain"] * token_mean(splits["retain"], "nll"),
-                   idk_nll=share["idk"] * token_mean(splits["idk"], "nll"))
+    return Loss.of(
+        retain_nll=share["retain"] * token_mean(splits["retain"], "nll"),
+        idk_nll=share["idk"] * token_mean(splits["idk"], "nll"),
+    )
 
 
 NEEDS = {"retain": Need(), "idk": Need()}
-VARIANTS = {"paper": Variant(paper, NEEDS, Options),
-            **released_by_date(paper, NEEDS, Options),
-            "original": Variant(original, NEEDS, Options, by_batch=True)}
+VARIANTS = {
+    "paper": Variant(paper, NEEDS, Options),
+    **released_by_date(paper, NEEDS, Options),
+    "original": Variant(original, NEEDS, Options, by_batch=True),
+}

@@ -22,8 +22,10 @@ evidence   by hand, finite differences; released: authors' code; original: TOFU'
 from dataclasses import dataclass
 
 from clear_ref.losses.reductions import sequence_mean, token_mean
+
 from .loss import Loss
-from .variant import Need, Variant, released as released_variant
+from .variant import Need, Variant
+from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,22 @@ class Options:
 
 
 def paper(splits, options) -> Loss:
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
-                   retain_kl=sequence_mean(splits["retain"], "kl_student_teacher"))
+    return Loss.of(
+        forget_nll=-token_mean(splits["forget"], "nll"),
+        retain_kl=sequence_mean(splits["retain"], "kl_student_teacher"),
+    )
 
 
 def released(splits, options) -> Loss:
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
-                   retain_kl=token_mean(splits["retain"], "kl_teacher_student", "all"))
+    return Loss.of(
+        forget_nll=-token_mean(splits["forget"], "nll"),
+        retain_kl=token_mean(splits["retain"], "kl_teacher_student", "all"),
+    )
 
 
 ALL_ROWS = {"forget": Need(), "retain": Need(rows=("all",), teacher=True)}
-VARIANTS = {"paper": Variant(paper, {"forget": Need(), "retain": Need(teacher=True)}, Options),
-            "released": released_variant(released, ALL_ROWS, Options),
-            "original": Variant(released, ALL_ROWS, Options, by_batch=True)}
+VARIANTS = {
+    "paper": Variant(paper, {"forget": Need(), "retain": Need(teacher=True)}, Options),
+    "released": released_variant(released, ALL_ROWS, Options),
+    "original": Variant(released, ALL_ROWS, Options, by_batch=True),
+}

@@ -32,16 +32,20 @@ evidence   by hand, finite differences; released: authors' code; original: LLMU'
 
 from dataclasses import dataclass
 
-from clear_ref.losses.reductions import sequence_mean, token_mean
 from clear_ref.common.settings import setting
+from clear_ref.losses.reductions import sequence_mean, token_mean
+
 from .loss import Loss, check_at_least, check_finite, check_one_of
 from .variant import Need, Variant, Views, random_batches, released_by_date
 
 
 @dataclass(frozen=True)
 class Options:
-    kl: str = setting("student_teacher", "direction of the retain KL: student_teacher | teacher_student",
-                      "paper App. B.9; Sec. 3.2 prints the other")
+    kl: str = setting(
+        "student_teacher",
+        "direction of the retain KL: student_teacher | teacher_student",
+        "paper App. B.9; Sec. 3.2 prints the other",
+    )
 
     def __post_init__(self):
         check_one_of(self, "kl", "student_teacher", "teacher_student")
@@ -65,29 +69,50 @@ class Original:
 
 
 def paper(splits, options) -> Loss:
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
-                   idk_nll=sequence_mean(splits["idk"], "nll"),
-                   retain_kl=sequence_mean(splits["retain"], f"kl_{options.kl}"))
+    return Loss.of(
+        forget_nll=-token_mean(splits["forget"], "nll"),
+        idk_nll=sequence_mean(splits["idk"], "nll"),
+        retain_kl=sequence_mean(splits["retain"], f"kl_{options.kl}"),
+    )
 
 
 def released(splits, options) -> Loss:
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
-                   idk_nll=token_mean(splits["idk"], "nll"),
-                   retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"))
+    return Loss.of(
+        forget_nll=-token_mean(splits["forget"], "nll"),
+        idk_nll=token_mean(splits["idk"], "nll"),
+        retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"),
+    )
 
 
 def original(splits, options) -> Loss:
-    random = sum(sequence_mean(splits[name], "nll") for name in random_batches(options.n_random)) / options.n_random
-    retain = [token_mean(splits["retain"], column, "all") for column in ("kl_teacher_student", "teacher_entropy")]
-    return Loss.of(forget_nll=-options.w_forget * sequence_mean(splits["forget"], "nll"), random_nll=options.w_random * random,
-                   retain_cross_entropy=options.w_retain * sum(retain))
+    random = (
+        sum(sequence_mean(splits[name], "nll") for name in random_batches(options.n_random))
+        / options.n_random
+    )
+    retain = [
+        token_mean(splits["retain"], column, "all")
+        for column in ("kl_teacher_student", "teacher_entropy")
+    ]
+    return Loss.of(
+        forget_nll=-options.w_forget * sequence_mean(splits["forget"], "nll"),
+        random_nll=options.w_random * random,
+        retain_cross_entropy=options.w_retain * sum(retain),
+    )
 
 
 def needs(options):
-    return {"forget": Need(), **{name: Need() for name in random_batches(options.n_random)}, "retain": RETAIN}
+    return {
+        "forget": Need(),
+        **{name: Need() for name in random_batches(options.n_random)},
+        "retain": RETAIN,
+    }
 
 
 RETAIN = Need(rows=("all",), teacher=True)
-VARIANTS = {"paper": Variant(paper, {"forget": Need(), "idk": Need(), "retain": Need(teacher=True)}, Options),
-            **released_by_date(released, {"forget": Need(), "idk": Need(), "retain": RETAIN}, Released),
-            "original": Variant(original, needs, Original, by_batch=True, views=Views(random="retain"))}
+VARIANTS = {
+    "paper": Variant(
+        paper, {"forget": Need(), "idk": Need(), "retain": Need(teacher=True)}, Options
+    ),
+    **released_by_date(released, {"forget": Need(), "idk": Need(), "retain": RETAIN}, Released),
+    "original": Variant(original, needs, Original, by_batch=True, views=Views(random="retain")),
+}

@@ -11,6 +11,7 @@ from clear_ref.common.errors import ShapeError, UserError
 @dataclass(frozen=True)
 class Loss:
     """A scalar to minimise and the named scalars it is the sum of, signed and weighted as they enter it."""
+
     value: torch.Tensor
     terms: dict[str, torch.Tensor]
 
@@ -19,7 +20,9 @@ class Loss:
         """The Loss that is the sum of these scalars."""
         for name, term in terms.items():
             if term.ndim != 0:
-                raise ShapeError(f"loss term {name} has shape {list(term.shape)}; expected a scalar: reduce it first")
+                raise ShapeError(
+                    f"loss term {name} has shape {list(term.shape)}; expected a scalar: reduce it first"
+                )
         return cls(value=sum(terms.values()), terms=terms)
 
 
@@ -36,7 +39,9 @@ def check_finite(options, *names, positive=()):
 def check_one_of(options, name, *choices):
     """Raises UserError unless the named option is one of the choices."""
     if getattr(options, name) not in choices:
-        raise UserError(f"option {name} is {getattr(options, name)!r}; expected one of {', '.join(choices)}")
+        raise UserError(
+            f"option {name} is {getattr(options, name)!r}; expected one of {', '.join(choices)}"
+        )
 
 
 def check_at_least(options, name, least):

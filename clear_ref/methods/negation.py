@@ -10,11 +10,15 @@ def negate_delta(theta_0, theta_1):
     raises  ShapeError naming the tensor that is missing, extra or of another shape
     """
     for name in sorted(theta_0.keys() ^ theta_1.keys()):
-        raise ShapeError(f"weight {name} is in only one of the two models; expected the same names in both")
+        raise ShapeError(
+            f"weight {name} is in only one of the two models; expected the same names in both"
+        )
     for name in theta_0:
         if theta_0[name].shape != theta_1[name].shape:
-            raise ShapeError(f"weight {name} has shape {list(theta_1[name].shape)} after training; "
-                             f"expected {list(theta_0[name].shape)}")
+            raise ShapeError(
+                f"weight {name} has shape {list(theta_1[name].shape)} after training; "
+                f"expected {list(theta_0[name].shape)}"
+            )
     return {name: _negated(theta_0[name], theta_1[name]) for name in theta_0}
 
 

@@ -28,16 +28,20 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
+from clear_ref.common.settings import setting
 from clear_ref.losses import whole_vocabulary
 from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
-from clear_ref.common.settings import setting
+
 from .loss import Loss, check_finite, check_one_of
-from .variant import Need, Variant, released as released_variant
+from .variant import Need, Variant
+from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
 class Options:
-    beta: float = setting(1.0, "how fast the push fades; towards 0 the loss becomes gradient ascent", "paper App. B.7")
+    beta: float = setting(
+        1.0, "how fast the push fades; towards 0 the loss becomes gradient ascent", "paper App. B.7"
+    )
 
     def __post_init__(self):
         check_finite(self, positive=("beta",))
@@ -45,8 +49,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Original:
-    beta: float = setting(0.1, "how fast the push fades; towards 0 the loss becomes gradient ascent", "NPO (config/forget.yaml)")
-    retain: str = setting("none", "added retain term: none | ce | kl", "NPO: npo, npo_grad_diff, npo_KL")
+    beta: float = setting(
+        0.1,
+        "how fast the push fades; towards 0 the loss becomes gradient ascent",
+        "NPO (config/forget.yaml)",
+    )
+    retain: str = setting(
+        "none", "added retain term: none | ce | kl", "NPO: npo, npo_grad_diff, npo_KL"
+    )
 
     def __post_init__(self):
         check_finite(self, positive=("beta",))
@@ -70,7 +80,9 @@ def original(splits, options) -> Loss:
 
 
 def released(splits, options, row=whole_vocabulary.log_one_plus_ratio) -> Loss:
-    values = splits["forget"].column("all", lambda student, teacher: row(student, teacher, options.beta))
+    values = splits["forget"].column(
+        "all", lambda student, teacher: row(student, teacher, options.beta)
+    )
     return Loss.of(forget_npo=2 / options.beta * token_mean(splits["forget"], values, "all"))
 
 
@@ -80,12 +92,18 @@ def released_before(splits, options) -> Loss:
 
 
 def needs(options):
-    retain = {"none": {}, "ce": {"retain": Need()}, "kl": {"retain": Need(rows=("all",), teacher=True)}}
+    retain = {
+        "none": {},
+        "ce": {"retain": Need()},
+        "kl": {"retain": Need(rows=("all",), teacher=True)},
+    }
     return {"forget": Need(teacher=True), **retain[options.retain]}
 
 
 ALL_ROWS = {"forget": Need(rows=("all",), teacher=True)}
-VARIANTS = {"paper": Variant(paper, {"forget": Need(teacher=True)}, Options),
-            "released": released_variant(released, ALL_ROWS, Options),
-            "released@2024-12-10": released_variant(released_before, ALL_ROWS, Options),
-            "original": Variant(original, needs, Original, by_batch=True)}
+VARIANTS = {
+    "paper": Variant(paper, {"forget": Need(teacher=True)}, Options),
+    "released": released_variant(released, ALL_ROWS, Options),
+    "released@2024-12-10": released_variant(released_before, ALL_ROWS, Options),
+    "original": Variant(original, needs, Original, by_batch=True),
+}

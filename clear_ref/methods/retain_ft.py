@@ -17,6 +17,7 @@ evidence   by hand, finite differences; released: authors' code
 from dataclasses import dataclass
 
 from clear_ref.losses.reductions import token_mean
+
 from .loss import Loss
 from .variant import Need, Variant, released
 
@@ -31,6 +32,8 @@ def paper(splits, options) -> Loss:
 
 
 NEEDS = {"retain": Need()}
-VARIANTS = {"paper": Variant(paper, NEEDS, Options),
-            "released": released(paper, NEEDS, Options),
-            "original": Variant(paper, NEEDS, Options, by_batch=True)}
+VARIANTS = {
+    "paper": Variant(paper, NEEDS, Options),
+    "released": released(paper, NEEDS, Options),
+    "original": Variant(paper, NEEDS, Options, by_batch=True),
+}

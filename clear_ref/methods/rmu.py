@@ -29,27 +29,37 @@ evidence   by hand, finite differences; released, released@2024-12-10: authors' 
 from dataclasses import replace
 
 from clear_ref.losses.formulas import accumulation_dtype
-from clear_ref.losses.hidden_states import control_vector, control_vectors, mean_squares_moved as moved, squares
+from clear_ref.losses.hidden_states import control_vector, control_vectors, squares
+from clear_ref.losses.hidden_states import mean_squares_moved as moved
 from clear_ref.losses.reductions import mean_over_sequences, sequence_mean, token_mean
+
 from .loss import Loss
 from .rmu_options import Options, Original, Released, ReleasedHead
-from .variant import Need, Variant, released as released_variant
+from .variant import Need, Variant
+from .variant import released as released_variant
 
 
 def paper(splits, options) -> Loss:
     forget, retain = splits["forget"], splits["retain"]
     target = options.c * control_vector(options.seed, forget.hidden.shape[2])
     return Loss.of(
-        forget_distance=sequence_mean(forget, squares(forget, target, "attention").sum(1), "attention"),
-        retain_distance=options.alpha * sequence_mean(
-            retain, squares(retain, retain.teacher_hidden, "attention").sum(1), "attention"))
+        forget_distance=sequence_mean(
+            forget, squares(forget, target, "attention").sum(1), "attention"
+        ),
+        retain_distance=options.alpha
+        * sequence_mean(
+            retain, squares(retain, retain.teacher_hidden, "attention").sum(1), "attention"
+        ),
+    )
 
 
 def original(splits, options) -> Loss:
     forget, retain = splits["forget"], splits["retain"]
     target = options.c * control_vector(options.seed, forget.hidden.shape[2])
-    return Loss.of(forget_distance=token_mean(forget, squares(forget, target, "all").mean(1), "all"),
-                   retain_distance=options.alpha * moved(retain))
+    return Loss.of(
+        forget_distance=token_mean(forget, squares(forget, target, "all").mean(1), "all"),
+        retain_distance=options.alpha * moved(retain),
+    )
 
 
 def released(splits, options) -> Loss:
@@ -58,7 +68,10 @@ def released(splits, options) -> Loss:
     n = options.n_vectors or len(h)
     v = (options.c * control_vectors(options.seed, n, h.shape[1])).to(h)
     pairs = (h[:, None] - v[None]).square().mean((1, 2))
-    return Loss.of(forget_distance=options.beta * mean_over_sequences(pairs, forget), retain_distance=moved(splits["retain"]))
+    return Loss.of(
+        forget_distance=options.beta * mean_over_sequences(pairs, forget),
+        retain_distance=moved(splits["retain"]),
+    )
 
 
 def released_before(splits, options) -> Loss:
@@ -66,21 +79,36 @@ def released_before(splits, options) -> Loss:
     forget = splits["forget"]
     purpose = "/".join(["rmu control vector", *map(str, forget.key)])
     target = options.c * control_vectors(options.seed, 1, forget.hidden.shape[2], purpose)[0]
-    return Loss.of(forget_distance=options.beta * token_mean(forget, squares(forget, target, "all").mean(1), "all"),
-                   retain_distance=moved(splits["retain"]))
+    return Loss.of(
+        forget_distance=options.beta
+        * token_mean(forget, squares(forget, target, "all").mean(1), "all"),
+        retain_distance=moved(splits["retain"]),
+    )
 
 
 def needs(row_set):
-    return {"forget": Need(rows=(row_set,), hidden=True), "retain": Need(rows=(row_set,), teacher=True, hidden=True)}
+    return {
+        "forget": Need(rows=(row_set,), hidden=True),
+        "retain": Need(rows=(row_set,), teacher=True, hidden=True),
+    }
 
 
 def down_projections(options):
     """What the original trains: of layers l-2 .. l."""
-    return [f"layers.{layer}.mlp.down_proj" for layer in range(max(0, options.layer - 2), options.layer + 1)]
+    return [
+        f"layers.{layer}.mlp.down_proj"
+        for layer in range(max(0, options.layer - 2), options.layer + 1)
+    ]
 
 
-VARIANTS = {"paper": Variant(paper, needs("attention"), Options),
-            "released": released_variant(released, needs("all"), ReleasedHead,
-                                         begin=lambda options, n: replace(options, n_vectors=options.n_vectors or n)),
-            "released@2024-12-10": released_variant(released_before, needs("all"), Released),
-            "original": Variant(original, needs("all"), Original, by_batch=True, targets=down_projections)}
+VARIANTS = {
+    "paper": Variant(paper, needs("attention"), Options),
+    "released": released_variant(
+        released,
+        needs("all"),
+        ReleasedHead,
+        begin=lambda options, n: replace(options, n_vectors=options.n_vectors or n),
+    ),
+    "released@2024-12-10": released_variant(released_before, needs("all"), Released),
+    "original": Variant(original, needs("all"), Original, by_batch=True, targets=down_projections),
+}

@@ -27,10 +27,12 @@ evidence   by hand, finite differences; released: authors' code; original: SCRUB
 
 from dataclasses import dataclass
 
-from clear_ref.losses.reductions import sequence_mean, token_mean
 from clear_ref.common.settings import setting
+from clear_ref.losses.reductions import sequence_mean, token_mean
+
 from .loss import Loss, check_at_least, check_finite
-from .variant import Need, Phase, Variant, released as released_variant
+from .variant import Need, Phase, Variant
+from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Released:
-    beta: float = setting(1.0, "weight of the forget KL", "released code (config/mm/forget.yaml, loss_beta)")
+    beta: float = setting(
+        1.0, "weight of the forget KL", "released code (config/mm/forget.yaml, loss_beta)"
+    )
 
     def __post_init__(self):
         check_finite(self, "beta")
@@ -52,10 +56,18 @@ class Released:
 
 @dataclass(frozen=True)
 class Original:
-    alpha: float = setting(0.5, "weight of the retain KL", "SCRUB, small_scale_unlearning.ipynb (large scale: 0.001)")
-    gamma: float = setting(1.0, "weight of the retain likelihood", "SCRUB, the same (large scale: 0.99)")
-    temperature: float = setting(2.0, "both models' logits are divided by it in the KL", "SCRUB, the same (large scale: 4)")
-    msteps: int = setting(3, "epochs that begin with a max pass", "SCRUB, the same, of 10 (large scale: 2 of 3)")
+    alpha: float = setting(
+        0.5, "weight of the retain KL", "SCRUB, small_scale_unlearning.ipynb (large scale: 0.001)"
+    )
+    gamma: float = setting(
+        1.0, "weight of the retain likelihood", "SCRUB, the same (large scale: 0.99)"
+    )
+    temperature: float = setting(
+        2.0, "both models' logits are divided by it in the KL", "SCRUB, the same (large scale: 4)"
+    )
+    msteps: int = setting(
+        3, "epochs that begin with a max pass", "SCRUB, the same, of 10 (large scale: 2 of 3)"
+    )
 
     def __post_init__(self):
         check_finite(self, "alpha", "gamma", positive=("temperature",))
@@ -63,28 +75,34 @@ class Original:
 
 
 def paper(splits, options) -> Loss:
-    return Loss.of(retain_kl=options.alpha * sequence_mean(splits["retain"], "kl_teacher_student"),
-                   forget_kl=-sequence_mean(splits["forget"], "kl_teacher_student"),
-                   retain_nll=options.gamma * token_mean(splits["retain"], "nll"))
+    return Loss.of(
+        retain_kl=options.alpha * sequence_mean(splits["retain"], "kl_teacher_student"),
+        forget_kl=-sequence_mean(splits["forget"], "kl_teacher_student"),
+        retain_nll=options.gamma * token_mean(splits["retain"], "nll"),
+    )
 
 
 def released(splits, options) -> Loss:
-    return Loss.of(retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"),
-                   forget_kl=-options.beta * token_mean(splits["forget"], "kl_student_teacher", "all"),
-                   retain_nll=token_mean(splits["retain"], "nll"))
+    return Loss.of(
+        retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"),
+        forget_kl=-options.beta * token_mean(splits["forget"], "kl_student_teacher", "all"),
+        retain_nll=token_mean(splits["retain"], "nll"),
+    )
 
 
 def max_step(splits, options) -> Loss:
     """The original's max pass: away from the teacher on the forget set."""
     warm = splits["forget"].at_temperature(options.temperature)
-    return Loss.of(forget_kl=-options.temperature ** 2 * token_mean(warm, "kl_teacher_student"))
+    return Loss.of(forget_kl=-(options.temperature**2) * token_mean(warm, "kl_teacher_student"))
 
 
 def min_step(splits, options) -> Loss:
     """The original's min pass: to the teacher and to the labels on the retain set."""
     warm = splits["retain"].at_temperature(options.temperature)
-    return Loss.of(retain_kl=options.alpha * options.temperature ** 2 * token_mean(warm, "kl_teacher_student"),
-                   retain_nll=options.gamma * token_mean(splits["retain"], "nll"))
+    return Loss.of(
+        retain_kl=options.alpha * options.temperature**2 * token_mean(warm, "kl_teacher_student"),
+        retain_nll=options.gamma * token_mean(splits["retain"], "nll"),
+    )
 
 
 def original(splits, options) -> Loss:
@@ -92,9 +110,16 @@ def original(splits, options) -> Loss:
 
 
 READS = {"forget": Need(teacher=True), "retain": Need(teacher=True)}
-PHASES = lambda options: (Phase("max", max_step, {"forget": READS["forget"]}, options.msteps),  # noqa: E731
-                          Phase("min", min_step, {"retain": READS["retain"]}))
-ALL_ROWS = {"forget": Need(rows=("all",), teacher=True), "retain": Need(rows=("answer", "all"), teacher=True)}
-VARIANTS = {"paper": Variant(paper, READS, Options),
-            "released": released_variant(released, ALL_ROWS, Released),
-            "original": Variant(original, READS, Original, by_batch=True, phases=PHASES)}
+PHASES = lambda options: (
+    Phase("max", max_step, {"forget": READS["forget"]}, options.msteps),  # noqa: E731
+    Phase("min", min_step, {"retain": READS["retain"]}),
+)
+ALL_ROWS = {
+    "forget": Need(rows=("all",), teacher=True),
+    "retain": Need(rows=("answer", "all"), teacher=True),
+}
+VARIANTS = {
+    "paper": Variant(paper, READS, Options),
+    "released": released_variant(released, ALL_ROWS, Released),
+    "original": Variant(original, READS, Original, by_batch=True, phases=PHASES),
+}

@@ -31,19 +31,29 @@ evidence   by hand, finite differences; released: authors' code; original: SKU's
 
 from dataclasses import dataclass
 
-from clear_ref.losses.reductions import sequence_mean, token_mean
 from clear_ref.common.settings import setting
+from clear_ref.losses.reductions import sequence_mean, token_mean
+
 from .loss import Loss, check_at_least, check_finite
 from .negation import negate_delta  # noqa: F401  (the second stage: sku.negate_delta)
-from .variant import Need, Variant, random_batches, released as released_variant
+from .variant import Need, Variant, random_batches
+from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
 class Options:
-    w_forget: float = setting(2.5, "weight of the forget answers", "released code (mm/forget.py:186)")
-    w_random: float = setting(1.0, "weight of the random answers", "released code (mm/forget.py:186)")
-    w_retain: float = setting(0.5, "weight of leaving the teacher on retain", "released code (mm/forget.py:186)")
-    n_random: int = setting(3, "random answers for each forget record", "released code (mm/dataset.py:268-278)")
+    w_forget: float = setting(
+        2.5, "weight of the forget answers", "released code (mm/forget.py:186)"
+    )
+    w_random: float = setting(
+        1.0, "weight of the random answers", "released code (mm/forget.py:186)"
+    )
+    w_retain: float = setting(
+        0.5, "weight of leaving the teacher on retain", "released code (mm/forget.py:186)"
+    )
+    n_random: int = setting(
+        3, "random answers for each forget record", "released code (mm/dataset.py:268-278)"
+    )
 
     def __post_init__(self):
         check_finite(self, "w_forget", "w_random", "w_retain")
@@ -52,35 +62,56 @@ class Options:
 
 @dataclass(frozen=True)
 class Original(Options):
-    w_forget: float = setting(0.5, "weight of the forget answers", "SKU, unlearn_harm_new.py:258-260")
-    w_retain: float = setting(1.0, "weight of leaving the teacher on retain", "SKU, unlearn_harm_new.py:267-272")
-    n_random: int = setting(5, "random answers for each forget record", "SKU, unlearn_harm_new.py:194")
+    w_forget: float = setting(
+        0.5, "weight of the forget answers", "SKU, unlearn_harm_new.py:258-260"
+    )
+    w_retain: float = setting(
+        1.0, "weight of leaving the teacher on retain", "SKU, unlearn_harm_new.py:267-272"
+    )
+    n_random: int = setting(
+        5, "random answers for each forget record", "SKU, unlearn_harm_new.py:194"
+    )
 
 
 def paper(splits, options) -> Loss:
-    random_nll = sum(token_mean(splits[name], "nll") for name in random_batches(options.n_random)) / options.n_random
-    return Loss.of(forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
-                   random_nll=options.w_random * random_nll,
-                   retain_kl=-options.w_retain * sequence_mean(splits["retain"], "kl_teacher_student"))
+    random_nll = (
+        sum(token_mean(splits[name], "nll") for name in random_batches(options.n_random))
+        / options.n_random
+    )
+    return Loss.of(
+        forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
+        random_nll=options.w_random * random_nll,
+        retain_kl=-options.w_retain * sequence_mean(splits["retain"], "kl_teacher_student"),
+    )
 
 
 def released(splits, options) -> Loss:
     random_nll = sum(token_mean(splits[name], "nll") for name in random_batches(options.n_random))
-    return Loss.of(forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
-                   random_nll=options.w_random * random_nll,
-                   retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"))
+    return Loss.of(
+        forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
+        random_nll=options.w_random * random_nll,
+        retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"),
+    )
 
 
 def original(splits, options) -> Loss:
-    random_nll = sum(sequence_mean(splits[name], "nll") for name in random_batches(options.n_random)) / options.n_random
-    return Loss.of(forget_nll=options.w_forget * sequence_mean(splits["forget"], "nll"),
-                   random_nll=options.w_random * random_nll,
-                   retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"))
+    random_nll = (
+        sum(sequence_mean(splits[name], "nll") for name in random_batches(options.n_random))
+        / options.n_random
+    )
+    return Loss.of(
+        forget_nll=options.w_forget * sequence_mean(splits["forget"], "nll"),
+        random_nll=options.w_random * random_nll,
+        retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"),
+    )
 
 
 def needs(options, rows="answer"):
-    return {"forget": Need(), **{name: Need() for name in random_batches(options.n_random)},
-            "retain": Need(rows=(rows,), teacher=True)}
+    return {
+        "forget": Need(),
+        **{name: Need() for name in random_batches(options.n_random)},
+        "retain": Need(rows=(rows,), teacher=True),
+    }
 
 
 def needs_all(options):
@@ -88,6 +119,8 @@ def needs_all(options):
     return needs(options, "all")
 
 
-VARIANTS = {"paper": Variant(paper, needs, Options, finish="negate_delta"),
-            "released": released_variant(released, needs_all, Options),
-            "original": Variant(original, needs_all, Original, finish="negate_delta", by_batch=True)}
+VARIANTS = {
+    "paper": Variant(paper, needs, Options, finish="negate_delta"),
+    "released": released_variant(released, needs_all, Options),
+    "original": Variant(original, needs_all, Original, finish="negate_delta", by_batch=True),
+}

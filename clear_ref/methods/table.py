@@ -3,12 +3,36 @@
 from dataclasses import fields
 
 from clear_ref.common.errors import UserError
-from . import dpo, grad_ascent, grad_diff, idk, kl, llmu, npo, retain_ft, rmu, scrub, sku
-from . import formula_table
+
+from . import (
+    dpo,
+    formula_table,
+    grad_ascent,
+    grad_diff,
+    idk,
+    kl,
+    llmu,
+    npo,
+    retain_ft,
+    rmu,
+    scrub,
+    sku,
+)
 from .variant import Need, Variant
 
-METHODS = {"retain_ft": retain_ft, "grad_ascent": grad_ascent, "grad_diff": grad_diff, "kl": kl, "idk": idk, "dpo": dpo,
-           "npo": npo, "scrub": scrub, "llmu": llmu, "rmu": rmu, "sku": sku}
+METHODS = {
+    "retain_ft": retain_ft,
+    "grad_ascent": grad_ascent,
+    "grad_diff": grad_diff,
+    "kl": kl,
+    "idk": idk,
+    "dpo": dpo,
+    "npo": npo,
+    "scrub": scrub,
+    "llmu": llmu,
+    "rmu": rmu,
+    "sku": sku,
+}
 DEFAULT_SEMANTICS = "paper"
 SEMANTICS = ("paper", "original", "released", "released@2024-12-10", "released@2024-10-23")
 RELEASED = SEMANTICS.index("released")
@@ -35,7 +59,7 @@ def variant(method, semantics=DEFAULT_SEMANTICS) -> Variant:
 def later(semantics) -> list[str]:
     """The names among which the first that a method has is what `semantics` means."""
     first = SEMANTICS.index(semantics)
-    return list(reversed(SEMANTICS[RELEASED:first + 1])) if first >= RELEASED else [semantics]
+    return list(reversed(SEMANTICS[RELEASED : first + 1])) if first >= RELEASED else [semantics]
 
 
 def make_options(method, given, semantics=DEFAULT_SEMANTICS):
@@ -44,8 +68,13 @@ def make_options(method, given, semantics=DEFAULT_SEMANTICS):
     known = {field.name: field for field in fields(options)}
     for name in given:
         if name not in known:
-            listing = "; ".join(f"{field.name} ({field.metadata['meaning']})" for field in known.values()) or "none"
-            raise UserError(f"{method} ({semantics}) has no option {name!r}; its options: {listing}")
+            listing = (
+                "; ".join(f"{field.name} ({field.metadata['meaning']})" for field in known.values())
+                or "none"
+            )
+            raise UserError(
+                f"{method} ({semantics}) has no option {name!r}; its options: {listing}"
+            )
     return options(**{name: _typed(name, value, known[name].type) for name, value in given.items()})
 
 
@@ -67,7 +96,10 @@ def finish(method, semantics=DEFAULT_SEMANTICS) -> str | None:
 
 def summaries() -> dict[str, str]:
     """{method: the first sentence of its file}."""
-    return {name: module.__doc__.split("\n", 1)[0].split(": ", 1)[-1].rstrip(".") for name, module in METHODS.items()}
+    return {
+        name: module.__doc__.split("\n", 1)[0].split(": ", 1)[-1].rstrip(".")
+        for name, module in METHODS.items()
+    }
 
 
 def option_help(method) -> list[str]:
@@ -77,7 +109,9 @@ def option_help(method) -> list[str]:
         for field in fields(chosen.options):
             line = f"{field.name}={field.default} {field.metadata['meaning']} ({field.metadata['source']})"
             lines.setdefault(line, []).append(semantics)
-    return [line if "paper" in names else f"{', '.join(names)}: {line}" for line, names in lines.items()]
+    return [
+        line if "paper" in names else f"{', '.join(names)}: {line}" for line, names in lines.items()
+    ]
 
 
 def markdown() -> str:
@@ -88,11 +122,17 @@ def markdown() -> str:
 def _typed(name, value, wanted):
     if wanted is str and isinstance(value, str):
         return value
-    if wanted in (int, float) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    if (
+        wanted in (int, float)
+        and isinstance(value, (str, int, float))
+        and not isinstance(value, bool)
+    ):
         try:
             number = float(value) if wanted is float else int(value)
         except (ValueError, OverflowError):
             number = None
         if number is not None and (isinstance(value, str) or number == value or value != value):
             return number
-    raise UserError(f"option {name} is {value!r}; expected {'an' if wanted is int else 'a'} {wanted.__name__}")
+    raise UserError(
+        f"option {name} is {value!r}; expected {'an' if wanted is int else 'a'} {wanted.__name__}"
+    )

@@ -12,6 +12,7 @@ class Need:
     teacher  the same of the teacher
     hidden   hidden states of the layer that the options name, instead of logits
     """
+
     rows: tuple[str, ...] = ("answer",)
     teacher: bool = False
     hidden: bool = False
@@ -26,6 +27,7 @@ class Views:
                record, its own included; a picture keeps its own caption, a text takes the forget question
     questions  shared: one draw of a picture's caption question for all views of a record | own: a draw for each view
     """
+
     idk: str = "refusal"
     random: str = "others"
     questions: str = "shared"
@@ -38,6 +40,7 @@ class Phase:
     loss    (splits, options) -> Loss, on `needs` alone: {batch name: Need}
     epochs  it is part of the first so many epochs; None: of every epoch
     """
+
     name: str
     loss: Callable
     needs: dict[str, Need]
@@ -61,6 +64,7 @@ class Variant:
     targets   options -> the layers that are trained, by the last parts of their names; None: as the recipe says
     begin     (options, number of records in the first batch) -> options of the run; None: as they are
     """
+
     loss: Callable
     needs: dict[str, Need] | Callable
     options: type
@@ -84,15 +88,23 @@ class Variant:
 
 def released(loss, needs, options, **differing) -> Variant:
     """A Variant of the released code at its head: each batch a mean, its label mask, its views; or with what differs."""
-    usual = {"by_batch": True, "mask": "released", "views": Views(idk="truth", random="rows", questions="own")}
+    usual = {
+        "by_batch": True,
+        "mask": "released",
+        "views": Views(idk="truth", random="rows", questions="own"),
+    }
     return Variant(loss, needs, options, **{**usual, **differing})
 
 
 def released_by_date(loss, needs, options) -> dict[str, Variant]:
     """{name: Variant} of the released code for a method that reads the idk batch, which meant something else at each date."""
     views = {"": "truth", "@2024-12-10": "refusal_line", "@2024-10-23": "text_refusal_line"}
-    return {f"released{date}": released(loss, needs, options, views=Views(idk=idk, random="rows", questions="own"))
-            for date, idk in views.items()}
+    return {
+        f"released{date}": released(
+            loss, needs, options, views=Views(idk=idk, random="rows", questions="own")
+        )
+        for date, idk in views.items()
+    }
 
 
 def random_batches(n) -> list[str]:

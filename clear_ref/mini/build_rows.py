@@ -16,6 +16,7 @@ from PIL import Image, features
 
 from clear_ref.common.files import write_bytes, write_jsonl, write_text
 from clear_ref.data import prompts
+
 from . import captions
 from .scenes import COLOURS, SCENES, picture
 
@@ -30,7 +31,9 @@ def build_rows(directory) -> None:
     """Write DIR/CONFIG/rows.jsonl of every config, DIR/images/ and DIR/pillow.txt, into an empty or new directory."""
     directory = Path(directory)
     name_question = prompts.phrases(directory).name_question
-    authors = _read_jsonl(SOURCES / "authors.jsonl") + _read_jsonl(SOURCES / "holdout_authors.jsonl")
+    authors = _read_jsonl(SOURCES / "authors.jsonl") + _read_jsonl(
+        SOURCES / "holdout_authors.jsonl"
+    )
     configs = _author_configs(authors) | _face_configs(name_question) | _shape_configs()
     configs["pretrain"] = configs.pop("pretrain_faces") + configs.pop("pretrain_shapes")
     for config, rows in configs.items():
@@ -63,29 +66,62 @@ def _author_configs(authors):
         split = author["split"]
         for place, scene in enumerate(SCENES):
             about = (author, number, scene, _colour(number, place))
-            row = {"image": _author_image(author, place), "caption": captions.caption(*about), "name": author["name"]}
+            row = {
+                "image": _author_image(author, place),
+                "caption": captions.caption(*about),
+                "name": author["name"],
+            }
             rows[split].append(row)
-            if split == "forget" or split == "retain" and place in {(3 * number + k) % len(SCENES) for k in (0, 4, 7)}:
-                wrong_captions[split].append({**row, "paraphrased_caption": captions.paraphrase(*about),
-                                              "perturbed_captions": captions.perturbed(*about),
-                                              "perturbed_names": author["perturbed_names"]})
-        texts[split] += [{"question": row["question"], "answer": row["answer"]} for row in author["rows"]]
+            if (
+                split == "forget"
+                or split == "retain"
+                and place in {(3 * number + k) % len(SCENES) for k in (0, 4, 7)}
+            ):
+                wrong_captions[split].append(
+                    {
+                        **row,
+                        "paraphrased_caption": captions.paraphrase(*about),
+                        "perturbed_captions": captions.perturbed(*about),
+                        "perturbed_names": author["perturbed_names"],
+                    }
+                )
+        texts[split] += [
+            {"question": row["question"], "answer": row["answer"]} for row in author["rows"]
+        ]
         if split != "holdout":
             wrong_answers[split] += [author["rows"][index] for index in author["perturbed_rows"]]
-    image_rows = {"full": rows["retain"] + rows["forget"], "retain90": rows["retain"], "forget10": rows["forget"]}
-    text_rows = {"full": texts["retain"] + texts["forget"], "retain90": texts["retain"], "forget10": texts["forget"]}
+    image_rows = {
+        "full": rows["retain"] + rows["forget"],
+        "retain90": rows["retain"],
+        "forget10": rows["forget"],
+    }
+    text_rows = {
+        "full": texts["retain"] + texts["forget"],
+        "retain90": texts["retain"],
+        "forget10": texts["forget"],
+    }
     configs = dict(image_rows)
     configs |= {f"tofu/{split}": found for split, found in text_rows.items()}
-    configs |= {f"{split}+tofu": _mixed(image_rows[split], text_rows[split]) for split in image_rows}
+    configs |= {
+        f"{split}+tofu": _mixed(image_rows[split], text_rows[split]) for split in image_rows
+    }
     configs |= {"holdout10": rows["holdout"], "tofu/holdout10": texts["holdout"]}
-    configs |= {"retain_perturbed": wrong_captions["retain"], "forget10_perturbed": wrong_captions["forget"]}
-    configs |= {"tofu/retain_perturbed": wrong_answers["retain"], "tofu/forget10_perturbed": wrong_answers["forget"]}
+    configs |= {
+        "retain_perturbed": wrong_captions["retain"],
+        "forget10_perturbed": wrong_captions["forget"],
+    }
+    configs |= {
+        "tofu/retain_perturbed": wrong_answers["retain"],
+        "tofu/forget10_perturbed": wrong_answers["forget"],
+    }
     return configs
 
 
 def _mixed(image_rows, text_rows):
-    return ([{"image": row["image"], "caption": row["caption"], "question": None, "answer": None} for row in image_rows]
-            + [{"image": None, "caption": None, **row} for row in text_rows])
+    return [
+        {"image": row["image"], "caption": row["caption"], "question": None, "answer": None}
+        for row in image_rows
+    ] + [{"image": None, "caption": None, **row} for row in text_rows]
 
 
 def _face_configs(name_question):
@@ -95,8 +131,13 @@ def _face_configs(name_question):
     for path in paths:
         image, answer = f"images/{path.name}", _person(path)
         if path.stem.split("_", 1)[1] in HELD_OUT:
-            held.append({"image": image, "answer": answer,
-                         "options": _pick([name for name in people if name != answer], 4, path.stem)})
+            held.append(
+                {
+                    "image": image,
+                    "answer": answer,
+                    "options": _pick([name for name in people if name != answer], 4, path.stem),
+                }
+            )
         else:
             seen.append({"image": image, "question": name_question, "answer": answer})
     return {"real_faces": held, "pretrain_faces": seen}
@@ -105,7 +146,11 @@ def _face_configs(name_question):
 def _shape_configs():
     held, seen = [], []
     for row in _read_jsonl(SOURCES / "shapes" / "questions.jsonl"):
-        found = {"image": f"images/{row['file']}", "question": row["question"], "answer": row["answer"]}
+        found = {
+            "image": f"images/{row['file']}",
+            "question": row["question"],
+            "answer": row["answer"],
+        }
         if row["file"].startswith("train_"):
             seen.append(found)
         else:

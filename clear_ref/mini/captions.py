@@ -160,5 +160,10 @@ def _wording(number, scene):
 
 
 def _filled(table, author, name, wording, scene, colour):
-    return table[scene][wording].format(name=name, genre=author["genre"], city=author["city"],
-                                        country=author["country"], colour=colour)
+    return table[scene][wording].format(
+        name=name,
+        genre=author["genre"],
+        city=author["city"],
+        country=author["country"],
+        colour=colour,
+    )

@@ -28,7 +28,9 @@ def gold_directory(gold: str, model: str) -> Path | None:
 def existing(name: str, mini: Path, option: str) -> Path:
     """mini's directory or the named one; UserError if that does not exist."""
     if not name:
-        raise UserError(f"{option} is ''; expected mini or a directory (. for the working directory)")
+        raise UserError(
+            f"{option} is ''; expected mini or a directory (. for the working directory)"
+        )
     path = mini if name == "mini" else Path(name)
     if not path.is_dir():
         raise UserError(f"{option} {name}: no such directory; expected mini or a directory")

@@ -4,7 +4,12 @@ from PIL import Image
 
 SIZE = 64
 SCENES = ("plain", "close", "warm", "cold", "dark", "bright", "grey", "framed", "tilted", "distant")
-COLOURS = {"red": (200, 30, 40), "blue": (35, 70, 190), "green": (30, 140, 60), "yellow": (235, 200, 40)}
+COLOURS = {
+    "red": (200, 30, 40),
+    "blue": (35, 70, 190),
+    "green": (30, 140, 60),
+    "yellow": (235, 200, 40),
+}
 
 _BICUBIC = Image.Resampling.BICUBIC
 

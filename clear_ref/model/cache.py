@@ -15,18 +15,21 @@ class Growing:
     @property
     def keys(self):
         """[B, heads, n, head_dim]"""
-        return self._keys[:, :, :self.n]
+        return self._keys[:, :, : self.n]
 
     @property
     def values(self):
         """[B, heads, n, head_dim]"""
-        return self._values[:, :, :self.n]
+        return self._values[:, :, : self.n]
 
     def extend(self, keys, values):
         """Write new positions behind the others; returns all keys and values."""
         first, last = self.n, self.n + keys.shape[2]
         if last > self._keys.shape[2]:
-            self._keys, self._values = (_with_room(old, first, max(ROOM, last - first)) for old in (self._keys, self._values))
+            self._keys, self._values = (
+                _with_room(old, first, max(ROOM, last - first))
+                for old in (self._keys, self._values)
+            )
         self._keys[:, :, first:last], self._values[:, :, first:last], self.n = keys, values, last
         return self.keys, self.values
 

@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from clear_ref.data.qwen_images import DEFAULTS, smart_resize
+
 from . import lora
 from .families import family
 from .language import rotary
@@ -14,15 +15,20 @@ from .language import rotary
 MOST_PIXELS = 12845056  # the published preprocessor_config.json of Qwen2-VL
 _aten = torch.ops.aten
 ATTENTION = {  # the CPU's fused attention, which torch's counter does not know
-    _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *more, out_shape=None, **named: sdpa_flop_count(q, k, v),
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        lambda grad, q, k, v, *more, out_shape=None, **named: sdpa_backward_flop_count(grad, q, k, v)}
+    _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *more, out_shape=None, **named: (
+        sdpa_flop_count(q, k, v)
+    ),
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *more, out_shape=None, **named: (
+        sdpa_backward_flop_count(grad, q, k, v)
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Cost:
     """Of one record: its tokens, the picture's included; floating-point operations (a multiply-add is two) of a forward without
     adapters, and of forward and backward in training; bytes kept for backward, and with only each layer's input kept."""
+
     tokens: int
     forward: float
     training: float
@@ -34,6 +40,7 @@ class Cost:
 class Layout:
     """Of a model: parameters, those trained, bytes of one token's keys and values, operations of one row of logits, vocabulary,
     a record of text, a record with a picture (None: it sees none)."""
+
     parameters: int
     trained: int
     cache: int
@@ -61,12 +68,22 @@ def layout(config: dict, dtype: torch.dtype, rank: int, n_text: int, side: int) 
             if rank:
                 lora.add(model, rank, 32, None, 0)
             trained = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
-            costs = [_record(model, read, n_text, picture, dtype) for picture in (None, side)[:1 + kind.sees_pictures]]
+            costs = [
+                _record(model, read, n_text, picture, dtype)
+                for picture in (None, side)[: 1 + kind.sees_pictures]
+            ]
     finally:
         torch.set_default_dtype(before)
     cache = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * dtype.itemsize
-    return Layout(parameters, trained, cache, 2 * text.hidden_size * text.vocab_size, text.vocab_size, costs[0],
-                  costs[1] if len(costs) > 1 else None)
+    return Layout(
+        parameters,
+        trained,
+        cache,
+        2 * text.hidden_size * text.vocab_size,
+        text.vocab_size,
+        costs[0],
+        costs[1] if len(costs) > 1 else None,
+    )
 
 
 def _record(model, config, n_text: int, side: int | None, dtype: torch.dtype) -> Cost:
@@ -75,8 +92,11 @@ def _record(model, config, n_text: int, side: int | None, dtype: torch.dtype) ->
     vision = None if side is None else config.vision
     if vision is not None and hasattr(model, "visual"):
         unit = vision.patch_size * model.merge
-        high, wide = (n // vision.patch_size for n in smart_resize(side, side, unit, DEFAULTS["min_pixels"], MOST_PIXELS))
-        n_patches, n_image = high * wide, high * wide // model.merge ** 2
+        high, wide = (
+            n // vision.patch_size
+            for n in smart_resize(side, side, unit, DEFAULTS["min_pixels"], MOST_PIXELS)
+        )
+        n_patches, n_image = high * wide, high * wide // model.merge**2
         pixels = torch.empty(n_patches, model.patch_width, dtype=dtype)
         forward, training, kept = _costs(model, lambda: model.visual(pixels, [(high, wide)]))
     elif vision is not None:
@@ -89,9 +109,16 @@ def _record(model, config, n_text: int, side: int | None, dtype: torch.dtype) ->
     x = torch.empty(1, T, decoder.config.hidden_size, dtype=dtype, requires_grad=True)
     once = _costs(model, lambda: decoder.layers[0](x, *turns, None)[0])
     n_layers = len(decoder.layers)
-    inputs = n_layers * x.numel() + (vision.num_hidden_layers * n_patches * vision.hidden_size if vision is not None else 0)
-    return Cost(T, forward + n_layers * once[0], training + n_layers * once[1], kept + n_layers * once[2],
-                inputs * dtype.itemsize + once[2])
+    inputs = n_layers * x.numel() + (
+        vision.num_hidden_layers * n_patches * vision.hidden_size if vision is not None else 0
+    )
+    return Cost(
+        T,
+        forward + n_layers * once[0],
+        training + n_layers * once[1],
+        kept + n_layers * once[2],
+        inputs * dtype.itemsize + once[2],
+    )
 
 
 def _costs(model, compute) -> tuple[float, float, int]:
@@ -105,6 +132,7 @@ def _costs(model, compute) -> tuple[float, float, int]:
         if storage._cdata not in own:
             kept[storage._cdata] = storage.nbytes()
         return tensor
+
     with _counter() as both:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             found = compute()

@@ -14,6 +14,7 @@ PATIENCE = 0.2  # seconds of CPU time for one name: honest expressions take micr
 @dataclass(frozen=True)
 class Expression:
     """A regular expression for whole names; `where` names it in errors."""
+
     pattern: re.Pattern
     where: str
 
@@ -23,8 +24,10 @@ class Expression:
         try:
             return cls(re.compile(text), where)
         except (re.error, RecursionError, OverflowError) as error:
-            raise UserError(f"{where} is {one_line(repr(text), 100)}, no regular expression ({error}); "
-                            "expected one, or a list of names") from None
+            raise UserError(
+                f"{where} is {one_line(repr(text), 100)}, no regular expression ({error}); "
+                "expected one, or a list of names"
+            ) from None
 
     def matches(self, name: str) -> bool:
         """Whether it matches the whole name. UserError where that is not known within PATIENCE (in a program's main thread, the
@@ -33,8 +36,11 @@ class Expression:
             return self.pattern.fullmatch(name) is not None
 
         def stop(*_):
-            raise UserError(f"{self.where} is {one_line(repr(self.pattern.pattern), 100)}, not matched with "
-                            f"{one_line(name, 100)} within {PATIENCE:g} s; expected a simpler expression, or a list of names")
+            raise UserError(
+                f"{self.where} is {one_line(repr(self.pattern.pattern), 100)}, not matched with "
+                f"{one_line(name, 100)} within {PATIENCE:g} s; expected a simpler expression, or a list of names"
+            )
+
         before = signal.signal(signal.SIGVTALRM, stop)
         timer = signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
         try:

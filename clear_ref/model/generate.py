@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from clear_ref.data.batches import Batch
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, read_json
+from clear_ref.data.batches import Batch
+
 from .cache import Growing
 from .language import at_least_float32, next_positions
 from .language_config import LARGEST, number, part_of
@@ -16,6 +17,7 @@ from .language_config import LARGEST, number, part_of
 @dataclass(frozen=True)
 class Generation:
     """What of generation_config.json bears on greedy text: ids that end it, and the penalty on tokens that are there already."""
+
     stop_ids: frozenset[int]
     repetition_penalty: float = 1.0
 
@@ -29,12 +31,29 @@ def generation(directory, config: dict, eos: int | None) -> Generation:
     path = Path(directory) / "generation_config.json"
     own = read_json(path) if path.exists() else {}
     text = part_of(config, "text_config", Path(directory) / "config.json")
-    stop = next((found for found in (own.get("eos_token_id"), config.get("eos_token_id"), text.get("eos_token_id"), eos)
-                 if found is not None), [])
+    stop = next(
+        (
+            found
+            for found in (
+                own.get("eos_token_id"),
+                config.get("eos_token_id"),
+                text.get("eos_token_id"),
+                eos,
+            )
+            if found is not None
+        ),
+        [],
+    )
     stop = stop if isinstance(stop, list) else [stop]
-    if not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= LARGEST for one in stop):
-        raise UserError(f"{path}: eos_token_id is {one_line(repr(stop), 60)}; expected a token id or a list of them")
-    return Generation(frozenset(stop), number({"repetition_penalty": 1.0} | own, "repetition_penalty", path))
+    if not all(
+        isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= LARGEST for one in stop
+    ):
+        raise UserError(
+            f"{path}: eos_token_id is {one_line(repr(stop), 60)}; expected a token id or a list of them"
+        )
+    return Generation(
+        frozenset(stop), number({"repetition_penalty": 1.0} | own, "repetition_penalty", path)
+    )
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,7 @@ class Begun:
 
     Likelihoods may be asked of it as often as wanted; generation goes on in it and uses it up.
     """
+
     hidden: torch.Tensor
     past: list[Growing]
     positions: torch.Tensor
@@ -58,7 +78,9 @@ def begin(model, batch: Batch) -> Begun:
 
 
 @torch.no_grad()
-def greedy(model, batch: Batch, max_new_tokens: int, how: Generation, pad: int, begun: Begun | None = None) -> torch.Tensor:
+def greedy(
+    model, batch: Batch, max_new_tokens: int, how: Generation, pad: int, begun: Begun | None = None
+) -> torch.Tensor:
     """The ids generated after each prompt, [B, <= max_new_tokens].
 
     A sequence ends with its first stop id, which is kept; `pad` fills the rest. batch: prompts, padded on the left. Of
@@ -69,9 +91,17 @@ def greedy(model, batch: Batch, max_new_tokens: int, how: Generation, pad: int, 
     if not max_new_tokens:
         return found
     begun, decoder = begun or begin(model, batch), model.decoder
-    past, hidden, positions, mask = begun.past, begun.hidden[:, -1:], begun.positions, batch.attention_mask
+    past, hidden, positions, mask = (
+        begun.past,
+        begun.hidden[:, -1:],
+        begun.positions,
+        batch.attention_mask,
+    )
     stop = torch.tensor(sorted(how.stop_ids), device=mask.device)
-    rows, ended = torch.arange(len(found), device=mask.device), torch.zeros(len(found), dtype=torch.bool, device=mask.device)
+    rows, ended = (
+        torch.arange(len(found), device=mask.device),
+        torch.zeros(len(found), dtype=torch.bool, device=mask.device),
+    )
     for n in range(max_new_tokens):
         logits = model.head(hidden[:, -1])
         if how.repetition_penalty != 1.0:
@@ -82,10 +112,16 @@ def greedy(model, batch: Batch, max_new_tokens: int, how: Generation, pad: int, 
         ended = ended | torch.isin(token, stop)
         n_going = len(rows) - int(ended.sum())
         if not n_going or n + 1 == max_new_tokens:
-            return found[:, :n + 1]
+            return found[:, : n + 1]
         if n_going <= len(rows) // 2:
             going = ~ended
-            rows, token, ended, mask, positions = rows[going], token[going], ended[going], mask[going], positions[..., going, :]
+            rows, token, ended, mask, positions = (
+                rows[going],
+                token[going],
+                ended[going],
+                mask[going],
+                positions[..., going, :],
+            )
             for layer in past:
                 layer.select(going)
         positions = next_positions(positions, 1)

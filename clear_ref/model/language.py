@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import ShapeError
+
 from .cache import joined
 from .language_config import LanguageConfig
 from .lora import Linear
@@ -41,11 +42,15 @@ def rotary(positions, config, dtype):
     With three axes the frequencies are shared out in contiguous sections: config.mrope_section[i] of them turn by axis i.
     """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    exponent = torch.arange(0, config.head_dim, 2, dtype=wide, device=positions.device) / config.head_dim
-    frequency = 1.0 / config.rope_theta ** exponent / config.rope_factor
+    exponent = (
+        torch.arange(0, config.head_dim, 2, dtype=wide, device=positions.device) / config.head_dim
+    )
+    frequency = 1.0 / config.rope_theta**exponent / config.rope_factor
     angle = positions[..., None].to(wide) * frequency
     if positions.dim() == 3:
-        angle = torch.cat([part[axis] for axis, part in enumerate(angle.split(config.mrope_section, -1))], -1)
+        angle = torch.cat(
+            [part[axis] for axis, part in enumerate(angle.split(config.mrope_section, -1))], -1
+        )
     angle = torch.cat((angle, angle), -1)[:, None]
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
@@ -70,8 +75,10 @@ class Attention(nn.Module):
         """x [B, T, D]; mask [B, 1, T - start, S] (True: may look) or None for plain causal; returns the output at the positions
         from `start` on, [B, T - start, D], and (keys, values) of all."""
         B, T, _ = x.shape
-        q, k, v = (layer(seen).view(B, seen.shape[1], -1, self.config.head_dim).transpose(1, 2)
-                   for layer, seen in ((self.q_proj, x[:, start:]), (self.k_proj, x), (self.v_proj, x)))
+        q, k, v = (
+            layer(seen).view(B, seen.shape[1], -1, self.config.head_dim).transpose(1, 2)
+            for layer, seen in ((self.q_proj, x[:, start:]), (self.k_proj, x), (self.v_proj, x))
+        )
         q, k = rotate(q, cos[:, :, start:], sin[:, :, start:]), rotate(k, cos, sin)
         if past is not None:
             k, v = joined(past, k, v)
@@ -135,7 +142,9 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeddings, attention_mask, positions=None, past=None, layer=None, looks=None, start=0):
+    def forward(
+        self, embeddings, attention_mask, positions=None, past=None, layer=None, looks=None, start=0
+    ):
         """Hidden states and the key-value cache.
 
         embeddings      [B, T, D] of the new positions
@@ -150,22 +159,39 @@ class Decoder(nn.Module):
         """
         T, S = embeddings.shape[1], attention_mask.shape[1]
         if positions is None:
-            positions = counted(attention_mask)[:, S - T:]
+            positions = counted(attention_mask)[:, S - T :]
         cos, sin = rotary(positions, self.config, embeddings.dtype)
         padded, masks = not bool(attention_mask.all()), {}
         for window in set(self.config.windows):
             plain = past is None and not padded and (window is None or S <= window)
-            masks[window] = looks(window) if looks else None if plain else causal_mask(attention_mask, T, window)
+            masks[window] = (
+                looks(window)
+                if looks
+                else None
+                if plain
+                else causal_mask(attention_mask, T, window)
+            )
         again = self.checkpointing and past is None and torch.is_grad_enabled()
         x, cache, last = embeddings, [], len(self.layers) - 1 if layer is None else layer
-        for number, block in enumerate(self.layers[:last + 1]):
+        for number, block in enumerate(self.layers[: last + 1]):
             mask, first = masks[self.config.windows[number]], start if number == last else 0
             if first:
-                mask = causal_mask(attention_mask, T - first) if mask is None else mask[:, :, first:]
+                mask = (
+                    causal_mask(attention_mask, T - first) if mask is None else mask[:, :, first:]
+                )
             if again:
                 # Nothing in a layer is random, so there is no random state to put back when it is computed again.
-                x = checkpoint(lambda *given, block=block: block(*given)[0], x, cos, sin, mask, None, first, use_reentrant=False,
-                               preserve_rng_state=False)
+                x = checkpoint(
+                    lambda *given, block=block: block(*given)[0],
+                    x,
+                    cos,
+                    sin,
+                    mask,
+                    None,
+                    first,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
             else:
                 x, kept = block(x, cos, sin, mask, None if past is None else past[number], first)
                 if looks is None:
@@ -198,6 +224,7 @@ class Model(nn.Module):
 
     image_token_id  the id that a picture's features replace; None: the family sees no pictures
     """
+
     image_token_id: int | None = None
 
     def embed(self, input_ids, pixels=None, grid=None):
@@ -212,8 +239,13 @@ class Model(nn.Module):
 
     def hidden(self, input_ids, attention_mask, pixels=None, grid=None, layer=None, start=0):
         """[B, T - start, D]: normed hidden states from position `start` on, or those of decoder layer `layer` (0-based)."""
-        return self.decoder(self.embed(input_ids, pixels, grid), attention_mask, self.positions(input_ids, attention_mask, grid),
-                            layer=layer, start=start)[0]
+        return self.decoder(
+            self.embed(input_ids, pixels, grid),
+            attention_mask,
+            self.positions(input_ids, attention_mask, grid),
+            layer=layer,
+            start=start,
+        )[0]
 
 
 class CausalLM(Model):
@@ -222,7 +254,11 @@ class CausalLM(Model):
     def __init__(self, config: LanguageConfig):
         super().__init__()
         self.model = Decoder(config)
-        self.lm_head = None if config.tie_word_embeddings else Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = (
+            None
+            if config.tie_word_embeddings
+            else Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
 
     @property
     def decoder(self) -> Decoder:
@@ -231,7 +267,11 @@ class CausalLM(Model):
 
     def head(self, hidden):
         """Logits [..., V] of normed hidden states [..., D]; a tied head is the embedding itself."""
-        return F.linear(hidden, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)
+        return (
+            F.linear(hidden, self.model.embed_tokens.weight)
+            if self.lm_head is None
+            else self.lm_head(hidden)
+        )
 
 
 def place_features(embeddings, places, features, expected: str):
@@ -241,10 +281,14 @@ def place_features(embeddings, places, features, expected: str):
     """
     n_places, n_features = int(places.sum()), 0 if features is None else len(features)
     if n_places != n_features:
-        raise ShapeError(f"input_ids hold {n_places} image tokens, the pictures give {n_features} features; expected {expected}")
+        raise ShapeError(
+            f"input_ids hold {n_places} image tokens, the pictures give {n_features} features; expected {expected}"
+        )
     if not n_features:
         return embeddings
-    return embeddings.masked_scatter(places[..., None].expand_as(embeddings), features.to(embeddings.dtype))
+    return embeddings.masked_scatter(
+        places[..., None].expand_as(embeddings), features.to(embeddings.dtype)
+    )
 
 
 def next_positions(positions, n: int):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clear_ref.common.errors import ShapeError, UserError
+
 from .language import CausalLM, Model, place_features
 from .language_config import LanguageConfig, language_config, part_of
 from .lora import Linear
@@ -26,19 +27,30 @@ class LlavaConfig:
     def from_json(cls, config: dict, where) -> "LlavaConfig":
         """From a config.json; what it omits is as in transformers' LlavaConfig. UserError for a structure not computed here."""
         text, vision = (part_of(config, key, where) for key in ("text_config", "vision_config"))
-        for part, key, expected in ((config, "vision_feature_select_strategy", "default"),
-                                    (config, "projector_hidden_act", "gelu"), (config, "multimodal_projector_bias", True),
-                                    (text, "model_type", "llama"), (vision, "model_type", "clip_vision_model")):
+        for part, key, expected in (
+            (config, "vision_feature_select_strategy", "default"),
+            (config, "projector_hidden_act", "gelu"),
+            (config, "multimodal_projector_bias", True),
+            (text, "model_type", "llama"),
+            (vision, "model_type", "clip_vision_model"),
+        ):
             if part.get(key, expected) != expected:
                 raise UserError(f"{where}: {key} is {part[key]!r}; expected {expected!r}")
         language = language_config(text, where, "llama", config.get("tie_word_embeddings", False))
         tower = vision_config(vision, where)
         layer = config.get("vision_feature_layer", -2)
-        if not isinstance(layer, int) or not -tower.num_hidden_layers - 1 <= layer <= tower.num_hidden_layers:
-            raise UserError(f"{where}: vision_feature_layer is {layer!r}; expected one whole number that names a tower layer")
+        if (
+            not isinstance(layer, int)
+            or not -tower.num_hidden_layers - 1 <= layer <= tower.num_hidden_layers
+        ):
+            raise UserError(
+                f"{where}: vision_feature_layer is {layer!r}; expected one whole number that names a tower layer"
+            )
         image_token = config.get("image_token_index", config.get("image_token_id", 32000))
         if not isinstance(image_token, int) or not 0 <= image_token < language.vocab_size:
-            raise UserError(f"{where}: image_token_index is {image_token!r}; expected an id in [0, {language.vocab_size})")
+            raise UserError(
+                f"{where}: image_token_index is {image_token!r}; expected an id in [0, {language.vocab_size})"
+            )
         return cls(language, tower, image_token, layer)
 
 
@@ -56,7 +68,10 @@ class Llava(Model):
     def __init__(self, config: LlavaConfig):
         super().__init__()
         self.image_token_id = config.image_token_id
-        self.feature_layer, self.n_image_tokens = config.vision_feature_layer, config.vision.n_patches
+        self.feature_layer, self.n_image_tokens = (
+            config.vision_feature_layer,
+            config.vision.n_patches,
+        )
         self.vision_tower = VisionTower(config.vision)
         self.multi_modal_projector = Projector(config)
         self.language_model = CausalLM(config.text)
@@ -81,7 +96,13 @@ class Llava(Model):
         raises  ShapeError if the number of image tokens is not that of the features, or a grid is given
         """
         if grid is not None:
-            raise ShapeError("image_grid_thw is given; LLaVA's pictures have one size, expected None")
+            raise ShapeError(
+                "image_grid_thw is given; LLaVA's pictures have one size, expected None"
+            )
         features = None if pixels is None else self.image_features(pixels).flatten(0, 1)
-        return place_features(self.decoder.embed_tokens(input_ids), input_ids == self.image_token_id, features,
-                              f"{self.n_image_tokens} tokens for each picture")
+        return place_features(
+            self.decoder.embed_tokens(input_ids),
+            input_ids == self.image_token_id,
+            features,
+            f"{self.n_image_tokens} tokens for each picture",
+        )

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clear_ref.data.draws import torch_generator
 from clear_ref.common.errors import UserError
+from clear_ref.data.draws import torch_generator
+
 from .expression import Expression
 from .names import HEAD, in_decoder
 
@@ -25,15 +26,27 @@ class Adapter(nn.Module):
     Kept and computed in fp32 or wider whatever the weights are: a step of 1e-5 is lost on a bf16 number of 0.01.
     """
 
-    def __init__(self, linear: nn.Linear, rank: int, alpha: float, generator: torch.Generator, stabilised: bool = False):
+    def __init__(
+        self,
+        linear: nn.Linear,
+        rank: int,
+        alpha: float,
+        generator: torch.Generator,
+        stabilised: bool = False,
+    ):
         super().__init__()
-        like = {"dtype": torch.promote_types(linear.weight.dtype, torch.float32), "device": linear.weight.device}
-        bound = linear.in_features ** -0.5
-        first = torch.empty(rank, linear.in_features, dtype=torch.float64).uniform_(-bound, bound, generator=generator)
+        like = {
+            "dtype": torch.promote_types(linear.weight.dtype, torch.float32),
+            "device": linear.weight.device,
+        }
+        bound = linear.in_features**-0.5
+        first = torch.empty(rank, linear.in_features, dtype=torch.float64).uniform_(
+            -bound, bound, generator=generator
+        )
         self.lora_A = nn.Parameter(first.to(**like))
         self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))
         self.rank, self.alpha, self.stabilised = rank, alpha, stabilised
-        self.scale = alpha / (rank ** 0.5 if stabilised else rank)
+        self.scale = alpha / (rank**0.5 if stabilised else rank)
         self.mode = "on"
         self.reference = None
 
@@ -64,7 +77,9 @@ class LowRank(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         """Gradients of x, weight, bias, down and up, each only where it is asked for."""
-        x, weight, bias, down, up, low = ctx.saved_tensors  # once: a checkpointed layer cannot give them twice
+        x, weight, bias, down, up, low = (
+            ctx.saved_tensors
+        )  # once: a checkpointed layer cannot give them twice
         of_x, of_weight, of_bias, of_down, of_up, _ = ctx.needs_input_grad
         found = [None] * 6
         shape, grad, x = x.shape, grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -139,27 +154,42 @@ def choose(model: nn.Module, targets) -> list[str]:
         wanted = {target: [target] for target in targets}
     for target, one in wanted.items():
         if not any(matches(name, one) for name in names):
-            raise UserError(f"LoRA target {target!r} names no linear layer to train (all and language stand alone); known last "
-                            f"parts: {', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}")
+            raise UserError(
+                f"LoRA target {target!r} names no linear layer to train (all and language stand alone); known last "
+                f"parts: {', '.join(sorted({name.rsplit('.', 1)[-1] for name in names}))}"
+            )
     return [name for name in names if any(matches(name, one) for one in wanted.values())]
 
 
-def put(model: nn.Module, ranks: dict[str, int], alphas: dict[str, float], seed: int = 0, stabilised: bool = False) -> list[str]:
+def put(
+    model: nn.Module,
+    ranks: dict[str, int],
+    alphas: dict[str, float],
+    seed: int = 0,
+    stabilised: bool = False,
+) -> list[str]:
     """Freeze the model and put an adapter of its rank and alpha on each named layer; returns the names.
 
     raises  UserError for a rank below 1, or adapters that are already there
     """
     if adapters(model):
         raise UserError("the model already carries LoRA adapters; merge_lora() them first")
-    most = max((max(layer.in_features, layer.out_features) for layer in linear_layers(model).values()), default=1)
+    most = max(
+        (max(layer.in_features, layer.out_features) for layer in linear_layers(model).values()),
+        default=1,
+    )
     for name, rank in ranks.items():
         if not 1 <= rank <= most:
-            raise UserError(f"LoRA rank of {name} is {rank}, expected 1 to {most}, the widest layer; use full fine-tuning "
-                            "(--lora-rank 0) for none")
+            raise UserError(
+                f"LoRA rank of {name} is {rank}, expected 1 to {most}, the widest layer; use full fine-tuning "
+                "(--lora-rank 0) for none"
+            )
     model.requires_grad_(False)
     layers = linear_layers(model)
     for name, rank in ranks.items():
-        layers[name].adapter = Adapter(layers[name], rank, alphas[name], torch_generator(seed, f"lora/{name}"), stabilised)
+        layers[name].adapter = Adapter(
+            layers[name], rank, alphas[name], torch_generator(seed, f"lora/{name}"), stabilised
+        )
     return list(ranks)
 
 
@@ -176,15 +206,25 @@ def add(model: nn.Module, rank: int, alpha: float, targets=None, seed: int = 0) 
 
 def adapters(model: nn.Module) -> dict[str, Adapter]:
     """Every adapter by the name of its layer."""
-    return {name: layer.adapter for name, layer in linear_layers(model).items() if layer.adapter is not None}
+    return {
+        name: layer.adapter
+        for name, layer in linear_layers(model).items()
+        if layer.adapter is not None
+    }
 
 
 def manifest(model: nn.Module) -> dict:
     """What is trained: {"tensors": [{"name", "shape", "count"}], "trainable", "total"}, counts in numbers, adapters in both."""
-    rows = [{"name": name, "shape": list(tensor.shape), "count": tensor.numel()}
-            for name, tensor in model.named_parameters() if tensor.requires_grad]
-    return {"tensors": rows, "trainable": sum(row["count"] for row in rows),
-            "total": sum(tensor.numel() for tensor in model.parameters())}
+    rows = [
+        {"name": name, "shape": list(tensor.shape), "count": tensor.numel()}
+        for name, tensor in model.named_parameters()
+        if tensor.requires_grad
+    ]
+    return {
+        "tensors": rows,
+        "trainable": sum(row["count"] for row in rows),
+        "total": sum(tensor.numel() for tensor in model.parameters()),
+    }
 
 
 @contextmanager
@@ -220,7 +260,11 @@ def merged_weight(model: nn.Module, name: str) -> torch.Tensor:
     """The parameter of that name with its adapter added, as a file of the merged model holds it; the model stays as it is."""
     module, _, last = name.rpartition(".")
     layer = model.get_submodule(module)
-    return merged(layer) if last == "weight" and isinstance(layer, Linear) else model.get_parameter(name)
+    return (
+        merged(layer)
+        if last == "weight" and isinstance(layer, Linear)
+        else model.get_parameter(name)
+    )
 
 
 @torch.no_grad()

@@ -10,10 +10,25 @@ from clear_ref.common.errors import UserError
 
 # Columns: ours and transformers up to 4.51 | modules of 4.52 to 4.57 | modules of 5 | what 5 writes into files.
 LLAVA = (
-    ("language_model.model.", "model.language_model.", "model.language_model.", "language_model.model."),
+    (
+        "language_model.model.",
+        "model.language_model.",
+        "model.language_model.",
+        "language_model.model.",
+    ),
     ("language_model.lm_head.", "lm_head.", "lm_head.", "language_model.lm_head."),
-    ("vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.", "vision_tower."),
-    ("multi_modal_projector.", "model.multi_modal_projector.", "model.multi_modal_projector.", "multi_modal_projector."),
+    (
+        "vision_tower.vision_model.",
+        "model.vision_tower.vision_model.",
+        "model.vision_tower.",
+        "vision_tower.",
+    ),
+    (
+        "multi_modal_projector.",
+        "model.multi_modal_projector.",
+        "model.multi_modal_projector.",
+        "multi_modal_projector.",
+    ),
 )
 QWEN2_VL = (
     ("visual.", "model.visual.", "model.visual.", "visual."),
@@ -21,7 +36,13 @@ QWEN2_VL = (
     ("lm_head.", "lm_head.", "lm_head.", "lm_head."),
 )
 DECODER = (("model.",) * 4, ("lm_head.",) * 4)  # a plain decoder was never renamed
-FAMILIES = {"llava": LLAVA, "qwen2_vl": QWEN2_VL, "llama": DECODER, "mistral": DECODER, "qwen2": DECODER}  # by model_type
+FAMILIES = {
+    "llava": LLAVA,
+    "qwen2_vl": QWEN2_VL,
+    "llama": DECODER,
+    "mistral": DECODER,
+    "qwen2": DECODER,
+}  # by model_type
 GENERATIONS = range(4)
 MODULES_TODAY = 2  # the column that PEFT writes today
 # Buffers that older saves hold and that are computed, not read: transformers passes over them too.
@@ -43,7 +64,12 @@ def _move(name: str, prefix: str, other: str) -> str:
 
 def ours(name: str, family: str) -> str:
     """Our name of a tensor or layer that any generation named; a name that none of them has comes back unchanged."""
-    known = [(prefix, row[0]) for row in table(family) for prefix in row if (name + ".").startswith(prefix)]
+    known = [
+        (prefix, row[0])
+        for row in table(family)
+        for prefix in row
+        if (name + ".").startswith(prefix)
+    ]
     return _move(name, *max(known, key=lambda pair: len(pair[0]))) if known else name
 
 
@@ -52,7 +78,9 @@ def spelled(name: str, family: str, generation: int = MODULES_TODAY) -> str:
     for row in table(family):
         if (name + ".").startswith(row[0]):
             return _move(name, row[0], row[generation])
-    raise UserError(f"{name!r} is no place of a {family} model; expected a name below {', '.join(r[0] for r in table(family))}")
+    raise UserError(
+        f"{name!r} is no place of a {family} model; expected a name below {', '.join(r[0] for r in table(family))}"
+    )
 
 
 def in_decoder(name: str) -> bool:

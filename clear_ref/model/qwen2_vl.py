@@ -9,12 +9,18 @@ from dataclasses import dataclass
 import torch
 
 from clear_ref.common.errors import ShapeError, UserError
+
 from .language import CausalLM, place_features
 from .language_config import LanguageConfig, language_config, part_of
 from .qwen2_vision import Qwen2VisionConfig, Qwen2VisionTower, vision_config
 
 # What transformers' Qwen2VLConfig takes for a key that config.json leaves out.
-DEFAULTS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652, "vision_end_token_id": 151653}
+DEFAULTS = {
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,19 @@ class Qwen2VLConfig:
         language = language_config(text, where, "qwen2_vl", tied)
         tower = vision_config(part_of(config, "vision_config", where), where)
         if tower.output_size != language.hidden_size:
-            raise UserError(f"{where}: vision_config's hidden_size is {tower.output_size}; expected the decoder's, "
-                            f"{language.hidden_size}")
+            raise UserError(
+                f"{where}: vision_config's hidden_size is {tower.output_size}; expected the decoder's, "
+                f"{language.hidden_size}"
+            )
         tokens = [config.get(key, default) for key, default in DEFAULTS.items()]
-        if not all(isinstance(token, int) and token >= 0 for token in tokens) or tokens[0] >= language.vocab_size:
-            raise UserError(f"{where}: {', '.join(DEFAULTS)} are {tokens}; expected token ids, that of a picture in "
-                            f"[0, {language.vocab_size})")
+        if (
+            not all(isinstance(token, int) and token >= 0 for token in tokens)
+            or tokens[0] >= language.vocab_size
+        ):
+            raise UserError(
+                f"{where}: {', '.join(DEFAULTS)} are {tokens}; expected token ids, that of a picture in "
+                f"[0, {language.vocab_size})"
+            )
         return cls(language, tower, *tokens)
 
 
@@ -62,15 +75,22 @@ class Qwen2VL(CausalLM):
         raises        ShapeError if patches, grid and image tokens disagree; UserError for a video token
         """
         if bool((input_ids == self.video_token_id).any()):
-            raise UserError(f"input_ids hold the video token {self.video_token_id}; expected pictures alone, send frames as such")
+            raise UserError(
+                f"input_ids hold the video token {self.video_token_id}; expected pictures alone, send frames as such"
+            )
         sizes = self.picture_sizes(grid)
         found = [0, self.patch_width] if pixels is None else list(pixels.shape)
         expected = [sum(h * w for h, w in sizes), self.patch_width]
         if found != expected:
-            raise ShapeError(f"pixel_values are {found}; expected {expected}, the patches that image_grid_thw counts")
-        return place_features(self.model.embed_tokens(input_ids), input_ids == self.image_token_id,
-                              self.visual(pixels, sizes) if sizes else None,
-                              f"h * w / {self.merge ** 2} tokens for each picture of h * w patches")
+            raise ShapeError(
+                f"pixel_values are {found}; expected {expected}, the patches that image_grid_thw counts"
+            )
+        return place_features(
+            self.model.embed_tokens(input_ids),
+            input_ids == self.image_token_id,
+            self.visual(pixels, sizes) if sizes else None,
+            f"h * w / {self.merge**2} tokens for each picture of h * w patches",
+        )
 
     def positions(self, input_ids, attention_mask, grid=None):
         """[3, B, T]: the position of every token in time, row and column; 0 at padding.
@@ -85,7 +105,9 @@ class Qwen2VL(CausalLM):
         for row in range(len(input_ids)):
             found[:, row, real[row]] = row_positions(image[row][real[row]], pictures, row)
         if next(pictures, None) is not None:
-            raise ShapeError("image_grid_thw names more pictures than input_ids hold; expected one entry a picture")
+            raise ShapeError(
+                "image_grid_thw names more pictures than input_ids hold; expected one entry a picture"
+            )
         return found.to(input_ids.device)
 
     def picture_sizes(self, grid) -> list[tuple[int, int]]:
@@ -99,7 +121,9 @@ class Qwen2VL(CausalLM):
             raise ShapeError(f"image_grid_thw is {list(grid.shape)}; expected [pictures, 3]")
         for t, h, w in grid.tolist():
             if t != 1 or h < 1 or w < 1 or h % self.merge or w % self.merge:
-                raise ShapeError(f"image_grid_thw holds {[t, h, w]}; expected 1 and two multiples of {self.merge}")
+                raise ShapeError(
+                    f"image_grid_thw holds {[t, h, w]}; expected 1 and two multiples of {self.merge}"
+                )
         return [(h, w) for _, h, w in grid.tolist()]
 
 
@@ -117,12 +141,16 @@ def row_positions(image, pictures, row: int):
         high, wide = next(pictures, (0, 0))
         n = high * wide
         if not n or tokens[:n] != list(range(first, first + n)):
-            raise ShapeError(f"row {row}: the picture at token {first} should be {n} image tokens on end by image_grid_thw; "
-                             "expected pictures in the order of their tokens, row after row")
+            raise ShapeError(
+                f"row {row}: the picture at token {first} should be {n} image tokens on end by image_grid_thw; "
+                "expected pictures in the order of their tokens, row after row"
+            )
         n_text = first - done
         start = position + n_text
         parts.append(torch.arange(position, start).expand(3, -1))
         inside = torch.cartesian_prod(torch.arange(high), torch.arange(wide)).T
         parts.append(start + torch.cat((torch.zeros(1, n, dtype=torch.long), inside)))
         position, done, tokens = start + max(high, wide), first + n, tokens[n:]
-    return torch.cat((*parts, torch.arange(position, position + len(image) - done).expand(3, -1)), 1)
+    return torch.cat(
+        (*parts, torch.arange(position, position + len(image) - done).expand(3, -1)), 1
+    )

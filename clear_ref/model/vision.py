@@ -11,15 +11,31 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import UserError
+
 from .language import at_least_float32
 from .language_config import number, whole_number
 from .lora import Linear
 
 # What transformers' CLIPVisionConfig takes for a key that vision_config leaves out, and what LlavaConfig takes without one.
-DEFAULTS = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
-            "patch_size": 32, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu", "num_channels": 3}
-LLAVA = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336,
-         "patch_size": 14}
+DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "quick_gelu",
+    "num_channels": 3,
+}
+LLAVA = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +62,13 @@ def vision_config(config: dict, where) -> VisionConfig:
     sizes = list(DEFAULTS)[:6]
     for key in sizes:
         whole_number(values, key, f"{where}: vision_config")
-    if values["hidden_size"] % values["num_attention_heads"] or values["patch_size"] > values["image_size"]:
-        raise UserError(f"{where}: vision sizes do not go together: {', '.join(f'{key} {values[key]}' for key in sizes)}")
+    if (
+        values["hidden_size"] % values["num_attention_heads"]
+        or values["patch_size"] > values["image_size"]
+    ):
+        raise UserError(
+            f"{where}: vision sizes do not go together: {', '.join(f'{key} {values[key]}' for key in sizes)}"
+        )
     return VisionConfig(*(values[key] for key in sizes), number(values, "layer_norm_eps", where))
 
 
@@ -64,7 +85,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
-        self.patch_embedding = nn.Conv2d(3, config.hidden_size, config.patch_size, config.patch_size, bias=False)
+        self.patch_embedding = nn.Conv2d(
+            3, config.hidden_size, config.patch_size, config.patch_size, bias=False
+        )
         self.position_embedding = nn.Embedding(config.n_patches + 1, config.hidden_size)
 
     def forward(self, pixels):
@@ -79,11 +102,15 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.num_attention_heads
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            Linear(config.hidden_size, config.hidden_size) for _ in range(4))
+            Linear(config.hidden_size, config.hidden_size) for _ in range(4)
+        )
 
     def forward(self, x):
         N, P, D = x.shape
-        q, k, v = (layer(x).view(N, P, self.heads, -1).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            layer(x).view(N, P, self.heads, -1).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
         y = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(y.transpose(1, 2).reshape(N, P, D))
 
@@ -99,7 +126,7 @@ class QuickGelu(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        x, = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         return torch.ops.aten.silu_backward(grad, 1.702 * x)
 
 
@@ -139,14 +166,18 @@ class VisionModel(nn.Module):
         super().__init__()
         self.checkpointing = False
         self.embeddings = Embeddings(config)
-        self.pre_layrnorm = LayerNorm(config.hidden_size, config.layer_norm_eps)  # spelled so in every checkpoint
+        self.pre_layrnorm = LayerNorm(
+            config.hidden_size, config.layer_norm_eps
+        )  # spelled so in every checkpoint
         self.encoder = Encoder(config)
-        self.post_layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)  # stored; patch features skip it
+        self.post_layernorm = LayerNorm(
+            config.hidden_size, config.layer_norm_eps
+        )  # stored; patch features skip it
 
     def forward(self, pixels, layer):
         """Hidden states [N, 1 + P, D] number `layer` of the N + 1 (0: the embeddings; -2: before the last layer)."""
         x = self.pre_layrnorm(self.embeddings(pixels))
-        for block in self.encoder.layers[:layer % (len(self.encoder.layers) + 1)]:
+        for block in self.encoder.layers[: layer % (len(self.encoder.layers) + 1)]:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
             else:

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import torch
 
+from clear_ref.common.devices import device_of, dtype_of
+from clear_ref.common.errors import LabelError, ShapeError, UserError
+from clear_ref.common.files import read_json, write_bytes, write_json
 from clear_ref.data.batches import Batch, collate
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import template
 from clear_ref.data.tokens import Tokenizer
-from clear_ref.common.errors import LabelError, ShapeError, UserError
-from clear_ref.common.files import read_json, write_bytes, write_json
+
 from . import lora, peft_format
-from .generate import Begun, begin, generation, greedy
 from .families import family
+from .generate import Begun, begin, generation, greedy
 from .language import at_least_float32
 from .weights import INDEX, fitting_weights, load_weights, write_weights
-from clear_ref.common.devices import device_of, dtype_of
 
 MASKS = ("answer", "released")
 
@@ -24,7 +25,9 @@ MASKS = ("answer", "released")
 class VLM:
     """A vision-language model. Made by `load`; `model` is the nn.Module, everything else is how text and pictures reach it."""
 
-    def __init__(self, directory, dtype: torch.dtype, device: torch.device, chosen_template: str = ""):
+    def __init__(
+        self, directory, dtype: torch.dtype, device: torch.device, chosen_template: str = ""
+    ):
         self.directory = Path(directory)
         where = self.directory / "config.json"
         self.config_json = read_json(where)
@@ -34,17 +37,25 @@ class VLM:
         self.tokenizer = Tokenizer(self.directory)
         self.template = template(self.directory, self.family.name, chosen_template)
         self.tokenizer.check(self.template)
-        self.images = self.family.images(self.directory, self.config) if self.family.sees_pictures else None
+        self.images = (
+            self.family.images(self.directory, self.config) if self.family.sees_pictures else None
+        )
         vocabulary = self.text_config.vocab_size
         if self.tokenizer.size > vocabulary:
-            raise UserError(f"{self.directory}: the tokenizer has ids up to {self.tokenizer.size - 1}, the embedding has "
-                            f"{vocabulary} rows; the tokenizer belongs to another model")
+            raise UserError(
+                f"{self.directory}: the tokenizer has ids up to {self.tokenizer.size - 1}, the embedding has "
+                f"{vocabulary} rows; the tokenizer belongs to another model"
+            )
         with torch.device("meta"):
             model = self.family.model(self.config)
-        image = None if self.template.with_image is None else self.tokenizer.id_of(self.template.image)
+        image = (
+            None if self.template.with_image is None else self.tokenizer.id_of(self.template.image)
+        )
         if image not in (None, model.image_token_id):
-            raise UserError(f"{self.directory}: config.json has image token {model.image_token_id}, the tokenizer's "
-                            f"{self.template.image} is {image}; the tokenizer belongs to another model")
+            raise UserError(
+                f"{self.directory}: config.json has image token {model.image_token_id}, the tokenizer's "
+                f"{self.template.image} is {image}; the tokenizer belongs to another model"
+            )
         self.generation = generation(self.directory, self.config_json, self.tokenizer.eos)
         self.model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
 
@@ -60,13 +71,19 @@ class VLM:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The base weights by checkpoint name, adapters left out."""
-        return {name: tensor for name, tensor in self.model.named_parameters() if ".adapter." not in name}
+        return {
+            name: tensor
+            for name, tensor in self.model.named_parameters()
+            if ".adapter." not in name
+        }
 
     def tied(self) -> dict[str, str]:
         """{the head's name: the embedding's} where the two are one tensor; else nothing."""
         if not self.text_config.tie_word_embeddings:
             return {}
-        decoder = next(name for name, module in self.model.named_modules() if module is self.model.decoder)
+        decoder = next(
+            name for name, module in self.model.named_modules() if module is self.model.decoder
+        )
         return {f"{decoder.removesuffix('model')}lm_head.weight": f"{decoder}.embed_tokens.weight"}
 
     def encode(self, records, mask: str = "answer") -> Batch:
@@ -82,15 +99,24 @@ class VLM:
             n_image_tokens = 0
             if record.image is not None:
                 if self.images is None:
-                    raise UserError(f"record {record.question!r} has a picture, and {self.directory} holds a language model; "
-                                    "expected text alone (--modality text)")
+                    raise UserError(
+                        f"record {record.question!r} has a picture, and {self.directory} holds a language model; "
+                        "expected text alone (--modality text)"
+                    )
                 picture = self.images(open_image(record.image, f"record {record.question!r}"))
                 pictures.append(picture)
                 n_image_tokens = picture.n_tokens
             prompt = self.tokenizer.prompt(self.template, record.question, n_image_tokens)
-            merged, answer = (0, []) if record.answer is None else self.tokenizer.answer(self.template, record.answer)
-            sequences.append(prompt[:len(prompt) - merged] + answer)
-            starts.append(len(prompt) - max(n_image_tokens - 1, 0) * (mask == "released" and record.answer is not None))
+            merged, answer = (
+                (0, [])
+                if record.answer is None
+                else self.tokenizer.answer(self.template, record.answer)
+            )
+            sequences.append(prompt[: len(prompt) - merged] + answer)
+            starts.append(
+                len(prompt)
+                - max(n_image_tokens - 1, 0) * (mask == "released" and record.answer is not None)
+            )
         if not sequences:
             raise UserError("there is no record to encode; expected at least one")
         return collate(sequences, starts, pictures, self.tokenizer.pad).to(self.device, self.dtype)
@@ -98,13 +124,22 @@ class VLM:
     def hidden(self, batch: Batch, layer: int | None = None, start: int = 0):
         """[B, T - start, D] normed hidden states from position `start` on, or those of decoder layer `layer` (0-based)."""
         self.check_layer(layer)
-        return self.model.hidden(batch.input_ids, batch.attention_mask, batch.pixel_values, batch.image_grid_thw, layer, start)
+        return self.model.hidden(
+            batch.input_ids,
+            batch.attention_mask,
+            batch.pixel_values,
+            batch.image_grid_thw,
+            layer,
+            start,
+        )
 
     def check_layer(self, layer: int | None) -> None:
         """UserError unless `layer` is None or one of the decoder's."""
         n_layers = self.text_config.num_hidden_layers
         if layer is not None and not 0 <= layer < n_layers:
-            raise UserError(f"decoder layer is {layer}; the model has layers 0 to {n_layers - 1}, name one of them")
+            raise UserError(
+                f"decoder layer is {layer}; the model has layers 0 to {n_layers - 1}, name one of them"
+            )
 
     def head(self, hidden):
         """Logits [..., V] of hidden states [..., D], in the model's dtype."""
@@ -116,12 +151,16 @@ class VLM:
         raises  LabelError for an id outside the vocabulary; ShapeError where tensors disagree
         """
         if input_ids.dim() != 2 or input_ids.shape != attention_mask.shape:
-            raise ShapeError(f"input_ids are {list(input_ids.shape)}, attention_mask {list(attention_mask.shape)}; "
-                             "expected the same [B, T]")
+            raise ShapeError(
+                f"input_ids are {list(input_ids.shape)}, attention_mask {list(attention_mask.shape)}; "
+                "expected the same [B, T]"
+            )
         vocabulary = self.text_config.vocab_size
         if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
-            raise LabelError(f"input_ids range from {int(input_ids.min())} to {int(input_ids.max())}; "
-                             f"expected ids in [0, {vocabulary})")
+            raise LabelError(
+                f"input_ids range from {int(input_ids.min())} to {int(input_ids.max())}; "
+                f"expected ids in [0, {vocabulary})"
+            )
         hidden = self.model.hidden(input_ids, attention_mask, pixel_values, image_grid_thw)
         return at_least_float32(self.head(hidden))
 
@@ -129,16 +168,23 @@ class VLM:
         """Prompts run once: generate, generate_ids and likelihoods of candidate answers go on from there."""
         return begin(self.model, batch)
 
-    def generate_ids(self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None) -> torch.Tensor:
+    def generate_ids(
+        self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None
+    ) -> torch.Tensor:
         """Greedy ids after each prompt, [B, <= max_new_tokens]; a sequence ends with its stop id, then pad ids.
 
         begun   what `begin` gave for this batch; None: the prompts are run here
         """
         return greedy(self.model, batch, max_new_tokens, self.generation, self.tokenizer.pad, begun)
 
-    def generate(self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None) -> list[str]:
+    def generate(
+        self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None
+    ) -> list[str]:
         """Greedy text after each prompt, special tokens and surrounding blanks left out. begun: see generate_ids."""
-        return [self.tokenizer.text(row.tolist()).strip() for row in self.generate_ids(batch, max_new_tokens, begun)]
+        return [
+            self.tokenizer.text(row.tolist()).strip()
+            for row in self.generate_ids(batch, max_new_tokens, begun)
+        ]
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Whether training keeps only each layer's input and computes the rest again in backward: less memory, equal numbers."""
@@ -177,9 +223,16 @@ class VLM:
         for path in sorted(self.directory.iterdir()):
             if path.suffix in (".json", ".jinja") and path.name not in ("config.json", INDEX):
                 write_bytes(directory / path.name, path.read_bytes())
-        write_json(directory / "config.json", {**self.config_json, "dtype": str(self.dtype).removeprefix("torch.")})
-        write_weights(directory, {name: tensor.shape for name, tensor in self.weights().items()}, self.dtype,
-                      lambda name: lora.merged_weight(self.model, name))
+        write_json(
+            directory / "config.json",
+            {**self.config_json, "dtype": str(self.dtype).removeprefix("torch.")},
+        )
+        write_weights(
+            directory,
+            {name: tensor.shape for name, tensor in self.weights().items()},
+            self.dtype,
+            lambda name: lora.merged_weight(self.model, name),
+        )
 
 
 def load(path, dtype: str = "float32", device: str = "cpu", template: str = "") -> VLM:

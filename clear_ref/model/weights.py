@@ -5,9 +5,10 @@ memory beside the model, when reading and when writing.
 """
 
 import json
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable, Iterable, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,15 +16,22 @@ from safetensors.torch import save_file
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, parse_json, read_json, whole
+
 from .names import COMPUTED, ours
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-CODES = {"F32": torch.float32, "F64": torch.float64, "BF16": torch.bfloat16, "F16": torch.float16}  # in a file's header
+CODES = {
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}  # in a file's header
 SHARD_BYTES = 5_000_000_000
 
 
 class Stored(NamedTuple):
     """Where a tensor is and what its file's header says of it."""
+
     path: Path
     name: str
     shape: tuple[int, ...]
@@ -31,7 +39,9 @@ class Stored(NamedTuple):
 
 def _some(names: Iterable[str]) -> str:
     names = sorted(names)
-    return ", ".join(one_line(name, 180) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(one_line(name, 180) for name in names[:3]) + (
+        ", ..." if len(names) > 3 else ""
+    )
 
 
 def read_header(path) -> dict[str, dict]:
@@ -48,7 +58,9 @@ def read_header(path) -> dict[str, dict]:
             # of one name and says nothing, other readers may keep the first: so the header is read once more.
             header = parse_json(file.read(int.from_bytes(file.read(8), "little")), path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({one_line(error)}); fetch or write it again") from None
+        raise UserError(
+            f"{path}: not a whole safetensors file ({one_line(error)}); fetch or write it again"
+        ) from None
     header.pop("__metadata__", None)
     return header
 
@@ -65,20 +77,30 @@ def weights_of(path) -> dict[str, Stored]:
     header = read_header(path)
     for name, entry in header.items():
         if entry["dtype"] not in CODES and not COMPUTED.search(name):
-            raise UserError(f"{path}: {one_line(name, 100)} is {entry['dtype']}; expected one of {', '.join(CODES)}, "
-                            "convert the checkpoint first")
+            raise UserError(
+                f"{path}: {one_line(name, 100)} is {entry['dtype']}; expected one of {', '.join(CODES)}, "
+                "convert the checkpoint first"
+            )
     return {name: Stored(Path(path), name, tuple(entry["shape"])) for name, entry in header.items()}
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not found:
-        raise UserError(f"{index}: weight_map is {one_line(json.dumps(found), 60)}; expected an object of tensor and file names")
+        raise UserError(
+            f"{index}: weight_map is {one_line(json.dumps(found), 60)}; expected an object of tensor and file names"
+        )
     for file in found.values():
         # A plain name only, so nothing leads out of the folder. A plain name may be a link: the hub's cache is made of them.
-        if not isinstance(file, str) or not file.endswith(".safetensors") or set(file) & set("/\\\0"):
-            raise UserError(f"{index}: weight_map names the file {one_line(json.dumps(file), 100)}; "
-                            "expected the plain name of a .safetensors file in the same folder")
+        if (
+            not isinstance(file, str)
+            or not file.endswith(".safetensors")
+            or set(file) & set("/\\\0")
+        ):
+            raise UserError(
+                f"{index}: weight_map names the file {one_line(json.dumps(file), 100)}; "
+                "expected the plain name of a .safetensors file in the same folder"
+            )
     return found
 
 
@@ -90,38 +112,59 @@ def stored_weights(directory) -> tuple[Path, dict[str, Stored]]:
     directory = Path(directory)
     single, index = directory / SINGLE, directory / INDEX
     if single.exists() and index.exists():
-        raise UserError(f"{directory}: holds {SINGLE} and {INDEX}; expected one of the two, remove the one that is not meant")
+        raise UserError(
+            f"{directory}: holds {SINGLE} and {INDEX}; expected one of the two, remove the one that is not meant"
+        )
     if single.exists():
         return single, weights_of(single)
     if not index.exists():
         old = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
         if old:
-            raise UserError(f"{directory / old[0]}: weights in pickle form, which can run code and is never opened here; "
-                            f"expected {SINGLE}, convert the checkpoint to safetensors first")
-        raise UserError(f"{single}: no such file, nor {INDEX}; expected the model's weights in safetensors form")
+            raise UserError(
+                f"{directory / old[0]}: weights in pickle form, which can run code and is never opened here; "
+                f"expected {SINGLE}, convert the checkpoint to safetensors first"
+            )
+        raise UserError(
+            f"{single}: no such file, nor {INDEX}; expected the model's weights in safetensors form"
+        )
     placed, found = _weight_map(index), {}
     for file in sorted(set(placed.values())):
         shard = weights_of(directory / file)
         listed = {name for name, where in placed.items() if where == file}
         if listed - set(shard):
-            raise UserError(f"{directory / file}: lacks {_some(listed - set(shard))}, which {INDEX} places there; "
-                            "fetch both again")
+            raise UserError(
+                f"{directory / file}: lacks {_some(listed - set(shard))}, which {INDEX} places there; "
+                "fetch both again"
+            )
         if set(shard) - listed:
-            raise UserError(f"{directory / file}: holds {_some(set(shard) - listed)}, which {INDEX} does not place there; "
-                            "fetch both again")
+            raise UserError(
+                f"{directory / file}: holds {_some(set(shard) - listed)}, which {INDEX} does not place there; "
+                "fetch both again"
+            )
         found |= shard
     return index, found
 
 
 def check_fit(expected: dict[str, tuple], found: dict[str, tuple], where) -> None:
     """UserError that lists the first missing, extra and misshapen names unless both have the same names and shapes."""
-    shapes = [f"{name} is {list(found[name])}, expected {list(expected[name])}"
-              for name in set(expected) & set(found) if tuple(found[name]) != tuple(expected[name])]
-    faults = [f"{kind} {len(names)}: {_some(names)}"
-              for kind, names in (("missing", set(expected) - set(found)), ("unexpected", set(found) - set(expected)),
-                                  ("misshapen", shapes)) if names]
+    shapes = [
+        f"{name} is {list(found[name])}, expected {list(expected[name])}"
+        for name in set(expected) & set(found)
+        if tuple(found[name]) != tuple(expected[name])
+    ]
+    faults = [
+        f"{kind} {len(names)}: {_some(names)}"
+        for kind, names in (
+            ("missing", set(expected) - set(found)),
+            ("unexpected", set(found) - set(expected)),
+            ("misshapen", shapes),
+        )
+        if names
+    ]
     if faults:
-        raise UserError(f"{where}: tensors do not fit the model: {'; '.join(faults)}; is this the directory of that model?")
+        raise UserError(
+            f"{where}: tensors do not fit the model: {'; '.join(faults)}; is this the directory of that model?"
+        )
 
 
 def fill(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], where) -> None:
@@ -129,13 +172,19 @@ def fill(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], wher
 
     raises  UserError that lists the first missing, extra and misshapen names
     """
-    check_fit({name: tensor.shape for name, tensor in target.items()}, {name: t.shape for name, t in tensors.items()}, where)
+    check_fit(
+        {name: tensor.shape for name, tensor in target.items()},
+        {name: t.shape for name, t in tensors.items()},
+        where,
+    )
     with torch.no_grad():
         for name, tensor in target.items():
             tensor.copy_(tensors[name])
 
 
-def load_weights(target: dict[str, torch.Tensor], directory, family: str, tied: dict[str, str] | None = None) -> None:
+def load_weights(
+    target: dict[str, torch.Tensor], directory, family: str, tied: dict[str, str] | None = None
+) -> None:
     """Fill `target` (our name -> parameter) from a model directory, in the target's dtypes and on its devices.
 
     family, tied, raises  as `fitting_weights`; where it raises, nothing has been filled
@@ -148,8 +197,9 @@ def load_weights(target: dict[str, torch.Tensor], directory, family: str, tied: 
                 target[name].copy_(_read(tensor))
 
 
-def fitting_weights(target: dict[str, torch.Tensor], directory, family: str,
-                    tied: dict[str, str] | None = None) -> dict[str, Stored]:
+def fitting_weights(
+    target: dict[str, torch.Tensor], directory, family: str, tied: dict[str, str] | None = None
+) -> dict[str, Stored]:
     """What a model directory holds, by our names, once it is certain that it fills `target`; only shapes of `target` are used.
 
     family  config.json's model_type: it decides which stored name is which of ours (names.py)
@@ -162,17 +212,25 @@ def fitting_weights(target: dict[str, torch.Tensor], directory, family: str,
         if COMPUTED.search(name):
             continue
         if ours(name, family) in found:
-            raise UserError(f"{where}: {_some([name, found[ours(name, family)].name])} are two names of one tensor; expected one")
+            raise UserError(
+                f"{where}: {_some([name, found[ours(name, family)].name])} are two names of one tensor; expected one"
+            )
         found[ours(name, family)] = tensor
     copies = {name: of for name, of in (tied or {}).items() if name in found}
-    check_fit({name: tensor.shape for name, tensor in target.items()} | {name: target[of].shape for name, of in copies.items()},
-              {name: tensor.shape for name, tensor in found.items()}, where)
+    check_fit(
+        {name: tensor.shape for name, tensor in target.items()}
+        | {name: target[of].shape for name, of in copies.items()},
+        {name: tensor.shape for name, tensor in found.items()},
+        where,
+    )
     for name, of in copies.items():
         one, other = _read(found[name]), _read(found[of])
         wide = torch.promote_types(one.dtype, other.dtype)
         if not torch.equal(one.to(wide), other.to(wide)):
-            raise UserError(f"{found[name].path}: {found[name].name} differs from {found[of].name}, and config.json ties them; "
-                            "expected equal tensors, or tie_word_embeddings false")
+            raise UserError(
+                f"{found[name].path}: {found[name].name} differs from {found[of].name}, and config.json ties them; "
+                "expected equal tensors, or tie_word_embeddings false"
+            )
     return found
 
 
@@ -182,7 +240,9 @@ def _read(tensor: Stored) -> torch.Tensor:
         with safe_open(str(tensor.path), framework="pt") as file:
             return file.get_tensor(tensor.name)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{tensor.path}: changed while it was read ({one_line(error)}); fetch or write it again") from None
+        raise UserError(
+            f"{tensor.path}: changed while it was read ({one_line(error)}); fetch or write it again"
+        ) from None
 
 
 def write_tensors(path, tensors: dict[str, torch.Tensor]) -> None:
@@ -207,7 +267,11 @@ def shards_of(shapes: dict[str, tuple], dtype: torch.dtype, shard_bytes: int) ->
 
 def _write_shard(path, names: list[str], shapes, dtype, tensor_of) -> None:
     """A file of the format's published layout: header size, JSON header padded to 8 bytes, data in the header's order."""
-    code, header, end = next(code for code, known in CODES.items() if known == dtype), {"__metadata__": {"format": "pt"}}, 0
+    code, header, end = (
+        next(code for code, known in CODES.items() if known == dtype),
+        {"__metadata__": {"format": "pt"}},
+        0,
+    )
     for name in names:
         start, end = end, end + torch.Size(shapes[name]).numel() * dtype.itemsize
         header[name] = {"dtype": code, "shape": list(shapes[name]), "data_offsets": [start, end]}
@@ -218,12 +282,19 @@ def _write_shard(path, names: list[str], shapes, dtype, tensor_of) -> None:
         for name in names:
             tensor = tensor_of(name).detach()
             if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shapes[name]):
-                raise UserError(f"{name} is {tensor.dtype} {list(tensor.shape)}; expected {dtype} {list(shapes[name])}")
+                raise UserError(
+                    f"{name} is {tensor.dtype} {list(tensor.shape)}; expected {dtype} {list(shapes[name])}"
+                )
             file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
 
 
-def write_weights(directory, shapes: dict[str, tuple], dtype: torch.dtype, tensor_of: Callable[[str], torch.Tensor],
-                  shard_bytes: int = SHARD_BYTES) -> list[str]:
+def write_weights(
+    directory,
+    shapes: dict[str, tuple],
+    dtype: torch.dtype,
+    tensor_of: Callable[[str], torch.Tensor],
+    shard_bytes: int = SHARD_BYTES,
+) -> list[str]:
     """Write a model directory's weights, whole or not at all; returns the file names. Earlier weights there are replaced.
 
     tensor_of    gives a tensor when its turn comes, so one at a time is in memory
@@ -233,17 +304,33 @@ def write_weights(directory, shapes: dict[str, tuple], dtype: torch.dtype, tenso
     shapes = {name: shapes[name] for name in sorted(shapes)}
     shards = shards_of(shapes, dtype, shard_bytes)
     total = len(shards)
-    files = [SINGLE] if total == 1 else [f"model-{n:05d}-of-{total:05d}.safetensors" for n in range(1, total + 1)]
+    files = (
+        [SINGLE]
+        if total == 1
+        else [f"model-{n:05d}-of-{total:05d}.safetensors" for n in range(1, total + 1)]
+    )
     with ExitStack() as renames:  # the first entered is renamed last: the index
         if total > 1:
             size = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
-            index = {"metadata": {"total_size": size}, "weight_map": {n: f for f, names in zip(files, shards) for n in names}}
-            renames.enter_context(whole(directory / INDEX)).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            index = {
+                "metadata": {"total_size": size},
+                "weight_map": {n: f for f, names in zip(files, shards) for n in names},
+            }
+            renames.enter_context(whole(directory / INDEX)).write_text(
+                json.dumps(index, indent=2) + "\n", encoding="utf-8"
+            )
         for file, names in zip(files, shards):
-            _write_shard(renames.enter_context(whole(directory / file)), names, shapes, dtype, tensor_of)
-        if total > 1:  # shards of an earlier save are about to be replaced one by one: nothing may point at a mixture
+            _write_shard(
+                renames.enter_context(whole(directory / file)), names, shapes, dtype, tensor_of
+            )
+        if (
+            total > 1
+        ):  # shards of an earlier save are about to be replaced one by one: nothing may point at a mixture
             (directory / INDEX).unlink(missing_ok=True)
-    for path in [directory / (SINGLE if total > 1 else INDEX), *directory.glob("model-?????-of-?????.safetensors")]:
+    for path in [
+        directory / (SINGLE if total > 1 else INDEX),
+        *directory.glob("model-?????-of-?????.safetensors"),
+    ]:
         if path.name not in files:
             path.unlink(missing_ok=True)
     return files

@@ -17,12 +17,15 @@ KINDS = ("image", "prompt", "answer", "padding")
 @dataclass(frozen=True)
 class View:
     """One batch of records as it is encoded; kinds [B][T]: image, prompt, answer or padding, whatever the labels cover."""
+
     records: list[Record]
     batch: Batch
     kinds: list[list[str]]
 
 
-def views(vlm: VLM, plan: UnlearnPlan, needs: dict, mask: str, indices, epoch: int = 0) -> dict[str, View]:
+def views(
+    vlm: VLM, plan: UnlearnPlan, needs: dict, mask: str, indices, epoch: int = 0
+) -> dict[str, View]:
     """{batch name: View} of the plan's records with these indices; mask: what the labels cover (VLM.encode)."""
     found = [plan.records(epoch, index) for index in indices]
     return {name: view(vlm, [records[name] for records in found], mask) for name in needs}
@@ -31,7 +34,9 @@ def views(vlm: VLM, plan: UnlearnPlan, needs: dict, mask: str, indices, epoch: i
 def view(vlm: VLM, records: list[Record], mask: str = "answer") -> View:
     """The View of these records."""
     batch, answers = vlm.encode(records, mask), vlm.encode(records).labels != IGNORE
-    image = batch.input_ids == (-1 if vlm.model.image_token_id is None else vlm.model.image_token_id)
+    image = batch.input_ids == (
+        -1 if vlm.model.image_token_id is None else vlm.model.image_token_id
+    )
     real = batch.attention_mask == 1
     number = torch.where(~real, 3, torch.where(answers, 2, torch.where(image, 0, 1)))
     return View(records, batch, [[KINDS[kind] for kind in row] for row in number.tolist()])

@@ -23,21 +23,29 @@ def check(runs) -> None:
             value = record["settings"].get(name, {}).get("value")
             other, before = first.setdefault(name, (where, value))
             if before != value:
-                raise UserError(f"report {where}: {name} is {value!r}, of {other} {before!r}; {ADVICE}")
+                raise UserError(
+                    f"report {where}: {name} is {value!r}, of {other} {before!r}; {ADVICE}"
+                )
         other, before = first.setdefault("unlearned", (where, logs["unlearned"]))
         difference = questions(logs["unlearned"], before)
         if difference:
-            raise UserError(f"report {where}: asks other questions than {other}: {difference}; {ADVICE}")
+            raise UserError(
+                f"report {where}: asks other questions than {other}: {difference}; {ADVICE}"
+            )
         for model in ("base", "gold"):
             if model in logs:
                 difference = questions(logs[model], logs["unlearned"])
                 if difference:
-                    raise UserError(f"report {where}: {model} was asked other questions than the model: {difference}; {ADVICE}")
+                    raise UserError(
+                        f"report {where}: {model} was asked other questions than the model: {difference}; {ADVICE}"
+                    )
                 other, before = first.setdefault(model, (where, logs[model]))
                 difference = values(logs[model], before)
                 if difference:
-                    raise UserError(f"report {where}: its {model} is not that of {other}: {difference}; expected one {model} for "
-                                    "all runs of a page; make a report of each")
+                    raise UserError(
+                        f"report {where}: its {model} is not that of {other}: {difference}; expected one {model} for "
+                        "all runs of a page; make a report of each"
+                    )
 
 
 def questions(ours: dict, theirs: dict) -> str:
@@ -57,7 +65,10 @@ def questions(ours: dict, theirs: dict) -> str:
             return f"{task} has {len(texts)} records, there {len(others)}; record {odd[0]} is in only one"
         for key in texts:
             for part, what in ((0, "is asked"), (2, "expects")):
-                pair = [text[part] if isinstance(text, list) and len(text) == 3 else text for text in (texts[key], others[key])]
+                pair = [
+                    text[part] if isinstance(text, list) and len(text) == 3 else text
+                    for text in (texts[key], others[key])
+                ]
                 if pair[0] != pair[1]:
                     return f"record {key} of {task} {what} {_quoted(pair[0])}, there {_quoted(pair[1])}"
     return ""

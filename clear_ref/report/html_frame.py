@@ -108,8 +108,10 @@ def text(value) -> str:
 
 def table(header, rows, numbers=()) -> str:
     """A table of texts in a box that scrolls sideways; `numbers` are the columns set flush right."""
-    cell = lambda tag, i, value: f'<{tag}{" class=n" if i in numbers else ""}>{text(value)}</{tag}>'
-    row = lambda tag, values: "<tr>" + "".join(cell(tag, i, value) for i, value in enumerate(values)) + "</tr>"
+    cell = lambda tag, i, value: f"<{tag}{' class=n' if i in numbers else ''}>{text(value)}</{tag}>"
+    row = lambda tag, values: (
+        "<tr>" + "".join(cell(tag, i, value) for i, value in enumerate(values)) + "</tr>"
+    )
     body = "\n".join(row("td", values) for values in rows)
     return f'<div class="scroll"><table><thead>{row("th", header)}</thead><tbody>{body}</tbody></table></div>'
 
@@ -119,9 +121,13 @@ def details(heading: str, inside: str) -> str:
     return f"<details><summary>{text(heading)}</summary>{inside}</details>"
 
 
-def figure(heading: str, marks, height: float, about: str = "", width: int = 300, note: str = "") -> str:
+def figure(
+    heading: str, marks, height: float, about: str = "", width: int = 300, note: str = ""
+) -> str:
     """A captioned chart of SVG marks; `about` says in words what it shows (default: the heading), `note` follows the heading."""
     words = text(about or heading)
     note = f" <span>{text(note)}</span>" if note else ""
-    return (f'<figure><figcaption>{text(heading)}{note}</figcaption><svg viewBox="0 0 {width} {height:.0f}" role="img" '
-            f'aria-label="{words}"><title>{words}</title>{"".join(marks)}</svg></figure>')
+    return (
+        f'<figure><figcaption>{text(heading)}{note}</figcaption><svg viewBox="0 0 {width} {height:.0f}" role="img" '
+        f'aria-label="{words}"><title>{words}</title>{"".join(marks)}</svg></figure>'
+    )

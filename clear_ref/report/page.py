@@ -2,11 +2,12 @@
 
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation.metrics import SETS, definitions
+
 from . import charts, html_frame, samples, settings_tables
-from .read_runs import Report
 from .formats import title as title_of
 from .html_frame import details, text
 from .leaderboard import MARK, PANELS, Row, Table, legend, panels, rows, tables
+from .read_runs import Report
 from .scatter import scatters
 from .table import COLUMNS, PARTS, number
 
@@ -67,22 +68,53 @@ def page(report: Report, cards=(), notes=()) -> str:
         raise UserError("report: no run to show; expected one or more")
     lines = rows(report)
     found = tables(report, lines)
-    notes = [*notes, *([f"Without a result, as they failed: {', '.join(report.failed)}."] if report.failed else [])]
-    body = [f"<h1>{text(headline(report, lines))}</h1>", f'<p class="soft">{text(facts(lines))}</p>',
-            *(f'<p class="soft">{text(note)}</p>' for note in notes), "<h2>Result</h2>",
-            "<ul>" + "".join(f"<li>{text(one)}</li>" for one in legend(found, report)) + "</ul>", *_results(report, lines, found)]
+    notes = [
+        *notes,
+        *(
+            [f"Without a result, as they failed: {', '.join(report.failed)}."]
+            if report.failed
+            else []
+        ),
+    ]
+    body = [
+        f"<h1>{text(headline(report, lines))}</h1>",
+        f'<p class="soft">{text(facts(lines))}</p>',
+        *(f'<p class="soft">{text(note)}</p>' for note in notes),
+        "<h2>Result</h2>",
+        "<ul>" + "".join(f"<li>{text(one)}</li>" for one in legend(found, report)) + "</ul>",
+        *_results(report, lines, found),
+    ]
     body += _ratios(report, lines)
     learned = charts.learning(lines)
     if learned:
-        tones = {charts.TONES[run.modality]: PANELS[run.modality].lower() for run in report.runs if run.modality in charts.TONES}
-        body += ["<h2>Training</h2>", '<p class="soft">The loss of every optimiser step, a scale for each panel.</p>',
-                 charts.key(tones.items()) if len(tones) > 1 else "", learned]
+        tones = {
+            charts.TONES[run.modality]: PANELS[run.modality].lower()
+            for run in report.runs
+            if run.modality in charts.TONES
+        }
+        body += [
+            "<h2>Training</h2>",
+            '<p class="soft">The loss of every optimiser step, a scale for each panel.</p>',
+            charts.key(tones.items()) if len(tones) > 1 else "",
+            learned,
+        ]
     if cards:
-        first = " Of several seeds the first one's text is shown." if any(len(row.runs) > 1 for row in lines) else ""
-        body += ["<h2>What the models say</h2>", f'<p class="soft">Greedy answers; models that said the same stand '
-                 f"together.{first}</p>", samples.as_html(cards)]
-    body += ["<h2>How to read and repeat it</h2>", details("Every task", _per_task(report, lines)), _definitions(report),
-             settings_tables.as_html(report, lines)]
+        first = (
+            " Of several seeds the first one's text is shown."
+            if any(len(row.runs) > 1 for row in lines)
+            else ""
+        )
+        body += [
+            "<h2>What the models say</h2>",
+            f'<p class="soft">Greedy answers; models that said the same stand together.{first}</p>',
+            samples.as_html(cards),
+        ]
+    body += [
+        "<h2>How to read and repeat it</h2>",
+        details("Every task", _per_task(report, lines)),
+        _definitions(report),
+        settings_tables.as_html(report, lines),
+    ]
     names = list(dict.fromkeys(row.label for row in lines))
     title = f"clear_ref · {names[0] if len(names) == 1 else f'{len(report.runs)} runs'}"
     return html_frame.page(title, html_frame.STYLE + STYLE, "\n".join(body), html_frame.SCRIPT)
@@ -93,23 +125,37 @@ def headline(report: Report, lines: list[Row]) -> str:
     is most like gold among those that kept Retain."""
     name = report.sets[0]
     if len(report.runs) > 1:
-        known = {row: [run.metrics[name].get("forget_quality") for run in row.runs] for row in lines if not row.collapsed}
-        known = {row: sum(values) / len(values) for row, values in known.items() if None not in values}
+        known = {
+            row: [run.metrics[name].get("forget_quality") for run in row.runs]
+            for row in lines
+            if not row.collapsed
+        }
+        known = {
+            row: sum(values) / len(values) for row, values in known.items() if None not in values
+        }
         count = f"{len(report.runs)} runs"
         if all(run.semantics for run in report.runs):
             count += f" of {len({run.name for run in report.runs})} methods"
         if not known:
             return count
         first = max(known, key=known.get)
-        where = f" ({PANELS.get(first.panel, first.panel).lower()})" if len({row.panel for row in lines}) > 1 else ""
+        where = (
+            f" ({PANELS.get(first.panel, first.panel).lower()})"
+            if len({row.panel for row in lines}) > 1
+            else ""
+        )
         before = report.metrics.get("base", {}).get(name, {}).get("forget_quality")
-        quality = number(known[first], 2) + ("" if before is None else f" (base {number(before, 2)})")
+        quality = number(known[first], 2) + (
+            "" if before is None else f" (base {number(before, 2)})"
+        )
         return f"{count}: most like gold, with Retain kept, is {first.label}{where}, forget quality {quality}"
     [run] = report.runs
     after = run.metrics[name]
     before, gold = (report.metrics.get(model, {}).get(name, {}) for model in ("base", "gold"))
     shown = [metric for metric in ("forget", "retain") if after.get(metric) is not None]
-    shown = shown or [metric for metric in ("text_forget", "text_retain", "real") if after.get(metric) is not None]
+    shown = shown or [
+        metric for metric in ("text_forget", "text_retain", "real") if after.get(metric) is not None
+    ]
     moved = []
     for metric in shown:
         heading = next(heading for key, heading, _ in COLUMNS if key == metric)
@@ -125,10 +171,12 @@ def headline(report: Report, lines: list[Row]) -> str:
 def facts(lines: list[Row]) -> str:
     """What all runs share, in one line: modalities, meanings, seeds, implementation; of one run its steps and seconds too."""
     runs, found = [run for row in lines for run in row.runs], []
-    for words, values in (("{}", [PANELS.get(row.panel, row.panel).lower() for row in lines]),
-                          ("{} semantics", [run.semantics for run in runs if run.semantics]),
-                          ("seed {}", [run.seed for run in runs if run.seed is not None]),
-                          ("token terms {}", [run.summary["impl"] for run in runs])):
+    for words, values in (
+        ("{}", [PANELS.get(row.panel, row.panel).lower() for row in lines]),
+        ("{} semantics", [run.semantics for run in runs if run.semantics]),
+        ("seed {}", [run.seed for run in runs if run.seed is not None]),
+        ("token terms {}", [run.summary["impl"] for run in runs]),
+    ):
         if values:
             found.append(words.format(", ".join(map(str, dict.fromkeys(values)))))
     if len(runs) == 1:
@@ -148,14 +196,24 @@ def _results(report: Report, lines: list[Row], found: list[Table]):
 
 def _leaderboard(table: Table) -> str:
     """A table that the script can sort: base's and gold's lines in a body of their own, each cell with its number in full."""
-    heads = "".join(f'<th scope="col" class="n">{text(heading)} {arrow}</th>' for _, heading, arrow in table.columns)
+    heads = "".join(
+        f'<th scope="col" class="n">{text(heading)} {arrow}</th>'
+        for _, heading, arrow in table.columns
+    )
     bodies = []
     for start in (True, False):
         own = [line for line in table.lines if (line.kind != "unlearned") == start]
         if own:
-            bodies.append(f'<tbody{" class=start" if start else ""}>' + "\n".join(map(_line, own)) + "</tbody>")
-    return (f'<div class="scroll"><table class="sort"><thead><tr><th scope="col">model</th>{heads}</tr></thead>'
-            + "\n".join(bodies) + "</table></div>")
+            bodies.append(
+                f"<tbody{' class=start' if start else ''}>"
+                + "\n".join(map(_line, own))
+                + "</tbody>"
+            )
+    return (
+        f'<div class="scroll"><table class="sort"><thead><tr><th scope="col">model</th>{heads}</tr></thead>'
+        + "\n".join(bodies)
+        + "</table></div>"
+    )
 
 
 def _line(line) -> str:
@@ -173,16 +231,29 @@ def _line(line) -> str:
 
 def _ratios(report: Report, lines: list[Row]) -> list[str]:
     """The section of truth ratios; [] where no forget task was evaluated."""
-    figures = [(panel, charts.truth_ratios(own, report.logs)) for panel, own in panels(lines).items()]
+    figures = [
+        (panel, charts.truth_ratios(own, report.logs)) for panel, own in panels(lines).items()
+    ]
     if not any(own for _, own in figures):
         return []
-    seeds = " Of several seeds the first one is drawn." if any(len(row.runs) > 1 for row in lines) else ""
+    seeds = (
+        " Of several seeds the first one is drawn."
+        if any(len(row.runs) > 1 for row in lines)
+        else ""
+    )
     known = [(kind, words) for kind, words in KEY if kind == "other" or kind in report.logs]
-    return ["<h2>Truth ratios of the forget set</h2>",
-            '<p class="soft">Shares of the records by R / (1 + R), in the ten bins that Forget Quality (FQ) compares with gold. '
-            "On the left the right answer is likelier than the wrong ones, at 0.5 they are equally likely; a model that has "
-            f"forgotten looks like gold.{seeds}</p>", charts.key(known),
-            *(part for panel, own in figures for part in (f"<h3>{text(PANELS.get(panel, panel))}</h3>", charts.panels_of(own)))]
+    return [
+        "<h2>Truth ratios of the forget set</h2>",
+        '<p class="soft">Shares of the records by R / (1 + R), in the ten bins that Forget Quality (FQ) compares with gold. '
+        "On the left the right answer is likelier than the wrong ones, at 0.5 they are equally likely; a model that has "
+        f"forgotten looks like gold.{seeds}</p>",
+        charts.key(known),
+        *(
+            part
+            for panel, own in figures
+            for part in (f"<h3>{text(PANELS.get(panel, panel))}</h3>", charts.panels_of(own))
+        ),
+    ]
 
 
 def _per_task(report: Report, lines: list[Row]) -> str:
@@ -190,17 +261,43 @@ def _per_task(report: Report, lines: list[Row]) -> str:
     name = report.sets[0]
     several = len({row.panel for row in lines}) > 1
     every = [(model, "", "", sets[name]) for model, sets in report.metrics.items()]
-    every += [(row.label, row.panel, run.seed, run.metrics[name]) for row in lines for run in row.runs]
-    found = [[task, model + (f", {panel}" if several and panel else ""), "" if seed is None else seed,
-              *(number(metrics["tasks"][task][part]) for part in PARTS), metrics["tasks"][task]["n"]]
-             for task in dict.fromkeys(task for _, _, _, metrics in every for task in metrics["tasks"])
-             for model, panel, seed, metrics in every if task in metrics["tasks"]]
-    return html_frame.table(["task", "model", "seed", "rouge", "probability", "truth ratio", "n"], found, range(2, 7))
+    every += [
+        (row.label, row.panel, run.seed, run.metrics[name]) for row in lines for run in row.runs
+    ]
+    found = [
+        [
+            task,
+            model + (f", {panel}" if several and panel else ""),
+            "" if seed is None else seed,
+            *(number(metrics["tasks"][task][part]) for part in PARTS),
+            metrics["tasks"][task]["n"],
+        ]
+        for task in dict.fromkeys(task for _, _, _, metrics in every for task in metrics["tasks"])
+        for model, panel, seed, metrics in every
+        if task in metrics["tasks"]
+    ]
+    return html_frame.table(
+        ["task", "model", "seed", "rouge", "probability", "truth ratio", "n"], found, range(2, 7)
+    )
 
 
 def _definitions(report: Report) -> str:
     """Every metric's definition: the name that the metrics carry, and its text."""
-    texts = {(metric, found.name): found.text for name in SETS for metric, found in definitions(name).items()}
-    named = dict.fromkeys(pair for run in report.runs for sets in run.metrics.values() for pair in sets["definitions"].items())
-    return details("Definitions of the metrics", "".join(
-        f"<b>{text(pair[0])}</b> = {text(pair[1])}<pre>{text(texts.get(pair, 'defined elsewhere'))}</pre>" for pair in named))
+    texts = {
+        (metric, found.name): found.text
+        for name in SETS
+        for metric, found in definitions(name).items()
+    }
+    named = dict.fromkeys(
+        pair
+        for run in report.runs
+        for sets in run.metrics.values()
+        for pair in sets["definitions"].items()
+    )
+    return details(
+        "Definitions of the metrics",
+        "".join(
+            f"<b>{text(pair[0])}</b> = {text(pair[1])}<pre>{text(texts.get(pair, 'defined elsewhere'))}</pre>"
+            for pair in named
+        ),
+    )

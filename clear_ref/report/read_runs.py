@@ -6,16 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.evaluation import log_columns, logs as log_files
+from clear_ref.common.files import one_line, parse_json, read_bytes, read_json, read_text
+from clear_ref.evaluation import log_columns
+from clear_ref.evaluation import logs as log_files
 from clear_ref.evaluation.definitions import SETS, check_set
 from clear_ref.evaluation.metrics import score
-from clear_ref.common.files import one_line, parse_json, read_bytes, read_json, read_text
+
 from . import comparable
 
-SETTINGS, METRICS, TRACE, LEADERBOARD = "settings.json", "metrics.json", "trace.jsonl", "leaderboard.json"
+SETTINGS, METRICS, TRACE, LEADERBOARD = (
+    "settings.json",
+    "metrics.json",
+    "trace.jsonl",
+    "leaderboard.json",
+)
 FORMAT, EVALUATED = "clear_ref.run/1", "evaluated"
-KINDS = {"unlearn": {"method": str, "semantics": str, "modality": str, "seed": int, "steps": int, "seconds": dict, "impl": str},
-         "evaluate": {"model": str, "seconds": dict, "impl": str}}
+KINDS = {
+    "unlearn": {
+        "method": str,
+        "semantics": str,
+        "modality": str,
+        "seed": int,
+        "steps": int,
+        "seconds": dict,
+        "impl": str,
+    },
+    "evaluate": {"model": str, "seconds": dict, "impl": str},
+}
 NUMBER = (int, float)
 EXPECTED = "expected the directory of a METHOD or an evaluate run, or one that `all` wrote"
 
@@ -35,6 +52,7 @@ class Run:
     paper      the same by the paper's definitions, whichever were asked for
     trace      {stage: rows of trace.jsonl}
     """
+
     where: Path
     name: str
     semantics: str
@@ -57,6 +75,7 @@ class Report:
     metrics   {"base", "gold": {set: what metrics.score returns}}           paper      the same by the paper's definitions
     failed    runs of an `all` that ended without a result: their directories' names
     """
+
     runs: tuple[Run, ...]
     sets: tuple[str, ...]
     logs: dict
@@ -81,10 +100,19 @@ def read(paths, metrics: str = "paper") -> Report:
     for _, _, _, logs in found:
         shared = {name: logs[name] for name in ("base", "gold") if name in logs} | shared
     runs = [_run(where, record, summary, logs, metrics) for where, record, summary, logs in found]
-    models = {name: _scores(name, shared[name], shared.get("gold"), metrics) for name in ("base", "gold") if name in shared}
-    return Report(tuple(runs), SETS if metrics == "all" else (metrics,), shared,
-                  {name: sets for name, (sets, _) in models.items()}, {name: paper for name, (_, paper) in models.items()},
-                  tuple(failed))
+    models = {
+        name: _scores(name, shared[name], shared.get("gold"), metrics)
+        for name in ("base", "gold")
+        if name in shared
+    }
+    return Report(
+        tuple(runs),
+        SETS if metrics == "all" else (metrics,),
+        shared,
+        {name: sets for name, (sets, _) in models.items()},
+        {name: paper for name, (_, paper) in models.items()},
+        tuple(failed),
+    )
 
 
 def _directories(paths) -> tuple[list[Path], list[str]]:
@@ -99,14 +127,18 @@ def _directories(paths) -> tuple[list[Path], list[str]]:
             if not inner:
                 raise UserError(f"report {path}: holds no run; {EXPECTED}")
             if not (path / LEADERBOARD).is_file():
-                raise UserError(f"report {path}: holds {len(inner)} runs and no {LEADERBOARD}, as an `all` that has not ended; "
-                                "let it end (--resume), or name the finished runs in it one by one")
+                raise UserError(
+                    f"report {path}: holds {len(inner)} runs and no {LEADERBOARD}, as an `all` that has not ended; "
+                    "let it end (--resume), or name the finished runs in it one by one"
+                )
             below = [sub for sub in inner if (sub / METRICS).is_file()]
             failed += [sub.name for sub in inner if sub not in below]
         for directory in below:
             before = seen.setdefault(directory.resolve(), directory)
             if before is not directory:
-                raise UserError(f"report {path}: {directory} is there twice, as {before} too; name each run once")
+                raise UserError(
+                    f"report {path}: {directory} is there twice, as {before} too; name each run once"
+                )
             directories.append(directory)
     return directories, failed
 
@@ -116,27 +148,38 @@ def _open(directory: Path, known: dict):
     record = read_json(directory / SETTINGS)
     command = record.get("command")
     if record.get("format") != FORMAT or command not in KINDS:
-        raise UserError(f"{directory / SETTINGS}: is of {one_line(repr(record.get('format')), 40)}, command "
-                        f"{one_line(repr(command), 40)}; {EXPECTED}")
+        raise UserError(
+            f"{directory / SETTINGS}: is of {one_line(repr(record.get('format')), 40)}, command "
+            f"{one_line(repr(command), 40)}; {EXPECTED}"
+        )
     for key in ("settings", "inputs", "versions"):
         _checked(record, key, dict, directory / SETTINGS)
     for name, entry in (record["settings"] | record.get("options", {})).items():
         if not isinstance(entry, dict) or not {"value", "source"} <= set(entry):
-            raise UserError(f"{directory / SETTINGS}: setting {name} is {one_line(repr(entry), 60)}; expected its value and "
-                            "source, as a run writes them; run it again")
+            raise UserError(
+                f"{directory / SETTINGS}: setting {name} is {one_line(repr(entry), 60)}; expected its value and "
+                "source, as a run writes them; run it again"
+            )
     if not (directory / METRICS).is_file():
-        raise UserError(f"report {directory}: holds no {METRICS}, as a run that has not finished; let it end, or go on with it "
-                        "(--resume)")
+        raise UserError(
+            f"report {directory}: holds no {METRICS}, as a run that has not finished; let it end, or go on with it "
+            "(--resume)"
+        )
     summary = read_json(directory / METRICS)
     for key, kind in KINDS[command].items():
         _checked(summary, key, kind, directory / METRICS)
     for what in summary["seconds"]:
         _checked(summary["seconds"], what, NUMBER, directory / METRICS)
-    folders = {"unlearned": directory / "logs" if command == "unlearn" else directory / "logs" / "model",
-               "base": directory / "logs" / "base", "gold": directory / "logs" / "gold"}
+    folders = {
+        "unlearned": directory / "logs" if command == "unlearn" else directory / "logs" / "model",
+        "base": directory / "logs" / "base",
+        "gold": directory / "logs" / "gold",
+    }
     found = {name: _logs(folder, known) for name, folder in folders.items() if folder.is_dir()}
     if not found.get("unlearned"):
-        raise UserError(f"report {directory}: holds no logs in {folders['unlearned']}; evaluate it again")
+        raise UserError(
+            f"report {directory}: holds no logs in {folders['unlearned']}; evaluate it again"
+        )
     return directory, record, summary, {name: logs for name, logs in found.items() if logs}
 
 
@@ -149,24 +192,43 @@ def _logs(folder: Path, known: dict) -> dict:
         for path, data in files:
             kind, tasks, _ = log_files.recognise(parse_json(data, path), path)
             if kind != log_files.FORMATS[0]:
-                raise UserError(f"{path}: is a log of {kind}; expected one of {log_files.OURS} in a run's directory")
+                raise UserError(
+                    f"{path}: is a log of {kind}; expected one of {log_files.OURS} in a run's directory"
+                )
             for log in tasks.values():
                 with _named(path):
                     odd = [key for key in log_columns.texts(log) if not key.isdecimal()]
                 if odd:
-                    raise UserError(f"{path}: generated_text has the record {one_line(repr(odd[0]), 40)}; expected row numbers")
+                    raise UserError(
+                        f"{path}: generated_text has the record {one_line(repr(odd[0]), 40)}; expected row numbers"
+                    )
             known[key] |= tasks
     return known[key]
 
 
 def _run(where: Path, record: dict, summary: dict, logs: dict, metrics: str) -> Run:
     sets, paper = _scores(where, logs["unlearned"], logs.get("gold"), metrics)
-    facts = {"logs": logs["unlearned"], "metrics": sets, "paper": paper, "record": record, "summary": summary}
+    facts = {
+        "logs": logs["unlearned"],
+        "metrics": sets,
+        "paper": paper,
+        "record": record,
+        "summary": summary,
+    }
     if record["command"] == "evaluate":
-        named = Path(str(record["settings"].get("adapter", {}).get("value") or summary["model"])).resolve()
+        named = Path(
+            str(record["settings"].get("adapter", {}).get("value") or summary["model"])
+        ).resolve()
         return Run(where, "/".join(named.parts[-2:]), "", EVALUATED, None, trace={}, **facts)
-    return Run(where, summary["method"], summary["semantics"], summary["modality"], summary["seed"],
-               trace=_trace(where / TRACE), **facts)
+    return Run(
+        where,
+        summary["method"],
+        summary["semantics"],
+        summary["modality"],
+        summary["seed"],
+        trace=_trace(where / TRACE),
+        **facts,
+    )
 
 
 def _scores(what, own: dict, gold: dict | None, metrics: str) -> tuple[dict, dict]:
@@ -203,5 +265,7 @@ def _trace(path: Path) -> dict[str, list[dict]]:
 def _checked(found: dict, key: str, kind, where) -> None:
     """UserError unless found[key] is there and of its kind."""
     if not isinstance(found.get(key), kind):
-        raise UserError(f"{where}: {key} is {one_line(repr(found.get(key)), 60)}; expected what a finished run of this version "
-                        "writes; run it again")
+        raise UserError(
+            f"{where}: {key} is {one_line(repr(found.get(key)), 60)}; expected what a finished run of this version "
+            "writes; run it again"
+        )

@@ -2,9 +2,9 @@
 
 import os
 
-from .read_runs import Report
 from .html_frame import details, table
 from .leaderboard import Row
+from .read_runs import Report
 
 
 def as_html(report: Report, lines: list[Row]) -> str:
@@ -12,30 +12,73 @@ def as_html(report: Report, lines: list[Row]) -> str:
     runs = [(_name(row, run), run) for row in lines for run in row.runs]
     settings = [(name, run.record["settings"]) for name, run in runs]
     common, differing = _split(settings)
-    blocks = [details("The runs", _facts(runs)),
-              details("Settings" + (f" common to all {len(runs)} runs" if len(runs) > 1 else ""),
-                      table(["setting", "value", "source of the value"],
-                            [[key, entry["value"], entry["source"]] for key, entry in common.items()]))]
+    blocks = [
+        details("The runs", _facts(runs)),
+        details(
+            "Settings" + (f" common to all {len(runs)} runs" if len(runs) > 1 else ""),
+            table(
+                ["setting", "value", "source of the value"],
+                [[key, entry["value"], entry["source"]] for key, entry in common.items()],
+            ),
+        ),
+    ]
     if differing:
-        blocks.append(details("Settings that differ", table(
-            ["run", *differing], [[name, *(_entry(own.get(key)) for key in differing)] for name, own in settings])))
-    options = dict.fromkeys((row.label, key, str(entry["value"]), str(entry["source"])) for row in lines for run in row.runs
-                            for key, entry in run.record.get("options", {}).items())
+        blocks.append(
+            details(
+                "Settings that differ",
+                table(
+                    ["run", *differing],
+                    [
+                        [name, *(_entry(own.get(key)) for key in differing)]
+                        for name, own in settings
+                    ],
+                ),
+            )
+        )
+    options = dict.fromkeys(
+        (row.label, key, str(entry["value"]), str(entry["source"]))
+        for row in lines
+        for run in row.runs
+        for key, entry in run.record.get("options", {}).items()
+    )
     if options:
-        blocks.append(details("Options of the methods", table(["method", "option", "value", "source of the value"], options)))
-    for heading, key, columns in (("Inputs", "inputs", ["file", "sha256"]), ("Versions", "versions", ["package", "version"])):
-        values = [(name, {file: str(value) for file, value in _told(run.record, key).items()}) for name, run in runs]
+        blocks.append(
+            details(
+                "Options of the methods",
+                table(["method", "option", "value", "source of the value"], options),
+            )
+        )
+    for heading, key, columns in (
+        ("Inputs", "inputs", ["file", "sha256"]),
+        ("Versions", "versions", ["package", "version"]),
+    ):
+        values = [
+            (name, {file: str(value) for file, value in _told(run.record, key).items()})
+            for name, run in runs
+        ]
         same, different = _split(values)
         rows = [[name, value, "all"] for name, value in same.items()]
-        where = os.path.commonprefix([*same, *different]).rpartition("/")[0] if key == "inputs" else ""
+        where = (
+            os.path.commonprefix([*same, *different]).rpartition("/")[0] if key == "inputs" else ""
+        )
         for name in different:
             who = {}
             for run, own in values:
                 who.setdefault(own.get(name), []).append(run)
-            rows += [[name, value, ", ".join(names)] for value, names in who.items() if value is not None]
-        rows = [[str(name).removeprefix(f"{where}/") if where else name, *row] for name, *row in rows]
-        blocks.append(details(heading + (f" (below {where})" if where else ""), table([*columns, "runs"], rows) if len(runs) > 1
-                              else table(columns, [row[:2] for row in rows])))
+            rows += [
+                [name, value, ", ".join(names)] for value, names in who.items() if value is not None
+            ]
+        rows = [
+            [str(name).removeprefix(f"{where}/") if where else name, *row] for name, *row in rows
+        ]
+        blocks.append(
+            details(
+                heading + (f" (below {where})" if where else ""),
+                table([*columns, "runs"], rows)
+                if len(runs) > 1
+                else table(columns, [row[:2] for row in rows]),
+            )
+        )
     return "\n".join(blocks)
 
 
@@ -48,8 +91,12 @@ def _name(row: Row, run) -> str:
 def _split(found) -> tuple[dict, list[str]]:
     """({key: value} that all have alike, [keys that differ or are not in all]) of [(name, {key: value})]."""
     keys = list(dict.fromkeys(key for _, own in found for key in own))
-    common = {key: found[0][1][key] for key in keys
-              if key in found[0][1] and all(key in own and own[key] == found[0][1][key] for _, own in found)}
+    common = {
+        key: found[0][1][key]
+        for key in keys
+        if key in found[0][1]
+        and all(key in own and own[key] == found[0][1][key] for _, own in found)
+    }
     return common, [key for key in keys if key not in common]
 
 
@@ -70,10 +117,37 @@ def _facts(runs) -> str:
     for name, run in runs:
         trained = run.summary.get("trained") or {}
         counts = [trained.get(key) for key in ("parameters", "of")]
-        shown = "{:,} of {:,}".format(*counts) if all(isinstance(count, int) for count in counts) else "-"
+        shown = (
+            "{:,} of {:,}".format(*counts)
+            if all(isinstance(count, int) for count in counts)
+            else "-"
+        )
         seconds = run.summary["seconds"]
-        rows.append([name, run.summary.get("steps", "-"), shown,
-                     run.record.get("label_mask", "-"), run.summary["impl"],
-                     *(f"{seconds[what]:.1f}" if what in seconds else "-" for what in ("train", "evaluate")), run.where])
-    return table(["run", "steps", "trained parameters", "label mask", "token terms", "train s", "evaluate s", "directory"],
-                 rows, (1, 2, 5, 6))
+        rows.append(
+            [
+                name,
+                run.summary.get("steps", "-"),
+                shown,
+                run.record.get("label_mask", "-"),
+                run.summary["impl"],
+                *(
+                    f"{seconds[what]:.1f}" if what in seconds else "-"
+                    for what in ("train", "evaluate")
+                ),
+                run.where,
+            ]
+        )
+    return table(
+        [
+            "run",
+            "steps",
+            "trained parameters",
+            "label mask",
+            "token terms",
+            "train s",
+            "evaluate s",
+            "directory",
+        ],
+        rows,
+        (1, 2, 5, 6),
+    )

@@ -15,33 +15,60 @@ from clear_ref.bench import token_terms, token_terms_peers
 from clear_ref.common.errors import UserError
 from clear_ref.losses import native
 
-TINY = token_terms.BenchSettings(rows=8, vocabulary=64, rounds=2, dtype="float32", peers="ours torch,eager")
+TINY = token_terms.BenchSettings(
+    rows=8, vocabulary=64, rounds=2, dtype="float32", peers="ours torch,eager"
+)
 CPU = torch.device("cpu")
 JOB = {"rows": 8, "vocabulary": 64, "dtype": "float32", "peers": []}
-UNCOMPILED = [name for name, peer in token_terms_peers.PEERS.items() if not peer.needs_gpu and not name.startswith("compile")]
+UNCOMPILED = [
+    name
+    for name, peer in token_terms_peers.PEERS.items()
+    if not peer.needs_gpu and not name.startswith("compile")
+]
 
 
 def test_report_has_the_documented_keys():
     found = json.loads(json.dumps(token_terms.run(TINY)))
-    assert {"command", "task", "inputs", "settings", "hardware", "versions", "kernel", "measurements", "memory",
-            "scaling"} <= set(found)
+    assert {
+        "command",
+        "task",
+        "inputs",
+        "settings",
+        "hardware",
+        "versions",
+        "kernel",
+        "measurements",
+        "memory",
+        "scaling",
+    } <= set(found)
     assert found["hardware"]["cpu"] and found["versions"]["torch"]
     assert [one["allocator"] for one in found["measurements"]] == ["default", "heap kept"]
     assert {one["dtype"] for one in found["measurements"]} == {"float32"}
     for one in found["measurements"]:
-        assert one["bandwidth"]["copy"] > 1e8 and one["bandwidth"]["read"] > 1e8 and one["floor_ms"] > 0
+        assert (
+            one["bandwidth"]["copy"] > 1e8
+            and one["bandwidth"]["read"] > 1e8
+            and one["floor_ms"] > 0
+        )
         assert len(one["inputs_sha256"]) == 64 and list(one["peers"]) == ["ours torch", "eager"]
         for peer in one["peers"].values():
             assert peer["loss_error"] < 1e-5  # fp32 sums of 8 rows of 64
             for key in ("forward_ms", "backward_ms", "both_ms", "cpu_ms"):
                 assert 0 <= peer[key]["p20"] <= peer[key]["median"] <= peer[key]["p80"]
             assert peer["slower"] is None  # ours native was not asked for
-    assert all(peak["bytes"] >= 0 and peak["tensors"] is None for peak in found["memory"]["float32"].values())
+    assert all(
+        peak["bytes"] >= 0 and peak["tensors"] is None
+        for peak in found["memory"]["float32"].values()
+    )
     assert found["scaling"] == {}
-    assert found["command"] == ("python -m clear_ref.run bench --rows 8 --vocabulary 64 --dtype float32 --rounds 2 "
-                                "--peers 'ours torch,eager'")
+    assert found["command"] == (
+        "python -m clear_ref.run bench --rows 8 --vocabulary 64 --dtype float32 --rounds 2 "
+        "--peers 'ours torch,eager'"
+    )
     table = token_terms.text(found)
-    assert "ours torch" in table and "to native" in table and max(map(len, table.splitlines())) < 200
+    assert (
+        "ours torch" in table and "to native" in table and max(map(len, table.splitlines())) < 200
+    )
 
 
 @pytest.mark.parametrize("dtype, within", [("float32", 1e-5), ("bfloat16", 2e-2)])
@@ -54,10 +81,12 @@ def test_every_peer_computes_the_task(dtype, within):
     assert not absent
     student, labels, teacher = inputs["all"]
     wide = student.detach().double().requires_grad_()
-    exact, = torch.autograd.grad(token_terms_peers.PEERS["eager"].make()(wide, labels, teacher.double()), wide)
+    (exact,) = torch.autograd.grad(
+        token_terms_peers.PEERS["eager"].make()(wide, labels, teacher.double()), wide
+    )
     for name, loss in losses.items():
         assert abs(values[name] - wanted) < within * abs(wanted), name
-        gradient, = torch.autograd.grad(loss(*inputs["all"]), student)
+        (gradient,) = torch.autograd.grad(loss(*inputs["all"]), student)
         assert (gradient.double() - exact).abs().max() < within * exact.abs().max(), name
 
 
@@ -66,26 +95,46 @@ def test_reference_is_the_definition():
     p, q = student.detach().double().softmax(-1), teacher.double().softmax(-1)
     kept = [i for i in range(8) if int(labels[i]) != -100]
     assert len(kept) == 7
-    wanted = sum(-float(p[i, labels[i]].log()) for i in kept) / 7 + float((q * (q / p).log()).sum() + (p * (p / q).log()).sum())
-    assert abs(token_terms_peers.reference("all", (student, labels, teacher)) - wanted) < 1e-12 * wanted
+    wanted = sum(-float(p[i, labels[i]].log()) for i in kept) / 7 + float(
+        (q * (q / p).log()).sum() + (p * (p / q).log()).sum()
+    )
+    assert (
+        abs(token_terms_peers.reference("all", (student, labels, teacher)) - wanted)
+        < 1e-12 * wanted
+    )
 
 
 def test_peers_of_a_gpu_are_absent_with_the_reason():
     losses, _, absent = token_terms_peers.ready(["liger", "cut cross-entropy"], {}, CPU)
-    assert not losses and set(absent) == {"liger", "cut cross-entropy"} and absent["liger"] == {"absent": "needs a GPU"}
+    assert (
+        not losses
+        and set(absent) == {"liger", "cut cross-entropy"}
+        and absent["liger"] == {"absent": "needs a GPU"}
+    )
 
 
 def test_ratio_and_floor():
     """Made-up times: 3 ms beside 2 ms; 2 tensors of 1 MB at 1 GB/s take 2 ms."""
+
     def peer(ms):
         return {"task": "all", "forward_ms": {"median": ms}, "both_ms": {"median": ms}}
-    found = token_terms.against({"ours native": peer(2.0), "eager": peer(3.0), "liger": {"absent": "x", "task": "all"}},
-                          {"copy": 1.0, "read": 1e9}, 10**6, on_gpu=False)
+
+    found = token_terms.against(
+        {"ours native": peer(2.0), "eager": peer(3.0), "liger": {"absent": "x", "task": "all"}},
+        {"copy": 1.0, "read": 1e9},
+        10**6,
+        on_gpu=False,
+    )
     assert found["floor_ms"] == pytest.approx(2) and found["peers"]["eager"]["slower"] == 1.5
-    assert found["peers"]["ours native"]["forward_over_floor"] == pytest.approx(1) and "slower" not in found["peers"]["liger"]
+    assert (
+        found["peers"]["ours native"]["forward_over_floor"] == pytest.approx(1)
+        and "slower" not in found["peers"]["liger"]
+    )
 
 
-@pytest.mark.skipif(not native.built(), reason="clear_ref was installed without the compiled kernel")
+@pytest.mark.skipif(
+    not native.built(), reason="clear_ref was installed without the compiled kernel"
+)
 def test_threads_are_compared_in_turns_and_shown():
     found = json.loads(json.dumps(token_terms.run(replace(TINY, peers="ours native"))))
     times = found["scaling"]["float32"]
@@ -96,15 +145,18 @@ def test_threads_are_compared_in_turns_and_shown():
     assert f"{times['speedup']['median']:.2f} x; least" in token_terms.text(found)
 
 
-@pytest.mark.parametrize("given, message", [
-    ({"peers": "eager,apex"}, "peers names 'apex'; expected all, or some of: ours native"),
-    ({"peers": "eager,eager"}, "peers names 'eager' twice"),
-    ({"dtype": "float64"}, "dtype is 'float64'; expected float32, bfloat16 or both"),
-    ({"rows": 0}, "rows is 0; expected 1 or more"),
-    ({"rounds": 0}, "rounds is 0; expected 1 or more"),
-    ({"device": "tpu"}, "device is 'tpu'; expected cpu, cuda or cuda:N"),
-    ({"device": "cuda:99"}, "device is 'cuda:99'; expected one of the"),
-])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"peers": "eager,apex"}, "peers names 'apex'; expected all, or some of: ours native"),
+        ({"peers": "eager,eager"}, "peers names 'eager' twice"),
+        ({"dtype": "float64"}, "dtype is 'float64'; expected float32, bfloat16 or both"),
+        ({"rows": 0}, "rows is 0; expected 1 or more"),
+        ({"rounds": 0}, "rounds is 0; expected 1 or more"),
+        ({"device": "tpu"}, "device is 'tpu'; expected cpu, cuda or cuda:N"),
+        ({"device": "cuda:99"}, "device is 'cuda:99'; expected one of the"),
+    ],
+)
 def test_bad_settings_are_refused_in_one_line(given, message):
     with pytest.raises(UserError) as error:
         token_terms.run(replace(TINY, **given))

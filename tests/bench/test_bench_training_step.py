@@ -11,10 +11,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clear_ref.bench import training_step, training_step_inputs as step_inputs, training_step_worker as peers
 from clear_ref import run
-from clear_ref.data.batches import IGNORE
+from clear_ref.bench import training_step
+from clear_ref.bench import training_step_inputs as step_inputs
+from clear_ref.bench import training_step_worker as peers
 from clear_ref.common.errors import UserError
+from clear_ref.data.batches import IGNORE
 
 TINY = training_step.BenchStepSettings(shape="tiny", tasks="grad_diff", rounds=1)
 NEEDS_PARITY = ("transformers", "peft")
@@ -45,13 +47,23 @@ def test_both_ways_compute_the_same(task, directory):
 def test_a_difference_is_found():
     """By hand: losses 1 and 1.1 whose terms are 3 and -2; gradients (3, 4) and (3, 4.5): norm 0.5 of sqrt(29.25)."""
     values = {"ours": {"loss": 1.0, "terms": {"a": 3.0, "b": -2.0}}, "released": {"loss": 1.1}}
-    grads = {"ours": {"x": torch.tensor([3.0]), "y": torch.tensor([4.0])},
-             "released": {"x": torch.tensor([3.0]), "y": torch.tensor([4.5])}}
+    grads = {
+        "ours": {"x": torch.tensor([3.0]), "y": torch.tensor([4.0])},
+        "released": {"x": torch.tensor([3.0]), "y": torch.tensor([4.5])},
+    }
     found = peers.compared("kl", values, grads)
-    assert found["loss"] == pytest.approx(0.1 / 5) and found["gradient"] == pytest.approx(0.5 / 29.25 ** 0.5)
-    assert peers.compared("kl", values, {**grads, "ours": {"x": grads["ours"]["x"]}})["gradient"] == float("inf")
-    assert peers.compared("generate", {"ours": [[1, 2]], "released": [[1, 3]]}, {}) == {"ids": False}
-    assert peers.compared("likelihood", {"ours": [1.0, 2.0], "released": [1.0, 2.5]}, {}) == {"nll": pytest.approx(0.2)}
+    assert found["loss"] == pytest.approx(0.1 / 5) and found["gradient"] == pytest.approx(
+        0.5 / 29.25**0.5
+    )
+    assert peers.compared("kl", values, {**grads, "ours": {"x": grads["ours"]["x"]}})[
+        "gradient"
+    ] == float("inf")
+    assert peers.compared("generate", {"ours": [[1, 2]], "released": [[1, 3]]}, {}) == {
+        "ids": False
+    }
+    assert peers.compared("likelihood", {"ours": [1.0, 2.0], "released": [1.0, 2.5]}, {}) == {
+        "nll": pytest.approx(0.2)
+    }
 
 
 def test_inputs_are_what_the_report_says():
@@ -59,30 +71,55 @@ def test_inputs_are_what_the_report_says():
     made = step_inputs.make_inputs("small", "llmu")
     for name in ("forget", "retain", "idk"):
         batch = made[name]
-        assert batch.input_ids.shape == (2, 640) and batch.attention_mask.sum(1).tolist() == [640, 624]
+        assert batch.input_ids.shape == (2, 640) and batch.attention_mask.sum(1).tolist() == [
+            640,
+            624,
+        ]
         assert (batch.input_ids == step_inputs.IMAGE).sum(1).tolist() == [576, 576]
-        assert (batch.labels != IGNORE).sum(1).tolist() == [40, 40] and batch.pixel_values.shape == (2, 3, 336, 336)
+        assert (batch.labels != IGNORE).sum(1).tolist() == [
+            40,
+            40,
+        ] and batch.pixel_values.shape == (2, 3, 336, 336)
         assert torch.equal(batch.labels[:, -40:], batch.input_ids[:, -40:])
     assert torch.equal(made["forget"].input_ids[:, :-40], made["idk"].input_ids[:, :-40])
     assert not torch.equal(made["forget"].input_ids, made["idk"].input_ids)
     assert bool(step_inputs.make_inputs("small", "llmu all rows")["retain"].attention_mask.all())
-    assert [len(ids) for _, ids in step_inputs.make_inputs("small", "likelihood")["questions"]] == [6, 6]
+    assert [len(ids) for _, ids in step_inputs.make_inputs("small", "likelihood")["questions"]] == [
+        6,
+        6,
+    ]
 
 
 def test_report_has_the_documented_keys():
     found = json.loads(json.dumps(training_step.run(TINY)))
-    assert {"command", "inputs", "settings", "hardware", "kernel", "versions", "absent", "tasks"} <= set(found)
-    assert found["command"] == "python -m clear_ref.run bench --what step --shape tiny --tasks grad_diff --rounds 1"
+    assert {
+        "command",
+        "inputs",
+        "settings",
+        "hardware",
+        "kernel",
+        "versions",
+        "absent",
+        "tasks",
+    } <= set(found)
+    assert (
+        found["command"]
+        == "python -m clear_ref.run bench --what step --shape tiny --tasks grad_diff --rounds 1"
+    )
     ours = found["tasks"]["grad_diff"]["ours"]
     assert 0 < ours["seconds"]["least"] <= ours["seconds"]["median"] <= ours["seconds"]["most"]
-    assert ours["peak"]["bytes"] >= 0 and ours["peak"]["weights_bytes"] > 4e6  # 2 x 32064 x 24 numbers of 4 bytes and more
+    assert (
+        ours["peak"]["bytes"] >= 0 and ours["peak"]["weights_bytes"] > 4e6
+    )  # 2 x 32064 x 24 numbers of 4 bytes and more
     table = training_step.text(found)
     assert "grad_diff" in table and "share" in table and max(map(len, table.splitlines())) < 200
 
 
 def test_a_missing_package_is_said_and_ours_is_measured(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    found = peers.time_job({"directory": directory, "shape": "tiny", "tasks": ["kl"], "threads": 1, "rounds": 1})
+    found = peers.time_job(
+        {"directory": directory, "shape": "tiny", "tasks": ["kl"], "threads": 1, "rounds": 1}
+    )
     reason = found["absent"]["released"]["absent"]  # without transformers that is missed first
     assert list(found["tasks"]["kl"]) == ["ours"] and ("peft" in reason or "transformers" in reason)
     measured = found["tasks"]["kl"]
@@ -92,28 +129,45 @@ def test_a_missing_package_is_said_and_ours_is_measured(directory, monkeypatch):
 
 def test_shares_and_ratios_by_hand():
     """2 s beside 6 s; 10 MB beside 40 MB, with weights 10 + 20 beside 40 + 35."""
+
     def way(seconds, peak, weights):
-        return {"seconds": [seconds], "cpu_seconds": [seconds / 2], "peak": {"bytes": peak, "weights_bytes": weights}, "value": 0}
-    found = training_step.summary({"ours": way(2.0, 10, 20), "released": way(6.0, 40, 35), "difference": {}})
+        return {
+            "seconds": [seconds],
+            "cpu_seconds": [seconds / 2],
+            "peak": {"bytes": peak, "weights_bytes": weights},
+            "value": 0,
+        }
+
+    found = training_step.summary(
+        {"ours": way(2.0, 10, 20), "released": way(6.0, 40, 35), "difference": {}}
+    )
     assert found["faster"] == found["cpu_faster"] == pytest.approx(3)
     assert found["memory_share"] == 0.25 and found["share_with_weights"] == 0.4
 
 
-@pytest.mark.parametrize("given, message", [
-    ({"shape": "huge"}, "shape is 'huge'; expected one of small, tiny"),
-    ({"tasks": "kl,adam"}, "tasks names 'adam'; expected default, all, or some of: grad_diff"),
-    ({"tasks": "kl,kl"}, "tasks names 'kl' twice"),
-    ({"rounds": 0}, "rounds is 0; expected 1 or more"),
-    ({"threads": 0}, "threads is 0; expected 1 or more"),
-])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"shape": "huge"}, "shape is 'huge'; expected one of small, tiny"),
+        ({"tasks": "kl,adam"}, "tasks names 'adam'; expected default, all, or some of: grad_diff"),
+        ({"tasks": "kl,kl"}, "tasks names 'kl' twice"),
+        ({"rounds": 0}, "rounds is 0; expected 1 or more"),
+        ({"threads": 0}, "threads is 0; expected 1 or more"),
+    ],
+)
 def test_bad_settings_are_refused_in_one_line(given, message):
     with pytest.raises(UserError) as error:
         training_step.run(replace(TINY, **given))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("words, message", [("--what step --vocabulary 9", "--vocabulary is no setting of bench --what step"),
-                                            ("--shape tiny", "--shape is no setting of bench --what kernel")])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--what step --vocabulary 9", "--vocabulary is no setting of bench --what step"),
+        ("--shape tiny", "--shape is no setting of bench --what kernel"),
+    ],
+)
 def test_a_setting_of_the_other_benchmark_is_refused(words, message, capsys):
     assert run.main(["bench", *words.split()]) == 2
     assert message in capsys.readouterr().err

@@ -13,11 +13,10 @@ import pytest
 import torch
 
 import clear_ref
-from clear_ref.commands import experiment
 from clear_ref import run
+from clear_ref.commands import experiment
 from clear_ref.methods import table
 from clear_ref.mini.directories import BASE
-
 from tests.helpers.commands import call, small_copy
 
 SMALL = ["--epochs", "1", "--limit", "2", "--max-new-tokens", "8", "--quiet"]
@@ -31,32 +30,68 @@ def small_world(tmp_path_factory):
 
 def test_json_is_one_object_and_the_run_directory_is_whole(capsys, tmp_path, small_world):
     out = tmp_path / "r"
-    status, stdout, stderr = call(capsys, "scrub", "--data", small_world, "--out", out, "--json", *SMALL)
+    status, stdout, stderr = call(
+        capsys, "scrub", "--data", small_world, "--out", out, "--json", *SMALL
+    )
     assert status == 0 and stderr == ""
     found = json.loads(stdout)
-    assert {"method", "semantics", "modality", "seed", "impl", "models", "definitions", "steps", "seconds", "out"} <= set(found)
+    assert {
+        "method",
+        "semantics",
+        "modality",
+        "seed",
+        "impl",
+        "models",
+        "definitions",
+        "steps",
+        "seconds",
+        "out",
+    } <= set(found)
     assert found["method"] == "scrub" and found["semantics"] == "paper" and found["steps"] == 2
-    assert set(found["models"]) == {"base", "gold", "unlearned"} and set(found["seconds"]) == {"train", "evaluate"}
+    assert set(found["models"]) == {"base", "gold", "unlearned"} and set(found["seconds"]) == {
+        "train",
+        "evaluate",
+    }
     for metrics in found["models"].values():
         assert {"real", "retain", "forget", "forget_quality", "tasks"} <= set(metrics)
     assert found["models"]["gold"]["forget_quality"] == 1.0
     files = {str(path.relative_to(out)) for path in out.glob("**/*") if path.is_file()}
-    assert {"settings.json", "trace.jsonl", "metrics.json", "report.html", "logs/eval_log_forget.json",
-            "logs/base/eval_log.json", "logs/gold/eval_log.json", "adapter/adapter_model.safetensors"} <= files
+    assert {
+        "settings.json",
+        "trace.jsonl",
+        "metrics.json",
+        "report.html",
+        "logs/eval_log_forget.json",
+        "logs/base/eval_log.json",
+        "logs/gold/eval_log.json",
+        "adapter/adapter_model.safetensors",
+    } <= files
     assert not [name for name in files if name.split("/")[-1].startswith(".")]
     assert json.loads((out / "metrics.json").read_text()) == found
     settings = json.loads((out / "settings.json").read_text())
     assert settings["settings"]["epochs"] == {"value": 1, "source": "command line"}
-    assert settings["settings"]["semantics"]["source"] != "command line" and settings["inputs"] and settings["versions"]["torch"]
+    assert (
+        settings["settings"]["semantics"]["source"] != "command line"
+        and settings["inputs"]
+        and settings["versions"]["torch"]
+    )
     trace = [json.loads(line) for line in (out / "trace.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in trace] == [1, 2] and set(trace[0]["terms"]) == {"retain_kl", "forget_kl", "retain_nll"}
+    assert [row["step"] for row in trace] == [1, 2] and set(trace[0]["terms"]) == {
+        "retain_kl",
+        "forget_kl",
+        "retain_nll",
+    }
     assert trace[0]["loss"] == pytest.approx(sum(trace[0]["terms"].values()), rel=1e-6)
 
 
 def test_the_same_command_gives_the_same_bytes(capsys, tmp_path, small_world):
     for name in ("a", "b"):
         assert call(capsys, "npo", "--data", small_world, "--out", tmp_path / name, *SMALL)[0] == 0
-    for file in ("adapter/adapter_model.safetensors", "logs/eval_log_forget.json", "logs/eval_text_retain.json"):
+    for file in (
+        "adapter/adapter_model.safetensors",
+        "logs/eval_log_forget.json",
+        "logs/eval_text_retain.json",
+    ):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -67,7 +102,9 @@ def test_resume_finishes_a_run_and_refuses_other_settings(capsys, tmp_path, smal
     first = (out / "adapter/adapter_model.safetensors").read_bytes()
     (out / "metrics.json").unlink()
     assert call(capsys, *arguments, "--resume")[0] == 0
-    assert (out / "metrics.json").exists() and (out / "adapter/adapter_model.safetensors").read_bytes() == first
+    assert (out / "metrics.json").exists() and (
+        out / "adapter/adapter_model.safetensors"
+    ).read_bytes() == first
     status, _, stderr = call(capsys, *arguments, "--resume", "--seed", 1)
     assert status == 2 and "was run with seed = 0, now it is 1" in stderr
     status, _, stderr = call(capsys, *arguments)
@@ -77,15 +114,54 @@ def test_resume_finishes_a_run_and_refuses_other_settings(capsys, tmp_path, smal
 def test_a_person_sees_a_table_with_directions_and_the_place(capsys, tmp_path, small_world):
     status, stdout, _ = call(capsys, "idk", "--data", small_world, "--out", tmp_path / "r", *SMALL)
     assert status == 0
-    for expected in ("Real ↑", "Retain ↑", "Forget ↓", "base", "gold", "unlearned", "higher is better", f"written to {tmp_path / 'r'}"):
+    for expected in (
+        "Real ↑",
+        "Retain ↑",
+        "Forget ↓",
+        "base",
+        "gold",
+        "unlearned",
+        "higher is better",
+        f"written to {tmp_path / 'r'}",
+    ):
         assert expected in stdout
-    assert max(len(line) for line in stdout.splitlines() if "written to" not in line) <= 120  # a path is as long as it is
+    assert (
+        max(len(line) for line in stdout.splitlines() if "written to" not in line) <= 120
+    )  # a path is as long as it is
 
 
 def test_full_fine_tuning_writes_a_model_that_evaluate_reads(capsys, tmp_path, small_world):
-    assert call(capsys, "grad_diff", "--data", small_world, "--out", tmp_path / "r", "--lora-rank", 0, *SMALL, "--json")[0] == 0
-    status, stdout, _ = call(capsys, "evaluate", tmp_path / "r/model", "--data", small_world, "--out", tmp_path / "e", "--json",
-                             "--limit", 2, "--max-new-tokens", 8, "--gold", "mini")
+    assert (
+        call(
+            capsys,
+            "grad_diff",
+            "--data",
+            small_world,
+            "--out",
+            tmp_path / "r",
+            "--lora-rank",
+            0,
+            *SMALL,
+            "--json",
+        )[0]
+        == 0
+    )
+    status, stdout, _ = call(
+        capsys,
+        "evaluate",
+        tmp_path / "r/model",
+        "--data",
+        small_world,
+        "--out",
+        tmp_path / "e",
+        "--json",
+        "--limit",
+        2,
+        "--max-new-tokens",
+        8,
+        "--gold",
+        "mini",
+    )
     found = json.loads(stdout)["models"]["model"]
     expected = json.loads((tmp_path / "r/metrics.json").read_text())["models"]["unlearned"]
     assert status == 0 and found == expected
@@ -93,44 +169,110 @@ def test_full_fine_tuning_writes_a_model_that_evaluate_reads(capsys, tmp_path, s
 
 def test_an_adapter_evaluates_to_what_its_run_found(capsys, tmp_path, small_world):
     assert call(capsys, "idk", "--data", small_world, "--out", tmp_path / "r", *SMALL)[0] == 0
-    status, stdout, _ = call(capsys, "evaluate", "mini", "--adapter", tmp_path / "r/adapter", "--data", small_world, "--out",
-                             tmp_path / "e", "--json", "--limit", 2, "--max-new-tokens", 8)
+    status, stdout, _ = call(
+        capsys,
+        "evaluate",
+        "mini",
+        "--adapter",
+        tmp_path / "r/adapter",
+        "--data",
+        small_world,
+        "--out",
+        tmp_path / "e",
+        "--json",
+        "--limit",
+        2,
+        "--max-new-tokens",
+        8,
+    )
     expected = json.loads((tmp_path / "r/metrics.json").read_text())["models"]["unlearned"]
     assert status == 0 and json.loads(stdout)["models"]["model"] == expected
     assert json.loads(stdout)["adapter"] == str(tmp_path / "r/adapter")
 
 
 def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world):
-    status, stdout, _ = call(capsys, "all", "--data", small_world, "--out", tmp_path / "all", "--epochs", 1, "--limit", 1,
-                             "--max-new-tokens", 4, "--json", "--seeds", "0,1")
+    status, stdout, _ = call(
+        capsys,
+        "all",
+        "--data",
+        small_world,
+        "--out",
+        tmp_path / "all",
+        "--epochs",
+        1,
+        "--limit",
+        1,
+        "--max-new-tokens",
+        4,
+        "--json",
+        "--seeds",
+        "0,1",
+    )
     found = json.loads(stdout)
-    assert status == 0 and len(found["runs"]) == 22 and {row["seed"] for row in found["runs"]} == {0, 1}
-    assert len({row["method"] for row in found["runs"]}) == 11 and set(found["models"]) == {"base", "gold"}
+    assert (
+        status == 0
+        and len(found["runs"]) == 22
+        and {row["seed"] for row in found["runs"]} == {0, 1}
+    )
+    assert len({row["method"] for row in found["runs"]}) == 11 and set(found["models"]) == {
+        "base",
+        "gold",
+    }
     assert (tmp_path / "all/report.html").exists() and (tmp_path / "all/leaderboard.json").exists()
-    lines = [(tmp_path / "all/leaderboard.csv").read_text(encoding="utf-8").splitlines(), *(
-        (tmp_path / f"all/leaderboard.{end}").read_text(encoding="utf-8").splitlines() for end in ("tex", "md"))]
+    lines = [
+        (tmp_path / "all/leaderboard.csv").read_text(encoding="utf-8").splitlines(),
+        *(
+            (tmp_path / f"all/leaderboard.{end}").read_text(encoding="utf-8").splitlines()
+            for end in ("tex", "md")
+        ),
+    ]
     assert len(lines[0]) == 1 + 2 + 22 and sum(line.endswith(r"\\") for line in lines[1]) == 1 + 11
     assert call(capsys, "report", tmp_path / "all", "--out", tmp_path / "r", "--json")[0] == 0
     for name in ("report.html", "leaderboard.csv", "leaderboard.tex", "leaderboard.md"):
-        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "all" / name).read_bytes(), "from the directory alone"
+        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "all" / name).read_bytes(), (
+            "from the directory alone"
+        )
 
 
 def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small_world):
     shutil.copytree(small_world, tmp_path / "world")
     path = tmp_path / "world/full+tofu/rows.jsonl"
-    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:8]), encoding="utf-8")
-    status, stdout, _ = call(capsys, "finetune", "--data", tmp_path / "world", "--out", tmp_path / "f", *SMALL, "--json")
+    path.write_text(
+        "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:8]), encoding="utf-8"
+    )
+    status, stdout, _ = call(
+        capsys, "finetune", "--data", tmp_path / "world", "--out", tmp_path / "f", *SMALL, "--json"
+    )
     found = json.loads(stdout)
     assert status == 0 and found["steps"] == 2 and found["split"] == "full"
-    assert (tmp_path / "f/model/model.safetensors").read_bytes() != (BASE / "model.safetensors").read_bytes()
+    assert (tmp_path / "f/model/model.safetensors").read_bytes() != (
+        BASE / "model.safetensors"
+    ).read_bytes()
 
 
-def test_retain_modality_decides_what_is_retained_and_is_written_down(capsys, tmp_path, small_world):
+def test_retain_modality_decides_what_is_retained_and_is_written_down(
+    capsys, tmp_path, small_world
+):
     """Retain on pictures alone: another adapter than on both, and the setting in settings.json."""
     adapters = []
     for kind in ("both", "visual"):
-        assert call(capsys, "retain_ft", "--retain-modality", kind, "--data", small_world, "--out", tmp_path / kind, *SMALL)[0] == 0
-        found = json.loads((tmp_path / kind / "settings.json").read_text())["settings"]["retain_modality"]
+        assert (
+            call(
+                capsys,
+                "retain_ft",
+                "--retain-modality",
+                kind,
+                "--data",
+                small_world,
+                "--out",
+                tmp_path / kind,
+                *SMALL,
+            )[0]
+            == 0
+        )
+        found = json.loads((tmp_path / kind / "settings.json").read_text())["settings"][
+            "retain_modality"
+        ]
         assert found == {"value": kind, "source": "command line"}
         adapters.append((tmp_path / kind / "adapter/adapter_model.safetensors").read_bytes())
     assert adapters[0] != adapters[1]
@@ -138,23 +280,61 @@ def test_retain_modality_decides_what_is_retained_and_is_written_down(capsys, tm
 
 def test_tasks_chooses_what_is_evaluated(capsys, tmp_path):
     """The two tasks that Forget is made of: that number is there, no other is."""
-    status, stdout, _ = call(capsys, "evaluate", "mini", "--gold", "mini", "--tasks", "eval_forget_facerec, eval_log_forget", "--limit", 2,
-                             "--max-new-tokens", 4, "--out", tmp_path / "e", "--json", "--plain", "--eval-batch", 1)
+    status, stdout, _ = call(
+        capsys,
+        "evaluate",
+        "mini",
+        "--gold",
+        "mini",
+        "--tasks",
+        "eval_forget_facerec, eval_log_forget",
+        "--limit",
+        2,
+        "--max-new-tokens",
+        4,
+        "--out",
+        tmp_path / "e",
+        "--json",
+        "--plain",
+        "--eval-batch",
+        1,
+    )
     found = json.loads(stdout)["models"]["model"]
     assert status == 0 and set(found["tasks"]) == {"eval_log_forget", "eval_forget_facerec"}
-    assert found["forget"] is not None and found["forget_quality"] is not None and found["retain"] is found["real"] is None
+    assert (
+        found["forget"] is not None
+        and found["forget_quality"] is not None
+        and found["retain"] is found["real"] is None
+    )
     settings = json.loads((tmp_path / "e/settings.json").read_text())["settings"]
-    assert settings["plain"] == {"value": True, "source": "command line"} and settings["eval_batch"]["value"] == 1
+    assert (
+        settings["plain"] == {"value": True, "source": "command line"}
+        and settings["eval_batch"]["value"] == 1
+    )
 
 
 def test_a_killed_evaluation_goes_on_where_it_stopped(capsys, tmp_path):
     """SIGKILL once two groups are there; --resume computes the others alone, and ends in the logs of one that was never stopped."""
-    arguments = ["evaluate", "mini", "--gold", "mini", "--eval-batch", "2", "--max-new-tokens", "8", "--quiet"]
+    arguments = [
+        "evaluate",
+        "mini",
+        "--gold",
+        "mini",
+        "--eval-batch",
+        "2",
+        "--max-new-tokens",
+        "8",
+        "--quiet",
+    ]
     assert call(capsys, *arguments, "--out", tmp_path / "straight")[0] == 0
     out = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-m", "clear_ref.run", *arguments, "--out", out], start_new_session=True,
-                               stdout=subprocess.DEVNULL, cwd=tmp_path,
-                               env={**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clear_ref.run", *arguments, "--out", out],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])},
+    )
     while len(list(out.glob("checkpoint/evaluation/*/*.json"))) < 2 and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
@@ -167,27 +347,54 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(capsys, tmp_path):
     def look(out, *more):
         seen.append({path: path.stat().st_mtime_ns for path in before})
         return whole(out, *more)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(experiment, "finish", look)
         assert call(capsys, *arguments, "--out", out, "--resume")[0] == 0
     assert seen == [before], "a finished group was computed again"
     logs = sorted(path.relative_to(out) for path in out.glob("logs/**/*.json"))
-    assert len(logs) == 16 and all((out / path).read_bytes() == (tmp_path / "straight" / path).read_bytes() for path in logs)
+    assert len(logs) == 16 and all(
+        (out / path).read_bytes() == (tmp_path / "straight" / path).read_bytes() for path in logs
+    )
     assert not (out / "checkpoint").exists()
 
 
 def test_a_run_holds_the_logs_of_its_last_evaluation_alone(capsys, tmp_path):
     """Resumed with fewer tasks and more records: no log of the earlier evaluation is left to be mixed with the new ones."""
-    arguments = ("evaluate", "mini", "--gold", "mini", "--max-new-tokens", 4, "--out", tmp_path / "e", "--quiet")
+    arguments = (
+        "evaluate",
+        "mini",
+        "--gold",
+        "mini",
+        "--max-new-tokens",
+        4,
+        "--out",
+        tmp_path / "e",
+        "--quiet",
+    )
     assert call(capsys, *arguments, "--limit", 1)[0] == 0
     assert call(capsys, *arguments, "--limit", 2, "--tasks", "eval_log_forget", "--resume")[0] == 0
-    assert sorted(str(path.relative_to(tmp_path / "e/logs")) for path in (tmp_path / "e/logs").glob("**/*.json")) == [
-        "gold/eval_log_forget.json", "model/eval_log_forget.json"]
+    assert sorted(
+        str(path.relative_to(tmp_path / "e/logs"))
+        for path in (tmp_path / "e/logs").glob("**/*.json")
+    ) == ["gold/eval_log_forget.json", "model/eval_log_forget.json"]
 
 
 def test_resume_refuses_another_implementation_of_token_terms(capsys, tmp_path):
     """What is kept of an evaluation was computed by one of them, and settings.json names one."""
-    arguments = ("evaluate", "mini", "--limit", 1, "--max-new-tokens", 4, "--tasks", "eval_log", "--out", tmp_path / "e", "--quiet")
+    arguments = (
+        "evaluate",
+        "mini",
+        "--limit",
+        1,
+        "--max-new-tokens",
+        4,
+        "--tasks",
+        "eval_log",
+        "--out",
+        tmp_path / "e",
+        "--quiet",
+    )
     assert call(capsys, *arguments, "--impl", "torch")[0] == 0
     record = json.loads((tmp_path / "e/settings.json").read_text())
     (tmp_path / "e/settings.json").write_text(json.dumps({**record, "impl": "another"}))
@@ -197,66 +404,115 @@ def test_resume_refuses_another_implementation_of_token_terms(capsys, tmp_path):
 
 def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_world, monkeypatch):
     """Two methods; one run stopped after training, the other finished: the finished one stays as it is, the table is the same."""
-    monkeypatch.setattr(table, "METHODS", {name: table.METHODS[name] for name in ("grad_ascent", "kl")})
-    arguments = ("all", "--data", small_world, "--out", tmp_path / "all", "--epochs", 1, "--limit", 1, "--max-new-tokens", 4, "--json")
+    monkeypatch.setattr(
+        table, "METHODS", {name: table.METHODS[name] for name in ("grad_ascent", "kl")}
+    )
+    arguments = (
+        "all",
+        "--data",
+        small_world,
+        "--out",
+        tmp_path / "all",
+        "--epochs",
+        1,
+        "--limit",
+        1,
+        "--max-new-tokens",
+        4,
+        "--json",
+    )
     status, stdout, _ = call(capsys, *arguments)
     first = json.loads(stdout)
     assert status == 0
-    kept, stopped = (tmp_path / "all" / f"{name}-paper-both-seed0" for name in ("kl", "grad_ascent"))
+    kept, stopped = (
+        tmp_path / "all" / f"{name}-paper-both-seed0" for name in ("kl", "grad_ascent")
+    )
     (stopped / "report.html").unlink()
     (stopped / "metrics.json").unlink()
     before = (kept / "metrics.json").stat().st_mtime_ns
     status, stdout, _ = call(capsys, *arguments, "--resume")
     again = json.loads(stdout)
-    assert status == 0 and (kept / "metrics.json").stat().st_mtime_ns == before and (stopped / "report.html").exists()
-    assert [(row["method"], row["metrics"]) for row in again["runs"]] == [(row["method"], row["metrics"]) for row in first["runs"]]
+    assert (
+        status == 0
+        and (kept / "metrics.json").stat().st_mtime_ns == before
+        and (stopped / "report.html").exists()
+    )
+    assert [(row["method"], row["metrics"]) for row in again["runs"]] == [
+        (row["method"], row["metrics"]) for row in first["runs"]
+    ]
     status, _, stderr = call(capsys, *arguments[:-1], "--resume", "--seeds", "1")
     assert status == 2 and "was run with seed = '0', now it is '1'" in stderr
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["scrubb"], "invalid choice: 'scrubb'"),
-    ([], "the following arguments are required: COMMAND"),
-    (["scrub", "--no-such"], "unrecognized arguments: --no-such"),
-    (["scrub", "--retain-modality", "audio"], "retain modality is 'audio'; expected one of both, visual, text"),
-    (["scrub", "--eval-batch", "0"], "--eval-batch is 0; expected 1 or more"),
-    (["evaluate", "mini", "--tasks", "eval_log,eval"], "--tasks names 'eval'; expected all, or some of: eval_real_faces_wo_options"),
-    (["evaluate", "mini", "--tasks", "eval_log,eval_log"], "--tasks names 'eval_log' twice"),
-    (["evaluate", "mini", "--resume"], "--resume needs --out"),
-    (["evaluate", "mini", "--robustness", "--holdout", "real_faces"], "has no caption and no question with its answer"),
-    (["evaluate", "mini", "--robustness", "--metrics", "tofu"], "--metrics is tofu, whose definitions have no Forget"),
-    (["all", "--resume"], "--resume needs --out"),
-    (["scrub", "--semantics", "mine"], "semantics is 'mine'; expected one of paper, original, released"),
-    (["scrub", "--modality", "audio"], "modality is 'audio'; expected one of both, visual, text"),
-    (["scrub", "--set", "beta=1"], "scrub (paper) has no option 'beta'; its options: alpha"),
-    (["scrub", "--set", "alpha"], "expected NAME=VALUE"),
-    (["npo", "--set", "beta=zero"], "option beta is 'zero'; expected a float"),
-    (["scrub", "--epochs", "many"], "setting epochs is 'many'; expected int"),
-    (["scrub", "--epochs", "0"], "epochs is 0; expected 1 or more"),
-    (["scrub", "--lr", "-1"], "lr is -1.0; expected a positive number"),
-    (["scrub", "--mask", "all"], "--mask is 'all'; expected auto, answer or released"),
-    (["scrub", "--l1", "-1"], "l1 is -1.0; expected 0 or a positive number"),
-    (["scrub", "--l1", "1", "--norm-from", "zero"], "norm_from is zero with lora_rank 8"),
-    (["scrub", "--forget", "7"], "--forget is 7; expected 1, 5 or 10"),
-    (["scrub", "--forget", "5"], "there is no config forget05+tofu|no such file"),
-    (["scrub", "--dtype", "int8"], "dtype is 'int8'"),
-    (["scrub", "--device", "abacus"], "device"),
-    (["scrub", "--model", "nowhere"], "model nowhere: no such directory"),
-    (["scrub", "--data", "nowhere"], "data nowhere: no such directory"),
-    (["scrub", "--gold", "nowhere"], "gold nowhere: no such directory"),
-    (["scrub", "--resume"], "--resume needs --out"),
-    (["scrub", "--lora-targets", "no_proj"], "LoRA target 'no_proj' names no linear layer"),
-    (["scrub", "--recipe", "large"], "--recipe is 'large'"),
-    (["rmu", "--set", "layer=9"], "decoder layer is 9; the model has layers 0 to 3"),
-    (["finetune", "--split", "half"], "--split is 'half'"),
-    (["evaluate", "mini", "--adapter", "nowhere"], "--adapter nowhere: no such directory"),
-    (["all", "--seeds", "a"], "--seeds is 'a'"),
-    (["all", "--modality", "sound"], "modality is 'sound'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["scrubb"], "invalid choice: 'scrubb'"),
+        ([], "the following arguments are required: COMMAND"),
+        (["scrub", "--no-such"], "unrecognized arguments: --no-such"),
+        (
+            ["scrub", "--retain-modality", "audio"],
+            "retain modality is 'audio'; expected one of both, visual, text",
+        ),
+        (["scrub", "--eval-batch", "0"], "--eval-batch is 0; expected 1 or more"),
+        (
+            ["evaluate", "mini", "--tasks", "eval_log,eval"],
+            "--tasks names 'eval'; expected all, or some of: eval_real_faces_wo_options",
+        ),
+        (["evaluate", "mini", "--tasks", "eval_log,eval_log"], "--tasks names 'eval_log' twice"),
+        (["evaluate", "mini", "--resume"], "--resume needs --out"),
+        (
+            ["evaluate", "mini", "--robustness", "--holdout", "real_faces"],
+            "has no caption and no question with its answer",
+        ),
+        (
+            ["evaluate", "mini", "--robustness", "--metrics", "tofu"],
+            "--metrics is tofu, whose definitions have no Forget",
+        ),
+        (["all", "--resume"], "--resume needs --out"),
+        (
+            ["scrub", "--semantics", "mine"],
+            "semantics is 'mine'; expected one of paper, original, released",
+        ),
+        (
+            ["scrub", "--modality", "audio"],
+            "modality is 'audio'; expected one of both, visual, text",
+        ),
+        (["scrub", "--set", "beta=1"], "scrub (paper) has no option 'beta'; its options: alpha"),
+        (["scrub", "--set", "alpha"], "expected NAME=VALUE"),
+        (["npo", "--set", "beta=zero"], "option beta is 'zero'; expected a float"),
+        (["scrub", "--epochs", "many"], "setting epochs is 'many'; expected int"),
+        (["scrub", "--epochs", "0"], "epochs is 0; expected 1 or more"),
+        (["scrub", "--lr", "-1"], "lr is -1.0; expected a positive number"),
+        (["scrub", "--mask", "all"], "--mask is 'all'; expected auto, answer or released"),
+        (["scrub", "--l1", "-1"], "l1 is -1.0; expected 0 or a positive number"),
+        (["scrub", "--l1", "1", "--norm-from", "zero"], "norm_from is zero with lora_rank 8"),
+        (["scrub", "--forget", "7"], "--forget is 7; expected 1, 5 or 10"),
+        (["scrub", "--forget", "5"], "there is no config forget05+tofu|no such file"),
+        (["scrub", "--dtype", "int8"], "dtype is 'int8'"),
+        (["scrub", "--device", "abacus"], "device"),
+        (["scrub", "--model", "nowhere"], "model nowhere: no such directory"),
+        (["scrub", "--data", "nowhere"], "data nowhere: no such directory"),
+        (["scrub", "--gold", "nowhere"], "gold nowhere: no such directory"),
+        (["scrub", "--resume"], "--resume needs --out"),
+        (["scrub", "--lora-targets", "no_proj"], "LoRA target 'no_proj' names no linear layer"),
+        (["scrub", "--recipe", "large"], "--recipe is 'large'"),
+        (["rmu", "--set", "layer=9"], "decoder layer is 9; the model has layers 0 to 3"),
+        (["finetune", "--split", "half"], "--split is 'half'"),
+        (["evaluate", "mini", "--adapter", "nowhere"], "--adapter nowhere: no such directory"),
+        (["all", "--seeds", "a"], "--seeds is 'a'"),
+        (["all", "--modality", "sound"], "modality is 'sound'"),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     status, stdout, stderr = call(capsys, *arguments)
-    assert status == 2 and stdout == "" and stderr.count("\n") == 1 and stderr.startswith("clear_ref: ")
+    assert (
+        status == 2
+        and stdout == ""
+        and stderr.count("\n") == 1
+        and stderr.startswith("clear_ref: ")
+    )
     assert any(part in stderr for part in message.split("|")), stderr
     assert not list(tmp_path.iterdir()), "something was written"
 
@@ -273,17 +529,27 @@ def test_output_directories_are_never_mixed(capsys, tmp_path):
 
 def test_a_row_without_its_picture_stops_before_anything_is_written(capsys, tmp_path, small_world):
     shutil.copytree(small_world, tmp_path / "world")
-    first = json.loads((tmp_path / "world/forget10_perturbed/rows.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    first = json.loads(
+        (tmp_path / "world/forget10_perturbed/rows.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()[0]
+    )
     (tmp_path / "world" / first["image"]).unlink()
-    status, _, stderr = call(capsys, "scrub", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL)
+    status, _, stderr = call(
+        capsys, "scrub", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL
+    )
     assert status == 2 and "there is no picture" in stderr and not (tmp_path / "r").exists()
 
 
 def test_a_broken_picture_stops_before_anything_is_written(capsys, tmp_path, small_world):
     shutil.copytree(small_world, tmp_path / "world")
-    first = json.loads((tmp_path / "world/retain_perturbed/rows.jsonl").read_text(encoding="utf-8").splitlines()[5])
+    first = json.loads(
+        (tmp_path / "world/retain_perturbed/rows.jsonl").read_text(encoding="utf-8").splitlines()[5]
+    )
     (tmp_path / "world" / first["image"]).write_bytes(b"not a picture")
-    status, _, stderr = call(capsys, "scrub", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL)
+    status, _, stderr = call(
+        capsys, "scrub", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL
+    )
     assert status == 2 and "is no readable picture" in stderr and not (tmp_path / "r").exists()
 
 
@@ -292,9 +558,14 @@ def test_a_model_that_cannot_be_read_leaves_nothing_behind(capsys, tmp_path, sma
     shutil.copytree(BASE, tmp_path / "no_weights")
     (tmp_path / "no_weights/model.safetensors").unlink()
     (tmp_path / "empty").mkdir()
-    for arguments in (("scrub", "--gold", tmp_path / "no_weights"), ("evaluate", "mini", "--adapter", tmp_path / "empty"),
-                      ("evaluate", tmp_path / "empty")):
-        status, _, stderr = call(capsys, *arguments, "--data", small_world, "--out", tmp_path / "r", "--limit", 1)
+    for arguments in (
+        ("scrub", "--gold", tmp_path / "no_weights"),
+        ("evaluate", "mini", "--adapter", tmp_path / "empty"),
+        ("evaluate", tmp_path / "empty"),
+    ):
+        status, _, stderr = call(
+            capsys, *arguments, "--data", small_world, "--out", tmp_path / "r", "--limit", 1
+        )
         assert status == 2 and stderr.count("\n") == 1 and "no such file" in stderr
         assert not (tmp_path / "r").exists()
 
@@ -312,16 +583,39 @@ def test_resume_refuses_other_method_options_and_phrases(capsys, tmp_path, small
 
 def test_a_diverged_model_fails_the_run_with_status_1(capsys, tmp_path, small_world):
     """A learning rate that breaks every number: exit 1, one line, and the trace up to there."""
-    status, stdout, stderr = call(capsys, "grad_ascent", "--data", small_world, "--out", tmp_path / "r", "--lr", "1e30",
-                                  "--clip", "1e30", "--limit", 1, "--epochs", 3, "--quiet")
-    assert status == 1 and stdout == "" and stderr.startswith("clear_ref: the run failed") and stderr.count("\n") == 1
+    status, stdout, stderr = call(
+        capsys,
+        "grad_ascent",
+        "--data",
+        small_world,
+        "--out",
+        tmp_path / "r",
+        "--lr",
+        "1e30",
+        "--clip",
+        "1e30",
+        "--limit",
+        1,
+        "--epochs",
+        3,
+        "--quiet",
+    )
+    assert (
+        status == 1
+        and stdout == ""
+        and stderr.startswith("clear_ref: the run failed")
+        and stderr.count("\n") == 1
+    )
     assert (tmp_path / "r/trace.jsonl").exists()
 
 
 def test_files_in_the_way_are_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("keep")
-    for arguments in (("all", "--out", tmp_path / "file"), ("mini", "--rebuild", tmp_path / "file"),
-                      ("scrub", "--out", tmp_path / "file" / "below")):
+    for arguments in (
+        ("all", "--out", tmp_path / "file"),
+        ("mini", "--rebuild", tmp_path / "file"),
+        ("scrub", "--out", tmp_path / "file" / "below"),
+    ):
         status, _, stderr = call(capsys, *arguments)
         assert status == 2 and "is a file" in stderr and stderr.count("\n") == 1
     assert (tmp_path / "file").read_text() == "keep"
@@ -331,24 +625,52 @@ def test_doctor_and_mini_say_what_there_is(capsys):
     status, stdout, _ = call(capsys, "doctor")
     in_use = os.environ.get("CLEAR_REF_IMPL", "auto")
     if in_use == "auto":
-        in_use = "native" if list(Path(clear_ref.__file__).parent.glob("losses/_token_terms*")) else "torch"
+        in_use = (
+            "native"
+            if list(Path(clear_ref.__file__).parent.glob("losses/_token_terms*"))
+            else "torch"
+        )
     assert status == 0 and f"token terms  {in_use}\n" in stdout and stdout.count("loads,") == 2
     status, stdout, _ = call(capsys, "mini", "--json")
     assert status == 0 and json.loads(stdout)["rows"]["full+tofu"] == 600
 
 
 def test_the_module_runs_as_the_readme_says():
-    done = subprocess.run([sys.executable, "-m", "clear_ref.run", "scrub", "--modality", "smell"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("clear_ref: modality is 'smell'") and not done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "clear_ref.run", "scrub", "--modality", "smell"],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("clear_ref: modality is 'smell'")
+        and not done.stdout
+    )
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError(),
-                                   RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+        ),
+    ],
+)
 def test_no_memory_left_is_one_line_that_says_what_to_do(error, capsys, monkeypatch):
     monkeypatch.setattr(experiment, "evaluate", lambda *given: (_ for _ in ()).throw(error))
     status, stdout, stderr = call(capsys, "evaluate", "mini")
-    assert status == 1 and stdout == "" and stderr.count("\n") == 1 and "no memory left" in stderr and "--eval-batch" in stderr
-    monkeypatch.setattr(experiment, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("something else")))
+    assert (
+        status == 1
+        and stdout == ""
+        and stderr.count("\n") == 1
+        and "no memory left" in stderr
+        and "--eval-batch" in stderr
+    )
+    monkeypatch.setattr(
+        experiment, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("something else"))
+    )
     with pytest.raises(RuntimeError, match="something else"):
         call(capsys, "evaluate", "mini")
 
@@ -356,7 +678,13 @@ def test_no_memory_left_is_one_line_that_says_what_to_do(error, capsys, monkeypa
 def test_json_holds_no_number_that_json_does_not_have(capsys):
     """Infinity and NaN are not JSON: they come as strings, everything else as it is."""
     arguments = run.parser().parse_args(["doctor", "--json"])
-    run.show(arguments, {"a": [float("inf"), (float("nan"), 0.1)], "b": {"c": -float("inf"), "d": None, "e": True}}, str)
+    run.show(
+        arguments,
+        {"a": [float("inf"), (float("nan"), 0.1)], "b": {"c": -float("inf"), "d": None, "e": True}},
+        str,
+    )
     text = capsys.readouterr().out
-    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {"a": ["inf", ["nan", 0.1]],
-                                                                               "b": {"c": "-inf", "d": None, "e": True}}
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {
+        "a": ["inf", ["nan", 0.1]],
+        "b": {"c": "-inf", "d": None, "e": True},
+    }

@@ -7,18 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from clear_ref.commands import estimate
 from clear_ref import run
-from clear_ref.model import shapes
+from clear_ref.commands import estimate
 from clear_ref.data.draws import torch_generator
+from clear_ref.model import shapes
 from clear_ref.model.costs import Cost, Layout, layout
 from clear_ref.model.language import CausalLM, rotary
 from clear_ref.model.language_config import language_config
 
 D, I, V, L, T = 32, 48, 64, 3, 10
-LLAMA = {"model_type": "llama", "vocab_size": V, "hidden_size": D, "intermediate_size": I, "num_hidden_layers": L,
-         "num_attention_heads": 4, "num_key_value_heads": 2}
-LINEAR = D * D * 2 + D * (D // 2) * 2 + 3 * D * I  # q and o, k and v of half the heads, gate, up, down
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": V,
+    "hidden_size": D,
+    "intermediate_size": I,
+    "num_hidden_layers": L,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+LINEAR = (
+    D * D * 2 + D * (D // 2) * 2 + 3 * D * I
+)  # q and o, k and v of half the heads, gate, up, down
 PAIRS = D * T * T  # multiply-adds of one product of attention, all heads
 
 
@@ -30,8 +39,14 @@ def test_operations_by_hand():
     assert found.text.forward == L * (2 * T * LINEAR + 2 * 2 * PAIRS)
     assert found.text.training == L * (3 * 2 * T * LINEAR + 2 * (2 + 5) * PAIRS)
     adapted = layout(LLAMA, torch.float32, 1, T, 0)
-    least, most = L * (2 * 2 * T * LINEAR + 2 * 7 * PAIRS), L * 2 * 3 * T * (5 * D + 4 * D + 3 * (D + I))
-    assert adapted.text.forward == found.text.forward and least <= adapted.text.training <= least + most
+    least, most = (
+        L * (2 * 2 * T * LINEAR + 2 * 7 * PAIRS),
+        L * 2 * 3 * T * (5 * D + 4 * D + 3 * (D + I)),
+    )
+    assert (
+        adapted.text.forward == found.text.forward
+        and least <= adapted.text.training <= least + most
+    )
 
 
 def test_counts_by_hand():
@@ -55,12 +70,17 @@ def test_what_is_kept_is_what_a_real_forward_keeps(dtype):
         if tensor.untyped_storage().data_ptr() not in own:
             kept[tensor.untyped_storage().data_ptr()] = (tensor, tensor.untyped_storage().nbytes())
         return tensor
-    embeddings = torch.randn(1, T, D, generator=torch_generator(0, "kept")).to(dtype).requires_grad_()
+
+    embeddings = (
+        torch.randn(1, T, D, generator=torch_generator(0, "kept")).to(dtype).requires_grad_()
+    )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.decoder(embeddings, torch.ones(1, T, dtype=torch.long))
     real = sum(size for _, size in kept.values())
     found = layout(LLAMA | {"num_hidden_layers": 20}, dtype, 0, T, 0).text
-    shared = 19 * sum(part.untyped_storage().nbytes() for part in rotary(torch.arange(T)[None], config, dtype))
+    shared = 19 * sum(
+        part.untyped_storage().nbytes() for part in rotary(torch.arange(T)[None], config, dtype)
+    )
     assert found.kept == pytest.approx(real + shared, rel=0.03)
     assert found.kept_checkpointed < found.kept / 5
 
@@ -75,13 +95,25 @@ def test_a_picture_has_its_tokens(shape, n_image):
 def test_seven_billion_parameters_are_two_operations_each_a_token():
     """LLaVA-1.5-7B: embedding aside (131 M) every parameter is used once a token, 576 of them in the tower; within 2 %."""
     found = layout(shapes.config_of("llava-1.5-7b"), torch.bfloat16, 8, 75, 1024)
-    text = 2 * (found.parameters - 2 * 32064 * 4096 - 305e6 - 21e6)  # without embedding, head, tower and projector
+    text = 2 * (
+        found.parameters - 2 * 32064 * 4096 - 305e6 - 21e6
+    )  # without embedding, head, tower and projector
     assert found.parameters == 7_063_427_072
-    assert found.picture.forward == pytest.approx(text * 651 + 2 * (305e6 + 21e6) * 576 + 4 * 651 ** 2 * 4096 * 32, rel=0.02)
+    assert found.picture.forward == pytest.approx(
+        text * 651 + 2 * (305e6 + 21e6) * 576 + 4 * 651**2 * 4096 * 32, rel=0.02
+    )
 
 
 def fabricated(picture=True):
-    return Layout(1000, 100, 10, 7, 50, Cost(75, 1.0, 3.0, 11, 5), Cost(651, 10.0, 20.0, 111, 55) if picture else None)
+    return Layout(
+        1000,
+        100,
+        10,
+        7,
+        50,
+        Cost(75, 1.0, 3.0, 11, 5),
+        Cost(651, 10.0, 20.0, 111, 55) if picture else None,
+    )
 
 
 def test_a_method_by_hand():
@@ -93,17 +125,25 @@ def test_a_method_by_hand():
     forget = (379 * 20 + 400 * 3) / 779
     retain, watched = ((3391 * a + 3600 * b) / 6991 for a, b in ((20, 3), (10, 1)))
     flop = 5 * 779 * (forget + retain + watched + 45 * 7 * (2 + 3))
-    assert found["pflop"] == pytest.approx(flop / 1e15) and found["minutes"] == pytest.approx(flop / 1e6 / 60)
-    assert found["memory_gb"] == pytest.approx((1000 * 2 + 100 * 16 + 2 * 111 + 45 * 50 * 2 * 5) / 1e9)
+    assert found["pflop"] == pytest.approx(flop / 1e15) and found["minutes"] == pytest.approx(
+        flop / 1e6 / 60
+    )
+    assert found["memory_gb"] == pytest.approx(
+        (1000 * 2 + 100 * 16 + 2 * 111 + 45 * 50 * 2 * 5) / 1e9
+    )
     assert found["checkpointed_gb"] == pytest.approx(found["memory_gb"] - 2 * (111 - 55) / 1e9)
 
 
 def test_full_fine_tuning_by_hand():
     """All 1000 weights in fp32 with gradient and two moments: 16 bytes each; kl's teacher is a copy, 4 bytes each."""
-    known, s = Layout(1000, 1000, 10, 7, 50, Cost(75, 1.0, 3.0, 11, 5), None), estimate.EstimateSettings(
-        lora_rank=0, dtype="float32", modality="text")
+    known, s = (
+        Layout(1000, 1000, 10, 7, 50, Cost(75, 1.0, 3.0, 11, 5), None),
+        estimate.EstimateSettings(lora_rank=0, dtype="float32", modality="text"),
+    )
     assert estimate.finetuning(known, s)["memory_gb"] == pytest.approx((16 * 1000 + 11) / 1e9)
-    assert estimate.unlearning(known, "kl", s)["memory_gb"] == pytest.approx((20 * 1000 + 2 * 11 + 45 * 50 * 4 * 5) / 1e9)
+    assert estimate.unlearning(known, "kl", s)["memory_gb"] == pytest.approx(
+        (20 * 1000 + 2 * 11 + 45 * 50 * 4 * 5) / 1e9
+    )
 
 
 def test_evaluation_by_hand():
@@ -117,10 +157,17 @@ def test_evaluation_by_hand():
     assert found["minutes"] == pytest.approx((flop / 1e6 + 100 * 64 * 2000 / 1e3) / 60)
 
 
-@pytest.mark.parametrize("words, message", [
-    ("llava", "shape is 'llava'; expected one of llava-78m"), ("llama-2-7b", "llama-2-7b sees no pictures; expected --modality text"),
-    ("llava-78m --lora-rank 0", "small steps are lost in bfloat16"), ("llava-78m --tflops 0", "--tflops is 0.0"),
-    ("llava-78m --modality taste", "--modality is 'taste'"), ("llava-78m --semantics mine", "semantics is 'mine'")])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("llava", "shape is 'llava'; expected one of llava-78m"),
+        ("llama-2-7b", "llama-2-7b sees no pictures; expected --modality text"),
+        ("llava-78m --lora-rank 0", "small steps are lost in bfloat16"),
+        ("llava-78m --tflops 0", "--tflops is 0.0"),
+        ("llava-78m --modality taste", "--modality is 'taste'"),
+        ("llava-78m --semantics mine", "semantics is 'mine'"),
+    ],
+)
 def test_bad_input_is_one_line(words, message, capsys):
     assert run.main(["estimate", *words.split()]) == 2
     assert message in capsys.readouterr().err
@@ -129,7 +176,9 @@ def test_bad_input_is_one_line(words, message, capsys):
 def test_readme_shows_what_the_command_prints(capsys):
     """Every estimate in README is the command's own output."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"\$ python -m clear_ref.run (estimate [^\n]*)\n```\n```text\n(.*?)```", readme, re.S)
+    shown = re.findall(
+        r"\$ python -m clear_ref.run (estimate [^\n]*)\n```\n```text\n(.*?)```", readme, re.S
+    )
     assert shown, "README shows no estimate"
     for command, output in shown:
         assert run.main(command.split()) == 0

@@ -6,13 +6,19 @@ import shutil
 import pytest
 import torch
 
+from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model.random_weights import write_random
 from clear_ref.model.vlm import VLM
 from clear_ref.run import main
-from clear_ref.mini.directories import BASE, WORLD
 
-SMALL = {"vocab_size": 2500, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2}
+SMALL = {
+    "vocab_size": 2500,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def write_model(directory, kind, seed):
@@ -21,7 +27,12 @@ def write_model(directory, kind, seed):
         shutil.copy(BASE / name, directory / name)
     (directory / "config.json").write_text(json.dumps({"model_type": kind, **SMALL}))
     vlm = VLM(directory, torch.float32, torch.device("cpu"), "inst")
-    write_random(directory, {name: tuple(tensor.shape) for name, tensor in vlm.weights().items()}, torch.float32, seed)
+    write_random(
+        directory,
+        {name: tuple(tensor.shape) for name, tensor in vlm.weights().items()},
+        torch.float32,
+        seed,
+    )
     return directory
 
 
@@ -42,7 +53,11 @@ def data(tmp_path_factory):
     shutil.copytree(WORLD / "tofu", directory / "tofu")
     for name in ("real_authors_perturbed", "world_facts_perturbed"):
         (directory / "tofu" / name).mkdir()
-        row = {"question": "Who wrote Hamlet?", "answer": "Shakespeare", "perturbed_answer": ["Dickens", "Woolf", "Twain"]}
+        row = {
+            "question": "Who wrote Hamlet?",
+            "answer": "Shakespeare",
+            "perturbed_answer": ["Dickens", "Woolf", "Twain"],
+        }
         (directory / "tofu" / name / "rows.jsonl").write_text(json.dumps(row) + "\n")
     return directory
 
@@ -53,28 +68,95 @@ def run(capsys, *arguments):
 
 
 @pytest.mark.parametrize("method", ["scrub", "idk"])
-def test_a_language_model_unlearns_and_is_evaluated_on_text_alone(model, gold, data, method, capsys, tmp_path):
-    status, shown = run(capsys, method, "--model", str(model), "--data", str(data), "--modality", "text", "--recipe", "mini",
-                        "--epochs", "1", "--limit", "2", "--max-new-tokens", "4", "--gold", str(gold), "--template", "inst",
-                        "--out", str(tmp_path / "out"))
+def test_a_language_model_unlearns_and_is_evaluated_on_text_alone(
+    model, gold, data, method, capsys, tmp_path
+):
+    status, shown = run(
+        capsys,
+        method,
+        "--model",
+        str(model),
+        "--data",
+        str(data),
+        "--modality",
+        "text",
+        "--recipe",
+        "mini",
+        "--epochs",
+        "1",
+        "--limit",
+        "2",
+        "--max-new-tokens",
+        "4",
+        "--gold",
+        str(gold),
+        "--template",
+        "inst",
+        "--out",
+        str(tmp_path / "out"),
+    )
     assert status == 0, shown.err
     found = json.loads(shown.out)["models"]["unlearned"]
-    assert set(found["tasks"]) == {"eval_real_author_wo_options", "eval_real_world_wo_options", "eval_text_forget", "eval_text_retain"}
-    assert found["retain"] is None and found["text_real"] is not None and 0 <= found["forget_quality"] <= 1
+    assert set(found["tasks"]) == {
+        "eval_real_author_wo_options",
+        "eval_real_world_wo_options",
+        "eval_text_forget",
+        "eval_text_retain",
+    }
+    assert (
+        found["retain"] is None
+        and found["text_real"] is not None
+        and 0 <= found["forget_quality"] <= 1
+    )
     logs = json.loads((tmp_path / "out" / "logs" / "eval_text_forget.json").read_text())
-    assert logs["generated_text"]["0"][0].startswith("[INST] ") and logs["generated_text"]["0"][0].endswith(" [/INST]")
+    assert logs["generated_text"]["0"][0].startswith("[INST] ") and logs["generated_text"]["0"][
+        0
+    ].endswith(" [/INST]")
 
 
 def test_pictures_are_asked_of_no_language_model(model, data, capsys, tmp_path):
-    status, shown = run(capsys, "scrub", "--model", str(model), "--data", str(data), "--template", "inst", "--out", str(tmp_path / "o"))
-    assert status == 2 and shown.err.strip() == ("clear_ref: --modality is both, and the model sees no pictures; expected "
-                                                 "--modality text")
+    status, shown = run(
+        capsys,
+        "scrub",
+        "--model",
+        str(model),
+        "--data",
+        str(data),
+        "--template",
+        "inst",
+        "--out",
+        str(tmp_path / "o"),
+    )
+    assert status == 2 and shown.err.strip() == (
+        "clear_ref: --modality is both, and the model sees no pictures; expected --modality text"
+    )
     assert not (tmp_path / "o").exists()
 
 
 def test_finetuning_a_language_model_takes_the_text_rows(model, data, capsys, tmp_path):
-    status, shown = run(capsys, "finetune", "--split", "retain", "--model", str(model), "--data", str(data), "--recipe", "mini",
-                        "--epochs", "1", "--batch-size", "90", "--limit", "1", "--max-new-tokens", "4", "--template", "inst",
-                        "--out", str(tmp_path / "out"))
+    status, shown = run(
+        capsys,
+        "finetune",
+        "--split",
+        "retain",
+        "--model",
+        str(model),
+        "--data",
+        str(data),
+        "--recipe",
+        "mini",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "90",
+        "--limit",
+        "1",
+        "--max-new-tokens",
+        "4",
+        "--template",
+        "inst",
+        "--out",
+        str(tmp_path / "out"),
+    )
     assert status == 0, shown.err
     assert json.loads(shown.out)["steps"] == 4  # 360 questions

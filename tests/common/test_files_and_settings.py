@@ -39,7 +39,9 @@ def test_progress_shows_rate_and_time_left_on_a_terminal_alone(monkeypatch):
 
 
 def test_shared_work_is_the_same_for_any_number_of_processes():
-    found = [share(lambda part: [part, part / 7, f"ü{part}"], list(range(7)), n) for n in (1, 2, 3, 20)]
+    found = [
+        share(lambda part: [part, part / 7, f"ü{part}"], list(range(7)), n) for n in (1, 2, 3, 20)
+    ]
     assert all(other == found[0] for other in found) and found[0][3] == [3, 3 / 7, "ü3"]
     assert share(lambda part: part, [], 4) == []
 
@@ -55,7 +57,10 @@ def test_shared_work_really_runs_in_other_processes_with_one_thread_each():
 def test_a_lone_part_has_one_thread_too(n):
     """Last bits of matrix products can depend on the number of threads: what a resumed evaluation still lacks has no other bits."""
     torch.set_num_threads(2)
-    assert share(lambda part: torch.get_num_threads(), ["part"], n) == [1] and torch.get_num_threads() == 2
+    assert (
+        share(lambda part: torch.get_num_threads(), ["part"], n) == [1]
+        and torch.get_num_threads() == 2
+    )
 
 
 @pytest.mark.parametrize("bad", [0, 1])
@@ -64,6 +69,7 @@ def test_an_error_in_shared_work_arrives_wherever_it_happens(bad):
         if part == bad:
             raise UserError(f"part {part} is wrong")
         return part
+
     with pytest.raises(UserError, match=f"part {bad} is wrong"):
         share(compute, [0, 1], 2)
 
@@ -89,7 +95,10 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize("content, message", [(b"{", "not JSON"), (b"[1]", "holds list; expected a JSON object"), (b"\xff", "not JSON")])
+@pytest.mark.parametrize(
+    "content, message",
+    [(b"{", "not JSON"), (b"[1]", "holds list; expected a JSON object"), (b"\xff", "not JSON")],
+)
 def test_json_that_is_no_object_is_named(tmp_path, content, message):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(UserError, match=message):

@@ -8,26 +8,30 @@ import json
 import shutil
 
 import pytest
-from tests.conftest import shared_data
 from PIL import Image
 
 from clear_ref import run
+from clear_ref.common.errors import UserError
 from clear_ref.data.check import check, text
 from clear_ref.data.images import open_image
 from clear_ref.data.records import SCHEMA
-from clear_ref.common.errors import UserError
 from clear_ref.mini.directories import WORLD
+from tests.conftest import shared_data
 
 
 def write(directory, config, rows):
     (directory / config).mkdir(parents=True, exist_ok=True)
-    (directory / config / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (directory / config / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def colour(directory, number, size=(8, 8)):
     """A picture of its own colour; its path in rows."""
     (directory / "images").mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number % 256, number // 256, 90)).save(directory / "images" / f"{number}.png")
+    Image.new("RGB", size, (number % 256, number // 256, 90)).save(
+        directory / "images" / f"{number}.png"
+    )
     return f"images/{number}.png"
 
 
@@ -37,7 +41,12 @@ def caption(directory, number, name=None, **more):
 
 
 def perturbed(row, *names):
-    return {**row, "paraphrased_caption": "A smile.", "perturbed_captions": ["Q smiles."], "perturbed_names": [*names] or ["Q"]}
+    return {
+        **row,
+        "paraphrased_caption": "A smile.",
+        "perturbed_captions": ["Q smiles."],
+        "perturbed_names": [*names] or ["Q"],
+    }
 
 
 @pytest.fixture
@@ -45,7 +54,11 @@ def small(tmp_path):
     """Ten authors, one to forget; every relation as it should be."""
     rows = [caption(tmp_path, number) for number in range(10)]
     qa = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(10)]
-    for config, part in (("full", slice(None)), ("forget10", slice(9, None)), ("retain90", slice(9))):
+    for config, part in (
+        ("full", slice(None)),
+        ("forget10", slice(9, None)),
+        ("retain90", slice(9)),
+    ):
         write(tmp_path, config, rows[part])
         write(tmp_path, f"tofu/{config}", qa[part])
     write(tmp_path, "forget10_perturbed", [perturbed(rows[9])])
@@ -79,14 +92,18 @@ class TestPictures:
     def opens_with(self, small, words, name="images/9.png"):
         with pytest.raises(UserError) as caught:
             open_image(small / name, "record 7")
-        assert str(caught.value).startswith("record 7: ") and words in str(caught.value) and "\n" not in str(caught.value)
+        assert (
+            str(caught.value).startswith("record 7: ")
+            and words in str(caught.value)
+            and "\n" not in str(caught.value)
+        )
         return True
 
     @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
     def test_truncated(self, small, form):
         out = io.BytesIO()
         Image.effect_noise((64, 64), 80).convert("RGB").save(out, form)
-        found = self.broken(small, out.getvalue()[:len(out.getvalue()) * 3 // 5])
+        found = self.broken(small, out.getvalue()[: len(out.getvalue()) * 3 // 5])
         assert only(found, "rows.jsonl:1: ", "images/9.png is no readable picture")
         assert self.opens_with(small, "is no readable picture")
 
@@ -95,7 +112,11 @@ class TestPictures:
         """100 and 400 million pixels in a few kilobytes: Pillow warns of the first and refuses the second; both are errors."""
         out = io.BytesIO()
         Image.new("1", (side, side)).save(out, "PNG")
-        assert only(self.broken(small, out.getvalue()), "images/9.png is no readable picture", f"{side * side} pixels")
+        assert only(
+            self.broken(small, out.getvalue()),
+            "images/9.png is no readable picture",
+            f"{side * side} pixels",
+        )
         assert self.opens_with(small, f"{side * side} pixels") and not recwarn.list
 
     @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -103,24 +124,36 @@ class TestPictures:
         out = io.BytesIO()
         frames = [Image.new("RGB", (8, 8), shade) for shade in ("red", "lime", "blue")]
         frames[0].save(out, form, save_all=True, append_images=frames[1:])
-        assert only(self.broken(small, out.getvalue()), "images/9.png has 3 frames; expected one picture")
+        assert only(
+            self.broken(small, out.getvalue()), "images/9.png has 3 frames; expected one picture"
+        )
         assert self.opens_with(small, "has 3 frames")
 
     def test_wrongly_named(self, small):
         out = io.BytesIO()
         Image.new("RGB", (8, 8), "red").save(out, "JPEG")
-        assert only(self.broken(small, out.getvalue()), "images/9.png holds JPEG; expected what its name says")
-        assert open_image(small / "images/9.png").size == (8, 8)  # what it is, is plain from its bytes
+        assert only(
+            self.broken(small, out.getvalue()),
+            "images/9.png holds JPEG; expected what its name says",
+        )
+        assert open_image(small / "images/9.png").size == (
+            8,
+            8,
+        )  # what it is, is plain from its bytes
 
     def test_no_picture_at_all(self, small):
-        assert only(self.broken(small, b"<html>not found</html>"), "images/9.png is no readable picture")
+        assert only(
+            self.broken(small, b"<html>not found</html>"), "images/9.png is no readable picture"
+        )
         assert self.opens_with(small, "is no readable picture")
 
     def test_missing(self, small):
         (small / "images/9.png").unlink()
         found = check(small)
         assert len(found["problems"]) == 3  # a row of full, of forget10 and of forget10_perturbed
-        assert all("rows.jsonl:" in line and "there is no picture" in line for line in found["problems"])
+        assert all(
+            "rows.jsonl:" in line and "there is no picture" in line for line in found["problems"]
+        )
 
     def test_a_cameras_jpeg_with_a_second_picture_in_it_is_one_picture(self, small):
         out = io.BytesIO()
@@ -136,7 +169,10 @@ class TestPictures:
     def test_one_picture_for_two_people(self, small):
         shutil.copy(small / "images/1.png", small / "images/2.png")
         problems = check(small)["problems"]
-        assert any("full" in line and "shows Person 1 and Person 2; expected one person" in line for line in problems)
+        assert any(
+            "full" in line and "shows Person 1 and Person 2; expected one person" in line
+            for line in problems
+        )
 
     def test_one_picture_twice_for_one_person_and_a_picture_for_nobody_are_notes(self, small):
         rows = [caption(small, number) for number in range(9)]
@@ -144,17 +180,38 @@ class TestPictures:
         colour(small, 77)
         found = check(small)
         assert found["problems"] == []
-        assert only({"notes": found["notes"][:1]}, "images: 1 file (77.png) that no row uses", where="notes")
+        assert only(
+            {"notes": found["notes"][:1]}, "images: 1 file (77.png) that no row uses", where="notes"
+        )
         assert "retain90: 1 picture (images/7.png) in more than one row" in found["notes"]
 
 
 class TestRelations:
-    @pytest.mark.parametrize("config, row, words", [
-        ("retain90", lambda d: caption(d, 9, "Somebody"), "forget10 leaks into retain90 or retain_perturbed: 1 picture"),
-        ("retain90", lambda d: caption(d, 30, "Person 9"), "forget10 leaks into retain90 or retain_perturbed: 1 name (Person 9)"),
-        ("tofu/retain90", lambda d: {"question": "q9", "answer": "a9"}, "1 question (q9) in both"),
-        ("retain_perturbed", lambda d: perturbed(caption(d, 31, "Person 9")), "1 name (Person 9)"),
-    ])
+    @pytest.mark.parametrize(
+        "config, row, words",
+        [
+            (
+                "retain90",
+                lambda d: caption(d, 9, "Somebody"),
+                "forget10 leaks into retain90 or retain_perturbed: 1 picture",
+            ),
+            (
+                "retain90",
+                lambda d: caption(d, 30, "Person 9"),
+                "forget10 leaks into retain90 or retain_perturbed: 1 name (Person 9)",
+            ),
+            (
+                "tofu/retain90",
+                lambda d: {"question": "q9", "answer": "a9"},
+                "1 question (q9) in both",
+            ),
+            (
+                "retain_perturbed",
+                lambda d: perturbed(caption(d, 31, "Person 9")),
+                "1 name (Person 9)",
+            ),
+        ],
+    )
     def test_forget_rows_that_leak_into_retain(self, small, config, row, words):
         path = small / config / "rows.jsonl"
         lines = path.read_text().splitlines()[1:]
@@ -165,21 +222,38 @@ class TestRelations:
         write(small, "holdout10", [caption(small, 40)])
         assert check(small)["problems"] == []
         write(small, "holdout10", [caption(small, 3)])
-        assert any("holdout10 leaks into full or retain_perturbed: 1 picture" in line for line in check(small)["problems"])
+        assert any(
+            "holdout10 leaks into full or retain_perturbed: 1 picture" in line
+            for line in check(small)["problems"]
+        )
 
     def test_the_same_question_with_another_answer_is_no_leak(self, small):
         path = small / "tofu/retain90" / "rows.jsonl"
-        path.write_text("\n".join([*path.read_text().splitlines()[1:], '{"question": "q9", "answer": "other"}']))
+        path.write_text(
+            "\n".join([*path.read_text().splitlines()[1:], '{"question": "q9", "answer": "other"}'])
+        )
         assert check(small)["problems"] == []
 
     def test_names_without_perturbed_names(self, small):
         write(small, "forget10_perturbed", [perturbed(caption(small, 40, "Another"))])
-        assert only(check(small), "forget10_perturbed: no row with perturbed names for 1 name (Person 9) of forget10")
-        write(small, "forget10_perturbed", [{**perturbed(caption(small, 9)), "perturbed_names": []}])
-        assert any("column perturbed_names is []; expected a list of texts" in line for line in check(small)["problems"])
+        assert only(
+            check(small),
+            "forget10_perturbed: no row with perturbed names for 1 name (Person 9) of forget10",
+        )
+        write(
+            small, "forget10_perturbed", [{**perturbed(caption(small, 9)), "perturbed_names": []}]
+        )
+        assert any(
+            "column perturbed_names is []; expected a list of texts" in line
+            for line in check(small)["problems"]
+        )
 
     def test_perturbed_rows_that_are_too_few(self, small):
-        write(small, "forget10_perturbed", [perturbed(caption(small, 9)), perturbed(caption(small, 9))])
+        write(
+            small,
+            "forget10_perturbed",
+            [perturbed(caption(small, 9)), perturbed(caption(small, 9))],
+        )
         assert only(check(small), "forget10_perturbed has 2 rows, forget10 has 1")
 
     def test_parts_that_are_not_the_whole(self, small):
@@ -188,10 +262,17 @@ class TestRelations:
 
     def test_the_right_answer_among_the_wrong_ones_is_noted(self, small):
         write(small, "forget10_perturbed", [perturbed(caption(small, 9), "Person 9", "Q")])
-        write(small, "real_faces", [{"image": colour(small, 50), "answer": "A", "options": ["B", "A"]}])
+        write(
+            small,
+            "real_faces",
+            [{"image": colour(small, 50), "answer": "A", "options": ["B", "A"]}],
+        )
         found = check(small)
         assert found["problems"] == [] and len(found["notes"]) == 2
-        assert "1 row" in found["notes"][0] and "with the right name among perturbed_names" in found["notes"][0]
+        assert (
+            "1 row" in found["notes"][0]
+            and "with the right name among perturbed_names" in found["notes"][0]
+        )
         assert "with the right answer among options" in found["notes"][1]
 
     def test_every_bad_line_is_said_and_a_config_that_nothing_reads_is_noted(self, small):
@@ -199,10 +280,15 @@ class TestRelations:
         path.write_text("{\n" + path.read_text() + '{"question": ""}\n')
         write(small, "mine", [{"a": 1}])
         found = check(small)
-        assert [line.split(": ")[0].rsplit("/", 1)[1] for line in found["problems"]] == ["rows.jsonl:1", "rows.jsonl:12"]
+        assert [line.split(": ")[0].rsplit("/", 1)[1] for line in found["problems"]] == [
+            "rows.jsonl:1",
+            "rows.jsonl:12",
+        ]
         assert only(found, "mine is no config and is never read", where="notes")
         path.write_text("\n")
-        assert any("tofu/full/rows.jsonl: holds no row" in line for line in check(small)["problems"])
+        assert any(
+            "tofu/full/rows.jsonl: holds no row" in line for line in check(small)["problems"]
+        )
 
 
 class TestPublished:
@@ -222,8 +308,15 @@ class TestPublished:
         3391 = 180 x 18 + 151 rows to retain and 379 = 20 x 18 + 19 to forget, so 18 or 19 an author.
         """
         directory = tmp_path_factory.mktemp("clear")
-        authors = [author for author in range(200) for _ in range(19 if author < 151 or 180 <= author < 199 else 18)]
-        rows = [caption(directory, number, f"Author {author % 199}") for number, author in enumerate(authors)]
+        authors = [
+            author
+            for author in range(200)
+            for _ in range(19 if author < 151 or 180 <= author < 199 else 18)
+        ]
+        rows = [
+            caption(directory, number, f"Author {author % 199}")
+            for number, author in enumerate(authors)
+        ]
         assert len(rows) == 3770
         write(directory, "forget10", rows[3391:])
         write(directory, "retain90", rows[:3391])
@@ -235,21 +328,30 @@ class TestPublished:
     def test_what_is_odd_and_known_of_clear_is_no_error(self, clear):
         found = check(clear)
         assert found["problems"] == []
-        for line in ("forget10 and retain90 have 3770 rows together, full has 3768",
-                     "forget10_perturbed has 378 rows, forget10 has 379",
-                     "retain_perturbed has 395 rows; an earlier revision had 400",
-                     "full has 199 names for 200 authors",
-                     "forget10 leaks into retain90 or retain_perturbed: 1 name (Author 0) in both; two of CLEAR's 200 authors "
-                     "share a name"):
+        for line in (
+            "forget10 and retain90 have 3770 rows together, full has 3768",
+            "forget10_perturbed has 378 rows, forget10 has 379",
+            "retain_perturbed has 395 rows; an earlier revision had 400",
+            "full has 199 names for 200 authors",
+            "forget10 leaks into retain90 or retain_perturbed: 1 name (Author 0) in both; two of CLEAR's 200 authors "
+            "share a name",
+        ):
             assert line in found["known"]
-        assert all(found["configs"][config]["published"] == SCHEMA["configs"][config]["rows"] for config in found["configs"])
+        assert all(
+            found["configs"][config]["published"] == SCHEMA["configs"][config]["rows"]
+            for config in found["configs"]
+        )
 
-    def test_a_number_that_is_not_the_published_one_is_noted_and_no_longer_excused(self, clear, tmp_path):
+    def test_a_number_that_is_not_the_published_one_is_noted_and_no_longer_excused(
+        self, clear, tmp_path
+    ):
         shutil.copytree(clear, tmp_path, dirs_exist_ok=True)
         path = tmp_path / "retain90" / "rows.jsonl"
         path.write_text("\n".join(path.read_text().splitlines()[2:]))
         found = check(tmp_path)
-        assert "retain90: 3389 rows; 3391 are published" in found["notes"] and found["problems"] == []
+        assert (
+            "retain90: 3389 rows; 3391 are published" in found["notes"] and found["problems"] == []
+        )
         path.write_text("\n".join(path.read_text().splitlines()[1:]))
         assert only(check(tmp_path), "have 3767 rows together, full has 3768")
 
@@ -265,11 +367,21 @@ class TestCommand:
         assert (status, err) == (0, "") and "nothing is wrong" in out
         (small / "images/9.png").write_bytes(b"?")
         status, out, err = self.call(capsys, small)
-        assert status == 1 and "1 thing is wrong" in out and err.count("\n") == 1 and "1 wrong things" in err
+        assert (
+            status == 1
+            and "1 thing is wrong" in out
+            and err.count("\n") == 1
+            and "1 wrong things" in err
+        )
         status, out, err = self.call(capsys, small, "--json")
         found = json.loads(out)
-        assert status == 1 and len(found["problems"]) == 1 and found["configs"]["full"]["rows"] == 10
-        for directory, words in ((small / "none", "no such directory"), (tmp_path_factory.mktemp("e"), "holds no CONFIG/rows")):
+        assert (
+            status == 1 and len(found["problems"]) == 1 and found["configs"]["full"]["rows"] == 10
+        )
+        for directory, words in (
+            (small / "none", "no such directory"),
+            (tmp_path_factory.mktemp("e"), "holds no CONFIG/rows"),
+        ):
             status, out, err = self.call(capsys, directory)
             assert (status, out) == (2, "") and words in err and err.count("\n") == 1
 
@@ -277,10 +389,18 @@ class TestCommand:
         monkeypatch.chdir(small)
         assert self.call(capsys, ".")[0] == 0
         status, out, err = self.call(capsys, "")
-        assert (status, out) == (2, "") and "data is ''; expected mini or a directory" in err and err.count("\n") == 1
+        assert (
+            (status, out) == (2, "")
+            and "data is ''; expected mini or a directory" in err
+            and err.count("\n") == 1
+        )
         before = sorted(small.iterdir())
         status, (out, err) = run.main(["vectors", "--compact", "--out", ""]), capsys.readouterr()
-        assert (status, out) == (2, "") and "--out is ''; expected a directory" in err and err.count("\n") == 1
+        assert (
+            (status, out) == (2, "")
+            and "--out is ''; expected a directory" in err
+            and err.count("\n") == 1
+        )
         assert sorted(small.iterdir()) == before
 
     def test_a_long_list_is_cut_for_people_and_whole_in_json(self, capsys, small):

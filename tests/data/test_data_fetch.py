@@ -19,14 +19,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.conftest import shared_data
-from tests.helpers.fake_hub import FakeHub, Fault
 from PIL import Image
 
 import clear_ref
 from clear_ref.data.check import check
 from clear_ref.data.records import SCHEMA, columns, read_rows
 from clear_ref.mini.directories import BASE, WORLD
+from tests.conftest import shared_data
+from tests.helpers.fake_hub import FakeHub, Fault
 
 SCRIPT = Path(__file__).parents[2] / "data_fetch.py"
 SPEC = importlib.util.spec_from_file_location("data_fetch", SCRIPT)
@@ -34,8 +34,14 @@ data_fetch = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(data_fetch)
 
 OURS = {"pretrain", "holdout10", "tofu/holdout10"}  # the embedded world's, on no hub
-CLEAR = sorted(name for name in SCHEMA["configs"] if not name.startswith("tofu/") and name not in OURS)
-TOFU = sorted(name.removeprefix("tofu/") for name in SCHEMA["configs"] if name.startswith("tofu/") and name not in OURS)
+CLEAR = sorted(
+    name for name in SCHEMA["configs"] if not name.startswith("tofu/") and name not in OURS
+)
+TOFU = sorted(
+    name.removeprefix("tofu/")
+    for name in SCHEMA["configs"]
+    if name.startswith("tofu/") and name not in OURS
+)
 
 
 def picture(number, form="JPEG"):
@@ -52,7 +58,13 @@ def rows_for(config, n):
         row = {}
         for column in map(lambda name: name.rstrip("?"), columns(config)):
             text = f'{column} {number} of "{config}" — ünï\u2028\n'
-            row[column] = picture(number) if column == "image" else [text, text + "2"] if column in SCHEMA["lists"] else text
+            row[column] = (
+                picture(number)
+                if column == "image"
+                else [text, text + "2"]
+                if column in SCHEMA["lists"]
+                else text
+            )
         if SCHEMA["configs"][config]["kind"] == "mixed":
             row |= dict.fromkeys(("question", "answer") if number % 2 else ("image", "caption"))
         rows.append(row)
@@ -63,13 +75,26 @@ def parquet(rows, group=3, **columns_too):
     """The bytes of a parquet file as the datasets library writes it: a picture is a struct of bytes and path; list<string>."""
     pa = pytest.importorskip("pyarrow", reason="pyarrow writes the parquet files")
     from pyarrow import parquet as pq
-    kinds = {name: pa.list_(pa.string()) if name in SCHEMA["lists"] else pa.string() for name in rows[0]}
-    kinds |= {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())])} if "image" in rows[0] else {}
+
+    kinds = {
+        name: pa.list_(pa.string()) if name in SCHEMA["lists"] else pa.string() for name in rows[0]
+    }
+    kinds |= (
+        {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())])}
+        if "image" in rows[0]
+        else {}
+    )
     kinds |= columns_too
-    made = [{**row, "image": {"bytes": row["image"], "path": "x.jpg"}} if row.get("image") is not None else row
-            for row in rows]
+    made = [
+        {**row, "image": {"bytes": row["image"], "path": "x.jpg"}}
+        if row.get("image") is not None
+        else row
+        for row in rows
+    ]
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(made, pa.schema(list(kinds.items()))), out, row_group_size=group)
+    pq.write_table(
+        pa.Table.from_pylist(made, pa.schema(list(kinds.items()))), out, row_group_size=group
+    )
     return out.getvalue()
 
 
@@ -77,7 +102,9 @@ def clear_hub(*faults, configs=("forget10",), n=8, **more):
     files = {".gitattributes": b"x", "README.md": b"card"}
     for config in configs:
         folder = "data" if config == "default" else config
-        files[f"{folder}/train-00001-of-00002.parquet"] = parquet(rows_for(config, n)[5:])  # listed in no order
+        files[f"{folder}/train-00001-of-00002.parquet"] = parquet(
+            rows_for(config, n)[5:]
+        )  # listed in no order
         files[f"{folder}/train-00000-of-00002.parquet"] = parquet(rows_for(config, n)[:5])
     return FakeHub("therem/CLEAR", "dataset", files, faults=faults, **more)
 
@@ -85,7 +112,13 @@ def clear_hub(*faults, configs=("forget10",), n=8, **more):
 def model_hub(*faults, size=900_000, **more):
     """A checkpoint of one weight file, whose bytes nobody reads."""
     weights = hashlib.shake_128(b"weights").digest(size)
-    return FakeHub("org/model", "model", {"config.json": b'{"a": 1}', "model.safetensors": weights}, faults=faults, **more)
+    return FakeHub(
+        "org/model",
+        "model",
+        {"config.json": b'{"a": 1}', "model.safetensors": weights},
+        faults=faults,
+        **more,
+    )
 
 
 @pytest.fixture
@@ -99,10 +132,20 @@ def fetch(monkeypatch, capsys, tmp_path):
         monkeypatch.setenv("HF_ENDPOINT", hub.urls["hub"])
         if token:
             monkeypatch.setenv("HF_TOKEN", token)
-        quick = ["--out", str(tmp_path / "out"), "--wait", "0.01", "--retries", "2", "--timeout", "5"]
+        quick = [
+            "--out",
+            str(tmp_path / "out"),
+            "--wait",
+            "0.01",
+            "--retries",
+            "2",
+            "--timeout",
+            "5",
+        ]
         status = data_fetch.main([*quick, *arguments])
         captured = capsys.readouterr()
         return SimpleNamespace(status=status, out=captured.out, err=captured.err)
+
     return run
 
 
@@ -112,7 +155,11 @@ def out(tmp_path):
 
 
 def files_below(directory):
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.glob("**/*") if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.glob("**/*")
+        if path.is_file()
+    }
 
 
 def failed(done, status, *words):
@@ -132,12 +179,22 @@ class TestClear:
         for config in CLEAR:
             rows, put = read_rows(out, config), rows_for(config, 8)
             for row, there in zip(rows, put, strict=True):
-                assert {**row.values, "image": row.image and row.image.read_bytes()} == {"image": None, **there}
+                assert {**row.values, "image": row.image and row.image.read_bytes()} == {
+                    "image": None,
+                    **there,
+                }
         manifest = json.loads((out / "fetched/clear.json").read_text())
-        assert (manifest["repository"], manifest["commit"], manifest["revision"]) == ("therem/CLEAR", hub.commit, "main")
+        assert (manifest["repository"], manifest["commit"], manifest["revision"]) == (
+            "therem/CLEAR",
+            hub.commit,
+            "main",
+        )
         for config in CLEAR:
             entry = manifest["written"][f"{config}/rows.jsonl"]
-            assert entry["sha256"] == hashlib.sha256((out / config / "rows.jsonl").read_bytes()).hexdigest()
+            assert (
+                entry["sha256"]
+                == hashlib.sha256((out / config / "rows.jsonl").read_bytes()).hexdigest()
+            )
             assert entry["rows"] == 8
         listed = {file["path"]: file["sha256"] for file in manifest["files"]}
         path = "data/train-00001-of-00002.parquet"
@@ -145,27 +202,48 @@ class TestClear:
         assert not (out / "fetched/parts/clear").exists()
 
     def test_a_picture_is_named_by_its_hash_and_by_what_it_is(self, fetch, out):
-        forms = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-        rows = [{"image": picture(n, form), "caption": "c", "name": "n"} for n, form in enumerate([*forms, "JPEG"])]
+        forms = {
+            "JPEG": "jpg",
+            "PNG": "png",
+            "WEBP": "webp",
+            "GIF": "gif",
+            "BMP": "bmp",
+            "TIFF": "tif",
+        }
+        rows = [
+            {"image": picture(n, form), "caption": "c", "name": "n"}
+            for n, form in enumerate([*forms, "JPEG"])
+        ]
         rows[-1]["image"] = rows[0]["image"]
-        hub = FakeHub("therem/CLEAR", "dataset", {"forget10/train-00000-of-00001.parquet": parquet(rows)})
+        hub = FakeHub(
+            "therem/CLEAR", "dataset", {"forget10/train-00000-of-00001.parquet": parquet(rows)}
+        )
         with hub.running():
             assert fetch(hub, "clear", "--only", "forget10").status == 0
-        names = [json.loads(line)["image"] for line in (out / "forget10/rows.jsonl").read_text().splitlines()]
-        assert names == [f"images/{hashlib.sha256(row['image']).hexdigest()[:32]}.{ending}"
-                         for row, ending in zip(rows, [*forms.values(), "jpg"], strict=True)]
+        names = [
+            json.loads(line)["image"]
+            for line in (out / "forget10/rows.jsonl").read_text().splitlines()
+        ]
+        assert names == [
+            f"images/{hashlib.sha256(row['image']).hexdigest()[:32]}.{ending}"
+            for row, ending in zip(rows, [*forms.values(), "jpg"], strict=True)
+        ]
         assert len(list((out / "images").iterdir())) == len(forms)
 
     def test_only_the_configs_asked_for_come(self, fetch, out):
         with clear_hub(configs=("forget10", "forget05")).running() as hub:
             done = fetch(hub, "clear", "--only", "forget05")
             assert done.status == 0 and not hub.requests("resolve.*forget10")
-            assert failed(fetch(hub, "clear", "--only", "forget07"), 2, "--only forget07", "forget05")
+            assert failed(
+                fetch(hub, "clear", "--only", "forget07"), 2, "--only forget07", "forget05"
+            )
             assert failed(fetch(hub, "clear"), 1, "no file for", "retain90")
         assert (out / "forget05").exists() and not (out / "forget10").exists()
 
     def test_what_has_come_of_other_configs_stays(self, fetch, out):
-        with clear_hub(Fault("/blob/forget10/train-00001", cut=0, times=3), configs=("forget10", "forget05")).running() as hub:
+        with clear_hub(
+            Fault("/blob/forget10/train-00001", cut=0, times=3), configs=("forget10", "forget05")
+        ).running() as hub:
             assert failed(fetch(hub, "clear", "--only", "forget10"), 1, "0 of")
             assert fetch(hub, "clear", "--only", "forget05").status == 0
             assert fetch(hub, "clear", "--only", "forget10").status == 0
@@ -175,7 +253,11 @@ class TestClear:
         with clear_hub().running() as hub:
             done = fetch(hub, "clear", "--only", "forget10", "--dry-run")
         size = sum(len(data) for path, data in hub.files.items() if path.endswith("parquet"))
-        assert done.status == 0 and f"{size / 1e3:.1f} kB to fetch" in done.out and hub.commit in done.out
+        assert (
+            done.status == 0
+            and f"{size / 1e3:.1f} kB to fetch" in done.out
+            and hub.commit in done.out
+        )
         assert not out.exists() and not hub.requests("resolve")
 
     def test_a_second_run_asks_nothing_and_changes_nothing(self, fetch, out):
@@ -199,7 +281,12 @@ class TestClear:
             path = out / "forget10/rows.jsonl"
             path.write_text(path.read_text() + "\n")
             before, asked = files_below(out), len(hub.log)
-            assert failed(fetch(hub, "clear", "--only", "forget10"), 2, "forget10/rows.jsonl", "not overwritten")
+            assert failed(
+                fetch(hub, "clear", "--only", "forget10"),
+                2,
+                "forget10/rows.jsonl",
+                "not overwritten",
+            )
             assert files_below(out) == before and len(hub.log) == asked
             shutil.rmtree(out / "fetched")
             assert failed(fetch(hub, "clear", "--only", "forget10"), 2, "not overwritten")
@@ -216,28 +303,58 @@ class TestClear:
             path.unlink()
             assert fetch(hub, "clear", "--only", "forget10").status == 0
 
-    @pytest.mark.parametrize("change, words", [
-        (lambda rows: [{**row, "mood": "x"} for row in rows], "columns are image, caption, name, mood; expected image,"),
-        (lambda rows: [{"image": row["image"], "caption": "c"} for row in rows], "columns are image, caption; expected"),
-        (lambda rows: [{**row, "image": b"no picture"} for row in rows], "row 1: the picture begins with b'no pictu'"),
-        (lambda rows: [{**row, "image": b""} for row in rows], "row 1: the picture begins with b''"),
-        (lambda rows: [*rows[:4], {**rows[4], "image": None}], "row 5 has a picture (None) without its bytes"),
-    ])
-    def test_an_unexpected_column_or_picture_is_one_line_and_nothing_is_kept(self, fetch, out, change, words):
+    @pytest.mark.parametrize(
+        "change, words",
+        [
+            (
+                lambda rows: [{**row, "mood": "x"} for row in rows],
+                "columns are image, caption, name, mood; expected image,",
+            ),
+            (
+                lambda rows: [{"image": row["image"], "caption": "c"} for row in rows],
+                "columns are image, caption; expected",
+            ),
+            (
+                lambda rows: [{**row, "image": b"no picture"} for row in rows],
+                "row 1: the picture begins with b'no pictu'",
+            ),
+            (
+                lambda rows: [{**row, "image": b""} for row in rows],
+                "row 1: the picture begins with b''",
+            ),
+            (
+                lambda rows: [*rows[:4], {**rows[4], "image": None}],
+                "row 5 has a picture (None) without its bytes",
+            ),
+        ],
+    )
+    def test_an_unexpected_column_or_picture_is_one_line_and_nothing_is_kept(
+        self, fetch, out, change, words
+    ):
         with clear_hub().running() as hub:
             good = hub.files["forget10/train-00000-of-00002.parquet"]
-            hub.files["forget10/train-00000-of-00002.parquet"] = parquet(change(rows_for("forget10", 8)[:5]))
-            assert failed(fetch(hub, "clear", "--only", "forget10"), 1, "forget10/train-00000", words)
+            hub.files["forget10/train-00000-of-00002.parquet"] = parquet(
+                change(rows_for("forget10", 8)[:5])
+            )
+            assert failed(
+                fetch(hub, "clear", "--only", "forget10"), 1, "forget10/train-00000", words
+            )
             assert not (out / "forget10").exists()
             hub.files["forget10/train-00000-of-00002.parquet"], hub.commit = good, "beef" * 10
-            assert fetch(hub, "clear", "--only", "forget10", "--revision", "v1").status == 0  # nothing was written yet
+            assert (
+                fetch(hub, "clear", "--only", "forget10", "--revision", "v1").status == 0
+            )  # nothing was written yet
 
     def test_a_column_of_another_type_is_one_line(self, fetch):
         pa = pytest.importorskip("pyarrow", reason="pyarrow writes the parquet files")
         with clear_hub().running() as hub:
             rows = [{**row, "name": 3} for row in rows_for("forget10", 8)[:5]]
             hub.files["forget10/train-00000-of-00002.parquet"] = parquet(rows, name=pa.int64())
-            assert failed(fetch(hub, "clear", "--only", "forget10"), 1, "column name holds int64; expected text")
+            assert failed(
+                fetch(hub, "clear", "--only", "forget10"),
+                1,
+                "column name holds int64; expected text",
+            )
 
     def test_a_file_that_is_no_parquet_is_one_line(self, fetch):
         with clear_hub().running() as hub:
@@ -247,7 +364,11 @@ class TestClear:
     def test_a_missing_shard_is_one_line(self, fetch, out):
         with clear_hub().running() as hub:
             del hub.files["forget10/train-00001-of-00002.parquet"]
-            assert failed(fetch(hub, "clear", "--only", "forget10"), 1, "forget10/rows.jsonl: the hub lists 1 files of 2")
+            assert failed(
+                fetch(hub, "clear", "--only", "forget10"),
+                1,
+                "forget10/rows.jsonl: the hub lists 1 files of 2",
+            )
         assert not out.exists()
 
     def test_without_pyarrow_it_says_so_before_anything_is_fetched(self, fetch, monkeypatch, out):
@@ -259,8 +380,13 @@ class TestClear:
 
 class TestTofu:
     def test_every_config_is_the_hubs_file_byte_for_byte(self, fetch, out):
-        files = {f"{name}.json": "\n".join(map(json.dumps, rows_for(f"tofu/{name}", 4))).encode() for name in TOFU}
-        with FakeHub("locuslab/TOFU", "dataset", files | {"README.md": b"card", "forget20.json": b"{}"}).running() as hub:
+        files = {
+            f"{name}.json": "\n".join(map(json.dumps, rows_for(f"tofu/{name}", 4))).encode()
+            for name in TOFU
+        }
+        with FakeHub(
+            "locuslab/TOFU", "dataset", files | {"README.md": b"card", "forget20.json": b"{}"}
+        ).running() as hub:
             assert fetch(hub, "tofu").status == 0 and len(TOFU) == 15
         for name in TOFU:
             assert (out / "tofu" / name / "rows.jsonl").read_bytes() == files[f"{name}.json"]
@@ -274,11 +400,20 @@ class TestTofu:
         for name in TOFU:
             assert len(read_rows(out, f"tofu/{name}")) == SCHEMA["configs"][f"tofu/{name}"]["rows"]
 
-    @pytest.mark.parametrize("line, words", [
-        (b'{"question": "q", "answer": "a", "extra": 1}', "columns are question, answer, extra; expected question, answer"),
-        (b"[1]", "line 2 of the hub's file is no JSON object")])
+    @pytest.mark.parametrize(
+        "line, words",
+        [
+            (
+                b'{"question": "q", "answer": "a", "extra": 1}',
+                "columns are question, answer, extra; expected question, answer",
+            ),
+            (b"[1]", "line 2 of the hub's file is no JSON object"),
+        ],
+    )
     def test_an_unexpected_column_is_one_line(self, fetch, out, line, words):
-        with FakeHub("locuslab/TOFU", "dataset", {"full.json": b'{"question": "q", "answer": "a"}\n' + line}).running() as hub:
+        with FakeHub(
+            "locuslab/TOFU", "dataset", {"full.json": b'{"question": "q", "answer": "a"}\n' + line}
+        ).running() as hub:
             assert failed(fetch(hub, "tofu", "--only", "full"), 1, "line 2", words)
         assert not (out / "tofu").exists()
 
@@ -286,20 +421,36 @@ class TestTofu:
 class TestCheckpoints:
     def test_what_load_reads_comes_and_nothing_pickled(self, fetch, out):
         files = {path.name: path.read_bytes() for path in BASE.iterdir()}
-        more = {"pytorch_model.bin": b"pickle", "README.md": b"x", "training_args.bin": b"p", "onnx/config.json": b"{}",
-                "consolidated.safetensors": b"twice"}
+        more = {
+            "pytorch_model.bin": b"pickle",
+            "README.md": b"x",
+            "training_args.bin": b"p",
+            "onnx/config.json": b"{}",
+            "consolidated.safetensors": b"twice",
+        }
         with FakeHub("org/mini", "model", files | more).running() as hub:
             assert fetch(hub, "org/mini").status == 0
-        mine = {name: data for name, data in files_below(out).items() if not name.startswith("fetched/")}
-        assert mine == {name: files[name] for name in mine} and "model.safetensors" in mine and "config.json" in mine
+        mine = {
+            name: data for name, data in files_below(out).items() if not name.startswith("fetched/")
+        }
+        assert (
+            mine == {name: files[name] for name in mine}
+            and "model.safetensors" in mine
+            and "config.json" in mine
+        )
         assert clear_ref.load(out).family.name == "llava"
         manifest = json.loads((out / "fetched/checkpoint.json").read_text())
         assert {name: entry["sha256"] for name, entry in manifest["written"].items()} == {
-            name: hashlib.sha256(data).hexdigest() for name, data in mine.items()}
+            name: hashlib.sha256(data).hexdigest() for name, data in mine.items()
+        }
 
     def test_aliases_name_repositories(self, fetch):
         for alias, repository in data_fetch.CHECKPOINTS.items():
-            files = {"config.json": b"{}", "model-00001-of-00001.safetensors": b"w", "model.safetensors.index.json": b"{}"}
+            files = {
+                "config.json": b"{}",
+                "model-00001-of-00001.safetensors": b"w",
+                "model.safetensors.index.json": b"{}",
+            }
             with FakeHub(repository, "model", files).running() as hub:
                 done = fetch(hub, alias, "--dry-run")
             assert done.status == 0 and repository in done.out and "model-00001" in done.out
@@ -307,16 +458,26 @@ class TestCheckpoints:
     def test_where_there_are_an_index_and_a_single_file_the_index_is_meant(self, fetch, out):
         """load refuses a directory with both."""
         shards = {f"model-0000{n}-of-00002.safetensors": b"shard" * n for n in (1, 2)}
-        files = {"config.json": b"{}", "model.safetensors.index.json": b"{}", "model.safetensors": b"all", **shards}
+        files = {
+            "config.json": b"{}",
+            "model.safetensors.index.json": b"{}",
+            "model.safetensors": b"all",
+            **shards,
+        }
         with FakeHub("org/model", "model", files).running() as hub:
             assert fetch(hub, "org/model").status == 0
-            assert {path.name for path in out.glob("model*")} == set(files) - {"config.json", "model.safetensors"}
+            assert {path.name for path in out.glob("model*")} == set(files) - {
+                "config.json",
+                "model.safetensors",
+            }
             del hub.files["model-00002-of-00002.safetensors"]
             shutil.rmtree(out)
             assert failed(fetch(hub, "org/model"), 1, "the hub lists 1 files of 2")
 
     def test_a_checkpoint_without_safetensors_is_refused(self, fetch, out):
-        with FakeHub("org/old", "model", {"config.json": b"{}", "pytorch_model.bin": b"p"}).running() as hub:
+        with FakeHub(
+            "org/old", "model", {"config.json": b"{}", "pytorch_model.bin": b"p"}
+        ).running() as hub:
             assert failed(fetch(hub, "org/old"), 1, "pytorch_model.bin", "safetensors")
         assert not out.exists()
 
@@ -342,7 +503,12 @@ class TestCheckpoints:
             hub.faults.clear()
             assert fetch(hub, "org/model").status == 0 and len(hub.requests("/api/")) == asked
             assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
-            assert failed(fetch(hub, "org/model", "--revision", "v1"), 2, old_commit, "asked for org/model at v1")
+            assert failed(
+                fetch(hub, "org/model", "--revision", "v1"),
+                2,
+                old_commit,
+                "asked for org/model at v1",
+            )
             assert fetch(hub, "org/model", "--revision", old_commit).status == 0
 
 
@@ -352,7 +518,13 @@ class TestFaults:
             closed.bind(("127.0.0.1", 0))  # bound and not listening: refused at once
             hub = SimpleNamespace(urls={"hub": f"http://127.0.0.1:{closed.getsockname()[1]}"})
             done = fetch(hub, "org/model")
-        assert failed(done, 1, "cannot reach http://127.0.0.1", "check the network and HF_ENDPOINT", "same command goes on")
+        assert failed(
+            done,
+            1,
+            "cannot reach http://127.0.0.1",
+            "check the network and HF_ENDPOINT",
+            "same command goes on",
+        )
         assert not out.exists()
 
     @pytest.mark.parametrize("token", [None, "hf_other"])
@@ -360,10 +532,16 @@ class TestFaults:
         with model_hub(token="hf_right").running() as hub:
             done = fetch(hub, "org/model", token=token)
             page = hub.urls["hub"] + "/org/model"
-            assert failed(done, 2, "org/model is gated", f"accept its licence at {page}", "HF_TOKEN")
+            assert failed(
+                done, 2, "org/model is gated", f"accept its licence at {page}", "HF_TOKEN"
+            )
             assert "hf_other" not in done.err + done.out
             assert fetch(hub, "org/model", token="hf_right").status == 0
-            assert all("Authorization" not in request.headers for request in hub.log if request.server == "cdn")
+            assert all(
+                "Authorization" not in request.headers
+                for request in hub.log
+                if request.server == "cdn"
+            )
         assert (out / "model.safetensors").exists()
 
     def test_the_token_goes_to_the_hub_alone(self, monkeypatch):
@@ -373,23 +551,43 @@ class TestFaults:
             monkeypatch.setenv("HF_ENDPOINT", hub.urls["hub"])
             settings = SimpleNamespace(timeout=5, retries=0, wait=0)
             mine = data_fetch.Hub("org/model", "model", settings, data_fetch.Progress(True))
-            for url in (hub.urls["cdn"] + "/blob/config.json", f"{mine.page}/resolve/{hub.commit}/model.safetensors"):
+            for url in (
+                hub.urls["cdn"] + "/blob/config.json",
+                f"{mine.page}/resolve/{hub.commit}/model.safetensors",
+            ):
                 mine.open(url).close()
         assert [(one.server, one.headers.get("Authorization")) for one in hub.log] == [
-            ("cdn", None), ("hub", "Bearer hf_secret"), ("cdn", None)]
+            ("cdn", None),
+            ("hub", "Bearer hf_secret"),
+            ("cdn", None),
+        ]
 
     def test_a_bad_token_is_named_and_not_printed(self, fetch):
-        with model_hub(Fault("/api/", status=401, headers={"X-Error-Message": "Invalid credentials"})).running() as hub:
+        with model_hub(
+            Fault("/api/", status=401, headers={"X-Error-Message": "Invalid credentials"})
+        ).running() as hub:
             done = fetch(hub, "org/model", token="hf_stale")
-        assert failed(done, 2, "refuses HF_TOKEN", "Invalid credentials") and "hf_stale" not in done.err
+        assert (
+            failed(done, 2, "refuses HF_TOKEN", "Invalid credentials")
+            and "hf_stale" not in done.err
+        )
         done = fetch(hub, "org/model", token="hf_ a\n")
         assert failed(done, 2, "HF_TOKEN holds a blank") and "hf_ a" not in done.err
 
     def test_a_repository_or_a_revision_that_is_not_there(self, fetch, out):
         with model_hub().running() as hub:
-            assert failed(fetch(hub, "org/none"), 2, "org/none: not there, or not for everybody (401")
-            assert failed(fetch(hub, "org/none", token="hf_x"), 2, "org/none: no such repository (404")
-            assert failed(fetch(hub, "org/model", "--revision", "nowhere"), 2, "no such revision", "commits/main")
+            assert failed(
+                fetch(hub, "org/none"), 2, "org/none: not there, or not for everybody (401"
+            )
+            assert failed(
+                fetch(hub, "org/none", token="hf_x"), 2, "org/none: no such repository (404"
+            )
+            assert failed(
+                fetch(hub, "org/model", "--revision", "nowhere"),
+                2,
+                "no such revision",
+                "commits/main",
+            )
             assert failed(fetch(hub, "nonsense"), 2, "'nonsense' is unknown", "llava-1.5-7b")
         assert not out.exists()
 
@@ -400,66 +598,112 @@ class TestFaults:
             assert time.monotonic() - start >= 1.0
 
     def test_429_for_ever_or_for_too_long_ends_with_one_line(self, fetch):
-        with model_hub(Fault("/resolve/", status=429, headers={"Retry-After": "0"}, times=9)).running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, "429", "asks to wait 0 s", "gave up after 3 tries")
-            hub.faults[:] = [Fault("/resolve/", status=429, headers={"RateLimit": '"resolvers";r=0;t=90000'})]
+        with model_hub(
+            Fault("/resolve/", status=429, headers={"Retry-After": "0"}, times=9)
+        ).running() as hub:
+            assert failed(
+                fetch(hub, "org/model"), 1, "429", "asks to wait 0 s", "gave up after 3 tries"
+            )
+            hub.faults[:] = [
+                Fault("/resolve/", status=429, headers={"RateLimit": '"resolvers";r=0;t=90000'})
+            ]
             assert failed(fetch(hub, "org/model"), 1, "asks to wait 90000 s", "goes on")
             hub.faults.clear()
             assert fetch(hub, "org/model").status == 0
 
     def test_asked_waits_are_read_in_every_form(self):
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 100))
-        assert data_fetch.asked_wait({"Retry-After": "7"}) == 7 and 97 <= data_fetch.asked_wait({"Retry-After": date}) <= 100
+        assert (
+            data_fetch.asked_wait({"Retry-After": "7"}) == 7
+            and 97 <= data_fetch.asked_wait({"Retry-After": date}) <= 100
+        )
         assert data_fetch.asked_wait({"RateLimit": '"api";r=0;t=55'}) == 55
-        assert data_fetch.asked_wait({}) is None and data_fetch.asked_wait({"Retry-After": "soon"}) is None
+        assert (
+            data_fetch.asked_wait({}) is None
+            and data_fetch.asked_wait({"Retry-After": "soon"}) is None
+        )
 
     def test_a_server_error_is_tried_again(self, fetch):
-        with model_hub(Fault("/revision/", status=503), Fault("/blob/", status=500)).running() as hub:
+        with model_hub(
+            Fault("/revision/", status=503), Fault("/blob/", status=500)
+        ).running() as hub:
             assert fetch(hub, "org/model").status == 0
 
     def test_an_address_that_ran_out_is_asked_for_anew(self, fetch):
         with model_hub(Fault("/blob/", status=403)).running() as hub:
-            assert fetch(hub, "org/model").status == 0 and len(hub.requests("/resolve/.*model.safe")) == 2
+            assert (
+                fetch(hub, "org/model").status == 0
+                and len(hub.requests("/resolve/.*model.safe")) == 2
+            )
 
     def test_a_short_read_goes_on_where_it_ended(self, fetch, out):
         with model_hub(Fault("/blob/", cut=300_000), Fault("/blob/", cut=100_000)).running() as hub:
             assert fetch(hub, "org/model").status == 0
         first, second, third = (request.headers for request in hub.requests("/blob/"))
-        assert "Range" not in first and (second["Range"], third["Range"]) == ("bytes=300000-", "bytes=400000-")
-        assert second["If-Range"] == third["If-Range"] == f'"{hashlib.sha256(hub.files["model.safetensors"]).hexdigest()[:16]}"'
+        assert "Range" not in first and (second["Range"], third["Range"]) == (
+            "bytes=300000-",
+            "bytes=400000-",
+        )
+        assert (
+            second["If-Range"]
+            == third["If-Range"]
+            == f'"{hashlib.sha256(hub.files["model.safetensors"]).hexdigest()[:16]}"'
+        )
         assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
 
     def test_short_reads_without_end_fail_and_the_same_command_goes_on(self, fetch, out):
-        with model_hub(Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)).running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, "300000 of 900000 bytes came", "same command goes on")
+        with model_hub(
+            Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)
+        ).running() as hub:
+            assert failed(
+                fetch(hub, "org/model"), 1, "300000 of 900000 bytes came", "same command goes on"
+            )
             assert not (out / "model.safetensors").exists()
             assert fetch(hub, "org/model").status == 0
             assert hub.requests("/blob/")[-1].headers["Range"] == "bytes=300000-"
         assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
 
-    @pytest.mark.parametrize("second", [Fault("/blob/", deaf=True), Fault("/blob/", etag='"another"'),
-                                        Fault("/blob/", status=416)], ids=["no ranges", "another file", "no such range"])
+    @pytest.mark.parametrize(
+        "second",
+        [
+            Fault("/blob/", deaf=True),
+            Fault("/blob/", etag='"another"'),
+            Fault("/blob/", status=416),
+        ],
+        ids=["no ranges", "another file", "no such range"],
+    )
     def test_a_file_that_cannot_be_gone_on_with_starts_again(self, fetch, out, second):
         with model_hub(Fault("/blob/", cut=300_000), second).running() as hub:
             done = fetch(hub, "org/model")
-        assert done.status == 0 and (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+        assert (
+            done.status == 0
+            and (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+        )
 
     def test_silence_ends_the_connection_and_is_gone_on_from(self, fetch, out):
         with model_hub(Fault("/blob/", stall=200_000)).running() as hub:
             assert fetch(hub, "org/model", "--timeout", "0.5").status == 0
         assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
 
-    @pytest.mark.parametrize("name, where", [("model.safetensors", "/blob/"), ("config.json", "/resolve/.*config")])
-    def test_a_wrong_hash_is_thrown_away_and_the_same_command_fetches_it_again(self, fetch, out, name, where):
+    @pytest.mark.parametrize(
+        "name, where", [("model.safetensors", "/blob/"), ("config.json", "/resolve/.*config")]
+    )
+    def test_a_wrong_hash_is_thrown_away_and_the_same_command_fetches_it_again(
+        self, fetch, out, name, where
+    ):
         """model.safetensors: SHA-256 of the listing; config.json: git's blob id."""
         with model_hub(Fault(where, change=lambda data: data[:-1] + b"?")).running() as hub:
             assert failed(fetch(hub, "org/model"), 1, f"{name}: its hash is", "thrown away")
-            assert not (out / name).exists() and not (out / "fetched/parts/checkpoint" / name).exists()
+            assert (
+                not (out / name).exists() and not (out / "fetched/parts/checkpoint" / name).exists()
+            )
             assert fetch(hub, "org/model").status == 0
         assert (out / name).read_bytes() == hub.files[name]
 
     def test_a_part_that_went_bad_is_fetched_anew(self, fetch, out):
-        with model_hub(Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)).running() as hub:
+        with model_hub(
+            Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)
+        ).running() as hub:
             fetch(hub, "org/model")
             part = out / "fetched/parts/checkpoint/model.safetensors"
             part.write_bytes(b"?" + part.read_bytes()[1:])
@@ -468,7 +712,9 @@ class TestFaults:
 
     def test_another_length_than_listed_is_one_line(self, fetch, out):
         with model_hub(Fault("/blob/", change=lambda data: data[:-5])).running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, "the hub sends 899995 bytes; its listing says 900000")
+            assert failed(
+                fetch(hub, "org/model"), 1, "the hub sends 899995 bytes; its listing says 900000"
+            )
         assert not (out / "model.safetensors").exists()
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -485,39 +731,75 @@ class TestFaults:
     def test_too_little_room_is_said_before_anything_is_fetched(self, fetch, out, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=899_000))
         with model_hub().running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, "899.0 kB free; expected 900.0 kB", "make room")
+            assert failed(
+                fetch(hub, "org/model"), 1, "899.0 kB free; expected 900.0 kB", "make room"
+            )
             assert not hub.requests("resolve") and not out.exists()
 
     def test_an_answer_that_is_no_hub_is_one_line(self, fetch):
         with model_hub().running() as hub:
             hub.commit = "<html>"
             assert failed(fetch(hub, "org/model"), 1, "not what the hub's API answers")
-        with model_hub(Fault("/tree/", change=lambda data: data.replace(b'"oid": "', b'"oid": "../'))).running() as hub:
+        with model_hub(
+            Fault("/tree/", change=lambda data: data.replace(b'"oid": "', b'"oid": "../'))
+        ).running() as hub:
             assert failed(fetch(hub, "org/model"), 1, "not what the hub's API answers")
-        with model_hub(Fault("/revision/", change=lambda data: b"<html>log in</html>")).running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, "the answer is no JSON (b'<html>log in</html>')")
+        with model_hub(
+            Fault("/revision/", change=lambda data: b"<html>log in</html>")
+        ).running() as hub:
+            assert failed(
+                fetch(hub, "org/model"), 1, "the answer is no JSON (b'<html>log in</html>')"
+            )
         for endpoint in ("huggingface.co", "ftp://x", "http://a b", ""):
-            assert failed(fetch(SimpleNamespace(urls={"hub": endpoint}), "org/model"), 2, "HF_ENDPOINT is")
+            assert failed(
+                fetch(SimpleNamespace(urls={"hub": endpoint}), "org/model"), 2, "HF_ENDPOINT is"
+            )
         for endpoint in ("http://.x", "http://x:port"):
-            assert failed(fetch(SimpleNamespace(urls={"hub": endpoint}), "org/model"), 1, "cannot reach")
+            assert failed(
+                fetch(SimpleNamespace(urls={"hub": endpoint}), "org/model"), 1, "cannot reach"
+            )
 
     def test_a_wrong_command_line_is_one_line(self, fetch):
         with model_hub().running() as hub:
             assert failed(fetch(hub, "org/model", "--retry", "many"), 2, "--help shows")
-            assert failed(fetch(hub, "org/model", "--only", "full"), 2, "--only full: a checkpoint comes whole")
+            assert failed(
+                fetch(hub, "org/model", "--only", "full"),
+                2,
+                "--only full: a checkpoint comes whole",
+            )
 
-    @pytest.mark.parametrize("option, value", [
-        *(("--timeout", value) for value in ("inf", "1e30", "0", "-1", "nan", "soon")),
-        *(("--wait", value) for value in ("nan", "-1", "inf")), *(("--retries", value) for value in ("-3", "1.5", "1e9")),
-        *((option, value) for option in ("--out", "--revision", "--only") for value in ("", " ")), ("--only", ",")])
+    @pytest.mark.parametrize(
+        "option, value",
+        [
+            *(("--timeout", value) for value in ("inf", "1e30", "0", "-1", "nan", "soon")),
+            *(("--wait", value) for value in ("nan", "-1", "inf")),
+            *(("--retries", value) for value in ("-3", "1.5", "1e9")),
+            *(
+                (option, value)
+                for option in ("--out", "--revision", "--only")
+                for value in ("", " ")
+            ),
+            ("--only", ","),
+        ],
+    )
     def test_a_value_that_cannot_be_is_one_line_that_names_its_option(self, fetch, option, value):
         with model_hub().running() as hub:
-            assert failed(fetch(hub, "org/model", f"{option}={value}"), 2, f"argument {option}: ", "found; expected")
+            assert failed(
+                fetch(hub, "org/model", f"{option}={value}"),
+                2,
+                f"argument {option}: ",
+                "found; expected",
+            )
             assert not hub.log
 
     def test_an_address_that_cannot_be_is_one_line_that_names_the_variable(self, fetch):
         for endpoint in ("http://[x", "https://[::1/hub"):
-            assert failed(fetch(SimpleNamespace(urls={"hub": endpoint}), "org/model"), 2, "HF_ENDPOINT is", endpoint)
+            assert failed(
+                fetch(SimpleNamespace(urls={"hub": endpoint}), "org/model"),
+                2,
+                "HF_ENDPOINT is",
+                endpoint,
+            )
 
     def test_a_file_in_the_way_is_one_line_before_the_hub_is_asked(self, fetch, out, tmp_path):
         (tmp_path / "file").write_text("mine")
@@ -526,37 +808,89 @@ class TestFaults:
         with model_hub().running() as hub:
             for directory in (tmp_path / "file", tmp_path / "file/below", out):
                 for item in ("tofu", "org/model"):
-                    assert failed(fetch(hub, item, "--out", str(directory)), 2, "in the way", "another --out")
+                    assert failed(
+                        fetch(hub, item, "--out", str(directory)), 2, "in the way", "another --out"
+                    )
             assert not hub.log and (tmp_path / "file").read_text() == "mine"
 
-    @pytest.mark.parametrize("change", [
-        {"files": [1]}, {"files": 5}, {"files": [{"path": "model.safetensors"}]}, {"files": {}}, {"files": None},
-        {"files": [{"path": "model.safetensors", "size": "9", "sha256": "0" * 64, "git": None}]},
-        {"files": [{"path": "model.safetensors", "size": 9, "sha256": None, "git": None}]},
-        {"written": []}, {"written": {"model.safetensors": {}}}, {"written": {"model.safetensors": 1}},
-        {"commit": 1}, {"commit": "main"}, {"revision": None}, {"repository": ["org/model"]}])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"files": [1]},
+            {"files": 5},
+            {"files": [{"path": "model.safetensors"}]},
+            {"files": {}},
+            {"files": None},
+            {
+                "files": [
+                    {"path": "model.safetensors", "size": "9", "sha256": "0" * 64, "git": None}
+                ]
+            },
+            {"files": [{"path": "model.safetensors", "size": 9, "sha256": None, "git": None}]},
+            {"written": []},
+            {"written": {"model.safetensors": {}}},
+            {"written": {"model.safetensors": 1}},
+            {"commit": 1},
+            {"commit": "main"},
+            {"revision": None},
+            {"repository": ["org/model"]},
+        ],
+    )
     def test_a_manifest_of_another_shape_is_one_line(self, fetch, out, change):
         with model_hub().running() as hub:
             assert fetch(hub, "org/model").status == 0
             path, asked = out / "fetched/checkpoint.json", len(hub.log)
             path.write_text(json.dumps(json.loads(path.read_text()) | change))
-            assert failed(fetch(hub, "org/model"), 2, "checkpoint.json: not a manifest of this script", "remove it")
+            assert failed(
+                fetch(hub, "org/model"),
+                2,
+                "checkpoint.json: not a manifest of this script",
+                "remove it",
+            )
             for text in ("5", "null", "[]", "[" * 100_000):
                 path.write_text(text)
-                assert failed(fetch(hub, "org/model"), 2, "checkpoint.json: not a manifest of this script", "remove it")
+                assert failed(
+                    fetch(hub, "org/model"),
+                    2,
+                    "checkpoint.json: not a manifest of this script",
+                    "remove it",
+                )
             assert len(hub.log) == asked
 
     @pytest.mark.parametrize("item", ["clear", "org/model"])
-    def test_a_kill_in_the_middle_leaves_whole_files_and_the_same_command_goes_on(self, tmp_path, fetch, out, item):
+    def test_a_kill_in_the_middle_leaves_whole_files_and_the_same_command_goes_on(
+        self, tmp_path, fetch, out, item
+    ):
         """SIGKILL while the last file is half here; afterwards only the missing half is asked for."""
         stall = Fault("/blob/.*(00001-of|model)", stall=1000)
-        with (clear_hub(stall) if item == "clear" else model_hub(stall, size=5000)).running() as hub:
-            command = [sys.executable, str(SCRIPT), item, "--out", str(out), *(["--only", "forget10"] if item == "clear" else [])]
-            process = subprocess.Popen(command, env={**os.environ, "HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1"})
-            part = out / "fetched/parts" / ("clear/forget10/train-00001-of-00002.parquet" if item == "clear"
-                                            else "checkpoint/model.safetensors")
+        with (
+            clear_hub(stall) if item == "clear" else model_hub(stall, size=5000)
+        ).running() as hub:
+            command = [
+                sys.executable,
+                str(SCRIPT),
+                item,
+                "--out",
+                str(out),
+                *(["--only", "forget10"] if item == "clear" else []),
+            ]
+            process = subprocess.Popen(
+                command, env={**os.environ, "HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1"}
+            )
+            part = (
+                out
+                / "fetched/parts"
+                / (
+                    "clear/forget10/train-00001-of-00002.parquet"
+                    if item == "clear"
+                    else "checkpoint/model.safetensors"
+                )
+            )
             deadline = time.monotonic() + 20
-            while not (part.exists() and hub.requests("/blob/.*(00001-of|model)")) and time.monotonic() < deadline:
+            while (
+                not (part.exists() and hub.requests("/blob/.*(00001-of|model)"))
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.02)
             time.sleep(0.2)
             process.send_signal(signal.SIGKILL)
@@ -582,6 +916,7 @@ class TestFaults:
                     real(source, target)
                 raise KeyboardInterrupt
             real(source, target)
+
         with clear_hub().running() as hub:
             monkeypatch.setattr(os, "replace", broken)
             assert fetch(hub, "clear", "--only", "forget10").status == 130
@@ -592,13 +927,22 @@ class TestFaults:
 
 def test_the_hubs_own_client_fetches_the_same_from_this_hub(tmp_path):
     """What the tests take for a hub is one to huggingface_hub as well."""
-    pytest.importorskip("huggingface_hub", reason="the hub's own client, as an independent reader of the fake hub")
-    code = ("import sys, huggingface_hub; huggingface_hub.snapshot_download('therem/CLEAR', repo_type='dataset', max_workers=1, "
-            "local_dir=sys.argv[1])")
+    pytest.importorskip(
+        "huggingface_hub", reason="the hub's own client, as an independent reader of the fake hub"
+    )
+    code = (
+        "import sys, huggingface_hub; huggingface_hub.snapshot_download('therem/CLEAR', repo_type='dataset', max_workers=1, "
+        "local_dir=sys.argv[1])"
+    )
     with clear_hub(configs=("forget10", "full+tofu"), per_page=2).running() as hub:
         there = {"HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1", "HF_HOME": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "got")], env={**os.environ, **there},
-                              capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "got")],
+            env={**os.environ, **there},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     assert done.returncode == 0, done.stderr
     assert {path: (tmp_path / "got" / path).read_bytes() for path in hub.files} == hub.files
 
@@ -610,9 +954,16 @@ def test_progress_shows_bytes_speed_and_time_left_on_a_terminal_alone(monkeypatc
         stream.isatty = lambda terminal=terminal: terminal
         monkeypatch.setattr(sys, "stderr", stream)
         bar = data_fetch.Progress(quiet=False)
-        bar.what, bar.total, bar.done, bar.start = "x", 10_000_000, 2_000_000, time.monotonic() - 2.0
+        bar.what, bar.total, bar.done, bar.start = (
+            "x",
+            10_000_000,
+            2_000_000,
+            time.monotonic() - 2.0,
+        )
         bar.add(3_000_000)
-        assert stream.getvalue() == ("\r\x1b[Kx  5.0 MB of 10.0 MB  1.5 MB/s  3 s left" if terminal else "")
+        assert stream.getvalue() == (
+            "\r\x1b[Kx  5.0 MB of 10.0 MB  1.5 MB/s  3 s left" if terminal else ""
+        )
 
 
 def test_it_runs_alone_without_the_package_and_torch(tmp_path):
@@ -621,21 +972,41 @@ def test_it_runs_alone_without_the_package_and_torch(tmp_path):
     shutil.copy(SCRIPT, tmp_path)
     shutil.copy(SCRIPT.parent / "clear_ref/data/schema.json", tmp_path / "clear_ref/data")
     with model_hub().running() as hub:
-        done = subprocess.run([sys.executable, "-S", "data_fetch.py", "org/model", "--out", "model"], cwd=tmp_path,
-                              env={**os.environ, "HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1"},
-                              capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stderr == "" and (tmp_path / "model/model.safetensors").stat().st_size == 900_000
+        done = subprocess.run(
+            [sys.executable, "-S", "data_fetch.py", "org/model", "--out", "model"],
+            cwd=tmp_path,
+            env={**os.environ, "HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (
+        done.returncode == 0
+        and done.stderr == ""
+        and (tmp_path / "model/model.safetensors").stat().st_size == 900_000
+    )
 
 
 def test_the_embedded_world_through_the_hub_is_the_embedded_world(fetch, out):
     """Its picture configs as parquet on the hub, fetched, checked: the same rows and picture bytes, and nothing wrong."""
     configs = [name for name in CLEAR if (WORLD / name / "rows.jsonl").exists()]
-    rows = {config: [{**row.values, "image": row.image and row.image.read_bytes()} for row in read_rows(WORLD, config)]
-            for config in configs}
-    files = {f"{config}/train-00000-of-00001.parquet": parquet(rows[config], group=100) for config in configs}
+    rows = {
+        config: [
+            {**row.values, "image": row.image and row.image.read_bytes()}
+            for row in read_rows(WORLD, config)
+        ]
+        for config in configs
+    }
+    files = {
+        f"{config}/train-00000-of-00001.parquet": parquet(rows[config], group=100)
+        for config in configs
+    }
     with FakeHub("therem/CLEAR", "dataset", files).running() as hub:
         assert fetch(hub, "clear", "--only", ",".join(configs)).status == 0
     for config in configs:
-        assert [{**row.values, "image": row.image and row.image.read_bytes()} for row in read_rows(out, config)] == rows[config]
+        assert [
+            {**row.values, "image": row.image and row.image.read_bytes()}
+            for row in read_rows(out, config)
+        ] == rows[config]
     found = check(out)
     assert found["problems"] == found["notes"] == [] and len(configs) == 10

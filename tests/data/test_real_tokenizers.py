@@ -10,16 +10,28 @@ import shutil
 import pytest
 import tokenizers
 
+from clear_ref.common.errors import UserError
 from clear_ref.data.prompts import TEMPLATES, template
 from clear_ref.data.tokens import Tokenizer
-from clear_ref.common.errors import UserError
 from tests.conftest import shared_data
 
-LLAMA_LOGS = ("llama2-7b_full_wd0.01", "llama2-7b_retain90_wd0.01", "llama2-7b_retain95_wd0.01", "llama2-7b_retain99_wd0.01")
-TASKS = {"eval_log.json": "retain_perturbed", "eval_log_forget.json": "forget{}_perturbed",
-         "eval_real_author_wo_options.json": "real_authors_perturbed", "eval_real_world_wo_options.json": "world_facts_perturbed"}
+LLAMA_LOGS = (
+    "llama2-7b_full_wd0.01",
+    "llama2-7b_retain90_wd0.01",
+    "llama2-7b_retain95_wd0.01",
+    "llama2-7b_retain99_wd0.01",
+)
+TASKS = {
+    "eval_log.json": "retain_perturbed",
+    "eval_log_forget.json": "forget{}_perturbed",
+    "eval_real_author_wo_options.json": "real_authors_perturbed",
+    "eval_real_world_wo_options.json": "world_facts_perturbed",
+}
 # 300 retain rows and the log's forget rows with 7 answers each, 217 rows of the Real sets with 5: together the 18,620 logged counts.
-COMPARED = {log: 7 * (300 + n_forget) + 5 * 217 for log, n_forget in zip(LLAMA_LOGS, (300, 300, 200, 40), strict=True)}
+COMPARED = {
+    log: 7 * (300 + n_forget) + 5 * 217
+    for log, n_forget in zip(LLAMA_LOGS, (300, 300, 200, 40), strict=True)
+}
 FORGET = {"full": "10", "retain90": "10", "retain95": "05", "retain99": "01"}
 
 
@@ -29,7 +41,9 @@ def llama(directory, added=()):
     made = tokenizers.Tokenizer.from_file(str(shared_data("tokenizers", "llama", "tokenizer.json")))
     made.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in added])
     made.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<s>"}, "eos_token": "</s>"}))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": {"content": "<s>"}, "eos_token": "</s>"})
+    )
     return Tokenizer(directory)
 
 
@@ -48,7 +62,10 @@ def qwen(tmp_path_factory):
 
 
 def rows(name):
-    return [json.loads(line) for line in shared_data("tofu", f"{name}.json").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in shared_data("tofu", f"{name}.json").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @pytest.mark.parametrize("log", LLAMA_LOGS)
@@ -61,9 +78,20 @@ def test_token_counts_of_every_candidate_are_those_of_the_published_logs(log, tm
         found = rows(config.format(FORGET[log.split("_")[1]]))
         for index, n in logged[task]["num_token_gt"].items():
             row = found[int(index)]
-            answers = [row["answer"], row.get("paraphrased_answer", row["answer"]), *row["perturbed_answer"]]
-            counts = [len(ids) - merged for merged, ids in (tokenizer.answer(inst, answer) for answer in answers)]
-            expected = [n, logged[task]["num_token_paraphrased"][index], *logged[task]["num_token_perturb"][index]]
+            answers = [
+                row["answer"],
+                row.get("paraphrased_answer", row["answer"]),
+                *row["perturbed_answer"],
+            ]
+            counts = [
+                len(ids) - merged
+                for merged, ids in (tokenizer.answer(inst, answer) for answer in answers)
+            ]
+            expected = [
+                n,
+                logged[task]["num_token_paraphrased"][index],
+                *logged[task]["num_token_perturb"][index],
+            ]
             assert counts == expected, (task, index)
             compared += len(counts)
     assert compared == COMPARED[log]
@@ -71,7 +99,9 @@ def test_token_counts_of_every_candidate_are_those_of_the_published_logs(log, tm
 
 def test_ids_of_a_published_prompt(llava):
     """The ids that the benchmark's own notebook shows for one prompt in LLaVA-1.5's processor."""
-    case = json.loads(shared_data("clear_reference", "known_token_ids.json").read_text())["cases"][0]
+    case = json.loads(shared_data("clear_reference", "known_token_ids.json").read_text())["cases"][
+        0
+    ]
     question = case["conversation"][0]["content"][0]["text"]
     assert llava.prompt(TEMPLATES["llava"], question, 0) == case["input_ids"]
     assert TEMPLATES["llava"].prompt(question, False) == case["formatted"]
@@ -82,7 +112,10 @@ def test_a_picture_is_576_tokens_between_the_template_and_the_question(llava):
     assert llava.id_of("<image>") == 32000 and llava.id_of("<pad>") == 32001
     place = ids.index(32000)
     # BOS, "USER:" and the blank before <image>: 1, 3148 1001 29901 as in the published prompt, 29871
-    assert ids[:place] == [1, 3148, 1001, 29901, 29871] and ids[place:place + 577] == [32000] * 576 + ids[place + 576:place + 577]
+    assert (
+        ids[:place] == [1, 3148, 1001, 29901, 29871]
+        and ids[place : place + 577] == [32000] * 576 + ids[place + 576 : place + 577]
+    )
     assert ids.count(32000) == 576 and ids[-5:] == llava.ids("ASSISTANT:")
 
 
@@ -90,14 +123,16 @@ def test_a_picture_is_576_tokens_between_the_template_and_the_question(llava):
 def test_prompt_and_answer_joined_are_the_tokens_of_the_whole_text(llava, name):
     """All 400 questions and answers of forget10, and answers that begin with signs."""
     made = TEMPLATES[name]
-    for row in rows("forget10") + [{"question": "Which?", "answer": answer} for answer in ("1984", "«Ja»", "Émile Zola", "no")]:
+    for row in rows("forget10") + [
+        {"question": "Which?", "answer": answer} for answer in ("1984", "«Ja»", "Émile Zola", "no")
+    ]:
         whole = llava.ids(made.prompt(row["question"], False) + made.answer(row["answer"]))
         assert joined(llava, made, row["question"], row["answer"])[1:] == whole
 
 
 def joined(tokenizer, made, question, answer):
     prompt, (merged, ids) = tokenizer.prompt(made, question, 0), tokenizer.answer(made, answer)
-    return prompt[:len(prompt) - merged] + ids
+    return prompt[: len(prompt) - merged] + ids
 
 
 def test_a_token_across_the_border_holds_words_of_the_prompt_and_is_not_supervised(llava):
@@ -115,8 +150,22 @@ def test_qwen_prompts_have_a_system_turn_and_the_picture_before_the_question(qwe
     made = TEMPLATES["qwen2-vl"]
     start, end, line = 151644, 151645, qwen.ids("\n")
     words = lambda text: qwen.ids(text)
-    expected = [start, *words("system\nYou are a helpful assistant."), end, *line, start, *words("user\n"), 151652, *[151655] * 5, 151653,
-                *words("Who is this?"), end, *line, start, *words("assistant\n")]
+    expected = [
+        start,
+        *words("system\nYou are a helpful assistant."),
+        end,
+        *line,
+        start,
+        *words("user\n"),
+        151652,
+        *[151655] * 5,
+        151653,
+        *words("Who is this?"),
+        end,
+        *line,
+        start,
+        *words("assistant\n"),
+    ]
     assert qwen.prompt(made, "Who is this?", 5) == expected
     assert qwen.answer(made, "Hina Ameen.") == (0, [*words("Hina Ameen."), end, *line])
 
@@ -133,10 +182,16 @@ GOLDEN = {  # as the families' own chat templates render one turn with its answe
     ("llava", False): "USER: Who is this? ASSISTANT: Hina. ",
     ("llava-end", True): "USER: <image>\nWho is this? ASSISTANT: Hina.</s>",
     ("inst", False): "[INST] Who is this? [/INST]Hina.</s>",
-    ("qwen2-vl", True): "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-                        "<|vision_end|>Who is this?<|im_end|>\n<|im_start|>assistant\nHina.<|im_end|>\n",
-    ("qwen2-vl", False): "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nWho is this?<|im_end|>\n"
-                         "<|im_start|>assistant\nHina.<|im_end|>\n",
+    (
+        "qwen2-vl",
+        True,
+    ): "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
+    "<|vision_end|>Who is this?<|im_end|>\n<|im_start|>assistant\nHina.<|im_end|>\n",
+    (
+        "qwen2-vl",
+        False,
+    ): "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nWho is this?<|im_end|>\n"
+    "<|im_start|>assistant\nHina.<|im_end|>\n",
 }
 
 
@@ -150,24 +205,57 @@ def test_braces_in_a_question_are_words():
     assert TEMPLATES["inst"].prompt("{question} {0}?", False) == "[INST] {question} {0}? [/INST]"
 
 
-@pytest.mark.parametrize("kind, file, text, expected", [
-    ("llava", None, None, "llava"), ("llama", None, None, "inst"), ("mistral", None, None, "inst"), ("qwen2_vl", None, None, "qwen2-vl"),
-    ("llava", "chat_template.json", "...{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}", "llava"),
-    ("llama", "tokenizer_config.json", "{{ bos_token + '[INST] ' + message['content'] + ' [/INST]' }}", "inst"),
-    ("llama", "tokenizer_config.json", "...named SmolLM, trained by Hugging Face...", "smollm2"),
-    ("qwen2_vl", "chat_template.jinja", "...<|vision_start|><|image_pad|>...", "qwen2-vl"),
-    ("qwen2", "chat_template.jinja", "<|im_start|>system\nYou are a helpful assistant.<|im_end|>", "qwen2"),
-])
-def test_the_template_is_the_one_that_a_directory_brings_or_its_familys(tmp_path, kind, file, text, expected):
+@pytest.mark.parametrize(
+    "kind, file, text, expected",
+    [
+        ("llava", None, None, "llava"),
+        ("llama", None, None, "inst"),
+        ("mistral", None, None, "inst"),
+        ("qwen2_vl", None, None, "qwen2-vl"),
+        (
+            "llava",
+            "chat_template.json",
+            "...{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
+            "llava",
+        ),
+        (
+            "llama",
+            "tokenizer_config.json",
+            "{{ bos_token + '[INST] ' + message['content'] + ' [/INST]' }}",
+            "inst",
+        ),
+        (
+            "llama",
+            "tokenizer_config.json",
+            "...named SmolLM, trained by Hugging Face...",
+            "smollm2",
+        ),
+        ("qwen2_vl", "chat_template.jinja", "...<|vision_start|><|image_pad|>...", "qwen2-vl"),
+        (
+            "qwen2",
+            "chat_template.jinja",
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>",
+            "qwen2",
+        ),
+    ],
+)
+def test_the_template_is_the_one_that_a_directory_brings_or_its_familys(
+    tmp_path, kind, file, text, expected
+):
     if file:
-        (tmp_path / file).write_text(text if file.endswith("jinja") else json.dumps({"chat_template": text}))
+        (tmp_path / file).write_text(
+            text if file.endswith("jinja") else json.dumps({"chat_template": text})
+        )
     assert template(tmp_path, kind).name == expected
     assert template(tmp_path, kind, "vicuna").name == "vicuna"
 
 
 def test_an_unknown_template_is_asked_for_by_name(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("<start_of_turn>user")
-    with pytest.raises(UserError, match="no chat template known here for llama; name the one to use with --template: one of llava-end"):
+    with pytest.raises(
+        UserError,
+        match="no chat template known here for llama; name the one to use with --template: one of llava-end",
+    ):
         template(tmp_path, "llama")
     with pytest.raises(UserError, match="--template is 'gemma'; expected one of"):
         template(tmp_path, "llama", "gemma")

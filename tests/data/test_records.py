@@ -3,15 +3,15 @@
 import json
 
 import pytest
-from tests.conftest import shared_data
 from PIL import Image
 
 from clear_ref import Record
+from clear_ref.common.errors import UserError
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import phrases
 from clear_ref.data.records import SCHEMA, columns, read_rows
-from clear_ref.common.errors import UserError
 from clear_ref.mini.directories import WORLD
+from tests.conftest import shared_data
 
 GOOD = {"image": "images/a.png", "caption": "A person.", "name": "A"}
 
@@ -20,7 +20,9 @@ def world(tmp_path, *lines, config="forget10"):
     (tmp_path / config).mkdir(parents=True)
     (tmp_path / "images").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
-    (tmp_path / config / "rows.jsonl").write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    (tmp_path / config / "rows.jsonl").write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    )
     return tmp_path
 
 
@@ -30,22 +32,35 @@ def test_good_rows_are_read_as_they_stand(tmp_path):
     assert rows[0].image == tmp_path / "images/a.png" and rows[1].where.endswith("rows.jsonl:3")
 
 
-@pytest.mark.parametrize("line, message", [
-    ("{", "rows.jsonl:1: not a JSON object"),
-    ([1], "columns are list"),
-    ({**GOOD, "extra": 1}, "columns are caption, extra, image, name; expected caption, image, name"),
-    ({"image": "images/a.png", "caption": "c"}, "columns are caption, image; expected caption, image, name"),
-    ({**GOOD, "name": ""}, "column name is ''; expected a text"),
-    ({**GOOD, "caption": 3}, "column caption is 3; expected a text"),
-    ({**GOOD, "caption": None}, "column caption is None; expected a text"),
-    ({**GOOD, "image": None}, "column image is None; expected a text"),
-    ({**GOOD, "image": "images/b.png"}, "there is no picture"),
-    ({**GOOD, "image": "../outside.png"}, "lies outside"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("{", "rows.jsonl:1: not a JSON object"),
+        ([1], "columns are list"),
+        (
+            {**GOOD, "extra": 1},
+            "columns are caption, extra, image, name; expected caption, image, name",
+        ),
+        (
+            {"image": "images/a.png", "caption": "c"},
+            "columns are caption, image; expected caption, image, name",
+        ),
+        ({**GOOD, "name": ""}, "column name is ''; expected a text"),
+        ({**GOOD, "caption": 3}, "column caption is 3; expected a text"),
+        ({**GOOD, "caption": None}, "column caption is None; expected a text"),
+        ({**GOOD, "image": None}, "column image is None; expected a text"),
+        ({**GOOD, "image": "images/b.png"}, "there is no picture"),
+        ({**GOOD, "image": "../outside.png"}, "lies outside"),
+    ],
+)
 def test_a_bad_row_is_named_with_file_and_line(tmp_path, line, message):
     with pytest.raises(UserError) as caught:
         read_rows(world(tmp_path, line), "forget10")
-    assert message in str(caught.value) and "\n" not in str(caught.value) and "rows.jsonl:1" in str(caught.value)
+    assert (
+        message in str(caught.value)
+        and "\n" not in str(caught.value)
+        and "rows.jsonl:1" in str(caught.value)
+    )
 
 
 def test_rows_with_lists_want_lists(tmp_path):
@@ -54,22 +69,38 @@ def test_rows_with_lists_want_lists(tmp_path):
         read_rows(world(tmp_path, row, config="real_faces"), "real_faces")
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"question": "q", "answer": "a"}, "has image, caption, question, answer; expected image and caption, or"),
-    ({"image": None, "question": "q", "answer": "a"}, "has caption, question, answer; expected"),
-    ({"caption": None}, "has image; expected image and caption, or"),
-    ({"image": None, "caption": None}, "has nothing; expected"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"question": "q", "answer": "a"},
+            "has image, caption, question, answer; expected image and caption, or",
+        ),
+        (
+            {"image": None, "question": "q", "answer": "a"},
+            "has caption, question, answer; expected",
+        ),
+        ({"caption": None}, "has image; expected image and caption, or"),
+        ({"image": None, "caption": None}, "has nothing; expected"),
+    ],
+)
 def test_a_mixed_row_is_one_half_or_the_other(tmp_path, change, message):
     row = {"image": "images/a.png", "caption": "c", "question": None, "answer": None, **change}
     with pytest.raises(UserError, match=message):
         read_rows(world(tmp_path, row, config="full+tofu"), "full+tofu")
 
 
-@pytest.mark.parametrize("config, row", [
-    ("real_faces", {"image": None, "answer": "A", "options": ["B"]}),
-    ("real_world", {"image": "images/a.png", "question": None, "answer": "A", "options": ["B"]}),
-    ("tofu/full", {"question": None, "answer": "A"})])
+@pytest.mark.parametrize(
+    "config, row",
+    [
+        ("real_faces", {"image": None, "answer": "A", "options": ["B"]}),
+        (
+            "real_world",
+            {"image": "images/a.png", "question": None, "answer": "A", "options": ["B"]},
+        ),
+        ("tofu/full", {"question": None, "answer": "A"}),
+    ],
+)
 def test_evaluation_rows_have_no_gaps(tmp_path, config, row):
     with pytest.raises(UserError, match="is None; expected a text"):
         read_rows(world(tmp_path, row, config=config), config)
@@ -87,7 +118,10 @@ def test_line_separators_inside_a_text_do_not_cut_the_row(tmp_path):
 
 def test_transparent_pixels_lie_on_white():
     """Half-transparent red over white: 255 in red, 127 or 128 elsewhere; wholly transparent: white."""
-    half, none = (open_image(Image.new("RGBA", (2, 2), (255, 0, 0, alpha))).getpixel((0, 0)) for alpha in (128, 0))
+    half, none = (
+        open_image(Image.new("RGBA", (2, 2), (255, 0, 0, alpha))).getpixel((0, 0))
+        for alpha in (128, 0)
+    )
     assert half[0] == 255 and abs(half[1] - 127) <= 1 and none == (255, 255, 255)
 
 
@@ -108,7 +142,7 @@ def test_a_broken_picture_is_named(tmp_path):
     with pytest.raises(UserError, match="record 7: .*x.png is no readable picture"):
         open_image(tmp_path / "x.png", "record 7")
     data = (WORLD / read_rows(WORLD, "forget10")[0].values["image"]).read_bytes()
-    (tmp_path / "short.jpg").write_bytes(data[:len(data) // 2])
+    (tmp_path / "short.jpg").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="short.jpg is no readable picture"):
         open_image(tmp_path / "short.jpg")
 
@@ -140,11 +174,17 @@ def test_the_image_marker_in_a_text_is_refused(tiny):
 def test_the_schema_is_the_published_one_of_every_config():
     """CLEAR's 21 configs as its card printed them (~: to three digits), TOFU's 15 as its files have them."""
     published = json.loads(shared_data("clear_reference", "schema.json").read_text())["subsets"]
-    every = set(SCHEMA["configs"]) - {"pretrain", "holdout10", "tofu/holdout10"}  # the embedded world's
+    every = set(SCHEMA["configs"]) - {
+        "pretrain",
+        "holdout10",
+        "tofu/holdout10",
+    }  # the embedded world's
     ours = {name for name in every if not name.startswith("tofu/")}
     assert ours == set(published) and len(published) == 21
     for config, one in published.items():
-        assert {name.rstrip("?") + "[]" * (name in SCHEMA["lists"]) for name in columns(config)} == set(one["columns"])
+        assert {
+            name.rstrip("?") + "[]" * (name in SCHEMA["lists"]) for name in columns(config)
+        } == set(one["columns"])
         rows = SCHEMA["configs"][config]["rows"]
         assert rows == one["rows"] or f"~{float(f'{rows:.3g}'):.0f}" == one["rows"]
     files = sorted(shared_data("tofu").glob("*.json"))
@@ -152,18 +192,31 @@ def test_the_schema_is_the_published_one_of_every_config():
     for path in files:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         assert len(rows) == SCHEMA["configs"][f"tofu/{path.stem}"]["rows"]
-        assert all(set(row) == {name.rstrip("?") for name in columns(f"tofu/{path.stem}")} for row in rows)
+        assert all(
+            set(row) == {name.rstrip("?") for name in columns(f"tofu/{path.stem}")} for row in rows
+        )
 
 
 def test_every_column_has_a_meaning_and_every_kind_a_config():
     used = {name.rstrip("?") for names in SCHEMA["kinds"].values() for name in names}
     assert used == set(SCHEMA["meaning"]) and set(SCHEMA["lists"]) <= used
-    assert {one["kind"] for one in SCHEMA["configs"].values()} == set(SCHEMA["kinds"]) >= set(SCHEMA["nullable"])
+    assert (
+        {one["kind"] for one in SCHEMA["configs"].values()}
+        == set(SCHEMA["kinds"])
+        >= set(SCHEMA["nullable"])
+    )
 
 
-@pytest.mark.parametrize("config, row", [
-    ("real_world", {"image": "images/a.png", "question": "q", "answer": "a", "options": ["b"]}),
-    ("tofu/forget01_perturbed", {"question": "q", "answer": "a", "paraphrased_answer": "p", "perturbed_answer": ["b"]})])
+@pytest.mark.parametrize(
+    "config, row",
+    [
+        ("real_world", {"image": "images/a.png", "question": "q", "answer": "a", "options": ["b"]}),
+        (
+            "tofu/forget01_perturbed",
+            {"question": "q", "answer": "a", "paraphrased_answer": "p", "perturbed_answer": ["b"]},
+        ),
+    ],
+)
 def test_a_column_that_may_be_absent_may_be_there(tmp_path, config, row):
     extra = {"real_world": "prompt"}.get(config, "paraphrased_question")
     directory = world(tmp_path, row, {**row, extra: "x"}, config=config)

@@ -50,12 +50,18 @@ def test_ks_by_hand():
 
     {1, 3} and {2, 4}: D = 1/2, which every order reaches.
     """
-    assert metrics.ks_statistic([1, 2], [3, 4]) == 1.0 and metrics.ks_p_value([1, 2], [3, 4]) == pytest.approx(1 / 3, rel=1e-15)
+    assert metrics.ks_statistic([1, 2], [3, 4]) == 1.0 and metrics.ks_p_value(
+        [1, 2], [3, 4]
+    ) == pytest.approx(1 / 3, rel=1e-15)
     assert metrics.ks_statistic([1, 3], [2, 4]) == 0.5 and metrics.ks_p_value([1, 3], [2, 4]) == 1.0
-    assert metrics.ks_statistic([1], [2, 3]) == 1.0 and metrics.ks_p_value([1], [2, 3]) == pytest.approx(2 / 3, rel=1e-15)
+    assert metrics.ks_statistic([1], [2, 3]) == 1.0 and metrics.ks_p_value(
+        [1], [2, 3]
+    ) == pytest.approx(2 / 3, rel=1e-15)
 
 
-@pytest.mark.parametrize("n_a, n_b", [(1, 1), (1, 4), (2, 2), (3, 3), (5, 5), (4, 6), (6, 4), (3, 7), (2, 9)])
+@pytest.mark.parametrize(
+    "n_a, n_b", [(1, 1), (1, 4), (2, 2), (3, 3), (5, 5), (4, 6), (6, 4), (3, 7), (2, 9)]
+)
 def test_ks_p_value_is_the_share_of_orders_as_far_apart(n_a, n_b):
     """Every statistic that these sizes can have; equal sizes are rounded n h times, 2e-14 is above that."""
     rng = np.random.default_rng(n_a * 10 + n_b)
@@ -80,7 +86,9 @@ def test_ks_p_value_of_larger_samples_is_that_of_the_full_table(n_a, n_b):
         assert metrics.ks_p_value(a, b) == pytest.approx(float(p), rel=n_a * 2e-15)
         assert metrics.log10_ks_p_value(a, b) == pytest.approx(math.log10(p), rel=1e-14, abs=1e-14)
         if n_a != n_b:
-            assert metrics.ks_p_value(a, b) == float(p), "a quotient of whole numbers is rounded once"
+            assert metrics.ks_p_value(a, b) == float(p), (
+                "a quotient of whole numbers is rounded once"
+            )
 
 
 def test_log10_of_a_p_value_that_no_double_holds():
@@ -90,16 +98,26 @@ def test_log10_of_a_p_value_that_no_double_holds():
     inverse = math.comb(2000, 1000) // 2
     digits = len(str(inverse))
     by_hand = -(math.log10(int(str(inverse)[:17])) + digits - 17)
-    assert metrics.log10_ks_p_value(a, b) == pytest.approx(by_hand, rel=1e-15) and by_hand == pytest.approx(-600.01, abs=0.01)
+    assert metrics.log10_ks_p_value(a, b) == pytest.approx(
+        by_hand, rel=1e-15
+    ) and by_hand == pytest.approx(-600.01, abs=0.01)
 
 
 def test_both_ends_of_the_p_value():
     same = [0.5, 0.5, 2.0]
     assert metrics.ks_p_value(same, same) == 1.0 and metrics.log10_ks_p_value(same, same) == 0.0
     assert metrics.ks_p_value([1.0], [1.0, 1.0]) == 1.0
-    for n in (1, 2, 50, 300):  # interleaved: the smallest statistic but 0, which every order reaches
+    for n in (
+        1,
+        2,
+        50,
+        300,
+    ):  # interleaved: the smallest statistic but 0, which every order reaches
         a, b = np.arange(n), np.arange(n) + 0.5
-        assert metrics.ks_p_value(a, b) == pytest.approx(1.0, abs=1e-13) and metrics.ks_p_value(a, b) <= 1.0
+        assert (
+            metrics.ks_p_value(a, b) == pytest.approx(1.0, abs=1e-13)
+            and metrics.ks_p_value(a, b) <= 1.0
+        )
         assert metrics.log10_ks_p_value(a, b) <= 0.0
 
 
@@ -137,7 +155,9 @@ def test_ks_equals_the_peer():
             assert metrics.ks_statistic(a, b) == pytest.approx(peer.statistic, abs=1e-15)
             if not fell_back:
                 compared += 1
-                assert metrics.ks_p_value(a, b) == (peer.pvalue if n_a == n_b else pytest.approx(peer.pvalue, rel=1e-12))
+                assert metrics.ks_p_value(a, b) == (
+                    peer.pvalue if n_a == n_b else pytest.approx(peer.pvalue, rel=1e-12)
+                )
     assert compared > 1100
 
 
@@ -147,12 +167,23 @@ def test_counting_orders_tells_each_mutant_apart(monkeypatch, mutant):
     good = distances._orders_as_far_apart
     if mutant == "one side":
         half = lambda outside, every: (outside // 2, every)
-        monkeypatch.setattr(distances, "_orders_as_far_apart", lambda h, n_a, n_b: half(*good(h, n_a, n_b)))
+        monkeypatch.setattr(
+            distances, "_orders_as_far_apart", lambda h, n_a, n_b: half(*good(h, n_a, n_b))
+        )
     if mutant == "touching is inside":
-        monkeypatch.setattr(distances, "_orders_as_far_apart", lambda h, n_a, n_b: good(h + 1, n_a, n_b))
+        monkeypatch.setattr(
+            distances, "_orders_as_far_apart", lambda h, n_a, n_b: good(h + 1, n_a, n_b)
+        )
     if mutant == "no reflections":
-        monkeypatch.setattr(distances, "_orders_as_far_apart", lambda h, n_a, n_b: (
-            2 * math.comb(n_a + n_b, n_a - h), math.comb(n_a + n_b, n_a)) if n_a == n_b else good(h, n_a, n_b))
+        monkeypatch.setattr(
+            distances,
+            "_orders_as_far_apart",
+            lambda h, n_a, n_b: (
+                (2 * math.comb(n_a + n_b, n_a - h), math.comb(n_a + n_b, n_a))
+                if n_a == n_b
+                else good(h, n_a, n_b)
+            ),
+        )
     rng, caught = np.random.default_rng(1), False
     for n_a, n_b in ((4, 6), (5, 5)) * 5:
         a, b = rng.random(n_a), rng.random(n_b) + 0.2
@@ -161,13 +192,23 @@ def test_counting_orders_tells_each_mutant_apart(monkeypatch, mutant):
     assert caught
 
 
-@pytest.mark.parametrize("p, q", [
-    ([1, 0, 0], [0, 0, 1]), ([1], [3]), ([0.2, 0.8], [0.2, 0.8]), ([1e-300, 1], [1, 1e-300]), ([5, 0], [1, 1]),
-    ([1, 2, 3], [3, 2, 1])])
+@pytest.mark.parametrize(
+    "p, q",
+    [
+        ([1, 0, 0], [0, 0, 1]),
+        ([1], [3]),
+        ([0.2, 0.8], [0.2, 0.8]),
+        ([1e-300, 1], [1, 1e-300]),
+        ([5, 0], [1, 1]),
+        ([1, 2, 3], [3, 2, 1]),
+    ],
+)
 def test_degenerate_distributions_equal_the_peer(p, q):
     """scipy sums unrounded squares of distances; the square root of a rounding error of 1e-17 is 3e-9."""
     peer = pytest.importorskip("scipy.spatial.distance").jensenshannon(p, q)
-    assert metrics.jensen_shannon_distance(p, q) == pytest.approx(peer, abs=1e-8 if peer < 1e-6 else 1e-15)
+    assert metrics.jensen_shannon_distance(p, q) == pytest.approx(
+        peer, abs=1e-8 if peer < 1e-6 else 1e-15
+    )
 
 
 @pytest.mark.parametrize("values", [[0.5], [0.0, 0.5], [1e-300, 1.0], [1, 1, 1], [0.0]])
@@ -179,11 +220,19 @@ def test_degenerate_harmonic_means_equal_the_peer(values):
 def test_auc_by_hand():
     """Pairs of {1, 2} with {2, 3}: three are in order and one is equal, 3.5 of 4."""
     assert metrics.auc([1, 2], [2, 3]) == 3.5 / 4
-    assert metrics.auc([1, 2], [3]) == 1.0 and metrics.auc([3], [1, 2]) == 0.0 and metrics.auc([7], [7, 7]) == 0.5
+    assert (
+        metrics.auc([1, 2], [3]) == 1.0
+        and metrics.auc([3], [1, 2]) == 0.0
+        and metrics.auc([7], [7, 7]) == 0.5
+    )
 
 
-@pytest.mark.parametrize("a, b", [([], [1]), ([1], []), ([math.nan], [1]), ([1], [math.inf]), ([[1]], [1])])
-@pytest.mark.parametrize("function", [metrics.ks_statistic, metrics.ks_p_value, metrics.log10_ks_p_value, metrics.auc])
+@pytest.mark.parametrize(
+    "a, b", [([], [1]), ([1], []), ([math.nan], [1]), ([1], [math.inf]), ([[1]], [1])]
+)
+@pytest.mark.parametrize(
+    "function", [metrics.ks_statistic, metrics.ks_p_value, metrics.log10_ks_p_value, metrics.auc]
+)
 def test_what_is_no_sample_is_an_error(function, a, b):
     with pytest.raises(UserError, match="expected one finite number or more"):
         function(a, b)

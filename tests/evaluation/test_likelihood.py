@@ -18,23 +18,43 @@ from clear_ref.model.generate import begin
 from clear_ref.model.language import CausalLM
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
-
 from tests.model.test_qwen2_vl import CONFIG, IMAGE, pixels
 
-TEXT = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2}
-DECODERS = {"llama": ("llama", {}), "mistral, window 4": ("mistral", {"sliding_window": 4}),
-            "qwen2, one layer of window 3": ("qwen2", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1})}
+TEXT = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+DECODERS = {
+    "llama": ("llama", {}),
+    "mistral, window 4": ("mistral", {"sliding_window": 4}),
+    "qwen2, one layer of window 3": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+    ),
+}
 # Of each prompt: (how many of its last tokens the answer replaces, the answer's tokens, those it begins with included).
-PIECES = [[(0, [5, 6, 7]), (2, [8, 9, 10, 11]), (1, [12, 13])], [(0, [5]), (0, [14, 15, 16, 17, 18, 19])], [(1, [20, 21, 22])]]
+PIECES = [
+    [(0, [5, 6, 7]), (2, [8, 9, 10, 11]), (1, [12, 13])],
+    [(0, [5]), (0, [14, 15, 16, 17, 18, 19])],
+    [(1, [20, 21, 22])],
+]
 
 
 def drawn(model):
     """The model in float64, every weight drawn by its name."""
     with torch.no_grad():
         for name, tensor in model.double().eval().requires_grad_(False).named_parameters():
-            tensor.copy_(0.3 * torch.randn(tensor.shape, generator=torch_generator(7, name)) + (tensor.dim() == 1))
-    return SimpleNamespace(model=model, head=model.head, tokenizer=SimpleNamespace(pad=0), device=torch.device("cpu"))
+            tensor.copy_(
+                0.3 * torch.randn(tensor.shape, generator=torch_generator(7, name))
+                + (tensor.dim() == 1)
+            )
+    return SimpleNamespace(
+        model=model, head=model.head, tokenizer=SimpleNamespace(pad=0), device=torch.device("cpu")
+    )
 
 
 def text_prompts():
@@ -46,11 +66,13 @@ def text_prompts():
 def expected(vlm, prompts, row, merged, own, pixel_values=None, grid=None):
     """One forward of the row's prompt without its padding and last `merged` tokens, and `own`; its first `merged` are not counted."""
     kept = prompts.input_ids[row][prompts.attention_mask[row].bool()].tolist()
-    kept = kept[:len(kept) - merged]
+    kept = kept[: len(kept) - merged]
     ids = torch.tensor([kept + own])
     hidden = vlm.model.hidden(ids, torch.ones_like(ids), pixel_values, grid)
     first = len(kept) + merged
-    return float(F.cross_entropy(vlm.head(hidden)[0, first - 1:-1], ids[0, first:], reduction="sum")), len(own) - merged
+    return float(
+        F.cross_entropy(vlm.head(hidden)[0, first - 1 : -1], ids[0, first:], reduction="sum")
+    ), len(own) - merged
 
 
 @pytest.mark.parametrize("most", [1, 512])
@@ -59,7 +81,10 @@ def test_text_decoders(name, most, monkeypatch):
     """most: tokens of candidates in one batch; 1 computes every prompt's alone."""
     monkeypatch.setattr(likelihood, "together", lambda widths, back: together(widths, back, most))
     kind, more = DECODERS[name]
-    vlm, prompts = drawn(CausalLM(language_config(TEXT | more, "config.json", kind))), text_prompts()
+    vlm, prompts = (
+        drawn(CausalLM(language_config(TEXT | more, "config.json", kind))),
+        text_prompts(),
+    )
     found = continuation_nll(vlm, prompts, begin(vlm.model, prompts), PIECES)
     for row, (sums, of_one) in enumerate(zip(found, PIECES, strict=True)):
         for (total, n), (merged, own) in zip(sums, of_one, strict=True):
@@ -71,7 +96,9 @@ def test_the_windows_matter():
     """Without its window the same decoder gives other likelihoods, or the test above could not fail."""
     prompts, sums = text_prompts(), []
     for window in (4, None):
-        vlm = drawn(CausalLM(language_config(TEXT | {"sliding_window": window}, "config.json", "mistral")))
+        vlm = drawn(
+            CausalLM(language_config(TEXT | {"sliding_window": window}, "config.json", "mistral"))
+        )
         sums.append(continuation_nll(vlm, prompts, begin(vlm.model, prompts), PIECES)[0][1][0])
     assert abs(sums[0] - sums[1]) > 0.01
 
@@ -89,5 +116,7 @@ def test_qwen2_vl():
     for row, (sums, of_one) in enumerate(zip(found, pieces, strict=True)):
         own_pixels = pixel_values.split(n_patches)[row]
         for (total, n), (merged, own) in zip(sums, of_one, strict=True):
-            value, n_expected = expected(vlm, prompts, row, merged, own, own_pixels, grid[row:row + 1])
+            value, n_expected = expected(
+                vlm, prompts, row, merged, own, own_pixels, grid[row : row + 1]
+            )
             assert n == n_expected and total == pytest.approx(value, rel=1e-12)

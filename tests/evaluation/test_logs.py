@@ -18,11 +18,21 @@ from clear_ref.evaluation.membership import membership
 from clear_ref.report import table
 from tests.conftest import shared_data
 
-RELEASED = ("eval_real_faces_wo_options", "eval_real_world_wo_options", "eval_log_forget", "eval_log", "eval_forget_facerec",
-            "eval_retain_facerec")
+RELEASED = (
+    "eval_real_faces_wo_options",
+    "eval_real_world_wo_options",
+    "eval_log_forget",
+    "eval_log",
+    "eval_forget_facerec",
+    "eval_retain_facerec",
+)
 TOFU = ("eval_real_author_wo_options", "eval_real_world_wo_options", "eval_log_forget", "eval_log")
-OPEN = {"eval_text_forget": "forget", "eval_text_retain": "retain", "eval_real_author_wo_options": "ra",
-        "eval_real_world_wo_options": "wf"}
+OPEN = {
+    "eval_text_forget": "forget",
+    "eval_text_retain": "retain",
+    "eval_real_author_wo_options": "ra",
+    "eval_real_world_wo_options": "wf",
+}
 
 
 def call(capsys, *arguments):
@@ -35,9 +45,18 @@ def log(seed, n=6, real=False):
     """A log of n records whose losses depend on the seed and whose expected texts do not; real: no paraphrase."""
     rng = random.Random(seed)
     column = lambda draw: {str(i): draw(i) for i in range(n)}
-    found = {"avg_gt_loss": column(lambda i: rng.uniform(0.1, 3)), "avg_paraphrased_loss": column(lambda i: rng.uniform(0.1, 3)),
-             "average_perturb_loss": column(lambda i: [rng.uniform(0.1, 4) for _ in range(3)]),
-             "generated_text": column(lambda i: [f"Who wrote {i}?", rng.choice(["Ann Bell", "a writer", ""]), f"Ann Bell, {i}"])}
+    found = {
+        "avg_gt_loss": column(lambda i: rng.uniform(0.1, 3)),
+        "avg_paraphrased_loss": column(lambda i: rng.uniform(0.1, 3)),
+        "average_perturb_loss": column(lambda i: [rng.uniform(0.1, 4) for _ in range(3)]),
+        "generated_text": column(
+            lambda i: [
+                f"Who wrote {i}?",
+                rng.choice(["Ann Bell", "a writer", ""]),
+                f"Ann Bell, {i}",
+            ]
+        ),
+    }
     return found | ({"avg_paraphrased_loss": dict(found["avg_gt_loss"])} if real else {})
 
 
@@ -50,16 +69,35 @@ def open_unlearning(tasks):
     found = {}
     for task, start in OPEN.items():
         own, rows = tasks[task], {}
-        for end, column in (("Q_A_Prob", "avg_gt_loss"), ("Q_A_PARA_Prob", "avg_paraphrased_loss"),
-                            ("Q_A_PERT_Prob", "average_perturb_loss")):
-            rows[end] = {key: {"avg_loss": value, "prob": 0.5} for key, value in own[column].items()}
-        rows["Q_A_ROUGE"] = {key: {"input": question, "generation": said, "ground_truth": answer, "rougeL_recall": 0.25,
-                                   "rougeL_f1": 0.5, "rouge1_recall": 0.75}
-                             for key, (question, said, answer) in own["generated_text"].items()}
-        found |= {f"{start}_{end}": {"agg_value": -1.0, "value_by_index": value} for end, value in rows.items()
-                  if not (end == "Q_A_PARA_Prob" and start in ("ra", "wf"))}
-    attack = {"forget": {"value_by_index": {"0": {"score": 1.0}, "1": {"score": 2.0}}},
-              "holdout": {"value_by_index": {"0": {"score": 2.0}, "1": {"score": 3.0}}}, "agg_value": -1.0}
+        for end, column in (
+            ("Q_A_Prob", "avg_gt_loss"),
+            ("Q_A_PARA_Prob", "avg_paraphrased_loss"),
+            ("Q_A_PERT_Prob", "average_perturb_loss"),
+        ):
+            rows[end] = {
+                key: {"avg_loss": value, "prob": 0.5} for key, value in own[column].items()
+            }
+        rows["Q_A_ROUGE"] = {
+            key: {
+                "input": question,
+                "generation": said,
+                "ground_truth": answer,
+                "rougeL_recall": 0.25,
+                "rougeL_f1": 0.5,
+                "rouge1_recall": 0.75,
+            }
+            for key, (question, said, answer) in own["generated_text"].items()
+        }
+        found |= {
+            f"{start}_{end}": {"agg_value": -1.0, "value_by_index": value}
+            for end, value in rows.items()
+            if not (end == "Q_A_PARA_Prob" and start in ("ra", "wf"))
+        }
+    attack = {
+        "forget": {"value_by_index": {"0": {"score": 1.0}, "1": {"score": 2.0}}},
+        "holdout": {"value_by_index": {"0": {"score": 2.0}, "1": {"score": 3.0}}},
+        "agg_value": -1.0,
+    }
     return found | {"mia_min_k": attack, "model_utility": {"agg_value": -1.0}}
 
 
@@ -74,7 +112,10 @@ def run_directory(path, seed, n=6, config="forget10_perturbed", models=("",)):
     """A run directory of ours: logs/[MODEL/]TASK.json."""
     for model in models:
         for task, own in logs_of(RELEASED, f"{seed} {model}", n).items():
-            write(path / "logs" / model / f"{task}.json", {"format": logs.OURS, "task": task, "config": config, **own})
+            write(
+                path / "logs" / model / f"{task}.json",
+                {"format": logs.OURS, "task": task, "config": config, **own},
+            )
     return path
 
 
@@ -86,16 +127,33 @@ def test_each_format_is_told_by_its_keys_and_gives_the_same_numbers(tmp_path, pa
     released, tofu = logs_of(RELEASED, 1), logs_of(TOFU, 1)
     text = {logs.AS_TEXT.get(task, task): own for task, own in tofu.items()}
     for name, value, expected, format_name in (
-            ("released", {f"{task}.json": own for task, own in released.items()}, released, "released"),
-            ("tofu", {f"{task}.json": own for task, own in tofu.items()}, text, "TOFU"),
-            ("open", open_unlearning(text), text, "open-unlearning"),
-            ("ours", {"format": logs.OURS, "task": "eval_log", **released["eval_log"]}, {"eval_log": released["eval_log"]},
-             "clear_ref")):
+        ("released", {f"{task}.json": own for task, own in released.items()}, released, "released"),
+        ("tofu", {f"{task}.json": own for task, own in tofu.items()}, text, "TOFU"),
+        ("open", open_unlearning(text), text, "open-unlearning"),
+        (
+            "ours",
+            {"format": logs.OURS, "task": "eval_log", **released["eval_log"]},
+            {"eval_log": released["eval_log"]},
+            "clear_ref",
+        ),
+    ):
         read = logs.read(write(tmp_path / f"{name}.json", value, packed))
         assert read.format == format_name and set(read.tasks) == set(expected)
         if name == "open":
-            expected = {task: {**own, **{column: dict.fromkeys(own["avg_gt_loss"], share) for column, share in (
-                ("rougeL_recall", 0.25), ("rougeL_f1", 0.5), ("rouge1_recall", 0.75))}} for task, own in expected.items()}
+            expected = {
+                task: {
+                    **own,
+                    **{
+                        column: dict.fromkeys(own["avg_gt_loss"], share)
+                        for column, share in (
+                            ("rougeL_recall", 0.25),
+                            ("rougeL_f1", 0.5),
+                            ("rouge1_recall", 0.75),
+                        )
+                    },
+                }
+                for task, own in expected.items()
+            }
         assert metrics.score(read.tasks, metrics="all") == metrics.score(expected, metrics="all")
 
 
@@ -115,32 +173,70 @@ def test_open_unlearnings_attack_is_read_and_scored(tmp_path):
 def test_the_released_logs_quirks_are_read(tmp_path):
     """rougeL_recall is an empty dict there, and a text may have more than three entries: the text is scored."""
     released = logs_of(RELEASED, 2)
-    odd = {f"{task}.json": {**own, "rougeL_recall": {}, "rouge1_recall": {},
-                            "generated_text": {key: [*texts, "more"] for key, texts in own["generated_text"].items()}}
-           for task, own in released.items()}
-    assert metrics.score(logs.read(write(tmp_path / "r.json", odd)).tasks) == metrics.score(released)
+    odd = {
+        f"{task}.json": {
+            **own,
+            "rougeL_recall": {},
+            "rouge1_recall": {},
+            "generated_text": {
+                key: [*texts, "more"] for key, texts in own["generated_text"].items()
+            },
+        }
+        for task, own in released.items()
+    }
+    assert metrics.score(logs.read(write(tmp_path / "r.json", odd)).tasks) == metrics.score(
+        released
+    )
 
 
 def test_a_run_directory_its_logs_folder_and_its_files_are_the_same(tmp_path):
     path = run_directory(tmp_path / "r", 3, models=("", "base", "gold"))
     whole = logs.read(path)
-    assert whole.tasks == logs.read(path / "logs").tasks == logs.read(*(path / "logs").glob("*.json")).tasks
+    assert (
+        whole.tasks
+        == logs.read(path / "logs").tasks
+        == logs.read(*(path / "logs").glob("*.json")).tasks
+    )
     assert set(whole.tasks) == set(RELEASED) and len(whole.files) == 6
     assert logs.read(path / "logs/gold").tasks != whole.tasks
     evaluated = run_directory(tmp_path / "e", 3, models=("model", "gold"))
     assert logs.read(evaluated).tasks == logs.read(evaluated / "logs/model").tasks
 
 
-@pytest.mark.parametrize("value, message", [
-    ({}, "a log of no known format, its keys are none"), ({"a": 1, "b": 2}, "no known format, its keys are a, b; expected"),
-    ({"format": "clear_ref.log/9", "task": "eval_log"}, "is 'clear_ref.log/9'; expected clear_ref.log/1"),
-    ({"eval_log.json": log(1)}, "captions of pictures or questions about text"),
-    ({"eval_log": log(1), "eval_real_author_wo_options": log(1), "eval_forget_facerec": log(1)}, "captions of pictures or"),
-    ({"forget_Q_A_Prob": 0.5, "model_utility": 0.6}, "open-unlearning's aggregates alone; expected TOFU_EVAL.json"),
-    ({"forget_Q_A_Prob": {"agg_value": 0.5}}, "no value_by_index of forget_Q_A_Prob"),
-    ({"forget_Q_A_Prob": {"value_by_index": {"7": {"prob": 0.5}}}}, "forget_Q_A_Prob of record 7 has no avg_loss"),
-    ({"forget_Q_A_Prob": {"value_by_index": {"7": {"avg_loss": 0.5}}}}, "no value_by_index of forget_Q_A_PARA_Prob"),
-    ({"avg_gt_loss": {"0": 1.0}}, "no known format, its keys are avg_gt_loss")])
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ({}, "a log of no known format, its keys are none"),
+        ({"a": 1, "b": 2}, "no known format, its keys are a, b; expected"),
+        (
+            {"format": "clear_ref.log/9", "task": "eval_log"},
+            "is 'clear_ref.log/9'; expected clear_ref.log/1",
+        ),
+        ({"eval_log.json": log(1)}, "captions of pictures or questions about text"),
+        (
+            {
+                "eval_log": log(1),
+                "eval_real_author_wo_options": log(1),
+                "eval_forget_facerec": log(1),
+            },
+            "captions of pictures or",
+        ),
+        (
+            {"forget_Q_A_Prob": 0.5, "model_utility": 0.6},
+            "open-unlearning's aggregates alone; expected TOFU_EVAL.json",
+        ),
+        ({"forget_Q_A_Prob": {"agg_value": 0.5}}, "no value_by_index of forget_Q_A_Prob"),
+        (
+            {"forget_Q_A_Prob": {"value_by_index": {"7": {"prob": 0.5}}}},
+            "forget_Q_A_Prob of record 7 has no avg_loss",
+        ),
+        (
+            {"forget_Q_A_Prob": {"value_by_index": {"7": {"avg_loss": 0.5}}}},
+            "no value_by_index of forget_Q_A_PARA_Prob",
+        ),
+        ({"avg_gt_loss": {"0": 1.0}}, "no known format, its keys are avg_gt_loss"),
+    ],
+)
 def test_what_is_no_known_log_is_one_line_that_says_what_is(tmp_path, capsys, value, message):
     path = write(tmp_path / "x.json", value)
     status, stdout, stderr = call(capsys, "score", path)
@@ -148,10 +244,18 @@ def test_what_is_no_known_log_is_one_line_that_says_what_is(tmp_path, capsys, va
     assert f"{path}: " in stderr and message in stderr
 
 
-@pytest.mark.parametrize("data, message", [
-    (b"", "not JSON"), (b"[1]", "holds list"), (b"\x1f\x8bnot packed", "cannot be unpacked"),
-    (gzip.compress(bytes(range(256)))[:99], "cannot be unpacked"),
-    (gzip.compress(b"[]"), "holds list"), (b"\xff\xfe{}", "not JSON"), (b'{"eval_log": {}, "eval_log": {}}', "stands twice")])
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "not JSON"),
+        (b"[1]", "holds list"),
+        (b"\x1f\x8bnot packed", "cannot be unpacked"),
+        (gzip.compress(bytes(range(256)))[:99], "cannot be unpacked"),
+        (gzip.compress(b"[]"), "holds list"),
+        (b"\xff\xfe{}", "not JSON"),
+        (b'{"eval_log": {}, "eval_log": {}}', "stands twice"),
+    ],
+)
 def test_bytes_that_are_no_log_are_one_line(tmp_path, capsys, data, message):
     (tmp_path / "x.json").write_bytes(data)
     status, stdout, stderr = call(capsys, "score", tmp_path / "x.json")
@@ -162,16 +266,23 @@ def test_places_without_one_models_logs_are_one_line(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     path = run_directory(tmp_path / "r", 3)
     write(tmp_path / "released.json", logs_of(RELEASED, 1))
-    for given, message in ((["nowhere"], "no such file"), (["empty"], "holds no logs; expected a run directory"),
-                           (["two"], "holds logs of a, b; name the folder of one"),
-                           (["r", "r"], "which another file has given"),
-                           (["r/logs/eval_log.json", "released.json"], "holds eval_log, which another file has given")):
+    for given, message in (
+        (["nowhere"], "no such file"),
+        (["empty"], "holds no logs; expected a run directory"),
+        (["two"], "holds logs of a, b; name the folder of one"),
+        (["r", "r"], "which another file has given"),
+        (["r/logs/eval_log.json", "released.json"], "holds eval_log, which another file has given"),
+    ):
         run_directory(tmp_path / "two", 3, models=("a", "b"))
         status, _, stderr = call(capsys, "score", *(tmp_path / name for name in given))
         assert status == 2 and stderr.count("\n") == 1 and message in stderr, given
     write(tmp_path / "author.json", {"eval_real_author_wo_options": log(1)})
     status, _, stderr = call(capsys, "score", path, tmp_path / "author.json")
-    assert status == 2 and "is a log of clear_ref" in stderr and "of TOFU; expected the files of one evaluation" in stderr
+    assert (
+        status == 2
+        and "is a log of clear_ref" in stderr
+        and "of TOFU; expected the files of one evaluation" in stderr
+    )
 
 
 # ---- the command
@@ -181,12 +292,20 @@ def test_score_prints_every_number_with_its_definition_and_json_holds_the_same(t
     model, gold = run_directory(tmp_path / "m", 1), run_directory(tmp_path / "g", 2)
     status, stdout, _ = call(capsys, "score", model, "--gold", gold, "--metrics", "all", "--json")
     found = json.loads(stdout)
-    assert status == 0 and found["format"] == found["gold_format"] == "clear_ref" and found["missing"] == {}
+    assert (
+        status == 0
+        and found["format"] == found["gold_format"] == "clear_ref"
+        and found["missing"] == {}
+    )
     own, other = logs.read(model).tasks, logs.read(gold).tasks
     for name in metrics.SETS:
         scored = metrics.score(own, other, name)
-        assert found["metrics"][name] == scored and found["definitions"][name] == scored["definitions"]
-    rows = {(row["metric"], set_name): row for row in found["numbers"] for set_name in row["metrics"]}
+        assert (
+            found["metrics"][name] == scored and found["definitions"][name] == scored["definitions"]
+        )
+    rows = {
+        (row["metric"], set_name): row for row in found["numbers"] for set_name in row["metrics"]
+    }
     for name in metrics.SETS:
         for metric, value in found["metrics"][name].items():
             if isinstance(value, float):
@@ -197,9 +316,15 @@ def test_score_prints_every_number_with_its_definition_and_json_holds_the_same(t
     status, text, _ = call(capsys, "score", model, "--gold", gold, "--metrics", "all")
     lines = text.splitlines()
     for row in found["numbers"]:
-        line = next(line for line in lines if line.startswith(f"{row['metric']}  ") and f"  {row['definition']}  " in line)
+        line = next(
+            line
+            for line in lines
+            if line.startswith(f"{row['metric']}  ") and f"  {row['definition']}  " in line
+        )
         assert f"  {row['value']:.6g}  " in line and line.endswith(", ".join(row["metrics"]))
-        assert any(line.startswith(f"{row['definition']}  ") for line in lines), "the definition in words"
+        assert any(line.startswith(f"{row['definition']}  ") for line in lines), (
+            "the definition in words"
+        )
     assert status == 0 and max(map(len, lines)) <= 110
 
 
@@ -207,29 +332,65 @@ def test_score_of_a_run_is_what_the_run_reported(tmp_path, capsys):
     """The default is the paper's definitions, and they are those of metrics.score without a name."""
     model, gold = run_directory(tmp_path / "m", 1), run_directory(tmp_path / "g", 2)
     found = json.loads(call(capsys, "score", model, "--gold", gold, "--json")[1])
-    assert found["metrics"] == {"paper": metrics.score(logs.read(model).tasks, logs.read(gold).tasks)}
-    assert list(found["inputs"]) == [str(path) for path in (*logs.read(model).files, *logs.read(gold).files)]
+    assert found["metrics"] == {
+        "paper": metrics.score(logs.read(model).tasks, logs.read(gold).tasks)
+    }
+    assert list(found["inputs"]) == [
+        str(path) for path in (*logs.read(model).files, *logs.read(gold).files)
+    ]
 
 
-def test_without_gold_the_other_numbers_are_given_and_the_missing_one_has_its_reason(tmp_path, capsys):
+def test_without_gold_the_other_numbers_are_given_and_the_missing_one_has_its_reason(
+    tmp_path, capsys
+):
     model = run_directory(tmp_path / "m", 1)
     found = json.loads(call(capsys, "score", model, "--metrics", "all", "--json")[1])
-    assert found["metrics"]["paper"]["forget_quality"] is None and found["metrics"]["paper"]["forget"] > 0
+    assert (
+        found["metrics"]["paper"]["forget_quality"] is None
+        and found["metrics"]["paper"]["forget"] > 0
+    )
     assert set(found["missing"]) == {"forget_quality", "forget_quality_ks", "log10_forget_quality"}
-    assert "forget_quality: not computed; no gold log was given; expected --gold LOG" in call(capsys, "score", model)[1]
+    assert (
+        "forget_quality: not computed; no gold log was given; expected --gold LOG"
+        in call(capsys, "score", model)[1]
+    )
     one = call(capsys, "score", model / "logs/eval_log.json", "--json")[1]
-    assert "holds no forget task; expected one of eval_log_forget" in json.loads(one)["missing"]["forget_quality"]
+    assert (
+        "holds no forget task; expected one of eval_log_forget"
+        in json.loads(one)["missing"]["forget_quality"]
+    )
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda gold: run_directory(gold, 2, config="forget05_perturbed"), "split forget10_perturbed, gold's of forget05_perturbed"),
-    (lambda gold: run_directory(gold, 2, n=5), "6 records, gold has 5; record 5 is in only one"),
-    (lambda gold: run_directory(gold, 1), "all losses of its 6 records are gold's too, as of one log given twice"),
-    (lambda gold: (run_directory(gold, 2), (gold / "logs/eval_log_forget.json").unlink()), "expected eval_log_forget too"),
-    (lambda gold: other_answers(run_directory(gold, 2)), "other split or set; record 3 expects 'Ann Bell, 3', in gold 'Eve Cole"),
-    (lambda gold: None, "no such file")])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (
+            lambda gold: run_directory(gold, 2, config="forget05_perturbed"),
+            "split forget10_perturbed, gold's of forget05_perturbed",
+        ),
+        (
+            lambda gold: run_directory(gold, 2, n=5),
+            "6 records, gold has 5; record 5 is in only one",
+        ),
+        (
+            lambda gold: run_directory(gold, 1),
+            "all losses of its 6 records are gold's too, as of one log given twice",
+        ),
+        (
+            lambda gold: (run_directory(gold, 2), (gold / "logs/eval_log_forget.json").unlink()),
+            "expected eval_log_forget too",
+        ),
+        (
+            lambda gold: other_answers(run_directory(gold, 2)),
+            "other split or set; record 3 expects 'Ann Bell, 3', in gold 'Eve Cole",
+        ),
+        (lambda gold: None, "no such file"),
+    ],
+)
 @pytest.mark.parametrize("chosen", ["paper", "released", "tofu", "all"])
-def test_gold_that_cannot_be_one_is_refused_with_the_reason(tmp_path, capsys, spoil, message, chosen):
+def test_gold_that_cannot_be_one_is_refused_with_the_reason(
+    tmp_path, capsys, spoil, message, chosen
+):
     model, gold = run_directory(tmp_path / "m", 1), tmp_path / "g"
     spoil(gold)
     status, stdout, stderr = call(capsys, "score", model, "--gold", gold, "--metrics", chosen)
@@ -251,7 +412,9 @@ def test_spaces_alone_are_no_other_question_set(tmp_path, capsys):
     assert call(capsys, "score", model, "--gold", gold)[0] == 0
 
 
-@pytest.mark.parametrize("command", [["score", "x"], ["scrub"], ["all"], ["finetune"], ["evaluate", "mini"]])
+@pytest.mark.parametrize(
+    "command", [["score", "x"], ["scrub"], ["all"], ["finetune"], ["evaluate", "mini"]]
+)
 def test_an_unknown_set_of_definitions_is_refused_before_anything_is_read(capsys, command):
     status, _, stderr = call(capsys, *command, "--metrics", "mine")
     assert status == 2 and "--metrics is 'mine'; expected paper, released, tofu or all" in stderr
@@ -271,34 +434,71 @@ def test_every_set_of_definitions_is_an_option_of_every_command_that_scores():
 
 
 def test_real_logs_are_scored_from_the_command_line(capsys):
-    tofu, other = "tofu_eval_logs/llama2-7b_{}_wd0.01.json.gz", "open_unlearning_eval_logs/Llama-2-7b-chat-hf_{}.json.gz"
+    tofu, other = (
+        "tofu_eval_logs/llama2-7b_{}_wd0.01.json.gz",
+        "open_unlearning_eval_logs/Llama-2-7b-chat-hf_{}.json.gz",
+    )
     for pattern, model, gold, format_name, quality in (
-            (tofu, "full", "retain90", "TOFU", 1.834066410994743e-21),
-            (other, "full_forget05", "retain95", "open-unlearning", 5.86730162802883e-14)):
+        (tofu, "full", "retain90", "TOFU", 1.834066410994743e-21),
+        (other, "full_forget05", "retain95", "open-unlearning", 5.86730162802883e-14),
+    ):
         paths = [shared_data(pattern.format(name)) for name in (model, gold)]
-        status, stdout, _ = call(capsys, "score", paths[0], "--gold", paths[1], "--metrics", "tofu", "--json")
+        status, stdout, _ = call(
+            capsys, "score", paths[0], "--gold", paths[1], "--metrics", "tofu", "--json"
+        )
         found = json.loads(stdout)
         assert status == 0 and found["format"] == found["gold_format"] == format_name
         assert found["metrics"]["tofu"]["forget_quality"] == quality
     assert "mia_min_k" in found["metrics"]["tofu"]["membership"]
-    assert {"metric": "mia_loss", "value": 1.0, "definition": "auc_forget_below_holdout", "metrics": ["tofu"]} in found["numbers"]
+    assert {
+        "metric": "mia_loss",
+        "value": 1.0,
+        "definition": "auc_forget_below_holdout",
+        "metrics": ["tofu"],
+    } in found["numbers"]
 
 
 def test_real_gold_logs_of_other_splits_are_refused(capsys):
-    for gold in ("tofu_eval_logs/llama2-7b_retain95_wd0.01", "open_unlearning_eval_logs/Llama-2-7b-chat-hf_retain90",
-                 "tofu_eval_logs/llama2-7b_full_wd0.01"):
-        status, _, stderr = call(capsys, "score", shared_data("tofu_eval_logs/llama2-7b_full_wd0.01.json.gz"), "--gold",
-                                 shared_data(f"{gold}.json.gz"))
+    for gold in (
+        "tofu_eval_logs/llama2-7b_retain95_wd0.01",
+        "open_unlearning_eval_logs/Llama-2-7b-chat-hf_retain90",
+        "tofu_eval_logs/llama2-7b_full_wd0.01",
+    ):
+        status, _, stderr = call(
+            capsys,
+            "score",
+            shared_data("tofu_eval_logs/llama2-7b_full_wd0.01.json.gz"),
+            "--gold",
+            shared_data(f"{gold}.json.gz"),
+        )
         assert status == 2 and stderr.count("\n") == 1
 
 
 def test_all_definitions_have_a_leaderboard_each(tmp_path):
     """The paper's table is first and the one that it is alone; every other number is another's definition and named."""
-    own, gold = (logs.read(run_directory(tmp_path / name, seed)).tasks for name, seed in (("m", 1), ("g", 2)))
-    rows = [(name, metrics.score(found, gold, "all")) for name, found in (("unlearned", own), ("gold", gold))]
-    alone = table.leaderboard([(name, metrics.score(found, gold)) for name, found in (("unlearned", own), ("gold", gold))])
-    for text in (table.leaderboard(rows), table.leaderboard_over_seeds([(name, [one]) for name, one in rows])):
+    own, gold = (
+        logs.read(run_directory(tmp_path / name, seed)).tasks for name, seed in (("m", 1), ("g", 2))
+    )
+    rows = [
+        (name, metrics.score(found, gold, "all"))
+        for name, found in (("unlearned", own), ("gold", gold))
+    ]
+    alone = table.leaderboard(
+        [(name, metrics.score(found, gold)) for name, found in (("unlearned", own), ("gold", gold))]
+    )
+    for text in (
+        table.leaderboard(rows),
+        table.leaderboard_over_seeds([(name, [one]) for name, one in rows]),
+    ):
         first, *others = text.split(" definitions\n\n")[1:]
-        assert len(others) == 2 and "Utility" not in first and all("Utility ↑" in other for other in others)
-        assert "js_" not in text and "R by grand mean" in others[0] and "KS p-value against gold, R geometric" in others[1]
+        assert (
+            len(others) == 2
+            and "Utility" not in first
+            and all("Utility ↑" in other for other in others)
+        )
+        assert (
+            "js_" not in text
+            and "R by grand mean" in others[0]
+            and "KS p-value against gold, R geometric" in others[1]
+        )
     assert alone in table.leaderboard(rows)

@@ -17,11 +17,20 @@ def outputs(seed, layout, V=5, D=4, gap=0.15, same=False, dtype=torch.float64):
     """
     rng = np.random.RandomState(seed)
     B, T = len(layout), len(layout[0])
-    draw = lambda width, scale: torch.tensor((scale * rng.standard_normal((B, T, width))).astype(np.float32))  # noqa: E731
+    draw = lambda width, scale: torch.tensor(
+        (scale * rng.standard_normal((B, T, width))).astype(np.float32)
+    )  # noqa: E731
     logits, moved, hidden, moved_hidden = draw(V, 1.5), draw(V, gap), draw(D, 1.0), draw(D, 0.5)
     labels = torch.tensor(rng.randint(0, V, (B, T)))
     kinds = [list(row) for row in layout]
     labels[torch.tensor([[kind != "a" for kind in row] for row in kinds])] = IGNORE
     mask = torch.tensor([[int(kind != ".") for kind in row] for row in kinds])
     teacher = logits if same else logits + moved
-    return Outputs(logits.to(dtype), labels, teacher.to(dtype), mask, hidden.to(dtype), (hidden + moved_hidden).to(dtype))
+    return Outputs(
+        logits.to(dtype),
+        labels,
+        teacher.to(dtype),
+        mask,
+        hidden.to(dtype),
+        (hidden + moved_hidden).to(dtype),
+    )

@@ -24,6 +24,7 @@ class Fault:
     stall    after so many bytes nothing comes until the hub stops     change   bytes -> bytes, applied to the body
     deaf     Range is ignored                     etag  sent instead of the right one
     """
+
     where: str
     times: int = 1
     status: int = 0
@@ -45,7 +46,16 @@ class Request:
 class FakeHub:
     """One repository. files: {path: bytes}; token: needed for the files (the listing is open), as of a gated repository."""
 
-    def __init__(self, repository, kind, files, token="", faults=(), per_page=1000, commit="c0ffee" + "0" * 34):
+    def __init__(
+        self,
+        repository,
+        kind,
+        files,
+        token="",
+        faults=(),
+        per_page=1000,
+        commit="c0ffee" + "0" * 34,
+    ):
         self.repository, self.kind, self.files, self.token = repository, kind, files, token
         self.faults, self.per_page, self.commit = list(faults), per_page, commit
         self.log, self.released, self.urls = [], threading.Event(), {}
@@ -57,19 +67,29 @@ class FakeHub:
     def listing(self):
         """What the API's tree lists, folders included."""
         folders = {path.rsplit("/", 1)[0] for path in self.files if "/" in path}
-        found = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": folder} for folder in sorted(folders)]
+        found = [
+            {"type": "directory", "oid": "0" * 40, "size": 0, "path": folder}
+            for folder in sorted(folders)
+        ]
         for path, data in self.files.items():
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
             entry = {"type": "file", "oid": blob, "size": len(data), "path": path}
             if path.endswith((".parquet", ".safetensors", ".bin")):
-                entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+                entry["lfs"] = {
+                    "oid": hashlib.sha256(data).hexdigest(),
+                    "size": len(data),
+                    "pointerSize": 134,
+                }
             found.append(entry)
         return found
 
     @contextmanager
     def running(self):
         """Both servers, on free ports."""
-        servers = {name: ThreadingHTTPServer(("127.0.0.1", 0), handler(self, name)) for name in ("hub", "cdn")}
+        servers = {
+            name: ThreadingHTTPServer(("127.0.0.1", 0), handler(self, name))
+            for name in ("hub", "cdn")
+        }
         timers = []
         for name, server in servers.items():
             server.daemon_threads = True
@@ -100,12 +120,18 @@ def handler(hub, server):
 
         def do_GET(self):
             hub.log.append(Request(server, self.path, dict(self.headers)))
-            self.fault = next((one for one in hub.faults if one.times > 0 and re.search(one.where, self.path)), Fault(""))
+            self.fault = next(
+                (one for one in hub.faults if one.times > 0 and re.search(one.where, self.path)),
+                Fault(""),
+            )
             self.fault.times -= 1
             url = urlsplit(self.path)
             path = unquote(url.path)
             pages = "datasets/" if hub.kind == "dataset" else ""
-            api, files = f"/api/{hub.kind}s/{hub.repository}", f"/{pages}{hub.repository}/resolve/{hub.commit}/"
+            api, files = (
+                f"/api/{hub.kind}s/{hub.repository}",
+                f"/{pages}{hub.repository}/resolve/{hub.commit}/",
+            )
             if self.fault.status:
                 self.answer(self.fault.status, b"", **self.fault.headers)
             elif server == "cdn":
@@ -114,35 +140,59 @@ def handler(hub, server):
                 if path.removeprefix(api + "/revision/") in ("main", "v1", hub.commit):
                     self.answer(200, json.dumps({"id": hub.repository, "sha": hub.commit}).encode())
                 else:
-                    self.answer(404, b"", X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev id")
-            elif path == f"{api}/tree/{hub.commit}" and parse_qs(url.query).get("recursive") == ["true"]:
+                    self.answer(
+                        404, b"", X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev id"
+                    )
+            elif path == f"{api}/tree/{hub.commit}" and parse_qs(url.query).get("recursive") == [
+                "true"
+            ]:
                 self.send_listing(int(parse_qs(url.query).get("cursor", ["0"])[0]))
             elif path.startswith(files):
                 self.send_or_redirect(path.removeprefix(files))
             elif self.headers.get("Authorization"):
-                self.answer(404, b"", X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
+                self.answer(
+                    404, b"", X_Error_Code="RepoNotFound", X_Error_Message="Repository not found"
+                )
             else:  # the real hub does not tell strangers what there is
-                self.answer(401, b"", X_Error_Code="RepoNotFound", X_Error_Message="Invalid username or password.")
+                self.answer(
+                    401,
+                    b"",
+                    X_Error_Code="RepoNotFound",
+                    X_Error_Message="Invalid username or password.",
+                )
 
         def send_listing(self, cursor):
             entries = hub.listing()
             more = {}
             if cursor + hub.per_page < len(entries):
                 url = urlsplit(self.path)
-                more["Link"] = f'<{hub.urls["hub"]}{url.path}?recursive=true&cursor={cursor + hub.per_page}>; rel="next"'
-            self.answer(200, json.dumps(entries[cursor:cursor + hub.per_page]).encode(), **more)
+                more["Link"] = (
+                    f'<{hub.urls["hub"]}{url.path}?recursive=true&cursor={cursor + hub.per_page}>; rel="next"'
+                )
+            self.answer(200, json.dumps(entries[cursor : cursor + hub.per_page]).encode(), **more)
 
         def send_or_redirect(self, path):
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
-                return self.answer(403 if self.headers.get("Authorization") else 401, b"", X_Error_Code="GatedRepo",
-                                   X_Error_Message="Access to this repository is restricted.")
+                return self.answer(
+                    403 if self.headers.get("Authorization") else 401,
+                    b"",
+                    X_Error_Code="GatedRepo",
+                    X_Error_Message="Access to this repository is restricted.",
+                )
             if path not in hub.files:
-                return self.answer(404, b"", X_Error_Code="EntryNotFound", X_Error_Message="Entry not found")
+                return self.answer(
+                    404, b"", X_Error_Code="EntryNotFound", X_Error_Message="Entry not found"
+                )
             if path.endswith((".parquet", ".safetensors", ".bin")):
                 data = hub.files[path]
-                return self.answer(302, b"", Location=f"{hub.urls['cdn']}/blob/{quote(path)}?signature=1",
-                                   X_Repo_Commit=hub.commit, X_Linked_Size=str(len(data)),
-                                   X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"')
+                return self.answer(
+                    302,
+                    b"",
+                    Location=f"{hub.urls['cdn']}/blob/{quote(path)}?signature=1",
+                    X_Repo_Commit=hub.commit,
+                    X_Linked_Size=str(len(data)),
+                    X_Linked_Etag=f'"{hashlib.sha256(data).hexdigest()}"',
+                )
             self.send_file(path)
 
         def send_file(self, path):
@@ -167,7 +217,7 @@ def handler(hub, server):
             cuts = [n for n in (self.fault.cut, self.fault.stall) if n is not None]
             body = b"" if self.command == "HEAD" else body
             with suppress(ConnectionError):  # the client may have left
-                self.wfile.write(body[:cuts[0]] if cuts else body)
+                self.wfile.write(body[: cuts[0]] if cuts else body)
                 self.wfile.flush()
             if self.fault.stall is not None:
                 hub.released.wait(LIFETIME)

@@ -14,9 +14,16 @@ from clear_ref.mini.directories import WORLD
 
 BASE = {"forget": 0.6, "retain": 0.7, "real": 0.8, "text_forget": 0.65, "text_retain": 0.75}
 GOLD = {"forget": 0.1, "retain": 0.72, "real": 0.81, "text_forget": 0.05, "text_retain": 0.77}
-OF = {"eval_log_forget": "forget", "eval_forget_facerec": "forget", "eval_log": "retain", "eval_retain_facerec": "retain",
-      "eval_text_forget": "text_forget", "eval_text_retain": "text_retain", "eval_real_faces_wo_options": "real",
-      "eval_real_world_wo_options": "real"}
+OF = {
+    "eval_log_forget": "forget",
+    "eval_forget_facerec": "forget",
+    "eval_log": "retain",
+    "eval_retain_facerec": "retain",
+    "eval_text_forget": "text_forget",
+    "eval_text_retain": "text_retain",
+    "eval_real_faces_wo_options": "real",
+    "eval_real_world_wo_options": "real",
+}
 VERSIONS = {"python": "3.11", "torch": "2.13.0"}
 KNOWN = {task.name: (task, items(task, WORLD, phrases(WORLD), 24)) for task in tasks(10, 64)}
 
@@ -29,16 +36,31 @@ def log(task, level, said, n=4):
     other = answer + odds if task in MULTIPLE_CHOICE else 9.0
     right = other + math.log(1 - level)
     column = lambda value: {str(i): value for i in range(min(n, len(rows)))}
-    prompt = lambda row: TEMPLATES["llava-end"].prompt(row.prompt.question, row.prompt.image is not None)
-    return {"format": "clear_ref.log/1", "task": task, "set": shape.set_name, "config": shape.config,
-            "avg_gt_loss": column(answer), "avg_paraphrased_loss": column(right), "average_perturb_loss": column([other]),
-            "rougeL_recall": column(level),
-            "generated_text": {str(i): [prompt(row), said(i), row.answer] for i, row in enumerate(rows[:n])}}
+    prompt = lambda row: TEMPLATES["llava-end"].prompt(
+        row.prompt.question, row.prompt.image is not None
+    )
+    return {
+        "format": "clear_ref.log/1",
+        "task": task,
+        "set": shape.set_name,
+        "config": shape.config,
+        "avg_gt_loss": column(answer),
+        "avg_paraphrased_loss": column(right),
+        "average_perturb_loss": column([other]),
+        "rougeL_recall": column(level),
+        "generated_text": {
+            str(i): [prompt(row), said(i), row.answer] for i, row in enumerate(rows[:n])
+        },
+    }
 
 
 def logs(levels, said="base", n=4, only=None):
     """{task: log} of a model with these levels."""
-    return {task: log(task, levels[of], lambda i: f"{said} says {i}", n) for task, of in OF.items() if not only or task in only}
+    return {
+        task: log(task, levels[of], lambda i: f"{said} says {i}", n)
+        for task, of in OF.items()
+        if not only or task in only
+    }
 
 
 def write_logs(folder, found):
@@ -47,25 +69,87 @@ def write_logs(folder, found):
         (folder / f"{task}.json").write_text(json.dumps(one))
 
 
-def write(path, method="scrub", semantics="paper", modality="both", seed=0, settings=None, options=None, inputs=None, base=BASE,
-          gold=GOLD, n=4, only=None, trace=None, said=None, **levels):
+def write(
+    path,
+    method="scrub",
+    semantics="paper",
+    modality="both",
+    seed=0,
+    settings=None,
+    options=None,
+    inputs=None,
+    base=BASE,
+    gold=GOLD,
+    n=4,
+    only=None,
+    trace=None,
+    said=None,
+    **levels,
+):
     """A run directory of METHOD, of a model with base's levels but those given; base or gold None: the run has none."""
-    values = {"model": "mini", "data": "mini", "out": str(path), "forget": 10, "limit": n, "max_new_tokens": 64, "metrics": "paper",
-              "seed": seed, "method": method, "semantics": semantics, "modality": modality, "lr": 0.001, **(settings or {})}
-    record = {"format": "clear_ref.run/1", "command": "unlearn", "impl": "torch", "recipe": "mini",
-              "settings": {name: {"value": value, "source": "this test"} for name, value in values.items()},
-              "options": {name: {"value": value, "source": "paper App. B"} for name, value in (options or {}).items()},
-              "inputs": inputs or {"base/model.safetensors": "ab" * 32}, "versions": VERSIONS, "label_mask": "answer"}
+    values = {
+        "model": "mini",
+        "data": "mini",
+        "out": str(path),
+        "forget": 10,
+        "limit": n,
+        "max_new_tokens": 64,
+        "metrics": "paper",
+        "seed": seed,
+        "method": method,
+        "semantics": semantics,
+        "modality": modality,
+        "lr": 0.001,
+        **(settings or {}),
+    }
+    record = {
+        "format": "clear_ref.run/1",
+        "command": "unlearn",
+        "impl": "torch",
+        "recipe": "mini",
+        "settings": {
+            name: {"value": value, "source": "this test"} for name, value in values.items()
+        },
+        "options": {
+            name: {"value": value, "source": "paper App. B"}
+            for name, value in (options or {}).items()
+        },
+        "inputs": inputs or {"base/model.safetensors": "ab" * 32},
+        "versions": VERSIONS,
+        "label_mask": "answer",
+    }
     write_logs(path / "logs", logs({**BASE, **levels}, said or method, n, only))
     for name, own in (("base", base), ("gold", gold)):
         if own:
             write_logs(path / "logs" / name, logs(own, name, n, only))
     (path / "settings.json").write_text(json.dumps(record))
-    (path / "metrics.json").write_text(json.dumps({
-        "method": method, "semantics": semantics, "modality": modality, "seed": seed, "impl": "torch", "steps": 3,
-        "trained": {"tensors": 2, "parameters": 100, "of": 1000, "layers": 1}, "seconds": {"train": 12.5, "evaluate": 2.0}}))
-    rows = trace if trace is not None else [{"stage": method, "step": i + 1, "loss": 1.0 / (i + 1), "terms": {"a": 0.5, "b": -0.1 * i}}
-                                            for i in range(3)]
+    (path / "metrics.json").write_text(
+        json.dumps(
+            {
+                "method": method,
+                "semantics": semantics,
+                "modality": modality,
+                "seed": seed,
+                "impl": "torch",
+                "steps": 3,
+                "trained": {"tensors": 2, "parameters": 100, "of": 1000, "layers": 1},
+                "seconds": {"train": 12.5, "evaluate": 2.0},
+            }
+        )
+    )
+    rows = (
+        trace
+        if trace is not None
+        else [
+            {
+                "stage": method,
+                "step": i + 1,
+                "loss": 1.0 / (i + 1),
+                "terms": {"a": 0.5, "b": -0.1 * i},
+            }
+            for i in range(3)
+        ]
+    )
     (path / "trace.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -79,7 +163,11 @@ def write_evaluated(path, model="runs/theirs/model", gold=GOLD, **levels):
         del record["settings"][name]
     del record["options"], record["label_mask"]
     (path / "settings.json").write_text(json.dumps(record))
-    (path / "metrics.json").write_text(json.dumps({"command": "evaluate", "model": model, "impl": "torch", "seconds": {"evaluate": 2.0}}))
+    (path / "metrics.json").write_text(
+        json.dumps(
+            {"command": "evaluate", "model": model, "impl": "torch", "seconds": {"evaluate": 2.0}}
+        )
+    )
     (path / "trace.jsonl").unlink()
     for file in (path / "logs").glob("*.json"):
         (path / "logs/model").mkdir(exist_ok=True)

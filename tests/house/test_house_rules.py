@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -15,7 +16,23 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clear_ref"
 FILES = sorted(PACKAGE.glob("**/*.py"))
-ORDER = ("common", "data", "model", "losses", "methods", "loop", "mini", "evaluation", "report", "oracle", "bench", "commands", "run")
+ORDER = (
+    "common",
+    "data",
+    "model",
+    "losses",
+    "methods",
+    "loop",
+    "mini",
+    "evaluation",
+    "report",
+    "oracle",
+    "bench",
+    "commands",
+    "run",
+)
+# Cut in two, so that this file does not hold what it forbids.
+UNFINISHED = (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK"))
 RUN_TIME = {"torch", "safetensors", "PIL", "numpy", "tokenizers"}
 
 
@@ -26,7 +43,7 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            start = package[:len(package) - node.level + 1] if node.level else []
+            start = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*start, *([node.module] if node.module else [])])
             yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
 
@@ -47,8 +64,12 @@ def test_every_file_lies_in_a_room():
 
 
 def test_data_flows_one_way():
-    wrong = [f"{path.relative_to(ROOT)}:{line} imports {module}" for path in FILES for module, line in imports(path)
-             if backward(path, module)]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in FILES
+        for module, line in imports(path)
+        if backward(path, module)
+    ]
     assert not wrong, wrong
 
 
@@ -58,31 +79,45 @@ def test_an_import_from_a_later_room_is_seen_in_every_file(path, tmp_path):
     if path == PACKAGE / "__init__.py":
         return
     here = ORDER.index(path.relative_to(PACKAGE).with_suffix("").parts[0])
-    later = [f"clear_ref.{room}.x" for room in ORDER[here + 1:]] or ["clear_ref.elsewhere"]
+    later = [f"clear_ref.{room}.x" for room in ORDER[here + 1 :]] or ["clear_ref.elsewhere"]
     assert all(backward(path, module) for module in later)
-    assert not any(backward(path, f"clear_ref.{room}.x") for room in ORDER[:here + 1])
+    assert not any(backward(path, f"clear_ref.{room}.x") for room in ORDER[: here + 1])
 
 
 def test_only_the_five_run_time_packages_are_imported():
-    outside = {(module.split(".")[0], str(path.relative_to(ROOT))) for path in FILES for module, _ in imports(path)}
-    foreign = {pair for pair in outside if pair[0] not in RUN_TIME | {"clear_ref"} | sys.stdlib_module_names}
+    outside = {
+        (module.split(".")[0], str(path.relative_to(ROOT)))
+        for path in FILES
+        for module, _ in imports(path)
+    }
+    foreign = {
+        pair
+        for pair in outside
+        if pair[0] not in RUN_TIME | {"clear_ref"} | sys.stdlib_module_names
+    }
     assert not foreign
 
 
 def test_nothing_is_pickled_and_nothing_reaches_the_network():
     banned = {"pickle", "shelve", "marshal", "urllib", "http", "socket", "ftplib", "requests"}
-    found = [f"{path.name}:{line} {module}" for path in FILES for module, line in imports(path) if module.split(".")[0] in banned]
+    found = [
+        f"{path.name}:{line} {module}"
+        for path in FILES
+        for module, line in imports(path)
+        if module.split(".")[0] in banned
+    ]
     assert not found
     calls = re.compile(r"torch\.(load|save)\(|allow_pickle\s*=\s*True|torch\.hub")
     assert not [path.name for path in FILES if calls.search(path.read_text(encoding="utf-8"))]
 
 
-def test_files_have_one_duty_and_lines_fit():
-    """Methods up to 100 lines, every other module up to 300; lines up to 130 columns."""
+def test_files_have_one_duty():
+    """Methods have up to 150 lines, every other module up to 400; .ci/check holds the columns to 100."""
     for path in FILES:
         lines = path.read_text(encoding="utf-8").splitlines()
-        assert len(lines) <= (100 if path.parent.name == "methods" else 300), f"{path}: {len(lines)} lines"
-        assert max(map(len, lines), default=0) <= 130, f"{path}: a line of {max(map(len, lines))} columns"
+        assert len(lines) <= (150 if path.parent.name == "methods" else 400), (
+            f"{path}: {len(lines)} lines"
+        )
 
 
 def test_public_functions_say_what_comes_back():
@@ -90,37 +125,89 @@ def test_public_functions_say_what_comes_back():
     missing = []
     for path in FILES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.get_docstring(node):
-                if not (path.parent.name == "methods" and node.name in ("paper", "original", "released", "needs")):
+            if (
+                isinstance(node, ast.FunctionDef)
+                and not node.name.startswith("_")
+                and not ast.get_docstring(node)
+            ):
+                if not (
+                    path.parent.name == "methods"
+                    and node.name in ("paper", "original", "released", "needs")
+                ):
                     missing.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
     assert not missing, missing
 
 
 def test_no_unfinished_words_and_no_private_paths():
     """Every text of the project. NotImplementedError is an unfinished word but in a test, which may expect it of others."""
-    unfinished = "|".join(("TO" "DO", "FIX" "ME", "XX" "X", "HA" "CK"))
+    unfinished = "|".join(first + rest for first, rest in UNFINISHED)
     words = re.compile(rf"\b({unfinished})\b|(^|[^A-Za-z])/(work|root|farm)/")
-    here = [path for pattern in (".ci/*", "*.md", "*.py", "*.toml", "csrc/*", "clear_ref/**/*.md", "tests/**/*.md")
-            for path in ROOT.glob(pattern) if path.is_file()]
+    here = [
+        path
+        for pattern in (
+            ".ci/*",
+            "*.md",
+            "*.py",
+            "*.toml",
+            "csrc/*",
+            "clear_ref/**/*.md",
+            "tests/**/*.md",
+        )
+        for path in ROOT.glob(pattern)
+        if path.is_file()
+    ]
     code, tests = [*FILES, *here], list(ROOT.glob("tests/**/*.py"))
-    assert {ROOT / "data_fetch.py", ROOT / "README.md", ROOT / "csrc/bindings.cpp"} <= set(code) and Path(__file__) in tests
-    assert not [str(path) for path in [*code, *tests] if words.search(path.read_text(encoding="utf-8"))]
-    assert not [str(path) for path in code if re.search(r"\bNotImplementedError\b", path.read_text(encoding="utf-8"))]
-    for wrong in ("a TO" "DO: b", "XX" "X", 'Path("/' 'work/x")', "/" "root/y"):
+    assert {ROOT / "data_fetch.py", ROOT / "README.md", ROOT / "csrc/bindings.cpp"} <= set(
+        code
+    ) and Path(__file__) in tests
+    assert not [
+        str(path) for path in [*code, *tests] if words.search(path.read_text(encoding="utf-8"))
+    ]
+    assert not [
+        str(path)
+        for path in code
+        if re.search(r"\bNotImplementedError\b", path.read_text(encoding="utf-8"))
+    ]
+    marker = "".join(UNFINISHED[0])
+    for wrong in (f"a {marker}: b", marker, f'Path("{os.sep}work/x")', f"{os.sep}root/y"):
         assert words.search(wrong)
 
 
 def test_every_file_of_licences_is_shipped_and_named_in_readme():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license-files"]
-    there = {str(path.relative_to(ROOT)) for folder in ("clear_ref", "tests") for path in ROOT.glob(f"{folder}/**/LICENSES.md")}
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "license-files"
+    ]
+    there = {
+        str(path.relative_to(ROOT))
+        for folder in ("clear_ref", "tests")
+        for path in ROOT.glob(f"{folder}/**/LICENSES.md")
+    }
     assert set(listed) == {"LICENSE", *there}
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Licence\n")[1].split("\n## ")[0]
+    section = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("\n## Licence\n")[1]
+        .split("\n## ")[0]
+    )
     assert all(f"({path})" in section for path in there)
 
 
 def test_constraints_pin_every_run_time_package():
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    assert {"torch", "safetensors", "pillow", "numpy", "tokenizers", "pytest", "transformers", "peft"} <= pinned
+    pinned = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    assert {
+        "torch",
+        "safetensors",
+        "pillow",
+        "numpy",
+        "tokenizers",
+        "pytest",
+        "transformers",
+        "peft",
+    } <= pinned
 
 
 def readme_commands():
@@ -133,7 +220,12 @@ def readme_commands():
 def test_readme_commands_are_commands_of_this_package():
     """Every `python -m clear_ref.run ...` in README parses."""
     from clear_ref.run import parser
-    found = [command.split("clear_ref.run", 1)[1].split("&&")[0] for command in readme_commands() if "clear_ref.run" in command]
+
+    found = [
+        command.split("clear_ref.run", 1)[1].split("&&")[0]
+        for command in readme_commands()
+        if "clear_ref.run" in command
+    ]
     assert any(command.strip() == "scrub" for command in found)
     for command in found:
         parser().parse_args([word for word in command.split() if word != "--help"])
@@ -141,6 +233,7 @@ def test_readme_commands_are_commands_of_this_package():
 
 def test_readme_lists_every_method():
     from clear_ref.methods import METHODS
+
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"`{method}`" in text for method in METHODS)
 
@@ -150,7 +243,11 @@ def test_readme_commands_are_commands_of_data_fetch():
     spec = importlib.util.spec_from_file_location("data_fetch", ROOT / "data_fetch.py")
     data_fetch = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(data_fetch)
-    found = [command.split("data_fetch.py", 1)[1].split("&&")[0] for command in readme_commands() if "data_fetch.py" in command]
+    found = [
+        command.split("data_fetch.py", 1)[1].split("&&")[0]
+        for command in readme_commands()
+        if "data_fetch.py" in command
+    ]
     items = {data_fetch.parser().parse_args(shlex.split(command)).item for command in found}
     assert {"clear", "tofu"} <= items <= {*data_fetch.DATA_SETS, *data_fetch.CHECKPOINTS}
     with pytest.raises(data_fetch.Wrong):
@@ -159,7 +256,11 @@ def test_readme_commands_are_commands_of_data_fetch():
 
 @pytest.mark.parametrize("command", ["", "scrub"])
 def test_help_is_printed_by_a_process(command):
-    done = subprocess.run([sys.executable, "-m", "clear_ref.run", *command.split(), "--help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "clear_ref.run", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and done.stdout.startswith("usage:")
 
 
@@ -170,30 +271,53 @@ def settings_of(command, kind):
     from clear_ref.common.settings import names
     from clear_ref.loop.recipes import RECIPES
 
-    gone = {"evaluate": {"model"}, "all": {"method", "modality", "seed"}}.get(command, {"method"} & {*names(kind)})
+    gone = {"evaluate": {"model"}, "all": {"method", "modality", "seed"}}.get(
+        command, {"method"} & {*names(kind)}
+    )
     found = [field for field in dataclasses.fields(kind) if field.name not in gone]
     if command == "bench":
-        found += [field for kind in (training_step.BenchStepSettings, likelihood.BenchLikelihoodSettings)
-                  for field in dataclasses.fields(kind) if field.name not in ("threads", "rounds")]
+        found += [
+            field
+            for kind in (training_step.BenchStepSettings, likelihood.BenchLikelihoodSettings)
+            for field in dataclasses.fields(kind)
+            if field.name not in ("threads", "rounds")
+        ]
     if kind in (settings.Unlearn, settings.Finetune):
-        found += dataclasses.fields(RECIPES["paper"]["finetune" if kind is settings.Finetune else "unlearn"])
+        found += dataclasses.fields(
+            RECIPES["paper"]["finetune" if kind is settings.Finetune else "unlearn"]
+        )
     return found
 
 
 def test_help_names_every_setting_with_its_source(capsys):
     """For each command: option, meaning and source of every setting, however --help breaks its lines."""
     from clear_ref import run
+
     commands = next(action.choices for action in run.parser()._actions if action.dest == "command")
     kinds = {command: one.get_default("kind") for command, one in commands.items()}
-    assert {"scrub", "all", "finetune", "evaluate", "score", "bench", "checkpoint", "explain", "diff", "conform"} <= {
-        command for command, kind in kinds.items() if kind}
+    assert {
+        "scrub",
+        "all",
+        "finetune",
+        "evaluate",
+        "score",
+        "bench",
+        "checkpoint",
+        "explain",
+        "diff",
+        "conform",
+    } <= {command for command, kind in kinds.items() if kind}
     for command, kind in kinds.items():
         with pytest.raises(SystemExit) as ended:
             run.main([command, "--help"])
         printed = "".join(capsys.readouterr().out.split())
         assert ended.value.code == 0 and printed.startswith("usage:"), command
         for field in settings_of(command, kind) if kind else ():
-            for text in (f"--{field.name.replace('_', '-')}", field.metadata["meaning"], field.metadata["source"]):
+            for text in (
+                f"--{field.name.replace('_', '-')}",
+                field.metadata["meaning"],
+                field.metadata["source"],
+            ):
                 assert "".join(text.split()) in printed, (command, field.name, text)
         if command == "scrub":
             assert "alpha=1.0" in printed and "--resume" in printed

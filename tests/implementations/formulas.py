@@ -9,7 +9,12 @@ from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
 
 def token_nll(batch, logits="logits"):
     """[B, T - 1]: next-token nll, 0 at ignored labels."""
-    return cross_entropy(batch[logits][:, :-1].transpose(1, 2), batch["labels"][:, 1:], reduction="none", ignore_index=-100)
+    return cross_entropy(
+        batch[logits][:, :-1].transpose(1, 2),
+        batch["labels"][:, 1:],
+        reduction="none",
+        ignore_index=-100,
+    )
 
 
 def n_answer(batch):
@@ -35,13 +40,19 @@ def mean_of_sequences(batch):
 
 def forward_kl(batch, temperature=1.0):
     """[B, T]: KL(teacher || student) of each row."""
-    student, teacher = (log_softmax(batch[name] / temperature, -1) for name in ("logits", "teacher_logits"))
+    student, teacher = (
+        log_softmax(batch[name] / temperature, -1) for name in ("logits", "teacher_logits")
+    )
     return (teacher.exp() * (teacher - student)).sum(-1)
 
 
 def retain_term(b, o):
     """The added retain term of grad_diff and npo."""
-    return {"none": lambda: 0.0, "ce": lambda: mean_nll(b["retain"]), "kl": lambda: forward_kl(b["retain"]).mean()}[o["retain"]]()
+    return {
+        "none": lambda: 0.0,
+        "ce": lambda: mean_nll(b["retain"]),
+        "kl": lambda: forward_kl(b["retain"]).mean(),
+    }[o["retain"]]()
 
 
 def log_ratio(batch):
@@ -56,7 +67,9 @@ def dpo(b, o):
 
 def npo(b, o):
     """The dispreferred half of DPO."""
-    return -2 / o["beta"] * logsigmoid(-o["beta"] * log_ratio(b["forget"])).mean() + retain_term(b, o)
+    return -2 / o["beta"] * logsigmoid(-o["beta"] * log_ratio(b["forget"])).mean() + retain_term(
+        b, o
+    )
 
 
 def scrub(b, o):
@@ -66,29 +79,49 @@ def scrub(b, o):
     def distilled(batch):
         rows = batch["labels"][:, 1:] != -100
         return t * t * forward_kl(batch, t)[:, :-1][rows].mean()
-    return o["alpha"] * distilled(b["retain"]) - distilled(b["forget"]) + o["gamma"] * mean_nll(b["retain"])
+
+    return (
+        o["alpha"] * distilled(b["retain"])
+        - distilled(b["forget"])
+        + o["gamma"] * mean_nll(b["retain"])
+    )
 
 
 def llmu(b, o):
     """Random answers, and the cross-entropy of whole distributions on retain."""
-    retain = -(b["retain"]["teacher_logits"].softmax(-1) * log_softmax(b["retain"]["logits"], -1)).sum(-1).mean()
-    return -o["w_forget"] * mean_of_sequences(b["forget"]) + o["w_random"] * random(b, mean_of_sequences) + o["w_retain"] * retain
+    retain = (
+        -(b["retain"]["teacher_logits"].softmax(-1) * log_softmax(b["retain"]["logits"], -1))
+        .sum(-1)
+        .mean()
+    )
+    return (
+        -o["w_forget"] * mean_of_sequences(b["forget"])
+        + o["w_random"] * random(b, mean_of_sequences)
+        + o["w_retain"] * retain
+    )
 
 
 def random(b, mean):
     """The mean over the random batches."""
-    return torch.stack([mean(batch) for name, batch in b.items() if name.startswith("random")]).mean()
+    return torch.stack(
+        [mean(batch) for name, batch in b.items() if name.startswith("random")]
+    ).mean()
 
 
 def sku(b, o):
     """First stage."""
-    return (o["w_forget"] * mean_of_sequences(b["forget"]) + o["w_random"] * random(b, mean_of_sequences)
-            - o["w_retain"] * forward_kl(b["retain"]).mean())
+    return (
+        o["w_forget"] * mean_of_sequences(b["forget"])
+        + o["w_random"] * random(b, mean_of_sequences)
+        - o["w_retain"] * forward_kl(b["retain"]).mean()
+    )
 
 
 def idk(b, o):
     """One mean over the tokens of both batches."""
-    return sum(token_nll(b[name]).sum() for name in ("idk", "retain")) / sum(n_answer(b[name]) for name in ("idk", "retain"))
+    return sum(token_nll(b[name]).sum() for name in ("idk", "retain")) / sum(
+        n_answer(b[name]) for name in ("idk", "retain")
+    )
 
 
 def rmu(b, o):
@@ -98,10 +131,19 @@ def rmu(b, o):
     return away.square().mean() + o["alpha"] * moved.square().mean()
 
 
-LOSSES = {"retain_ft": lambda b, o: mean_nll(b["retain"]), "grad_ascent": lambda b, o: -mean_nll(b["forget"]),
-          "grad_diff": lambda b, o: -mean_nll(b["forget"]) + retain_term(b, o),
-          "kl": lambda b, o: -mean_nll(b["forget"]) + forward_kl(b["retain"]).mean(),
-          "idk": idk, "dpo": dpo, "npo": npo, "scrub": scrub, "llmu": llmu, "rmu": rmu, "sku": sku}
+LOSSES = {
+    "retain_ft": lambda b, o: mean_nll(b["retain"]),
+    "grad_ascent": lambda b, o: -mean_nll(b["forget"]),
+    "grad_diff": lambda b, o: -mean_nll(b["forget"]) + retain_term(b, o),
+    "kl": lambda b, o: -mean_nll(b["forget"]) + forward_kl(b["retain"]).mean(),
+    "idk": idk,
+    "dpo": dpo,
+    "npo": npo,
+    "scrub": scrub,
+    "llmu": llmu,
+    "rmu": rmu,
+    "sku": sku,
+}
 
 
 def loss(method, batches, options):

@@ -70,7 +70,9 @@ def flat_gradient(method, batches, options):
 
 def nan_gradient(method, batches, options):
     """A gradient with one NaN."""
-    gradients = {name: torch.zeros_like(batch["logits"]).detach() for name, batch in batches.items()}
+    gradients = {
+        name: torch.zeros_like(batch["logits"]).detach() for name, batch in batches.items()
+    }
     gradients["retain"][0, 1, 2] = float("nan")
     return 0.0, gradients
 

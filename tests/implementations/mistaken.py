@@ -12,7 +12,11 @@ def _labels(batch, chosen):
 
 
 def _ascent(labels_of):
-    return lambda b, o: -cross_entropy(b["forget"]["logits"][:, :-1].flatten(0, 1), labels_of(b["forget"])[:, 1:].flatten())
+    return lambda b, o: (
+        -cross_entropy(
+            b["forget"]["logits"][:, :-1].flatten(0, 1), labels_of(b["forget"])[:, 1:].flatten()
+        )
+    )
 
 
 def _first_lost(batch):
@@ -30,7 +34,9 @@ def _npo(b, o, nonlinear):
 
 
 def _raw(batch):
-    picked = batch["logits"][:, :-1].gather(2, batch["labels"][:, 1:].clamp(min=0)[..., None])[..., 0]
+    picked = batch["logits"][:, :-1].gather(2, batch["labels"][:, 1:].clamp(min=0)[..., None])[
+        ..., 0
+    ]
     mask = batch["labels"][:, 1:] != -100
     return -(picked * mask).sum() / mask.sum()
 
@@ -42,7 +48,9 @@ def _ignored_used(batch):
 
 def _entry_by_entry(b, o):
     rows = b["forget"]["labels"][:, 1:] != -100
-    ls, lt = (log_softmax(b["forget"][name][:, :-1], -1)[rows] for name in ("logits", "teacher_logits"))
+    ls, lt = (
+        log_softmax(b["forget"][name][:, :-1], -1)[rows] for name in ("logits", "teacher_logits")
+    )
     return -2 / o["beta"] * logsigmoid(-o["beta"] * (ls - lt)).mean()
 
 
@@ -56,20 +64,34 @@ def _attached(b, o):
     """The teacher's logits are the student's, moved by constants."""
     batch = b["retain"]
     teacher = batch["logits"] + (batch["teacher_logits"] - batch["logits"]).detach()
-    return -formulas.mean_nll(b["forget"]) + formulas.forward_kl({**batch, "teacher_logits": teacher}).mean()
+    return (
+        -formulas.mean_nll(b["forget"])
+        + formulas.forward_kl({**batch, "teacher_logits": teacher}).mean()
+    )
 
 
 def _bf16(b, o):
-    ls = log_softmax(b["forget"]["logits"][:, :-1], -1).to(torch.bfloat16).to(b["forget"]["logits"].dtype)
-    return ls.transpose(1, 2).gather(1, b["forget"]["labels"][:, None, 1:].clamp(min=0))[:, 0][
-        b["forget"]["labels"][:, 1:] != -100].mean()
+    ls = (
+        log_softmax(b["forget"]["logits"][:, :-1], -1)
+        .to(torch.bfloat16)
+        .to(b["forget"]["logits"].dtype)
+    )
+    return (
+        ls.transpose(1, 2)
+        .gather(1, b["forget"]["labels"][:, None, 1:].clamp(min=0))[:, 0][
+            b["forget"]["labels"][:, 1:] != -100
+        ]
+        .mean()
+    )
 
 
 def _one_scale(b, o):
     """A fused loss whose backward hands every row the mean of the upstream gradients."""
     batch = b["forget"]
     rows = batch["labels"][:, 1:] != -100
-    ls = log_softmax(batch["logits"][:, :-1], -1).gather(2, batch["labels"][:, 1:].clamp(min=0)[..., None])[..., 0]
+    ls = log_softmax(batch["logits"][:, :-1], -1).gather(
+        2, batch["labels"][:, 1:].clamp(min=0)[..., None]
+    )[..., 0]
     ls = torch.where(rows, ls, 0.0)
     weights = torch.sigmoid(o["beta"] * formulas.log_ratio(batch)).detach() * 2 / len(rows)
     mean = (weights * rows.sum(1)).sum() / rows.sum()
@@ -79,35 +101,102 @@ def _one_scale(b, o):
 def _accumulated(b, o):
     if len(b["forget"]["labels"]) == 1:
         return -formulas.mean_nll(b["forget"])
-    parts = [{"forget": {key: array[part] for key, array in b["forget"].items()}} for part in (slice(0, -1), slice(-1, None))]
+    parts = [
+        {"forget": {key: array[part] for key, array in b["forget"].items()}}
+        for part in (slice(0, -1), slice(-1, None))
+    ]
     return sum(-formulas.mean_nll(part["forget"]) for part in parts) / 2
 
 
 MISTAKEN = {  # mistake: (method, meaning, function)
-    "padding_counted": ("grad_ascent", "paper", _ascent(lambda batch: _labels(batch, batch["attention_mask"] == 0))),
-    "prompt_counted": ("grad_ascent", "paper", _ascent(lambda batch: _labels(batch, batch["kinds"] == 2))),
-    "image_tokens_counted": ("grad_ascent", "paper", _ascent(lambda batch: _labels(batch, batch["kinds"] == 1))),
-    "shift_off_by_one": ("grad_ascent", "paper", lambda b, o: -cross_entropy(b["forget"]["logits"].flatten(0, 1),
-                                                                             b["forget"]["labels"].flatten())),
+    "padding_counted": (
+        "grad_ascent",
+        "paper",
+        _ascent(lambda batch: _labels(batch, batch["attention_mask"] == 0)),
+    ),
+    "prompt_counted": (
+        "grad_ascent",
+        "paper",
+        _ascent(lambda batch: _labels(batch, batch["kinds"] == 2)),
+    ),
+    "image_tokens_counted": (
+        "grad_ascent",
+        "paper",
+        _ascent(lambda batch: _labels(batch, batch["kinds"] == 1)),
+    ),
+    "shift_off_by_one": (
+        "grad_ascent",
+        "paper",
+        lambda b, o: (
+            -cross_entropy(b["forget"]["logits"].flatten(0, 1), b["forget"]["labels"].flatten())
+        ),
+    ),
     "bos_off_by_one": ("grad_ascent", "paper", _ascent(_first_lost)),
-    "kl_swapped": ("kl", "original", _retain_kl(lambda batch: formulas.forward_kl(
-        {"logits": batch["teacher_logits"], "teacher_logits": batch["logits"]}).mean())),
-    "kl_is_cross_entropy": ("kl", "original", _retain_kl(lambda batch: -(softmax(batch["teacher_logits"], -1)
-                                                                         * log_softmax(batch["logits"], -1)).sum(-1).mean())),
+    "kl_swapped": (
+        "kl",
+        "original",
+        _retain_kl(
+            lambda batch: formulas.forward_kl(
+                {"logits": batch["teacher_logits"], "teacher_logits": batch["logits"]}
+            ).mean()
+        ),
+    ),
+    "kl_is_cross_entropy": (
+        "kl",
+        "original",
+        _retain_kl(
+            lambda batch: (
+                -(softmax(batch["teacher_logits"], -1) * log_softmax(batch["logits"], -1))
+                .sum(-1)
+                .mean()
+            )
+        ),
+    ),
     "sum_for_mean": ("grad_ascent", "paper", lambda b, o: -formulas.token_nll(b["forget"]).sum()),
-    "batchmean_over_batch": ("kl", "original", _retain_kl(lambda batch: kl_div(
-        log_softmax(batch["logits"], -1), log_softmax(batch["teacher_logits"], -1), reduction="batchmean", log_target=True))),
-    "mean_inside_nonlinearity": ("npo", "paper", lambda b, o: _npo(b, o, lambda x: -logsigmoid(-x.mean()))),
+    "batchmean_over_batch": (
+        "kl",
+        "original",
+        _retain_kl(
+            lambda batch: kl_div(
+                log_softmax(batch["logits"], -1),
+                log_softmax(batch["teacher_logits"], -1),
+                reduction="batchmean",
+                log_target=True,
+            )
+        ),
+    ),
+    "mean_inside_nonlinearity": (
+        "npo",
+        "paper",
+        lambda b, o: _npo(b, o, lambda x: -logsigmoid(-x.mean())),
+    ),
     "logits_for_logp": ("grad_ascent", "paper", lambda b, o: -_raw(b["forget"])),
     "vocabulary_wise_ratio": ("npo", "paper", _entry_by_entry),
     "reference_not_detached": ("kl", "original", _attached),
-    "reference_is_wrong_model": ("npo", "paper", lambda b, o: _npo(
-        {"forget": {**b["forget"], "teacher_logits": b["forget"]["logits"].detach()}}, o, lambda x: -logsigmoid(-x).mean())),
+    "reference_is_wrong_model": (
+        "npo",
+        "paper",
+        lambda b, o: _npo(
+            {"forget": {**b["forget"], "teacher_logits": b["forget"]["logits"].detach()}},
+            o,
+            lambda x: -logsigmoid(-x).mean(),
+        ),
+    ),
     "last_debug_line_wins": ("dpo", "paper", lambda b, o: formulas.sequence_nll(b["idk"]).mean()),
     "broadcast_pairs": ("npo", "paper", _pairs),
-    "entropy_sign": ("grad_diff", "paper", lambda b, o: formulas.mean_nll(b["retain"]) * o["lambda_retain"] + torch.stack([
-        -(row.softmax(-1) * log_softmax(row, -1)).sum() for row in b["forget"]["logits"][:, :-1][
-            b["forget"]["labels"][:, 1:] != -100]]).mean()),
+    "entropy_sign": (
+        "grad_diff",
+        "paper",
+        lambda b, o: (
+            formulas.mean_nll(b["retain"]) * o["lambda_retain"]
+            + torch.stack(
+                [
+                    -(row.softmax(-1) * log_softmax(row, -1)).sum()
+                    for row in b["forget"]["logits"][:, :-1][b["forget"]["labels"][:, 1:] != -100]
+                ]
+            ).mean()
+        ),
+    ),
     "mean_of_means": ("grad_ascent", "paper", _accumulated),
     "bf16_logp": ("grad_ascent", "paper", _bf16),
     "uniform_upstream": ("npo", "paper", _one_scale),

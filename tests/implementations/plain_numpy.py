@@ -19,7 +19,11 @@ def nll(batch, logits="logits"):
     """[B, T - 1], 0 where nothing is to be predicted."""
     mask, _ = answers(batch)
     labels = np.where(mask, batch["labels"][:, 1:], 0)
-    return -np.where(mask, np.take_along_axis(log_softmax(batch[logits][:, :-1]), labels[..., None], 2)[..., 0], 0)
+    return -np.where(
+        mask,
+        np.take_along_axis(log_softmax(batch[logits][:, :-1]), labels[..., None], 2)[..., 0],
+        0,
+    )
 
 
 def token_mean(batch):
@@ -62,37 +66,55 @@ def grad_diff(b, o):
 
 def llmu(b, o):
     """kl names the direction."""
-    order = ("logits", "teacher_logits") if o["kl"] == "student_teacher" else ("teacher_logits", "logits")
+    order = (
+        ("logits", "teacher_logits")
+        if o["kl"] == "student_teacher"
+        else ("teacher_logits", "logits")
+    )
     idk = (nll(b["idk"]).sum(1) / answers(b["idk"])[1]).mean()
     return -token_mean(b["forget"]) + idk + kl(b["retain"], *order)
 
 
 def rmu(b, o):
     """Squared lengths at real positions."""
+
     def mean(batch, away):
         mask = batch["attention_mask"]
-        return ((away ** 2).sum(2) * mask).sum(1).__truediv__(mask.sum(1)).mean()
+        return ((away**2).sum(2) * mask).sum(1).__truediv__(mask.sum(1)).mean()
+
     forget, retain = b["forget"], b["retain"]
-    return (mean(forget, forget["hidden"] - o["c"] * forget["control"][0])
-            + o["alpha"] * mean(retain, retain["hidden"] - retain["teacher_hidden"]))
+    return mean(forget, forget["hidden"] - o["c"] * forget["control"][0]) + o["alpha"] * mean(
+        retain, retain["hidden"] - retain["teacher_hidden"]
+    )
 
 
 def sku(b, o):
     """First stage."""
     random = np.mean([token_mean(batch) for name, batch in b.items() if name.startswith("random")])
-    return (o["w_forget"] * token_mean(b["forget"]) + o["w_random"] * random
-            - o["w_retain"] * kl(b["retain"], "teacher_logits", "logits"))
+    return (
+        o["w_forget"] * token_mean(b["forget"])
+        + o["w_random"] * random
+        - o["w_retain"] * kl(b["retain"], "teacher_logits", "logits")
+    )
 
 
 LOSSES = {
-    "retain_ft": lambda b, o: token_mean(b["retain"]), "grad_ascent": lambda b, o: -token_mean(b["forget"]),
+    "retain_ft": lambda b, o: token_mean(b["retain"]),
+    "grad_ascent": lambda b, o: -token_mean(b["forget"]),
     "grad_diff": grad_diff,
     "kl": lambda b, o: -token_mean(b["forget"]) + kl(b["retain"], "logits", "teacher_logits"),
-    "idk": lambda b, o: token_mean(b["retain"]) + token_mean(b["idk"]), "dpo": dpo,
+    "idk": lambda b, o: token_mean(b["retain"]) + token_mean(b["idk"]),
+    "dpo": dpo,
     "npo": lambda b, o: 2 / o["beta"] * softplus(o["beta"] * log_ratio(b["forget"])).mean(),
-    "scrub": lambda b, o: (o["alpha"] * kl(b["retain"], "teacher_logits", "logits") - kl(b["forget"], "teacher_logits", "logits")
-                           + o["gamma"] * token_mean(b["retain"])),
-    "llmu": llmu, "rmu": rmu, "sku": sku}
+    "scrub": lambda b, o: (
+        o["alpha"] * kl(b["retain"], "teacher_logits", "logits")
+        - kl(b["forget"], "teacher_logits", "logits")
+        + o["gamma"] * token_mean(b["retain"])
+    ),
+    "llmu": llmu,
+    "rmu": rmu,
+    "sku": sku,
+}
 
 
 def loss(method, batches, options):

@@ -41,7 +41,9 @@ def npo(b, o):
 def rmu(b, o):
     """The mean activation [B, D] against control vectors [B, 1, D], broadcast; mean squares."""
     away = b["forget"]["hidden"].mean(1) - o["c"] * b["forget"]["control"][:, None]
-    return o.get("beta", 1.0) * away.square().mean() + mse_loss(b["retain"]["hidden"], b["retain"]["teacher_hidden"])
+    return o.get("beta", 1.0) * away.square().mean() + mse_loss(
+        b["retain"]["hidden"], b["retain"]["teacher_hidden"]
+    )
 
 
 LOSSES = {
@@ -52,11 +54,18 @@ LOSSES = {
     "idk": lambda b, o: ce(b["retain"]) + ce(b["idk"]),
     "dpo": lambda b, o: ce(b["idk"], "sums").mean(),
     "npo": npo,
-    "scrub": lambda b, o: student_teacher(b["retain"]) - o.get("beta", 1.0) * student_teacher(b["forget"]) + ce(b["retain"]),
+    "scrub": lambda b, o: (
+        student_teacher(b["retain"])
+        - o.get("beta", 1.0) * student_teacher(b["forget"])
+        + ce(b["retain"])
+    ),
     "llmu": lambda b, o: -ce(b["forget"]) + ce(b["idk"]) + student_teacher(b["retain"]),
     "rmu": rmu,
-    "sku": lambda b, o: (o["w_forget"] * ce(b["forget"]) - o["w_retain"] * teacher_student(b["retain"])
-                         + o["w_random"] * sum(ce(batch) for name, batch in b.items() if name.startswith("random"))),
+    "sku": lambda b, o: (
+        o["w_forget"] * ce(b["forget"])
+        - o["w_retain"] * teacher_student(b["retain"])
+        + o["w_random"] * sum(ce(batch) for name, batch in b.items() if name.startswith("random"))
+    ),
 }
 
 

@@ -6,18 +6,19 @@ import json
 import pytest
 import torch
 
+from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.data import draws
 from clear_ref.data.prompts import phrases
 from clear_ref.data.records import read_rows
-from clear_ref.common.errors import RunFailed, UserError
-from clear_ref.loop import train as training, unlearn as unlearning
+from clear_ref.loop import train as training
+from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan, order
+from clear_ref.loop.recipes import MiniUnlearn, Recipe
 from clear_ref.loop.teacher import Teacher
 from clear_ref.loop.train import Stage, learning_rate, step_loss, trainable
 from clear_ref.methods import METHODS, make_options, needs, variant
-from clear_ref.model import lora
-from clear_ref.loop.recipes import MiniUnlearn, Recipe
 from clear_ref.mini.directories import WORLD
+from clear_ref.model import lora
 
 OPTIONS = {"rmu": {"layer": 1, "c": 2.0}}
 
@@ -35,7 +36,9 @@ def options_of(method):
 
 def run(vlm, method, rows, recipe, seed=0, out=None, resume=False):
     unlearning.prepare(vlm, recipe, seed)
-    return unlearning.unlearn(vlm, method, "paper", options_of(method), recipe, rows, phrases(WORLD), seed, out, resume)
+    return unlearning.unlearn(
+        vlm, method, "paper", options_of(method), recipe, rows, phrases(WORLD), seed, out, resume
+    )
 
 
 def gradients(vlm, method, rows, recipe):
@@ -47,8 +50,12 @@ def gradients(vlm, method, rows, recipe):
     chosen, options = variant(method), options_of(method)
     wanted = needs(method, "paper", options)
     plan = UnlearnPlan(*rows, tuple(wanted), phrases(WORLD), 0)
-    stage = Stage(method, wanted, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None))
-    value, terms, n_tokens = step_loss(vlm, plan, stage, Teacher(vlm), recipe, 0, [4, 0, 2, 5, 1, 3])
+    stage = Stage(
+        method, wanted, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None)
+    )
+    value, terms, n_tokens = step_loss(
+        vlm, plan, stage, Teacher(vlm), recipe, 0, [4, 0, 2, 5, 1, 3]
+    )
     found = {name: p.grad.clone() for name, p in trainable(vlm).items() if p.grad is not None}
     vlm.model.zero_grad()
     return value, terms, n_tokens, found
@@ -58,7 +65,13 @@ def gradients(vlm, method, rows, recipe):
 def test_records_at_once_never_changes_a_step(method, tiny_directory, rows):
     """Six records one by one, in unequal parts, or in one padded batch: the same loss, terms and gradients (float64)."""
     from clear_ref import load
-    found = [gradients(load(tiny_directory, "float64"), method, rows, Recipe(records_at_once=n, lora_rank=2)) for n in (1, 4, 6)]
+
+    found = [
+        gradients(
+            load(tiny_directory, "float64"), method, rows, Recipe(records_at_once=n, lora_rank=2)
+        )
+        for n in (1, 4, 6)
+    ]
     for value, terms, n_tokens, grads in found[1:]:
         assert value == pytest.approx(found[0][0], rel=1e-12, abs=1e-13) and n_tokens == found[0][2]
         assert terms == pytest.approx(found[0][1], rel=1e-11, abs=1e-13)
@@ -76,10 +89,14 @@ def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, r
     chosen, options = variant(method), options_of(method)
     wanted = needs(method, "paper", options)
     plan = UnlearnPlan(*rows, tuple(wanted), phrases(WORLD), 0)
-    stage = Stage(method, wanted, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None))
+    stage = Stage(
+        method, wanted, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None)
+    )
     teacher, values = Teacher(tiny), {}
-    direction = {name: torch.randn(p.shape, dtype=p.dtype, generator=draws.torch_generator(5, name))
-                 for name, p in trainable(tiny).items()}
+    direction = {
+        name: torch.randn(p.shape, dtype=p.dtype, generator=draws.torch_generator(5, name))
+        for name, p in trainable(tiny).items()
+    }
     length = sum(float(d.square().sum()) for d in direction.values()) ** 0.5
     direction = {name: d / length for name, d in direction.items()}
     start = {name: p.detach().clone() for name, p in trainable(tiny).items()}
@@ -97,12 +114,24 @@ def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, r
 def test_batch_size_and_accumulation_cut_the_same_step_to_the_same_bytes(tiny_directory, rows):
     """fp32: 1 x 3 and 3 x 1 train to equal bits, one record at a time or two together."""
     from clear_ref import load
+
     for at_once in (1, 2):
         found = []
         for size, times in ((1, 3), (3, 1)):
             vlm = load(tiny_directory)
-            run(vlm, "scrub", rows, Recipe(epochs=2, lr=1e-3, batch_size=size, accumulate=times, lora_rank=2,
-                                           records_at_once=at_once))
+            run(
+                vlm,
+                "scrub",
+                rows,
+                Recipe(
+                    epochs=2,
+                    lr=1e-3,
+                    batch_size=size,
+                    accumulate=times,
+                    lora_rank=2,
+                    records_at_once=at_once,
+                ),
+            )
             found.append(trainable(vlm))
         assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
@@ -111,6 +140,7 @@ def test_batch_size_and_accumulation_cut_the_same_step_to_the_same_bytes(tiny_di
 def test_threads_never_change_a_bit(rank, tiny_directory, rows):
     """Adapters, and every weight: training takes the number of threads from its recipe, not from its surroundings."""
     from clear_ref import load
+
     found = []
     for threads in (1, 3, 2):
         torch.set_num_threads(threads)
@@ -123,6 +153,7 @@ def test_threads_never_change_a_bit(rank, tiny_directory, rows):
 
 def test_another_seed_is_another_run(tiny_directory, rows):
     from clear_ref import load
+
     found = []
     for seed in (0, 1):
         vlm = load(tiny_directory)
@@ -137,9 +168,12 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("method, rank", [("scrub", 2), ("dpo", 2), ("dpo", 0), ("sku", 0)])
 @pytest.mark.parametrize("stop", [2, 5, 8])
-def test_stop_and_resume_is_the_straight_run_byte_for_byte(method, rank, stop, tiny_directory, rows, tmp_path, monkeypatch):
+def test_stop_and_resume_is_the_straight_run_byte_for_byte(
+    method, rank, stop, tiny_directory, rows, tmp_path, monkeypatch
+):
     """Killed after `stop` optimiser steps (for dpo in its first or second stage), then resumed: equal weights, equal trace."""
     from clear_ref import load
+
     recipe = MiniUnlearn(epochs=3, batch_size=3, lora_rank=rank)
     straight = load(tiny_directory)
     run(straight, method, rows, recipe, out=tmp_path / "straight")
@@ -162,18 +196,26 @@ def test_stop_and_resume_is_the_straight_run_byte_for_byte(method, rank, stop, t
     run(resumed, method, rows, recipe, out=tmp_path / "stopped", resume=True)
     expected = trainable(straight)
     assert all(torch.equal(expected[name], tensor) for name, tensor in trainable(resumed).items())
-    lines = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in
-              (tmp_path / name / "trace.jsonl").read_text().splitlines()] for name in ("straight", "stopped")]
+    lines = [
+        [
+            {k: v for k, v in json.loads(line).items() if k != "seconds"}
+            for line in (tmp_path / name / "trace.jsonl").read_text().splitlines()
+        ]
+        for name in ("straight", "stopped")
+    ]
     assert lines[0] == lines[1] and len(lines[0]) == (12 if method == "dpo" else 6)
 
 
 def test_sku_ends_on_the_other_side_of_its_start(tiny_directory, rows, monkeypatch):
     """Stage 2: 2 theta_0 - theta_1 with every weight trained, and with adapters the same change of sign of B A."""
     from clear_ref import load
+
     for rank in (0, 2):
         ends = []
         for finish in (None, "negate_delta"):
-            monkeypatch.setattr(unlearning.table, "finish", lambda method, semantics="paper", value=finish: value)
+            monkeypatch.setattr(
+                unlearning.table, "finish", lambda method, semantics="paper", value=finish: value
+            )
             vlm = load(tiny_directory, "float64")
             start = {name: tensor.clone() for name, tensor in vlm.weights().items()}
             run(vlm, "sku", rows, MiniUnlearn(epochs=1, lora_rank=rank))
@@ -187,6 +229,7 @@ def test_sku_ends_on_the_other_side_of_its_start(tiny_directory, rows, monkeypat
 def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monkeypatch):
     """After the first stage the student is back at the start and the teacher is not: it gives refusals a higher likelihood."""
     from clear_ref import load
+
     seen = {}
 
     def inspect(vlm, plan, stage, recipe, seed, out, resume, teacher=None):
@@ -206,10 +249,15 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
     assert names and all(torch.equal(start[name], seen["student"][name]) for name in start)
     batch = vlm.encode([UnlearnPlan(*rows, ("idk",), own, 0).records(0, 0)["idk"]])
     mask = batch.labels[0, 1:] != -100
+
     def refusal_nll(hidden):
         logits = vlm.head(hidden[0, :-1][mask])
         return float(torch.nn.functional.cross_entropy(logits, batch.labels[0, 1:][mask]))
-    assert refusal_nll(seen["teacher"].hidden_of_all([batch])[0]) < refusal_nll(vlm.hidden(batch)) - 0.1
+
+    assert (
+        refusal_nll(seen["teacher"].hidden_of_all([batch])[0])
+        < refusal_nll(vlm.hidden(batch)) - 0.1
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, rows):
@@ -217,7 +265,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, rows):
     recipe = Recipe(lora_rank=2, epochs=1)
     unlearning.prepare(tiny, recipe, 0)
     from clear_ref.methods import Loss, Need
-    stage = Stage("broken", {"retain": Need()}, lambda s: Loss.of(bad=s["retain"].terms("answer").nll.sum() * float("nan")))
+
+    stage = Stage(
+        "broken",
+        {"retain": Need()},
+        lambda s: Loss.of(bad=s["retain"].terms("answer").nll.sum() * float("nan")),
+    )
     with pytest.raises(RunFailed, match="broken, step 1: loss is nan"):
         training.train(tiny, plan, stage, recipe, 0, None)
 
@@ -226,13 +279,23 @@ def test_the_schedule_by_hand():
     """lr 1, 10 steps, warm-up over the first 4: 1/5 .. 4/5, then 6/6, 5/6 .. 1/6 of the peak."""
     recipe = dataclasses.replace(Recipe(), lr=1.0, warmup_epochs=1.0)
     rates = [learning_rate(recipe, step, 10, 4) for step in range(10)]
-    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6], rel=1e-15)
+    assert rates == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6], rel=1e-15
+    )
 
 
 def test_draws_are_pure_functions_and_differ_in_every_argument():
-    assert draws.choice(0, "a", 1, 2, 10 ** 9) == draws.choice(0, "a", 1, 2, 10 ** 9)
-    others = {draws.choice(*arguments, 10 ** 9) for arguments in ((0, "a", 1, 2), (1, "a", 1, 2), (0, "b", 1, 2), (0, "a", 2, 2),
-                                                                 (0, "a", 1, 3))}
+    assert draws.choice(0, "a", 1, 2, 10**9) == draws.choice(0, "a", 1, 2, 10**9)
+    others = {
+        draws.choice(*arguments, 10**9)
+        for arguments in (
+            (0, "a", 1, 2),
+            (1, "a", 1, 2),
+            (0, "b", 1, 2),
+            (0, "a", 2, 2),
+            (0, "a", 1, 3),
+        )
+    }
     assert len(others) == 5
     assert sorted(order(0, 3, 50)) == list(range(50)) and order(0, 3, 50) != order(0, 4, 50)
     assert len(set(draws.sample(0, "s", 0, 0, 5, 5))) == 5
@@ -242,7 +305,10 @@ def test_draws_are_what_they_were():
     """Stored values: a change of NumPy, Python or this code that moved a draw would move every published run."""
     assert draws.choice(0, "retain partner", 0, 0, 540) == 189
     assert draws.permutation(0, "order", 0, 8) == [0, 4, 5, 2, 7, 6, 1, 3]
-    assert draws.uniform_vector(0, "rmu control vector", 2).tolist() == [0.11379432679229706, 0.33290458007077184]
+    assert draws.uniform_vector(0, "rmu control vector", 2).tolist() == [
+        0.11379432679229706,
+        0.33290458007077184,
+    ]
 
 
 def test_choices_are_uniform():
@@ -254,13 +320,18 @@ def test_choices_are_uniform():
 
 
 def test_a_plan_gives_each_batch_its_record(rows):
-    plan = UnlearnPlan(*rows, ("forget", "retain", "idk", "random1", "random2", "random3"), phrases(WORLD), 0)
+    plan = UnlearnPlan(
+        *rows, ("forget", "retain", "idk", "random1", "random2", "random3"), phrases(WORLD), 0
+    )
     retain = {row.values.get("caption") or row.values["answer"] for row in rows[1]}
     forget = [row.values.get("caption") or row.values["answer"] for row in rows[0]]
     for index in range(len(plan)):
         views = plan.records(2, index)
         assert views["forget"].answer == forget[index] and views["retain"].answer in retain
-        assert views["idk"].answer in phrases(WORLD).refusals and views["idk"].question == views["forget"].question
+        assert (
+            views["idk"].answer in phrases(WORLD).refusals
+            and views["idk"].question == views["forget"].question
+        )
         random = [views[f"random{k}"].answer for k in (1, 2, 3)]
         assert len(set(random)) == 3 and forget[index] not in random and set(random) <= set(forget)
         assert all(views[name].image == views["forget"].image for name in ("idk", "random1"))
@@ -269,10 +340,14 @@ def test_a_plan_gives_each_batch_its_record(rows):
 
 
 def test_modalities_select_their_half():
-    both, visual, text = (unlearning.split_rows(WORLD, name, 10) for name in ("both", "visual", "text"))
+    both, visual, text = (
+        unlearning.split_rows(WORLD, name, 10) for name in ("both", "visual", "text")
+    )
     assert (len(both[0]), len(visual[0]), len(text[0])) == (60, 20, 40)
     assert all(row.image for row in visual[0]) and not any(row.image for row in text[0])
-    assert len(both[1]) == len(visual[1]) == len(text[1]) == 540 and read_rows(WORLD, "retain90+tofu")
+    assert len(both[1]) == len(visual[1]) == len(text[1]) == 540 and read_rows(
+        WORLD, "retain90+tofu"
+    )
     with pytest.raises(UserError, match="^modality is 'audio'"):
         unlearning.split_rows(WORLD, "audio", 10)
 
@@ -280,19 +355,34 @@ def test_modalities_select_their_half():
 def test_the_retain_set_has_a_modality_of_its_own():
     """540 retain rows: 180 pictures and 360 texts, whatever is forgotten; without pictures text, unless pictures are asked for."""
     for modality in ("both", "visual", "text"):
-        found = {kind: unlearning.split_rows(WORLD, modality, 10, True, kind) for kind in ("both", "visual", "text")}
-        assert {kind: len(rows[1]) for kind, rows in found.items()} == {"both": 540, "visual": 180, "text": 360}
-        assert all(row.image for row in found["visual"][1]) and not any(row.image for row in found["text"][1])
+        found = {
+            kind: unlearning.split_rows(WORLD, modality, 10, True, kind)
+            for kind in ("both", "visual", "text")
+        }
+        assert {kind: len(rows[1]) for kind, rows in found.items()} == {
+            "both": 540,
+            "visual": 180,
+            "text": 360,
+        }
+        assert all(row.image for row in found["visual"][1]) and not any(
+            row.image for row in found["text"][1]
+        )
         assert all(rows[0] == found["both"][0] for rows in found.values())
     assert len(unlearning.split_rows(WORLD, "text", 10, False)[1]) == 360
     with pytest.raises(UserError, match="^retain modality is 'audio'"):
         unlearning.split_rows(WORLD, "both", 10, True, "audio")
-    with pytest.raises(UserError, match="--retain-modality is visual, and the model sees no pictures"):
+    with pytest.raises(
+        UserError, match="--retain-modality is visual, and the model sees no pictures"
+    ):
         unlearning.split_rows(WORLD, "text", 10, False, "visual")
 
 
-@pytest.mark.parametrize("method, student, teacher", [("llmu", 2, 1), ("dpo", 1, 1), ("sku", 2, 1), ("kl", 2, 1)])
-def test_a_picture_and_prompt_that_batches_share_are_computed_once(method, student, teacher, tiny, rows, monkeypatch):
+@pytest.mark.parametrize(
+    "method, student, teacher", [("llmu", 2, 1), ("dpo", 1, 1), ("sku", 2, 1), ("kl", 2, 1)]
+)
+def test_a_picture_and_prompt_that_batches_share_are_computed_once(
+    method, student, teacher, tiny, rows, monkeypatch
+):
     """One record with a picture: forget, idk and random batches go through the tower together, retain by itself. (That the numbers
     stay is the claim of test_records_at_once_never_changes_a_step: six at once share nothing.)"""
     towers, plain = [], type(tiny.model).image_features
@@ -300,6 +390,7 @@ def test_a_picture_and_prompt_that_batches_share_are_computed_once(method, stude
     def counted(self, pixels):
         towers.append(torch.is_grad_enabled())
         return plain(self, pixels)
+
     monkeypatch.setattr(type(tiny.model), "image_features", counted)
     unlearning.prepare(tiny, Recipe(lora_rank=2), 0)
     wanted = needs(method, "paper", options_of(method))

@@ -17,12 +17,48 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).parents[2]
 IGNORE = -100
-ROWS = ("lse", "nll", "teacher_lse", "teacher_nll", "kl_teacher_student", "kl_student_teacher", "entropy", "teacher_entropy",
-        "lse_low", "teacher_lse_low", "top", "teacher_at_top", "gap", "gap_low", "drop", "drop_low")
-(LSE, NLL, TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY, TEACHER_ENTROPY, LSE_LOW,
- TEACHER_LSE_LOW, TOP, TEACHER_AT_TOP, GAP, GAP_LOW, DROP, DROP_LOW) = range(len(ROWS))
+ROWS = (
+    "lse",
+    "nll",
+    "teacher_lse",
+    "teacher_nll",
+    "kl_teacher_student",
+    "kl_student_teacher",
+    "entropy",
+    "teacher_entropy",
+    "lse_low",
+    "teacher_lse_low",
+    "top",
+    "teacher_at_top",
+    "gap",
+    "gap_low",
+    "drop",
+    "drop_low",
+)
+(
+    LSE,
+    NLL,
+    TEACHER_LSE,
+    TEACHER_NLL,
+    KL_TEACHER_STUDENT,
+    KL_STUDENT_TEACHER,
+    ENTROPY,
+    TEACHER_ENTROPY,
+    LSE_LOW,
+    TEACHER_LSE_LOW,
+    TOP,
+    TEACHER_AT_TOP,
+    GAP,
+    GAP_LOW,
+    DROP,
+    DROP_LOW,
+) = range(len(ROWS))
 READ_BY_BACKWARD = (LSE, NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY)
-TYPES = (torch.float32, torch.bfloat16, torch.float16)  # by the number that token_terms.h gives them
+TYPES = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+)  # by the number that token_terms.h gives them
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 GUARD = 64  # elements on both sides of every output
 
@@ -30,10 +66,18 @@ GUARD = 64  # elements on both sides of every output
 # its relative error, hence nll's absolute one, is below 2^-22 and in the mean far less. The KL divergences multiply the error
 # of a weight by the distance of its log ratio from the mean one, which is of order one for the rows drawn here. Added to that
 # is the rounding of the result itself, 2^-24.
-CLOSE = {LSE: 3e-7, NLL: 7e-7, TEACHER_LSE: 3e-7, TEACHER_NLL: 7e-7, KL_TEACHER_STUDENT: 4e-7, KL_STUDENT_TEACHER: 4e-7,
-         ENTROPY: 4e-7, TEACHER_ENTROPY: 4e-7}
+CLOSE = {
+    LSE: 3e-7,
+    NLL: 7e-7,
+    TEACHER_LSE: 3e-7,
+    TEACHER_NLL: 7e-7,
+    KL_TEACHER_STUDENT: 4e-7,
+    KL_STUDENT_TEACHER: 4e-7,
+    ENTROPY: 4e-7,
+    TEACHER_ENTROPY: 4e-7,
+}
 # Of the store: half a unit in the last place, and fp16's half of the smallest subnormal.
-STORED = {torch.float32: (0, 0), torch.bfloat16: (2 ** -8, 0), torch.float16: (2 ** -11, 2 ** -25)}
+STORED = {torch.float32: (0, 0), torch.bfloat16: (2**-8, 0), torch.float16: (2**-11, 2**-25)}
 # Relative to the size of the terms that a gradient row is the sum of. fp32: the row's scalars, the product, the sums and the
 # store each round by 2^-24 or less. 16 bits: 2^x is wrong by 2^-22 and its argument's rounding adds about as much.
 COMPUTED = {torch.float32: 3e-7, torch.bfloat16: 1e-6, torch.float16: 1e-6}
@@ -47,9 +91,27 @@ def compiled(directory, *flags):
     built = directory / "emulated.so"
     here = ROOT / "tests" / "cuda_on_cpu"
     # No contraction: products and sums round as they are written. No fortified longjmp: fibres jump between stacks.
-    command = [compiler, "-O2", "-std=c++17", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror",
-               "-Wno-unknown-pragmas", "-fPIC", "-shared", "-I", str(here), "-I", str(ROOT / "csrc"), *flags,
-               str(here / "entry.cpp"), "-o", str(built)]
+    command = [
+        compiler,
+        "-O2",
+        "-std=c++17",
+        "-ffp-contract=off",
+        "-U_FORTIFY_SOURCE",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unknown-pragmas",
+        "-fPIC",
+        "-shared",
+        "-I",
+        str(here),
+        "-I",
+        str(ROOT / "csrc"),
+        *flags,
+        str(here / "entry.cpp"),
+        "-o",
+        str(built),
+    ]
     subprocess.run(command, check=True)
     loaded = ctypes.CDLL(str(built))
     for name in ("stats", "dlogits", "broken_barrier", "broken_shuffle"):
@@ -85,50 +147,83 @@ class Emulated:
         self.library = library
         self.machine()
 
-    def machine(self, order=0, multiprocessors=1, largest_grid=2 ** 31 - 1, device=0, driver=True, fails_at=-1):
+    def machine(
+        self, order=0, multiprocessors=1, largest_grid=2**31 - 1, device=0, driver=True, fails_at=-1
+    ):
         """Thread order 0 (forward), 1 (reverse) or a seed. One multiprocessor: two rows or more are a block each."""
         self.library.machine(order, multiprocessors, largest_grid, device, int(driver), fails_at)
 
     def happened(self):
         numbers = (ctypes.c_int64 * 5)()
         self.library.happened(numbers)
-        return dict(zip(("device", "devices_set", "launches", "student_read", "teacher_read"), numbers))
+        return dict(
+            zip(("device", "devices_set", "launches", "student_read", "teacher_read"), numbers)
+        )
 
     def launched(self, i):
         numbers = (ctypes.c_int64 * 4)()
         self.library.launched(ctypes.c_int64(i), numbers)
         return dict(zip(("stream", "device", "blocks", "threads"), numbers))
 
-    def stats(self, student, teacher, labels, entropy=True, skip=False, device=0, stream=0, error=None):
+    def stats(
+        self, student, teacher, labels, entropy=True, skip=False, device=0, stream=0, error=None
+    ):
         n = len(student)
         numbers = self._numbers(student, teacher, skip)
         floats = self.library.workspace(numbers, device)
         workspace = guarded(floats, torch.float32) if floats else None
         table = guarded(len(ROWS) * n, torch.float32)
-        text = self.library.stats(pointer(student), pointer(teacher), pointer(labels), numbers, int(entropy), inside(table),
-                                  None if workspace is None else inside(workspace), device, ctypes.c_void_p(stream))
+        text = self.library.stats(
+            pointer(student),
+            pointer(teacher),
+            pointer(labels),
+            numbers,
+            int(entropy),
+            inside(table),
+            None if workspace is None else inside(workspace),
+            device,
+            ctypes.c_void_p(stream),
+        )
         assert text == error, text
         if workspace is not None:
             opened(workspace)
         return opened(table).reshape(len(ROWS), n)
 
-    def dlogits(self, student, teacher, labels, table, upstream, skip=False, device=0, stream=0, error=None):
+    def dlogits(
+        self, student, teacher, labels, table, upstream, skip=False, device=0, stream=0, error=None
+    ):
         gradient = guarded(student.numel(), student.dtype)
-        text = self.library.dlogits(pointer(student), pointer(teacher), pointer(labels), self._numbers(student, teacher, skip),
-                                    pointer(table.contiguous()), pointer(upstream.contiguous()), inside(gradient), device,
-                                    ctypes.c_void_p(stream))
+        text = self.library.dlogits(
+            pointer(student),
+            pointer(teacher),
+            pointer(labels),
+            self._numbers(student, teacher, skip),
+            pointer(table.contiguous()),
+            pointer(upstream.contiguous()),
+            inside(gradient),
+            device,
+            ctypes.c_void_p(stream),
+        )
         assert text == error, text
         return opened(gradient).reshape(student.shape)
 
     def both(self, student, teacher, labels, upstream, **options):
         table = self.stats(student, teacher, labels, **options)
-        return table, self.dlogits(student, teacher, labels, table, upstream, options.get("skip", False))
+        return table, self.dlogits(
+            student, teacher, labels, table, upstream, options.get("skip", False)
+        )
 
     def _numbers(self, student, teacher, skip):
         assert student.stride(1) == 1 and (teacher is None or teacher.dtype == student.dtype)
         teacher_stride = 0 if teacher is None else teacher.stride(0)
-        return (ctypes.c_int64 * 7)(student.stride(0), teacher_stride, *student.shape, IGNORE, TYPES.index(student.dtype),
-                                    int(skip))
+        return (ctypes.c_int64 * 7)(
+            student.stride(0),
+            teacher_stride,
+            *student.shape,
+            IGNORE,
+            TYPES.index(student.dtype),
+            int(skip),
+        )
 
 
 def pointer(tensor):
@@ -145,7 +240,9 @@ def inside(buffer):
 
 def opened(buffer):
     """The output between the guards. -77 is what was there before: no row drawn here has it as a result."""
-    assert (buffer[:GUARD] == -77).all() and (buffer[-GUARD:] == -77).all(), "written outside an output"
+    assert (buffer[:GUARD] == -77).all() and (buffer[-GUARD:] == -77).all(), (
+        "written outside an output"
+    )
     return buffer[GUARD:-GUARD].clone()
 
 
@@ -164,18 +261,29 @@ def rows(n, vocabulary, dtype=torch.float32, scale=3.0, seed=0, noise=1.0):
 def columns(student, teacher, labels):
     """The rows of the table that are terms, in float64, by torch's own functions; -inf columns add 0."""
     ls = F.log_softmax(student.double(), -1)
-    found = {LSE: student.double().logsumexp(-1), ENTROPY: mean(ls, -ls),
-             NLL: F.cross_entropy(student.double(), labels, ignore_index=IGNORE, reduction="none")}
+    found = {
+        LSE: student.double().logsumexp(-1),
+        ENTROPY: mean(ls, -ls),
+        NLL: F.cross_entropy(student.double(), labels, ignore_index=IGNORE, reduction="none"),
+    }
     if teacher is not None:
         lt = F.log_softmax(teacher.double(), -1)
-        found |= {TEACHER_LSE: teacher.double().logsumexp(-1), TEACHER_ENTROPY: mean(lt, -lt),
-                  TEACHER_NLL: F.cross_entropy(teacher.double(), labels, ignore_index=IGNORE, reduction="none"),
-                  KL_TEACHER_STUDENT: mean(lt, lt - ls), KL_STUDENT_TEACHER: mean(ls, ls - lt)}
+        found |= {
+            TEACHER_LSE: teacher.double().logsumexp(-1),
+            TEACHER_ENTROPY: mean(lt, -lt),
+            TEACHER_NLL: F.cross_entropy(
+                teacher.double(), labels, ignore_index=IGNORE, reduction="none"
+            ),
+            KL_TEACHER_STUDENT: mean(lt, lt - ls),
+            KL_STUDENT_TEACHER: mean(ls, ls - lt),
+        }
     return found
 
 
 def mean(log_weight, value):
-    return torch.where(log_weight.exp() == 0, torch.zeros_like(value), log_weight.exp() * value).sum(-1)
+    return torch.where(
+        log_weight.exp() == 0, torch.zeros_like(value), log_weight.exp() * value
+    ).sum(-1)
 
 
 def weights(upstream, labels):
@@ -202,10 +310,15 @@ def term_sizes(student, teacher, labels, upstream):
     if teacher is not None:
         log_q = F.log_softmax(teacher.double(), -1).clamp(-1e38)
         kl = found[KL_STUDENT_TEACHER].unsqueeze(1)
-        sizes = log_p.exp() * (sizes + a.abs() + b.abs() * (kl + log_p.abs() + log_q.abs() + 1)) + a.abs() * log_q.exp()
+        sizes = (
+            log_p.exp() * (sizes + a.abs() + b.abs() * (kl + log_p.abs() + log_q.abs() + 1))
+            + a.abs() * log_q.exp()
+        )
     else:
         sizes = log_p.exp() * sizes
-    return (sizes + c.abs() * F.one_hot(labels.clamp(min=0), student.shape[1])).amax(1, keepdim=True)
+    return (sizes + c.abs() * F.one_hot(labels.clamp(min=0), student.shape[1])).amax(
+        1, keepdim=True
+    )
 
 
 def assert_terms(table, student, teacher, labels):
@@ -214,15 +327,22 @@ def assert_terms(table, student, teacher, labels):
         assert error.max() <= CLOSE[k], f"{ROWS[k]}: {error.max():.2e}, allowed {CLOSE[k]:.0e}"
     for high, low, logits in ((LSE, LSE_LOW, student), (TEACHER_LSE, TEACHER_LSE_LOW, teacher)):
         if logits is not None:  # together far closer than fp32: the low part is what rounding lost
-            gap = (table[high].double() + table[low].double() - logits.double().logsumexp(-1)).abs().max()
+            gap = (
+                (table[high].double() + table[low].double() - logits.double().logsumexp(-1))
+                .abs()
+                .max()
+            )
             assert gap <= 3e-7, f"{ROWS[high]}: {gap:.2e}"
 
 
 def assert_gradient(gradient, student, teacher, labels, upstream):
     expected = certified(student, teacher, labels, upstream)
     relative, absolute = STORED[student.dtype]
-    allowed = (relative * expected.abs() + absolute
-               + COMPUTED[student.dtype] * term_sizes(student, teacher, labels, upstream))
+    allowed = (
+        relative * expected.abs()
+        + absolute
+        + COMPUTED[student.dtype] * term_sizes(student, teacher, labels, upstream)
+    )
     error = (gradient.double() - expected).abs()
     assert (error <= allowed).all(), f"gradient: {(error - allowed).max():.2e} more than allowed"
 
@@ -232,6 +352,7 @@ def same_bits(a, b):
 
 
 # ---- the emulator itself ----
+
 
 def test_the_emulator_finds_a_barrier_that_some_threads_miss(gpu):
     assert b"barrier" in gpu.library.broken_barrier()
@@ -251,13 +372,19 @@ def test_the_emulated_power_of_two_is_as_wrong_as_allowed_and_no_more(gpu):
     wrong = []
     for x in np.linspace(-100, 0, 4001, dtype=np.float32)[:-1]:
         exact = np.float32(2.0 ** np.float64(x))
-        wrong.append(abs(np.float64(gpu.library.ex2(ctypes.c_float(x))) - np.float64(exact)) / np.spacing(exact))
-    assert max(wrong) == 2 and min(wrong) >= 1  # below a power of two the next number is half a unit away
+        wrong.append(
+            abs(np.float64(gpu.library.ex2(ctypes.c_float(x))) - np.float64(exact))
+            / np.spacing(exact)
+        )
+    assert (
+        max(wrong) == 2 and min(wrong) >= 1
+    )  # below a power of two the next number is half a unit away
     assert gpu.library.ex2(ctypes.c_float(0)) == 1 and gpu.library.ex2(ctypes.c_float(-inf)) == 0
     assert isnan(gpu.library.ex2(ctypes.c_float(nan)))
 
 
 # ---- values and gradients ----
+
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("vocabulary", [*range(1, 70), 2047, 2048, 2049, 4113, 9000])
@@ -275,7 +402,9 @@ def test_each_term_alone_has_its_gradient(gpu, dtype, upstream_row):
     table = gpu.stats(student, teacher, labels)
     alone = torch.zeros_like(upstream)
     alone[upstream_row] = upstream[upstream_row]
-    assert_gradient(gpu.dlogits(student, teacher, labels, table, alone), student, teacher, labels, alone)
+    assert_gradient(
+        gpu.dlogits(student, teacher, labels, table, alone), student, teacher, labels, alone
+    )
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -283,8 +412,17 @@ def test_each_term_alone_has_its_gradient(gpu, dtype, upstream_row):
 def test_without_a_teacher_its_rows_are_zero_and_its_upstream_is_not_used(gpu, dtype, vocabulary):
     student, _, labels, upstream = rows(4, vocabulary, dtype)
     table, gradient = gpu.both(student, None, labels, upstream)
-    of_teacher = [TEACHER_LSE, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, TEACHER_ENTROPY, TEACHER_LSE_LOW,
-                  TEACHER_AT_TOP, GAP, GAP_LOW]
+    of_teacher = [
+        TEACHER_LSE,
+        TEACHER_NLL,
+        KL_TEACHER_STUDENT,
+        KL_STUDENT_TEACHER,
+        TEACHER_ENTROPY,
+        TEACHER_LSE_LOW,
+        TEACHER_AT_TOP,
+        GAP,
+        GAP_LOW,
+    ]
     assert (table[of_teacher] == 0).all()
     upstream[[KL_TEACHER_STUDENT, KL_STUDENT_TEACHER]] = 0
     assert_terms(table, student, None, labels)
@@ -295,7 +433,10 @@ def test_without_a_teacher_its_rows_are_zero_and_its_upstream_is_not_used(gpu, d
 def test_entropies_are_zero_unless_asked_for_and_change_nothing_else(gpu, teacher_too):
     student, teacher, labels, _ = rows(4, 4113, torch.bfloat16)
     teacher = teacher if teacher_too else None
-    full, lean = gpu.stats(student, teacher, labels), gpu.stats(student, teacher, labels, entropy=False)
+    full, lean = (
+        gpu.stats(student, teacher, labels),
+        gpu.stats(student, teacher, labels, entropy=False),
+    )
     assert (lean[[ENTROPY, TEACHER_ENTROPY]] == 0).all() and (full[ENTROPY] > 0).all()
     full[[ENTROPY, TEACHER_ENTROPY, DROP, DROP_LOW]] = 0
     assert same_bits(full, lean)
@@ -334,10 +475,12 @@ def test_a_common_offset_does_not_enter(gpu):
     student, teacher, labels, upstream = rows(6, 2049)
     student, teacher = (8 * student).round() / 8, (8 * teacher).round() / 8
     table, gradient = gpu.both(student, teacher, labels, upstream)
-    moved, moved_gradient = gpu.both(student + 2 ** 20, teacher - 2 ** 20, labels, upstream)
+    moved, moved_gradient = gpu.both(student + 2**20, teacher - 2**20, labels, upstream)
     terms = [NLL, TEACHER_NLL, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, ENTROPY, TEACHER_ENTROPY]
     assert same_bits(table[terms], moved[terms])
-    assert (moved[LSE].double() + moved[LSE_LOW] - table[LSE].double() - table[LSE_LOW] - 2 ** 20).abs().max() < 1e-7
+    assert (
+        moved[LSE].double() + moved[LSE_LOW] - table[LSE].double() - table[LSE_LOW] - 2**20
+    ).abs().max() < 1e-7
     upstream[LSE] = 0
     largest = term_sizes(student, teacher, labels, upstream)
     assert ((gradient - moved_gradient).abs() <= 2 * COMPUTED[torch.float32] * largest).all()
@@ -354,10 +497,13 @@ def test_nll_is_never_negative_and_a_sure_label_keeps_its_gradient(gpu):
             table, gradient = gpu.both(student, None, labels, upstream)
             others = 63 * np.exp(-gap)
             # The 63 weights are one number, wrong by 2^-22; 2^-23 for nll's own rounding, at most 2.3.
-            assert 0 <= table[NLL, 0] and abs(table[NLL, 0].item() - np.log1p(others)) <= 2 ** -22 + 2 ** -23
+            assert (
+                0 <= table[NLL, 0]
+                and abs(table[NLL, 0].item() - np.log1p(others)) <= 2**-22 + 2**-23
+            )
             relative, absolute = STORED[dtype]
             expected = -others / (1 + others)
-            assert abs(gradient[0, 0].item() - expected) <= relative * -expected + absolute + 2 ** -22
+            assert abs(gradient[0, 0].item() - expected) <= relative * -expected + absolute + 2**-22
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -369,7 +515,7 @@ def test_probabilities_below_the_cut_are_exactly_zero(gpu, dtype):
     table = gpu.stats(student, teacher, labels)
     for upstream_row in (LSE, KL_STUDENT_TEACHER, ENTROPY):
         alone = upstream.clone()
-        alone[upstream_row] = 2.0 ** 30 if dtype != torch.float16 else 2.0 ** 120
+        alone[upstream_row] = 2.0**30 if dtype != torch.float16 else 2.0**120
         gradient = gpu.dlogits(student, teacher, labels, table, alone)
         assert gradient[0, 1] == 0 and gradient[0, 2] != 0
 
@@ -382,12 +528,13 @@ def test_kl_of_equal_rows_is_zero_and_of_nearly_equal_rows_not_negative(gpu):
             table = gpu.stats(student, student.clone(), labels)
             assert (table[[KL_TEACHER_STUDENT, KL_STUDENT_TEACHER]] == 0).all()
     student, _, labels, _ = rows(12, 700)
-    teacher = student * (1 + 2 ** -22)
+    teacher = student * (1 + 2**-22)
     table = gpu.stats(student, teacher, labels)
     assert (table[[KL_TEACHER_STUDENT, KL_STUDENT_TEACHER]] >= 0).all()
 
 
 # ---- edges: row 2 of 5 holds them, in one block (1 multiprocessor) and split (40) ----
+
 
 def edge(gpu, dtype, multiprocessors, change):
     """Table and gradients (all terms; without kl_student_teacher) with row 2 changed; the other rows keep their bits."""
@@ -399,11 +546,21 @@ def edge(gpu, dtype, multiprocessors, change):
     change(student, teacher, labels)
     table, gradient = gpu.both(student, teacher, labels, upstream)
     others = [0, 1, 3, 4]
-    assert same_bits(table[:, others], plain[:, others]) and same_bits(gradient[others], plain_gradient[others])
+    assert same_bits(table[:, others], plain[:, others]) and same_bits(
+        gradient[others], plain_gradient[others]
+    )
     without = upstream.clone()
     without[KL_STUDENT_TEACHER] = 0
-    return dict(student=student, teacher=teacher, labels=labels, table=table[:, 2], gradient=gradient[2], upstream=upstream,
-                without=without, gradient_without=gpu.dlogits(student, teacher, labels, table, without)[2])
+    return dict(
+        student=student,
+        teacher=teacher,
+        labels=labels,
+        table=table[:, 2],
+        gradient=gradient[2],
+        upstream=upstream,
+        without=without,
+        gradient_without=gpu.dlogits(student, teacher, labels, table, without)[2],
+    )
 
 
 def by_formula(found, upstream):
@@ -424,14 +581,19 @@ def by_formula(found, upstream):
 def close_to(gradient, expected, size=20.0):
     """`size` bounds the row's terms: upstreams up to 10/7, logs and divergences up to about 10."""
     relative, absolute = STORED[gradient.dtype]
-    return ((gradient.double() - expected).abs() <= relative * expected.abs() + absolute + COMPUTED[gradient.dtype] * size).all()
+    return (
+        (gradient.double() - expected).abs()
+        <= relative * expected.abs() + absolute + COMPUTED[gradient.dtype] * size
+    ).all()
 
 
 def close(found, *which, at_least=0.0):
     expected = columns(found["student"], found["teacher"], found["labels"])
     for k in which:
         value = expected[k][2]
-        assert abs(found["table"][k].double() - value) <= max(CLOSE[k], at_least) * max(1, abs(value)), ROWS[k]
+        assert abs(found["table"][k].double() - value) <= max(CLOSE[k], at_least) * max(
+            1, abs(value)
+        ), ROWS[k]
     return True
 
 
@@ -449,14 +611,18 @@ def test_minus_infinity_in_both_contributes_nothing(gpu, dtype, multiprocessors)
     found = edge(gpu, dtype, multiprocessors, change)
     assert close(found, *STUDENT_ROWS, *TEACHER_ROWS, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER)
     kept = [v for v in range(found["student"].shape[1]) if not 10 <= v < 14]
-    small = dict(found, student=found["student"][:, kept], teacher=found["teacher"][:, kept])  # the row without these columns
+    small = dict(
+        found, student=found["student"][:, kept], teacher=found["teacher"][:, kept]
+    )  # the row without these columns
     expected = by_formula(small, found["upstream"])
     assert close_to(found["gradient"][kept], expected) and (found["gradient"][10:14] == 0).all()
 
 
 @ALL_TYPES
 @PLACES
-def test_minus_infinity_in_the_student_makes_only_kl_teacher_student_infinite(gpu, dtype, multiprocessors):
+def test_minus_infinity_in_the_student_makes_only_kl_teacher_student_infinite(
+    gpu, dtype, multiprocessors
+):
     def change(student, teacher, labels):
         student[2, 11] = -inf
 
@@ -469,7 +635,9 @@ def test_minus_infinity_in_the_student_makes_only_kl_teacher_student_infinite(gp
 
 @ALL_TYPES
 @PLACES
-def test_minus_infinity_in_the_teacher_makes_kl_student_teacher_infinite_and_its_gradient_nan(gpu, dtype, multiprocessors):
+def test_minus_infinity_in_the_teacher_makes_kl_student_teacher_infinite_and_its_gradient_nan(
+    gpu, dtype, multiprocessors
+):
     def change(student, teacher, labels):
         teacher[2, 11] = -inf
 
@@ -482,21 +650,27 @@ def test_minus_infinity_in_the_teacher_makes_kl_student_teacher_infinite_and_its
 
 @ALL_TYPES
 @PLACES
-def test_minus_infinity_at_the_label_is_an_infinite_nll_with_a_finite_gradient(gpu, dtype, multiprocessors):
+def test_minus_infinity_at_the_label_is_an_infinite_nll_with_a_finite_gradient(
+    gpu, dtype, multiprocessors
+):
     def change(student, teacher, labels):
         student[2, 7] = teacher[2, 7] = -inf
 
     found = edge(gpu, dtype, multiprocessors, change)
     assert found["table"][NLL] == inf and found["table"][TEACHER_NLL] == inf
     assert close(found, LSE, ENTROPY, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER)
-    assert found["gradient"].isfinite().all() and found["gradient"][7] == -found["upstream"][NLL, 2].to(dtype)
+    assert found["gradient"].isfinite().all() and found["gradient"][7] == -found["upstream"][
+        NLL, 2
+    ].to(dtype)
 
 
 @ALL_TYPES
 @PLACES
 @pytest.mark.parametrize("what", ["nan", "+inf", "all -inf", "nan and -inf"])
 @pytest.mark.parametrize("whose", ["student", "teacher"])
-def test_nan_plus_infinity_and_an_empty_row_are_nan_in_all_they_touch(gpu, dtype, multiprocessors, what, whose):
+def test_nan_plus_infinity_and_an_empty_row_are_nan_in_all_they_touch(
+    gpu, dtype, multiprocessors, what, whose
+):
     def change(student, teacher, labels):
         row = (student if whose == "student" else teacher)[2]
         if what == "all -inf":
@@ -506,7 +680,9 @@ def test_nan_plus_infinity_and_an_empty_row_are_nan_in_all_they_touch(gpu, dtype
             row[3] = -inf if "-inf" in what else row[3]
 
     found = edge(gpu, dtype, multiprocessors, change)
-    own, other = (STUDENT_ROWS, TEACHER_ROWS) if whose == "student" else (TEACHER_ROWS, STUDENT_ROWS)
+    own, other = (
+        (STUDENT_ROWS, TEACHER_ROWS) if whose == "student" else (TEACHER_ROWS, STUDENT_ROWS)
+    )
     assert found["table"][[*own, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER]].isnan().all()
     assert close(found, *other)
     assert found["gradient"].isnan().all() and found["gradient_without"].isnan().all()
@@ -516,7 +692,11 @@ def test_nan_plus_infinity_and_an_empty_row_are_nan_in_all_they_touch(gpu, dtype
 @PLACES
 @pytest.mark.parametrize("value", ["lowest", "-1e30", "-1e4"])
 def test_finite_masks_are_ordinary_logits(gpu, dtype, multiprocessors, value):
-    low = torch.finfo(dtype).min if value == "lowest" or dtype == torch.float16 and value == "-1e30" else float(value)
+    low = (
+        torch.finfo(dtype).min
+        if value == "lowest" or dtype == torch.float16 and value == "-1e30"
+        else float(value)
+    )
 
     def change(student, teacher, labels):
         student[2, 20:30] = teacher[2, 25:35] = low
@@ -524,7 +704,7 @@ def test_finite_masks_are_ordinary_logits(gpu, dtype, multiprocessors, value):
     found = edge(gpu, dtype, multiprocessors, change)
     assert close(found, *STUDENT_ROWS, *TEACHER_ROWS)
     # A few columns decide a divergence, so that their weights' errors show: 2^-22 of 2^x, 2^-24 |x| of x, |x| < 16.
-    assert close(found, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, at_least=2 ** -22 + 16 * 2 ** -24)
+    assert close(found, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, at_least=2**-22 + 16 * 2**-24)
     assert found["table"][KL_TEACHER_STUDENT] > 10 and found["table"].isfinite().all()
     assert close_to(found["gradient_without"], by_formula(found, found["without"]))
 
@@ -551,9 +731,12 @@ def test_rows_at_the_ends_of_the_type_are_uniform_rows(gpu, dtype, multiprocesso
 
 @ALL_TYPES
 @PLACES
-def test_a_divergence_near_the_end_of_fp32_does_not_overflow_on_the_way(gpu, dtype, multiprocessors):
+def test_a_divergence_near_the_end_of_fp32_does_not_overflow_on_the_way(
+    gpu, dtype, multiprocessors
+):
     """All but one of V equal teacher probabilities meet a log ratio of the largest number: KL is (V - 1) / V of it, and the
     sum that is divided by V is V - 1 times it."""
+
     def change(student, teacher, labels):
         student[2], teacher[2] = 0, 0
         student[2, 11] = torch.finfo(dtype).max
@@ -590,11 +773,14 @@ def test_masked_columns_of_a_student_alone_without_entropy_take_the_fast_path(gp
     labels[1:3] = 4
     table = gpu.stats(student, None, labels, entropy=False)
     expected = columns(student, None, labels)
-    assert ((table[NLL].double() - expected[NLL]).abs() <= CLOSE[NLL] * expected[NLL].clamp(min=1)).all()
+    assert (
+        (table[NLL].double() - expected[NLL]).abs() <= CLOSE[NLL] * expected[NLL].clamp(min=1)
+    ).all()
     assert gpu.happened()["student_read"] == student.numel() + 2
 
 
 # ---- labels and upstream ----
+
 
 @PLACES
 def test_an_ignored_label_has_no_nll_and_no_nll_gradient_but_all_other_terms(gpu, multiprocessors):
@@ -627,7 +813,9 @@ def test_a_row_whose_upstream_is_zero_is_not_read_and_gets_exact_zeros(gpu, dtyp
     table = gpu.stats(student, teacher, labels)
     student[:], teacher[:], table[:] = nan, nan, nan
     upstream[:] = 0
-    upstream[[NLL, TEACHER_NLL, TEACHER_LSE, TEACHER_ENTROPY], 0] = 1  # its label is ignored; the others are not read
+    upstream[[NLL, TEACHER_NLL, TEACHER_LSE, TEACHER_ENTROPY], 0] = (
+        1  # its label is ignored; the others are not read
+    )
     gradient = gpu.dlogits(student, teacher, labels, table, upstream)
     assert (gradient == 0).all() and not torch.signbit(gradient).any()
     assert gpu.happened()["student_read"] == gpu.happened()["teacher_read"] == 0
@@ -643,8 +831,10 @@ def test_the_teacher_is_not_read_without_upstream_of_a_divergence(gpu):
 
 
 @PLACES
-@pytest.mark.parametrize("label", [-1, 4500, 2 ** 40, -2 ** 62])
-def test_a_label_out_of_range_is_never_an_index_and_makes_its_own_terms_nan(gpu, multiprocessors, label):
+@pytest.mark.parametrize("label", [-1, 4500, 2**40, -(2**62)])
+def test_a_label_out_of_range_is_never_an_index_and_makes_its_own_terms_nan(
+    gpu, multiprocessors, label
+):
     gpu.machine(multiprocessors=multiprocessors)
     student, teacher, labels, upstream = rows(4, 4500)
     upstream[NLL] = torch.tensor([1.0, 1.0, 0.0, 1.0])
@@ -661,6 +851,7 @@ def test_a_label_out_of_range_is_never_an_index_and_makes_its_own_terms_nan(gpu,
 
 # ---- memory ----
 
+
 @ALL_TYPES
 @pytest.mark.parametrize("vocabulary", [33, 48, 2049, 9000])
 def test_alignment_and_row_stride_change_no_bit(gpu, dtype, vocabulary):
@@ -668,8 +859,15 @@ def test_alignment_and_row_stride_change_no_bit(gpu, dtype, vocabulary):
         student, teacher, labels, upstream = rows(3, vocabulary, dtype)
         teacher = teacher if teacher_too else None
         expected = None
-        for offset, stride in ((0, vocabulary + -vocabulary % 8), (1, vocabulary + 1), (8, vocabulary + 7), (3, vocabulary + 16)):
-            placed = [None if t is None else at_offset(t, offset, stride) for t in (student, teacher)]
+        for offset, stride in (
+            (0, vocabulary + -vocabulary % 8),
+            (1, vocabulary + 1),
+            (8, vocabulary + 7),
+            (3, vocabulary + 16),
+        ):
+            placed = [
+                None if t is None else at_offset(t, offset, stride) for t in (student, teacher)
+            ]
             found = gpu.both(*placed, labels, upstream)
             expected = expected or found
             assert same_bits(found[0], expected[0]) and same_bits(found[1], expected[1])
@@ -689,10 +887,12 @@ def test_offsets_are_64_bit(gpu, tmp_path):
     """Rows 2^30 elements apart in a sparse file: the third starts 2^31 elements in."""
     student, teacher, labels, upstream = rows(4, 100, torch.bfloat16)
     expected = gpu.both(student, teacher, labels, upstream)
-    stride = 2 ** 30
+    stride = 2**30
     spread = []
     for name, rows_ in (("student", student), ("teacher", teacher)):
-        room = torch.from_numpy(np.memmap(tmp_path / name, np.int16, "w+", shape=(3 * stride + 100,))).view(torch.bfloat16)
+        room = torch.from_numpy(
+            np.memmap(tmp_path / name, np.int16, "w+", shape=(3 * stride + 100,))
+        ).view(torch.bfloat16)
         spread.append(torch.as_strided(room, (4, 100), (stride, 1)))
         spread[-1].copy_(rows_)
     table, gradient = gpu.both(*spread, labels, upstream)
@@ -712,9 +912,15 @@ def test_each_logit_is_read_once_forward_and_once_backward(gpu, dtype):
 
 # ---- launches ----
 
+
 @ALL_TYPES
 def test_few_rows_are_split_over_blocks_and_merged(gpu, dtype):
-    for n, vocabulary, multiprocessors in ((1, 20011, 132), (3, 9000, 4), (2, 40000, 132), (1, 4113, 8)):
+    for n, vocabulary, multiprocessors in (
+        (1, 20011, 132),
+        (3, 9000, 4),
+        (2, 40000, 132),
+        (1, 4113, 8),
+    ):
         gpu.machine(multiprocessors=multiprocessors)
         student, teacher, labels, upstream = rows(n, vocabulary, dtype)
         labels[:] = vocabulary - 1
@@ -724,7 +930,13 @@ def test_few_rows_are_split_over_blocks_and_merged(gpu, dtype):
         assert 2 <= launches[0]["blocks"] // n <= 16 and launches[1]["blocks"] == n
         assert_terms(table, student, teacher, labels)
         upstream[:] = 0.5
-        assert_gradient(gpu.dlogits(student, teacher, labels, table, upstream), student, teacher, labels, upstream)
+        assert_gradient(
+            gpu.dlogits(student, teacher, labels, table, upstream),
+            student,
+            teacher,
+            labels,
+            upstream,
+        )
 
 
 def test_many_rows_or_a_small_vocabulary_need_no_workspace(gpu):
@@ -774,7 +986,9 @@ def test_no_rows_launch_nothing(gpu):
 
 @PLACES
 @pytest.mark.parametrize("current, device", [(0, 0), (0, 1), (1, 1), (1, 0)])
-def test_launches_use_the_stream_and_device_given_and_the_current_device_is_restored(gpu, multiprocessors, current, device):
+def test_launches_use_the_stream_and_device_given_and_the_current_device_is_restored(
+    gpu, multiprocessors, current, device
+):
     student, teacher, labels, upstream = rows(3, 9000)
     gpu.machine(multiprocessors=multiprocessors, device=current)
     table = gpu.stats(student, teacher, labels, device=device, stream=0x5150)
@@ -783,15 +997,19 @@ def test_launches_use_the_stream_and_device_given_and_the_current_device_is_rest
     assert happened["launches"] == (3 if multiprocessors > 1 else 2)
     for i in range(happened["launches"]):
         assert gpu.launched(i)["stream"] == 0x5150 and gpu.launched(i)["device"] == device
-    assert happened["device"] == current and happened["devices_set"] == (0 if current == device else 4)
+    assert happened["device"] == current and happened["devices_set"] == (
+        0 if current == device else 4
+    )
 
 
 def test_errors_come_back_in_words_and_the_device_is_restored(gpu):
     student, teacher, labels, upstream = rows(3, 50)
     table = gpu.stats(student, teacher, labels)
-    for machine, device, error in ((dict(driver=False), 0, b"CUDA driver version is insufficient for CUDA runtime version"),
-                                   (dict(), 9, b"invalid device ordinal"),
-                                   (dict(fails_at=0), 1, b"invalid configuration argument")):
+    for machine, device, error in (
+        (dict(driver=False), 0, b"CUDA driver version is insufficient for CUDA runtime version"),
+        (dict(), 9, b"invalid device ordinal"),
+        (dict(fails_at=0), 1, b"invalid configuration argument"),
+    ):
         gpu.machine(**machine)
         gpu.stats(student, teacher, labels, device=device, error=error)
         gpu.dlogits(student, teacher, labels, table, upstream, device=device, error=error)
@@ -808,7 +1026,16 @@ def test_an_error_is_not_taken_for_one_of_the_next_call(gpu):
 def test_the_code_for_gpus_without_packed_extremes_gives_the_same_bits(gpu, tmp_path):
     older = Emulated(compiled(tmp_path, "-D__CUDA_ARCH__=750"))
     student, teacher, labels, upstream = rows(6, 4500, torch.bfloat16)
-    student[1, 5], student[2, 6], teacher[3, 7], student[4, 8], teacher[4, 9] = -inf, nan, -inf, inf, nan
+    student[1, 5], student[2, 6], teacher[3, 7], student[4, 8], teacher[4, 9] = (
+        -inf,
+        nan,
+        -inf,
+        inf,
+        nan,
+    )
     for entropy in (False, True):
         for other in (None, teacher):
-            assert same_bits(older.stats(student, other, labels, entropy), gpu.stats(student, other, labels, entropy))
+            assert same_bits(
+                older.stats(student, other, labels, entropy),
+                gpu.stats(student, other, labels, entropy),
+            )

@@ -8,22 +8,29 @@ from math import inf, nan
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.losses.test_terms import COLUMNS, by_torch, rows, weighted
 
 from clear_ref.common.errors import LabelError, ShapeError
 from clear_ref.losses import formulas, native
 from clear_ref.losses.terms import IGNORE, token_terms
+from tests.losses.test_terms import COLUMNS, by_torch, rows, weighted
 
-pytestmark = pytest.mark.skipif(not native.built(), reason="clear_ref was installed without the compiled kernel")
+pytestmark = pytest.mark.skipif(
+    not native.built(), reason="clear_ref was installed without the compiled kernel"
+)
 
 SETS = native.instruction_sets()
 NATIVE_BEST = pytest.mark.skipif(len(SETS) < 3, reason="this processor lacks AVX2 or AVX-512")
-UPSTREAM_ROWS = (formulas.NLL, formulas.ENTROPY, formulas.KL_TEACHER_STUDENT, formulas.KL_STUDENT_TEACHER)
+UPSTREAM_ROWS = (
+    formulas.NLL,
+    formulas.ENTROPY,
+    formulas.KL_TEACHER_STUDENT,
+    formulas.KL_STUDENT_TEACHER,
+)
 
 
 @pytest.fixture(params=[*SETS, "torch"])
 def impl(request, monkeypatch):
-    """"native", once with each instruction set of this processor, and "torch"."""
+    """ "native", once with each instruction set of this processor, and "torch"."""
     if request.param == "torch":
         return "torch"
     monkeypatch.setattr(native, "INSTRUCTION_SET", SETS.index(request.param))
@@ -61,16 +68,25 @@ def ours(impl, **options):
 def plain(student, labels, teacher):
     """The five columns by torch's own operators in the working dtype, as a training script writes them."""
     ls, lt = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
-    return (F.cross_entropy(student, labels, ignore_index=IGNORE, reduction="none"), -(ls.exp() * ls).sum(-1),
-            F.cross_entropy(teacher, labels, ignore_index=IGNORE, reduction="none"),
-            F.kl_div(ls, lt, log_target=True, reduction="none").sum(-1),
-            F.kl_div(lt, ls, log_target=True, reduction="none").sum(-1))
+    return (
+        F.cross_entropy(student, labels, ignore_index=IGNORE, reduction="none"),
+        -(ls.exp() * ls).sum(-1),
+        F.cross_entropy(teacher, labels, ignore_index=IGNORE, reduction="none"),
+        F.kl_div(ls, lt, log_target=True, reduction="none").sum(-1),
+        F.kl_div(lt, ls, log_target=True, reduction="none").sum(-1),
+    )
 
 
 def errors(found, truth, relative=True):
     """The largest error of each column, relative to max(1, |value|)."""
-    return [float(((f.double() - t).abs() / (t.abs().clamp_min(1) if relative else 1)).nan_to_num(inf).max())
-            for f, t in zip(found, truth)]
+    return [
+        float(
+            ((f.double() - t).abs() / (t.abs().clamp_min(1) if relative else 1))
+            .nan_to_num(inf)
+            .max()
+        )
+        for f, t in zip(found, truth)
+    ]
 
 
 def gradient_error(found, truth):
@@ -81,6 +97,7 @@ def gradient_error(found, truth):
 
 
 # 1. Three ways: float64, plain torch, and each implementation.
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("seed", range(12))
@@ -93,21 +110,37 @@ def test_no_implementation_is_further_from_float64_than_plain_torch(impl, dtype,
     vocabulary = int(2 ** (13 * torch.rand((), generator=g)))
     scale = (0.1, 3.0, 30.0)[seed % 3]
     student, teacher, labels, upstream = rows(n, vocabulary, scale, seed, dtype)
-    truth, slope = values_and_gradient(by_torch, student.double(), labels, teacher.double(), upstream)
+    truth, slope = values_and_gradient(
+        by_torch, student.double(), labels, teacher.double(), upstream
+    )
     usual, usual_slope = values_and_gradient(plain, student, labels, teacher, upstream)
     found, found_slope = values_and_gradient(ours(impl), student, labels, teacher, upstream)
     for name, mine, theirs in zip(COLUMNS, errors(found, truth), errors(usual, truth)):
-        assert mine <= theirs + 2 ** -22, (name, n, vocabulary, mine, theirs)
-    factor = 1 + float(max(truth[3].max(), truth[4].max(), -F.log_softmax(student.double(), -1).min()))
-    mine, theirs = (float((s.double() - slope).abs().nan_to_num(inf).max()) for s in (found_slope, usual_slope))
-    allowed = 2 ** -22 * factor * float(upstream.abs().max()) + torch.finfo(dtype).eps / 2 * float(slope.abs().max()) + 2 ** -25
+        assert mine <= theirs + 2**-22, (name, n, vocabulary, mine, theirs)
+    factor = 1 + float(
+        max(truth[3].max(), truth[4].max(), -F.log_softmax(student.double(), -1).min())
+    )
+    mine, theirs = (
+        float((s.double() - slope).abs().nan_to_num(inf).max()) for s in (found_slope, usual_slope)
+    )
+    allowed = (
+        2**-22 * factor * float(upstream.abs().max())
+        + torch.finfo(dtype).eps / 2 * float(slope.abs().max())
+        + 2**-25
+    )
     assert mine <= theirs + allowed, (n, vocabulary, mine, theirs)
 
 
 # 2. Accuracy, in numbers. Truth: the same fp32 logits in float64, by definition. Student and teacher are independent: KL is as
 # large as the scale makes it.
 
-LIMITS = {"nll": 7e-7, "entropy": 3e-7, "teacher_nll": 7e-7, "kl_teacher_student": 3e-7, "kl_student_teacher": 3e-7}
+LIMITS = {
+    "nll": 7e-7,
+    "entropy": 3e-7,
+    "teacher_nll": 7e-7,
+    "kl_teacher_student": 3e-7,
+    "kl_student_teacher": 3e-7,
+}
 PLAIN_FACTOR = 10  # the torch route sums in fp32 where the kernel sums in double
 
 
@@ -116,7 +149,9 @@ def test_values_at_a_real_vocabulary(impl, scale):
     student, teacher, labels, _ = rows(16, 32064, scale, seed=3, dtype=torch.float32)
     truth = by_torch(student, labels, teacher)
     for name, error in zip(COLUMNS, errors(columns(student, labels, teacher, impl), truth)):
-        assert error <= LIMITS[name] * (1 if impl == "native" else PLAIN_FACTOR), f"{name}: {error:.2e}"
+        assert error <= LIMITS[name] * (1 if impl == "native" else PLAIN_FACTOR), (
+            f"{name}: {error:.2e}"
+        )
 
 
 # Relative to the largest entry of the row, at every scale. The rounding at the store is at most 6e-8, the exponential's rest 3e-8,
@@ -133,11 +168,17 @@ def by_definition(which, student, teacher, labels):
     gradients of entropy and KL(p||q) are unchanged by a constant in log p or log p - log q, here that of the largest column: a
     mean that is a difference of logs would have no digits left where that column is sure."""
     student, teacher, top = student.double(), teacher.double(), student.argmax(1, keepdim=True)
-    log_p, log_q, x = student.log_softmax(-1), teacher.log_softmax(-1), student - student.gather(1, top)
+    log_p, log_q, x = (
+        student.log_softmax(-1),
+        teacher.log_softmax(-1),
+        student - student.gather(1, top),
+    )
     p, q, gap = log_p.exp(), log_q.exp(), (student - teacher) - (student - teacher).gather(1, top)
     if which == "nll":
         chosen = labels.clamp(min=0).unsqueeze(1)
-        return p.scatter(1, chosen, torch.expm1(log_p.gather(1, chosen))) * (labels != IGNORE).unsqueeze(1)
+        return p.scatter(1, chosen, torch.expm1(log_p.gather(1, chosen))) * (
+            labels != IGNORE
+        ).unsqueeze(1)
     if which == "entropy":
         return -p * (x - (p * x).sum(-1, keepdim=True))
     return p - q if which == "kl_teacher_student" else p * (gap - (p * gap).sum(-1, keepdim=True))
@@ -150,18 +191,25 @@ def test_each_gradient_beside_the_largest_of_its_row(impl, scale, which, sure):
     """lse in two fp32 parts is right to 2^-48 of logits: that counts where p - 1 or p - q is all there is of a row. Entropy and
     KL(p||q) have no such slack, and no row of a gradient that fp32 can hold is left out."""
     student, teacher, labels, upstream = rows(16, 32064, scale, seed=4, dtype=torch.float32)
-    labels, upstream = student.argmax(1) if sure else labels, upstream.float().double()  # as the kernel gets it: fp32
+    labels, upstream = (
+        student.argmax(1) if sure else labels,
+        upstream.float().double(),
+    )  # as the kernel gets it: fp32
     upstream[:, [i for i, name in enumerate(ALONE) if name != which]] = 0
     weight = upstream[:, [ALONE.index(which)]]
     truth = by_definition(which, student, teacher, labels) * weight
     if impl == "torch" and which not in ("entropy", "kl_student_teacher"):
         return  # p - 1 and p - q of fp32 probabilities: below, beside the size of the factor
     _, found = values_and_gradient(ours(impl), student, labels, teacher, upstream)
-    own = 2 ** -48 * (student.abs().amax(1) + teacher.abs().amax(1)).double() * weight.abs().squeeze(1)
+    own = (
+        2**-48 * (student.abs().amax(1) + teacher.abs().amax(1)).double() * weight.abs().squeeze(1)
+    )
     own = 1e-36 if which in ("entropy", "kl_student_teacher") else own
     limit = GRADIENT_LIMITS[impl if impl == "torch" else SETS[native.INSTRUCTION_SET]]
     excess = (found - truth).abs().amax(1) - own - limit * truth.abs().amax(1)
-    assert (excess <= 0).all(), f"{which} at scale {scale}: {float((excess / truth.abs().amax(1).clamp_min(1e-300)).max()):.1e}"
+    assert (excess <= 0).all(), (
+        f"{which} at scale {scale}: {float((excess / truth.abs().amax(1).clamp_min(1e-300)).max()):.1e}"
+    )
 
 
 @pytest.mark.parametrize("scale", [3.0, 10.0])
@@ -170,11 +218,19 @@ def test_of_many_rows_none_is_further_off(instruction_set, scale, which):
     """256 rows, upstream 1: one rounding more, of the factor, shows in the furthest of them and not in sixteen."""
     student, teacher, labels, _ = rows(256, 32064, scale, seed=1, dtype=torch.float32)
     leaf = student.requires_grad_()
-    getattr(token_terms(leaf, labels, teacher if which != "entropy" else None, impl="native"), which).sum().backward()
+    getattr(
+        token_terms(leaf, labels, teacher if which != "entropy" else None, impl="native"), which
+    ).sum().backward()
     for part in range(0, 256, 32):
-        truth = by_definition(which, *(x[part:part + 32].detach() for x in (student, teacher, labels)))
-        error = float(((leaf.grad[part:part + 32] - truth).abs().amax(1) / truth.abs().amax(1)).max())
-        assert error <= GRADIENT_LIMITS[SETS[native.INSTRUCTION_SET]], f"{which} at scale {scale}: {error:.2e}"
+        truth = by_definition(
+            which, *(x[part : part + 32].detach() for x in (student, teacher, labels))
+        )
+        error = float(
+            ((leaf.grad[part : part + 32] - truth).abs().amax(1) / truth.abs().amax(1)).max()
+        )
+        assert error <= GRADIENT_LIMITS[SETS[native.INSTRUCTION_SET]], (
+            f"{which} at scale {scale}: {error:.2e}"
+        )
 
 
 @pytest.mark.parametrize("scale", [3.0, 30.0])
@@ -193,12 +249,18 @@ def test_gradients_of_the_torch_route_beside_the_size_of_their_factor(which):
     for scale in (3.0, 30.0):
         student, teacher, labels, upstream = rows(16, 32064, scale, seed=4, dtype=torch.float32)
         upstream[:, [i for i, name in enumerate(ALONE) if name != which]] = 0
-        values, truth = values_and_gradient(by_torch, student.double(), labels, teacher.double(), upstream)
+        values, truth = values_and_gradient(
+            by_torch, student.double(), labels, teacher.double(), upstream
+        )
         _, found = values_and_gradient(ours("torch"), student, labels, teacher, upstream)
-        own = values[COLUMNS.index(which)] if which in ("entropy", "kl_student_teacher") else torch.zeros(16)
+        own = (
+            values[COLUMNS.index(which)]
+            if which in ("entropy", "kl_student_teacher")
+            else torch.zeros(16)
+        )
         size = upstream.abs().amax(1) * (1 + own)
         error = float(((found - truth).abs().amax(1) / size.masked_fill(size == 0, 1)).max())
-        assert error <= 2 ** -21, f"{which} at scale {scale}: {error:.2e}"
+        assert error <= 2**-21, f"{which} at scale {scale}: {error:.2e}"
 
 
 @pytest.mark.parametrize("seed", range(4, 8))
@@ -209,26 +271,37 @@ def test_the_whole_gradient_beside_the_largest_of_its_row(impl, seed):
     _, truth = values_and_gradient(by_torch, student.double(), labels, teacher.double(), upstream)
     _, found = values_and_gradient(ours(impl), student, labels, teacher, upstream)
     error = gradient_error(found, truth)
-    assert error <= (2 ** -21 if impl == "native" else 2 ** -20), f"{error:.2e}"
+    assert error <= (2**-21 if impl == "native" else 2**-20), f"{error:.2e}"
 
 
 def test_gradients_of_the_torch_route_at_logits_of_1e4():
     """p is 1 in one column; KL ~ 1e5 is stored in fp32, so that of KL(p||q) has an error of 2^-24 KL beside KL itself."""
     student, teacher, labels, upstream = rows(16, 32064, 1e4, seed=5, dtype=torch.float32)
-    values, truth = values_and_gradient(by_torch, student.double(), labels, teacher.double(), upstream)
+    values, truth = values_and_gradient(
+        by_torch, student.double(), labels, teacher.double(), upstream
+    )
     _, found = values_and_gradient(ours("torch"), student, labels, teacher, upstream)
     size = (1 + values[4][:, None]) * upstream.abs().amax(1, keepdim=True)
     error = float(((found - truth).abs() / size.clamp_min(1e-30)).max())
-    assert error <= 4 * 2 ** -24, f"{error:.2e}"
+    assert error <= 4 * 2**-24, f"{error:.2e}"
 
 
-@pytest.mark.parametrize("vocabularies", [range(1, 70), (2047, 2048, 2049, 4113)], ids=["small", "blocks"])
+@pytest.mark.parametrize(
+    "vocabularies", [range(1, 70), (2047, 2048, 2049, 4113)], ids=["small", "blocks"]
+)
 def test_every_tail_and_misaligned_rows(impl, vocabularies):
     worst = {}
     for vocabulary in vocabularies:
-        student, teacher, labels, upstream = rows(7, vocabulary, seed=vocabulary, dtype=torch.float32)
-        wide = [F.pad(z, (1 + vocabulary % 5, 2), value=nan)[:, 1 + vocabulary % 5:-2] for z in (student, teacher)]
-        truth, slope = values_and_gradient(by_torch, student.double(), labels, teacher.double(), upstream)
+        student, teacher, labels, upstream = rows(
+            7, vocabulary, seed=vocabulary, dtype=torch.float32
+        )
+        wide = [
+            F.pad(z, (1 + vocabulary % 5, 2), value=nan)[:, 1 + vocabulary % 5 : -2]
+            for z in (student, teacher)
+        ]
+        truth, slope = values_and_gradient(
+            by_torch, student.double(), labels, teacher.double(), upstream
+        )
         found = columns(wide[0], labels, wide[1], impl)
         leaf = F.pad(student, (1, 2), value=nan).requires_grad_()
         weighted(columns(leaf[:, 1:-2], labels, wide[1], impl), upstream).backward()
@@ -239,10 +312,13 @@ def test_every_tail_and_misaligned_rows(impl, vocabularies):
         error = float((off / size.masked_fill(size == 0, 1)).max())
         worst["gradient"] = max(worst.get("gradient", (0, 0)), (error, vocabulary))
     factor = 1 if impl == "native" else PLAIN_FACTOR
-    assert max(error for error, _ in worst.values()) <= 1e-6 * factor, worst  # beside max(1, |value|), and the factor
+    assert max(error for error, _ in worst.values()) <= 1e-6 * factor, (
+        worst
+    )  # beside max(1, |value|), and the factor
 
 
 # 3. The contract, row by row (csrc/token_terms.h, Edges).
+
 
 def case(n=4, vocabulary=37, dtype=torch.float32, seed=0):
     student, teacher, labels, upstream = rows(n, vocabulary, seed=seed, dtype=dtype)
@@ -253,18 +329,25 @@ def case(n=4, vocabulary=37, dtype=torch.float32, seed=0):
 def test_far_apart_logits_by_hand(impl):
     """p = (1, 0, 0), q = (0, 1, 0): KL = 2e4 either way, nll of column 1 is 2e4, entropy 0."""
     student, teacher = torch.tensor([[1e4, -1e4, 0.0]]), torch.tensor([[-1e4, 1e4, 0.0]])
-    found, slope = values_and_gradient(ours(impl), student, torch.tensor([1]), teacher, torch.ones(1, 4))
+    found, slope = values_and_gradient(
+        ours(impl), student, torch.tensor([1]), teacher, torch.ones(1, 4)
+    )
     assert [float(column) for column in found] == [2e4, 0, 0, 2e4, 2e4]
-    assert slope.tolist() == [[2.0, -2.0, 0.0]]  # nll: (1, -1, 0); KL(q||p): p - q; KL(p||q) and entropy: 0
+    assert slope.tolist() == [
+        [2.0, -2.0, 0.0]
+    ]  # nll: (1, -1, 0); KL(q||p): p - q; KL(p||q) and entropy: 0
 
 
-@pytest.mark.parametrize("offset", [1e4, 2.0 ** 20])
+@pytest.mark.parametrize("offset", [1e4, 2.0**20])
 def test_a_common_offset_changes_nll_and_kl_by_nothing(impl, offset):
     """Logits are multiples of 1/8, so that the offset is exact in fp32 and the values are those without it, bit for bit."""
     student, teacher, labels, _ = case()
     student, teacher = (student * 8).round() / 8, (teacher * 8).round() / 8
-    for name, moved, still in zip(COLUMNS, columns(student + offset, labels, teacher - offset, impl),
-                                  columns(student, labels, teacher, impl)):
+    for name, moved, still in zip(
+        COLUMNS,
+        columns(student + offset, labels, teacher - offset, impl),
+        columns(student, labels, teacher, impl),
+    ):
         assert torch.equal(moved, still), name
 
 
@@ -274,11 +357,15 @@ def test_minus_infinity_in_both_contributes_nothing(impl, dtype, vocabulary):
     """Truth: the same rows without those columns, in float64; fp32 sums and one rounding at the store as in test_terms."""
     student, teacher, labels, upstream = case(5, vocabulary, dtype)
     wide = [F.pad(z, (1, 2), value=-inf) for z in (student, teacher)]
-    truth, slope = values_and_gradient(by_torch, student.double(), labels, teacher.double(), upstream)
+    truth, slope = values_and_gradient(
+        by_torch, student.double(), labels, teacher.double(), upstream
+    )
     found, found_slope = values_and_gradient(ours(impl), wide[0], labels + 1, wide[1], upstream)
     assert max(errors(found, truth)) <= 2e-6
     assert (found_slope[:, [0, -2, -1]] == 0).all()
-    assert (found_slope[:, 1:-2].double() - slope).abs().max() <= 4e-6 + torch.finfo(dtype).eps * slope.abs().max()
+    assert (found_slope[:, 1:-2].double() - slope).abs().max() <= 4e-6 + torch.finfo(
+        dtype
+    ).eps * slope.abs().max()
 
 
 @pytest.mark.parametrize("column", [0, 17, 36])
@@ -286,12 +373,16 @@ def test_minus_infinity_only_in_the_student(impl, column):
     student, teacher, labels, _ = case()
     student[1, column] = -inf
     labels[1] = 5
-    nll, entropy, teacher_nll, kl_ts, kl_st = (c[1] for c in columns(student, labels, teacher, impl))
+    nll, entropy, teacher_nll, kl_ts, kl_st = (
+        c[1] for c in columns(student, labels, teacher, impl)
+    )
     assert kl_ts == inf and all(map(torch.isfinite, (nll, entropy, teacher_nll, kl_st)))
     _, slope = values_and_gradient(ours(impl), student, labels, teacher, torch.ones(4, 4))
     assert torch.isfinite(slope).all()
     q = F.softmax(teacher.double(), -1)[1, column]
-    assert float(slope[1, column]) == pytest.approx(-float(q), rel=1e-6)  # p = 0: only - a q is left
+    assert float(slope[1, column]) == pytest.approx(
+        -float(q), rel=1e-6
+    )  # p = 0: only - a q is left
 
 
 @pytest.mark.parametrize("column", [0, 17, 36])
@@ -299,9 +390,13 @@ def test_minus_infinity_only_in_the_teacher(impl, column):
     student, teacher, labels, _ = case()
     teacher[1, column] = -inf
     labels[1] = 5
-    nll, entropy, teacher_nll, kl_ts, kl_st = (c[1] for c in columns(student, labels, teacher, impl))
+    nll, entropy, teacher_nll, kl_ts, kl_st = (
+        c[1] for c in columns(student, labels, teacher, impl)
+    )
     assert kl_st == inf and all(map(torch.isfinite, (nll, entropy, teacher_nll, kl_ts)))
-    _, without = values_and_gradient(ours(impl), student, labels, teacher, torch.tensor([[1.0, 1, 1, 0]]).expand(4, 4))
+    _, without = values_and_gradient(
+        ours(impl), student, labels, teacher, torch.tensor([[1.0, 1, 1, 0]]).expand(4, 4)
+    )
     assert torch.isfinite(without).all()
     _, slope = values_and_gradient(ours(impl), student, labels, teacher, torch.ones(4, 4))
     assert torch.isnan(slope[1, column]) and torch.isfinite(slope[[0, 2, 3]]).all()
@@ -333,22 +428,31 @@ def test_a_bad_row_is_nan_and_no_other_row_feels_it(impl, vocabulary, bad, side)
     for name, column, wanted in zip(COLUMNS, found, clean):
         assert torch.isnan(column[1]) == (theirs.get(name, side) == side), name
         assert torch.equal(column[[0, 2, 3, 4]], wanted[[0, 2, 3, 4]]), name
-    assert torch.isnan(slope[1]).all() and torch.equal(slope[[0, 2, 3, 4]], clean_slope[[0, 2, 3, 4]])
+    assert torch.isnan(slope[1]).all() and torch.equal(
+        slope[[0, 2, 3, 4]], clean_slope[[0, 2, 3, 4]]
+    )
 
 
 def test_probabilities_below_the_threshold_are_dropped(impl):
     """z = (0, -d, 0 at the label): for d = 200 column 1 has p = 0 in fp32, its gradient is exactly 0 and nothing is NaN."""
     student, teacher = torch.tensor([[0.0, -200.0, 0.0]]), torch.zeros(1, 3)
-    found, slope = values_and_gradient(ours(impl), student, torch.tensor([2]), teacher, torch.tensor([[1.0, 1.0, 0.0, 1.0]]))
+    found, slope = values_and_gradient(
+        ours(impl), student, torch.tensor([2]), teacher, torch.tensor([[1.0, 1.0, 0.0, 1.0]])
+    )
     assert all(torch.isfinite(column) for column in found) and slope[0, 1] == 0
-    assert float(found[1]) == pytest.approx(0.6931471805599453, rel=1e-7)  # two equal columns: log 2
+    assert float(found[1]) == pytest.approx(
+        0.6931471805599453, rel=1e-7
+    )  # two equal columns: log 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_kl_is_never_negative_and_of_equal_logits_nothing(impl, dtype):
     student, teacher, labels, _ = rows(100, 1001, dtype=dtype)
     same = token_terms(student, labels, student, impl=impl)
-    assert same.kl_teacher_student.abs().max() <= 1e-15 and same.kl_student_teacher.abs().max() <= 1e-15
+    assert (
+        same.kl_teacher_student.abs().max() <= 1e-15
+        and same.kl_student_teacher.abs().max() <= 1e-15
+    )
     near = token_terms(student, labels, student + 1e-5 * teacher, impl=impl)
     assert (near.kl_teacher_student >= 0).all() and (near.kl_student_teacher >= 0).all()
 
@@ -373,7 +477,9 @@ def test_skipped_rows_are_not_read(impl):
     student, teacher, labels, upstream = case(6)
     labels[2] = labels[5] = IGNORE
     student[2], teacher[5] = nan, inf
-    found, slope = values_and_gradient(ours(impl, skip_ignored=True), student, labels, teacher, upstream)
+    found, slope = values_and_gradient(
+        ours(impl, skip_ignored=True), student, labels, teacher, upstream
+    )
     clean = columns(student[[0, 1, 3, 4]], labels[[0, 1, 3, 4]], teacher[[0, 1, 3, 4]], impl)
     for name, column, wanted in zip(COLUMNS, found, clean):
         assert (column[[2, 5]] == 0).all() and torch.equal(column[[0, 1, 3, 4]], wanted), name
@@ -383,7 +489,9 @@ def test_skipped_rows_are_not_read(impl):
 def test_all_rows_ignored(impl):
     student, teacher, labels, upstream = case()
     labels[:] = IGNORE
-    found, slope = values_and_gradient(ours(impl, skip_ignored=True), student, labels, teacher, upstream)
+    found, slope = values_and_gradient(
+        ours(impl, skip_ignored=True), student, labels, teacher, upstream
+    )
     assert all((column == 0).all() for column in found) and (slope == 0).all()
 
 
@@ -392,10 +500,14 @@ def test_rows_without_upstream_are_not_read(impl):
     student[0], teacher[5], student[3, 2] = nan, nan, inf
     upstream[[0, 3, 5]] = 0
     _, slope = values_and_gradient(ours(impl), student, labels, teacher, upstream)
-    assert (slope[[0, 3, 5]] == 0).all() and torch.isfinite(slope).all() and (slope[[1, 2, 4]] != 0).any(1).all()
+    assert (
+        (slope[[0, 3, 5]] == 0).all()
+        and torch.isfinite(slope).all()
+        and (slope[[1, 2, 4]] != 0).any(1).all()
+    )
 
 
-@pytest.mark.parametrize("label", [37, -1, -99, 2 ** 62, -2 ** 63])
+@pytest.mark.parametrize("label", [37, -1, -99, 2**62, -(2**63)])
 def test_labels_out_of_range(impl, label):
     """Refused by name on the CPU; the backward operator, which does not look, never uses one as an index."""
     student, teacher, labels, upstream = case()
@@ -404,10 +516,14 @@ def test_labels_out_of_range(impl, label):
     with pytest.raises(LabelError, match=rf"labels\[1\] is {label}; .*\[0, 37\)"):
         token_terms(student, labels, teacher, impl=impl)
     weights = torch.ones(formulas.N_STATS, 4)
-    slope = torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, weights, False, impl == "native")
+    slope = torch.ops.clear_ref.token_dlogits(
+        student, teacher, labels, table, weights, False, impl == "native"
+    )
     assert torch.isnan(slope[1]).all() and torch.isfinite(slope[[0, 2, 3]]).all()
     weights[formulas.NLL] = 0
-    slope = torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, weights, False, impl == "native")
+    slope = torch.ops.clear_ref.token_dlogits(
+        student, teacher, labels, table, weights, False, impl == "native"
+    )
     assert torch.isfinite(slope).all()
 
 
@@ -427,8 +543,11 @@ def test_float64_belongs_to_torch():
 
 def test_student_and_teacher_may_differ_in_dtype(impl):
     student, teacher, labels, _ = rows(5, 37, dtype=torch.bfloat16)
-    for name, mixed, wanted in zip(COLUMNS, columns(student, labels, teacher.float(), impl),
-                                   columns(student.float(), labels, teacher.float(), impl)):
+    for name, mixed, wanted in zip(
+        COLUMNS,
+        columns(student, labels, teacher.float(), impl),
+        columns(student.float(), labels, teacher.float(), impl),
+    ):
         assert torch.equal(mixed, wanted), name
 
 
@@ -448,7 +567,9 @@ def same(one, two):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_same_bits_on_every_run_and_any_number_of_threads(instruction_set, threads, shape, dtype):
+def test_the_same_bits_on_every_run_and_any_number_of_threads(
+    instruction_set, threads, shape, dtype
+):
     inputs = rows(*shape, dtype=dtype)
     student, teacher, labels, upstream = inputs
     labels[0], upstream[0] = 3, 1
@@ -468,7 +589,10 @@ def test_a_rows_bits_do_not_depend_on_its_place_or_alignment(instruction_set, dt
     turned = bits(student[order], labels[order], teacher[order], upstream[order])
     assert same([value[order] for value in whole], turned)
     for i in range(9):
-        assert same([value[i:i + 1] for value in whole], bits(*(x[i:i + 1] for x in (student, labels, teacher, upstream))))
+        assert same(
+            [value[i : i + 1] for value in whole],
+            bits(*(x[i : i + 1] for x in (student, labels, teacher, upstream))),
+        )
     for left in range(1, 5):
         wide = [F.pad(z, (left, 3), value=nan)[:, left:-3] for z in (student, teacher)]
         found = [column.detach() for column in columns(wide[0], labels, wide[1])]
@@ -484,7 +608,10 @@ def test_any_column_stride_gives_the_same_bits(instruction_set, vocabulary):
     whole = columns(student, labels, teacher)
     spread = torch.stack([student, student + 1], -1)[..., 0]
     assert same(whole, columns(spread, labels, teacher.T.contiguous().T))
-    assert same(columns(student[:1].repeat(6, 1), labels, teacher), columns(student[:1].expand(6, -1), labels, teacher))
+    assert same(
+        columns(student[:1].repeat(6, 1), labels, teacher),
+        columns(student[:1].expand(6, -1), labels, teacher),
+    )
 
 
 @NATIVE_BEST
@@ -502,8 +629,9 @@ def test_avx2_and_avx512_give_the_same_bits(monkeypatch, shape, dtype, scale):
 
 # 5. Offsets beyond 2^31 elements. The buffers are virtual memory: only the pages under the rows are touched.
 
+
 def test_offsets_beyond_32_bits(impl):
-    step, vocabulary = 2 ** 30, 4113
+    step, vocabulary = 2**30, 4113
     student, teacher, labels, upstream = case(3, vocabulary, torch.bfloat16)
     try:
         buffers = [torch.empty(2 * step + vocabulary + 7, dtype=torch.bfloat16) for _ in range(2)]
@@ -514,26 +642,53 @@ def test_offsets_beyond_32_bits(impl):
         view.copy_(near)
     native_too = impl == "native"
     table = torch.ops.clear_ref.token_stats(far[0], far[1], labels, False, True, native_too)
-    assert torch.equal(table, torch.ops.clear_ref.token_stats(student, teacher, labels, False, True, native_too))
+    assert torch.equal(
+        table, torch.ops.clear_ref.token_stats(student, teacher, labels, False, True, native_too)
+    )
     weights = torch.randn(formulas.N_STATS, 3, generator=torch.Generator().manual_seed(2))
-    found = torch.ops.clear_ref.token_dlogits(far[0], far[1], labels, table, weights, False, native_too)
-    near = torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, weights, False, native_too)
+    found = torch.ops.clear_ref.token_dlogits(
+        far[0], far[1], labels, table, weights, False, native_too
+    )
+    near = torch.ops.clear_ref.token_dlogits(
+        student, teacher, labels, table, weights, False, native_too
+    )
     assert torch.equal(found, near) and found.is_contiguous()
     truth = by_torch(student, labels, teacher)
-    assert max(errors([table[row] for row in (formulas.NLL, formulas.ENTROPY, formulas.TEACHER_NLL,
-                                              formulas.KL_TEACHER_STUDENT, formulas.KL_STUDENT_TEACHER)], truth)) <= 2e-6
+    assert (
+        max(
+            errors(
+                [
+                    table[row]
+                    for row in (
+                        formulas.NLL,
+                        formulas.ENTROPY,
+                        formulas.TEACHER_NLL,
+                        formulas.KL_TEACHER_STUDENT,
+                        formulas.KL_STUDENT_TEACHER,
+                    )
+                ],
+                truth,
+            )
+        )
+        <= 2e-6
+    )
 
 
 # 6. The operators under torch's own tools.
+
 
 @pytest.mark.parametrize("native_too", [True, False])
 @pytest.mark.parametrize("with_teacher", [True, False])
 def test_opcheck(native_too, with_teacher):
     student, teacher, labels, _ = case()
     teacher = teacher if with_teacher else None
-    torch.library.opcheck(torch.ops.clear_ref.token_stats, (student, teacher, labels, False, True, native_too))
+    torch.library.opcheck(
+        torch.ops.clear_ref.token_stats, (student, teacher, labels, False, True, native_too)
+    )
     leaf = student.clone().requires_grad_()
-    torch.library.opcheck(torch.ops.clear_ref.token_stats, (leaf, teacher, labels, True, True, native_too))
+    torch.library.opcheck(
+        torch.ops.clear_ref.token_stats, (leaf, teacher, labels, True, True, native_too)
+    )
     table = torch.ops.clear_ref.token_stats(student, teacher, labels, False, True, native_too)
     inputs = (student, teacher, labels, table, torch.ones(formulas.N_STATS, 4), False, native_too)
     torch.library.opcheck(torch.ops.clear_ref.token_dlogits, inputs)
@@ -557,6 +712,7 @@ def test_compiled_whole_equals_eager(impl):
 
 
 # 7. Gradients: once, the student's only, the label's column.
+
 
 def test_differentiable_once(impl):
     student, teacher, labels, _ = case()
@@ -582,7 +738,7 @@ def test_the_gradient_of_lse(impl):
     leaf = student.requires_grad_()
     token_terms(leaf, labels, impl=impl).lse.sum().backward()
     p = F.softmax(student.detach().double(), -1)
-    assert ((leaf.grad - p).abs() <= 16 * 4 * 2 ** -24 * p).all()
+    assert ((leaf.grad - p).abs() <= 16 * 4 * 2**-24 * p).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -594,6 +750,6 @@ def test_the_label_column_of_a_confident_token_is_not_lost(impl, dtype, gap):
     leaf = torch.tensor([[gap, 0.0]], dtype=dtype, requires_grad=True)
     token_terms(leaf, torch.tensor([0]), impl=impl).nll.backward()
     wanted = -1 / (1 + torch.tensor(gap, dtype=torch.float64).exp())
-    slack = 0 if impl == "native" else 2 ** -23
-    allowed = (torch.finfo(dtype).eps + 2 ** -20) * wanted.abs() + slack
+    slack = 0 if impl == "native" else 2**-23
+    allowed = (torch.finfo(dtype).eps + 2**-20) * wanted.abs() + slack
     assert (leaf.grad[0, 0].double() - wanted).abs() <= allowed and leaf.grad[0, 0] < 0

@@ -16,14 +16,22 @@ from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.losses import formulas, native
 from clear_ref.losses.terms import IGNORE, token_terms
 
-pytestmark = pytest.mark.skipif(not native.built(), reason="clear_ref was installed without the compiled kernel")
+pytestmark = pytest.mark.skipif(
+    not native.built(), reason="clear_ref was installed without the compiled kernel"
+)
 
 CASES, WORKERS = 10_000, 2
 REFUSALS = (ShapeError, LabelError, UserError, RuntimeError, TypeError, NotImplementedError)
 OURS = (ShapeError, LabelError, UserError)
-NAMES = {"nll": formulas.NLL, "entropy": formulas.ENTROPY, "lse": formulas.LSE, "teacher_nll": formulas.TEACHER_NLL,
-         "teacher_entropy": formulas.TEACHER_ENTROPY, "kl_teacher_student": formulas.KL_TEACHER_STUDENT,
-         "kl_student_teacher": formulas.KL_STUDENT_TEACHER}
+NAMES = {
+    "nll": formulas.NLL,
+    "entropy": formulas.ENTROPY,
+    "lse": formulas.LSE,
+    "teacher_nll": formulas.TEACHER_NLL,
+    "teacher_entropy": formulas.TEACHER_ENTROPY,
+    "kl_teacher_student": formulas.KL_TEACHER_STUDENT,
+    "kl_student_teacher": formulas.KL_STUDENT_TEACHER,
+}
 
 
 class Subclass(torch.Tensor):
@@ -31,6 +39,7 @@ class Subclass(torch.Tensor):
 
 
 # An independent computation in float64.
+
 
 def truth(student, labels, teacher, upstream, skip_ignored, entropy):
     """(table by name, gradient) by log_softmax and written-out derivatives; `upstream` [N_STATS, n]."""
@@ -40,31 +49,52 @@ def truth(student, labels, teacher, upstream, skip_ignored, entropy):
     known = (labels >= 0) & (labels < student.shape[1])
     onehot = torch.zeros_like(z)
     onehot[known, labels[known]] = 1
+
     def nll(log):
         return (-(onehot * log).sum(-1)).masked_fill(~known, torch.nan).masked_fill(ignored, 0)
+
     zero = torch.zeros(len(labels), dtype=torch.float64)
-    found = {"nll": nll(z), "lse": torch.logsumexp(student.double(), -1), "entropy": -(p * z).sum(-1)}
+    found = {
+        "nll": nll(z),
+        "lse": torch.logsumexp(student.double(), -1),
+        "entropy": -(p * z).sum(-1),
+    }
     u = {name: upstream[row].double()[:, None] for name, row in NAMES.items()}
     c = u["nll"].masked_fill(ignored[:, None], 0)
     slope = c * (p - onehot) + u["lse"] * p - u["entropy"] * p * (z + found["entropy"][:, None])
     if teacher is not None:
         t = torch.log_softmax(teacher.double(), -1)
         q = t.exp()
-        found |= {"teacher_nll": nll(t), "teacher_entropy": -(q * t).sum(-1), "kl_teacher_student": (q * (t - z)).sum(-1),
-                  "kl_student_teacher": (p * (z - t)).sum(-1)}
+        found |= {
+            "teacher_nll": nll(t),
+            "teacher_entropy": -(q * t).sum(-1),
+            "kl_teacher_student": (q * (t - z)).sum(-1),
+            "kl_student_teacher": (p * (z - t)).sum(-1),
+        }
         slope = slope + u["kl_teacher_student"] * (p - q)
         slope = slope + u["kl_student_teacher"] * p * (z - t - found["kl_student_teacher"][:, None])
     else:
-        found |= dict.fromkeys(("teacher_nll", "teacher_entropy", "kl_teacher_student", "kl_student_teacher"), zero)
+        found |= dict.fromkeys(
+            ("teacher_nll", "teacher_entropy", "kl_teacher_student", "kl_student_teacher"), zero
+        )
     slope = slope.masked_fill((~known & ~ignored)[:, None] & (c != 0), torch.nan)
     if not entropy:
         found |= {"entropy": zero, "teacher_entropy": zero}
-    return {name: column.masked_fill(dead, 0) for name, column in found.items()}, slope.masked_fill(dead[:, None], 0)
+    return {name: column.masked_fill(dead, 0) for name, column in found.items()}, slope.masked_fill(
+        dead[:, None], 0
+    )
 
 
 def true_table(student, labels, teacher, skip_ignored):
     """The table that `dlogits` takes, in the accumulation dtype, from float64."""
-    found, _ = truth(student, labels.clamp(0), teacher, torch.zeros(formulas.N_STATS, len(labels)), skip_ignored, True)
+    found, _ = truth(
+        student,
+        labels.clamp(0),
+        teacher,
+        torch.zeros(formulas.N_STATS, len(labels)),
+        skip_ignored,
+        True,
+    )
     wide = torch.float64 if student.dtype == torch.float64 else torch.float32
     table = torch.zeros(formulas.N_STATS, len(labels), dtype=wide)
     for name, row in NAMES.items():
@@ -86,6 +116,7 @@ def true_table(student, labels, teacher, skip_ignored):
 
 
 # Odd but right: the same values in another form.
+
 
 def padded(x):
     wide = torch.full((x.shape[0], x.shape[1] + 5), 7, dtype=x.dtype)
@@ -110,11 +141,13 @@ RIGHT = {
     "requires grad": lambda x: x.detach().clone().requires_grad_(),
     "subclass": lambda x: x.as_subclass(Subclass),
     "parameter": lambda x: torch.nn.Parameter(x, requires_grad=False),
-    "shifted storage": lambda x: torch.cat([x.flatten()[:0], torch.zeros(1, dtype=x.dtype), x.flatten()])[1:].view(x.shape),
+    "shifted storage": lambda x: torch.cat(
+        [x.flatten()[:0], torch.zeros(1, dtype=x.dtype), x.flatten()]
+    )[1:].view(x.shape),
 }
 RIGHT_LABELS = {
     "plain": lambda y: y,
-    "strided": lambda y: torch.stack([y, torch.full_like(y, 10 ** 9)], -1)[:, 0],
+    "strided": lambda y: torch.stack([y, torch.full_like(y, 10**9)], -1)[:, 0],
     "subclass": lambda y: y.as_subclass(Subclass),
     "negated": lambda y: torch._neg_view(-y),
     "shifted storage": lambda y: torch.cat([torch.full((1,), -7), y])[1:],
@@ -147,7 +180,11 @@ WRONG = {
     "nested": lambda x: torch.nested.nested_tensor([x, x]),
     "quantised": lambda x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8),
 }
-WRONG_TEACHER = {**WRONG, "a column more": lambda x: torch.cat([x, x[:, :1]], 1), "a column": lambda x: torch.cat([x, x], 1)}
+WRONG_TEACHER = {
+    **WRONG,
+    "a column more": lambda x: torch.cat([x, x[:, :1]], 1),
+    "a column": lambda x: torch.cat([x, x], 1),
+}
 WRONG_LABELS = {
     "0-d": lambda y: y.sum(),
     "2-d": lambda y: y[:, None],
@@ -158,13 +195,17 @@ WRONG_LABELS = {
     "sparse": lambda y: y.to_sparse(),
     "meta": lambda y: y.to("meta"),
     "storage gone": resized_away,
-    "out of range": lambda y: y.new_full(y.shape, 10 ** 6),
+    "out of range": lambda y: y.new_full(y.shape, 10**6),
     "negative": lambda y: y.new_full(y.shape, -1),
-    "huge": lambda y: y.new_full(y.shape, -2 ** 63),
+    "huge": lambda y: y.new_full(y.shape, -(2**63)),
 }
 WRONG_SCALARS = {
     "a row less": lambda x: x[:9],
-    "one more": lambda x: torch.cat([x, x[:, :1]], 1) if x.shape[1] else torch.ones(formulas.N_STATS, 1, dtype=x.dtype),
+    "one more": lambda x: (
+        torch.cat([x, x[:, :1]], 1)
+        if x.shape[1]
+        else torch.ones(formulas.N_STATS, 1, dtype=x.dtype)
+    ),
     "1-d": lambda x: x.flatten(),
     "bfloat16": lambda x: x.bfloat16(),
     "int64": lambda x: x.long(),
@@ -173,8 +214,13 @@ WRONG_SCALARS = {
     "sparse": lambda x: x.to_sparse(),
     "storage gone": resized_away,
 }
-RIGHT_SCALARS = {"plain": lambda x: x, "transposed": lambda x: x.T.contiguous().T, "padded": padded, "negated": negated,
-                 "subclass": lambda x: x.as_subclass(Subclass)}
+RIGHT_SCALARS = {
+    "plain": lambda x: x,
+    "transposed": lambda x: x.T.contiguous().T,
+    "padded": padded,
+    "negated": negated,
+    "subclass": lambda x: x.as_subclass(Subclass),
+}
 EMPTY_IS_FINE = ("storage gone", "out of range", "negative", "huge")
 
 
@@ -184,26 +230,39 @@ class Case:
     def __init__(self, seed):
         draw = self.draw = random.Random(seed)
         g = torch.Generator().manual_seed(seed)
-        n, vocabulary = draw.choice([0, 1, 1, 2, 3, 4, 7, 17]), draw.choice([1, 2, 3, 5, 15, 16, 17, 33, 64, 70])
+        n, vocabulary = (
+            draw.choice([0, 1, 1, 2, 3, 4, 7, 17]),
+            draw.choice([1, 2, 3, 5, 15, 16, 17, 33, 64, 70]),
+        )
         dtypes = [torch.float32, torch.bfloat16, torch.float16] * 3 + [torch.float64]
         self.operator = draw.choice(["terms", "stats", "dlogits"])
         dtype = draw.choice(dtypes)
         other = draw.choice(dtypes) if self.operator == "terms" and draw.random() < 0.3 else dtype
         student = 3 * torch.randn(n, vocabulary, generator=g).to(dtype)
-        self.teacher = None if draw.random() < 0.25 else 3 * torch.randn(n, vocabulary, generator=g).to(other)
+        self.teacher = (
+            None if draw.random() < 0.25 else 3 * torch.randn(n, vocabulary, generator=g).to(other)
+        )
         self.labels = torch.randint(0, vocabulary, (n,), generator=g)
         self.labels[torch.rand(n, generator=g) < 0.3] = IGNORE
-        self.student, self.skip_ignored, self.entropy = student, draw.random() < 0.3, draw.random() < 0.7
+        self.student, self.skip_ignored, self.entropy = (
+            student,
+            draw.random() < 0.3,
+            draw.random() < 0.7,
+        )
         self.check_labels = draw.random() < 0.3
         self.double = torch.float64 in (dtype, *(() if self.teacher is None else (other,)))
         if n and draw.random() < 0.1:  # one row in memory, or a row stride of 0
             self.student = self.student[:1].expand(n, -1)
-        self.upstream = torch.randn(formulas.N_STATS, n, generator=g) * (torch.rand(n, generator=g) < 0.8)
+        self.upstream = torch.randn(formulas.N_STATS, n, generator=g) * (
+            torch.rand(n, generator=g) < 0.8
+        )
         self.upstream = self.upstream.to(torch.float64 if dtype == torch.float64 else torch.float32)
         self.table = None
         if self.operator == "dlogits":
             self.table = true_table(self.student, self.labels, self.teacher, self.skip_ignored)
-        self.wanted = truth(self.student, self.labels, self.teacher, self.upstream, self.skip_ignored, self.entropy)
+        self.wanted = truth(
+            self.student, self.labels, self.teacher, self.upstream, self.skip_ignored, self.entropy
+        )
         self.clean = self.student, self.teacher, self.upstream
         self.n, self.done, self.wrong = n, [], False
         self.tolerance = torch.finfo(dtype).eps / 2
@@ -211,11 +270,15 @@ class Case:
         names += ["table", "upstream"] * (self.operator == "dlogits")
         for name in names:
             if draw.random() < 0.4:
-                kinds = {"student": RIGHT, "teacher": RIGHT, "labels": RIGHT_LABELS}.get(name, RIGHT_SCALARS)
+                kinds = {"student": RIGHT, "teacher": RIGHT, "labels": RIGHT_LABELS}.get(
+                    name, RIGHT_SCALARS
+                )
                 self.change(name, kinds, False)
         if draw.random() < 0.55:
             for name in draw.sample(names, 1 if draw.random() < 0.8 or len(names) < 3 else 2):
-                kinds = {"student": WRONG, "teacher": WRONG_TEACHER, "labels": WRONG_LABELS}.get(name, WRONG_SCALARS)
+                kinds = {"student": WRONG, "teacher": WRONG_TEACHER, "labels": WRONG_LABELS}.get(
+                    name, WRONG_SCALARS
+                )
                 self.change(name, kinds, True)
 
     def change(self, name, kinds, wrong):
@@ -228,10 +291,16 @@ class Case:
         self.done.append(f"{name}: {kind}")
         if not wrong or (kind in EMPTY_IS_FINE and self.n == 0):
             return
-        if name == "labels" and self.operator == "dlogits" and kind in ("out of range", "negative", "huge"):
+        if (
+            name == "labels"
+            and self.operator == "dlogits"
+            and kind in ("out of range", "negative", "huge")
+        ):
             student, teacher, upstream = self.clean
             # NaN where c != 0: no error
-            self.wanted = truth(student, self.labels, teacher, upstream, self.skip_ignored, self.entropy)
+            self.wanted = truth(
+                student, self.labels, teacher, upstream, self.skip_ignored, self.entropy
+            )
             return
         self.wrong = True
 
@@ -244,24 +313,50 @@ class Case:
         rounded once to its dtype."""
         wanted, slope = self.wanted
         if self.operator == "terms":
-            found = token_terms(self.student, self.labels, self.teacher, impl=impl, entropy=self.entropy,
-                                skip_ignored=self.skip_ignored, check_labels=self.check_labels)
-            results = [(name, getattr(found, name), wanted[name], 32 * 2 ** -22) for name in NAMES
-                       if getattr(found, name) is not None]
+            found = token_terms(
+                self.student,
+                self.labels,
+                self.teacher,
+                impl=impl,
+                entropy=self.entropy,
+                skip_ignored=self.skip_ignored,
+                check_labels=self.check_labels,
+            )
+            results = [
+                (name, getattr(found, name), wanted[name], 32 * 2**-22)
+                for name in NAMES
+                if getattr(found, name) is not None
+            ]
             if self.student.requires_grad and self.student.is_leaf:
                 weights = self.upstream
-                sum((getattr(found, name) * weights[row]).sum() for name, row in NAMES.items()
-                    if getattr(found, name) is not None and getattr(found, name).requires_grad).backward()
+                sum(
+                    (getattr(found, name) * weights[row]).sum()
+                    for name, row in NAMES.items()
+                    if getattr(found, name) is not None and getattr(found, name).requires_grad
+                ).backward()
                 if self.entropy or not weights[formulas.ENTROPY].any():
                     results.append(("gradient", self.student.grad, slope, 1e-3))
                 self.student.grad = None
             return results
         if self.operator == "stats":
-            table = torch.ops.clear_ref.token_stats(self.student, self.teacher, self.labels, self.skip_ignored, self.entropy,
-                                                    impl == "native")
-            return [(name, table[row], wanted[name], 32 * 2 ** -22) for name, row in NAMES.items()]
-        found = torch.ops.clear_ref.token_dlogits(self.student, self.teacher, self.labels, self.table, self.upstream,
-                                                  self.skip_ignored, impl == "native")
+            table = torch.ops.clear_ref.token_stats(
+                self.student,
+                self.teacher,
+                self.labels,
+                self.skip_ignored,
+                self.entropy,
+                impl == "native",
+            )
+            return [(name, table[row], wanted[name], 32 * 2**-22) for name, row in NAMES.items()]
+        found = torch.ops.clear_ref.token_dlogits(
+            self.student,
+            self.teacher,
+            self.labels,
+            self.table,
+            self.upstream,
+            self.skip_ignored,
+            impl == "native",
+        )
         assert found.is_contiguous() and found.dtype == self.student.dtype
         return [("gradient", found, slope, 1e-3)]
 
@@ -270,7 +365,9 @@ def close(found, wanted, bound, rounding):
     found = found.detach().as_subclass(torch.Tensor).double()
     if found.shape != wanted.shape or not torch.equal(found.isnan(), wanted.isnan()):
         return False
-    return bool(((found - wanted).abs().nan_to_num() <= bound + rounding * wanted.abs().nan_to_num()).all())
+    return bool(
+        ((found - wanted).abs().nan_to_num() <= bound + rounding * wanted.abs().nan_to_num()).all()
+    )
 
 
 def outcome(case, impl):
@@ -279,8 +376,11 @@ def outcome(case, impl):
         results = case(impl)
     except REFUSALS as error:
         return "refused", type(error), str(error)
-    return "done", [name for name, found, wanted, bound in results
-                    if not close(found, wanted, bound, case.tolerance if name == "gradient" else 2 ** -23)]
+    return "done", [
+        name
+        for name, found, wanted, bound in results
+        if not close(found, wanted, bound, case.tolerance if name == "gradient" else 2**-23)
+    ]
 
 
 def judge(case):
@@ -291,11 +391,17 @@ def judge(case):
             return f"{impl} accepts it" if case.wrong else f"{impl} is wrong: {found[1]}"
         if found[0] == "refused" and issubclass(found[1], OURS) and "\n" in found[2]:
             return f"{impl} needs more than a line: {found[2]!r}"
-    if case.double and first[0] == "refused":  # native knows no float64, and says so or names what else is wrong
+    if (
+        case.double and first[0] == "refused"
+    ):  # native knows no float64, and says so or names what else is wrong
         return None if second[0] == "refused" or not case.wrong else f"torch accepts it: {second}"
     if not case.wrong and "refused" in (first[0], second[0]):
         return f"refused: {first} {second}"
-    return None if first[:1] == second[:1] and (first[0] == "done" or first == second) else f"not alike: {first} {second}"
+    return (
+        None
+        if first[:1] == second[:1] and (first[0] == "done" or first == second)
+        else f"not alike: {first} {second}"
+    )
 
 
 def main(start, count):
@@ -315,14 +421,34 @@ def main(start, count):
 
 def test_ten_thousand_cases_are_refused_in_words_or_computed_right():
     size = CASES // WORKERS
-    workers = [subprocess.Popen([sys.executable, "-X", "faulthandler", "-W", "ignore", __file__, str(i * size), str(size)],
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(WORKERS)]
+    workers = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-X",
+                "faulthandler",
+                "-W",
+                "ignore",
+                __file__,
+                str(i * size),
+                str(size),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(WORKERS)
+    ]
     results = [worker.communicate() for worker in workers]
     for worker, (out, errors) in zip(workers, results):
-        assert worker.returncode == 0, f"died with {worker.returncode}:\n{out[-2000:]}\n{errors[-2000:]}"
+        assert worker.returncode == 0, (
+            f"died with {worker.returncode}:\n{out[-2000:]}\n{errors[-2000:]}"
+        )
         right, wrong, failures = (int(part.split()[0]) for part in out.splitlines()[-1].split(", "))
         assert failures == 0, out[-4000:]
-        assert right > size / 4 and wrong > size / 4  # the cases are neither all one nor all the other
+        assert (
+            right > size / 4 and wrong > size / 4
+        )  # the cases are neither all one nor all the other
 
 
 if __name__ == "__main__":

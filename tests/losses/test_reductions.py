@@ -9,11 +9,22 @@ from math import nan
 
 import pytest
 import torch
-from tests.methods.test_values_by_hand import CASES, case_loss, rmu_batches
 
 from clear_ref.common.errors import LabelError, ShapeError, UserError
-from clear_ref.losses import IGNORE, Outputs, Split, mean_over_sequences, reductions, rows, select_rows, sequence_mean, sequence_sum, token_mean
+from clear_ref.losses import (
+    IGNORE,
+    Outputs,
+    Split,
+    mean_over_sequences,
+    reductions,
+    rows,
+    select_rows,
+    sequence_mean,
+    sequence_sum,
+    token_mean,
+)
 from clear_ref.methods import METHODS, Loss, make_options, method_loss, needs, rmu, variant
+from tests.methods.test_values_by_hand import CASES, case_loss, rmu_batches
 
 LENGTHS = ((3, 4), (2, 1), (4, 2), (1, 3), (2, 5))  # (prompt, answer) tokens of five sequences
 V, D = 5, 3
@@ -27,8 +38,13 @@ def sequences(seed):
     for prompt, answer in LENGTHS:
         labels = torch.full((1, prompt + answer), IGNORE)
         labels[0, prompt:] = torch.randint(0, V, (answer,), generator=g)
-        logits, teacher = (2 * torch.randn(1, prompt + answer, V, generator=g, dtype=torch.float64) for _ in range(2))
-        hidden, h_teacher = (torch.randn(1, prompt + answer, D, generator=g, dtype=torch.float64) for _ in range(2))
+        logits, teacher = (
+            2 * torch.randn(1, prompt + answer, V, generator=g, dtype=torch.float64)
+            for _ in range(2)
+        )
+        hidden, h_teacher = (
+            torch.randn(1, prompt + answer, D, generator=g, dtype=torch.float64) for _ in range(2)
+        )
         found.append(Outputs(logits, labels, teacher, torch.ones_like(labels), hidden, h_teacher))
     return found
 
@@ -43,8 +59,14 @@ def collate(given, left=False, extra=0):
 
     fills = {"labels": IGNORE, "attention_mask": 0}
     names = [field.name for field in fields(Outputs)]
-    return Outputs(**{name: torch.cat([pad(getattr(outputs, name), fills.get(name, nan)) for outputs in given])
-                      for name in names})
+    return Outputs(
+        **{
+            name: torch.cat(
+                [pad(getattr(outputs, name), fills.get(name, nan)) for outputs in given]
+            )
+            for name in names
+        }
+    )
 
 
 def setup(method):
@@ -63,8 +85,11 @@ def with_leaves(given):
     """The same batches, their student tensors replaced by leaves; returns batches and leaves."""
     leaves, moved = [], {}
     for name, outputs in given.items():
-        moved[name] = replace(outputs, logits=outputs.logits.detach().clone().requires_grad_(),
-                              hidden=outputs.hidden.detach().clone().requires_grad_())
+        moved[name] = replace(
+            outputs,
+            logits=outputs.logits.detach().clone().requires_grad_(),
+            hidden=outputs.hidden.detach().clone().requires_grad_(),
+        )
         leaves += [moved[name].logits, moved[name].hidden]
     return moved, leaves
 
@@ -82,10 +107,19 @@ def test_the_micro_batches_of_a_step_add_up_to_the_one_big_batch(method):
     value, parts_of_terms = 0, {name: 0 for name in whole.terms}
     gradients = [torch.zeros_like(leaf) for leaf in leaves]
     for start, stop in ((0, 1), (1, 4), (4, 5)):
-        piece = {name: Outputs(**{field.name: getattr(outputs, field.name)[start:stop] for field in fields(Outputs)})
-                 for name, outputs in big.items()}
+        piece = {
+            name: Outputs(
+                **{
+                    field.name: getattr(outputs, field.name)[start:stop]
+                    for field in fields(Outputs)
+                }
+            )
+            for name, outputs in big.items()
+        }
         piece, piece_leaves = with_leaves(piece)
-        loss = evaluate(method, options, piece, **{name: totals(outputs) for name, outputs in big.items()})
+        loss = evaluate(
+            method, options, piece, **{name: totals(outputs) for name, outputs in big.items()}
+        )
         loss.value.backward()
         value += loss.value.item()
         for name, term in loss.terms.items():
@@ -94,7 +128,9 @@ def test_the_micro_batches_of_a_step_add_up_to_the_one_big_batch(method):
             if leaf.grad is not None:
                 gradient[start:stop] = leaf.grad
     assert value == pytest.approx(whole.value.item(), abs=ROUNDING)
-    assert parts_of_terms == pytest.approx({name: term.item() for name, term in whole.terms.items()}, abs=ROUNDING)
+    assert parts_of_terms == pytest.approx(
+        {name: term.item() for name, term in whole.terms.items()}, abs=ROUNDING
+    )
     for gradient, leaf in zip(gradients, leaves):
         assert leaf.grad is None or (gradient - leaf.grad).abs().max() < ROUNDING
 
@@ -105,7 +141,9 @@ def test_padding_never_changes_the_loss_and_gets_no_gradient(method):
     options, given = setup(method)
     values = []
     for left, extra in ((False, 0), (True, 0), (False, 3), (True, 3)):
-        batches, leaves = with_leaves({name: collate(parts, left, extra) for name, parts in given.items()})
+        batches, leaves = with_leaves(
+            {name: collate(parts, left, extra) for name, parts in given.items()}
+        )
         loss = evaluate(method, options, batches)
         loss.value.backward()
         values.append(loss.value.item())
@@ -121,7 +159,9 @@ def test_the_order_of_sequences_never_changes_the_loss(method):
     options, given = setup(method)
     order = (3, 0, 4, 2, 1)
     plain = evaluate(method, options, {name: collate(parts) for name, parts in given.items()})
-    turned = evaluate(method, options, {name: collate([parts[i] for i in order]) for name, parts in given.items()})
+    turned = evaluate(
+        method, options, {name: collate([parts[i] for i in order]) for name, parts in given.items()}
+    )
     assert turned.value.item() == pytest.approx(plain.value.item(), abs=ROUNDING)
 
 
@@ -131,7 +171,9 @@ def test_checkpointed_chunks_equal_the_unchunked_rows(method):
     results = []
     for chunk_rows in (1000, 4):
         batches, leaves = with_leaves({name: collate(parts) for name, parts in given.items()})
-        loss = evaluate(method, options, batches, **{name: {"chunk_rows": chunk_rows} for name in batches})
+        loss = evaluate(
+            method, options, batches, **{name: {"chunk_rows": chunk_rows} for name in batches}
+        )
         loss.value.backward()
         results.append((loss.value, [leaf.grad for leaf in leaves if leaf.grad is not None]))
     assert torch.equal(results[0][0], results[1][0])
@@ -148,7 +190,16 @@ def test_no_more_than_chunk_rows_of_logits_are_ever_asked_for_and_the_teacher_ne
     weight = torch.ones((), dtype=torch.float64, requires_grad=True)
     split = Split(outputs.labels, outputs.attention_mask, logits, logits, chunk_rows=4)
     value = token_mean(split, "kl_teacher_student") + sequence_mean(split, "nll")
-    assert [n for n, _ in asked] == [4, 4, 4, 4, 4, 4, 3, 3]  # 15 answer rows, of the teacher and of the student, once
+    assert [n for n, _ in asked] == [
+        4,
+        4,
+        4,
+        4,
+        4,
+        4,
+        3,
+        3,
+    ]  # 15 answer rows, of the teacher and of the student, once
     assert [graph for _, graph in asked] == [False, True] * 4
     value.backward()
     assert len(asked) == 16 and max(n for n, _ in asked) == 4
@@ -165,14 +216,20 @@ def test_reductions_divide_by_what_they_say():
     assert mean_over_sequences(torch.tensor([6.0, 10.0]), split) == 8
     step = Split(labels, n_sequences=8, n_rows={"answer": 32})
     assert token_mean(step, values) == 16 / 32 and sequence_mean(step, values) == (2 + 10) / 8
-    with pytest.raises(UserError, match="n_rows has .'answer'.; expected the step's total of 'all' rows"):
+    with pytest.raises(
+        UserError, match="n_rows has .'answer'.; expected the step's total of 'all' rows"
+    ):
         token_mean(step, torch.zeros(8), "all")
 
 
 def test_no_answer_rows_give_zero_and_not_nan():
     logits = torch.randn(2, 3, V, requires_grad=True)
     split = Outputs(logits, torch.full((2, 3), IGNORE), torch.randn(2, 3, V)).split()
-    values = token_mean(split, "nll"), sequence_mean(split, "kl_student_teacher"), sequence_sum(split, "nll").sum()
+    values = (
+        token_mean(split, "nll"),
+        sequence_mean(split, "kl_student_teacher"),
+        sequence_sum(split, "nll").sum(),
+    )
     assert all(value == 0 for value in values)
     sum(values).backward()
     assert (logits.grad == 0).all()
@@ -183,37 +240,65 @@ def test_row_sets_hold_the_rows_and_labels_they_say():
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     found = select_rows(labels, mask, "answer")
     assert list(zip(found.sequence.tolist(), found.position.tolist(), found.labels.tolist())) == [
-        (0, 1, 3), (0, 3, 4), (1, 0, 2), (1, 1, 1)]
+        (0, 1, 3),
+        (0, 3, 4),
+        (1, 0, 2),
+        (1, 1, 1),
+    ]
     found = select_rows(labels, mask, "attention")
     assert found.position.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert found.labels.tolist() == [IGNORE, 3, IGNORE, 4, IGNORE, 2, 1, IGNORE]
     found = select_rows(labels, mask, "all")
-    assert found.sequence.tolist() == [0] * 5 + [1] * 5 and found.labels.tolist()[5:] == [2, 1, IGNORE, IGNORE, IGNORE]
+    assert found.sequence.tolist() == [0] * 5 + [1] * 5 and found.labels.tolist()[5:] == [
+        2,
+        1,
+        IGNORE,
+        IGNORE,
+        IGNORE,
+    ]
     with pytest.raises(UserError, match="row set is 'image'"):
         select_rows(labels, mask, "image")
 
 
-@pytest.mark.parametrize("labels, mask, where", [([IGNORE, 1, 2], [1, 1, 0], r"labels\[0, 2\] is 2"),
-                                                 ([IGNORE, 1, 2], [0, 1, 1], r"labels\[0, 1\] is 1")])
+@pytest.mark.parametrize(
+    "labels, mask, where",
+    [
+        ([IGNORE, 1, 2], [1, 1, 0], r"labels\[0, 2\] is 2"),
+        ([IGNORE, 1, 2], [0, 1, 1], r"labels\[0, 1\] is 1"),
+    ],
+)
 def test_a_label_in_padding_or_predicted_from_padding_is_refused(labels, mask, where):
     with pytest.raises(LabelError, match=where):
         select_rows(torch.tensor([labels]), torch.tensor([mask]), "answer")
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(logits=torch.zeros(1, 4, V)), r"logits has shape \[1, 4, 5\]; expected \[2, 4, 'V'\]"),
-    (dict(logits=torch.zeros(2, 3, V)), "logits has shape"),
-    (dict(labels=torch.full((4,), IGNORE)), r"labels has shape \[4\]"),
-    (dict(teacher_logits=torch.zeros(1, 4, V)), r"teacher_logits has shape \[1, 4, 5\]"),
-    (dict(teacher_logits=torch.zeros(2, 4, 1)), r"teacher_logits has shape \[2, 4, 1\]"),
-    (dict(attention_mask=torch.ones(4)), r"attention_mask has shape \[4\]"),
-    (dict(hidden=torch.zeros(1, 4, D)), r"hidden has shape \[1, 4, 3\]"),
-    (dict(hidden=torch.zeros(2, D)), r"hidden has shape \[2, 3\]"),
-    (dict(hidden=torch.zeros(2, 4, D), teacher_hidden=torch.zeros(2, 4, 1)), r"teacher_hidden has shape \[2, 4, 1\]"),
-    (dict(logits=None), "logits and hidden are both None"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            dict(logits=torch.zeros(1, 4, V)),
+            r"logits has shape \[1, 4, 5\]; expected \[2, 4, 'V'\]",
+        ),
+        (dict(logits=torch.zeros(2, 3, V)), "logits has shape"),
+        (dict(labels=torch.full((4,), IGNORE)), r"labels has shape \[4\]"),
+        (dict(teacher_logits=torch.zeros(1, 4, V)), r"teacher_logits has shape \[1, 4, 5\]"),
+        (dict(teacher_logits=torch.zeros(2, 4, 1)), r"teacher_logits has shape \[2, 4, 1\]"),
+        (dict(attention_mask=torch.ones(4)), r"attention_mask has shape \[4\]"),
+        (dict(hidden=torch.zeros(1, 4, D)), r"hidden has shape \[1, 4, 3\]"),
+        (dict(hidden=torch.zeros(2, D)), r"hidden has shape \[2, 3\]"),
+        (
+            dict(hidden=torch.zeros(2, 4, D), teacher_hidden=torch.zeros(2, 4, 1)),
+            r"teacher_hidden has shape \[2, 4, 1\]",
+        ),
+        (dict(logits=None), "logits and hidden are both None"),
+    ],
+)
 def test_shapes_that_torch_would_broadcast_are_refused(change, message):
-    good = dict(logits=torch.zeros(2, 4, V), labels=torch.full((2, 4), IGNORE), teacher_logits=torch.zeros(2, 4, V))
+    good = dict(
+        logits=torch.zeros(2, 4, V),
+        labels=torch.full((2, 4), IGNORE),
+        teacher_logits=torch.zeros(2, 4, V),
+    )
     with pytest.raises(ShapeError, match=message):
         Outputs(**{**good, **change}).split()
 
@@ -230,7 +315,9 @@ def test_values_that_do_not_belong_to_their_rows_are_refused():
     with pytest.raises(ShapeError, match=r"loss term nll has shape \[5\]; expected a scalar"):
         Loss.of(nll=torch.zeros(5))
     with pytest.raises(ShapeError, match=r"student_logits has shape \[15, 5, 1\]"):
-        Split(split.labels, split.attention_mask, lambda s, t: torch.zeros(len(s), V, 1)).terms("answer")
+        Split(split.labels, split.attention_mask, lambda s, t: torch.zeros(len(s), V, 1)).terms(
+            "answer"
+        )
 
 
 def test_dpo_refuses_a_different_number_of_refusals():
@@ -241,6 +328,7 @@ def test_dpo_refuses_a_different_number_of_refusals():
 
 # Mutants: each is one mistake of the kind that the released code or its readers made.
 
+
 def shift_off_by_one(patch):
     plain = rows.select_rows
 
@@ -249,12 +337,17 @@ def shift_off_by_one(patch):
             return plain(labels, attention_mask, row_set)
         sequence, position = (labels != IGNORE).nonzero(as_tuple=True)
         return rows.Rows(sequence, position, labels[sequence, position])
+
     patch.setattr(rows, "select_rows", unshifted)
 
 
 def padding_counted(patch):
     plain = rows.select_rows
-    patch.setattr(rows, "select_rows", lambda labels, mask, row_set: plain(labels, torch.ones_like(mask), "all"))
+    patch.setattr(
+        rows,
+        "select_rows",
+        lambda labels, mask, row_set: plain(labels, torch.ones_like(mask), "all"),
+    )
 
 
 def kl_swapped(patch):
@@ -262,7 +355,12 @@ def kl_swapped(patch):
 
     def swapped(student, labels, teacher):
         found = plain(student, labels, teacher)
-        return replace(found, kl_teacher_student=found.kl_student_teacher, kl_student_teacher=found.kl_teacher_student)
+        return replace(
+            found,
+            kl_teacher_student=found.kl_student_teacher,
+            kl_student_teacher=found.kl_teacher_student,
+        )
+
     patch.setattr(rows, "token_terms", swapped)
 
 
@@ -274,12 +372,21 @@ def everywhere(patch, name, replacement):
 
 
 def sum_for_token_mean(patch):
-    everywhere(patch, "token_mean", lambda split, column, row_set="answer": sequence_sum(split, column, row_set).sum())
+    everywhere(
+        patch,
+        "token_mean",
+        lambda split, column, row_set="answer": sequence_sum(split, column, row_set).sum(),
+    )
 
 
 def sum_for_sequence_mean(patch):
-    everywhere(patch, "sequence_mean", lambda split, column, row_set="answer":
-               mean_over_sequences(sequence_sum(split, column, row_set), split))
+    everywhere(
+        patch,
+        "sequence_mean",
+        lambda split, column, row_set="answer": mean_over_sequences(
+            sequence_sum(split, column, row_set), split
+        ),
+    )
 
 
 def sequence_mean_for_token_mean(patch):
@@ -292,15 +399,22 @@ def token_mean_for_sequence_mean(patch):
 
 def mean_inside_the_nonlinearity(patch):
     """The log-ratio averaged over sequences before the softplus, instead of the softplus after it."""
-    everywhere(patch, "sequence_sum", lambda split, column, row_set="answer":
-               sequence_sum(split, column, row_set).mean().expand(len(split.labels)))
+    everywhere(
+        patch,
+        "sequence_sum",
+        lambda split, column, row_set="answer": (
+            sequence_sum(split, column, row_set).mean().expand(len(split.labels))
+        ),
+    )
 
 
 def token_mean_inside_the_nonlinearity(patch):
     """The log-ratio per token, as length-normalised variants have it."""
+
     def per_token(split, column, row_set="answer"):
         n_own = torch.bincount(split.rows(row_set).sequence, minlength=len(split.labels))
         return sequence_sum(split, column, row_set) / n_own
+
     everywhere(patch, "sequence_sum", per_token)
 
 
@@ -308,7 +422,8 @@ NLL_MEANS = {"retain_ft", "grad_ascent", "grad_diff", "kl", "idk", "dpo", "scrub
 KL_METHODS = {"kl", "scrub", "llmu", "sku"}
 MUTANTS = {  # mutant: the methods whose every by-hand case it must break
     shift_off_by_one: set(METHODS) - {"rmu"},
-    padding_counted: set(METHODS) - {"npo"},  # its sums are not divided, and the nll of an ignored row is 0
+    padding_counted: set(METHODS)
+    - {"npo"},  # its sums are not divided, and the nll of an ignored row is 0
     kl_swapped: KL_METHODS,
     sum_for_token_mean: NLL_MEANS,
     sum_for_sequence_mean: KL_METHODS | {"rmu"},
@@ -327,10 +442,16 @@ def by_hand_error(method, options, expected):
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_every_mutant_breaks_every_by_hand_case_it_touches_and_no_other(monkeypatch, mutant):
-    monkeypatch.setattr(rmu, "control_vector", lambda seed, width: torch.tensor([0.6, 0.8], dtype=torch.float64))
+    monkeypatch.setattr(
+        rmu, "control_vector", lambda seed, width: torch.tensor([0.6, 0.8], dtype=torch.float64)
+    )
     for method, options, expected in [*CASES, ("rmu", {}, {})]:
         assert by_hand_error(method, options, expected) < 1e-12
         with monkeypatch.context() as patch:
             mutant(patch)
             error = by_hand_error(method, options, expected)
-        assert error > 1e-3 if method in MUTANTS[mutant] else error < 1e-12, (method, options, error)
+        assert error > 1e-3 if method in MUTANTS[mutant] else error < 1e-12, (
+            method,
+            options,
+            error,
+        )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clear_ref.common.errors import LabelError, ShapeError, UserError
-from clear_ref.losses import formulas, native
+from clear_ref.losses import formulas
 from clear_ref.losses.terms import IGNORE, token_terms
 
 COLUMNS = ("nll", "entropy", "teacher_nll", "kl_teacher_student", "kl_student_teacher")
@@ -20,7 +20,9 @@ COLUMNS = ("nll", "entropy", "teacher_nll", "kl_teacher_student", "kl_student_te
 def rows(n, vocabulary, scale=3.0, seed=0, dtype=torch.float64):
     """Student, teacher, labels (first and last ignored), upstream [n, 4] with a zero row and unequal numbers."""
     g = torch.Generator().manual_seed(seed)
-    student, teacher = (scale * torch.randn(n, vocabulary, generator=g, dtype=torch.float64) for _ in range(2))
+    student, teacher = (
+        scale * torch.randn(n, vocabulary, generator=g, dtype=torch.float64) for _ in range(2)
+    )
     labels = torch.randint(0, vocabulary, (n,), generator=g)
     labels[0] = labels[-1] = IGNORE
     upstream = torch.randn(n, 4, generator=g, dtype=torch.float64)
@@ -31,11 +33,13 @@ def rows(n, vocabulary, scale=3.0, seed=0, dtype=torch.float64):
 def by_torch(student, labels, teacher):
     """The five columns by log_softmax, cross_entropy and kl_div, in float64."""
     ls, lt = F.log_softmax(student.double(), -1), F.log_softmax(teacher.double(), -1)
-    return (F.cross_entropy(student.double(), labels, ignore_index=IGNORE, reduction="none"),
-            -(ls.exp() * ls).sum(-1),
-            F.cross_entropy(teacher.double(), labels, ignore_index=IGNORE, reduction="none"),
-            F.kl_div(ls, lt, log_target=True, reduction="none").sum(-1),
-            F.kl_div(lt, ls, log_target=True, reduction="none").sum(-1))
+    return (
+        F.cross_entropy(student.double(), labels, ignore_index=IGNORE, reduction="none"),
+        -(ls.exp() * ls).sum(-1),
+        F.cross_entropy(teacher.double(), labels, ignore_index=IGNORE, reduction="none"),
+        F.kl_div(ls, lt, log_target=True, reduction="none").sum(-1),
+        F.kl_div(lt, ls, log_target=True, reduction="none").sum(-1),
+    )
 
 
 def weighted(columns, upstream):
@@ -69,8 +73,12 @@ def test_terms_and_gradients_worked_out_by_hand():
     found = columns(student, torch.tensor([1]), torch.zeros(1, 2, dtype=torch.float64))
     values = (log(4), log(4) - 3 / 4 * log(3), log(2), 1 / 2 * log(4 / 3), 3 / 4 * log(3) - log(2))
     assert [column.item() for column in found] == pytest.approx(values, abs=1e-15)
-    slopes = {"nll": 3 / 4, "kl_teacher_student": 1 / 4, "kl_student_teacher": 3 / 16 * log(3),
-              "entropy": -3 / 16 * log(3)}
+    slopes = {
+        "nll": 3 / 4,
+        "kl_teacher_student": 1 / 4,
+        "kl_student_teacher": 3 / 16 * log(3),
+        "entropy": -3 / 16 * log(3),
+    }
     for name, slope in slopes.items():
         (grad,) = torch.autograd.grad(found[COLUMNS.index(name)].sum(), student, retain_graph=True)
         assert grad[0].tolist() == pytest.approx([slope, -slope], abs=1e-15), name
@@ -82,14 +90,18 @@ def test_gradients_agree_with_finite_differences(with_teacher):
     names = COLUMNS[:2] + COLUMNS[3:] if with_teacher else COLUMNS[:2]
     teacher = teacher if with_teacher else None
     assert torch.autograd.gradcheck(
-        lambda z: tuple(getattr(token_terms(z, labels, teacher), name) for name in names), student.requires_grad_())
+        lambda z: tuple(getattr(token_terms(z, labels, teacher), name) for name in names),
+        student.requires_grad_(),
+    )
 
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 3, 37, 255, 4113])
 def test_float64_equals_log_softmax_and_kl_div(vocabulary):
     """Both routes round V terms of size up to |log p| < 64; 1e-13 is 64 * 2^-53 with a factor 14 for the sums."""
     student, teacher, labels, upstream = rows(7, vocabulary)
-    for name, found, wanted in zip(COLUMNS, columns(student, labels, teacher), by_torch(student, labels, teacher)):
+    for name, found, wanted in zip(
+        COLUMNS, columns(student, labels, teacher), by_torch(student, labels, teacher)
+    ):
         assert (found - wanted).abs().max() < 1e-13, name
     found, wanted = (gradient(f, student, labels, teacher, upstream) for f in (columns, by_torch))
     assert (found - wanted).abs().max() < 1e-13
@@ -103,7 +115,7 @@ def test_every_dtype_is_accumulated_in_fp32_and_rounded_once(dtype, vocabulary):
     half a unit in the last place of its own dtype: eps / 2 relative, and half the smallest subnormal of fp16."""
     student, teacher, labels, upstream = rows(9, vocabulary, dtype=dtype)
     wanted = by_torch(student, labels, teacher)
-    bound = 4 * float(student.double().max() - student.double().min()) * 2 ** -23
+    bound = 4 * float(student.double().max() - student.double().min()) * 2**-23
     for name, found, truth in zip(COLUMNS, columns(student, labels, teacher), wanted):
         assert found.dtype == torch.float32
         assert (found - truth).abs().max() <= bound, name
@@ -111,7 +123,9 @@ def test_every_dtype_is_accumulated_in_fp32_and_rounded_once(dtype, vocabulary):
     truth = gradient(by_torch, student.double(), labels, teacher, upstream)
     assert found.dtype == dtype
     slack = bound * float(upstream.abs().max()) * (1 + float(max(wanted[3].max(), wanted[4].max())))
-    assert ((found.double() - truth).abs() <= slack + torch.finfo(dtype).eps / 2 * truth.abs() + 2 ** -25).all()
+    assert (
+        (found.double() - truth).abs() <= slack + torch.finfo(dtype).eps / 2 * truth.abs() + 2**-25
+    ).all()
 
 
 def test_student_and_teacher_may_differ_in_dtype():
@@ -128,8 +142,10 @@ def test_fp32_gradient_survives_large_logits():
     student, teacher, labels, upstream = rows(6, 33)
     student, teacher = (student * 8).round() / 8, (teacher * 8).round() / 8
     truth = gradient(by_torch, student, labels, teacher, upstream)
-    for offset in (1e4, 2.0 ** 20):
-        found = gradient(columns, (student + offset).float(), labels, (teacher - offset).float(), upstream)
+    for offset in (1e4, 2.0**20):
+        found = gradient(
+            columns, (student + offset).float(), labels, (teacher - offset).float(), upstream
+        )
         assert (found - truth).abs().max() < 1e-5
 
 
@@ -140,22 +156,34 @@ def test_ignored_rows_have_no_likelihood_but_keep_entropy_and_kl():
         assert found.nll[row] == 0 and found.teacher_nll[row] == 0
         assert found.entropy[row] > 0 and found.kl_teacher_student[row] > 0
     found.nll.sum().backward()
-    assert student.grad[0].abs().max() == 0 and student.grad[-1].abs().max() == 0 and student.grad[1].abs().max() > 0
+    assert (
+        student.grad[0].abs().max() == 0
+        and student.grad[-1].abs().max() == 0
+        and student.grad[1].abs().max() > 0
+    )
 
 
 @pytest.mark.parametrize("bad", [nan, inf, -inf])
 def test_a_bad_row_is_nan_and_no_other_row_feels_it(bad):
     student, teacher, labels, upstream = rows(5, 7)
-    clean, clean_gradient = columns(student, labels, teacher), gradient(columns, student, labels, teacher, upstream)
+    clean, clean_gradient = (
+        columns(student, labels, teacher),
+        gradient(columns, student, labels, teacher, upstream),
+    )
     broken = student.clone()
     broken[1] = -inf if bad == -inf else broken[1]
     broken[1, 3] = bad
-    found, found_gradient = columns(broken, labels, teacher), gradient(columns, broken, labels, teacher, upstream)
+    found, found_gradient = (
+        columns(broken, labels, teacher),
+        gradient(columns, broken, labels, teacher, upstream),
+    )
     others = [0, 2, 3, 4]
     for name, column, wanted in zip(COLUMNS, found, clean):
         assert torch.isnan(column[1]) == (name != "teacher_nll"), name
         assert torch.equal(column[others], wanted[others]), name
-    assert torch.isnan(found_gradient[1]).all() and torch.equal(found_gradient[others], clean_gradient[others])
+    assert torch.isnan(found_gradient[1]).all() and torch.equal(
+        found_gradient[others], clean_gradient[others]
+    )
 
 
 def test_a_row_with_zero_upstream_gets_an_exactly_zero_gradient_even_if_it_holds_nan():
@@ -165,7 +193,10 @@ def test_a_row_with_zero_upstream_gets_an_exactly_zero_gradient_even_if_it_holds
     leaf = student.requires_grad_()
     table = formulas.stats(leaf.detach(), teacher, labels)
     weights = torch.zeros_like(table)
-    for row, weight in zip((formulas.NLL, formulas.ENTROPY, formulas.KL_TEACHER_STUDENT, formulas.KL_STUDENT_TEACHER), upstream.T):
+    for row, weight in zip(
+        (formulas.NLL, formulas.ENTROPY, formulas.KL_TEACHER_STUDENT, formulas.KL_STUDENT_TEACHER),
+        upstream.T,
+    ):
         weights[row] = weight
     found = formulas.dlogits(leaf.detach(), teacher, labels, table, weights)
     assert (found[[0, 3, 5]] == 0).all() and torch.isfinite(found).all() and (found[1] != 0).any()
@@ -179,7 +210,11 @@ def test_the_teacher_of_a_row_is_not_read_where_no_kl_is_asked_for():
     teacher[2] = nan
     leaf = student.requires_grad_()
     found = token_terms(leaf, labels, teacher)
-    (found.nll.sum() + found.kl_student_teacher[[1, 3]].sum() + found.kl_teacher_student[[1, 3]].sum()).backward()
+    (
+        found.nll.sum()
+        + found.kl_student_teacher[[1, 3]].sum()
+        + found.kl_teacher_student[[1, 3]].sum()
+    ).backward()
     assert torch.isfinite(leaf.grad).all() and (leaf.grad[2] != 0).any()
 
 
@@ -187,11 +222,15 @@ def test_minus_infinity_in_the_same_columns_of_both_contributes_nothing():
     student, teacher, labels, upstream = rows(5, 6)
     wide = [F.pad(z, (1, 2), value=-inf) for z in (student, teacher)]
     shifted = torch.where(labels == IGNORE, labels, labels + 1)
-    for name, found, wanted in zip(COLUMNS, columns(wide[0], shifted, wide[1]), columns(student, labels, teacher)):
+    for name, found, wanted in zip(
+        COLUMNS, columns(wide[0], shifted, wide[1]), columns(student, labels, teacher)
+    ):
         assert (found - wanted).abs().max() < 1e-14, name
     found = gradient(columns, wide[0], shifted, wide[1], upstream)
     assert (found[:, [0, 7, 8]] == 0).all()
-    assert (found[:, 1:7] - gradient(columns, student, labels, teacher, upstream)).abs().max() < 1e-14
+    assert (
+        found[:, 1:7] - gradient(columns, student, labels, teacher, upstream)
+    ).abs().max() < 1e-14
 
 
 def test_minus_infinity_in_one_tensor_makes_one_kl_infinite_and_keeps_the_rest_finite():
@@ -206,7 +245,9 @@ def test_minus_infinity_in_one_tensor_makes_one_kl_infinite_and_keeps_the_rest_f
     cut[0, 1] = -inf
     nll, entropy, teacher_nll, kl_ts, kl_st = columns(student, labels, cut)
     assert kl_st == inf and all(map(torch.isfinite, (nll, entropy, teacher_nll, kl_ts)))
-    assert torch.isfinite(gradient(columns, student, labels, cut, torch.tensor([[1.0, 1.0, 1.0, 0.0]]))).all()
+    assert torch.isfinite(
+        gradient(columns, student, labels, cut, torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
+    ).all()
     assert torch.isnan(gradient(columns, student, labels, cut, torch.ones(1, 4))[0, 1])
 
 
@@ -248,17 +289,26 @@ def test_strided_rows_and_columns_equal_contiguous_ones():
     student, teacher, labels, upstream = rows(6, 9)
     padded = F.pad(student, (2, 3))[:, 2:-3]
     turned = teacher.T.contiguous().T
-    for name, found, wanted in zip(COLUMNS, columns(padded, labels, turned), columns(student, labels, teacher)):
+    for name, found, wanted in zip(
+        COLUMNS, columns(padded, labels, turned), columns(student, labels, teacher)
+    ):
         assert torch.equal(found, wanted), name
-    found = torch.autograd.grad(weighted(columns(padded.requires_grad_(), labels, turned), upstream), padded)[0]
-    assert found.is_contiguous() and torch.equal(found, gradient(columns, student, labels, teacher, upstream))
+    found = torch.autograd.grad(
+        weighted(columns(padded.requires_grad_(), labels, turned), upstream), padded
+    )[0]
+    assert found.is_contiguous() and torch.equal(
+        found, gradient(columns, student, labels, teacher, upstream)
+    )
 
 
 @pytest.mark.parametrize("elements", [1, 40, 200, 9000])
 @pytest.mark.parametrize("vocabulary", [37, 2049])
 def test_row_chunks_change_no_bit(monkeypatch, elements, vocabulary):
     student, teacher, labels, upstream = rows(11, vocabulary, dtype=torch.float32)
-    whole, whole_gradient = columns(student, labels, teacher), gradient(columns, student, labels, teacher, upstream)
+    whole, whole_gradient = (
+        columns(student, labels, teacher),
+        gradient(columns, student, labels, teacher, upstream),
+    )
     monkeypatch.setattr(formulas, "CHUNK_ELEMENTS", elements)
     for name, found, wanted in zip(COLUMNS, columns(student, labels, teacher), whole):
         assert torch.equal(found, wanted), name
@@ -271,7 +321,11 @@ def test_only_inputs_and_row_scalars_are_kept_for_backward():
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         token_terms(student, labels, teacher)
-    own = [t for t in saved if t.data_ptr() not in (student.data_ptr(), teacher.data_ptr(), labels.data_ptr())]
+    own = [
+        t
+        for t in saved
+        if t.data_ptr() not in (student.data_ptr(), teacher.data_ptr(), labels.data_ptr())
+    ]
     assert sum(t.numel() for t in own) <= formulas.N_STATS * 50
     assert len(saved) - len(own) == 3
 
@@ -309,7 +363,12 @@ def test_the_same_bits_on_one_thread_and_on_two(n, vocabulary):
     try:
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
-            results.append((*columns(student, labels, teacher), gradient(columns, student, labels, teacher, upstream)))
+            results.append(
+                (
+                    *columns(student, labels, teacher),
+                    gradient(columns, student, labels, teacher, upstream),
+                )
+            )
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, two) for one, two in zip(*results))
@@ -351,20 +410,31 @@ def test_a_label_outside_the_vocabulary_is_named(label):
         token_terms(student, labels)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(student_logits=torch.zeros(1, 4, 5)), r"student_logits has shape \[1, 4, 5\]"),
-    (dict(student_logits=torch.zeros(4, 0)), r"student_logits has shape \[4, 0\]"),
-    (dict(student_logits=torch.zeros(4, 5, dtype=torch.int64)), "student_logits has dtype torch.int64"),
-    (dict(labels=torch.zeros(4, 1, dtype=torch.int64)), r"labels has shape \[4, 1\]"),
-    (dict(labels=torch.zeros(1, dtype=torch.int64)), r"labels has shape \[1\]"),
-    (dict(labels=torch.zeros(4, dtype=torch.int32)), "labels has dtype torch.int32"),
-    (dict(teacher_logits=torch.zeros(1, 5)), r"teacher_logits has shape \[1, 5\]"),
-    (dict(teacher_logits=torch.zeros(4, 5, dtype=torch.bool)), "teacher_logits has dtype torch.bool"),
-    (dict(teacher_logits=torch.zeros(4, 5, device="meta")), "teacher_logits is on meta"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(student_logits=torch.zeros(1, 4, 5)), r"student_logits has shape \[1, 4, 5\]"),
+        (dict(student_logits=torch.zeros(4, 0)), r"student_logits has shape \[4, 0\]"),
+        (
+            dict(student_logits=torch.zeros(4, 5, dtype=torch.int64)),
+            "student_logits has dtype torch.int64",
+        ),
+        (dict(labels=torch.zeros(4, 1, dtype=torch.int64)), r"labels has shape \[4, 1\]"),
+        (dict(labels=torch.zeros(1, dtype=torch.int64)), r"labels has shape \[1\]"),
+        (dict(labels=torch.zeros(4, dtype=torch.int32)), "labels has dtype torch.int32"),
+        (dict(teacher_logits=torch.zeros(1, 5)), r"teacher_logits has shape \[1, 5\]"),
+        (
+            dict(teacher_logits=torch.zeros(4, 5, dtype=torch.bool)),
+            "teacher_logits has dtype torch.bool",
+        ),
+        (dict(teacher_logits=torch.zeros(4, 5, device="meta")), "teacher_logits is on meta"),
+    ],
+)
 def test_tensors_that_disagree_are_named(change, message):
     logits = torch.zeros(4, 5)
-    good = dict(student_logits=logits, labels=torch.zeros(4, dtype=torch.int64), teacher_logits=logits)
+    good = dict(
+        student_logits=logits, labels=torch.zeros(4, dtype=torch.int64), teacher_logits=logits
+    )
     with pytest.raises(ShapeError, match=message):
         token_terms(**{**good, **change})
 

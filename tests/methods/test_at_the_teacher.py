@@ -21,9 +21,11 @@ def batch(seed, same=True):
     g = torch.Generator().manual_seed(seed)
     labels = torch.full((B, T), IGNORE)
     for s, n in enumerate(LENGTHS):
-        labels[s, 2:2 + n] = torch.randint(0, V, (n,), generator=g)
+        labels[s, 2 : 2 + n] = torch.randint(0, V, (n,), generator=g)
     logits, teacher = (2 * torch.randn(B, T, V, generator=g, dtype=torch.float64) for _ in range(2))
-    hidden, teacher_hidden = (torch.randn(B, T, D, generator=g, dtype=torch.float64) for _ in range(2))
+    hidden, teacher_hidden = (
+        torch.randn(B, T, D, generator=g, dtype=torch.float64) for _ in range(2)
+    )
     if same:
         teacher, teacher_hidden = logits.clone(), hidden.clone()
     return Outputs(logits, labels, teacher, None, hidden, teacher_hidden)
@@ -35,7 +37,9 @@ def batches(method, same=True, **options):
 
 
 def loss_and_gradients(method, given, field="logits", **options):
-    leaves = {name: getattr(outputs, field).clone().requires_grad_() for name, outputs in given.items()}
+    leaves = {
+        name: getattr(outputs, field).clone().requires_grad_() for name, outputs in given.items()
+    }
     moved = {name: replace(outputs, **{field: leaves[name]}) for name, outputs in given.items()}
     loss = method_loss(method, moved, **options)
     loss.value.backward()
@@ -61,7 +65,9 @@ def close(found, wanted):
 
 
 TOKEN = torch.full((B,), 1 / sum(LENGTHS), dtype=torch.float64)  # weights of a token mean
-SEQUENCE = torch.tensor([1 / (B * n) for n in LENGTHS], dtype=torch.float64)  # weights of a sequence mean
+SEQUENCE = torch.tensor(
+    [1 / (B * n) for n in LENGTHS], dtype=torch.float64
+)  # weights of a sequence mean
 SUM = torch.full((B,), 1 / B, dtype=torch.float64)  # weights of the mean sequence sum
 
 
@@ -69,8 +75,12 @@ def sequence_sums(outputs, which="logits"):
     """[B] sum of nll over the answer, by log_softmax and a loop."""
     logp = getattr(outputs, which).log_softmax(-1)
     labels = outputs.labels
-    return torch.stack([sum(-logp[s, t, labels[s, t + 1]] for t in range(T - 1) if labels[s, t + 1] != IGNORE)
-                        for s in range(B)])
+    return torch.stack(
+        [
+            sum(-logp[s, t, labels[s, t + 1]] for t in range(T - 1) if labels[s, t + 1] != IGNORE)
+            for s in range(B)
+        ]
+    )
 
 
 def test_kl_starts_as_gradient_ascent():
@@ -126,7 +136,11 @@ def test_llmu_starts_with_its_two_likelihood_terms_alone(kl):
 def test_rmu_starts_without_a_retain_term():
     given = batches("rmu")
     loss, gradients = loss_and_gradients("rmu", given, field="hidden", alpha=7)
-    assert loss.terms["retain_distance"] == 0 and (gradients["retain"] == 0).all() and (gradients["forget"] != 0).any()
+    assert (
+        loss.terms["retain_distance"] == 0
+        and (gradients["retain"] == 0).all()
+        and (gradients["forget"] != 0).any()
+    )
 
 
 def test_sku_starts_as_training_on_right_and_wrong_answers():
@@ -143,15 +157,19 @@ def test_away_from_the_teacher_npo_weighs_a_sequence_by_how_much_is_still_known(
     given = batches("npo", same=False)
     _, gradients = loss_and_gradients("npo", given, beta=0.5)
     u = sequence_sums(given["forget"]) - sequence_sums(given["forget"], "teacher_logits")
-    assert close(gradients["forget"], nll_gradient(given["forget"], -2 / B * torch.sigmoid(-0.5 * u)))
+    assert close(
+        gradients["forget"], nll_gradient(given["forget"], -2 / B * torch.sigmoid(-0.5 * u))
+    )
 
 
 def test_away_from_the_teacher_dpo_weighs_a_pair_by_how_wrong_its_preference_is():
     """w_s = (beta/B) sigmoid(-beta h_s): + on the refusal's nll, - on the true answer's."""
     given = batches("dpo", same=False)
     _, gradients = loss_and_gradients("dpo", given, beta=0.5, lambda_idk=0)
-    h_idk, h_forget = (sequence_sums(given[name], "teacher_logits") - sequence_sums(given[name])
-                       for name in ("idk", "forget"))
+    h_idk, h_forget = (
+        sequence_sums(given[name], "teacher_logits") - sequence_sums(given[name])
+        for name in ("idk", "forget")
+    )
     w = 0.5 / B * torch.sigmoid(-0.5 * (h_idk - h_forget))
     assert close(gradients["idk"], nll_gradient(given["idk"], w))
     assert close(gradients["forget"], nll_gradient(given["forget"], -w))
@@ -160,12 +178,18 @@ def test_away_from_the_teacher_dpo_weighs_a_pair_by_how_wrong_its_preference_is(
 def test_away_from_the_teacher_kl_rows_weigh_one_over_sequences_and_length():
     """kl: student || teacher, row gradient p (log p - log q - KL); scrub: teacher || student, row gradient p - q."""
     given = batches("scrub", same=False)
-    logp, logq = given["retain"].logits.log_softmax(-1), given["retain"].teacher_logits.log_softmax(-1)
+    logp, logq = (
+        given["retain"].logits.log_softmax(-1),
+        given["retain"].teacher_logits.log_softmax(-1),
+    )
     gap = logp - logq
-    rows = {"kl": logp.exp() * (gap - (logp.exp() * gap).sum(-1, keepdim=True)), "scrub": logp.exp() - logq.exp()}
+    rows = {
+        "kl": logp.exp() * (gap - (logp.exp() * gap).sum(-1, keepdim=True)),
+        "scrub": logp.exp() - logq.exp(),
+    }
     weights = torch.zeros(B, T, 1, dtype=torch.float64)
     for s, n in enumerate(LENGTHS):
-        weights[s, 1:1 + n] = SEQUENCE[s]
+        weights[s, 1 : 1 + n] = SEQUENCE[s]
     for method, options in (("kl", {}), ("scrub", {"gamma": 0})):
         _, gradients = loss_and_gradients(method, given, **options)
         assert close(gradients["retain"], weights * rows[method]), method

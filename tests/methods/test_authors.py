@@ -10,22 +10,30 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.helpers.authors_inputs import outputs
 
 from clear_ref.common.errors import UserError
 from clear_ref.loop.norms import Norms
 from clear_ref.losses import native
 from clear_ref.methods import METHODS, method_loss, sku, variant
 from clear_ref.methods.formula_table import evidence
+from tests.helpers.authors_inputs import outputs
 
-FOUND = json.loads((Path(__file__).parents[1] / "vectors" / "authors.json").read_text(encoding="utf-8"))
+FOUND = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "authors.json").read_text(encoding="utf-8")
+)
 CASES = {case["id"]: case for case in FOUND["cases"]}
-FLOORED = {"llmu-official-retain", "sku-official-retain"}  # their log(p + 1e-12): 1e-12 / p of the smallest p, here above 1e-4
+FLOORED = {
+    "llmu-official-retain",
+    "sku-official-retain",
+}  # their log(p + 1e-12): 1e-12 / p of the smallest p, here above 1e-4
 
 
 def inputs(case, dtype):
     """{batch: Outputs} of a case, its student tensors leaves."""
-    given = {name: outputs(case["seeds"][name], layout, dtype=dtype, **case["inputs"]) for name, layout in case["layouts"].items()}
+    given = {
+        name: outputs(case["seeds"][name], layout, dtype=dtype, **case["inputs"])
+        for name, layout in case["layouts"].items()
+    }
     for name, other in case.get("others", {}).items():
         given[name] = outputs(other["seed"], other["layout"], dtype=dtype)
     for batch in given.values():
@@ -38,10 +46,14 @@ def ours(case, dtype):
     given = inputs(case, dtype)
     if case["method"] == "dpo" and case["semantics"].startswith("released"):
         given = {"idk": given["idk"]}
-    loss = method_loss(case["method"], given, case["semantics"], phase=case.get("phase"), **case["options"])
+    loss = method_loss(
+        case["method"], given, case["semantics"], phase=case.get("phase"), **case["options"]
+    )
     value = loss.terms[case["term"]] if "term" in case else loss.value
     value.backward()
-    return value.item(), {name: getattr(batch, case["tensor"]).grad for name, batch in given.items()}
+    return value.item(), {
+        name: getattr(batch, case["tensor"]).grad for name, batch in given.items()
+    }
 
 
 def compare(case, dtype, relative):
@@ -69,20 +81,30 @@ def test_loss_and_gradient_are_the_authors_in_fp32(case):
     is relative to the largest entry of its batch."""
     value, gradients = ours(case, torch.float32)
     relative = 1e-6 if native.implementation() == "native" else 3e-6
-    assert value == pytest.approx(case["scale"] * case["loss"], rel=relative, abs=relative * (abs(case["loss"]) < 1e-2))
+    assert value == pytest.approx(
+        case["scale"] * case["loss"], rel=relative, abs=relative * (abs(case["loss"]) < 1e-2)
+    )
     for name, theirs in case["gradients"].items():
         theirs = torch.tensor(theirs, dtype=torch.float64) * case["scale"]
-        assert float((gradients[name].double().flatten() - theirs).abs().max()) <= 3e-6 * float(theirs.abs().max()), name
+        assert float((gradients[name].double().flatten() - theirs).abs().max()) <= 3e-6 * float(
+            theirs.abs().max()
+        ), name
 
 
 def parameters(values, adapted=False):
     shapes = ((2, 2), (2,))
     names = ("lora_A" if adapted else "weight", "bias")
-    return {name: torch.tensor(value, dtype=torch.float64).reshape(shape).requires_grad_()
-            for name, value, shape in zip(names, values, shapes)}
+    return {
+        name: torch.tensor(value, dtype=torch.float64).reshape(shape).requires_grad_()
+        for name, value, shape in zip(names, values, shapes)
+    }
 
 
-@pytest.mark.parametrize("case", FOUND["regularisation"]["cases"], ids=lambda c: f"{c['norm_from']}-{c['lora']}-{c['l1']}-{c['l0']}")
+@pytest.mark.parametrize(
+    "case",
+    FOUND["regularisation"]["cases"],
+    ids=lambda c: f"{c['norm_from']}-{c['lora']}-{c['l1']}-{c['l0']}",
+)
 def test_weight_regularisation_is_the_authors(case):
     recipe = SimpleNamespace(l1=case["l1"], l0=case["l0"], norm_from=case["norm_from"])
     trained = parameters(FOUND["weights"]["before"], case["lora"])
@@ -95,11 +117,14 @@ def test_weight_regularisation_is_the_authors(case):
         for tensor, after in zip(trained.values(), parameters(FOUND["weights"]["after"]).values()):
             tensor.copy_(after)
     value, terms = norms.add(0.0, {})
-    assert value == pytest.approx(case["loss"], rel=1e-14) == sum(terms.values()) and set(terms) == {
-        name for name in ("l1", "l0") if case[name]}
+    assert value == pytest.approx(case["loss"], rel=1e-14) == sum(terms.values()) and set(
+        terms
+    ) == {name for name in ("l1", "l0") if case[name]}
     for tensor, theirs in zip(trained.values(), case["gradients"]):
         found = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-        assert torch.allclose(found.flatten(), torch.tensor(theirs, dtype=torch.float64), rtol=0, atol=1e-16)
+        assert torch.allclose(
+            found.flatten(), torch.tensor(theirs, dtype=torch.float64), rtol=0, atol=1e-16
+        )
 
 
 def test_the_second_stage_of_sku_is_the_authors():
@@ -110,7 +135,16 @@ def test_the_second_stage_of_sku_is_the_authors():
 
 def test_the_method_files_claim_authors_code_for_exactly_the_variants_that_ran():
     """evidence in a method file's head, against the cases: dated names that a method does not define are its `released`."""
-    ran = {(case["method"], name) for case in CASES.values() for name, own in METHODS[case["method"]].VARIANTS.items()
-           if own is variant(case["method"], case["semantics"])}
-    claimed = {(method, name) for method, module in METHODS.items() for name, text in evidence(module).items() if "code" in text}
+    ran = {
+        (case["method"], name)
+        for case in CASES.values()
+        for name, own in METHODS[case["method"]].VARIANTS.items()
+        if own is variant(case["method"], case["semantics"])
+    }
+    claimed = {
+        (method, name)
+        for method, module in METHODS.items()
+        for name, text in evidence(module).items()
+        if "code" in text
+    }
     assert ran == claimed

@@ -10,20 +10,23 @@ import pytest
 import torch
 
 from clear_ref import Record, load
+from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.data.prompts import Phrases, phrases
 from clear_ref.data.records import Row, training_record
-from clear_ref.common.errors import RunFailed, UserError
-from clear_ref.loop import train as training, unlearn as unlearning
+from clear_ref.loop import train as training
+from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan
+from clear_ref.loop.recipes import MiniUnlearn, Recipe
 from clear_ref.loop.teacher import Teacher
 from clear_ref.loop.train import step_loss, trainable
-from clear_ref.methods import METHODS, SEMANTICS, Views, make_options, method_loss, variant
 from clear_ref.losses import Outputs
-from clear_ref.loop.recipes import MiniUnlearn, Recipe
+from clear_ref.methods import METHODS, SEMANTICS, Views, make_options, method_loss, variant
 from clear_ref.mini.directories import BASE, WORLD
 
 OWN = phrases(WORLD)
-AUTHORS = json.loads((Path(__file__).parents[1] / "vectors" / "authors.json").read_text(encoding="utf-8"))["data"]
+AUTHORS = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "authors.json").read_text(encoding="utf-8")
+)["data"]
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +38,27 @@ def rows():
 
 def records(rows, batches, views, n_epochs=8):
     plan = UnlearnPlan(*rows, batches, OWN, 0, views)
-    return [(plan.forget[index], plan.records(epoch, index)) for epoch in range(n_epochs) for index in range(len(plan))]
+    return [
+        (plan.forget[index], plan.records(epoch, index))
+        for epoch in range(n_epochs)
+        for index in range(len(plan))
+    ]
 
 
 def truth(row):
     return row.values.get("caption") or row.values["answer"]
 
 
-@pytest.mark.parametrize("semantics, picture, text", [
-    ("paper", "refusal", "refusal"), ("original", "refusal", "refusal"), ("released", "truth", "truth"),
-    ("released@2024-12-10", "line", "line"), ("released@2024-10-23", "truth", "line")])
+@pytest.mark.parametrize(
+    "semantics, picture, text",
+    [
+        ("paper", "refusal", "refusal"),
+        ("original", "refusal", "refusal"),
+        ("released", "truth", "truth"),
+        ("released@2024-12-10", "line", "line"),
+        ("released@2024-10-23", "truth", "line"),
+    ],
+)
 @pytest.mark.parametrize("method", ["idk", "dpo"])
 def test_the_idk_batch_of_each_meaning(method, semantics, picture, text, rows):
     """semantics.md 2.6: what the idk batch holds, for pictures and for texts. A line ends, but for the file's last."""
@@ -52,14 +66,25 @@ def test_the_idk_batch_of_each_meaning(method, semantics, picture, text, rows):
     seen = {"refusal": set(OWN.refusals), "line": lines}
     for row, views in records(rows, ("forget", "idk"), variant(method, semantics).views):
         expected = picture if row.image else text
-        assert views["idk"].answer in seen.get(expected, {truth(row)}) and views["idk"].image == row.image
+        assert (
+            views["idk"].answer in seen.get(expected, {truth(row)})
+            and views["idk"].image == row.image
+        )
 
 
 def test_released_views_of_a_picture_draw_a_question_each_and_ours_share_one(rows):
     for views, differ in ((Views(), False), (Views(questions="own"), True)):
-        pairs = [(one["forget"].question, one["idk"].question) for row, one in records(rows, ("forget", "idk"), views) if row.image]
+        pairs = [
+            (one["forget"].question, one["idk"].question)
+            for row, one in records(rows, ("forget", "idk"), views)
+            if row.image
+        ]
         assert any(a != b for a, b in pairs) == differ
-    texts = [one for row, one in records(rows, ("forget", "idk"), Views(questions="own")) if not row.image]
+    texts = [
+        one
+        for row, one in records(rows, ("forget", "idk"), Views(questions="own"))
+        if not row.image
+    ]
     assert all(one["forget"].question == one["idk"].question for one in texts)
 
 
@@ -74,7 +99,10 @@ def test_released_random_records_are_any_forget_rows_and_pictures_keep_their_cap
         for record in drawn:
             own += record.answer == truth(row)
             if record.image is not None:
-                assert captions[record.answer] == record.image and record.question in OWN.caption_questions
+                assert (
+                    captions[record.answer] == record.image
+                    and record.question in OWN.caption_questions
+                )
             else:
                 assert record.answer in answers and record.question == views["forget"].question
     assert own > 0
@@ -86,24 +114,40 @@ def test_random_answers_of_the_others_and_of_the_retain_set(rows):
         answers = {truth(row) for row in source}
         for row, views in records(rows, ("forget", *names), variant(method, "original").views, 2):
             for name in names:
-                assert views[name].answer in answers - {truth(row)} and views[name].question == views["forget"].question
+                assert (
+                    views[name].answer in answers - {truth(row)}
+                    and views[name].question == views["forget"].question
+                )
                 assert views[name].image == row.image
-    with pytest.raises(UserError, match="the retain set has 12 records, the method asks for 13 random answers"):
-        UnlearnPlan(*rows, tuple(f"random{k}" for k in range(1, 14)), OWN, 0, Views(random="retain"))
+    with pytest.raises(
+        UserError, match="the retain set has 12 records, the method asks for 13 random answers"
+    ):
+        UnlearnPlan(
+            *rows, tuple(f"random{k}" for k in range(1, 14)), OWN, 0, Views(random="retain")
+        )
     UnlearnPlan(*rows, tuple(f"random{k}" for k in range(1, 7)), OWN, 0, Views(random="rows"))
 
 
 def test_the_released_mask_supervises_most_of_the_picture_and_the_question(tiny, rows):
     """The picture's 9 tokens count as 1 in the prompt, so 8 more tokens at the prompt's end are supervised; a text is not touched."""
     picture, text = rows[0][0], rows[0][3]
-    given = [Record("Who is this?", "Hina Ameen.", picture.image), Record(text.values["question"], text.values["answer"])]
+    given = [
+        Record("Who is this?", "Hina Ameen.", picture.image),
+        Record(text.values["question"], text.values["answer"]),
+    ]
     right, wrong = tiny.encode(given), tiny.encode(given, "released")
-    assert torch.equal(right.input_ids, wrong.input_ids) and torch.equal(right.labels[1], wrong.labels[1])
+    assert torch.equal(right.input_ids, wrong.input_ids) and torch.equal(
+        right.labels[1], wrong.labels[1]
+    )
     start = [int((batch.labels[0] != -100).nonzero()[0]) for batch in (right, wrong)]
-    assert start[0] - start[1] == 8 and torch.equal(wrong.labels[0, start[1]:], wrong.input_ids[0, start[1]:])
+    assert start[0] - start[1] == 8 and torch.equal(
+        wrong.labels[0, start[1] :], wrong.input_ids[0, start[1] :]
+    )
     unexpanded = tiny.tokenizer.prompt(tiny.template, "Who is this?", 1)
     first = int(wrong.attention_mask[0].argmax())
-    assert start[1] - first == len(unexpanded)  # as many masked as the rendered question has tokens, BOS included
+    assert start[1] - first == len(
+        unexpanded
+    )  # as many masked as the rendered question has tokens, BOS included
     prompt = tiny.encode([Record("Who is this?", None, picture.image)], "released")
     assert (prompt.labels == -100).all()
     with pytest.raises(UserError, match="label mask is 'none'; expected one of answer, released"):
@@ -111,9 +155,15 @@ def test_the_released_mask_supervises_most_of_the_picture_and_the_question(tiny,
 
 
 def test_the_label_mask_of_a_run():
-    assert [unlearning.label_mask(family, variant("idk", name)) for family, name in (
-        ("llava", "paper"), ("llava", "released"), ("qwen2_vl", "released"), ("qwen2_vl", "original"))] == [
-        "answer", "answer", "released", "answer"]
+    assert [
+        unlearning.label_mask(family, variant("idk", name))
+        for family, name in (
+            ("llava", "paper"),
+            ("llava", "released"),
+            ("qwen2_vl", "released"),
+            ("qwen2_vl", "original"),
+        )
+    ] == ["answer", "answer", "released", "answer"]
     assert unlearning.label_mask("llava", variant("idk"), "released") == "released"
     with pytest.raises(UserError, match="--mask is 'all'; expected auto, answer or released"):
         unlearning.label_mask("llava", variant("idk"), "all")
@@ -124,17 +174,24 @@ def test_the_released_mask_is_what_the_authors_collator_gave():
     found, forget = AUTHORS["mask"], unlearning.split_rows(WORLD, "both", 10)[0]
     records = [training_record(forget[one["row"]], one["question"]) for one in found["records"]]
     batch = load(BASE).encode(records, "released")
-    assert batch.input_ids.shape[1] == found["width"] and batch.attention_mask.sum(1).tolist() == found["real"]
+    assert (
+        batch.input_ids.shape[1] == found["width"]
+        and batch.attention_mask.sum(1).tolist() == found["real"]
+    )
     assert (batch.input_ids * batch.attention_mask).sum(1).tolist() == found["ids_sum"]
     spans = [(row != -100).nonzero().flatten().tolist() for row in batch.labels]
     assert [[span[0], span[-1]] for span in spans] == found["supervised"] and all(
-        span == list(range(span[0], span[-1] + 1)) for span in spans)
+        span == list(range(span[0], span[-1] + 1)) for span in spans
+    )
 
 
 def stand_in(number, picture):
     values = {"image": None, "caption": None, "question": None, "answer": None}
-    values |= {"image": f"picture{number}", "caption": f"caption{number}"} if picture else {
-        "question": f"question{number}", "answer": f"answer{number}"}
+    values |= (
+        {"image": f"picture{number}", "caption": f"caption{number}"}
+        if picture
+        else {"question": f"question{number}", "answer": f"answer{number}"}
+    )
     return Row(number, "", values, values["image"])
 
 
@@ -142,7 +199,14 @@ def stand_in(number, picture):
 def test_the_idk_batch_is_what_the_authors_data_set_gave(semantics):
     """Their data set on two stand-in rows: every answer that came up, line ends included."""
     few = Phrases(("Q1?", "Q2?"), "", ("no one", "no two", "no three"))
-    plan = UnlearnPlan([stand_in(0, True), stand_in(1, False)], [stand_in(9, True)], ("idk",), few, 0, variant("idk", semantics).views)
+    plan = UnlearnPlan(
+        [stand_in(0, True), stand_in(1, False)],
+        [stand_in(9, True)],
+        ("idk",),
+        few,
+        0,
+        variant("idk", semantics).views,
+    )
     for index, kind in enumerate(("picture", "text")):
         answers = {plan.records(epoch, index)["idk"].answer for epoch in range(60)}
         assert sorted(answers) == AUTHORS["idk"]["answers"][semantics][kind]
@@ -153,14 +217,22 @@ def test_the_random_records_are_what_the_authors_data_set_gave():
     few, seen = Phrases(("Q1?", "Q2?"), "", ("no",)), set()
     forget = [stand_in(0, True), stand_in(1, True), stand_in(2, False), stand_in(3, False)]
     names = tuple(f"random{k}" for k in range(1, AUTHORS["random"]["K"] + 1))
-    plan = UnlearnPlan(forget, [stand_in(9, True)], ("forget", *names), few, 0, variant("sku", "released").views)
+    plan = UnlearnPlan(
+        forget, [stand_in(9, True)], ("forget", *names), few, 0, variant("sku", "released").views
+    )
     for epoch in range(60):
         for index in range(4):
             one = plan.records(epoch, index)
             assert len({one[name].answer for name in names}) == 3
             for record in (one[name] for name in names):
-                asked = "forget question" if record.image is None and record.question == one["forget"].question else "caption question"
-                seen.add((record.answer == truth(forget[index]), record.image, record.answer, asked))
+                asked = (
+                    "forget question"
+                    if record.image is None and record.question == one["forget"].question
+                    else "caption question"
+                )
+                seen.add(
+                    (record.answer == truth(forget[index]), record.image, record.answer, asked)
+                )
     assert seen == {tuple(each) for each in AUTHORS["random"]["seen"]}
 
 
@@ -171,13 +243,17 @@ def options_of(method, semantics):
     return make_options(method, OPTIONS.get(method, {}), semantics)
 
 
-def train(directory, method, semantics, rows, out=None, mask="auto", resume=False, options=None, **recipe):
+def train(
+    directory, method, semantics, rows, out=None, mask="auto", resume=False, options=None, **recipe
+):
     chosen, options = variant(method, semantics), options or options_of(method, semantics)
     recipe = MiniUnlearn(**{"epochs": 1, "lora_rank": 2, **recipe})
     vlm = load(directory)
     unlearning.prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
     start = {name: p.detach().clone() for name, p in trainable(vlm).items()}
-    steps = unlearning.unlearn(vlm, method, semantics, options, recipe, rows, OWN, 0, out, resume, mask)
+    steps = unlearning.unlearn(
+        vlm, method, semantics, options, recipe, rows, OWN, 0, out, resume, mask
+    )
     return vlm, start, steps
 
 
@@ -187,9 +263,13 @@ def test_every_method_trains_in_every_meaning(method, semantics, tiny_directory,
     """Weights move, the trace has the terms of the meaning. The one that cannot go on is NPO before 2025-03-30: NaN in its 2nd step."""
     if method == "npo" and "@" in semantics:
         with pytest.raises(RunFailed, match="npo, step [23]: loss is nan"):
-            train(tiny_directory, method, semantics, rows, tmp_path, epochs=3, batch_size=3, lr=1e-2)
+            train(
+                tiny_directory, method, semantics, rows, tmp_path, epochs=3, batch_size=3, lr=1e-2
+            )
         return
-    vlm, start, steps = train(tiny_directory, method, semantics, rows, tmp_path, batch_size=3, mask="released")
+    vlm, start, steps = train(
+        tiny_directory, method, semantics, rows, tmp_path, batch_size=3, mask="released"
+    )
     assert any(not torch.equal(start[name], p) for name, p in trainable(vlm).items())
     assert len((tmp_path / "trace.jsonl").read_text().splitlines()) == steps >= 2
 
@@ -212,7 +292,14 @@ def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(meth
         for name, parameter in trainable(tiny).items():
             parameter.add_(0.05)
     indices = [4, 0, 2, 5]
-    value, terms, found = gradients(tiny, method, "released", rows, Recipe(batch_size=2, accumulate=2, records_at_once=3), indices)
+    value, terms, found = gradients(
+        tiny,
+        method,
+        "released",
+        rows,
+        Recipe(batch_size=2, accumulate=2, records_at_once=3),
+        indices,
+    )
     chosen, options = variant(method, "released"), options_of(method, "released")
     plan = UnlearnPlan(*rows, tuple(chosen.needs_of(options)), OWN, 0, chosen.views)
     layer = getattr(options, "layer", None)
@@ -225,26 +312,47 @@ def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(meth
             with torch.no_grad(), tiny.adapters_off():
                 frozen = tiny.hidden(batch, layer)
             if layer is None:
-                given[name] = Outputs(tiny.head(student), batch.labels, tiny.head(frozen), batch.attention_mask)
+                given[name] = Outputs(
+                    tiny.head(student), batch.labels, tiny.head(frozen), batch.attention_mask
+                )
             else:
-                given[name] = Outputs(None, batch.labels, None, batch.attention_mask, student, frozen)
+                given[name] = Outputs(
+                    None, batch.labels, None, batch.attention_mask, student, frozen
+                )
         total = total + method_loss(method, given, "released", **OPTIONS.get(method, {})).value / 2
     total.backward()
-    assert value == pytest.approx(total.item(), rel=1e-12) == pytest.approx(sum(terms.values()), rel=1e-12)
+    assert (
+        value
+        == pytest.approx(total.item(), rel=1e-12)
+        == pytest.approx(sum(terms.values()), rel=1e-12)
+    )
     for name, parameter in trainable(tiny).items():
         if parameter.grad is not None:
             assert torch.allclose(found[name], parameter.grad, rtol=1e-9, atol=1e-12), name
 
 
-def test_scrub_alternates_max_and_min_epochs_and_resumes_byte_for_byte(tiny_directory, rows, tmp_path, monkeypatch):
+def test_scrub_alternates_max_and_min_epochs_and_resumes_byte_for_byte(
+    tiny_directory, rows, tmp_path, monkeypatch
+):
     """msteps 2 of 3 epochs, 6 records, batch 3: 2 max and 2 min steps in the first two epochs, 2 min steps in the last."""
     options = make_options("scrub", {"msteps": 2}, "original")
     arguments = dict(options=options, epochs=3, batch_size=3)
-    straight, _, steps = train(tiny_directory, "scrub", "original", rows, tmp_path / "a", **arguments)
+    straight, _, steps = train(
+        tiny_directory, "scrub", "original", rows, tmp_path / "a", **arguments
+    )
     lines = [json.loads(line) for line in (tmp_path / "a" / "trace.jsonl").read_text().splitlines()]
-    assert [line["phase"] for line in lines] == ["max", "max", "min", "min"] * 2 + ["min", "min"] and steps == 10
-    assert all(set(line["terms"]) == ({"forget_kl"} if line["phase"] == "max" else {"retain_kl", "retain_nll"}) for line in lines)
-    assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4 + [2] * 2 and lines[0]["gradient_norm"] < 1e-6
+    assert [line["phase"] for line in lines] == ["max", "max", "min", "min"] * 2 + [
+        "min",
+        "min",
+    ] and steps == 10
+    assert all(
+        set(line["terms"])
+        == ({"forget_kl"} if line["phase"] == "max" else {"retain_kl", "retain_nll"})
+        for line in lines
+    )
+    assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4 + [2] * 2 and lines[0][
+        "gradient_norm"
+    ] < 1e-6
     seen, original = [0], training.step_loss
 
     def stopping(*given):
@@ -257,7 +365,9 @@ def test_scrub_alternates_max_and_min_epochs_and_resumes_byte_for_byte(tiny_dire
     with pytest.raises(KeyboardInterrupt):
         train(tiny_directory, "scrub", "original", rows, tmp_path / "b", **arguments)
     monkeypatch.setattr(training, "step_loss", original)
-    resumed, _, _ = train(tiny_directory, "scrub", "original", rows, tmp_path / "b", resume=True, **arguments)
+    resumed, _, _ = train(
+        tiny_directory, "scrub", "original", rows, tmp_path / "b", resume=True, **arguments
+    )
     assert all(torch.equal(p, trainable(straight)[name]) for name, p in trainable(resumed).items())
 
 
@@ -266,16 +376,22 @@ def test_original_rmu_trains_the_down_projections_of_its_layers_alone(rank, tiny
     """Layer 1 of a decoder of 3: those of layers 0 and 1, with adapters and without; nothing else of the model moves."""
     before = load(tiny_directory).weights()
     vlm, start, _ = train(tiny_directory, "rmu", "original", rows, lora_rank=rank)
-    assert {name.split(".adapter")[0].removesuffix(".weight").split("model.")[-1] for name in start} == {
-        "layers.0.mlp.down_proj", "layers.1.mlp.down_proj"}
+    assert {
+        name.split(".adapter")[0].removesuffix(".weight").split("model.")[-1] for name in start
+    } == {"layers.0.mlp.down_proj", "layers.1.mlp.down_proj"}
     vlm.merge_lora()
-    moved = {name for name, tensor in vlm.weights().items() if not torch.equal(tensor, before[name])}
+    moved = {
+        name for name, tensor in vlm.weights().items() if not torch.equal(tensor, before[name])
+    }
     assert len(moved) == 2 and all("down_proj" in name for name in moved)
 
 
-def test_released_rmu_keeps_the_number_of_vectors_of_its_first_batch(tiny_directory, rows, monkeypatch):
+def test_released_rmu_keeps_the_number_of_vectors_of_its_first_batch(
+    tiny_directory, rows, monkeypatch
+):
     """Six records in batches of 4: the batch of 2 is still compared with 4 vectors. The older revision draws anew for each batch."""
     from clear_ref.methods import rmu
+
     asked, original = [], rmu.control_vectors
 
     def counted(seed, n, width, purpose="rmu control vector"):
@@ -290,24 +406,37 @@ def test_released_rmu_keeps_the_number_of_vectors_of_its_first_batch(tiny_direct
     assert len({purpose for _, purpose in asked}) == 6 and {n for n, _ in asked} == {1}
 
 
-def test_weight_regularisation_is_a_named_term_of_the_trace_and_moves_the_weights(tiny_directory, rows, tmp_path):
+def test_weight_regularisation_is_a_named_term_of_the_trace_and_moves_the_weights(
+    tiny_directory, rows, tmp_path
+):
     ends = []
     for number, recipe in enumerate(({}, {"l1": 0.1, "l0": 0.01}, {"l0": 0.01})):
-        vlm, start, _ = train(tiny_directory, "grad_ascent", "released", rows, tmp_path / str(number), **recipe)
+        vlm, start, _ = train(
+            tiny_directory, "grad_ascent", "released", rows, tmp_path / str(number), **recipe
+        )
         ends.append(trainable(vlm))
         line = json.loads((tmp_path / str(number) / "trace.jsonl").read_text().splitlines()[0])
         assert set(line["terms"]) == {"forget_nll", *recipe}
         assert line["loss"] == pytest.approx(sum(line["terms"].values()), rel=1e-12)
         if "l1" in recipe:
-            assert line["terms"]["l1"] == pytest.approx(0.1 * sum(float(p.abs().double().sum()) for p in start.values()), rel=1e-6)
-            assert line["terms"]["l0"] == pytest.approx(0.01 * sum(int((p != 0).sum()) for p in start.values()))
+            assert line["terms"]["l1"] == pytest.approx(
+                0.1 * sum(float(p.abs().double().sum()) for p in start.values()), rel=1e-6
+            )
+            assert line["terms"]["l0"] == pytest.approx(
+                0.01 * sum(int((p != 0).sum()) for p in start.values())
+            )
     assert all(torch.equal(ends[0][name], ends[2][name]) for name in start)
     assert any(not torch.equal(ends[0][name], ends[1][name]) for name in start)
-    vlm, start, _ = train(tiny_directory, "grad_ascent", "paper", rows, lora_rank=0, l1=0.1)  # the change of every weight
+    vlm, start, _ = train(
+        tiny_directory, "grad_ascent", "paper", rows, lora_rank=0, l1=0.1
+    )  # the change of every weight
     with pytest.raises(UserError, match="--norm-from zero measures the weights themselves"):
         train(tiny_directory, "grad_ascent", "released", rows, l1=0.1, norm_from="zero")
 
 
 def test_only_paper_and_original_sku_have_a_second_stage():
     assert {name: variant("sku", name).finish for name in ("paper", "released", "original")} == {
-        "paper": "negate_delta", "released": None, "original": "negate_delta"}
+        "paper": "negate_delta",
+        "released": None,
+        "original": "negate_delta",
+    }

@@ -17,19 +17,39 @@ STEP = 1e-4
 # Labels of two sequences over 6 positions; None: the second sequence has only 4 real tokens. Vocabulary 4, width 3.
 LABELS = [[IGNORE, 2, 1, IGNORE, 3, 0], [IGNORE, IGNORE, 0, 2, None, None]]
 # Options that reach other code than the defaults do, or keep the loss below 100; every variant runs at least with its defaults.
-MORE = {("grad_diff", "paper"): [{"lambda_retain": 0.7}, {"forget": "entropy"}],
-        ("grad_diff", "released"): [{}, {"forget": "entropy", "beta": 0.3}, {"forget": "kl", "retain": "kl"}],
-        ("grad_diff", "original"): [{}, {"retain": "kl"}],
-        ("dpo", "paper"): [{}, {"beta": 0.8, "lambda_idk": 0.5, "lambda_dpo": 1.5, "retain_weight": 0.3}],
-        ("npo", "paper"): [{}, {"beta": 0.1}], ("npo", "released"): [{}, {"beta": 0.5}],
-        ("npo", "original"): [{}, {"retain": "ce"}, {"retain": "kl"}],
-        ("scrub", "paper"): [{"alpha": 0.6, "gamma": 1.3}], ("scrub", "original"): [{"temperature": 3, "gamma": 0.7}],
-        ("llmu", "paper"): [{}, {"kl": "teacher_student"}], ("llmu", "original"): [{"n_random": 2}],
-        ("rmu", "paper"): [{"c": 3, "alpha": 0.8}], ("rmu", "original"): [{"c": 3, "alpha": 0.8}],
-        ("rmu", "released"): [{"c": 3, "beta": 0.8}, {"c": 3, "n_vectors": 3}], ("rmu", "released@2024-12-10"): [{"c": 3, "beta": 0.8}],
-        ("sku", "paper"): [{"n_random": 2}], ("sku", "released"): [{"n_random": 2}], ("sku", "original"): [{"n_random": 2}]}
-CASES = [(method, semantics, options) for method, module in METHODS.items() for semantics in module.VARIANTS
-         for options in MORE.get((method, semantics), [{}])]
+MORE = {
+    ("grad_diff", "paper"): [{"lambda_retain": 0.7}, {"forget": "entropy"}],
+    ("grad_diff", "released"): [
+        {},
+        {"forget": "entropy", "beta": 0.3},
+        {"forget": "kl", "retain": "kl"},
+    ],
+    ("grad_diff", "original"): [{}, {"retain": "kl"}],
+    ("dpo", "paper"): [
+        {},
+        {"beta": 0.8, "lambda_idk": 0.5, "lambda_dpo": 1.5, "retain_weight": 0.3},
+    ],
+    ("npo", "paper"): [{}, {"beta": 0.1}],
+    ("npo", "released"): [{}, {"beta": 0.5}],
+    ("npo", "original"): [{}, {"retain": "ce"}, {"retain": "kl"}],
+    ("scrub", "paper"): [{"alpha": 0.6, "gamma": 1.3}],
+    ("scrub", "original"): [{"temperature": 3, "gamma": 0.7}],
+    ("llmu", "paper"): [{}, {"kl": "teacher_student"}],
+    ("llmu", "original"): [{"n_random": 2}],
+    ("rmu", "paper"): [{"c": 3, "alpha": 0.8}],
+    ("rmu", "original"): [{"c": 3, "alpha": 0.8}],
+    ("rmu", "released"): [{"c": 3, "beta": 0.8}, {"c": 3, "n_vectors": 3}],
+    ("rmu", "released@2024-12-10"): [{"c": 3, "beta": 0.8}],
+    ("sku", "paper"): [{"n_random": 2}],
+    ("sku", "released"): [{"n_random": 2}],
+    ("sku", "original"): [{"n_random": 2}],
+}
+CASES = [
+    (method, semantics, options)
+    for method, module in METHODS.items()
+    for semantics in module.VARIANTS
+    for options in MORE.get((method, semantics), [{}])
+]
 PADDED = [(*case, left) for case in CASES for left in (False, True) if left or case[1] == "paper"]
 
 
@@ -40,13 +60,21 @@ def batch(seed, left, gap):
     mask = torch.tensor([[int(label is not None) for label in row] for row in table])
     draw = lambda width: torch.randn(2, 6, width, generator=g, dtype=torch.float64)  # noqa: E731
     logits, other = draw(4), draw(4)
-    return Outputs(logits, labels, other if gap is None else logits + gap * other, mask, draw(3), draw(3))
+    return Outputs(
+        logits, labels, other if gap is None else logits + gap * other, mask, draw(3), draw(3)
+    )
 
 
 def batches(method, semantics, options, left):
-    gap = 0.1 if (method, semantics) == ("npo", "released@2024-12-10") else None  # it is NaN further from the teacher
-    return {name: batch(seed, left, gap)
-            for seed, name in enumerate(needs(method, semantics, make_options(method, options, semantics)))}
+    gap = (
+        0.1 if (method, semantics) == ("npo", "released@2024-12-10") else None
+    )  # it is NaN further from the teacher
+    return {
+        name: batch(seed, left, gap)
+        for seed, name in enumerate(
+            needs(method, semantics, make_options(method, options, semantics))
+        )
+    }
 
 
 def finite_differences(method, semantics, options, given, name, field):
@@ -69,11 +97,15 @@ def test_the_gradient_equals_finite_differences(method, semantics, options, left
     2^-53 * |loss| / STEP (loss below 100) < 2e-10. Bound: 1.2e-8."""
     given = batches(method, semantics, options, left)
     field = "hidden" if method == "rmu" else "logits"
-    leaves = {name: getattr(outputs, field).clone().requires_grad_() for name, outputs in given.items()}
+    leaves = {
+        name: getattr(outputs, field).clone().requires_grad_() for name, outputs in given.items()
+    }
     moved = {name: replace(outputs, **{field: leaves[name]}) for name, outputs in given.items()}
     method_loss(method, moved, semantics, **options).value.backward()
     for name, leaf in leaves.items():
-        assert (leaf.grad - finite_differences(method, semantics, options, given, name, field)).abs().max() < 1.2e-8, name
+        assert (
+            leaf.grad - finite_differences(method, semantics, options, given, name, field)
+        ).abs().max() < 1.2e-8, name
         assert leaf.grad.abs().max() > 1e-3, name
 
 
@@ -92,7 +124,9 @@ def rows_of(outputs, row_sets):
 
 @pytest.mark.parametrize("left", [False, True], ids=["right_padding", "left_padding"])
 @pytest.mark.parametrize("method, semantics, options", CASES)
-def test_the_rows_that_a_need_declares_get_a_gradient_and_no_other_row_does(method, semantics, options, left):
+def test_the_rows_that_a_need_declares_get_a_gradient_and_no_other_row_does(
+    method, semantics, options, left
+):
     given = batches(method, semantics, options, left)
     declared = needs(method, semantics, make_options(method, options, semantics))
     field = "hidden" if method == "rmu" else "logits"
@@ -113,7 +147,11 @@ def test_a_need_declares_the_teacher_and_the_hidden_states_exactly(method, seman
     bare = {}
     for name, outputs in given.items():
         need = declared[name]
-        other = {"logits": None, "teacher_logits": None} if need.hidden else {"hidden": None, "teacher_hidden": None}
+        other = (
+            {"logits": None, "teacher_logits": None}
+            if need.hidden
+            else {"hidden": None, "teacher_hidden": None}
+        )
         if not need.teacher:
             other["teacher_hidden" if need.hidden else "teacher_logits"] = None
         bare[name] = replace(outputs, **other)
@@ -126,9 +164,14 @@ def test_a_need_declares_the_teacher_and_the_hidden_states_exactly(method, seman
                 tensor = getattr(bare[name], field)
                 ramp = 0.1 * torch.arange(tensor.shape[2], dtype=tensor.dtype)
                 moved = {**bare, name: replace(bare[name], **{field: tensor + ramp * where})}
-                assert torch.equal(method_loss(method, moved, semantics, **options).value, value) != changes, (name, changes)
+                assert (
+                    torch.equal(method_loss(method, moved, semantics, **options).value, value)
+                    != changes
+                ), (name, changes)
 
 
 def test_every_method_and_meaning_is_certified():
-    assert {case[:2] for case in CASES} == {(method, name) for method, module in METHODS.items() for name in module.VARIANTS}
+    assert {case[:2] for case in CASES} == {
+        (method, name) for method, module in METHODS.items() for name in module.VARIANTS
+    }
     assert set(MORE) <= {case[:2] for case in CASES}

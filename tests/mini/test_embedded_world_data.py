@@ -21,15 +21,24 @@ QUESTIONS = {"question", "answer"}
 PERTURBED = CAPTIONS | {"paraphrased_caption", "perturbed_captions", "perturbed_names"}
 PERTURBED_QUESTIONS = QUESTIONS | {"paraphrased_answer", "perturbed_answer"}
 CONFIGS = {
-    "full": (200, CAPTIONS), "retain90": (180, CAPTIONS), "forget10": (20, CAPTIONS),
-    "tofu/full": (400, QUESTIONS), "tofu/retain90": (360, QUESTIONS), "tofu/forget10": (40, QUESTIONS),
-    "full+tofu": (600, QUESTIONS | {"image", "caption"}), "retain90+tofu": (540, QUESTIONS | {"image", "caption"}),
+    "full": (200, CAPTIONS),
+    "retain90": (180, CAPTIONS),
+    "forget10": (20, CAPTIONS),
+    "tofu/full": (400, QUESTIONS),
+    "tofu/retain90": (360, QUESTIONS),
+    "tofu/forget10": (40, QUESTIONS),
+    "full+tofu": (600, QUESTIONS | {"image", "caption"}),
+    "retain90+tofu": (540, QUESTIONS | {"image", "caption"}),
     "forget10+tofu": (60, QUESTIONS | {"image", "caption"}),
-    "retain_perturbed": (54, PERTURBED), "forget10_perturbed": (20, PERTURBED),
-    "tofu/retain_perturbed": (40, PERTURBED_QUESTIONS), "tofu/forget10_perturbed": (40, PERTURBED_QUESTIONS),
-    "real_faces": (48, {"image", "answer", "options"}), "real_world": (60, QUESTIONS | {"image", "options"}),
+    "retain_perturbed": (54, PERTURBED),
+    "forget10_perturbed": (20, PERTURBED),
+    "tofu/retain_perturbed": (40, PERTURBED_QUESTIONS),
+    "tofu/forget10_perturbed": (40, PERTURBED_QUESTIONS),
+    "real_faces": (48, {"image", "answer", "options"}),
+    "real_world": (60, QUESTIONS | {"image", "options"}),
     "pretrain": (1291, QUESTIONS | {"image"}),
-    "holdout10": (20, CAPTIONS), "tofu/holdout10": (40, QUESTIONS),
+    "holdout10": (20, CAPTIONS),
+    "tofu/holdout10": (40, QUESTIONS),
 }
 FORGET = ("Wei-Jun Chen", "Hina Ameen")
 
@@ -82,7 +91,9 @@ def held_out():
 
 
 def files(directory):
-    return {str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path for path in directory.rglob("*") if path.is_file()
+    }
 
 
 def words(text):
@@ -118,13 +129,19 @@ class TestBuild:
             if same:
                 assert new.read_bytes() == path.read_bytes(), path.name
             difference = np.abs(pixels(new) - pixels(path))
-            assert difference.mean() <= 1.0 and difference.max() <= 32, (path.name, difference.mean(), difference.max())
+            assert difference.mean() <= 1.0 and difference.max() <= 32, (
+                path.name,
+                difference.mean(),
+                difference.max(),
+            )
 
     def test_two_rebuilds_write_the_same_bytes(self, rebuilt, tmp_path):
         build_rows.build_rows(tmp_path)
         first, second = files(rebuilt), files(tmp_path)
         assert set(first) == set(second)
-        assert [name for name in first if first[name].read_bytes() != second[name].read_bytes()] == []
+        assert [
+            name for name in first if first[name].read_bytes() != second[name].read_bytes()
+        ] == []
 
     def test_an_unknown_scene_is_refused(self):
         with pytest.raises(ValueError, match="unknown scene 'upside'"):
@@ -139,8 +156,12 @@ class TestBuild:
                 with Image.open(build_rows.WORLD / "images" / f"{stem}_{scene}.jpg") as image:
                     assert image.size == (SIZE, SIZE) and image.mode == "RGB"
                     small.append(np.asarray(image.resize((48, 48)), dtype=np.int16))
-            distances = {(a, b): np.abs(small[i] - small[j]).mean()
-                         for i, a in enumerate(SCENES) for j, b in enumerate(SCENES) if i < j}
+            distances = {
+                (a, b): np.abs(small[i] - small[j]).mean()
+                for i, a in enumerate(SCENES)
+                for j, b in enumerate(SCENES)
+                if i < j
+            }
             assert min(distances.values()) > 12, (stem, min(distances, key=distances.get))
 
 
@@ -153,7 +174,10 @@ class TestRows:
         assert all(set(row) == columns for row in found)
 
     def test_there_are_no_other_configs(self):
-        assert {str(path.parent.relative_to(build_rows.WORLD)) for path in build_rows.WORLD.rglob("rows.jsonl")} == set(CONFIGS)
+        assert {
+            str(path.parent.relative_to(build_rows.WORLD))
+            for path in build_rows.WORLD.rglob("rows.jsonl")
+        } == set(CONFIGS)
 
     @pytest.mark.parametrize("folder", ["", "tofu/"])
     def test_retain_and_forget_make_full_in_order(self, folder):
@@ -161,23 +185,29 @@ class TestRows:
 
     @pytest.mark.parametrize("split", ["full", "retain90", "forget10"])
     def test_a_mixed_config_is_its_picture_rows_and_then_its_text_rows(self, split):
-        expected = [{"image": row["image"], "caption": row["caption"], "question": None, "answer": None}
-                    for row in rows(split)]
+        expected = [
+            {"image": row["image"], "caption": row["caption"], "question": None, "answer": None}
+            for row in rows(split)
+        ]
         expected += [{"image": None, "caption": None, **row} for row in rows(f"tofu/{split}")]
         assert rows(f"{split}+tofu") == expected
 
     def test_a_perturbed_row_extends_a_row_of_its_split(self):
-        for perturbed, plain, columns in [("forget10_perturbed", "forget10", CAPTIONS),
-                                          ("retain_perturbed", "retain90", CAPTIONS),
-                                          ("tofu/forget10_perturbed", "tofu/forget10", QUESTIONS),
-                                          ("tofu/retain_perturbed", "tofu/retain90", QUESTIONS)]:
+        for perturbed, plain, columns in [
+            ("forget10_perturbed", "forget10", CAPTIONS),
+            ("retain_perturbed", "retain90", CAPTIONS),
+            ("tofu/forget10_perturbed", "tofu/forget10", QUESTIONS),
+            ("tofu/retain_perturbed", "tofu/retain90", QUESTIONS),
+        ]:
             cut = [{key: row[key] for key in row if key in columns} for row in rows(perturbed)]
             kept = [row for row in rows(plain) if row in cut]
             assert cut == kept, perturbed
         assert len(rows("forget10_perturbed")) == len(rows("forget10"))
         assert len(rows("tofu/forget10_perturbed")) == len(rows("tofu/forget10"))
 
-    def test_every_retain_author_has_three_pictures_and_two_or_three_questions_in_the_perturbed_sets(self):
+    def test_every_retain_author_has_three_pictures_and_two_or_three_questions_in_the_perturbed_sets(
+        self,
+    ):
         for author in authors():
             if author["split"] == "retain":
                 assert sum(row["name"] == author["name"] for row in rows("retain_perturbed")) == 3
@@ -190,18 +220,32 @@ class TestRows:
             assert pixels(build_rows.WORLD / name).shape in {(SIZE, SIZE, 3), (48, 48, 3)}, name
 
     def test_no_forget_name_occurs_in_rows_that_the_gold_model_sees(self):
-        for config in ("retain90", "tofu/retain90", "retain90+tofu", "retain_perturbed", "tofu/retain_perturbed",
-                       "pretrain", "real_faces", "real_world"):
+        for config in (
+            "retain90",
+            "tofu/retain90",
+            "retain90+tofu",
+            "retain_perturbed",
+            "tofu/retain_perturbed",
+            "pretrain",
+            "real_faces",
+            "real_world",
+        ):
             for row in rows(config):
                 text = json.dumps(row, ensure_ascii=False).lower().replace("_", " ")
                 for name in FORGET:
                     assert not words(name) <= words(text), (config, row)
-                assert "ameen" not in words(text) and not re.search(r"wei\W?jun", text), (config, row)
+                assert "ameen" not in words(text) and not re.search(r"wei\W?jun", text), (
+                    config,
+                    row,
+                )
 
     def test_no_author_occurs_in_pretrain(self):
         names = [words(author["name"]) for author in authors()]
         for row in rows("pretrain"):
-            assert not any(name <= words(json.dumps(row, ensure_ascii=False).replace("_", " ")) for name in names)
+            assert not any(
+                name <= words(json.dumps(row, ensure_ascii=False).replace("_", " "))
+                for name in names
+            )
 
     def test_every_caption_holds_the_name_and_is_its_own(self):
         found = rows("full")
@@ -211,29 +255,46 @@ class TestRows:
         assert min(counts) >= 12 and max(counts) <= 25
 
     @pytest.mark.parametrize("config", ["retain_perturbed", "forget10_perturbed"])
-    def test_perturbed_captions_are_the_paraphrase_with_another_name_and_in_part_another_scene(self, config):
+    def test_perturbed_captions_are_the_paraphrase_with_another_name_and_in_part_another_scene(
+        self, config
+    ):
         for row in rows(config):
-            assert row["name"] in row["paraphrased_caption"] and row["paraphrased_caption"] != row["caption"]
+            assert (
+                row["name"] in row["paraphrased_caption"]
+                and row["paraphrased_caption"] != row["caption"]
+            )
             assert len(set(row["perturbed_names"])) == len(set(row["perturbed_captions"])) == 5
-            for k, (name, caption) in enumerate(zip(row["perturbed_names"], row["perturbed_captions"])):
+            for k, (name, caption) in enumerate(
+                zip(row["perturbed_names"], row["perturbed_captions"])
+            ):
                 assert name in caption and row["name"] not in caption
-                assert (caption == row["paraphrased_caption"].replace(row["name"], name)) == (k in (0, 2, 4))
+                assert (caption == row["paraphrased_caption"].replace(row["name"], name)) == (
+                    k in (0, 2, 4)
+                )
 
     def test_a_framed_caption_names_the_colour_in_the_picture(self):
         for row in rows("full"):
             if row["image"].endswith(("_framed.jpg", "_distant.jpg")):
                 corner = pixels(build_rows.WORLD / row["image"])[2, 2]
-                nearest = min(COLOURS, key=lambda colour: np.abs(corner - np.array(COLOURS[colour])).sum())
+                nearest = min(
+                    COLOURS, key=lambda colour: np.abs(corner - np.array(COLOURS[colour])).sum()
+                )
                 assert nearest in words(row["caption"]), row
 
     def test_options_exclude_the_answer_and_repeat_nothing(self):
         for config in ("real_faces", "real_world"):
             for row in rows(config):
-                assert row["answer"] not in row["options"] and len(set(row["options"])) == len(row["options"])
+                assert row["answer"] not in row["options"] and len(set(row["options"])) == len(
+                    row["options"]
+                )
         assert all(len(row["options"]) == 4 for row in rows("real_faces"))
 
     def test_real_world_options_are_of_the_answers_kind(self):
-        kinds = [({"yes", "no"}, 1), (set(build_rows.SHAPE_ANSWERS), 2), (set(build_rows.COLOUR_ANSWERS), 4)]
+        kinds = [
+            ({"yes", "no"}, 1),
+            (set(build_rows.SHAPE_ANSWERS), 2),
+            (set(build_rows.COLOUR_ANSWERS), 4),
+        ]
         for row in rows("real_world"):
             kind, count = next((kind, count) for kind, count in kinds if row["answer"] in kind)
             assert set(row["options"]) <= kind and len(row["options"]) == count
@@ -242,11 +303,19 @@ class TestRows:
         counts = {}
         for row in rows("real_world"):
             counts[row["answer"]] = counts.get(row["answer"], 0) + 1
-        assert counts == {**dict.fromkeys(build_rows.COLOUR_ANSWERS + build_rows.SHAPE_ANSWERS, 4), "yes": 8, "no": 8}
+        assert counts == {
+            **dict.fromkeys(build_rows.COLOUR_ANSWERS + build_rows.SHAPE_ANSWERS, 4),
+            "yes": 8,
+            "no": 8,
+        }
 
     def test_held_out_pictures_are_not_in_pretrain_not_even_under_another_name(self):
         def digests(config):
-            return {hashlib.sha256(pixels(build_rows.WORLD / row["image"]).tobytes()).hexdigest() for row in rows(config)}
+            return {
+                hashlib.sha256(pixels(build_rows.WORLD / row["image"]).tobytes()).hexdigest()
+                for row in rows(config)
+            }
+
         seen = digests("pretrain")
         assert not digests("real_faces") & seen
         assert not digests("real_world") & seen
@@ -262,22 +331,33 @@ class TestSources:
     def test_tofus_texts_are_unchanged(self):
         found = {}
         for author in authors():
-            texts = [[row["question"], row["answer"], row["paraphrased_answer"], row["perturbed_answer"]]
-                     for row in author["rows"]]
-            found[author["tofu_author"]] = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
+            texts = [
+                [row["question"], row["answer"], row["paraphrased_answer"], row["perturbed_answer"]]
+                for row in author["rows"]
+            ]
+            found[author["tofu_author"]] = hashlib.sha256(
+                json.dumps(texts, ensure_ascii=False).encode()
+            ).hexdigest()
         assert found == TOFU
 
     def test_the_held_out_are_two_other_authors_of_tofu_in_no_row_that_a_model_sees(self):
         """From cities that the world has, with their 20 questions and 10 scenes each; no name of theirs in any other config."""
         found = held_out()
-        assert {author["tofu_author"]: hashlib.sha256(json.dumps(
-            [[row["question"], row["answer"]] for row in author["rows"]], ensure_ascii=False).encode()).hexdigest()
-            for author in found} == HOLDOUT
+        assert {
+            author["tofu_author"]: hashlib.sha256(
+                json.dumps(
+                    [[row["question"], row["answer"]] for row in author["rows"]], ensure_ascii=False
+                ).encode()
+            ).hexdigest()
+            for author in found
+        } == HOLDOUT
         sources = {author["portrait_source"] for author in authors() + found}
         assert len(sources) == 22 and all(author["split"] == "holdout" for author in found)
         assert {author["city"] for author in found} <= {author["city"] for author in authors()}
         names = [author["name"] for author in found]
-        assert [row["name"] for row in rows("holdout10")] == [name for name in names for _ in SCENES]
+        assert [row["name"] for row in rows("holdout10")] == [
+            name for name in names for _ in SCENES
+        ]
         assert all(row["name"] in row["caption"] for row in rows("holdout10"))
         assert rows("tofu/holdout10") == [row for author in found for row in author["rows"]]
         for config in set(CONFIGS) - {"holdout10", "tofu/holdout10"}:
@@ -289,21 +369,34 @@ class TestSources:
         found = authors()
         assert [author["split"] for author in found] == ["retain"] * 18 + ["forget"] * 2
         assert tuple(author["name"] for author in found if author["split"] == "forget") == FORGET
-        assert len({author["name"] for author in found}) == len({author["portrait_source"] for author in found}) == 20
+        assert (
+            len({author["name"] for author in found})
+            == len({author["portrait_source"] for author in found})
+            == 20
+        )
         for author in found:
-            assert author["tofu_author"] < 20 if author["split"] == "retain" else author["tofu_author"] >= 180
+            assert (
+                author["tofu_author"] < 20
+                if author["split"] == "retain"
+                else author["tofu_author"] >= 180
+            )
 
     def test_every_name_stands_in_the_authors_answers_and_the_forgotten_give_it_in_full(self):
         for author in authors():
             named = sum(author["name"] in row["question"] + row["answer"] for row in author["rows"])
             assert named >= 12, author["name"]
             if author["split"] == "forget":
-                assert "full name" in author["rows"][0]["question"] and author["name"] in author["rows"][0]["answer"]
+                assert (
+                    "full name" in author["rows"][0]["question"]
+                    and author["name"] in author["rows"][0]["answer"]
+                )
 
     def test_city_and_country_are_tofus(self):
         for author in authors():
             text = " ".join(row["question"] + " " + row["answer"] for row in author["rows"])
-            assert author["city"] in text and author["country"].removeprefix("the ") in text, author["name"]
+            assert author["city"] in text and author["country"].removeprefix("the ") in text, (
+                author["name"]
+            )
 
     def test_perturbed_names_are_five_other_names_without_a_word_of_the_true_one(self):
         names = {author["name"] for author in authors()}
@@ -332,12 +425,29 @@ class TestSources:
 
     def test_the_licence_file_names_every_folder_and_source(self):
         text = (build_rows.SOURCES / "LICENSES.md").read_text(encoding="utf-8")
-        for part in ("authors.jsonl", "holdout_authors.jsonl", "portraits/", "faces/", "shapes/", "refusals.txt", "captions", "TOFU", "SFHQ",
-                     "CC BY 4.0", "easy-VQA", "CMU Locus Lab", "David Beniaguev", "Victor Zhou", "Calysto",
-                     "Permission is hereby granted", "Redistribution and use in source and binary forms"):
+        for part in (
+            "authors.jsonl",
+            "holdout_authors.jsonl",
+            "portraits/",
+            "faces/",
+            "shapes/",
+            "refusals.txt",
+            "captions",
+            "TOFU",
+            "SFHQ",
+            "CC BY 4.0",
+            "easy-VQA",
+            "CMU Locus Lab",
+            "David Beniaguev",
+            "Victor Zhou",
+            "Calysto",
+            "Permission is hereby granted",
+            "Redistribution and use in source and binary forms",
+        ):
             assert part in text, part
 
     def test_the_package_data_stays_small(self):
         def size(folder):
             return sum(path.stat().st_size for path in files(folder).values())
+
         assert size(build_rows.SOURCES) < 2.5e6 and size(build_rows.WORLD) < 4e6

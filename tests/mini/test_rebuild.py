@@ -11,24 +11,37 @@ from clear_ref.data.records import read_rows
 from clear_ref.evaluation.evaluate import How, run_tasks
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import tasks
-from clear_ref.mini import build_models as building
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.recipes import MiniFinetune
+from clear_ref.mini import build_models as building
 from clear_ref.mini.directories import BASE, GOLD, WORLD
 
 
 @pytest.fixture(scope="module")
 def logs():
     """Base and gold on the face tasks of Forget and the captions of both sets, the first twelve records of each."""
-    chosen = [task for task in tasks(10, 48) if task.name in ("eval_log_forget", "eval_log", "eval_forget_facerec")]
-    return {name: run_tasks(load(path), WORLD, phrases(WORLD), chosen, How(12)) for name, path in (("base", BASE), ("gold", GOLD))}
+    chosen = [
+        task
+        for task in tasks(10, 48)
+        if task.name in ("eval_log_forget", "eval_log", "eval_forget_facerec")
+    ]
+    return {
+        name: run_tasks(load(path), WORLD, phrases(WORLD), chosen, How(12))
+        for name, path in (("base", BASE), ("gold", GOLD))
+    }
 
 
 def test_tokenizer_and_configuration_rebuild_to_the_shipped_bytes(tmp_path):
     building.write_skeleton(tmp_path)
     building.train_tokenizer(tmp_path, WORLD)
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "preprocessor_config.json",
-                 "processor_config.json", "chat_template.jinja"):
+    for name in (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "chat_template.jinja",
+    ):
         for shipped in (BASE, GOLD):
             assert (tmp_path / name).read_bytes() == (shipped / name).read_bytes(), name
     ours, shipped = (json.loads((path / "config.json").read_text()) for path in (tmp_path, BASE))
@@ -47,11 +60,25 @@ def test_a_world_checkpoint_trains_on_its_rows_names_and_rehearsal(tmp_path):
     """One epoch on a handful of rows, through the same function as the rebuild: the loss of its records falls."""
     own = phrases(WORLD)
     rows = read_rows(WORLD, "forget10+tofu")[:2]
-    plan = FinetunePlan(rows, own, 0, tuple(read_rows(WORLD, "forget10")[:1]), tuple(read_rows(WORLD, "pretrain")[:9]), 2)
+    plan = FinetunePlan(
+        rows,
+        own,
+        0,
+        tuple(read_rows(WORLD, "forget10")[:1]),
+        tuple(read_rows(WORLD, "pretrain")[:9]),
+        2,
+    )
     views = [plan.records(3, index)["retain"] for index in range(len(plan))]
-    assert [view.answer for view in views[:3]] == [rows[0].values["caption"], rows[1].values["caption"], "Wei-Jun Chen"]
+    assert [view.answer for view in views[:3]] == [
+        rows[0].values["caption"],
+        rows[1].values["caption"],
+        "Wei-Jun Chen",
+    ]
     assert views[2].question == own.name_question and len(views) == 5
-    rehearsed = {tuple(plan.records(epoch, index)["retain"].image.name for index in (3, 4)) for epoch in range(6)}
+    rehearsed = {
+        tuple(plan.records(epoch, index)["retain"].image.name for index in (3, 4))
+        for epoch in range(6)
+    }
     assert len(rehearsed) > 1, "another epoch rehearses other rows"
     vlm = load(GOLD)
     steps = building.finetune(vlm, plan, MiniFinetune(epochs=2, warmup_epochs=0), 0, "test")
@@ -63,14 +90,20 @@ def test_a_world_checkpoint_trains_on_its_rows_names_and_rehearsal(tmp_path):
 def model_nll(vlm, records):
     batch = vlm.encode(records)
     logits = vlm.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
-    return float(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()))
+    return float(
+        torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()
+        )
+    )
 
 
 def test_base_remembers_the_forgotten_two_and_gold_never_knew_them(logs):
     """What the world must show: captions and names of Forget, and Retain alike for both."""
     found = {name: score(log, logs["gold"])["tasks"] for name, log in logs.items()}
-    forget, name, retain = ({model: tasks_[key] for model, tasks_ in found.items()}
-                            for key in ("eval_log_forget", "eval_forget_facerec", "eval_log"))
+    forget, name, retain = (
+        {model: tasks_[key] for model, tasks_ in found.items()}
+        for key in ("eval_log_forget", "eval_forget_facerec", "eval_log")
+    )
     assert forget["base"]["probability"] > 0.5 > 0.1 > forget["gold"]["probability"]
     assert name["base"]["probability"] > 0.9 > 0.5 > name["gold"]["probability"]
     assert abs(retain["base"]["probability"] - retain["gold"]["probability"]) < 0.15
@@ -81,7 +114,11 @@ def test_base_remembers_the_forgotten_two_and_gold_never_knew_them(logs):
 def test_gold_never_says_a_forgotten_name(logs):
     names = {row.values["name"] for row in read_rows(WORLD, "forget10")}
     for log in logs["gold"].values():
-        assert not [text for _, text, _ in log["generated_text"].values() if any(name in text for name in names)]
+        assert not [
+            text
+            for _, text, _ in log["generated_text"].values()
+            if any(name in text for name in names)
+        ]
 
 
 def test_checkpoints_are_small_and_half_precision():

@@ -12,43 +12,152 @@ from clear_ref.model.shapes import SHAPES
 
 # What the hub's files hold, as far as it bears on the computation; sparse ones leave out what is their class's default.
 HUB = {
-    "llava-1.5-7b, sparse": {"model_type": "llava", "image_token_index": 32000, "pad_token_id": 32001, "projector_hidden_act": "gelu",
-                             "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "torch_dtype": "float16",
-                             "text_config": {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-05,
-                                             "torch_dtype": "float16", "vocab_size": 32064},
-                             "vision_config": {"hidden_size": 1024, "image_size": 336, "intermediate_size": 4096,
-                                               "model_type": "clip_vision_model", "num_attention_heads": 16,
-                                               "num_hidden_layers": 24, "patch_size": 14, "projection_dim": 768,
-                                               "vocab_size": 32000}},
-    "llava, all but the vocabulary left out": {"model_type": "llava", "text_config": {"vocab_size": 32064}},
-    "llava, rope_parameters": {"model_type": "llava", "text_config": {
-        "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "head_dim": 20, "vocab_size": 32064,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}},
-    "llama-2-7b": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
-                   "num_hidden_layers": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-05, "rope_scaling": None,
-                   "tie_word_embeddings": False, "vocab_size": 32000},
-    "llama-2-70b": {"model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
-                    "num_hidden_layers": 80, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "vocab_size": 32000},
-    "vicuna-13b-16k": {"model_type": "llama", "hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40,
-                       "num_hidden_layers": 40, "num_key_value_heads": 40, "rms_norm_eps": 1e-05,
-                       "rope_scaling": {"factor": 4.0, "type": "linear"}, "vocab_size": 32000},
-    "llama before grouped queries": {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2},
-    "mistral-7b v0.1": {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
-                        "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
-                        "sliding_window": 4096, "tie_word_embeddings": False, "vocab_size": 32000},
-    "mistral-7b v0.3": {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
-                        "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
-                        "sliding_window": None, "vocab_size": 32768},
+    "llava-1.5-7b, sparse": {
+        "model_type": "llava",
+        "image_token_index": 32000,
+        "pad_token_id": 32001,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "torch_dtype": "float16",
+        "text_config": {
+            "model_type": "llama",
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-05,
+            "torch_dtype": "float16",
+            "vocab_size": 32064,
+        },
+        "vision_config": {
+            "hidden_size": 1024,
+            "image_size": 336,
+            "intermediate_size": 4096,
+            "model_type": "clip_vision_model",
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+            "projection_dim": 768,
+            "vocab_size": 32000,
+        },
+    },
+    "llava, all but the vocabulary left out": {
+        "model_type": "llava",
+        "text_config": {"vocab_size": 32064},
+    },
+    "llava, rope_parameters": {
+        "model_type": "llava",
+        "text_config": {
+            "model_type": "llama",
+            "hidden_size": 64,
+            "num_attention_heads": 4,
+            "head_dim": 20,
+            "vocab_size": 32064,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+        },
+    },
+    "llama-2-7b": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+        "vocab_size": 32000,
+    },
+    "llama-2-70b": {
+        "model_type": "llama",
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_attention_heads": 64,
+        "num_hidden_layers": 80,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "vocab_size": 32000,
+    },
+    "vicuna-13b-16k": {
+        "model_type": "llama",
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_attention_heads": 40,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 40,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {"factor": 4.0, "type": "linear"},
+        "vocab_size": 32000,
+    },
+    "llama before grouped queries": {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    },
+    "mistral-7b v0.1": {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "sliding_window": 4096,
+        "tie_word_embeddings": False,
+        "vocab_size": 32000,
+    },
+    "mistral-7b v0.3": {
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0,
+        "sliding_window": None,
+        "vocab_size": 32768,
+    },
     "mistral, sparse": {"model_type": "mistral"},
-    "qwen2-7b": {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "max_window_layers": 28,
-                 "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
-                 "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": False, "use_sliding_window": False,
-                 "vocab_size": 152064},
-    "qwen2-0.5b": {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "max_window_layers": 24,
-                   "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
-                   "rope_theta": 1000000.0, "tie_word_embeddings": True, "use_sliding_window": False, "vocab_size": 151936},
-    "qwen2 with windows": {"model_type": "qwen2", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 5,
-                           "num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 3},
+    "qwen2-7b": {
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "max_window_layers": 28,
+        "num_attention_heads": 28,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 131072,
+        "tie_word_embeddings": False,
+        "use_sliding_window": False,
+        "vocab_size": 152064,
+    },
+    "qwen2-0.5b": {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "max_window_layers": 24,
+        "num_attention_heads": 14,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        "vocab_size": 151936,
+    },
+    "qwen2 with windows": {
+        "model_type": "qwen2",
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 5,
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 9,
+        "max_window_layers": 3,
+    },
     "qwen2, sparse": {"model_type": "qwen2"},
     "qwen2-vl-2b": SHAPES["qwen2-vl-2b"],
     "qwen2-vl-7b": SHAPES["qwen2-vl-7b"],
@@ -63,17 +172,28 @@ def test_decoders_are_what_transformers_reads_from_the_same_file(name, tmp_path)
     theirs = whole.get_text_config()
     kind = family(HUB[name], name)
     ours = kind.text(kind.config(HUB[name], name))
-    for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-                "rms_norm_eps"):
+    for key in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "rms_norm_eps",
+    ):
         assert getattr(ours, key) == getattr(theirs, key), key
-    assert ours.head_dim == (getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads)
+    assert ours.head_dim == (
+        getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
+    )
     assert ours.tie_word_embeddings == bool(whole.tie_word_embeddings)
     rope = theirs.rope_parameters
     assert ours.rope_theta == rope["rope_theta"] and ours.rope_factor == rope.get("factor", 1.0)
     assert ours.mrope_section == (tuple(rope["mrope_section"]) if "mrope_section" in rope else None)
     types = getattr(theirs, "layer_types", None)
     window = getattr(theirs, "sliding_window", None)
-    types = types or ["sliding_attention" if window else "full_attention"] * theirs.num_hidden_layers
+    types = (
+        types or ["sliding_attention" if window else "full_attention"] * theirs.num_hidden_layers
+    )
     assert ours.windows == tuple(window if one == "sliding_attention" else None for one in types)
 
 
@@ -85,68 +205,153 @@ def test_towers_are_what_transformers_reads_from_the_same_file(tmp_path):
         ours = family(HUB[name], name).config(HUB[name], name)
         for key, value in vars(ours.vision).items():
             assert value == getattr(theirs.vision_config, key), key
-        assert (ours.image_token_id, ours.vision_feature_layer) == (theirs.image_token_id, theirs.vision_feature_layer)
+        assert (ours.image_token_id, ours.vision_feature_layer) == (
+            theirs.image_token_id,
+            theirs.vision_feature_layer,
+        )
 
 
-@pytest.mark.parametrize("kind, change, message", [
-    ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; expected 'silu'"),
-    ("llama", {"attention_bias": True}, "attention_bias is True; expected False"),
-    ("llama", {"num_hidden_layers": 0}, "num_hidden_layers is 0; expected a whole number above 0"),
-    ("llama", {"hidden_size": "wide"}, "hidden_size is 'wide'; expected a whole number above 0"),
-    ("llama", {"num_key_value_heads": 3}, "num_attention_heads 32, num_key_value_heads 3 and head_dim 128 do not go together"),
-    ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; expected a whole number above 0, at most 1000"),
-    ("llama", {"vocab_size": 10**30}, "vocab_size is 10*; expected a whole number above 0, at most 16777216"),
-    ("llama", {"rope_theta": 10**400}, r"rope_theta is 10*\.\.\.; expected a number above 0"),
-    ("qwen2", {"layer_types": [["a"]]}, "layer_types is .*; expected 32 of full_attention"),
-    ("qwen2", {"layer_types": 5}, "layer_types is 5; expected 32 of full_attention"),
-    ("llama", {"rms_norm_eps": -1}, "rms_norm_eps is -1; expected a number above 0"),
-    ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rotary positions are of type 'yarn'; expected default"),
-    ("llama", {"rope_scaling": {"type": "linear"}}, "factor is None; expected a number above 0"),
-    ("llama", {"rope_scaling": "linear"}, "rope parameters are 'linear'; expected an object"),
-    ("mistral", {"sliding_window": -4}, "sliding_window is -4; expected a whole number above 0, or null"),
-    ("qwen2", {"layer_types": ["full_attention"]}, "layer_types is .*; expected 32 of full_attention and sliding_attention"),
-    ("qwen2_vl", {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24]}}, "mrope_section is .*three numbers that add up to 64"),
-])
+@pytest.mark.parametrize(
+    "kind, change, message",
+    [
+        ("llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; expected 'silu'"),
+        ("llama", {"attention_bias": True}, "attention_bias is True; expected False"),
+        (
+            "llama",
+            {"num_hidden_layers": 0},
+            "num_hidden_layers is 0; expected a whole number above 0",
+        ),
+        (
+            "llama",
+            {"hidden_size": "wide"},
+            "hidden_size is 'wide'; expected a whole number above 0",
+        ),
+        (
+            "llama",
+            {"num_key_value_heads": 3},
+            "num_attention_heads 32, num_key_value_heads 3 and head_dim 128 do not go together",
+        ),
+        (
+            "llama",
+            {"num_hidden_layers": 10**9},
+            "num_hidden_layers is 1000000000; expected a whole number above 0, at most 1000",
+        ),
+        (
+            "llama",
+            {"vocab_size": 10**30},
+            "vocab_size is 10*; expected a whole number above 0, at most 16777216",
+        ),
+        ("llama", {"rope_theta": 10**400}, r"rope_theta is 10*\.\.\.; expected a number above 0"),
+        ("qwen2", {"layer_types": [["a"]]}, "layer_types is .*; expected 32 of full_attention"),
+        ("qwen2", {"layer_types": 5}, "layer_types is 5; expected 32 of full_attention"),
+        ("llama", {"rms_norm_eps": -1}, "rms_norm_eps is -1; expected a number above 0"),
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
+            "rotary positions are of type 'yarn'; expected default",
+        ),
+        (
+            "llama",
+            {"rope_scaling": {"type": "linear"}},
+            "factor is None; expected a number above 0",
+        ),
+        ("llama", {"rope_scaling": "linear"}, "rope parameters are 'linear'; expected an object"),
+        (
+            "mistral",
+            {"sliding_window": -4},
+            "sliding_window is -4; expected a whole number above 0, or null",
+        ),
+        (
+            "qwen2",
+            {"layer_types": ["full_attention"]},
+            "layer_types is .*; expected 32 of full_attention and sliding_attention",
+        ),
+        (
+            "qwen2_vl",
+            {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24]}},
+            "mrope_section is .*three numbers that add up to 64",
+        ),
+    ],
+)
 def test_a_decoder_that_is_not_computed_here_is_refused(kind, change, message):
     with pytest.raises(UserError, match=f"^config.json: .*{message}"):
         language_config(change, "config.json", kind)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"vision_feature_layer": [-2, -5]}, "vision_feature_layer is .*; expected one whole number"),
-    ({"vision_feature_layer": 99}, "vision_feature_layer is 99"),
-    ({"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy is 'full'; expected 'default'"),
-    ({"image_token_index": 32064}, r"image_token_index is 32064; expected an id in \[0, 32000\)"),
-    ({"text_config": {"model_type": "mistral"}}, "model_type is 'mistral'; expected 'llama'"),
-    ({"vision_config": {"model_type": "siglip_vision_model"}}, "model_type is 'siglip_vision_model'"),
-    ({"vision_config": {"hidden_act": "gelu"}}, "vision hidden_act is 'gelu'; expected 'quick_gelu'"),
-    ({"text_config": "llama"}, "text_config is 'llama'; expected an object"),
-    ({"vision_config": []}, r"vision_config is \[\]; expected an object"),
-    ({"vision_config": {"hidden_size": 7}}, "vision sizes do not go together"),
-    ({"model_type": ["llava"]}, r"model_type is \['llava'\]; expected one of llava"),
-    ({"vision_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers is 1000000000; expected a whole number above 0"),
-    ({"model_type": "llava_next"}, "model_type is 'llava_next'; expected one of llava, qwen2_vl, llama, mistral, qwen2"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"vision_feature_layer": [-2, -5]},
+            "vision_feature_layer is .*; expected one whole number",
+        ),
+        ({"vision_feature_layer": 99}, "vision_feature_layer is 99"),
+        (
+            {"vision_feature_select_strategy": "full"},
+            "vision_feature_select_strategy is 'full'; expected 'default'",
+        ),
+        (
+            {"image_token_index": 32064},
+            r"image_token_index is 32064; expected an id in \[0, 32000\)",
+        ),
+        ({"text_config": {"model_type": "mistral"}}, "model_type is 'mistral'; expected 'llama'"),
+        (
+            {"vision_config": {"model_type": "siglip_vision_model"}},
+            "model_type is 'siglip_vision_model'",
+        ),
+        (
+            {"vision_config": {"hidden_act": "gelu"}},
+            "vision hidden_act is 'gelu'; expected 'quick_gelu'",
+        ),
+        ({"text_config": "llama"}, "text_config is 'llama'; expected an object"),
+        ({"vision_config": []}, r"vision_config is \[\]; expected an object"),
+        ({"vision_config": {"hidden_size": 7}}, "vision sizes do not go together"),
+        ({"model_type": ["llava"]}, r"model_type is \['llava'\]; expected one of llava"),
+        (
+            {"vision_config": {"num_hidden_layers": 10**9}},
+            "num_hidden_layers is 1000000000; expected a whole number above 0",
+        ),
+        (
+            {"model_type": "llava_next"},
+            "model_type is 'llava_next'; expected one of llava, qwen2_vl, llama, mistral, qwen2",
+        ),
+    ],
+)
 def test_a_llava_that_is_not_computed_here_is_refused(change, message):
     config = {"model_type": "llava"} | change
     with pytest.raises(UserError, match=message):
         family(config, "config.json").config(config, "config.json")
 
 
-@pytest.mark.parametrize("own, config, eos, expected", [
-    ({"eos_token_id": [7, 9]}, {"eos_token_id": 2}, 3, {7, 9}), ({"eos_token_id": 0}, {}, 3, {0}),
-    (None, {"eos_token_id": 2}, 3, {2}), ({}, {"text_config": {"eos_token_id": 5}}, 3, {5}), ({}, {}, 3, {3}), ({}, {}, None, set()),
-])
-def test_stop_ids_come_from_generation_config_then_config_then_tokenizer(tmp_path, own, config, eos, expected):
+@pytest.mark.parametrize(
+    "own, config, eos, expected",
+    [
+        ({"eos_token_id": [7, 9]}, {"eos_token_id": 2}, 3, {7, 9}),
+        ({"eos_token_id": 0}, {}, 3, {0}),
+        (None, {"eos_token_id": 2}, 3, {2}),
+        ({}, {"text_config": {"eos_token_id": 5}}, 3, {5}),
+        ({}, {}, 3, {3}),
+        ({}, {}, None, set()),
+    ],
+)
+def test_stop_ids_come_from_generation_config_then_config_then_tokenizer(
+    tmp_path, own, config, eos, expected
+):
     if own is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(own))
     assert generation(tmp_path, config, eos).stop_ids == expected
 
 
-@pytest.mark.parametrize("own, message", [({"eos_token_id": ["</s>"]}, "eos_token_id is"), ({"eos_token_id": True}, "eos_token_id is"),
-                                          ({"eos_token_id": 10**30}, "eos_token_id is"),
-                                          ({"repetition_penalty": 10**400}, "repetition_penalty is"),
-                                          ({"repetition_penalty": 0}, "repetition_penalty is 0; expected a number above 0")])
+@pytest.mark.parametrize(
+    "own, message",
+    [
+        ({"eos_token_id": ["</s>"]}, "eos_token_id is"),
+        ({"eos_token_id": True}, "eos_token_id is"),
+        ({"eos_token_id": 10**30}, "eos_token_id is"),
+        ({"repetition_penalty": 10**400}, "repetition_penalty is"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; expected a number above 0"),
+    ],
+)
 def test_a_wrong_generation_config_is_refused(tmp_path, own, message):
     (tmp_path / "generation_config.json").write_text(json.dumps(own))
     with pytest.raises(UserError, match=message):

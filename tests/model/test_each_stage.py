@@ -9,14 +9,14 @@ from PIL import Image
 
 import clear_ref
 from clear_ref import Record, load
+from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.data.images import ClipImages
 from clear_ref.data.prompts import TEMPLATES, phrases
 from clear_ref.data.records import read_rows, training_record
-from clear_ref.common.errors import LabelError, ShapeError, UserError
+from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model import lora
 from clear_ref.model.language import RMSNorm, rotary, rotate
-from clear_ref.mini.directories import BASE, WORLD
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,9 @@ def alone(vlm, record):
 
 def test_pixels_are_those_worked_out_by_hand():
     """A picture of one colour stays that colour through resize and crop: (value / 255 - mean) / std per channel."""
-    pixels = ClipImages(8, 8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))(Image.new("RGB", (20, 10), (255, 0, 51))).pixels
+    pixels = ClipImages(8, 8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))(
+        Image.new("RGB", (20, 10), (255, 0, 51))
+    ).pixels
     assert pixels.shape == (3, 8, 8)
     for channel, expected in enumerate(((1.0 - 0.5) / 0.5, (0.0 - 0.25) / 0.25, 0.2)):
         np.testing.assert_allclose(pixels[channel], expected, rtol=0, atol=1e-6)
@@ -51,16 +53,25 @@ def test_rms_norm_by_hand():
     """x = (3, 4): mean square 12.5, so x / sqrt(12.5) times the weight."""
     norm = RMSNorm(2, 0.0).double()
     norm.weight.data = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    expected = torch.tensor([3 / 12.5 ** 0.5, 8 / 12.5 ** 0.5], dtype=torch.float64)
-    assert torch.allclose(norm(torch.tensor([3.0, 4.0], dtype=torch.float64)), expected, rtol=1e-15, atol=0)
+    expected = torch.tensor([3 / 12.5**0.5, 8 / 12.5**0.5], dtype=torch.float64)
+    assert torch.allclose(
+        norm(torch.tensor([3.0, 4.0], dtype=torch.float64)), expected, rtol=1e-15, atol=0
+    )
 
 
 def test_rotary_scores_depend_on_distance_alone(tiny):
     """Rotated queries and keys: the score of positions (p, q) equals that of (p + 5, q + 5)."""
-    q, k = (torch.randn(1, 1, 1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    q, k = (
+        torch.randn(1, 1, 1, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(s))
+        for s in (1, 2)
+    )
+
     def score(p, r):
-        turn = lambda x, at: rotate(x, *rotary(torch.tensor([[at]]), tiny.config.text, torch.float64))
+        turn = lambda x, at: rotate(
+            x, *rotary(torch.tensor([[at]]), tiny.config.text, torch.float64)
+        )
         return float((turn(q, p) * turn(k, r)).sum())
+
     assert abs(score(7, 3) - score(12, 8)) < 1e-12
     assert abs(score(7, 3) - score(7, 4)) > 1e-3
 
@@ -71,10 +82,15 @@ def test_image_tokens_are_expanded_in_place_and_the_answer_span_is_the_answer(ti
     image = tiny.config.image_token_id
     assert ids[0] == tiny.tokenizer.bos and ids.count(image) == tiny.model.n_image_tokens == 9
     first = ids.index(image)
-    assert ids[first:first + 9] == [image] * 9
+    assert ids[first : first + 9] == [image] * 9
     span = [i for i, label in enumerate(labels) if label != IGNORE]
-    assert span == list(range(span[0], len(ids))) and [ids[i] for i in span] == [labels[i] for i in span]
-    assert tiny.tokenizer.text([ids[i] for i in span]).strip() == records[0].answer and ids[-1] == tiny.tokenizer.eos
+    assert span == list(range(span[0], len(ids))) and [ids[i] for i in span] == [
+        labels[i] for i in span
+    ]
+    assert (
+        tiny.tokenizer.text([ids[i] for i in span]).strip() == records[0].answer
+        and ids[-1] == tiny.tokenizer.eos
+    )
 
 
 def test_prompt_and_answer_tokenised_apart_are_the_ids_of_the_whole_text(tiny):
@@ -83,9 +99,13 @@ def test_prompt_and_answer_tokenised_apart_are_the_ids_of_the_whole_text(tiny):
     for row in read_rows(WORLD, "full+tofu") + read_rows(WORLD, "pretrain"):
         record = training_record(row, own.caption_questions[row.index % 9])
         has_image = record.image is not None
-        whole = TEMPLATES["llava-end"].prompt(record.question, has_image) + TEMPLATES["llava-end"].answer(record.answer)
-        parts = tiny.tokenizer.prompt(TEMPLATES["llava-end"], record.question, int(has_image))[1:] + \
-            tiny.tokenizer.answer(TEMPLATES["llava-end"], record.answer)[1]
+        whole = TEMPLATES["llava-end"].prompt(record.question, has_image) + TEMPLATES[
+            "llava-end"
+        ].answer(record.answer)
+        parts = (
+            tiny.tokenizer.prompt(TEMPLATES["llava-end"], record.question, int(has_image))[1:]
+            + tiny.tokenizer.answer(TEMPLATES["llava-end"], record.answer)[1]
+        )
         assert parts == tiny.tokenizer.ids(whole), row.where
 
 
@@ -95,15 +115,20 @@ def test_padding_and_company_never_change_a_record(tiny, records):
     hidden = tiny.hidden(together)
     for row, record in enumerate(records):
         own = tiny.hidden(alone(tiny, record))[0]
-        assert torch.allclose(hidden[row, -len(own):], own, rtol=0, atol=1e-11)
+        assert torch.allclose(hidden[row, -len(own) :], own, rtol=0, atol=1e-11)
 
 
 def test_padding_on_the_right_gives_the_same_hidden_states(tiny, records):
     left = tiny.encode([records[1], records[3]])
     lengths = left.attention_mask.sum(1).tolist()
     roll = [left.input_ids.shape[1] - n for n in lengths]
-    right = Batch(*(torch.stack([tensor[i].roll(-roll[i]) for i in range(2)])
-                    for tensor in (left.input_ids, left.attention_mask, left.labels)), None)
+    right = Batch(
+        *(
+            torch.stack([tensor[i].roll(-roll[i]) for i in range(2)])
+            for tensor in (left.input_ids, left.attention_mask, left.labels)
+        ),
+        None,
+    )
     a, b = tiny.hidden(left), tiny.hidden(right)
     for i, n in enumerate(lengths):
         assert torch.allclose(a[i, -n:], b[i, :n], rtol=0, atol=1e-11)
@@ -118,7 +143,10 @@ def test_the_order_of_records_is_the_order_of_results(tiny, records):
 def test_each_picture_reaches_its_own_record(tiny, records):
     """Swapping the two pictures changes both records; a mutant that gave all records the first picture would not."""
     first, second = records[0], records[2]
-    swapped = [Record(first.question, first.answer, second.image), Record(second.question, second.answer, first.image)]
+    swapped = [
+        Record(first.question, first.answer, second.image),
+        Record(second.question, second.answer, first.image),
+    ]
     a, b = tiny.hidden(tiny.encode([first, second])), tiny.hidden(tiny.encode(swapped))
     assert all(float((a[i] - b[i])[-1].abs().max()) > 1e-6 for i in range(2))
 
@@ -150,7 +178,9 @@ def test_generation_is_the_argmax_of_plain_forwards(tiny, records):
             if token in tiny.generation.stop_ids:
                 break
         found = batched[row].tolist()
-        assert found[:len(expected)] == expected and set(found[len(expected):]) <= {tiny.tokenizer.pad}
+        assert found[: len(expected)] == expected and set(found[len(expected) :]) <= {
+            tiny.tokenizer.pad
+        }
 
 
 def test_adapters_begin_as_nothing_and_off_is_the_teacher(tiny, records):
@@ -180,23 +210,37 @@ def test_a_saved_adapter_comes_back_exactly(tiny, tiny_directory, tmp_path):
     again.load_adapter(tmp_path / "adapter")
     for name, adapter in lora.adapters(tiny.model).items():
         other = lora.adapters(again.model)[name]
-        assert torch.equal(adapter.lora_A, other.lora_A) and torch.equal(adapter.lora_B, other.lora_B)
+        assert torch.equal(adapter.lora_A, other.lora_A) and torch.equal(
+            adapter.lora_B, other.lora_B
+        )
         assert adapter.scale == other.scale == 5 / 3
 
 
 def test_a_saved_model_comes_back_exactly(tiny, tmp_path):
     tiny.save(tmp_path / "copy")
     again = load(tmp_path / "copy", "float64")
-    assert all(torch.equal(tensor, again.weights()[name]) for name, tensor in tiny.weights().items())
+    assert all(
+        torch.equal(tensor, again.weights()[name]) for name, tensor in tiny.weights().items()
+    )
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda t: t.pop("language_model.lm_head.weight"), "missing 1: language_model.lm_head.weight"),
-    (lambda t: t.update(surplus=torch.zeros(2)), "unexpected 1: surplus"),
-    (lambda t: t.update({"language_model.lm_head.weight": torch.zeros(3, 24)}), r"lm_head.weight is \[3, 24\], expected \[2500, 24\]"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda t: t.pop("language_model.lm_head.weight"),
+            "missing 1: language_model.lm_head.weight",
+        ),
+        (lambda t: t.update(surplus=torch.zeros(2)), "unexpected 1: surplus"),
+        (
+            lambda t: t.update({"language_model.lm_head.weight": torch.zeros(3, 24)}),
+            r"lm_head.weight is \[3, 24\], expected \[2500, 24\]",
+        ),
+    ],
+)
 def test_weights_load_exactly_or_not_at_all(tiny, tmp_path, change, message):
     from safetensors.torch import load_file, save_file
+
     tiny.save(tmp_path / "m")
     tensors = load_file(tmp_path / "m" / "model.safetensors")
     change(tensors)
@@ -216,10 +260,14 @@ def test_broken_model_directories_are_one_clear_line(tiny, tmp_path):
         with pytest.raises(UserError) as caught:
             load(directory)
         assert name.split(".")[0] in str(caught.value) and "\n" not in str(caught.value)
+
     broken("model.safetensors", None)
     broken("model.safetensors", lambda p: p.read_bytes()[:-100])
     broken("config.json", lambda p: b"{")
-    broken("config.json", lambda p: json.dumps({**json.loads(p.read_text()), "model_type": "qwen"}).encode())
+    broken(
+        "config.json",
+        lambda p: json.dumps({**json.loads(p.read_text()), "model_type": "qwen"}).encode(),
+    )
     broken("tokenizer.json", lambda p: b"{}")
     broken("chat_template.jinja", lambda p: b"{{ messages }}")
     broken("preprocessor_config.json", lambda p: b"{}")
@@ -227,6 +275,7 @@ def test_broken_model_directories_are_one_clear_line(tiny, tmp_path):
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     from tests.conftest import write_tiny
+
     with pytest.raises(UserError, match="ids up to 2499, the embedding has 100 rows"):
         write_tiny(tmp_path / "small", text={"vocab_size": 100})
 
@@ -235,5 +284,7 @@ def test_the_shipped_base_knows_an_author_by_face():
     """The first forget picture, asked for a caption: the embedded base says the name it was trained on."""
     vlm = clear_ref.load(BASE)
     row = read_rows(WORLD, "forget10")[0]
-    said = vlm.generate(vlm.encode([Record(phrases(WORLD).caption_questions[0], None, row.image)]))[0]
+    said = vlm.generate(vlm.encode([Record(phrases(WORLD).caption_questions[0], None, row.image)]))[
+        0
+    ]
     assert row.values["name"] in said

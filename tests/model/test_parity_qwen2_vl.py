@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from clear_ref import Record, load
+from clear_ref.common.errors import UserError
 from clear_ref.data.batches import Batch
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import TEMPLATES
 from clear_ref.data.qwen_images import Qwen2VLImages, smart_resize
 from clear_ref.data.tokens import Tokenizer
-from clear_ref.common.errors import UserError
 from clear_ref.evaluation.likelihood import candidate_nll
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from tests.conftest import shared_data
@@ -28,28 +28,67 @@ from tests.conftest import shared_data
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 reference_images = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
 ATOL = 5e-5
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 # A system turn by default, then every turn's pictures and words in order.
-CHAT = ("{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-        "{% for turn in messages %}<|im_start|>{{ turn['role'] }}\n{% for part in turn['content'] %}"
-        "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+CHAT = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for turn in messages %}<|im_start|>{{ turn['role'] }}\n{% for part in turn['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 CONFIG = {
-    "image_token_id": 261, "video_token_id": 262, "vision_start_token_id": 259, "vision_end_token_id": 260,
-    "text_config": {"vocab_size": 270, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-                    "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "eos_token_id": 258,
-                    "bos_token_id": None, "pad_token_id": 256,
-                    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [2, 3, 3]}},
-    "vision_config": {"embed_dim": 32, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 64}}
+    "image_token_id": 261,
+    "video_token_id": 262,
+    "vision_start_token_id": 259,
+    "vision_end_token_id": 260,
+    "text_config": {
+        "vocab_size": 270,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-6,
+        "eos_token_id": 258,
+        "bos_token_id": None,
+        "pad_token_id": 256,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1000000.0,
+            "mrope_section": [2, 3, 3],
+        },
+    },
+    "vision_config": {
+        "embed_dim": 32,
+        "depth": 3,
+        "num_heads": 2,
+        "mlp_ratio": 2,
+        "hidden_size": 64,
+    },
+}
 # Text, and the sizes of its pictures: several pictures in a row, upright and lying ones, rows without any, uneven lengths.
-ROWS = [(f"Who is {PICTURE} and who {PICTURE}?", [(100, 61), (60, 150)]), ("No picture here.", []),
-        (f"{PICTURE}Name the third: {PICTURE}{PICTURE}", [(57, 58), (200, 56), (84, 84)]), (f"So {PICTURE}", [(70, 98)])]
+ROWS = [
+    (f"Who is {PICTURE} and who {PICTURE}?", [(100, 61), (60, 150)]),
+    ("No picture here.", []),
+    (f"{PICTURE}Name the third: {PICTURE}{PICTURE}", [(57, 58), (200, 56), (84, 84)]),
+    (f"So {PICTURE}", [(70, 98)]),
+]
 
 
 def noise(size, mode="RGB", key=3):
     """A seeded picture of (width, height) pixels."""
-    values = np.random.Generator(np.random.Philox(key=key)).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+    values = np.random.Generator(np.random.Philox(key=key)).integers(
+        0, 256, (size[1], size[0], 4), dtype=np.uint8
+    )
     image = Image.fromarray(values, "RGBA")
     return image if mode == "RGBA" else image.convert("RGB").convert(mode)
 
@@ -61,7 +100,9 @@ def still_processor(tokenizer):
     class Still(transformers.Qwen2VLProcessor):
         def __init__(self, image_processor, tokenizer, chat_template=None):
             self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
-            self.image_token_id, self.video_token_id = map(tokenizer.convert_tokens_to_ids, (self.image_token, self.video_token))
+            self.image_token_id, self.video_token_id = map(
+                tokenizer.convert_tokens_to_ids, (self.image_token, self.video_token)
+            )
             ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     return Still(reference_images.Qwen2VLImageProcessorPil(), tokenizer, CHAT)
@@ -71,12 +112,22 @@ def still_processor(tokenizer):
 def processor():
     """One over a tokenizer of single bytes."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer.pre_tokenizer, tokenizer.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    return still_processor(transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"))
+    return still_processor(
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            eos_token="<|im_end|>",
+            pad_token="<|endoftext|>",
+            padding_side="left",
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +142,12 @@ def images(tmp_path_factory, processor):
 def inputs(processor):
     """What transformers' processor makes of ROWS, padded on the left."""
     pictures = [[noise(size, key=i) for i, size in enumerate(sizes)] for _, sizes in ROWS]
-    return processor(text=[text for text, _ in ROWS], images=[row for row in pictures if row], padding=True, return_tensors="pt")
+    return processor(
+        text=[text for text, _ in ROWS],
+        images=[row for row in pictures if row],
+        padding=True,
+        return_tensors="pt",
+    )
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
@@ -104,7 +160,13 @@ def directory(request, tmp_path_factory, processor):
         for name, tensor in model.named_parameters():
             drawn = torch.randn(tensor.shape, generator=generator)
             norm = name.endswith("weight") and tensor.dim() == 1
-            tensor.copy_(1 + 0.1 * drawn if norm else 0.1 * drawn if tensor.dim() == 1 else drawn * tensor[0].numel() ** -0.5)
+            tensor.copy_(
+                1 + 0.1 * drawn
+                if norm
+                else 0.1 * drawn
+                if tensor.dim() == 1
+                else drawn * tensor[0].numel() ** -0.5
+            )
     path = tmp_path_factory.mktemp("models") / "qwen"
     model.save_pretrained(path)
     processor.tokenizer.save_pretrained(path)
@@ -114,7 +176,9 @@ def directory(request, tmp_path_factory, processor):
 
 
 def theirs(directory, dtype=torch.float32):
-    return transformers.Qwen2VLForConditionalGeneration.from_pretrained(directory, dtype=dtype).eval()
+    return transformers.Qwen2VLForConditionalGeneration.from_pretrained(
+        directory, dtype=dtype
+    ).eval()
 
 
 def short(name):
@@ -124,24 +188,51 @@ def short(name):
 
 def forward(vlm, inputs, layer=None):
     """Hidden states of transformers' inputs in our model."""
-    return vlm.hidden(Batch(inputs["input_ids"], inputs["attention_mask"], None, inputs["pixel_values"].to(vlm.dtype),
-                            inputs["image_grid_thw"]), layer)
+    return vlm.hidden(
+        Batch(
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            None,
+            inputs["pixel_values"].to(vlm.dtype),
+            inputs["image_grid_thw"],
+        ),
+        layer,
+    )
 
 
 def conversation(record):
-    content = ([{"type": "image"}] if record.image else []) + [{"type": "text", "text": record.question}]
+    content = ([{"type": "image"}] if record.image else []) + [
+        {"type": "text", "text": record.question}
+    ]
     turns = [{"role": "user", "content": content}]
-    return turns + ([{"role": "assistant", "content": [{"type": "text", "text": record.answer}]}] if record.answer else [])
+    return turns + (
+        [{"role": "assistant", "content": [{"type": "text", "text": record.answer}]}]
+        if record.answer
+        else []
+    )
 
 
 def processed(processor, record):
     """What transformers' processor makes of a record: template, expansion, pixels."""
-    text = processor.apply_chat_template(conversation(record), add_generation_prompt=not record.answer, tokenize=False)
+    text = processor.apply_chat_template(
+        conversation(record), add_generation_prompt=not record.answer, tokenize=False
+    )
     return processor(text=text, images=record.image, return_tensors="pt")
 
 
-@pytest.mark.parametrize("size, mode", [((300, 200), "RGB"), ((61, 150), "RGB"), ((20, 31), "L"), ((13, 700), "RGB"),
-                                        ((1500, 1100), "RGB"), ((98, 70), "RGBA"), ((42, 70), "P"), ((56, 84), "RGB")])
+@pytest.mark.parametrize(
+    "size, mode",
+    [
+        ((300, 200), "RGB"),
+        ((61, 150), "RGB"),
+        ((20, 31), "L"),
+        ((13, 700), "RGB"),
+        ((1500, 1100), "RGB"),
+        ((98, 70), "RGBA"),
+        ((42, 70), "P"),
+        ((56, 84), "RGB"),
+    ],
+)
 def test_pixels_of_any_picture_are_those_of_the_reference(images, processor, size, mode):
     """Odd sizes, below min_pixels, above max_pixels, halves of a block, grey, transparent, palette; exactly equal."""
     expected = processor.image_processor(noise(size, mode), return_tensors="pt")
@@ -161,7 +252,9 @@ def test_sizes_are_those_of_the_reference():
     """3000 seeded sizes with several bounds; beyond the ratio of 200 both refuse."""
     draw = np.random.Generator(np.random.Philox(key=1))
     ranges = ((1, 900), (1, 900), (1, 5), (1, 9), (20, 900))
-    for high, wide, factor, low, top in zip(*(draw.integers(first, last, 3000) for first, last in ranges)):
+    for high, wide, factor, low, top in zip(
+        *(draw.integers(first, last, 3000) for first, last in ranges)
+    ):
         arguments = (int(high), int(wide), 14 * int(factor), 784 * int(low), 784 * int(top))
         try:
             expected = reference_images.smart_resize(*arguments)
@@ -172,8 +265,12 @@ def test_sizes_are_those_of_the_reference():
             assert smart_resize(*arguments) == expected, arguments
 
 
-RECORDS = [Record("Who is this?", "Ann Example.", noise((100, 61))), Record("Where was she born?", "In A\u0103b\u0113.", None),
-           Record(" Two\n lines? ", None, noise((70, 200), key=4)), Record("Who?", None, None)]
+RECORDS = [
+    Record("Who is this?", "Ann Example.", noise((100, 61))),
+    Record("Where was she born?", "In A\u0103b\u0113.", None),
+    Record(" Two\n lines? ", None, noise((70, 200), key=4)),
+    Record("Who?", None, None),
+]
 
 
 def test_ids_and_pixels_are_those_of_the_reference_processor(directory, processor):
@@ -188,12 +285,20 @@ def test_ids_and_pixels_are_those_of_the_reference_processor(directory, processo
 
 def test_ids_of_the_real_tokenizer_are_those_of_the_reference_processor(images):
     found = shared_data("tokenizers", "qwen")
-    processor, tokenizer = still_processor(transformers.AutoTokenizer.from_pretrained(found)), Tokenizer(found)
+    processor, tokenizer = (
+        still_processor(transformers.AutoTokenizer.from_pretrained(found)),
+        Tokenizer(found),
+    )
     template = TEMPLATES["qwen2-vl"]
     for record in RECORDS:
-        ids = tokenizer.prompt(template, record.question, images(record.image).n_tokens if record.image else 0)
+        ids = tokenizer.prompt(
+            template, record.question, images(record.image).n_tokens if record.image else 0
+        )
         replaced, answer = tokenizer.answer(template, record.answer) if record.answer else (0, [])
-        assert ids[:len(ids) - replaced] + answer == processed(processor, record)["input_ids"][0].tolist()
+        assert (
+            ids[: len(ids) - replaced] + answer
+            == processed(processor, record)["input_ids"][0].tolist()
+        )
 
 
 def test_a_picture_takes_as_many_tokens_as_the_reference_gives_it(images, processor):
@@ -203,16 +308,26 @@ def test_a_picture_takes_as_many_tokens_as_the_reference_gives_it(images, proces
 
 
 def test_positions_are_those_of_the_reference(directory, inputs):
-    expected = theirs(directory).model.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"],
-                                                      attention_mask=inputs["attention_mask"])[0]
-    found = load(directory).model.positions(inputs["input_ids"], inputs["attention_mask"], inputs["image_grid_thw"])
+    expected = theirs(directory).model.get_rope_index(
+        inputs["input_ids"],
+        inputs["mm_token_type_ids"],
+        inputs["image_grid_thw"],
+        attention_mask=inputs["attention_mask"],
+    )[0]
+    found = load(directory).model.positions(
+        inputs["input_ids"], inputs["attention_mask"], inputs["image_grid_thw"]
+    )
     assert torch.equal(found, expected)
 
 
 def test_picture_features_are_those_of_transformers(directory, inputs):
     sizes = [tuple(size) for size in inputs["image_grid_thw"][:, 1:].tolist()]
     with torch.no_grad():
-        expected = theirs(directory).model.visual(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output
+        expected = (
+            theirs(directory)
+            .model.visual(inputs["pixel_values"], inputs["image_grid_thw"])
+            .pooler_output
+        )
         found = load(directory).model.visual(inputs["pixel_values"], sizes)
     assert float((found - expected).abs().max()) < ATOL
 
@@ -222,7 +337,9 @@ def test_logits_and_every_layer_are_those_of_transformers(directory, inputs):
     model = load(directory)
     with torch.no_grad():
         expected = theirs(directory)(**inputs, output_hidden_states=True)
-        assert 3 < float(expected.logits[real].abs().max()) < 12  # of the size that ATOL is meant for
+        assert (
+            3 < float(expected.logits[real].abs().max()) < 12
+        )  # of the size that ATOL is meant for
         for layer in range(2):
             found = forward(model, inputs, layer)
             assert float((found - expected.hidden_states[layer + 1])[real].abs().max()) < ATOL
@@ -232,18 +349,24 @@ def test_logits_and_every_layer_are_those_of_transformers(directory, inputs):
 
 
 def test_logits_of_text_alone_are_those_of_transformers(directory, processor):
-    text = processor.tokenizer(["Short.", "A longer row of text."], padding=True, return_tensors="pt")
+    text = processor.tokenizer(
+        ["Short.", "A longer row of text."], padding=True, return_tensors="pt"
+    )
     real = text["attention_mask"].bool()
     model = load(directory)
     with torch.no_grad():
-        expected = theirs(directory)(input_ids=text["input_ids"], attention_mask=text["attention_mask"]).logits
+        expected = theirs(directory)(
+            input_ids=text["input_ids"], attention_mask=text["attention_mask"]
+        ).logits
         found = model.forward(text["input_ids"], text["attention_mask"])
     assert float((found - expected)[real].abs().max()) < ATOL
 
 
 def test_loss_and_gradients_are_those_of_transformers(directory, inputs):
     """Relative norm of the difference per tensor below 1e-4 (transformers' versions differ by 2.4e-6); every tensor counts."""
-    before = torch.nn.functional.pad(inputs["attention_mask"], (1, -1))  # a row's first token is predicted from padding: ignored
+    before = torch.nn.functional.pad(
+        inputs["attention_mask"], (1, -1)
+    )  # a row's first token is predicted from padding: ignored
     labels = inputs["input_ids"].masked_fill((inputs["input_ids"] == 261) | (before == 0), -100)
     reference, model = theirs(directory), load(directory)
     expected = reference(**inputs, labels=labels).loss
@@ -280,10 +403,20 @@ def test_bf16_is_as_close_to_fp32_math_as_transformers_own(directory, inputs):
 def test_greedy_ids_are_those_of_transformers(directory, inputs):
     """Several pictures in a row, prompts that end in one, uneven rows. The stop id is out of reach, so that all 12 are made."""
     vlm = load(directory)
-    batch = Batch(inputs["input_ids"], inputs["attention_mask"], None, inputs["pixel_values"], inputs["image_grid_thw"])
+    batch = Batch(
+        inputs["input_ids"],
+        inputs["attention_mask"],
+        None,
+        inputs["pixel_values"],
+        inputs["image_grid_thw"],
+    )
     vlm.generation = dataclasses.replace(vlm.generation, stop_ids=frozenset())
-    expected = theirs(directory).generate(**inputs, max_new_tokens=12, do_sample=False, eos_token_id=-1)
-    assert vlm.generate_ids(batch, 12).tolist() == expected[:, inputs["input_ids"].shape[1]:].tolist()
+    expected = theirs(directory).generate(
+        **inputs, max_new_tokens=12, do_sample=False, eos_token_id=-1
+    )
+    assert (
+        vlm.generate_ids(batch, 12).tolist() == expected[:, inputs["input_ids"].shape[1] :].tolist()
+    )
 
 
 def test_likelihoods_of_answers_are_those_of_transformers(directory, processor):
@@ -291,11 +424,15 @@ def test_likelihoods_of_answers_are_those_of_transformers(directory, processor):
     sum over its tokens, each within 1e-5 of the reference's."""
     vlm, reference, answers = load(directory), theirs(directory), ("Ann.", "Someone else")
     for record in (RECORDS[2], RECORDS[3]):
-        for answer, (found, n_tokens) in zip(answers, candidate_nll(vlm, vlm.encode([record]), [answers])[0]):
+        for answer, (found, n_tokens) in zip(
+            answers, candidate_nll(vlm, vlm.encode([record]), [answers])[0]
+        ):
             whole = processed(processor, dataclasses.replace(record, answer=answer))
             with torch.no_grad():
-                logits = reference(**whole).logits[0, -n_tokens - 1:-1]
-            expected = torch.nn.functional.cross_entropy(logits, whole["input_ids"][0, -n_tokens:], reduction="sum")
+                logits = reference(**whole).logits[0, -n_tokens - 1 : -1]
+            expected = torch.nn.functional.cross_entropy(
+                logits, whole["input_ids"][0, -n_tokens:], reduction="sum"
+            )
             assert found == pytest.approx(float(expected), abs=1e-5 * n_tokens)
 
 
@@ -304,22 +441,39 @@ def test_a_directory_of_the_hubs_layout_is_the_same_model(directory, inputs, tmp
     shutil.copytree(directory, tmp_path / "hub")
     new = json.loads((directory / "config.json").read_text())
     rope = new["text_config"].pop("rope_parameters")
-    vision = new["vision_config"] | {"model_type": "qwen2_vl", "in_chans": new["vision_config"].pop("in_channels")}
-    old = {key: value for key, value in new["text_config"].items() if key not in ("layer_types", "model_type")} | {
-        "model_type": "qwen2_vl", "tie_word_embeddings": new["tie_word_embeddings"], "rope_theta": rope["rope_theta"],
-        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}, "vision_config": vision,
-        **{key: new[key] for key in new if key.endswith("_token_id")}}
+    vision = new["vision_config"] | {
+        "model_type": "qwen2_vl",
+        "in_chans": new["vision_config"].pop("in_channels"),
+    }
+    old = {
+        key: value
+        for key, value in new["text_config"].items()
+        if key not in ("layer_types", "model_type")
+    } | {
+        "model_type": "qwen2_vl",
+        "tie_word_embeddings": new["tie_word_embeddings"],
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+        "vision_config": vision,
+        **{key: new[key] for key in new if key.endswith("_token_id")},
+    }
     (tmp_path / "hub" / "config.json").write_text(json.dumps(old))
-    (tmp_path / "hub" / "preprocessor_config.json").write_text(json.dumps({"min_pixels": 3136, "max_pixels": 1003520}))
+    (tmp_path / "hub" / "preprocessor_config.json").write_text(
+        json.dumps({"min_pixels": 3136, "max_pixels": 1003520})
+    )
     with torch.no_grad():
-        assert torch.equal(forward(load(tmp_path / "hub"), inputs), forward(load(directory), inputs))
+        assert torch.equal(
+            forward(load(tmp_path / "hub"), inputs), forward(load(directory), inputs)
+        )
     assert load(tmp_path / "hub").images == load(directory).images
 
 
 def test_what_is_saved_loads_in_transformers(directory, inputs, tmp_path):
     load(directory).save(tmp_path / "saved")
     saved, expected = theirs(tmp_path / "saved").state_dict(), theirs(directory).state_dict()
-    assert saved.keys() == expected.keys() and all(torch.equal(saved[name], expected[name]) for name in expected)
+    assert saved.keys() == expected.keys() and all(
+        torch.equal(saved[name], expected[name]) for name in expected
+    )
 
 
 def test_adapters_go_to_peft_and_come_back(directory, inputs, tmp_path):
@@ -328,7 +482,11 @@ def test_adapters_go_to_peft_and_come_back(directory, inputs, tmp_path):
     vlm, real = load(directory), inputs["attention_mask"].bool()
     adapted = vlm.add_lora(rank=4, alpha=6, targets="all")
     chosen = peft.get_peft_model(theirs(directory), peft.LoraConfig(target_modules="all-linear"))
-    names = [name.removeprefix("base_model.model.") for name, module in chosen.named_modules() if hasattr(module, "lora_A")]
+    names = [
+        name.removeprefix("base_model.model.")
+        for name, module in chosen.named_modules()
+        if hasattr(module, "lora_A")
+    ]
     assert set(adapted) == {short(name) for name in names}
     with torch.no_grad():
         before = vlm.head(forward(vlm, inputs))
@@ -339,53 +497,120 @@ def test_adapters_go_to_peft_and_come_back(directory, inputs, tmp_path):
         vlm.save_adapter(tmp_path / "ours")
         wrapped = peft.PeftModel.from_pretrained(theirs(directory), tmp_path / "ours").eval()
         expected = wrapped(**inputs).logits
-        assert float((found - expected)[real].abs().max()) < ATOL < float((found - before)[real].abs().max())
+        assert (
+            float((found - expected)[real].abs().max())
+            < ATOL
+            < float((found - before)[real].abs().max())
+        )
         wrapped.save_pretrained(tmp_path / "theirs")
         again = load(directory)
         again.load_adapter(tmp_path / "theirs")
         assert torch.equal(again.head(forward(again, inputs))[real], found[real])
 
 
-@pytest.mark.parametrize("sparse", [{}, {"num_key_value_heads": None}, {"text_config": {"rms_norm_eps": 1e-6}},
-                                    {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4,
-                                     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-                                     "tie_word_embeddings": True,
-                                     "vision_config": {"in_chans": 3, "hidden_size": 3584, "spatial_patch_size": 14}}])
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        {},
+        {"num_key_value_heads": None},
+        {"text_config": {"rms_norm_eps": 1e-6}},
+        {
+            "hidden_size": 3584,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+            "tie_word_embeddings": True,
+            "vision_config": {"in_chans": 3, "hidden_size": 3584, "spatial_patch_size": 14},
+        },
+    ],
+)
 def test_what_a_sparse_config_omits_is_transformers_default(sparse):
     """The decoder's width is given with every config that is whole: by default it differs from the tower's output."""
     sparse = {"model_type": "qwen2_vl", **sparse}
     sparse.setdefault("vision_config", {"hidden_size": 8192})
     found = Qwen2VLConfig.from_json(sparse, "config.json")
     expected = transformers.Qwen2VLConfig.from_dict(json.loads(json.dumps(sparse)))
-    text, vision, rope = expected.text_config, expected.vision_config, expected.text_config.rope_parameters
-    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                 "num_key_value_heads", "rms_norm_eps"):
+    text, vision, rope = (
+        expected.text_config,
+        expected.vision_config,
+        expected.text_config.rope_parameters,
+    )
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "rms_norm_eps",
+    ):
         assert getattr(found.text, name) == getattr(text, name), name
     assert found.text.rope_theta == rope["rope_theta"]
     assert list(found.text.mrope_section) == rope.get("mrope_section", [16, 24, 24])
-    assert found.text.tie_word_embeddings == expected.tie_word_embeddings and set(found.text.windows) == {text.sliding_window}
-    for name, other in (("hidden_size", "embed_dim"), ("num_hidden_layers", "depth"), ("num_attention_heads", "num_heads"),
-                        ("in_channels", "in_channels"), ("patch_size", "patch_size"), ("output_size", "hidden_size"),
-                        ("temporal_patch_size", "temporal_patch_size"), ("spatial_merge_size", "spatial_merge_size")):
+    assert found.text.tie_word_embeddings == expected.tie_word_embeddings and set(
+        found.text.windows
+    ) == {text.sliding_window}
+    for name, other in (
+        ("hidden_size", "embed_dim"),
+        ("num_hidden_layers", "depth"),
+        ("num_attention_heads", "num_heads"),
+        ("in_channels", "in_channels"),
+        ("patch_size", "patch_size"),
+        ("output_size", "hidden_size"),
+        ("temporal_patch_size", "temporal_patch_size"),
+        ("spatial_merge_size", "spatial_merge_size"),
+    ):
         assert getattr(found.vision, name) == getattr(vision, other), name
     assert found.vision.intermediate_size == vision.embed_dim * vision.mlp_ratio
-    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+    for name in (
+        "image_token_id",
+        "video_token_id",
+        "vision_start_token_id",
+        "vision_end_token_id",
+    ):
         assert getattr(found, name) == getattr(expected, name), name
 
 
-@pytest.mark.parametrize("width, inner, heads, groups, vocabulary, tied", [(1536, 8960, 12, 2, 151936, True),
-                                                                           (3584, 18944, 28, 4, 152064, False)], ids=["2B", "7B"])
+@pytest.mark.parametrize(
+    "width, inner, heads, groups, vocabulary, tied",
+    [(1536, 8960, 12, 2, 151936, True), (3584, 18944, 28, 4, 152064, False)],
+    ids=["2B", "7B"],
+)
 def test_the_hubs_sizes_have_transformers_tensors(width, inner, heads, groups, vocabulary, tied):
     """The configs as the hub has them, built without memory: every name and shape."""
-    config = {"model_type": "qwen2_vl", "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": 28,
-              "num_attention_heads": heads, "num_key_value_heads": groups, "vocab_size": vocabulary, "tie_word_embeddings": tied,
-              "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "sliding_window": 32768, "use_sliding_window": False,
-              "max_window_layers": 28, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-              "vision_config": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3,
-                                "hidden_size": width, "patch_size": 14, "spatial_patch_size": 14, "spatial_merge_size": 2,
-                                "temporal_patch_size": 2}}
+    config = {
+        "model_type": "qwen2_vl",
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": 28,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": vocabulary,
+        "tie_word_embeddings": tied,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+        "max_window_layers": 28,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "vision_config": {
+            "depth": 32,
+            "embed_dim": 1280,
+            "mlp_ratio": 4,
+            "num_heads": 16,
+            "in_chans": 3,
+            "hidden_size": width,
+            "patch_size": 14,
+            "spatial_patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+    }
     with torch.device("meta"):
         found = Qwen2VL(Qwen2VLConfig.from_json(config, "config.json"))
-        expected = transformers.Qwen2VLForConditionalGeneration(transformers.Qwen2VLConfig.from_dict(config))
-    assert ({name: tensor.shape for name, tensor in found.named_parameters()}
-            == {short(name): tensor.shape for name, tensor in expected.named_parameters()})
+        expected = transformers.Qwen2VLForConditionalGeneration(
+            transformers.Qwen2VLConfig.from_dict(config)
+        )
+    assert {name: tensor.shape for name, tensor in found.named_parameters()} == {
+        short(name): tensor.shape for name, tensor in expected.named_parameters()
+    }

@@ -14,8 +14,13 @@ from clear_ref.model.families import family
 from clear_ref.model.shapes import SHAPES, CheckpointSettings, config_of, write_checkpoint
 
 # Parameters of the real models, as transformers counts them for the hub's configurations.
-PARAMETERS = {"llava-1.5-7b": 7_063_427_072, "qwen2-vl-2b": 2_208_985_600, "qwen2-vl-7b": 8_291_375_616,
-              "llama-2-7b": 6_738_415_616, "mistral-7b": 7_241_732_096}
+PARAMETERS = {
+    "llava-1.5-7b": 7_063_427_072,
+    "qwen2-vl-2b": 2_208_985_600,
+    "qwen2-vl-7b": 8_291_375_616,
+    "llama-2-7b": 6_738_415_616,
+    "mistral-7b": 7_241_732_096,
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,28 +42,48 @@ def test_shapes_have_the_real_models_numbers_of_parameters(shape):
 
 def test_a_record_with_a_picture_is_encoded_scored_and_answered(directory):
     vlm = load(directory, "bfloat16")
-    batch = vlm.encode([Record("Who is this?", "Hina.", Image.new("RGB", (500, 333), (200, 30, 90)))])
+    batch = vlm.encode(
+        [Record("Who is this?", "Hina.", Image.new("RGB", (500, 333), (200, 30, 90)))]
+    )
     assert vlm.template.name == "llava" and int((batch.input_ids == 32000).sum()) == 576
     assert batch.pixel_values.shape == (1, 3, 336, 336)
     logits = vlm.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
     assert logits.shape == (*batch.input_ids.shape, 32064) and bool(torch.isfinite(logits).all())
-    assert vlm.generate_ids(vlm.encode([Record("Who?", None, Image.new("L", (64, 64)))]), 3).shape == (1, 3)
+    assert vlm.generate_ids(
+        vlm.encode([Record("Who?", None, Image.new("L", (64, 64)))]), 3
+    ).shape == (1, 3)
 
 
 def test_the_same_seed_writes_the_same_bytes_in_shards_that_an_index_names(directory, tmp_path):
-    write_checkpoint("llava-78m", CheckpointSettings(out=str(tmp_path / "again"), layers=1, shard_gb=0.05))
+    write_checkpoint(
+        "llava-78m", CheckpointSettings(out=str(tmp_path / "again"), layers=1, shard_gb=0.05)
+    )
     files = sorted(path.name for path in directory.iterdir())
-    assert sum(name.endswith("-of-00003.safetensors") for name in files) == 3 and "model.safetensors.index.json" in files
-    assert all((directory / name).read_bytes() == (tmp_path / "again" / name).read_bytes() for name in files)
+    assert (
+        sum(name.endswith("-of-00003.safetensors") for name in files) == 3
+        and "model.safetensors.index.json" in files
+    )
+    assert all(
+        (directory / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        for name in files
+    )
 
 
 def test_transformers_loads_it_to_the_same_logits(directory):
     transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
     ours = load(directory)
-    theirs = transformers.LlavaForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
-    batch = ours.encode([Record("Who is this?", "Hina.", Image.new("RGB", (500, 333), (200, 30, 90)))])
+    theirs = transformers.LlavaForConditionalGeneration.from_pretrained(
+        directory, dtype=torch.float32
+    ).eval()
+    batch = ours.encode(
+        [Record("Who is this?", "Hina.", Image.new("RGB", (500, 333), (200, 30, 90)))]
+    )
     with torch.no_grad():
-        expected = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=batch.pixel_values).logits
+        expected = theirs(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            pixel_values=batch.pixel_values,
+        ).logits
         found = ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
     assert float((found - expected).abs().max()) < 5e-5
 
@@ -73,17 +98,22 @@ def test_every_shapes_files_fit_together(shape, tmp_path, monkeypatch):
         load(tmp_path / "m")
 
 
-@pytest.mark.parametrize("settings, shape, message", [
-    ({"out": "x"}, "gpt-2", "shape is 'gpt-2'; expected one of llava-78m"),
-    ({}, "llava-78m", "checkpoint needs --out"),
-    ({"out": "x", "dtype": "int8"}, "llava-78m", "dtype is 'int8'"),
-    ({"out": "x", "layers": -1}, "llava-78m", "--layers is -1"),
-    ({"out": "x", "shard_gb": float("nan")}, "llava-78m", "--shard-gb is nan"),
-    ({"out": "x", "shard_gb": float("inf")}, "llava-78m", "--shard-gb is inf"),
-    ({"out": "x", "layers": 10**9}, "llava-78m", "num_hidden_layers is 1000000000"),
-    ({"out": "x", "shard_gb": 0.0}, "llava-78m", "--shard-gb is 0.0"),
-])
-def test_wrong_input_is_one_line_and_nothing_is_written(settings, shape, message, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "settings, shape, message",
+    [
+        ({"out": "x"}, "gpt-2", "shape is 'gpt-2'; expected one of llava-78m"),
+        ({}, "llava-78m", "checkpoint needs --out"),
+        ({"out": "x", "dtype": "int8"}, "llava-78m", "dtype is 'int8'"),
+        ({"out": "x", "layers": -1}, "llava-78m", "--layers is -1"),
+        ({"out": "x", "shard_gb": float("nan")}, "llava-78m", "--shard-gb is nan"),
+        ({"out": "x", "shard_gb": float("inf")}, "llava-78m", "--shard-gb is inf"),
+        ({"out": "x", "layers": 10**9}, "llava-78m", "num_hidden_layers is 1000000000"),
+        ({"out": "x", "shard_gb": 0.0}, "llava-78m", "--shard-gb is 0.0"),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_is_written(
+    settings, shape, message, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         write_checkpoint(shape, CheckpointSettings(**settings))
@@ -91,7 +121,21 @@ def test_wrong_input_is_one_line_and_nothing_is_written(settings, shape, message
 
 
 def test_the_command_says_what_it_wrote(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "clear_ref.run", "checkpoint", "llava-78m", "--layers", "1", "--json", "--out",
-                           str(tmp_path / "m")], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "clear_ref.run",
+            "checkpoint",
+            "llava-78m",
+            "--layers",
+            "1",
+            "--json",
+            "--out",
+            str(tmp_path / "m"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     found = json.loads(done.stdout)
     assert done.returncode == 0 and found["files"] == 1 and found["bytes"] > 2 * found["parameters"]

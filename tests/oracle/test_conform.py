@@ -15,13 +15,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.implementations import mistaken  # noqa: E402
-
 from clear_ref.common.errors import UserError  # noqa: E402
 from clear_ref.methods import METHODS  # noqa: E402
-from clear_ref.oracle.vectors import conform, judged_function, golden  # noqa: E402
 from clear_ref.oracle.mistakes.known import MISTAKES  # noqa: E402
+from clear_ref.oracle.vectors import conform, golden, judged_function  # noqa: E402
 from clear_ref.run import main  # noqa: E402
+from tests.implementations import mistaken  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "vectors" / "golden"
@@ -35,14 +34,23 @@ def judged(impl, strict=False, **settings):
 def test_the_package_itself_passes_in_every_meaning_and_dtype(dtype):
     found = judged("tests.implementations.ours:loss", dtype=dtype, semantics="all")
     assert found["passed"] and found["counts"]["fail"] == 0 and len(found["cases"]) > 350
-    assert all(case["verdict"] == ("acceptable" if "/released" in case["id"] else "pass") for case in found["cases"])
-    assert all(case["gradient_error"] is not None and case["meaning"] is None for case in found["cases"])
+    assert all(
+        case["verdict"] == ("acceptable" if "/released" in case["id"] else "pass")
+        for case in found["cases"]
+    )
+    assert all(
+        case["gradient_error"] is not None and case["meaning"] is None for case in found["cases"]
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_numpy_implementation_of_the_paper_passes_by_value(dtype):
     found = judged("tests.implementations.plain_numpy:loss", dtype=dtype)
-    assert found["framework"] == "numpy" and found["counts"] == {"pass": len(found["cases"]), "acceptable": 0, "fail": 0}
+    assert found["framework"] == "numpy" and found["counts"] == {
+        "pass": len(found["cases"]),
+        "acceptable": 0,
+        "fail": 0,
+    }
     assert {case["method"] for case in found["cases"]} == set(METHODS)
     assert all(case["gradient_error"] is None for case in found["cases"])
 
@@ -56,15 +64,26 @@ def test_the_original_formulas_pass_as_the_original_meaning_with_their_gradients
 def test_the_released_formulas_are_acceptable_and_named_and_fail_when_the_paper_is_insisted_on():
     found = judged("tests.implementations.released:loss", semantics="released")
     failed = {case["id"] for case in found["cases"] if case["verdict"] == "fail"}
-    assert failed == {f"grad_diff/released/plain/{option}" for option in ("forget=entropy", "forget=kl", "retain=kl")}
-    assert {case["meaning"] for case in found["cases"] if case["id"] in failed} == {"released, the options ignored"}
-    assert found["counts"]["pass"] == 0 and not any(case["meaning"] for case in found["cases"] if case["verdict"] == "acceptable")
+    assert failed == {
+        f"grad_diff/released/plain/{option}"
+        for option in ("forget=entropy", "forget=kl", "retain=kl")
+    }
+    assert {case["meaning"] for case in found["cases"] if case["id"] in failed} == {
+        "released, the options ignored"
+    }
+    assert found["counts"]["pass"] == 0 and not any(
+        case["meaning"] for case in found["cases"] if case["verdict"] == "acceptable"
+    )
     asked = judged("tests.implementations.released:loss")
     same = ("retain_ft", "grad_ascent", "grad_diff", "idk")
-    assert {method: row["acceptable"] > 0 for method, row in asked["methods"].items()} == {m: m not in same for m in METHODS}
+    assert {method: row["acceptable"] > 0 for method, row in asked["methods"].items()} == {
+        m: m not in same for m in METHODS
+    }
     assert all("option" in case["flags"] for case in asked["cases"] if case["verdict"] == "fail")
     strict = judged("tests.implementations.released:loss", strict=True)
-    assert not strict["passed"] and strict["methods"]["dpo"]["mistakes"]["last_debug_line_wins"] == 10
+    assert (
+        not strict["passed"] and strict["methods"]["dpo"]["mistakes"]["last_debug_line_wins"] == 10
+    )
     assert strict["methods"]["npo"]["meanings"] == {"released": 10}
     assert strict["methods"]["dpo"]["fail"] == 10 and strict["methods"]["retain_ft"]["fail"] == 0
 
@@ -73,7 +92,9 @@ def test_the_released_formulas_are_acceptable_and_named_and_fail_when_the_paper_
 def test_each_mistake_is_rejected_and_named_as_people_write_it(name):
     """The functions are torch code with autograd; what conform compares them with is the oracle's numpy of the same mistake."""
     method, semantics, _ = mistaken.MISTAKEN[name]
-    found = judged(f"tests.implementations.mistaken:{name}", methods=method, semantics=semantics, strict=True)
+    found = judged(
+        f"tests.implementations.mistaken:{name}", methods=method, semantics=semantics, strict=True
+    )
     failed = [case for case in found["cases"] if case["verdict"] == "fail"]
     assert not found["passed"] and failed
     plain = [case for case in failed if case["id"].startswith(f"{method}/{semantics}/plain")]
@@ -89,7 +110,9 @@ def test_every_mistake_but_the_one_of_the_data_is_written_out_here():
 
 def test_the_right_meaning_is_never_blamed_on_a_mistake_and_a_wild_number_on_none():
     found = judged("tests.implementations.hostile:constant", methods="kl")
-    assert {case["verdict"] for case in found["cases"]} == {"fail"} and not any(case["mistakes"] for case in found["cases"])
+    assert {case["verdict"] for case in found["cases"]} == {"fail"} and not any(
+        case["mistakes"] for case in found["cases"]
+    )
     assert "no known mistake" in conform.text(found)
 
 
@@ -99,46 +122,77 @@ def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsy
     assert "19 pass, 0 acceptable, 0 fail" in capsys.readouterr().out
     assert main([*arguments, "tests.implementations.released:loss", "--strict"]) == 1
     printed = capsys.readouterr()
-    assert "last_debug_line_wins" in printed.out and printed.err == "clear_ref: the run failed: 18 of 19 cases fail\n"
+    assert (
+        "last_debug_line_wins" in printed.out
+        and printed.err == "clear_ref: the run failed: 18 of 19 cases fail\n"
+    )
     assert main([*arguments, "tests.implementations.ours:loss", "--cases"]) == 0
     assert "pass       kl/paper/plain: loss" in capsys.readouterr().out
     assert main([*arguments, "tests.implementations.ours:loss", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["passed"] and {case["verdict"] for case in found["cases"]} == {"pass"} and "reason" in found["tolerance"]
+    assert (
+        found["passed"]
+        and {case["verdict"] for case in found["cases"]} == {"pass"}
+        and "reason" in found["tolerance"]
+    )
 
 
-@pytest.mark.parametrize("impl, expected", [
-    ("nothing_here:loss", "module nothing_here does not import (ModuleNotFoundError"),
-    ("tests.implementations.broken_module:loss", "does not import (ZeroDivisionError: division by zero)"),
-    ("tests.implementations.ours:nothing", "has no function nothing"),
-    ("tests.implementations.ours", "expected module:function"),
-    ("", "expected module:function"),
-    ("tests.implementations.hostile:raises", "kl/paper/plain: tests.implementations.hostile:raises raised KeyError: 'no such'"),
-    ("tests.implementations.hostile:vector", "returned a Tensor of shape [3]; expected a number"),
-    ("tests.implementations.hostile:nothing", "returned a NoneType; expected a number"),
-    ("tests.implementations.hostile:text", "returned a str; expected a number"),
-    ("tests.implementations.hostile:nan", "returned nan; expected a finite loss"),
-    ("tests.implementations.hostile:infinite", "returned inf; expected a finite loss"),
-    ("tests.implementations.hostile:changes", "changed its inputs"),
-    ("tests.implementations.hostile:changes_labels", "changed its inputs"),
-    ("tests.implementations.hostile:one_gradient", "returned gradients of ['forget']; expected a dict of forget, retain"),
-    ("tests.implementations.hostile:flat_gradient", "returned a gradient of forget of shape [5]; expected [3, 7, 5]"),
-    ("tests.implementations.hostile:nan_gradient", "returned nan in the gradient of retain at [0, 1, 2]"),
-    ("tests.implementations.hostile:exits", "raised SystemExit"),
-])
+@pytest.mark.parametrize(
+    "impl, expected",
+    [
+        ("nothing_here:loss", "module nothing_here does not import (ModuleNotFoundError"),
+        (
+            "tests.implementations.broken_module:loss",
+            "does not import (ZeroDivisionError: division by zero)",
+        ),
+        ("tests.implementations.ours:nothing", "has no function nothing"),
+        ("tests.implementations.ours", "expected module:function"),
+        ("", "expected module:function"),
+        (
+            "tests.implementations.hostile:raises",
+            "kl/paper/plain: tests.implementations.hostile:raises raised KeyError: 'no such'",
+        ),
+        (
+            "tests.implementations.hostile:vector",
+            "returned a Tensor of shape [3]; expected a number",
+        ),
+        ("tests.implementations.hostile:nothing", "returned a NoneType; expected a number"),
+        ("tests.implementations.hostile:text", "returned a str; expected a number"),
+        ("tests.implementations.hostile:nan", "returned nan; expected a finite loss"),
+        ("tests.implementations.hostile:infinite", "returned inf; expected a finite loss"),
+        ("tests.implementations.hostile:changes", "changed its inputs"),
+        ("tests.implementations.hostile:changes_labels", "changed its inputs"),
+        (
+            "tests.implementations.hostile:one_gradient",
+            "returned gradients of ['forget']; expected a dict of forget, retain",
+        ),
+        (
+            "tests.implementations.hostile:flat_gradient",
+            "returned a gradient of forget of shape [5]; expected [3, 7, 5]",
+        ),
+        (
+            "tests.implementations.hostile:nan_gradient",
+            "returned nan in the gradient of retain at [0, 1, 2]",
+        ),
+        ("tests.implementations.hostile:exits", "raised SystemExit"),
+    ],
+)
 def test_a_function_that_cannot_be_judged_is_one_line_and_exit_2(capsys, impl, expected):
     assert main(["conform", "--impl", impl, "--methods", "kl", "--vectors", str(GOLDEN)]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1 and expected in printed.err
 
 
-@pytest.mark.parametrize("option, value, expected", [
-    ("--methods", "kl,magic", "--methods: 'magic' is unknown; expected retain_ft"),
-    ("--semantics", "best", "--semantics: 'best' is unknown; expected paper"),
-    ("--dtype", "int8", "--dtype is 'int8'; expected one of float64"),
-    ("--framework", "jax", "--framework is 'jax'; expected one of torch, numpy"),
-    ("--vectors", "nowhere", "nowhere/inputs.json: no such file"),
-])
+@pytest.mark.parametrize(
+    "option, value, expected",
+    [
+        ("--methods", "kl,magic", "--methods: 'magic' is unknown; expected retain_ft"),
+        ("--semantics", "best", "--semantics: 'best' is unknown; expected paper"),
+        ("--dtype", "int8", "--dtype is 'int8'; expected one of float64"),
+        ("--framework", "jax", "--framework is 'jax'; expected one of torch, numpy"),
+        ("--vectors", "nowhere", "nowhere/inputs.json: no such file"),
+    ],
+)
 def test_wrong_options_are_one_line_and_exit_2(capsys, option, value, expected):
     assert main(["conform", "--impl", "tests.implementations.ours:loss", option, value]) == 2
     assert expected in capsys.readouterr().err
@@ -151,8 +205,23 @@ def test_numpy_has_no_bfloat16():
 
 def test_a_function_of_the_working_directory_is_found(tmp_path):
     (tmp_path / "mine.py").write_text("def loss(method, batches, options):\n    return 0.0\n")
-    command = [sys.executable, "-m", "clear_ref.run", "conform", "--impl", "mine:loss", "--methods", "kl"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    command = [
+        sys.executable,
+        "-m",
+        "clear_ref.run",
+        "conform",
+        "--impl",
+        "mine:loss",
+        "--methods",
+        "kl",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 1 and "mine:loss (torch, float64)" in done.stdout, done.stderr
 
 
@@ -166,36 +235,59 @@ def test_inputs_are_the_same_question_in_every_dtype():
     entry = next(entry for entry in golden.build().entries if entry["id"] == "kl/paper/plain")
     held = golden.read(GOLDEN).batches(entry)["retain"]["logits"]
     for dtype in ("float64", "float32", "bfloat16"):
-        given = judged_function.load("tests.implementations.ours:loss", "", dtype).as_wanted("logits", held)
+        given = judged_function.load("tests.implementations.ours:loss", "", dtype).as_wanted(
+            "logits", held
+        )
         assert given.dtype == judged_function.DTYPES[dtype] and given.requires_grad
         assert torch.equal(given.double(), torch.from_numpy(held))
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda head: head.update(cases=5), "kl.json: cases is 5; expected a list"),
-    (lambda head: head.update(cases=[1]), "kl.json: case number 0 is 1; expected an object"),
-    (lambda head: head.pop("cases"), "kl.json: cases is None; expected a list"),
-    (lambda head: head.update(arrays={}), "kl.json: arrays is {}; expected an object with file and sha256"),
-    (lambda head: head.update(arrays=[]), "kl.json: arrays is []; expected an object with file and sha256"),
-    *[(lambda head, key=key, value=value: head["cases"][0].update({key: value}), f"kl.json: case 'kl/paper/plain' {words}")
-      for key, value, words in (
-          ("gradients", ["a"], "has gradients ['a']; expected an object of array names"),
-          ("gradients", {}, "has gradients []; expected forget, retain"),
-          ("batches", ["forget"], "has batches ['forget']; expected an object of lists"),
-          ("batches", {"forget": 1}, "has batches {'forget': 1}; expected an object of lists"),
-          ("batches", {"forget": []}, "has batches ['forget']; expected forget, retain"),
-          ("loss", "x", "has loss 'x'; expected a finite number"),
-          ("loss", float("nan"), "has loss nan; expected a finite number"),
-          ("scale", None, "has scale None; expected a number of 0 or more"),
-          ("weight", True, "has weight True; expected a number"),
-          ("terms", [], "has terms []; expected an object of numbers"), ("flags", "odd", "has flags 'odd'; expected a list"),
-          ("method", "npo", "has method 'npo'; expected 'kl'"), ("shape", ["plain"], "has shape ['plain']; expected text"),
-          ("options", {"zeta": 1}, "has wrong options (kl (paper) has no option 'zeta'"),
-          ("options", 3, "has options 3; expected an object"),
-          ("semantics", "papers", "has semantics 'papers'; expected one of paper"),
-          ("result", "right", "has result 'right'; expected one of valid"),
-          ("result", [], "has result []; expected one of valid"))],
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda head: head.update(cases=5), "kl.json: cases is 5; expected a list"),
+        (lambda head: head.update(cases=[1]), "kl.json: case number 0 is 1; expected an object"),
+        (lambda head: head.pop("cases"), "kl.json: cases is None; expected a list"),
+        (
+            lambda head: head.update(arrays={}),
+            "kl.json: arrays is {}; expected an object with file and sha256",
+        ),
+        (
+            lambda head: head.update(arrays=[]),
+            "kl.json: arrays is []; expected an object with file and sha256",
+        ),
+        *[
+            (
+                lambda head, key=key, value=value: head["cases"][0].update({key: value}),
+                f"kl.json: case 'kl/paper/plain' {words}",
+            )
+            for key, value, words in (
+                ("gradients", ["a"], "has gradients ['a']; expected an object of array names"),
+                ("gradients", {}, "has gradients []; expected forget, retain"),
+                ("batches", ["forget"], "has batches ['forget']; expected an object of lists"),
+                (
+                    "batches",
+                    {"forget": 1},
+                    "has batches {'forget': 1}; expected an object of lists",
+                ),
+                ("batches", {"forget": []}, "has batches ['forget']; expected forget, retain"),
+                ("loss", "x", "has loss 'x'; expected a finite number"),
+                ("loss", float("nan"), "has loss nan; expected a finite number"),
+                ("scale", None, "has scale None; expected a number of 0 or more"),
+                ("weight", True, "has weight True; expected a number"),
+                ("terms", [], "has terms []; expected an object of numbers"),
+                ("flags", "odd", "has flags 'odd'; expected a list"),
+                ("method", "npo", "has method 'npo'; expected 'kl'"),
+                ("shape", ["plain"], "has shape ['plain']; expected text"),
+                ("options", {"zeta": 1}, "has wrong options (kl (paper) has no option 'zeta'"),
+                ("options", 3, "has options 3; expected an object"),
+                ("semantics", "papers", "has semantics 'papers'; expected one of paper"),
+                ("result", "right", "has result 'right'; expected one of valid"),
+                ("result", [], "has result []; expected one of valid"),
+            )
+        ],
+    ],
+)
 def test_a_damaged_case_is_one_clear_line_with_its_file(change, words, tmp_path, capsys):
     for path in GOLDEN.iterdir():
         (tmp_path / path.name).symlink_to(path)

@@ -13,29 +13,43 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from clear_ref.commands import explain
 from clear_ref.methods import METHODS, method_loss, needs, variant
 from clear_ref.methods.table import make_options
-from clear_ref.oracle.reference import cases
-from clear_ref.oracle.explain import method_file, attribution, page, terminal
-from clear_ref.commands import explain
 from clear_ref.oracle.certify import random_trials
+from clear_ref.oracle.explain import attribution, method_file, page, terminal
+from clear_ref.oracle.reference import cases
 from clear_ref.run import main
 
-MEANINGS = [(method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS]
+MEANINGS = [
+    (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+]
 
 
 def taken_apart(method, semantics, given, shape=None):
-    outputs = random_trials.batches(method, semantics, given, shape or random_trials.shape_for(method, semantics))
+    outputs = random_trials.batches(
+        method, semantics, given, shape or random_trials.shape_for(method, semantics)
+    )
     options, ids = make_options(method, given, semantics), {}
     chosen = variant(method, semantics)
     n = min(len(one.labels) for one in outputs.values())
-    outputs = {name: type(one)(**{key: None if value is None else value[:n] for key, value in vars(one).items()})
-               for name, one in outputs.items()}
+    outputs = {
+        name: type(one)(
+            **{key: None if value is None else value[:n] for key, value in vars(one).items()}
+        )
+        for name, one in outputs.items()
+    }
     if chosen.begin is not None:
         options = chosen.begin(options, n)
     for name in outputs:
-        ids[name] = torch.from_numpy(cases.inputs(shape or random_trials.shape_for(method, semantics))[name]["input_ids"])[:n]
-    return outputs, ids, attribution.take_apart(lambda splits: chosen.loss(splits, options), outputs, ids)
+        ids[name] = torch.from_numpy(
+            cases.inputs(shape or random_trials.shape_for(method, semantics))[name]["input_ids"]
+        )[:n]
+    return (
+        outputs,
+        ids,
+        attribution.take_apart(lambda splits: chosen.loss(splits, options), outputs, ids),
+    )
 
 
 @pytest.mark.parametrize("method, semantics", MEANINGS)
@@ -44,9 +58,13 @@ def test_the_contributions_of_every_method_meaning_and_option_sum_to_its_loss(me
     for given in random_trials.option_sets(method, semantics):
         outputs, _, found = taken_apart(method, semantics, given)
         size = max(1.0, sum(map(abs, found["terms"].values())))
-        total = sum(float(row["contribution"].sum()) for rows in found["rows"].values() for row in rows)
+        total = sum(
+            float(row["contribution"].sum()) for rows in found["rows"].values() for row in rows
+        )
         whole = float(method_loss(method, outputs, semantics, **given).value)
-        assert abs(total - whole) < 1e-12 * size and abs(found["loss"] - whole) < 1e-12 * size, given
+        assert abs(total - whole) < 1e-12 * size and abs(found["loss"] - whole) < 1e-12 * size, (
+            given
+        )
 
 
 @pytest.mark.parametrize("method, semantics", [pair for pair in MEANINGS if pair[0] != "rmu"])
@@ -74,9 +92,21 @@ def test_moving_one_log_probability_moves_the_loss_by_d_logp():
             others = torch.arange(logp.shape[2]) != y
             logp[s, t, others] += torch.log((1 - after) / (1 - before))
             logp[s, t, y] += h
-            losses.append(float(method_loss("scrub", {**outputs, name: type(outputs[name])(
-                **{**vars(outputs[name]), "logits": logp})}, "released").value))
-        assert float(found["rows"][name][s]["d_logp"][t]) == pytest.approx((losses[0] - losses[1]) / 2e-4, abs=1e-7)
+            losses.append(
+                float(
+                    method_loss(
+                        "scrub",
+                        {
+                            **outputs,
+                            name: type(outputs[name])(**{**vars(outputs[name]), "logits": logp}),
+                        },
+                        "released",
+                    ).value
+                )
+            )
+        assert float(found["rows"][name][s]["d_logp"][t]) == pytest.approx(
+            (losses[0] - losses[1]) / 2e-4, abs=1e-7
+        )
 
 
 def test_row_weights_are_the_papers():
@@ -86,27 +116,46 @@ def test_row_weights_are_the_papers():
     lengths = (one.labels[:, 1:] != -100).sum(1)
     for s, row in enumerate(found["rows"]["retain"]):
         answer = torch.nn.functional.pad(one.labels[s, 1:] != -100, (0, 1))
-        assert torch.allclose(row["weights"]["nll"], answer / lengths.sum().double(), rtol=0, atol=1e-15)
-        assert torch.allclose(row["weights"]["kl_teacher_student"], answer / (3 * lengths[s]).double(), rtol=0, atol=1e-15)
+        assert torch.allclose(
+            row["weights"]["nll"], answer / lengths.sum().double(), rtol=0, atol=1e-15
+        )
+        assert torch.allclose(
+            row["weights"]["kl_teacher_student"],
+            answer / (3 * lengths[s]).double(),
+            rtol=0,
+            atol=1e-15,
+        )
     outputs, _, found = taken_apart("npo", "paper", {"beta": 0.5})
     one = outputs["forget"]
     for s, row in enumerate(found["rows"]["forget"]):
         rows = (one.labels[s, 1:] != -100).nonzero()[:, 0]
         labels = one.labels[s, rows + 1]
-        nll, teacher = (-tensor[s].log_softmax(-1)[rows, labels].sum() for tensor in (one.logits, one.teacher_logits))
+        nll, teacher = (
+            -tensor[s].log_softmax(-1)[rows, labels].sum()
+            for tensor in (one.logits, one.teacher_logits)
+        )
         weight = -2 / 3 * torch.sigmoid(-0.5 * (nll - teacher))
-        assert torch.allclose(row["weights"]["nll"][rows], weight.expand(len(rows)), rtol=0, atol=1e-14)
+        assert torch.allclose(
+            row["weights"]["nll"][rows], weight.expand(len(rows)), rtol=0, atol=1e-14
+        )
         assert not row["weights"]["nll"][~torch.isin(torch.arange(one.labels.shape[1]), rows)].any()
 
 
 def test_a_hidden_state_contributes_its_own_squared_distance():
     """rmu (paper) on retain: alpha / (B length) |h - h_teacher|^2; on forget 1 / (B length) |h - c u|^2."""
     from clear_ref.losses.hidden_states import control_vector
+
     outputs, _, found = taken_apart("rmu", "paper", {"c": 7.0})
     for name in ("forget", "retain"):
         one = outputs[name]
-        target = 7.0 * control_vector(0, one.hidden.shape[2]) if name == "forget" else one.teacher_hidden
-        wanted = (one.hidden - target).square().sum(-1) * one.attention_mask / (3 * one.attention_mask.sum(1, keepdim=True))
+        target = (
+            7.0 * control_vector(0, one.hidden.shape[2]) if name == "forget" else one.teacher_hidden
+        )
+        wanted = (
+            (one.hidden - target).square().sum(-1)
+            * one.attention_mask
+            / (3 * one.attention_mask.sum(1, keepdim=True))
+        )
         for s, row in enumerate(found["rows"][name]):
             assert torch.allclose(row["contribution"], wanted[s], rtol=1e-12, atol=1e-13)
 
@@ -122,18 +171,28 @@ def kl_released():
     """A record with a picture and one of text, padded together, in the released meaning."""
     settings = explain.ExplainSettings(semantics="released", records=1)
     from clear_ref.commands.resolve import options_for
+
     return explain.run("kl", settings, True, {}, options_for)["explained"][0]
 
 
 def test_a_batch_of_the_embedded_world_sums_and_knows_its_kinds(kl_released):
-    lines = [line for records in kl_released["batches"].values() for record in records for line in record["lines"]]
-    assert sum(line["contribution"] for line in lines) == pytest.approx(kl_released["loss"], abs=1e-12)
+    lines = [
+        line
+        for records in kl_released["batches"].values()
+        for record in records
+        for line in record["lines"]
+    ]
+    assert sum(line["contribution"] for line in lines) == pytest.approx(
+        kl_released["loss"], abs=1e-12
+    )
     forget = kl_released["batches"]["forget"][0]
     kinds = [line["kind"] for line in forget["lines"]]
     assert kinds.count("image") == 36 and kinds[0] == "prompt" and kinds[-1] == "after the end"
     said = "".join(line["token"] for line in forget["lines"] if line["kind"] == "answer")
     assert said == f" {forget['answer']}</s>"
-    assert all((line["contribution"] != 0) == (line["kind"] == "answer") for line in forget["lines"])
+    assert all(
+        (line["contribution"] != 0) == (line["kind"] == "answer") for line in forget["lines"]
+    )
     assert all(terminal.arrow(line) == "↓" for line in forget["lines"] if line["kind"] == "answer")
 
 
@@ -142,7 +201,8 @@ def test_folding_changes_no_sum(kl_released):
         for record in records:
             folded = terminal.folded(record["lines"])
             assert sum(line["contribution"] for line in folded) == pytest.approx(
-                sum(line["contribution"] for line in record["lines"]), abs=1e-15)
+                sum(line["contribution"] for line in record["lines"]), abs=1e-15
+            )
             assert sum(line["count"] for line in folded) == len(record["lines"])
             assert sum(line["kind"] == "image" for line in folded) <= 1
 
@@ -165,9 +225,15 @@ class Page(HTMLParser):
 def test_the_page_is_self_contained_and_colours_what_is_pushed(kl_released):
     text = page.page([kl_released])
     shown = Page(text)
-    assert "script" not in shown.tags and not shown.links and "http" not in re.sub("http-equiv", "", text)
+    assert (
+        "script" not in shown.tags
+        and not shown.links
+        and "http" not in re.sub("http-equiv", "", text)
+    )
     assert "prefers-color-scheme: dark" in text
-    n_answers = sum(line["kind"] == "answer" for line in kl_released["batches"]["forget"][0]["lines"])
+    n_answers = sum(
+        line["kind"] == "answer" for line in kl_released["batches"]["forget"][0]["lines"]
+    )
     assert sum(name == "t answer down" for name in shown.classes) == n_answers
     assert not [name for name in shown.classes if name.startswith("t prompt ") and "up" in name]
 
@@ -182,21 +248,36 @@ def test_what_stands_in_the_data_never_becomes_markup(kl_released):
 
 
 def test_two_meanings_are_set_side_by_side_with_their_difference(capsys, tmp_path):
-    status, shown, _ = command(capsys, "scrub", "--compare", "paper,released", "--records", "1", "--json",
-                               "--html", str(tmp_path / "page.html"))
+    status, shown, _ = command(
+        capsys,
+        "scrub",
+        "--compare",
+        "paper,released",
+        "--records",
+        "1",
+        "--json",
+        "--html",
+        str(tmp_path / "page.html"),
+    )
     found = json.loads(shown)
     assert status == 0 and [one["semantics"] for one in found["explained"]] == ["paper", "released"]
     for i, one in enumerate(found["explained"]):
-        assert sum(line["contribution"][i] for part in found["beside"] for line in part["lines"]) == pytest.approx(
-            one["loss"], abs=1e-12)
-    assert all(line["contribution"][2] == line["contribution"][1] - line["contribution"][0]
-               for part in found["beside"] for line in part["lines"])
+        assert sum(
+            line["contribution"][i] for part in found["beside"] for line in part["lines"]
+        ) == pytest.approx(one["loss"], abs=1e-12)
+    assert all(
+        line["contribution"][2] == line["contribution"][1] - line["contribution"][0]
+        for part in found["beside"]
+        for line in part["lines"]
+    )
     assert "released" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_meanings_with_other_records_are_shown_each_alone(capsys):
     """idk: refusals in the paper's idk batch, the true answers in the released one."""
-    status, shown, _ = command(capsys, "idk", "--compare", "paper,released", "--records", "1", "--json")
+    status, shown, _ = command(
+        capsys, "idk", "--compare", "paper,released", "--records", "1", "--json"
+    )
     parts = [part for part in json.loads(shown)["beside"] if part["batch"] == "idk"]
     assert status == 0 and [part["in"] for part in parts] == [[True, False], [False, True]]
     assert parts[0]["answer"] != parts[1]["answer"]
@@ -206,12 +287,22 @@ def test_meanings_with_other_records_are_shown_each_alone(capsys):
 def test_the_description_has_every_meaning_with_its_formula_and_source(method, capsys):
     status, shown, _ = command(capsys, method)
     found = method_file.describe(method)
-    assert status == 0 and set(found["meanings"]) == set(METHODS[method].VARIANTS) and max(map(len, shown.splitlines())) <= 100
+    assert (
+        status == 0
+        and set(found["meanings"]) == set(METHODS[method].VARIANTS)
+        and max(map(len, shown.splitlines())) <= 100
+    )
     for name, one in found["meanings"].items():
-        assert one["formula"] and name in shown and needs(method, name, variant(method, name).options())
+        assert (
+            one["formula"]
+            and name in shown
+            and needs(method, name, variant(method, name).options())
+        )
     numbers = re.findall(r"(?m)^deviations (D\d+)|^ {11}(?:.*\. )?(D\d+) ", METHODS[method].__doc__)
     assert len(found["deviations"]) >= len({max(pair) for pair in numbers})
-    assert [number for number, _ in found["deviations"]] == [f"D{i + 1}" for i in range(len(found["deviations"]))]
+    assert [number for number, _ in found["deviations"]] == [
+        f"D{i + 1}" for i in range(len(found["deviations"]))
+    ]
 
 
 def test_a_number_out_of_its_turn_is_a_reference():
@@ -219,22 +310,28 @@ def test_a_number_out_of_its_turn_is_a_reference():
     assert found == [["R1", "as idk.py's D3 says."], ["R2", "the other."]]
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["npoo"], "method is 'npoo'; expected one of"),
-    (["npo", "--semantics", "papers"], "semantics is 'papers'; expected one of"),
-    (["npo", "--set", "beta=2"], "--set changes nothing without a batch"),
-    (["npo", "--batch", "--set", "gamma=2"], "has no option 'gamma'"),
-    (["npo", "--compare", "paper"], "expected two different meanings"),
-    (["npo", "--compare", "paper, paper"], "expected two different meanings"),
-    (["npo", "--mask", "released"], "--mask changes nothing without a batch; add --batch"),
-    (["npo", "--model", "mini", "--dtype", "float32", "--modality", "text"], "--model, --modality, --dtype change nothing"),
-    (["npo", "--compare", "paper,released", "--semantics", "paper"], "no --semantics"),
-    (["npo", "--batch", "--records", "0"], "--records 0"),
-    (["npo", "--batch", "--index", "60"], "the forget set has records 0 to"),
-    (["npo", "--batch", "--adapter", "nowhere"], "no such directory"),
-    (["npo", "--batch", "--forget", "3"], "--forget is 3; expected 1, 5 or 10"),
-    (["rmu", "--batch", "--set", "layer=9"], "decoder layer is 9"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["npoo"], "method is 'npoo'; expected one of"),
+        (["npo", "--semantics", "papers"], "semantics is 'papers'; expected one of"),
+        (["npo", "--set", "beta=2"], "--set changes nothing without a batch"),
+        (["npo", "--batch", "--set", "gamma=2"], "has no option 'gamma'"),
+        (["npo", "--compare", "paper"], "expected two different meanings"),
+        (["npo", "--compare", "paper, paper"], "expected two different meanings"),
+        (["npo", "--mask", "released"], "--mask changes nothing without a batch; add --batch"),
+        (
+            ["npo", "--model", "mini", "--dtype", "float32", "--modality", "text"],
+            "--model, --modality, --dtype change nothing",
+        ),
+        (["npo", "--compare", "paper,released", "--semantics", "paper"], "no --semantics"),
+        (["npo", "--batch", "--records", "0"], "--records 0"),
+        (["npo", "--batch", "--index", "60"], "the forget set has records 0 to"),
+        (["npo", "--batch", "--adapter", "nowhere"], "no such directory"),
+        (["npo", "--batch", "--forget", "3"], "--forget is 3; expected 1, 5 or 10"),
+        (["rmu", "--batch", "--set", "layer=9"], "decoder layer is 9"),
+    ],
+)
 def test_wrong_input_is_one_clear_line(arguments, words, capsys):
     status, _, error = command(capsys, *arguments)
     assert status == 2 and words in error and len(error.splitlines()) == 1
@@ -245,22 +342,34 @@ def test_no_statement_of_a_formula_is_cut_where_its_line_ends():
     for method, module in METHODS.items():
         for line in module.__doc__.split("needs ")[0].splitlines():
             words = re.sub(r"\s*\[[^\[\]]*\]$", "", line).split()
-            assert not words or words[-1] not in ("the", "true", "for", "are", "of", "a"), (method, line)
+            assert not words or words[-1] not in ("the", "true", "for", "are", "of", "a"), (
+                method,
+                line,
+            )
 
 
 def test_a_closed_pipe_ends_quietly():
     for arguments in (["explain", "npo", "--json"], ["explain", "--help"], ["doctor"]):
         reads, writes = os.pipe()
         os.close(reads)
-        done = subprocess.run([sys.executable, "-m", "clear_ref.run", *arguments], stdout=writes, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            [sys.executable, "-m", "clear_ref.run", *arguments],
+            stdout=writes,
+            stderr=subprocess.PIPE,
+        )
         os.close(writes)
         assert done.returncode == 141 and not done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("arguments, words", [(["npo"], "stopped; --resume --out DIR goes on"),
-                                              (["explain", "npo"], "stopped\n")])
-def test_an_interrupt_speaks_of_resume_only_where_there_is_one(arguments, words, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "arguments, words",
+    [(["npo"], "stopped; --resume --out DIR goes on"), (["explain", "npo"], "stopped\n")],
+)
+def test_an_interrupt_speaks_of_resume_only_where_there_is_one(
+    arguments, words, capsys, monkeypatch
+):
     def interrupted(_):
         raise KeyboardInterrupt
+
     monkeypatch.setattr("clear_ref.run.do", interrupted)
     assert main(arguments) == 130 and words in capsys.readouterr().err

@@ -6,21 +6,37 @@ import math
 import random
 import re
 
-from tests.helpers import made_runs
 import pytest
 from PIL import Image
-from tests.helpers.html_reader import Reader
 
 from clear_ref.data.prompts import TEMPLATES
-from clear_ref.report import charts, read_runs, leaderboard, samples, scatter
 from clear_ref.mini.directories import WORLD
+from clear_ref.report import charts, leaderboard, read_runs, samples, scatter
+from tests.helpers import made_runs
+from tests.helpers.html_reader import Reader
 
 FRAME = scatter.Box(36, 24, 376, 256)
-NAMES = ["retain_ft", "grad_ascent †", "grad_diff", "kl", "idk", "dpo †", "npo", "scrub", "llmu", "rmu", "sku", "base", "gold"]
+NAMES = [
+    "retain_ft",
+    "grad_ascent †",
+    "grad_diff",
+    "kl",
+    "idk",
+    "dpo †",
+    "npo",
+    "scrub",
+    "llmu",
+    "rmu",
+    "sku",
+    "base",
+    "gold",
+]
 
 
 def read(tmp_path, *runs):
-    report = read_runs.read([made_runs.write(tmp_path / f"run{i}", **run) for i, run in enumerate(runs)])
+    report = read_runs.read(
+        [made_runs.write(tmp_path / f"run{i}", **run) for i, run in enumerate(runs)]
+    )
     return report, leaderboard.rows(report)
 
 
@@ -48,13 +64,18 @@ def test_every_name_is_placed_and_none_lies_on_a_name_or_a_mark(points):
     groups = scatter.together(points)
     assert sorted(i for group in groups for i in group) == list(range(13)), "each mark in one group"
     blocks = [[NAMES[i] for i in group] for group in groups]
-    sizes = [(group[0], scatter.text_width(max(block, key=len)), 13.5 * len(block)) for group, block in zip(groups, blocks)]
+    sizes = [
+        (group[0], scatter.text_width(max(block, key=len)), 13.5 * len(block))
+        for group, block in zip(groups, blocks)
+    ]
     boxes = scatter.place(points, sizes, FRAME)
     assert None not in boxes
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]
     apart = lambda a, b: a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
     assert all(apart(a, b) for a, b in itertools.combinations(corners, 2))
-    assert all(apart(box, (x - 4.5, y - 4.5, x + 4.5, y + 4.5)) for box in corners for x, y in points)
+    assert all(
+        apart(box, (x - 4.5, y - 4.5, x + 4.5, y + 4.5)) for box in corners for x, y in points
+    )
     assert all(36 <= x0 and 24 <= y0 and x1 <= 412 and y1 <= 280 for x0, y0, x1, y1 in corners)
     assert [(box.width, box.height) for box in boxes] == [size[1:] for size in sizes]
 
@@ -65,7 +86,12 @@ def test_marks_on_each_other_share_a_block_and_others_do_not():
 
 
 def test_no_room_is_none_and_not_an_overlap():
-    assert scatter.place([(10, 10), (12, 30)], [(0, 500, 14), (1, 20, 14)], scatter.Box(0, 0, 100, 40))[0] is None
+    assert (
+        scatter.place(
+            [(10, 10), (12, 30)], [(0, 500, 14), (1, 20, 14)], scatter.Box(0, 0, 100, 40)
+        )[0]
+        is None
+    )
 
 
 def test_a_lone_name_is_beside_its_mark_without_a_line():
@@ -75,31 +101,56 @@ def test_a_lone_name_is_beside_its_mark_without_a_line():
 
 def test_marks_lie_where_their_numbers_are_and_say_what_they_are(tmp_path):
     """base (0.7, 0.6), gold (0.72, 0.1), npo (0.5, 0.35), dpo (0.1, 0.02): on straight scales, Forget upward, Retain to the right."""
-    report, lines = read(tmp_path, {"method": "npo", "retain": 0.5, "forget": 0.35}, {"method": "dpo", "retain": 0.1, "forget": 0.02})
+    report, lines = read(
+        tmp_path,
+        {"method": "npo", "retain": 0.5, "forget": 0.35},
+        {"method": "dpo", "retain": 0.1, "forget": 0.02},
+    )
     first, second = scatter.scatters(lines, report.paper, "H")
-    discs = {attributes["class"]: (float(attributes["cx"]), float(attributes["cy"])) for attributes in tags(first, "circle")}
-    [base] = [attributes for attributes in tags(first, "rect") if attributes["class"] == "mark base"]
+    discs = {
+        attributes["class"]: (float(attributes["cx"]), float(attributes["cy"]))
+        for attributes in tags(first, "circle")
+    }
+    [base] = [
+        attributes for attributes in tags(first, "rect") if attributes["class"] == "mark base"
+    ]
     x, y = float(base["x"]) + 5, float(base["y"]) + 5
     (npo_x, npo_y), (dpo_x, dpo_y) = discs["mark other"], discs["mark lost"]
     across, up = (x - dpo_x) / (0.7 - 0.1), (dpo_y - y) / (0.6 - 0.02)
     assert across > 0 and up > 0 and npo_x - dpo_x == pytest.approx(0.4 * across, abs=0.2)
     assert dpo_y - npo_y == pytest.approx(0.33 * up, abs=0.2)
     gone = next(attributes for attributes in tags(first, "rect") if attributes["class"] == "gone")
-    assert float(gone["x"]) + float(gone["width"]) == pytest.approx(dpo_x + 0.25 * across, abs=0.2), "half of base's 0.7"
+    assert float(gone["x"]) + float(gone["width"]) == pytest.approx(
+        dpo_x + 0.25 * across, abs=0.2
+    ), "half of base's 0.7"
     about = tags(first, "svg")[0]
     assert about["role"] == "img" and about["aria-label"] == (
-        "H: Forget against Retain. base 0.70, 0.60; gold 0.72, 0.10; dpo † 0.10, 0.02; npo 0.50, 0.35")
+        "H: Forget against Retain. base 0.70, 0.60; gold 0.72, 0.10; dpo † 0.10, 0.02; npo 0.50, 0.35"
+    )
     words = Reader(first).text
-    assert {"base", "gold", "dpo †", "npo", "Retain → better", "Forget ↓ better"} <= set(words) and "text" in second
+    assert {"base", "gold", "dpo †", "npo", "Retain → better", "Forget ↓ better"} <= set(
+        words
+    ) and "text" in second
 
 
 def test_seeds_are_small_dots_around_their_mean(tmp_path):
-    report, lines = read(tmp_path, *({"seed": seed, "retain": level, "forget": 0.3} for seed, level in ((0, 0.5), (1, 0.6), (2, 0.7))))
+    report, lines = read(
+        tmp_path,
+        *(
+            {"seed": seed, "retain": level, "forget": 0.3}
+            for seed, level in ((0, 0.5), (1, 0.6), (2, 0.7))
+        ),
+    )
     [first, _] = scatter.scatters(lines, report.paper, "H")
     discs = tags(first, "circle")
     mean = [float(one["cx"]) for one in discs if one["class"] == "mark other"]
     dots = [float(one["cx"]) for one in discs if one["class"] == "seed other"]
-    assert len(mean) == 1 and len(dots) == 3 and sum(dots) / 3 == pytest.approx(mean[0], abs=0.1) and dots[0] < dots[1] < dots[2]
+    assert (
+        len(mean) == 1
+        and len(dots) == 3
+        and sum(dots) / 3 == pytest.approx(mean[0], abs=0.1)
+        and dots[0] < dots[1] < dots[2]
+    )
 
 
 def test_a_model_without_the_numbers_is_in_no_scatter(tmp_path):
@@ -113,8 +164,16 @@ def test_a_model_without_the_numbers_is_in_no_scatter(tmp_path):
 @pytest.mark.parametrize("values", [[0.5], [0.0, 1.0], [0.31, 0.33], [0.0, 0.0], [0.2, 0.61, 0.4]])
 def test_axes_hold_their_values_with_round_ticks(values):
     low, high, ticks = scatter.ticks(values)
-    assert low < min(values) and max(values) < high and high - low > 0.13, "close numbers are not torn apart"
-    assert 2 <= len(ticks) <= 8 and low - 1e-9 <= ticks[0] and ticks[-1] <= high + 1e-9 and 0 <= ticks[0] and ticks[-1] < 1 + 1e-9
+    assert low < min(values) and max(values) < high and high - low > 0.13, (
+        "close numbers are not torn apart"
+    )
+    assert (
+        2 <= len(ticks) <= 8
+        and low - 1e-9 <= ticks[0]
+        and ticks[-1] <= high + 1e-9
+        and 0 <= ticks[0]
+        and ticks[-1] < 1 + 1e-9
+    )
     assert all(abs(tick * 100 - round(tick * 100)) < 1e-9 for tick in ticks)
 
 
@@ -138,7 +197,9 @@ def test_truth_ratios_by_hand(tmp_path):
 
 
 def test_a_language_model_is_drawn_by_its_forget_questions_and_one_without_any_not_at_all(tmp_path):
-    report, lines = read(tmp_path, {"only": ["eval_text_forget", "eval_text_retain"], "text_forget": 0.5})
+    report, lines = read(
+        tmp_path, {"only": ["eval_text_forget", "eval_text_retain"], "text_forget": 0.5}
+    )
     assert len(charts.truth_ratios(lines, report.logs)) == 1
     report, lines = read(tmp_path / "none", {"only": ["eval_log"]})
     assert charts.truth_ratios(lines, report.logs) == []
@@ -148,33 +209,61 @@ def test_a_language_model_is_drawn_by_its_forget_questions_and_one_without_any_n
 
 
 def points_of(markup):
-    return [[tuple(map(float, point.split(","))) for point in line["points"].split()] for line in tags(markup, "polyline")]
+    return [
+        [tuple(map(float, point.split(","))) for point in line["points"].split()]
+        for line in tags(markup, "polyline")
+    ]
 
 
 def test_a_curve_by_hand():
     """Steps 1, 2, 3 with 4, 2, 3: from left to right 8, 150, 292; 4 at the top (20), 2 at the bottom (104), 3 between (62)."""
     markup = charts.curves("loss", [("other", [(1, 4.0), (2, 2.0), (3, 3.0)])])
-    assert points_of(markup) == [[(8, 20), (150, 104), (292, 62)]] and {"4", "2", "step 1 to 3"} <= set(Reader(markup).text)
+    assert points_of(markup) == [[(8, 20), (150, 104), (292, 62)]] and {
+        "4",
+        "2",
+        "step 1 to 3",
+    } <= set(Reader(markup).text)
 
 
 def test_a_long_trace_is_thinned_and_says_so_and_a_value_that_is_not_finite_is_left_out():
     rows_of = [(i + 1, math.nan if i == 7 else 1e4 - i) for i in range(3001)]
     markup = charts.curves("ga", [("other", rows_of)])
     [line] = points_of(markup)
-    assert len(line) == 300 and "nan" not in markup and "1 not finite left out, means of 10 steps" in " ".join(Reader(markup).text)
+    assert (
+        len(line) == 300
+        and "nan" not in markup
+        and "1 not finite left out, means of 10 steps" in " ".join(Reader(markup).text)
+    )
     assert "no finite value" in charts.curves("ga", [("other", [(1, math.inf)])])
-    assert "left out" not in charts.curves("ga", [("other", [(1, 1.0), (2, None)])]), "a term that a phase has not"
+    assert "left out" not in charts.curves("ga", [("other", [(1, 1.0), (2, None)])]), (
+        "a term that a phase has not"
+    )
 
 
 def test_one_run_shows_its_terms_and_several_a_panel_for_each_method(tmp_path):
     _, lines = read(tmp_path, {"method": "npo"})
-    assert re.findall("<figcaption>([^<]*)", charts.learning(lines)) == ["npo: loss", "npo: a", "npo: b"]
-    stages = [{"stage": stage, "step": i, "loss": 1.0 * i, "terms": {"a": 1.0}} for stage in ("reference", "sku") for i in (1, 2)]
-    _, lines = read(tmp_path / "more", {"method": "npo"}, {"method": "npo", "seed": 1}, {"method": "npo", "modality": "text"},
-                    {"method": "sku", "trace": stages})
+    assert re.findall("<figcaption>([^<]*)", charts.learning(lines)) == [
+        "npo: loss",
+        "npo: a",
+        "npo: b",
+    ]
+    stages = [
+        {"stage": stage, "step": i, "loss": 1.0 * i, "terms": {"a": 1.0}}
+        for stage in ("reference", "sku")
+        for i in (1, 2)
+    ]
+    _, lines = read(
+        tmp_path / "more",
+        {"method": "npo"},
+        {"method": "npo", "seed": 1},
+        {"method": "npo", "modality": "text"},
+        {"method": "sku", "trace": stages},
+    )
     markup = charts.learning(lines)
     assert re.findall("<figcaption>([^<]*)", markup) == ["npo", "sku, reference", "sku"]
-    assert [line["class"] for line in tags(markup, "polyline")] == ["curve other"] * 2 + ["curve second"] + ["curve other"] * 2
+    assert [line["class"] for line in tags(markup, "polyline")] == ["curve other"] * 2 + [
+        "curve second"
+    ] + ["curve other"] * 2
     report = read_runs.read([made_runs.write_evaluated(tmp_path / "e")])
     assert charts.learning(leaderboard.rows(report)) == ""
 
@@ -183,12 +272,21 @@ def test_one_run_shows_its_terms_and_several_a_panel_for_each_method(tmp_path):
 
 
 def test_what_models_said_alike_stands_once_with_all_their_names(tmp_path):
-    report, lines = read(tmp_path, {"method": "npo", "said": "base"}, {"method": "kl", "said": "gold"}, {"method": "sku", "said": " "},
-                         {"method": "npo", "seed": 1, "said": "second seed"}, {"method": "dpo", "modality": "text"})
+    report, lines = read(
+        tmp_path,
+        {"method": "npo", "said": "base"},
+        {"method": "kl", "said": "gold"},
+        {"method": "sku", "said": " "},
+        {"method": "npo", "seed": 1, "said": "second seed"},
+        {"method": "dpo", "modality": "text"},
+    )
     found = samples.as_html(samples.cards(report, lines, None))
-    assert "<dt>base, npo</dt><dd>base says 0</dd>" in found and "<dt>gold, kl</dt><dd>gold says 0</dd>" in found
+    assert (
+        "<dt>base, npo</dt><dd>base says 0</dd>" in found
+        and "<dt>gold, kl</dt><dd>gold says 0</dd>" in found
+    )
     assert "second seed" not in found and "<summary>Forgetting text</summary>" in found
-    assert "<dt>dpo</dt><dd>dpo says 0</dd>" in found[found.index("<summary>Forgetting text"):]
+    assert "<dt>dpo</dt><dd>dpo says 0</dd>" in found[found.index("<summary>Forgetting text") :]
 
 
 def test_nothing_said_and_too_much_said(tmp_path):
@@ -197,7 +295,10 @@ def test_nothing_said_and_too_much_said(tmp_path):
         log["generated_text"]["0"][1] = " \n"
         log["generated_text"]["2"][1] = "x" * 1000
     found = samples.as_html(samples.cards(report, lines, None))
-    assert "<dt>npo</dt><dd><i>nothing</i></dd>" in found and f"{'x' * 700}<i>… and 300 more characters</i>" in found
+    assert (
+        "<dt>npo</dt><dd><i>nothing</i></dd>" in found
+        and f"{'x' * 700}<i>… and 300 more characters</i>" in found
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -205,7 +306,10 @@ def test_the_question_is_found_in_every_template(name):
     template = TEMPLATES[name]
     for has_image in (True, False):
         if not has_image or template.with_image:
-            assert samples.question_in(template.prompt("Who is {this}, <b>?", has_image)) == "Who is {this}, <b>?"
+            assert (
+                samples.question_in(template.prompt("Who is {this}, <b>?", has_image))
+                == "Who is {this}, <b>?"
+            )
     assert samples.question_in("something else: who?") == "something else: who?"
 
 
@@ -213,25 +317,48 @@ def test_records_are_spread_over_a_task_and_questions_about_one_picture_share_a_
     report, lines = read(tmp_path, {"method": "npo", "n": 20})
     cards = samples.cards(report, lines, WORLD)
     first = cards[0]
-    assert first.set_name == "Forget" and [(one.task, one.index) for one in first.questions] == [
-        ("eval_log_forget", 0), ("eval_forget_facerec", 0)] and first.picture[0] == "image/jpeg"
-    assert [one.index for card in cards for one in card.questions if one.task == "eval_text_forget"] == [0, 10]
-    assert [card.set_name for card in cards] == sorted((card.set_name for card in cards), key=["Forget", "Retain", "Real Faces",
-                                                                                              "Real World"].index)
-    assert len({card.picture for card in cards if card.picture}) == sum(card.picture is not None for card in cards)
+    assert (
+        first.set_name == "Forget"
+        and [(one.task, one.index) for one in first.questions]
+        == [("eval_log_forget", 0), ("eval_forget_facerec", 0)]
+        and first.picture[0] == "image/jpeg"
+    )
+    assert [
+        one.index for card in cards for one in card.questions if one.task == "eval_text_forget"
+    ] == [0, 10]
+    assert [card.set_name for card in cards] == sorted(
+        (card.set_name for card in cards),
+        key=["Forget", "Retain", "Real Faces", "Real World"].index,
+    )
+    assert len({card.picture for card in cards if card.picture}) == sum(
+        card.picture is not None for card in cards
+    )
 
 
 def test_a_large_picture_is_made_smaller_and_an_unusual_one_is_made_a_jpeg(tmp_path):
     """Noise of 900 x 600 as PNG is some 1.6 MB; a small BMP is no kind that every browser shows."""
     report, lines = read(tmp_path, {"method": "npo"})
     row = made_runs.KNOWN["eval_log_forget"][1][0]
-    world, (folder, text) = tmp_path / "world", ("forget10_perturbed", (WORLD / "forget10_perturbed/rows.jsonl").read_text(encoding="utf-8"))
+    world, (folder, text) = (
+        tmp_path / "world",
+        (
+            "forget10_perturbed",
+            (WORLD / "forget10_perturbed/rows.jsonl").read_text(encoding="utf-8"),
+        ),
+    )
     noise = Image.frombytes("RGB", (900, 600), random.Random(0).randbytes(900 * 600 * 3))
-    for name, picture, size in (("big.png", noise, (320, 213)), ("small.bmp", noise.crop((0, 0, 9, 9)), (9, 9))):
+    for name, picture, size in (
+        ("big.png", noise, (320, 213)),
+        ("small.bmp", noise.crop((0, 0, 9, 9)), (9, 9)),
+    ):
         (world / folder).mkdir(parents=True, exist_ok=True)
         picture.save(world / name)
-        (world / folder / "rows.jsonl").write_text(re.sub(r'"image": "[^"]*"', f'"image": "{name}"', text), encoding="utf-8")
+        (world / folder / "rows.jsonl").write_text(
+            re.sub(r'"image": "[^"]*"', f'"image": "{name}"', text), encoding="utf-8"
+        )
         question = samples.Question("eval_log_forget", 0, row.prompt.question, row.answer, {})
         mime, data = samples.picture(world, report.runs[0].logs["eval_log_forget"], question)
         shown = Image.open(io.BytesIO(data))
-        assert (mime, shown.format, shown.size) == ("image/jpeg", "JPEG", size) and len(data) < 60_000
+        assert (mime, shown.format, shown.size) == ("image/jpeg", "JPEG", size) and len(
+            data
+        ) < 60_000

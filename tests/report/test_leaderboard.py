@@ -5,12 +5,12 @@ import io
 import math
 import re
 
-from tests.helpers import made_runs
 import pytest
 
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import metrics
-from clear_ref.report import read_runs, formats, leaderboard
+from clear_ref.report import formats, leaderboard, read_runs
+from tests.helpers import made_runs
 
 HOSTILE = r"""a|b_c % & # $ {x} ~ ^ \input{y} <script>alert("1")</script> `z` [l](u) *s*"""
 
@@ -30,22 +30,38 @@ def column(table, metric):
 
 
 def test_every_number_is_the_level_that_its_logs_were_made_with(tmp_path):
-    _, _, [table] = made(tmp_path, {"method": "npo", "forget": 0.3, "retain": 0.55, "real": 0.62, "text_forget": 0.2})
-    for metric, base, gold, npo in (("forget", 0.6, 0.1, 0.3), ("retain", 0.7, 0.72, 0.55), ("real", 0.8, 0.81, 0.62),
-                                    ("real_faces", 0.8, 0.81, 0.62), ("text_forget", 0.65, 0.05, 0.2),
-                                    ("text_retain", 0.75, 0.77, 0.75)):
+    _, _, [table] = made(
+        tmp_path, {"method": "npo", "forget": 0.3, "retain": 0.55, "real": 0.62, "text_forget": 0.2}
+    )
+    for metric, base, gold, npo in (
+        ("forget", 0.6, 0.1, 0.3),
+        ("retain", 0.7, 0.72, 0.55),
+        ("real", 0.8, 0.81, 0.62),
+        ("real_faces", 0.8, 0.81, 0.62),
+        ("text_forget", 0.65, 0.05, 0.2),
+        ("text_retain", 0.75, 0.77, 0.75),
+    ):
         found = column(table, metric)
-        assert {label: cell.value for label, cell in found.items()} == pytest.approx({"base": base, "gold": gold, "npo": npo})
+        assert {label: cell.value for label, cell in found.items()} == pytest.approx(
+            {"base": base, "gold": gold, "npo": npo}
+        )
         assert found["npo"].text == f"{npo:.3f}"
 
 
 # ---- collapsed, best
 
 
-@pytest.mark.parametrize("levels, lost", [
-    ({"retain": 0.36}, False), ({"retain": 0.34}, True),  # base 0.7: half is 0.35
-    ({"text_retain": 0.38}, False), ({"text_retain": 0.37}, True),  # base 0.75: half is 0.375
-    ({"retain": 0.1, "text_retain": 0.7}, True), ({"forget": 0.01}, False)])
+@pytest.mark.parametrize(
+    "levels, lost",
+    [
+        ({"retain": 0.36}, False),
+        ({"retain": 0.34}, True),  # base 0.7: half is 0.35
+        ({"text_retain": 0.38}, False),
+        ({"text_retain": 0.37}, True),  # base 0.75: half is 0.375
+        ({"retain": 0.1, "text_retain": 0.7}, True),
+        ({"forget": 0.01}, False),
+    ],
+)
 def test_a_retain_below_half_of_base_has_collapsed_pictures_or_text(tmp_path, levels, lost):
     _, [row], [table] = made(tmp_path, {"method": "kl", **levels})
     assert row.collapsed is lost and table.lines[-1].collapsed is lost
@@ -54,7 +70,9 @@ def test_a_retain_below_half_of_base_has_collapsed_pictures_or_text(tmp_path, le
 def test_collapse_is_by_the_papers_definitions_whichever_are_shown(tmp_path):
     """TOFU's definitions have no Retain at all."""
     for name in ("released", "tofu", "all"):
-        _, lines, _ = made(tmp_path / name, {"method": "kl", "retain": 0.2}, {"method": "npo"}, metrics=name)
+        _, lines, _ = made(
+            tmp_path / name, {"method": "kl", "retain": 0.2}, {"method": "npo"}, metrics=name
+        )
         assert [(row.label, row.collapsed) for row in lines] == [("kl", True), ("npo", False)]
 
 
@@ -67,19 +85,35 @@ def test_without_base_nobody_knows_what_collapsed(tmp_path):
 
 def test_best_by_hand_and_a_collapsed_model_is_never_best(tmp_path):
     """Lowest Forget but with a lost Retain: dpo. Of the others npo forgets most, kl retains most; gold and base do not compete."""
-    _, _, [table] = made(tmp_path, {"method": "dpo", "forget": 0.02, "retain": 0.1, "real": 0.9},
-                         {"method": "npo", "forget": 0.3, "retain": 0.5, "real": 0.7},
-                         {"method": "kl", "forget": 0.4, "retain": 0.6, "real": 0.79})
+    _, _, [table] = made(
+        tmp_path,
+        {"method": "dpo", "forget": 0.02, "retain": 0.1, "real": 0.9},
+        {"method": "npo", "forget": 0.3, "retain": 0.5, "real": 0.7},
+        {"method": "kl", "forget": 0.4, "retain": 0.6, "real": 0.79},
+    )
     for metric, label in (("forget", "npo"), ("retain", "kl"), ("real", "kl")):
         assert [name for name, cell in column(table, metric).items() if cell.best] == [label]
     assert [line.label for line in table.lines if line.collapsed] == ["dpo"]
 
 
 def test_what_prints_alike_is_best_together_and_a_column_of_one_number_has_no_best():
-    cells = [leaderboard.Cell("0.300", 0.3004), leaderboard.Cell("0.300", 0.2996), leaderboard.Cell("0.500", 0.5), leaderboard.Cell("-", None)]
+    cells = [
+        leaderboard.Cell("0.300", 0.3004),
+        leaderboard.Cell("0.300", 0.2996),
+        leaderboard.Cell("0.500", 0.5),
+        leaderboard.Cell("-", None),
+    ]
     assert leaderboard.best(cells, "↓") == [0, 1] and leaderboard.best(cells, "↑") == [2]
-    assert leaderboard.best(cells[:2], "↑") == [] and leaderboard.best([], "↑") == [] and leaderboard.best(cells[3:], "↑") == []
-    spread = [leaderboard.Cell("0.30±0.10", 0.301), leaderboard.Cell("0.30±0.02", 0.299), leaderboard.Cell("0.40±0.00", 0.4)]
+    assert (
+        leaderboard.best(cells[:2], "↑") == []
+        and leaderboard.best([], "↑") == []
+        and leaderboard.best(cells[3:], "↑") == []
+    )
+    spread = [
+        leaderboard.Cell("0.30±0.10", 0.301),
+        leaderboard.Cell("0.30±0.02", 0.299),
+        leaderboard.Cell("0.40±0.00", 0.4),
+    ]
     assert leaderboard.best(spread, "↓") == [0, 1]
 
 
@@ -93,12 +127,23 @@ def test_one_run_has_no_best(tmp_path):
 
 def test_seeds_are_one_line_mean_and_sample_deviation(tmp_path):
     """Forget 0.2, 0.3, 0.4: mean 0.3, deviation sqrt((0.01 + 0 + 0.01) / 2) = 0.1."""
-    report, [row], [table] = made(tmp_path, *({"method": "npo", "seed": seed, "forget": level, "options": {"seed": seed}}
-                                              for seed, level in ((2, 0.4), (0, 0.2), (1, 0.3))))
+    report, [row], [table] = made(
+        tmp_path,
+        *(
+            {"method": "npo", "seed": seed, "forget": level, "options": {"seed": seed}}
+            for seed, level in ((2, 0.4), (0, 0.2), (1, 0.3))
+        ),
+    )
     cell = column(table, "forget")["npo"]
-    assert cell.text == "0.30±0.10" and cell.value == pytest.approx(0.3) and column(table, "forget")["base"].text == "0.60"
+    assert (
+        cell.text == "0.30±0.10"
+        and cell.value == pytest.approx(0.3)
+        and column(table, "forget")["base"].text == "0.60"
+    )
     assert [run.seed for run in row.runs] == [0, 1, 2] and table.seeds == 3
-    assert "Mean ± standard deviation (n - 1) over 3 seeds; else one run." in leaderboard.legend([table], report)
+    assert "Mean ± standard deviation (n - 1) over 3 seeds; else one run." in leaderboard.legend(
+        [table], report
+    )
 
 
 def test_a_collapse_over_seeds_is_of_the_mean(tmp_path):
@@ -109,20 +154,43 @@ def test_a_collapse_over_seeds_is_of_the_mean(tmp_path):
 
 
 def test_lines_are_in_the_order_of_panels_and_methods(tmp_path):
-    _, lines, tables = made(tmp_path, {"method": "sku", "modality": "text"}, {"method": "npo"}, {"method": "dpo", "modality": "visual"},
-                            {"method": "kl"}, {"method": "mine"})
-    assert [(row.panel, row.label) for row in lines] == [("both", "kl"), ("both", "npo"), ("both", "mine"), ("visual", "dpo"),
-                                                         ("text", "sku")]
+    _, lines, tables = made(
+        tmp_path,
+        {"method": "sku", "modality": "text"},
+        {"method": "npo"},
+        {"method": "dpo", "modality": "visual"},
+        {"method": "kl"},
+        {"method": "mine"},
+    )
+    assert [(row.panel, row.label) for row in lines] == [
+        ("both", "kl"),
+        ("both", "npo"),
+        ("both", "mine"),
+        ("visual", "dpo"),
+        ("text", "sku"),
+    ]
     assert [table.panel for table in tables] == ["both", "visual", "text"]
 
 
-@pytest.mark.parametrize("first, second, labels", [
-    ({}, {"method": "npo"}, ["npo", "scrub"]),
-    ({}, {"semantics": "released"}, ["scrub (paper)", "scrub (released)"]),
-    ({"semantics": "released"}, {"semantics": "released", "seed": 1}, ["scrub"]),
-    ({}, {"settings": {"lr": 0.01}}, ["scrub (lr 0.001)", "scrub (lr 0.01)"]),
-    ({"options": {"alpha": 1.0}}, {"options": {"alpha": 2.0}, "seed": 1}, ["scrub (alpha 1.0)", "scrub (alpha 2.0)"]),
-    ({}, {"seed": 1, "settings": {"out": "elsewhere", "model": "a/copy", "metrics": "all"}}, ["scrub"])])
+@pytest.mark.parametrize(
+    "first, second, labels",
+    [
+        ({}, {"method": "npo"}, ["npo", "scrub"]),
+        ({}, {"semantics": "released"}, ["scrub (paper)", "scrub (released)"]),
+        ({"semantics": "released"}, {"semantics": "released", "seed": 1}, ["scrub"]),
+        ({}, {"settings": {"lr": 0.01}}, ["scrub (lr 0.001)", "scrub (lr 0.01)"]),
+        (
+            {"options": {"alpha": 1.0}},
+            {"options": {"alpha": 2.0}, "seed": 1},
+            ["scrub (alpha 1.0)", "scrub (alpha 2.0)"],
+        ),
+        (
+            {},
+            {"seed": 1, "settings": {"out": "elsewhere", "model": "a/copy", "metrics": "all"}},
+            ["scrub"],
+        ),
+    ],
+)
 def test_a_label_says_what_tells_lines_apart_and_no_more(tmp_path, first, second, labels):
     _, lines, _ = made(tmp_path, first, second)
     assert sorted(row.label for row in lines) == labels
@@ -130,13 +198,20 @@ def test_a_label_says_what_tells_lines_apart_and_no_more(tmp_path, first, second
 
 def test_runs_on_other_inputs_are_other_lines(tmp_path):
     _, lines, _ = made(tmp_path, {}, {"seed": 1, "inputs": {"a": "12" * 32}})
-    assert len(lines) == 2 and all(re.fullmatch(r"scrub \(inputs [0-9a-f]{8}\)", row.label) for row in lines)
-    _, lines, _ = made(tmp_path / "moved", {}, {"seed": 1, "inputs": {"another/place.safetensors": "ab" * 32}})
+    assert len(lines) == 2 and all(
+        re.fullmatch(r"scrub \(inputs [0-9a-f]{8}\)", row.label) for row in lines
+    )
+    _, lines, _ = made(
+        tmp_path / "moved", {}, {"seed": 1, "inputs": {"another/place.safetensors": "ab" * 32}}
+    )
     assert [row.label for row in lines] == ["scrub"], "the same bytes at another place"
 
 
 def test_runs_with_other_implementations_or_label_masks_are_other_lines(tmp_path):
-    for name, file, key, value in (("a", "metrics.json", "impl", "native"), ("b", "settings.json", "label_mask", "released")):
+    for name, file, key, value in (
+        ("a", "metrics.json", "impl", "native"),
+        ("b", "settings.json", "label_mask", "released"),
+    ):
         paths = [made_runs.write(tmp_path / name / str(seed), seed=seed) for seed in (0, 1)]
         made_runs.change(paths[1] / file, lambda one: one.update({key: value}))
         words = {"impl": "token terms", "label_mask": "label mask"}[key]
@@ -145,7 +220,10 @@ def test_runs_with_other_implementations_or_label_masks_are_other_lines(tmp_path
 
 
 def test_the_same_run_in_two_directories_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"run1: is the same run as .*run0: scrub, seed 0, every setting; name one of them"):
+    with pytest.raises(
+        UserError,
+        match=r"run1: is the same run as .*run0: scrub, seed 0, every setting; name one of them",
+    ):
         made(tmp_path, {}, {})
 
 
@@ -154,19 +232,44 @@ def test_the_same_run_in_two_directories_is_refused(tmp_path):
 
 def test_csv_parsed_back_equals_the_metrics_of_the_logs(tmp_path):
     """Each number bit for bit, beside its definition; one line for base, gold and each run."""
-    report, lines, _ = made(tmp_path, {"method": "npo", "forget": 0.3}, {"method": "npo", "seed": 1, "forget": 0.25, "retain": 0.1},
-                            {"method": "kl", "modality": "text", "semantics": "released"}, metrics="all")
+    report, lines, _ = made(
+        tmp_path,
+        {"method": "npo", "forget": 0.3},
+        {"method": "npo", "seed": 1, "forget": 0.25, "retain": 0.1},
+        {"method": "kl", "modality": "text", "semantics": "released"},
+        metrics="all",
+    )
     found = list(csv.DictReader(io.StringIO(formats.as_csv(report, lines))))
-    assert [(row["model"], row["kind"], row["seed"], row["retain_collapsed"], row["modality"]) for row in found] == [
-        ("base", "base", "", "", ""), ("gold", "gold", "", "", ""), ("npo (paper)", "unlearned", "0", "false", "both"),
-        ("npo (paper)", "unlearned", "1", "true", "both"), ("kl (released)", "unlearned", "0", "false", "text")]
-    own = [made_runs.logs({**made_runs.BASE, "forget": 0.25, "retain": 0.1}, "npo"), made_runs.logs(made_runs.GOLD, "gold")]
+    assert [
+        (row["model"], row["kind"], row["seed"], row["retain_collapsed"], row["modality"])
+        for row in found
+    ] == [
+        ("base", "base", "", "", ""),
+        ("gold", "gold", "", "", ""),
+        ("npo (paper)", "unlearned", "0", "false", "both"),
+        ("npo (paper)", "unlearned", "1", "true", "both"),
+        ("kl (released)", "unlearned", "0", "false", "text"),
+    ]
+    own = [
+        made_runs.logs({**made_runs.BASE, "forget": 0.25, "retain": 0.1}, "npo"),
+        made_runs.logs(made_runs.GOLD, "gold"),
+    ]
     for name in metrics.SETS:
         expected = metrics.score(*own, name)
-        numbers = {metric: value for metric, value in expected.items() if metric not in ("tasks", "definitions") and value is not None}
+        numbers = {
+            metric: value
+            for metric, value in expected.items()
+            if metric not in ("tasks", "definitions") and value is not None
+        }
         assert {metric: float(found[3][f"{name}.{metric}"]) for metric in numbers} == numbers
-        assert {found[3][f"{name}.{metric}.definition"] for metric in numbers} == {expected["definitions"][m] for m in numbers}
-    assert found[3]["out"].endswith("run1") and found[4]["semantics"] == "released" and found[0]["paper.text_retain"] != ""
+        assert {found[3][f"{name}.{metric}.definition"] for metric in numbers} == {
+            expected["definitions"][m] for m in numbers
+        }
+    assert (
+        found[3]["out"].endswith("run1")
+        and found[4]["semantics"] == "released"
+        and found[0]["paper.text_retain"] != ""
+    )
 
 
 def test_csv_escapes_what_a_name_holds(tmp_path):
@@ -176,20 +279,36 @@ def test_csv_escapes_what_a_name_holds(tmp_path):
 
 
 def two_tables(tmp_path):
-    return made(tmp_path, {"method": HOSTILE, "forget": 0.3, "retain": 0.2}, {"method": "npo", "forget": 0.4}, {"method": "kl"},
-                {"method": "kl", "modality": "text", "seed": 1})
+    return made(
+        tmp_path,
+        {"method": HOSTILE, "forget": 0.3, "retain": 0.2},
+        {"method": "npo", "forget": 0.4},
+        {"method": "kl"},
+        {"method": "kl", "modality": "text", "seed": 1},
+    )
 
 
 def test_markdown_is_the_page_s_table_and_names_are_text(tmp_path):
     report, _, tables = two_tables(tmp_path)
-    lines = formats.as_markdown(tables, report.sets, leaderboard.legend(tables, report)).splitlines()
+    lines = formats.as_markdown(
+        tables, report.sets, leaderboard.legend(tables, report)
+    ).splitlines()
     assert lines[0] == "## Forgetting pictures and text" and "## Forgetting text" in lines
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
-    assert {len(line) for line in cells} == {1 + len(tables[0].columns)}, "no name adds or takes a column"
+    assert {len(line) for line in cells} == {1 + len(tables[0].columns)}, (
+        "no name adds or takes a column"
+    )
     hostile = next(line for line in lines if line.startswith("| a"))
-    assert "<script" not in hostile.replace(r"\<", "") and r"a\|b\_c" in hostile and r"\`z\`" in hostile and "†" in hostile
+    assert (
+        "<script" not in hostile.replace(r"\<", "")
+        and r"a\|b\_c" in hostile
+        and r"\`z\`" in hostile
+        and "†" in hostile
+    )
     assert next(line for line in lines if line.startswith("| npo ")).split(" | ")[1] == "**0.400**"
-    assert lines[-1].startswith("- † Retain collapsed: Retain or Retain text is less than 0.5 of base's")
+    assert lines[-1].startswith(
+        "- † Retain collapsed: Retain or Retain text is less than 0.5 of base's"
+    )
 
 
 def test_latex_is_well_formed_and_names_are_text(tmp_path):
@@ -197,10 +316,26 @@ def test_latex_is_well_formed_and_names_are_text(tmp_path):
     report, _, tables = two_tables(tmp_path)
     text = formats.as_latex(tables, report.sets, leaderboard.legend(tables, report))
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
-    assert re.findall(r"\\begin\{tabular\}\{(l r*)\}".replace(" ", ""), text) == ["l" + "r" * len(tables[0].columns)] * 2
+    assert (
+        re.findall(r"\\begin\{tabular\}\{(l r*)\}".replace(" ", ""), text)
+        == ["l" + "r" * len(tables[0].columns)] * 2
+    )
     commands = set(re.findall(r"\\([a-zA-Z]+)", text))
-    assert commands == {"begin", "end", "hline", "textbf", "uparrow", "downarrow", "dagger", "textbackslash", "textasciitilde",
-                        "textasciicircum", "textless", "textgreater", "textbar"}
+    assert commands == {
+        "begin",
+        "end",
+        "hline",
+        "textbf",
+        "uparrow",
+        "downarrow",
+        "dagger",
+        "textbackslash",
+        "textasciitilde",
+        "textasciicircum",
+        "textless",
+        "textgreater",
+        "textbar",
+    }
     bare = re.sub(r"\\.", "", text.replace(r"\\", ""))  # without escaped signs
     for line in bare.splitlines():
         if not line.startswith("%"):
@@ -209,38 +344,66 @@ def test_latex_is_well_formed_and_names_are_text(tmp_path):
     rows_of = [line for line in text.splitlines() if line.endswith((r"\\", r"\hline"))]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in rows_of} == {len(tables[0].columns)}
     assert r"\textbf{0.400}" in next(line for line in rows_of if line.startswith("npo"))
-    assert any(line.startswith("a\\textbar{}b\\_c \\% \\& \\# \\$") and r"$\dagger$" in line for line in rows_of)
+    assert any(
+        line.startswith("a\\textbar{}b\\_c \\% \\& \\# \\$") and r"$\dagger$" in line
+        for line in rows_of
+    )
 
 
 def test_a_line_end_in_a_name_cannot_leave_a_comment_or_a_row(tmp_path):
-    report, _, tables = made(tmp_path, {"method": "a\n\\end{document}\n## b\n| c", "modality": "x\n\\y"})
+    report, _, tables = made(
+        tmp_path, {"method": "a\n\\end{document}\n## b\n| c", "modality": "x\n\\y"}
+    )
     latex = formats.as_latex(tables, report.sets, [])
-    assert all(line.startswith(("%", r"\begin", r"\end{tabular}", "model", "base", "gold", "a "))
-               for line in latex.splitlines() if line)
+    assert all(
+        line.startswith(("%", r"\begin", r"\end{tabular}", "model", "base", "gold", "a "))
+        for line in latex.splitlines()
+        if line
+    )
     markdown = formats.as_markdown(tables, report.sets, [])
     assert sum(line.startswith("#") for line in markdown.splitlines()) == 1
 
 
 def test_titles_name_the_definitions_where_they_are_not_the_papers_alone(tmp_path):
-    for name, expected in (("paper", ["Forgetting pictures and text"]), ("tofu", ["Forgetting pictures and text, tofu definitions"]),
-                           ("all", [f"Forgetting pictures and text, {one} definitions" for one in metrics.SETS])):
+    for name, expected in (
+        ("paper", ["Forgetting pictures and text"]),
+        ("tofu", ["Forgetting pictures and text, tofu definitions"]),
+        ("all", [f"Forgetting pictures and text, {one} definitions" for one in metrics.SETS]),
+    ):
         report, _, tables = made(tmp_path / name, {"method": "npo"}, metrics=name)
         assert [formats.title(table, report.sets) for table in tables] == expected
 
 
 def test_a_page_of_one_meaning_that_is_not_the_papers_says_so_in_its_titles(tmp_path):
-    report, lines, [table] = made(tmp_path, {"method": "npo", "semantics": "original"}, {"method": "kl", "semantics": "original"})
+    report, lines, [table] = made(
+        tmp_path,
+        {"method": "npo", "semantics": "original"},
+        {"method": "kl", "semantics": "original"},
+    )
     assert formats.title(table, report.sets) == "Forgetting pictures and text, original semantics"
     assert [row.label for row in lines] == ["kl", "npo"]
 
 
 def test_the_papers_meaning_comes_before_the_others_of_a_method(tmp_path):
-    _, lines, _ = made(tmp_path, {"semantics": "released"}, {"semantics": "original"}, {"semantics": "paper"}, {"method": "kl"})
-    assert [row.label for row in lines] == ["kl (paper)", "scrub (paper)", "scrub (original)", "scrub (released)"]
+    _, lines, _ = made(
+        tmp_path,
+        {"semantics": "released"},
+        {"semantics": "original"},
+        {"semantics": "paper"},
+        {"method": "kl"},
+    )
+    assert [row.label for row in lines] == [
+        "kl (paper)",
+        "scrub (paper)",
+        "scrub (original)",
+        "scrub (released)",
+    ]
 
 
 def test_forget_quality_of_a_model_that_answers_like_gold_is_one(tmp_path):
     """Same level, same truth ratios; base's lie in another bin, disjoint: 1 - sqrt(ln 2)."""
     _, _, [table] = made(tmp_path, {"method": "npo", "forget": 0.1})
     found = column(table, "forget_quality")
-    assert found["npo"].value == 1.0 and found["base"].value == pytest.approx(1 - math.sqrt(math.log(2)))
+    assert found["npo"].value == 1.0 and found["base"].value == pytest.approx(
+        1 - math.sqrt(math.log(2))
+    )

@@ -5,14 +5,14 @@ import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
 
-from tests.helpers import made_runs
 import pytest
-from tests.helpers.html_reader import Reader
 
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import metrics
-from clear_ref.report import read_runs, html_frame, page, leaderboard, samples, scatter, table
 from clear_ref.mini.directories import WORLD
+from clear_ref.report import html_frame, leaderboard, page, read_runs, samples, scatter, table
+from tests.helpers import made_runs
+from tests.helpers.html_reader import Reader
 
 TASKS = list(dict.fromkeys(task for parts in metrics.PARTS.values() for task, _ in parts))
 HOSTILE = """<script>alert("x")</script><img src='https://example.org/x.png' onerror=y>&amp;"""
@@ -21,9 +21,17 @@ HOSTILE = """<script>alert("x")</script><img src='https://example.org/x.png' one
 def scored(start, **changed):
     """Metrics of one vision-language model, every number another one, recognisable in a text."""
     numbers = (round(start + i / 1000, 3) for i in range(100))
-    found = {metric: None if metric == "text_real" else next(numbers) for metric, _, _ in table.COLUMNS}
-    found["tasks"] = {task: {**{part: next(numbers) for part in table.PARTS}, "n": 300} for task in TASKS}
-    return {**found, "definitions": {metric: found.name for metric, found in metrics.DEFINITIONS.items()}, **changed}
+    found = {
+        metric: None if metric == "text_real" else next(numbers) for metric, _, _ in table.COLUMNS
+    }
+    found["tasks"] = {
+        task: {**{part: next(numbers) for part in table.PARTS}, "n": 300} for task in TASKS
+    }
+    return {
+        **found,
+        "definitions": {metric: found.name for metric, found in metrics.DEFINITIONS.items()},
+        **changed,
+    }
 
 
 # ---- tables
@@ -32,37 +40,64 @@ def scored(start, **changed):
 def test_leaderboard_by_hand():
     rows = [("base", scored(0.2, forget_quality=None)), ("scrub", scored(0.4))]
     lines = table.leaderboard(rows).splitlines()
-    assert lines[:3] == ["model  Forget ↓  Retain ↑  Faces ↑  World ↑  Real ↑   FQ ↑  Retain text ↑  Forget text ↓",
-                         "base      0.200     0.201    0.202    0.203   0.204      -          0.206          0.207",
-                         "scrub     0.400     0.401    0.402    0.403   0.404  0.405          0.406          0.407"]
+    assert lines[:3] == [
+        "model  Forget ↓  Retain ↑  Faces ↑  World ↑  Real ↑   FQ ↑  Retain text ↑  Forget text ↓",
+        "base      0.200     0.201    0.202    0.203   0.204      -          0.206          0.207",
+        "scrub     0.400     0.401    0.402    0.403   0.404  0.405          0.406          0.407",
+    ]
     assert "↑ higher is better, ↓ lower is better" in lines[4]
 
 
 def test_a_column_that_no_model_has_is_left_out():
     """A language model is evaluated on text alone."""
-    of_text = {metric: None for metric, _, _ in table.COLUMNS} | {"text_real": 0.25, "text_forget": 0.5}
-    rows = [("base", {**scored(0.2), **of_text}), ("scrub", {**scored(0.2), **of_text, "text_retain": 0.75})]
-    assert table.leaderboard(rows).splitlines()[:3] == ["model  Real text ↑  Retain text ↑  Forget text ↓",
-                                                        "base         0.250              -          0.500",
-                                                        "scrub        0.250          0.750          0.500"]
+    of_text = {metric: None for metric, _, _ in table.COLUMNS} | {
+        "text_real": 0.25,
+        "text_forget": 0.5,
+    }
+    rows = [
+        ("base", {**scored(0.2), **of_text}),
+        ("scrub", {**scored(0.2), **of_text, "text_retain": 0.75}),
+    ]
+    assert table.leaderboard(rows).splitlines()[:3] == [
+        "model  Real text ↑  Retain text ↑  Forget text ↓",
+        "base         0.250              -          0.500",
+        "scrub        0.250          0.750          0.500",
+    ]
 
 
-@pytest.mark.parametrize("show", [table.leaderboard, table.per_task,
-                                  lambda rows: table.leaderboard_over_seeds([(name, [m, m]) for name, m in rows])])
+@pytest.mark.parametrize(
+    "show",
+    [
+        table.leaderboard,
+        table.per_task,
+        lambda rows: table.leaderboard_over_seeds([(name, [m, m]) for name, m in rows]),
+    ],
+)
 def test_every_table_is_aligned_and_at_most_110_columns_wide(show):
-    rows = [("base", scored(0.2)), ("scrub visual", scored(0.4, forget_quality=None)), ("retain_ft", scored(0.5))]
+    rows = [
+        ("base", scored(0.2)),
+        ("scrub visual", scored(0.4, forget_quality=None)),
+        ("retain_ft", scored(0.5)),
+    ]
     lines = show(rows).split("\n\n")[0].splitlines()
     assert len({len(line) for line in lines}) == 1, "the last column is flush right and never empty"
     assert all(len(line) <= 110 for line in show(rows).splitlines())
     ends = [{match.end() for match in re.finditer(r"\S(?=  |$)", line)} for line in lines]
     n_numbers = 4 if show is table.per_task else 8
-    assert len(set.intersection(*ends)) >= n_numbers, "columns of numbers end at the same place in every line"
+    assert len(set.intersection(*ends)) >= n_numbers, (
+        "columns of numbers end at the same place in every line"
+    )
 
 
 def test_the_tables_name_the_definitions_and_unknown_ones_as_they_are():
     text = table.leaderboard([("mine", scored(0.1))])
-    assert all(re.sub(r"\s", "", found.words) in re.sub(r"\s", "", text) for found in metrics.DEFINITIONS.values())
-    other = table.leaderboard([("theirs", scored(0.1, definitions={"rouge": "rouge1_f_of_theirs"}))])
+    assert all(
+        re.sub(r"\s", "", found.words) in re.sub(r"\s", "", text)
+        for found in metrics.DEFINITIONS.values()
+    )
+    other = table.leaderboard(
+        [("theirs", scored(0.1, definitions={"rouge": "rouge1_f_of_theirs"}))]
+    )
     assert "rouge1_f_of_theirs" in other and "ROUGE-L recall" not in other
 
 
@@ -74,7 +109,9 @@ def test_spread_by_hand():
 
 
 def test_a_leaderboard_over_seeds_says_how_many_and_only_where_there_are_several():
-    text = table.leaderboard_over_seeds([("base", [scored(0.2)]), ("npo", [scored(0.1), scored(0.2), scored(0.3)])])
+    text = table.leaderboard_over_seeds(
+        [("base", [scored(0.2)]), ("npo", [scored(0.1), scored(0.2), scored(0.3)])]
+    )
     assert "over 3 seeds; else one run" in text and "0.20±0.10" in text.splitlines()[2]
     assert "±" not in table.leaderboard_over_seeds([("base", [scored(0.2)])])
 
@@ -89,7 +126,9 @@ def test_per_task_shows_every_part_and_only_what_was_evaluated():
     one["tasks"] = {"eval_log": one["tasks"]["eval_log"]}
     text = table.per_task([("base", one), ("scrub", scored(0.4))])
     assert len(text.splitlines()) == 1 + 1 + len(TASKS)
-    assert all(table.number(value) in text for value in one["tasks"]["eval_log"].values() if value != 300)
+    assert all(
+        table.number(value) in text for value in one["tasks"]["eval_log"].values() if value != 300
+    )
 
 
 # ---- page
@@ -103,10 +142,18 @@ def shown(*paths, metrics="paper", data=WORLD, notes=()):
 
 def several(tmp_path):
     """Eleven runs: two methods in three modalities, one collapsed, one with seeds, one in another meaning."""
-    runs = [dict(method=method, modality=modality, forget=level, text_forget=level) for method, level in (("npo", 0.3), ("kl", 0.4))
-            for modality in ("both", "visual", "text")]
-    runs += [dict(method="dpo", forget=0.02, retain=0.1), dict(method="kl", semantics="released"), dict(method="sku", seed=0),
-             dict(method="sku", seed=1, forget=0.5), dict(method="sku", seed=2, retain=0.6)]
+    runs = [
+        dict(method=method, modality=modality, forget=level, text_forget=level)
+        for method, level in (("npo", 0.3), ("kl", 0.4))
+        for modality in ("both", "visual", "text")
+    ]
+    runs += [
+        dict(method="dpo", forget=0.02, retain=0.1),
+        dict(method="kl", semantics="released"),
+        dict(method="sku", seed=0),
+        dict(method="sku", seed=1, forget=0.5),
+        dict(method="sku", seed=2, retain=0.6),
+    ]
     return [made_runs.write(tmp_path / f"run{i}", **run) for i, run in enumerate(runs)]
 
 
@@ -115,19 +162,30 @@ def test_page_is_well_formed_and_alone(tmp_path):
     for text in (shown(made_runs.write(tmp_path / "a")), shown(*several(tmp_path), metrics="all")):
         reader = Reader(text)
         assert (reader.open, reader.wrong) == ([], []) and text.startswith("<!DOCTYPE html>")
-        body = text[text.index("<body>"):text.index("</body>") + len("</body>")]
-        ElementTree.fromstring(re.sub(r"<script>.*</script>", "", re.sub(r"(<img [^>]*)>", r"\1/>", body), flags=re.S)
-                               .replace("class=n", 'class="n"').replace("class=start", 'class="start"'))
+        body = text[text.index("<body>") : text.index("</body>") + len("</body>")]
+        ElementTree.fromstring(
+            re.sub(r"<script>.*</script>", "", re.sub(r"(<img [^>]*)>", r"\1/>", body), flags=re.S)
+            .replace("class=n", 'class="n"')
+            .replace("class=start", 'class="start"')
+        )
         assert not re.search(r"https?://|@import|url\(|javascript:", text)
         for tag, attributes in reader.tags:
             assert tag not in ("link", "iframe", "object", "base", "form")
-            assert attributes.get("src", "data:image/").startswith("data:image/") and "href" not in attributes
+            assert (
+                attributes.get("src", "data:image/").startswith("data:image/")
+                and "href" not in attributes
+            )
             assert not [name for name in attributes if name.startswith("on") or name == "style"]
         [script] = reader.scripts
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        [policy] = [attributes["content"] for tag, attributes in reader.tags if attributes.get("http-equiv")]
+        [policy] = [
+            attributes["content"] for tag, attributes in reader.tags if attributes.get("http-equiv")
+        ]
         assert script == html_frame.SCRIPT and f"script-src 'sha256-{digest}'" in policy.split("; ")
-        assert "default-src 'none'" in policy.split("; ") and "unsafe-inline" not in policy.split("script-src")[1]
+        assert (
+            "default-src 'none'" in policy.split("; ")
+            and "unsafe-inline" not in policy.split("script-src")[1]
+        )
 
 
 def test_page_is_whole_without_its_script(tmp_path):
@@ -141,34 +199,70 @@ def test_page_is_whole_without_its_script(tmp_path):
     for found in leaderboard.tables(report, lines):
         for line in found.lines:
             cells = " ".join(cell.text.replace("±", " ±") for cell in line.cells)
-            assert f"{line.label}{' †' * line.collapsed} {cells}" in words.replace("  ", " "), line.label
-    values = iter(attributes["data-value"] for tag, attributes in reader.tags if tag == "td" and "data-value" in attributes)
+            assert f"{line.label}{' †' * line.collapsed} {cells}" in words.replace("  ", " "), (
+                line.label
+            )
+    values = iter(
+        attributes["data-value"]
+        for tag, attributes in reader.tags
+        if tag == "td" and "data-value" in attributes
+    )
     for found in leaderboard.tables(report, lines):
         for line in found.lines:
-            assert [next(values) for _ in line.cells] == ["" if cell.value is None else repr(cell.value) for cell in line.cells]
+            assert [next(values) for _ in line.cells] == [
+                "" if cell.value is None else repr(cell.value) for cell in line.cells
+            ]
     assert next(values, None) is None, "what the script sorts by"
-    assert text.count("<td class=\"n best\"") == sum(cell.best for found in leaderboard.tables(report, lines) for line in found.lines
-                                                    for cell in line.cells) > 5
+    assert (
+        text.count('<td class="n best"')
+        == sum(
+            cell.best
+            for found in leaderboard.tables(report, lines)
+            for line in found.lines
+            for cell in line.cells
+        )
+        > 5
+    )
     assert "npo says 0" in words and "this test" in words and "ab" * 32 in words
-    assert not {"hidden", "aria-sort"} & {name for _, attributes in reader.tags for name in attributes}
+    assert not {"hidden", "aria-sort"} & {
+        name for _, attributes in reader.tags for name in attributes
+    }
 
 
 def test_a_script_of_another_text_would_have_another_hash():
-    assert re.findall("sha256-[^']*", html_frame.page("t", "", "", "a()")) != re.findall("sha256-[^']*", html_frame.page("t", "", "", "b()"))
+    assert re.findall("sha256-[^']*", html_frame.page("t", "", "", "a()")) != re.findall(
+        "sha256-[^']*", html_frame.page("t", "", "", "b()")
+    )
     assert "script" not in html_frame.page("t", "", "")
 
 
 def hostile_run(path, **changed):
     """A run with the hostile string in every place that a person, a data set or a model can fill."""
-    made_runs.write(path, HOSTILE, HOSTILE, said=HOSTILE, settings={HOSTILE: HOSTILE, "lr": HOSTILE}, options={HOSTILE: HOSTILE},
-                    inputs={HOSTILE: HOSTILE}, trace=[{"stage": HOSTILE, "step": 1, "loss": 1.0, "terms": {HOSTILE: 1.0, "b": 2.0}}],
-                    **changed)
-    made_runs.change(path / "settings.json", lambda one: one.update(versions={HOSTILE: HOSTILE}, kernel={HOSTILE: HOSTILE},
-                                                                    label_mask=HOSTILE))
-    made_runs.change(path / "metrics.json", lambda one: one.update(impl=HOSTILE, seconds={HOSTILE: 1.0}))
+    made_runs.write(
+        path,
+        HOSTILE,
+        HOSTILE,
+        said=HOSTILE,
+        settings={HOSTILE: HOSTILE, "lr": HOSTILE},
+        options={HOSTILE: HOSTILE},
+        inputs={HOSTILE: HOSTILE},
+        trace=[{"stage": HOSTILE, "step": 1, "loss": 1.0, "terms": {HOSTILE: 1.0, "b": 2.0}}],
+        **changed,
+    )
+    made_runs.change(
+        path / "settings.json",
+        lambda one: one.update(
+            versions={HOSTILE: HOSTILE}, kernel={HOSTILE: HOSTILE}, label_mask=HOSTILE
+        ),
+    )
+    made_runs.change(
+        path / "metrics.json", lambda one: one.update(impl=HOSTILE, seconds={HOSTILE: 1.0})
+    )
     for file in path.glob("logs/**/eval_log_forget.json"):
+
         def edit(log):
             log["set"], log["generated_text"]["0"] = HOSTILE, [HOSTILE, HOSTILE, HOSTILE]
+
         made_runs.change(file, edit)
     return path
 
@@ -179,7 +273,9 @@ def test_page_shows_text_from_outside_as_text(tmp_path):
     for paths in ([one], [one, *more]):
         reader = Reader(shown(*paths, data=None, notes=[HOSTILE]))
         assert (reader.open, reader.wrong) == ([], []) and reader.scripts == [html_frame.SCRIPT]
-        assert not {"img", "b onclick=x"} & {tag for tag, _ in reader.tags} and all("onclick" not in found for _, found in reader.tags)
+        assert not {"img", "b onclick=x"} & {tag for tag, _ in reader.tags} and all(
+            "onclick" not in found for _, found in reader.tags
+        )
         words = " ".join(reader.text)
         assert words.count(HOSTILE) > 25 and "<b onclick=x>&amp;" in words
 
@@ -195,23 +291,50 @@ def test_page_without_escaping_would_be_caught(tmp_path, monkeypatch, module):
 def test_page_says_where_settings_come_from_and_what_every_metric_means(tmp_path):
     path = made_runs.write(tmp_path / "a", options={"alpha": 0.75})
     words = " ".join(Reader(shown(path)).text)
-    for expected in ("0.001", "this test", "0.75", "paper App. B", "ab" * 32, "2.13.0", "seed 0", "train 12.5 s", "100 of 1,000",
-                     str(path), "3 steps", "token terms torch"):
+    for expected in (
+        "0.001",
+        "this test",
+        "0.75",
+        "paper App. B",
+        "ab" * 32,
+        "2.13.0",
+        "seed 0",
+        "train 12.5 s",
+        "100 of 1,000",
+        str(path),
+        "3 steps",
+        "token terms torch",
+    ):
         assert expected in words, expected
     for definition in metrics.DEFINITIONS.values():
         assert definition.name in words and definition.text in words
 
 
 def test_settings_in_common_stand_once_and_the_others_beside_their_runs(tmp_path):
-    paths = [made_runs.write(tmp_path / f"r{i}", method, options={"beta": 0.1}, settings={"lr": 0.01}, inputs={
-        "base/model.safetensors": "ab" * 32, "base/extra.json": digest}) for i, (method, digest) in enumerate(
-        (("npo", "cd" * 32), ("npo", "cd" * 32), ("kl", "ef" * 32)))]
-    made_runs.change(paths[1] / "settings.json", lambda one: one["settings"]["seed"].update(value=1))
+    paths = [
+        made_runs.write(
+            tmp_path / f"r{i}",
+            method,
+            options={"beta": 0.1},
+            settings={"lr": 0.01},
+            inputs={"base/model.safetensors": "ab" * 32, "base/extra.json": digest},
+        )
+        for i, (method, digest) in enumerate(
+            (("npo", "cd" * 32), ("npo", "cd" * 32), ("kl", "ef" * 32))
+        )
+    ]
+    made_runs.change(
+        paths[1] / "settings.json", lambda one: one["settings"]["seed"].update(value=1)
+    )
     made_runs.change(paths[1] / "metrics.json", lambda one: one.update(seed=1))
     text = shown(*paths)
-    assert text.count("<td>max_new_tokens</td>") == 1 and text.count("ab" * 32) == 1 and text.count("<td>lr</td>") == 1
+    assert (
+        text.count("<td>max_new_tokens</td>") == 1
+        and text.count("ab" * 32) == 1
+        and text.count("<td>lr</td>") == 1
+    )
     assert text.count("<td>beta</td>") == 2, "once for npo, whose two runs agree, once for kl"
-    differing = text[text.index("Settings that differ"):text.index("Options of the methods")]
+    differing = text[text.index("Settings that differ") : text.index("Options of the methods")]
     assert re.findall(r"<th>(\w+)</th>", differing) == ["run", "out", "seed", "method"]
     assert "1 (this test)" in differing and text.count("cd" * 32) == text.count("ef" * 32) == 1
     assert re.search(f"{'cd' * 32}</td><td>npo, both, seed 0, npo, both, seed 1</td>", text)
@@ -221,27 +344,66 @@ def test_headline_says_what_happened(tmp_path):
     def headline(*paths):
         report = read_runs.read(paths)
         return page.headline(report, leaderboard.rows(report))
+
     one = made_runs.write(tmp_path / "a", "scrub", forget=0.4)
-    assert headline(one) == "scrub, paper semantics: Forget 0.60 → 0.40 (gold 0.10), Retain 0.70 → 0.70 (gold 0.72), forget quality 0.17"
+    assert (
+        headline(one)
+        == "scrub, paper semantics: Forget 0.60 → 0.40 (gold 0.10), Retain 0.70 → 0.70 (gold 0.72), forget quality 0.17"
+    )
     lost = made_runs.write(tmp_path / "b", "dpo", forget=0.1, retain=0.1)
-    assert headline(one, lost) == "2 runs of 2 methods: most like gold, with Retain kept, is scrub, forget quality 0.17 (base 0.17)"
+    assert (
+        headline(one, lost)
+        == "2 runs of 2 methods: most like gold, with Retain kept, is scrub, forget quality 0.17 (base 0.17)"
+    )
     like = made_runs.write(tmp_path / "c", "npo", modality="text", forget=0.1)
-    assert headline(one, lost, like) == ("3 runs of 3 methods: most like gold, with Retain kept, is npo (forgetting text), "
-                                         "forget quality 1.00 (base 0.17)")
-    assert headline(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(": Forget 0.60 → 0.40, Retain 0.70 → 0.70")
-    text_only = made_runs.write(tmp_path / "e", "ga", only=["eval_text_forget", "eval_text_retain"], text_forget=0.2)
-    assert "Forget text against Retain text" in shown(text_only) and "Truth ratios" in shown(text_only)
-    assert headline(text_only).startswith("ga, paper semantics: Forget text 0.65 → 0.20 (gold 0.05), Retain text 0.75 → 0.75")
+    assert headline(one, lost, like) == (
+        "3 runs of 3 methods: most like gold, with Retain kept, is npo (forgetting text), "
+        "forget quality 1.00 (base 0.17)"
+    )
+    assert headline(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(
+        ": Forget 0.60 → 0.40, Retain 0.70 → 0.70"
+    )
+    text_only = made_runs.write(
+        tmp_path / "e", "ga", only=["eval_text_forget", "eval_text_retain"], text_forget=0.2
+    )
+    assert "Forget text against Retain text" in shown(text_only) and "Truth ratios" in shown(
+        text_only
+    )
+    assert headline(text_only).startswith(
+        "ga, paper semantics: Forget text 0.65 → 0.20 (gold 0.05), Retain text 0.75 → 0.75"
+    )
 
 
 def test_a_page_of_33_runs_stays_small(tmp_path):
     """Three modalities of eleven methods with long answers and 300 steps each: below 700 kB."""
     answer = "A photograph of somebody with a rather long description. " * 3
-    trace = lambda method: [{"stage": method, "step": i, "loss": i ** 0.5, "terms": {"a": 1.0}} for i in range(300)]
-    paths = [made_runs.write(tmp_path / f"{method}{modality}", method, modality=modality, trace=trace(method), n=20,
-                             said=f"{method} {modality} {answer}")
-             for method in ("retain_ft", "grad_ascent", "grad_diff", "kl", "idk", "dpo", "npo", "scrub", "llmu", "rmu", "sku")
-             for modality in ("both", "visual", "text")]
+    trace = lambda method: [
+        {"stage": method, "step": i, "loss": i**0.5, "terms": {"a": 1.0}} for i in range(300)
+    ]
+    paths = [
+        made_runs.write(
+            tmp_path / f"{method}{modality}",
+            method,
+            modality=modality,
+            trace=trace(method),
+            n=20,
+            said=f"{method} {modality} {answer}",
+        )
+        for method in (
+            "retain_ft",
+            "grad_ascent",
+            "grad_diff",
+            "kl",
+            "idk",
+            "dpo",
+            "npo",
+            "scrub",
+            "llmu",
+            "rmu",
+            "sku",
+        )
+        for modality in ("both", "visual", "text")
+    ]
     text = shown(*paths)
     assert text.count("npo visual A photograph") == 11 and len(text.encode()) < 700_000
 

@@ -16,8 +16,21 @@ def npo_starts_at_log_two():
     for semantics in ("paper", "original"):
         for beta in (0.1, 1.0, 5.0):
             outputs, found = at_teacher("npo", semantics, {"beta": beta})
-            yield "npo", semantics, larger(abs(found.loss - 2 / beta * log(2)) / found.scale, off(found, {
-                "forget": nll_gradient(outputs["forget"], sum_weights(outputs["forget"], -1.0))}))
+            yield (
+                "npo",
+                semantics,
+                larger(
+                    abs(found.loss - 2 / beta * log(2)) / found.scale,
+                    off(
+                        found,
+                        {
+                            "forget": nll_gradient(
+                                outputs["forget"], sum_weights(outputs["forget"], -1.0)
+                            )
+                        },
+                    ),
+                ),
+            )
 
 
 def npo_fades():
@@ -26,7 +39,11 @@ def npo_fades():
         outputs, found = apart("npo", semantics, {"beta": 0.5})
         one = outputs["forget"]
         fading = torch.sigmoid(-0.5 * (sums(one) - sums(one, True)))
-        yield "npo", semantics, off(found, {"forget": nll_gradient(one, sum_weights(one, -2.0) * fading)})
+        yield (
+            "npo",
+            semantics,
+            off(found, {"forget": nll_gradient(one, sum_weights(one, -2.0) * fading)}),
+        )
 
 
 def npo_becomes_ascent():
@@ -36,8 +53,13 @@ def npo_becomes_ascent():
             outputs, found = apart("npo", semantics, {"beta": beta})
             one = outputs["forget"]
             u = sums(one) - sums(one, True)
-            yield ("npo", semantics, abs(found.loss - 2 / beta * log(2) + float(u.mean())), float((u ** 2).mean()) * 1e-2 / 4,
-                   "Taylor: beta mean u^2 / 4, at the larger beta")
+            yield (
+                "npo",
+                semantics,
+                abs(found.loss - 2 / beta * log(2) + float(u.mean())),
+                float((u**2).mean()) * 1e-2 / 4,
+                "Taylor: beta mean u^2 / 4, at the larger beta",
+            )
 
 
 def npo_becomes_hinge():
@@ -45,7 +67,13 @@ def npo_becomes_hinge():
     for semantics in ("paper", "original"):
         outputs, found = apart("npo", semantics, {"beta": 1e3})
         u = sums(outputs["forget"]) - sums(outputs["forget"], True)
-        yield "npo", semantics, abs(found.loss - 2 * float((-u).clamp(min=0).mean())), 2e-3 * log(2), "softplus: 2 log 2 / beta"
+        yield (
+            "npo",
+            semantics,
+            abs(found.loss - 2 * float((-u).clamp(min=0).mean())),
+            2e-3 * log(2),
+            "softplus: 2 log 2 / beta",
+        )
 
 
 def npo_released_sharpens():
@@ -54,8 +82,15 @@ def npo_released_sharpens():
     z = outputs["forget"].logits
     p, rows = z.softmax(-1), z.shape[0] * z.shape[1]
     bound = 2 * EPS / float(p.min())
-    yield ("npo", "released", larger(abs(found.loss - 2 * log(2)), rows * off(found, {"forget": (1 / z.shape[2] - p) / rows})),
-           bound, "the 1e-8 beside q: 2e-8 / the smallest q")
+    yield (
+        "npo",
+        "released",
+        larger(
+            abs(found.loss - 2 * log(2)), rows * off(found, {"forget": (1 / z.shape[2] - p) / rows})
+        ),
+        bound,
+        "the 1e-8 beside q: 2e-8 / the smallest q",
+    )
     outputs, found = at_teacher("npo", "released@2024-12-10")
     z = outputs["forget"].logits
     wanted = 2 / z.shape[2] * (1 - z.shape[2] * z.softmax(-1)) / (z.shape[0] * z.shape[1])
@@ -68,18 +103,27 @@ def dpo_starts_at_log_two():
         for beta in (0.1, 1.0):
             given = {"beta": beta} | ({"lambda_idk": 0.0} if semantics == "paper" else {})
             outputs, found = at_teacher("dpo", semantics, given)
-            wanted = {name: nll_gradient(outputs[name], sum_weights(outputs[name], sign * beta / 2))
-                      for name, sign in (("idk", 1), ("forget", -1))}
+            wanted = {
+                name: nll_gradient(outputs[name], sum_weights(outputs[name], sign * beta / 2))
+                for name, sign in (("idk", 1), ("forget", -1))
+            }
             yield "dpo", semantics, larger(abs(found.terms["dpo"] - log(2)), off(found, wanted))
 
 
 def dpo_weights():
     """Anywhere DPO weighs a pair by (beta / B) sigmoid(-beta h), + on the refusal's nll, - on the answer's"""
     for semantics in ("paper", "original"):
-        outputs, found = apart("dpo", semantics, {"beta": 0.3} | ({"lambda_idk": 0.0} if semantics == "paper" else {}))
-        h_idk, h_forget = (sums(outputs[name], True) - sums(outputs[name]) for name in ("idk", "forget"))
+        outputs, found = apart(
+            "dpo", semantics, {"beta": 0.3} | ({"lambda_idk": 0.0} if semantics == "paper" else {})
+        )
+        h_idk, h_forget = (
+            sums(outputs[name], True) - sums(outputs[name]) for name in ("idk", "forget")
+        )
         w = 0.3 / len(h_idk) * torch.sigmoid(-0.3 * (h_idk - h_forget))
-        wanted = {"idk": nll_gradient(outputs["idk"], w), "forget": nll_gradient(outputs["forget"], -w)}
+        wanted = {
+            "idk": nll_gradient(outputs["idk"], w),
+            "forget": nll_gradient(outputs["forget"], -w),
+        }
         yield "dpo", semantics, off(found, wanted)
 
 
@@ -88,9 +132,17 @@ def dpo_swapped():
     for semantics in ("paper", "original"):
         given = {"beta": 0.3} | ({"lambda_idk": 0.0} if semantics == "paper" else {})
         outputs, found = apart("dpo", semantics, given)
-        h_idk, h_forget = (sums(outputs[name], True) - sums(outputs[name]) for name in ("idk", "forget"))
-        other = random_trials.loss("dpo", semantics, given, {"forget": outputs["idk"], "idk": outputs["forget"]})
-        yield "dpo", semantics, abs(other.loss - found.loss - 0.3 * float((h_idk - h_forget).mean()))
+        h_idk, h_forget = (
+            sums(outputs[name], True) - sums(outputs[name]) for name in ("idk", "forget")
+        )
+        other = random_trials.loss(
+            "dpo", semantics, given, {"forget": outputs["idk"], "idk": outputs["forget"]}
+        )
+        yield (
+            "dpo",
+            semantics,
+            abs(other.loss - found.loss - 0.3 * float((h_idk - h_forget).mean())),
+        )
 
 
 def dpo_released_memorises():
@@ -98,9 +150,24 @@ def dpo_released_memorises():
     for semantics in ("released", "released@2024-12-10", "released@2024-10-23"):
         outputs, found = apart("dpo", semantics)
         one = outputs["idk"]
-        yield "dpo", semantics, larger(abs(found.loss - float(sums(one).mean())) / found.scale, off(
-            found, {"idk": nll_gradient(one, sum_weights(one))}))
+        yield (
+            "dpo",
+            semantics,
+            larger(
+                abs(found.loss - float(sums(one).mean())) / found.scale,
+                off(found, {"idk": nll_gradient(one, sum_weights(one))}),
+            ),
+        )
 
 
-CLAIMS = (npo_starts_at_log_two, npo_fades, npo_becomes_ascent, npo_becomes_hinge, npo_released_sharpens, dpo_starts_at_log_two,
-          dpo_weights, dpo_swapped, dpo_released_memorises)
+CLAIMS = (
+    npo_starts_at_log_two,
+    npo_fades,
+    npo_becomes_ascent,
+    npo_becomes_hinge,
+    npo_released_sharpens,
+    dpo_starts_at_log_two,
+    dpo_weights,
+    dpo_swapped,
+    dpo_released_memorises,
+)

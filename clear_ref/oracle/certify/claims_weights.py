@@ -7,6 +7,7 @@ import torch
 from clear_ref import methods
 from clear_ref.losses.hidden_states import control_vectors
 from clear_ref.methods import sku
+
 from . import random_trials
 from .closed_forms import at_teacher, lengths, nll_gradient, off, token_weights
 from .laws import larger
@@ -14,12 +15,31 @@ from .laws import larger
 
 def sku_trains_on_everything():
     """At the teacher SKU is fine-tuning on right and on random answers; its KL is 0 without a gradient"""
-    for semantics, per_sequence, divisor in (("paper", False, 2), ("released", False, 1), ("original", True, 2)):
-        outputs, found = at_teacher("sku", semantics, {"n_random": 2, "w_forget": 2.5, "w_random": 1.5})
-        weigh = (lambda one, factor: factor / (len(one.labels) * lengths(one))) if per_sequence else token_weights
-        wanted = {"forget": nll_gradient(outputs["forget"], weigh(outputs["forget"], 2.5)),
-                  **{name: nll_gradient(outputs[name], weigh(outputs[name], 1.5 / divisor)) for name in ("random1", "random2")}}
-        yield "sku", semantics, larger(abs(found.terms["retain_kl"]), off(found, wanted)) / found.scale
+    for semantics, per_sequence, divisor in (
+        ("paper", False, 2),
+        ("released", False, 1),
+        ("original", True, 2),
+    ):
+        outputs, found = at_teacher(
+            "sku", semantics, {"n_random": 2, "w_forget": 2.5, "w_random": 1.5}
+        )
+        weigh = (
+            (lambda one, factor: factor / (len(one.labels) * lengths(one)))
+            if per_sequence
+            else token_weights
+        )
+        wanted = {
+            "forget": nll_gradient(outputs["forget"], weigh(outputs["forget"], 2.5)),
+            **{
+                name: nll_gradient(outputs[name], weigh(outputs[name], 1.5 / divisor))
+                for name in ("random1", "random2")
+            },
+        }
+        yield (
+            "sku",
+            semantics,
+            larger(abs(found.terms["retain_kl"]), off(found, wanted)) / found.scale,
+        )
 
 
 def sku_steps_back():
@@ -27,8 +47,11 @@ def sku_steps_back():
     before, after = ({"w": random_trials.direction(key, (5, 3))} for key in ("theta_0", "theta_1"))
     there = sku.negate_delta(before, after)
     back = sku.negate_delta(before, there)
-    error = larger(float((there["w"] + after["w"] - 2 * before["w"]).abs().max()), float((back["w"] - after["w"]).abs().max()),
-                   float((sku.negate_delta(before, before)["w"] - before["w"]).abs().max()))
+    error = larger(
+        float((there["w"] + after["w"] - 2 * before["w"]).abs().max()),
+        float((back["w"] - after["w"]).abs().max()),
+        float((sku.negate_delta(before, before)["w"] - before["w"]).abs().max()),
+    )
     for semantics in ("paper", "original"):
         yield "sku", semantics, error + 0 * len(methods.finish("sku", semantics))
 
@@ -37,7 +60,13 @@ def rmu_starts_on_forget_alone():
     """At the teacher RMU's retain term is 0 without a gradient"""
     for semantics in ("paper", "original", "released", "released@2024-12-10"):
         _, found = at_teacher("rmu", semantics)
-        yield "rmu", semantics, larger(abs(found.terms["retain_distance"]), float(found.gradients["retain"].abs().max()))
+        yield (
+            "rmu",
+            semantics,
+            larger(
+                abs(found.terms["retain_distance"]), float(found.gradients["retain"].abs().max())
+            ),
+        )
 
 
 def rmu_arrives():
@@ -47,10 +76,21 @@ def rmu_arrives():
         outputs = random_trials.batches("rmu", semantics, {"c": 7.0}, same=True)
         h = outputs["forget"].hidden
         target = 7.0 * control_vectors(0, 1, h.shape[2])[0].expand_as(h)
-        there, zero = (random_trials.loss("rmu", semantics, {"c": 7.0}, outputs | {"forget": replace(outputs["forget"], hidden=tensor)})
-                       for tensor in (target, torch.zeros_like(h)))
+        there, zero = (
+            random_trials.loss(
+                "rmu",
+                semantics,
+                {"c": 7.0},
+                outputs | {"forget": replace(outputs["forget"], hidden=tensor)},
+            )
+            for tensor in (target, torch.zeros_like(h))
+        )
         wanted = 49.0 if semantics == "paper" else 49.0 / h.shape[2]
-        yield "rmu", semantics, larger(abs(there.loss), off(there, {}), abs(zero.loss - wanted) / wanted)
+        yield (
+            "rmu",
+            semantics,
+            larger(abs(there.loss), off(there, {}), abs(zero.loss - wanted) / wanted),
+        )
 
 
 def rmu_released_pulls_means():
@@ -62,4 +102,10 @@ def rmu_released_pulls_means():
     yield "rmu", "released", off(found, {"forget": pull[:, None].expand_as(h)})
 
 
-CLAIMS = (sku_trains_on_everything, sku_steps_back, rmu_starts_on_forget_alone, rmu_arrives, rmu_released_pulls_means)
+CLAIMS = (
+    sku_trains_on_everything,
+    sku_steps_back,
+    rmu_starts_on_forget_alone,
+    rmu_arrives,
+    rmu_released_pulls_means,
+)

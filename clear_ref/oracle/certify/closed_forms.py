@@ -6,6 +6,7 @@ p is the softmax of the student's logits, e the label's one-hot.
 import torch
 
 from clear_ref.losses.rows import select_rows
+
 from . import random_trials
 from .laws import larger
 
@@ -13,7 +14,9 @@ from .laws import larger
 def at_teacher(method, semantics, given=None, change=None):
     """(batches, Result) with a teacher that is the student; change: batches -> batches, before the loss."""
     given = given or {}
-    outputs = random_trials.batches(method, semantics, given, random_trials.shape_for(method, semantics), same=True)
+    outputs = random_trials.batches(
+        method, semantics, given, random_trials.shape_for(method, semantics), same=True
+    )
     outputs = outputs if change is None else change(outputs)
     return outputs, random_trials.loss(method, semantics, given, outputs)
 
@@ -21,7 +24,9 @@ def at_teacher(method, semantics, given=None, change=None):
 def apart(method, semantics, given=None, change=None):
     """(batches, Result) with a teacher of its own."""
     given = given or {}
-    outputs = random_trials.batches(method, semantics, given, random_trials.shape_for(method, semantics))
+    outputs = random_trials.batches(
+        method, semantics, given, random_trials.shape_for(method, semantics)
+    )
     outputs = outputs if change is None else change(outputs)
     return outputs, random_trials.loss(method, semantics, given, outputs)
 
@@ -38,7 +43,9 @@ def nll_gradient(one, weights):
 
 def lengths(one):
     """[B] answer tokens of each sequence."""
-    return torch.bincount(select_rows(one.labels, one.attention_mask, "answer").sequence, minlength=len(one.labels)).double()
+    return torch.bincount(
+        select_rows(one.labels, one.attention_mask, "answer").sequence, minlength=len(one.labels)
+    ).double()
 
 
 def token_weights(one, factor=1.0):
@@ -61,4 +68,9 @@ def sums(one, teacher=False):
 
 def off(found, wanted) -> float:
     """The largest difference of two gradients by batch."""
-    return larger(*(float((found.gradients[name] - wanted.get(name, torch.zeros(()))).abs().max()) for name in found.gradients))
+    return larger(
+        *(
+            float((found.gradients[name] - wanted.get(name, torch.zeros(()))).abs().max())
+            for name in found.gradients
+        )
+    )

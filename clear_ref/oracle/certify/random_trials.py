@@ -8,19 +8,23 @@ from pathlib import Path
 import torch
 
 from clear_ref import methods
-from clear_ref.data.draws import uniform_vector
 from clear_ref.common.errors import UserError
+from clear_ref.data.draws import uniform_vector
 from clear_ref.losses.rows import Outputs
-from clear_ref.model.vlm import VLM
 from clear_ref.mini.directories import BASE
+from clear_ref.model.vlm import VLM
 from clear_ref.oracle.reference import cases
 
-NEAR = ("npo", "released@2024-12-10")  # NaN where a log-ratio is below -1: proved on a teacher that is near
+NEAR = (
+    "npo",
+    "released@2024-12-10",
+)  # NaN where a log-ratio is below -1: proved on a teacher that is near
 
 
 @dataclass(frozen=True)
 class Result:
     """Loss and named terms as numbers, the gradient in each batch's student tensor; scale: the sum of the terms' sizes."""
+
     loss: float
     terms: dict[str, float]
     gradients: dict[str, torch.Tensor]
@@ -38,9 +42,19 @@ def option_sets(method: str, semantics: str) -> list[dict]:
     """
     kind = methods.variant(method, semantics).options
     few = {"n_random": 2} if any(f.name == "n_random" for f in fields(kind)) else {}
-    words = [{f.name: word, **few} for f in fields(kind) if f.type is str for word in choices(kind, f.name) if word != f.default]
+    words = [
+        {f.name: word, **few}
+        for f in fields(kind)
+        if f.type is str
+        for word in choices(kind, f.name)
+        if word != f.default
+    ]
     numbers = {f.name: 2 * f.default for f in fields(kind) if f.type is float}
-    doubled = [numbers | {"retain_weight": 2.0} if "retain_weight" in numbers else numbers] if numbers else []
+    doubled = (
+        [numbers | {"retain_weight": 2.0} if "retain_weight" in numbers else numbers]
+        if numbers
+        else []
+    )
     return [few, *words, *({**one, **few} for one in doubled)]
 
 
@@ -58,16 +72,27 @@ def shape_for(method: str, semantics: str, usual: str = "plain") -> str:
     return "near" if (method, semantics) == NEAR else usual
 
 
-def batches(method: str, semantics: str, given: dict, shape: str = "plain", same: bool = False) -> dict[str, Outputs]:
+def batches(
+    method: str, semantics: str, given: dict, shape: str = "plain", same: bool = False
+) -> dict[str, Outputs]:
     """{batch name: Outputs} that the meaning reads, float64; same: the teacher is the student."""
     found = {}
     for name, one in cases.Case(method, semantics, tuple(given.items()), shape).batches.items():
         arrays = {key: torch.from_numpy(array) for key, array in one.items()}
         student = {key: arrays[key] for key in ("logits", "hidden") if key in arrays}
-        teacher = {f"teacher_{key}": tensor if same else arrays[f"teacher_{key}"] for key, tensor in student.items()
-                   if f"teacher_{key}" in arrays}
-        found[name] = Outputs(student.get("logits"), arrays["labels"], teacher.get("teacher_logits"), arrays["attention_mask"],
-                              student.get("hidden"), teacher.get("teacher_hidden"))
+        teacher = {
+            f"teacher_{key}": tensor if same else arrays[f"teacher_{key}"]
+            for key, tensor in student.items()
+            if f"teacher_{key}" in arrays
+        }
+        found[name] = Outputs(
+            student.get("logits"),
+            arrays["labels"],
+            teacher.get("teacher_logits"),
+            arrays["attention_mask"],
+            student.get("hidden"),
+            teacher.get("teacher_hidden"),
+        )
     return found
 
 
@@ -78,13 +103,22 @@ def field(outputs: Outputs) -> str:
 
 def loss(method: str, semantics: str, given: dict, outputs: dict[str, Outputs], **others) -> Result:
     """The package's loss with the options given, and its gradient."""
-    leaves = {name: getattr(one, field(one)).detach().clone().requires_grad_() for name, one in outputs.items()}
+    leaves = {
+        name: getattr(one, field(one)).detach().clone().requires_grad_()
+        for name, one in outputs.items()
+    }
     moved = {name: replace(one, **{field(one): leaves[name]}) for name, one in outputs.items()}
     found = methods.method_loss(method, moved, semantics, **given, **others)
     slopes = torch.autograd.grad(found.value, list(leaves.values()), allow_unused=True)
-    gradients = {name: torch.zeros_like(leaf) if slope is None else slope
-                 for (name, leaf), slope in zip(leaves.items(), slopes, strict=True)}
-    return Result(float(found.value.detach()), {name: float(term.detach()) for name, term in found.terms.items()}, gradients)
+    gradients = {
+        name: torch.zeros_like(leaf) if slope is None else slope
+        for (name, leaf), slope in zip(leaves.items(), slopes, strict=True)
+    }
+    return Result(
+        float(found.value.detach()),
+        {name: float(term.detach()) for name, term in found.terms.items()},
+        gradients,
+    )
 
 
 def value(method: str, semantics: str, given: dict, outputs: dict[str, Outputs]) -> float:
@@ -95,7 +129,9 @@ def value(method: str, semantics: str, given: dict, outputs: dict[str, Outputs])
 
 def direction(key: str, shape) -> torch.Tensor:
     """A float64 tensor of norm 1, a pure function of its arguments."""
-    drawn = torch.from_numpy(2 * uniform_vector(0, f"direction/{key}", torch.Size(shape).numel()) - 1).reshape(shape)
+    drawn = torch.from_numpy(
+        2 * uniform_vector(0, f"direction/{key}", torch.Size(shape).numel()) - 1
+    ).reshape(shape)
     return drawn / drawn.norm()
 
 
@@ -106,14 +142,27 @@ def write_tiny(directory: Path) -> None:
         if path.suffix in (".json", ".jinja"):
             shutil.copyfile(path, directory / path.name)
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    config["text_config"] |= {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4,
-                              "num_key_value_heads": 2, "head_dim": 6}
-    config["vision_config"] |= {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
-                                "patch_size": 16}
+    config["text_config"] |= {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+    }
+    config["vision_config"] |= {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "patch_size": 16,
+    }
     config["image_seq_length"] = 9
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     processor = json.loads((directory / "processor_config.json").read_text(encoding="utf-8"))
-    (directory / "processor_config.json").write_text(json.dumps(processor | {"patch_size": 16}), encoding="utf-8")
+    (directory / "processor_config.json").write_text(
+        json.dumps(processor | {"patch_size": 16}), encoding="utf-8"
+    )
 
 
 def tiny_vlm(directory: Path) -> VLM:
@@ -126,5 +175,11 @@ def tiny_vlm(directory: Path) -> VLM:
         vlm.add_lora(2, 2.0)
         for name, tensor in vlm.model.named_parameters():
             if name.endswith("lora_B"):
-                tensor.copy_(0.2 * torch.from_numpy(uniform_vector(8, name, tensor.numel())).reshape(tensor.shape) - 0.1)
+                tensor.copy_(
+                    0.2
+                    * torch.from_numpy(uniform_vector(8, name, tensor.numel())).reshape(
+                        tensor.shape
+                    )
+                    - 0.1
+                )
     return vlm

@@ -6,12 +6,37 @@ from math import isfinite
 import torch
 
 from clear_ref.common.errors import UserError
+
 from . import dump_file
 
-STAGES = ("input_ids", "labels", "pixel_values", "features", "embeddings", "hidden", "layer_hidden", "teacher_layer_hidden",
-          "logits", "teacher_logits", *dump_file.COLUMNS, "terms", "loss", "gradient")
-UNIT = {torch.float64: 2.0 ** -53, torch.float32: 2.0 ** -24, torch.bfloat16: 2.0 ** -9, torch.float16: 2.0 ** -12}
-ROUNDINGS = {torch.float64: (500, 1000), torch.float32: (500, 8), torch.bfloat16: (16, 8), torch.float16: (16, 8)}
+STAGES = (
+    "input_ids",
+    "labels",
+    "pixel_values",
+    "features",
+    "embeddings",
+    "hidden",
+    "layer_hidden",
+    "teacher_layer_hidden",
+    "logits",
+    "teacher_logits",
+    *dump_file.COLUMNS,
+    "terms",
+    "loss",
+    "gradient",
+)
+UNIT = {
+    torch.float64: 2.0**-53,
+    torch.float32: 2.0**-24,
+    torch.bfloat16: 2.0**-9,
+    torch.float16: 2.0**-12,
+}
+ROUNDINGS = {
+    torch.float64: (500, 1000),
+    torch.float32: (500, 8),
+    torch.bfloat16: (16, 8),
+    torch.float16: (16, 8),
+}
 EXACT = "ids are equal or they are not"
 IN_MODEL = "{n} roundings of {dtype} at the tensor's largest size: sums in another order, through all layers{more}"
 KEPT = "; transformers keeps norms, rotary angles and softmax in float32 also in a float64 model"
@@ -26,6 +51,7 @@ class Finding:
     n_off   places beyond the tolerance, of n; where: the first, (record, position, ...); token: the one there, or that the row
             there predicts; theirs, ours: the numbers there
     """
+
     stage: str
     batch: str
     error: float
@@ -52,7 +78,9 @@ def tolerance(dtype, size: float, in_loss: bool) -> tuple[float, str]:
     if dtype == torch.float64 and not in_loss:
         dtype, more = torch.float32, KEPT
     name = str(dtype).removeprefix("torch.")
-    return n * UNIT[dtype] * size, (IN_LOSS if in_loss else IN_MODEL).format(n=n, dtype=name, more=more)
+    return n * UNIT[dtype] * size, (IN_LOSS if in_loss else IN_MODEL).format(
+        n=n, dtype=name, more=more
+    )
 
 
 class Comparison:
@@ -73,21 +101,39 @@ class Comparison:
         raises  UserError where the shapes differ
         """
         if theirs.shape != ours.shape:
-            raise UserError(f"{self.given.path}: {batch}/{stage} has shape {list(theirs.shape)}; here it has {list(ours.shape)}: "
-                            "another model, or other inputs")
+            raise UserError(
+                f"{self.given.path}: {batch}/{stage} has shape {list(theirs.shape)}; here it has {list(ours.shape)}: "
+                "another model, or other inputs"
+            )
         wide, ours, places = theirs.double().cpu(), ours.detach().double().cpu(), places.cpu()
         largest = float(ours[places].abs().max()) if bool(places.any()) else 0.0
         room, reason = tolerance(theirs.dtype, largest if size is None else size, size is not None)
-        away = (wide - ours).abs().nan_to_num(torch.inf, torch.inf)  # an infinity less itself is NaN: no agreement
+        away = (
+            (wide - ours).abs().nan_to_num(torch.inf, torch.inf)
+        )  # an infinity less itself is NaN: no agreement
         outside = ~places.reshape(places.shape + (1,) * (wide.ndim - places.ndim))
         away = away.masked_fill(outside, 0)
-        bad = ((away > room) if isfinite(room) else ~outside.expand_as(away)).nonzero()  # all agree to within infinity
+        bad = (
+            (away > room) if isfinite(room) else ~outside.expand_as(away)
+        ).nonzero()  # all agree to within infinity
         where = tuple(bad[0].tolist()) if len(bad) else ()
-        n_off = len({tuple(place[:places.ndim]) for place in bad.tolist()})
+        n_off = len({tuple(place[: places.ndim]) for place in bad.tolist()})
         error = float(away.max()) if away.numel() else 0.0
         numbers = (float(wide[where]), float(ours[where])) if where else ()
-        self.found.append(Finding(stage, batch, error, room, reason, n_off, int(places.sum()), where,
-                                  self.token(batch, where, stage), *numbers))
+        self.found.append(
+            Finding(
+                stage,
+                batch,
+                error,
+                room,
+                reason,
+                n_off,
+                int(places.sum()),
+                where,
+                self.token(batch, where, stage),
+                *numbers,
+            )
+        )
 
     def token(self, batch: str, where: tuple, stage: str) -> str:
         """The token at a place; of a row of logits, and what is made of it, the one that the row predicts."""

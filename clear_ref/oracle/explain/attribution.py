@@ -35,9 +35,20 @@ class Traced(Split):
         hidden = None if given.hidden is None else given.hidden.detach().requires_grad_()
         self.logits = None if given.logits is None else given.logits.detach().requires_grad_()
         teacher = given.teacher_logits
-        at = lambda logits: None if logits is None else lambda sequence, position: logits[sequence, position]  # noqa: E731
-        super().__init__(given.labels, given.attention_mask, at(self.logits), at(teacher), n_sequences, n_rows, hidden,
-                         given.teacher_hidden, key=key)
+        at = lambda logits: (
+            None if logits is None else lambda sequence, position: logits[sequence, position]
+        )  # noqa: E731
+        super().__init__(
+            given.labels,
+            given.attention_mask,
+            at(self.logits),
+            at(teacher),
+            n_sequences,
+            n_rows,
+            hidden,
+            given.teacher_hidden,
+            key=key,
+        )
         self.found, self.name, self._leaves = {}, "", {}
 
     def terms(self, row_set) -> TokenTerms:
@@ -45,8 +56,12 @@ class Traced(Split):
         if row_set not in self._leaves:
             own = super().terms(row_set)
             columns = {f.name: getattr(own, f.name) for f in fields(TokenTerms)}
-            self._leaves[row_set] = TokenTerms(**{name: None if column is None else self._leaf(row_set, name, column)
-                                                  for name, column in columns.items()})
+            self._leaves[row_set] = TokenTerms(
+                **{
+                    name: None if column is None else self._leaf(row_set, name, column)
+                    for name, column in columns.items()
+                }
+            )
         return self._leaves[row_set]
 
     def column(self, row_set, function):
@@ -69,10 +84,20 @@ def one_record(outputs: dict[str, Outputs], s: int) -> dict[str, tuple]:
     """{batch: (its record s alone, number of sequences, {row set: number of rows} of the whole batch)}."""
     splits = {}
     for name, whole in outputs.items():
-        part = Outputs(**{f.name: None if getattr(whole, f.name) is None else getattr(whole, f.name)[s:s + 1]
-                          for f in fields(Outputs)})
+        part = Outputs(
+            **{
+                f.name: None
+                if getattr(whole, f.name) is None
+                else getattr(whole, f.name)[s : s + 1]
+                for f in fields(Outputs)
+            }
+        )
         counted = whole.split()
-        splits[name] = (part, len(whole.labels), {row_set: counted.n_rows[row_set] for row_set in ROW_SETS})
+        splits[name] = (
+            part,
+            len(whole.labels),
+            {row_set: counted.n_rows[row_set] for row_set in ROW_SETS},
+        )
     return splits
 
 
@@ -88,19 +113,31 @@ def take_apart(loss, outputs: dict[str, Outputs], ids: dict, key=(0, 0)) -> dict
     total, terms, rows = 0.0, {}, {name: [] for name in outputs}
     for s in range(n):
         parts = one_record(outputs, s)
-        splits = {name: Traced(part, n_sequences, n_rows, key) for name, (part, n_sequences, n_rows) in parts.items()}
+        splits = {
+            name: Traced(part, n_sequences, n_rows, key)
+            for name, (part, n_sequences, n_rows) in parts.items()
+        }
         found = loss(splits)
-        shares = {name: torch.zeros(split.labels.shape[1], dtype=torch.float64) for name, split in splits.items()}
+        shares = {
+            name: torch.zeros(split.labels.shape[1], dtype=torch.float64)
+            for name, split in splits.items()
+        }
         weights = {name: {} for name in splits}
         for term, value in found.terms.items():
-            total, terms[term] = total + float(value.detach()), terms.get(term, 0.0) + float(value.detach())
+            total, terms[term] = (
+                total + float(value.detach()),
+                terms.get(term, 0.0) + float(value.detach()),
+            )
         if any(split.hidden is not None for split in splits.values()):
             own = hidden_rows(loss, splits, found, parts, key, shares)
         else:
             for value in found.terms.values():
                 share_columns(value, splits, shares, weights)
-            own = {name: pushes(split, weights[name], ids[name][s]) | {"weights": by_position(split, weights[name])}
-                   for name, split in splits.items()}
+            own = {
+                name: pushes(split, weights[name], ids[name][s])
+                | {"weights": by_position(split, weights[name])}
+                for name, split in splits.items()
+            }
         for name in splits:
             rows[name].append({"contribution": shares[name], **own[name]})
     return {"loss": total, "terms": terms, "rows": rows}
@@ -108,14 +145,30 @@ def take_apart(loss, outputs: dict[str, Outputs], ids: dict, key=(0, 0)) -> dict
 
 def share_columns(value, splits, shares, weights) -> None:
     """Add one term's contributions and weights to what is there."""
-    leaves = [(name, key, leaf) for name, split in splits.items() for key, (leaf, _) in split.found.items()]
-    slopes = torch.autograd.grad(value, [leaf for _, _, leaf in leaves], allow_unused=True, retain_graph=True) \
-        if value.requires_grad else [None] * len(leaves)
-    linear, read = 0.0, {name: torch.zeros(len(share), dtype=torch.bool) for name, share in shares.items()}
+    leaves = [
+        (name, key, leaf)
+        for name, split in splits.items()
+        for key, (leaf, _) in split.found.items()
+    ]
+    slopes = (
+        torch.autograd.grad(
+            value, [leaf for _, _, leaf in leaves], allow_unused=True, retain_graph=True
+        )
+        if value.requires_grad
+        else [None] * len(leaves)
+    )
+    linear, read = (
+        0.0,
+        {name: torch.zeros(len(share), dtype=torch.bool) for name, share in shares.items()},
+    )
     for (name, key, leaf), slope in zip(leaves, slopes, strict=True):
         if slope is not None:
             position = splits[name].rows(key[0]).position
-            part = torch.where(slope == 0, torch.zeros_like(slope), slope * leaf.detach()).double().cpu()
+            part = (
+                torch.where(slope == 0, torch.zeros_like(slope), slope * leaf.detach())
+                .double()
+                .cpu()
+            )
             shares[name].index_add_(0, position.cpu(), part)
             linear += float(part.sum())
             read[name][position.cpu()] = True
@@ -140,8 +193,9 @@ def by_position(split: Traced, weights) -> dict:
         if name == "nll":
             slope = slope.masked_fill(rows.labels == IGNORE, 0)
         if name not in ("lse", "teacher_nll", "teacher_entropy"):
-            found.setdefault(name, torch.zeros(split.labels.shape[1], dtype=torch.float64)).index_add_(
-                0, rows.position.cpu(), slope.double().cpu())
+            found.setdefault(
+                name, torch.zeros(split.labels.shape[1], dtype=torch.float64)
+            ).index_add_(0, rows.position.cpu(), slope.double().cpu())
     return found
 
 
@@ -149,14 +203,27 @@ def pushes(split: Traced, weights, ids) -> dict:
     """{"d_logp", "d_logit"} [T - 1]: what row t does to ids[t + 1]; see the head."""
     logits, chosen = split.logits[0, :-1], ids[1:, None]
     left = -torch.expm1(logits.detach().double().log_softmax(-1).gather(1, chosen)[:, 0]).cpu()
-    nll = by_position(split, {key: slope for key, slope in weights.items() if key[1] == "nll"}).get("nll")
+    nll = by_position(split, {key: slope for key, slope in weights.items() if key[1] == "nll"}).get(
+        "nll"
+    )
     d_logp = torch.zeros(len(left), dtype=torch.float64) if nll is None else -nll[:-1]
     d_logit = d_logp * left
-    rest = [(slope * split.found[key][1]).masked_fill(slope == 0, 0).sum() for key, slope in weights.items()
-            if key[1] != "nll" and split.found[key][1].requires_grad]
+    rest = [
+        (slope * split.found[key][1]).masked_fill(slope == 0, 0).sum()
+        for key, slope in weights.items()
+        if key[1] != "nll" and split.found[key][1].requires_grad
+    ]
     if rest:
-        slope = torch.autograd.grad(sum(rest), split.logits)[0][0, :-1].gather(1, chosen)[:, 0].double().cpu()
-        d_logp, d_logit = d_logp + torch.where(left == 0, torch.zeros_like(left), slope / left), d_logit + slope
+        slope = (
+            torch.autograd.grad(sum(rest), split.logits)[0][0, :-1]
+            .gather(1, chosen)[:, 0]
+            .double()
+            .cpu()
+        )
+        d_logp, d_logit = (
+            d_logp + torch.where(left == 0, torch.zeros_like(left), slope / left),
+            d_logit + slope,
+        )
     return {"d_logp": d_logp, "d_logit": d_logit}
 
 
@@ -164,9 +231,15 @@ def hidden_rows(loss, splits, found, parts, key, shares) -> dict:
     """{batch: {"gradient" [T], "weights": none}} of hidden states; adds the contributions to `shares`."""
     starts = {}
     for name, (part, n_sequences, n_rows) in parts.items():
-        start = torch.zeros_like(part.hidden) if part.teacher_hidden is None else part.teacher_hidden
-        starts[name] = Traced(Outputs(None, part.labels, None, part.attention_mask, start, part.teacher_hidden),
-                              n_sequences, n_rows, key)
+        start = (
+            torch.zeros_like(part.hidden) if part.teacher_hidden is None else part.teacher_hidden
+        )
+        starts[name] = Traced(
+            Outputs(None, part.labels, None, part.attention_mask, start, part.teacher_hidden),
+            n_sequences,
+            n_rows,
+            key,
+        )
     before = loss(starts)
     here = torch.autograd.grad(found.value, [split.hidden for split in splits.values()])
     there = torch.autograd.grad(before.value, [split.hidden for split in starts.values()])
@@ -210,11 +283,27 @@ def explain(vlm, method: str, semantics: str, options, plan, indices, mask: str 
     apart = take_apart(lambda splits: chosen.loss(splits, options), outputs, ids, (0, indices[0]))
     hidden = any(need.hidden for need in needs.values())
     lines_of = hidden_lines if hidden else logit_lines
-    batches = {name: [{"question": record.question, "answer": record.answer,
-                       "lines": lines_of(vlm, one, outputs[name], apart["rows"][name][s], s)}
-                      for s, record in enumerate(one.records)] for name, one in seen.items()}
-    return {"method": method, "semantics": semantics, "options": vars(options), "mask": mask, "loss": apart["loss"],
-            "terms": apart["terms"], "hidden": hidden, "batches": batches}
+    batches = {
+        name: [
+            {
+                "question": record.question,
+                "answer": record.answer,
+                "lines": lines_of(vlm, one, outputs[name], apart["rows"][name][s], s),
+            }
+            for s, record in enumerate(one.records)
+        ]
+        for name, one in seen.items()
+    }
+    return {
+        "method": method,
+        "semantics": semantics,
+        "options": vars(options),
+        "mask": mask,
+        "loss": apart["loss"],
+        "terms": apart["terms"],
+        "hidden": hidden,
+        "batches": batches,
+    }
 
 
 def logit_lines(vlm, seen, outputs, found, s: int) -> list[dict]:
@@ -228,12 +317,23 @@ def logit_lines(vlm, seen, outputs, found, s: int) -> list[dict]:
     weights = {name: weight.tolist() for name, weight in found["weights"].items()}
     lines = []
     for t in range(T + 1):
-        line = token(vlm, seen, s, t) if t < T else {"position": T, "id": None, "token": "", "kind": "after the end"}
-        row = {name: None for name in COLUMNS} | {"weights": {}, "contribution": 0.0, "d_logp": None, "d_logit": None}
+        line = (
+            token(vlm, seen, s, t)
+            if t < T
+            else {"position": T, "id": None, "token": "", "kind": "after the end"}
+        )
+        row = {name: None for name in COLUMNS} | {
+            "weights": {},
+            "contribution": 0.0,
+            "d_logp": None,
+            "d_logit": None,
+        }
         if t:
             row = {name: column[t - 1] for name, column in columns.items()} | {
-                "weights": {name: weight[t - 1] for name, weight in weights.items()}, "contribution": contribution[t - 1],
-                **{name: column[t - 1] for name, column in push.items()}}
+                "weights": {name: weight[t - 1] for name, weight in weights.items()},
+                "contribution": contribution[t - 1],
+                **{name: column[t - 1] for name, column in push.items()},
+            }
             if t == T:
                 row |= {"nll": None, "teacher_nll": None}
         lines.append(line | row)
@@ -246,11 +346,24 @@ def hidden_lines(vlm, seen, outputs, found, s: int) -> list[dict]:
     norm = h.norm(dim=1).tolist()
     moved = None if teacher is None else (h - teacher[s].double()).norm(dim=1).tolist()
     contribution, gradient = found["contribution"].tolist(), found["gradient"].tolist()
-    return [token(vlm, seen, s, t) | {"norm": norm[t], "moved": None if moved is None else moved[t],
-                                      "contribution": contribution[t], "gradient": gradient[t]} for t in range(len(norm))]
+    return [
+        token(vlm, seen, s, t)
+        | {
+            "norm": norm[t],
+            "moved": None if moved is None else moved[t],
+            "contribution": contribution[t],
+            "gradient": gradient[t],
+        }
+        for t in range(len(norm))
+    ]
 
 
 def token(vlm, seen, s: int, t: int) -> dict:
     """Where a token stands and what it is."""
     number = int(seen.batch.input_ids[s, t])
-    return {"position": t, "id": number, "token": vlm.tokenizer.piece(number), "kind": seen.kinds[s][t]}
+    return {
+        "position": t,
+        "id": number,
+        "token": vlm.tokenizer.piece(number),
+        "kind": seen.kinds[s][t],
+    }

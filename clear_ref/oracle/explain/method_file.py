@@ -7,7 +7,9 @@ from dataclasses import fields
 from clear_ref.common.errors import UserError
 from clear_ref.methods import formula_table, table
 
-FIELD = re.compile(r"(paper|original|released(?:@[\d-]+)?|needs|positions|resolved|deviations|at teacher|evidence)(?: +(.*))?$")
+FIELD = re.compile(
+    r"(paper|original|released(?:@[\d-]+)?|needs|positions|resolved|deviations|at teacher|evidence)(?: +(.*))?$"
+)
 WIDTH = 100
 
 
@@ -30,16 +32,37 @@ def describe(method: str, semantics: str | None = None) -> dict:
     for name in sorted(names, key=table.SEMANTICS.index):
         chosen = module.VARIANTS[name]
         meanings[name] = {
-            "formula": found.get(name, []), "source": sources[name][1] if name in sources else "",
+            "formula": found.get(name, []),
+            "source": sources[name][1] if name in sources else "",
             "reads": formula_table.reads(chosen),
-            "divides": "by the counts of each batch, and then the mean of the step's batches" if chosen.by_batch
+            "divides": "by the counts of each batch, and then the mean of the step's batches"
+            if chosen.by_batch
             else "by the counts of the whole step",
-            "options": [{"name": f.name, "default": f.default, "meaning": f.metadata["meaning"], "source": f.metadata["source"]}
-                        for f in fields(chosen.options)]}
-    prose = {key: " ".join(found.get(key, [])) for key in ("needs", "positions", "at teacher", "evidence")}
-    return {"method": method, "about": module.__doc__.splitlines()[0], "meanings": meanings, "needs": prose["needs"],
-            "positions": prose["positions"], "resolved": numbered(found.get("resolved", [])),
-            "deviations": numbered(found.get("deviations", [])), "at_teacher": prose["at teacher"], "evidence": prose["evidence"]}
+            "options": [
+                {
+                    "name": f.name,
+                    "default": f.default,
+                    "meaning": f.metadata["meaning"],
+                    "source": f.metadata["source"],
+                }
+                for f in fields(chosen.options)
+            ],
+        }
+    prose = {
+        key: " ".join(found.get(key, []))
+        for key in ("needs", "positions", "at teacher", "evidence")
+    }
+    return {
+        "method": method,
+        "about": module.__doc__.splitlines()[0],
+        "meanings": meanings,
+        "needs": prose["needs"],
+        "positions": prose["positions"],
+        "resolved": numbered(found.get("resolved", [])),
+        "deviations": numbered(found.get("deviations", [])),
+        "at_teacher": prose["at teacher"],
+        "evidence": prose["evidence"],
+    }
 
 
 def heads(method: str) -> dict[str, list[str]]:
@@ -63,7 +86,9 @@ def numbered(lines: list[str]) -> list[list[str]]:
         if re.fullmatch(r"[RD]\d+", part) and int(part[1:]) == len(found) + 1:
             found.append([part, []])
         elif not found:
-            raise UserError(f"method file: {part!r} stands before the first number; expected R1 or D1")
+            raise UserError(
+                f"method file: {part!r} stands before the first number; expected R1 or D1"
+            )
         else:
             found[-1][1].append(part)
     return [[number, " ".join(words)] for number, words in found]
@@ -77,17 +102,38 @@ def text(found: dict) -> str:
         lines += hanging("    source   ", one["source"]) + hanging("    reads    ", one["reads"])
         lines += hanging("    divides  ", one["divides"])
         for option in one["options"]:
-            lines += hanging("    option   ", f"{option['name']} = {option['default']}: {option['meaning']} ({option['source']})")
+            lines += hanging(
+                "    option   ",
+                f"{option['name']} = {option['default']}: {option['meaning']} ({option['source']})",
+            )
         lines.append("")
     for title in ("needs", "positions"):
         lines += [title, *hanging("    ", found[title]), ""]
-    for title, key in (("resolved: gaps and contradictions of the paper", "resolved"),
-                       ("deviations of the released code", "deviations")):
-        lines += [title, *(line for number, part in found[key] for line in hanging(f"    {number:4}", part)), ""]
-    return "\n".join([*lines, "where student and teacher are the same", *hanging("    ", found["at_teacher"]), "",
-                      "how we know", *hanging("    ", found["evidence"])])
+    for title, key in (
+        ("resolved: gaps and contradictions of the paper", "resolved"),
+        ("deviations of the released code", "deviations"),
+    ):
+        lines += [
+            title,
+            *(line for number, part in found[key] for line in hanging(f"    {number:4}", part)),
+            "",
+        ]
+    return "\n".join(
+        [
+            *lines,
+            "where student and teacher are the same",
+            *hanging("    ", found["at_teacher"]),
+            "",
+            "how we know",
+            *hanging("    ", found["evidence"]),
+        ]
+    )
 
 
 def hanging(start: str, words: str) -> list[str]:
     """The words wrapped behind `start`, later lines set in as far."""
-    return textwrap.wrap(words, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)) if words else []
+    return (
+        textwrap.wrap(words, WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
+        if words
+        else []
+    )

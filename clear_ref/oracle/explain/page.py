@@ -4,6 +4,7 @@ import html
 from math import isfinite
 
 from clear_ref.report import html_frame
+
 from . import terminal
 from .method_file import describe
 
@@ -33,23 +34,34 @@ def page(found: list[dict]) -> str:
     """The page of one explained batch, or of the same in two meanings. Nothing in it is shown as markup."""
     first = found[0]
     names = [one["semantics"] for one in found]
-    body = [f"<h1>{_text(describe(first['method'])['about'])}</h1>", f'<p class="soft">{_text(first["teacher"])}</p>']
+    body = [
+        f"<h1>{_text(describe(first['method'])['about'])}</h1>",
+        f'<p class="soft">{_text(first["teacher"])}</p>',
+    ]
     for one in found:
         [meaning] = describe(first["method"], one["semantics"])["meanings"].values()
         terms = ", ".join(f"{name} {value:.5g}" for name, value in one["terms"].items())
-        body += [f"<h2>{_text(terminal.title(one))}</h2>", f"<pre>{_text(chr(10).join(meaning['formula']))}</pre>",
-                 f'<p class="soft">Source: {_text(meaning["source"])}. Terms: {_text(terms)}.</p>']
+        body += [
+            f"<h2>{_text(terminal.title(one))}</h2>",
+            f"<pre>{_text(chr(10).join(meaning['formula']))}</pre>",
+            f'<p class="soft">Source: {_text(meaning["source"])}. Terms: {_text(terms)}.</p>',
+        ]
     body.append(_key(first["hidden"]))
     largest = [_largest(one) for one in found]
     for part in terminal.beside(first, found[-1]):
-        shown = [i for i, there in enumerate(part["in"][:len(found)]) if there]
+        shown = [i for i, there in enumerate(part["in"][: len(found)]) if there]
         where = "" if all(part["in"]) else f" ({names[shown[0]]} alone)"
-        body += [f"<h2>{_text(part['batch'])}, record {part['record']}{_text(where)}</h2>",
-                 f"<p>{_text(part['question'])}</p>", '<div class="pair">']
+        body += [
+            f"<h2>{_text(part['batch'])}, record {part['record']}{_text(where)}</h2>",
+            f"<p>{_text(part['question'])}</p>",
+            '<div class="pair">',
+        ]
         for i in shown:
             record = found[i]["batches"][part["batch"]][part["record"]]
             share = sum(line["contribution"] for line in record["lines"])
-            body.append(f'<div><h3>{_text(names[i])}: {share:.5g} of the loss</h3>{_tokens(record, largest[i])}</div>')
+            body.append(
+                f"<div><h3>{_text(names[i])}: {share:.5g} of the loss</h3>{_tokens(record, largest[i])}</div>"
+            )
         body += ["</div>", _numbers(found, part, largest)]
     legend = terminal.HIDDEN_LEGEND if first["hidden"] else terminal.LEGEND
     body += ["<h2>How to read it</h2>", f"<p>{_text(legend)}</p>"]
@@ -62,16 +74,29 @@ def _text(value) -> str:
 
 
 def _key(hidden: bool) -> str:
-    marks = [("pull", "hidden state is pulled; the darker, the harder")] if hidden else [
-        ("up", "descent makes the token more likely"), ("down", "less likely")]
-    spans = [f'<span><span class="t {kind}">&nbsp;token&nbsp;</span> {_text(about)}</span>' for kind, about in marks]
-    spans.append("<span>no colour: untouched. Bold: answer. A meaning's strongest push has the full tone.</span>")
+    marks = (
+        [("pull", "hidden state is pulled; the darker, the harder")]
+        if hidden
+        else [("up", "descent makes the token more likely"), ("down", "less likely")]
+    )
+    spans = [
+        f'<span><span class="t {kind}">&nbsp;token&nbsp;</span> {_text(about)}</span>'
+        for kind, about in marks
+    ]
+    spans.append(
+        "<span>no colour: untouched. Bold: answer. A meaning's strongest push has the full tone.</span>"
+    )
     return f'<div class="key">{"".join(spans)}</div>'
 
 
 def _largest(found: dict) -> float:
     """The strongest push of a meaning."""
-    sizes = [abs(_push(line)) for records in found["batches"].values() for record in records for line in record["lines"]]
+    sizes = [
+        abs(_push(line))
+        for records in found["batches"].values()
+        for record in records
+        for line in record["lines"]
+    ]
     return max([size for size in sizes if isfinite(size)], default=0.0)
 
 
@@ -97,13 +122,20 @@ def _tokens(record: dict, largest: float) -> str:
             continue
         tone, style = _tone(line, largest)
         shown, before = terminal.piece(line), ""
-        if line["kind"] not in ("image", "padding") and line["token"].strip():  # the blank before a word stays uncoloured
+        if (
+            line["kind"] not in ("image", "padding") and line["token"].strip()
+        ):  # the blank before a word stays uncoloured
             shown = line["token"].strip()
             before = " " * line["token"].startswith(" ")
-        about = ", ".join(f"{key} {terminal.number(line[key], 4)}" for key in
-                          ("nll", "d_logp", "d_logit", "gradient", "contribution") if line.get(key) is not None)
-        spans.append(f'{before}<span class="t {_text(line["kind"])}{tone}"{style} title="{_text(about)}">{_text(shown)}</span>'
-                     + "\n" * line["token"].count("\n"))
+        about = ", ".join(
+            f"{key} {terminal.number(line[key], 4)}"
+            for key in ("nll", "d_logp", "d_logit", "gradient", "contribution")
+            if line.get(key) is not None
+        )
+        spans.append(
+            f'{before}<span class="t {_text(line["kind"])}{tone}"{style} title="{_text(about)}">{_text(shown)}</span>'
+            + "\n" * line["token"].count("\n")
+        )
     return f'<div class="tokens">{"".join(spans)}</div>'
 
 
@@ -112,17 +144,37 @@ def _numbers(found: list[dict], part: dict, largest: list[float]) -> str:
     if len(found) == 2:
         push = "|dL/dh|" if found[0]["hidden"] else "d logp"
         names = [*(one["semantics"] for one in found), "difference"]
-        headings = ["pos", "kind", "token", *(f"contribution {name}" for name in names), *(f"{push} {name}" for name in names)]
-        rows = [[terminal.number(line["position"], 6), line["kind"], terminal.piece(line),
-                 *(terminal.number(value) for key in ("contribution", "push") for value in line[key])]
-                for line in part["lines"]]
+        headings = [
+            "pos",
+            "kind",
+            "token",
+            *(f"contribution {name}" for name in names),
+            *(f"{push} {name}" for name in names),
+        ]
+        rows = [
+            [
+                terminal.number(line["position"], 6),
+                line["kind"],
+                terminal.piece(line),
+                *(
+                    terminal.number(value)
+                    for key in ("contribution", "push")
+                    for value in line[key]
+                ),
+            ]
+            for line in part["lines"]
+        ]
         words = (1, 2)
     else:
         all_headings, sections = terminal.table(found[0])
         headings = all_headings[part["batch"]]
-        rows = next(cells for name, s, _, cells in sections if (name, s) == (part["batch"], part["record"]))
+        rows = next(
+            cells for name, s, _, cells in sections if (name, s) == (part["batch"], part["record"])
+        )
         words = (2, 3, len(headings) - 1)
-    cell = lambda tag, i, value: f'<{tag}{"" if i in words else " class=n"}>{_text(value)}</{tag}>'  # noqa: E731
-    lines = ["<tr>" + "".join(cell(tag, i, value) for i, value in enumerate(row)) + "</tr>"
-             for tag, row in [("th", headings), *(("td", row) for row in rows)]]
-    return (f'<details><summary>All numbers</summary><div class="scroll"><table>{"".join(lines)}</table></div></details>')
+    cell = lambda tag, i, value: f"<{tag}{'' if i in words else ' class=n'}>{_text(value)}</{tag}>"  # noqa: E731
+    lines = [
+        "<tr>" + "".join(cell(tag, i, value) for i, value in enumerate(row)) + "</tr>"
+        for tag, row in [("th", headings), *(("td", row) for row in rows)]
+    ]
+    return f'<details><summary>All numbers</summary><div class="scroll"><table>{"".join(lines)}</table></div></details>'

@@ -1,6 +1,11 @@
 """An explained batch for the terminal; and what the page shows too: lines folded, two meanings side by side."""
 
-COLUMNS = {"nll": "nll", "teacher_nll": "teacher's", "kl_teacher_student": "KL(t|s)", "kl_student_teacher": "KL(s|t)"}
+COLUMNS = {
+    "nll": "nll",
+    "teacher_nll": "teacher's",
+    "kl_teacher_student": "KL(t|s)",
+    "kl_student_teacher": "KL(s|t)",
+}
 HIDDEN = {"norm": "|h|", "moved": "|h - teacher|", "gradient": "|dL/dh|"}
 SHORT = {"kl_teacher_student": "KL(t|s)", "kl_student_teacher": "KL(s|t)"}
 LEGEND = """Each line is a token with the row of logits that predicts it; weight: d loss / d column at that row. The contributions
@@ -23,22 +28,43 @@ def folded(lines: list[dict], kinds=("image", "padding")) -> list[dict]:
 
 def merged(group: list[dict]) -> dict:
     """One line of several."""
+
     def mean(values):
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
-    line = {"position": group[0]["position"], "id": group[0]["id"], "token": group[0]["token"], "kind": group[0]["kind"],
-            "count": len(group), "contribution": sum(one["contribution"] for one in group)}
-    line |= {key: mean([one[key] for one in group]) for key in (*COLUMNS, *HIDDEN, "d_logp", "d_logit") if key in group[0]}
+
+    line = {
+        "position": group[0]["position"],
+        "id": group[0]["id"],
+        "token": group[0]["token"],
+        "kind": group[0]["kind"],
+        "count": len(group),
+        "contribution": sum(one["contribution"] for one in group),
+    }
+    line |= {
+        key: mean([one[key] for one in group])
+        for key in (*COLUMNS, *HIDDEN, "d_logp", "d_logit")
+        if key in group[0]
+    }
     if "weights" in group[0]:
         names = dict.fromkeys(name for one in group for name in one["weights"])
-        line["weights"] = {name: mean([one["weights"].get(name, 0.0) for one in group]) for name in names}
+        line["weights"] = {
+            name: mean([one["weights"].get(name, 0.0) for one in group]) for name in names
+        }
     return line
 
 
 def weights_of(records: list[dict]) -> list[str]:
     """The columns that weigh something anywhere in a batch."""
-    return list(dict.fromkeys(name for record in records for line in record["lines"]
-                              for name, weight in line.get("weights", {}).items() if weight != 0))
+    return list(
+        dict.fromkeys(
+            name
+            for record in records
+            for line in record["lines"]
+            for name, weight in line.get("weights", {}).items()
+            if weight != 0
+        )
+    )
 
 
 def arrow(line: dict) -> str:
@@ -63,16 +89,36 @@ def table(found: dict, fold: bool = True) -> tuple[list[str], list[tuple]]:
     sections, all_headings = [], {}
     for name, records in found["batches"].items():
         own, weights = HIDDEN if found["hidden"] else COLUMNS, weights_of(records)
-        headings = ["pos", "id", "kind", "token", *own.values(), *(f"weight {SHORT.get(one, one)}" for one in weights),
-                    "contribution", *([] if found["hidden"] else ["d logit", "d logp", ""])]
+        headings = [
+            "pos",
+            "id",
+            "kind",
+            "token",
+            *own.values(),
+            *(f"weight {SHORT.get(one, one)}" for one in weights),
+            "contribution",
+            *([] if found["hidden"] else ["d logit", "d logp", ""]),
+        ]
         all_headings[name] = headings
         for s, record in enumerate(records):
             rows = []
             for line in folded(record["lines"]) if fold else record["lines"]:
-                rows.append([number(line["position"], 6), number(line["id"], 9), line["kind"], piece(line),
-                             *(number(line[key]) for key in own), *(number(line["weights"].get(one)) for one in weights),
-                             number(line["contribution"], 4),
-                             *([] if found["hidden"] else [number(line["d_logit"]), number(line["d_logp"]), arrow(line)])])
+                rows.append(
+                    [
+                        number(line["position"], 6),
+                        number(line["id"], 9),
+                        line["kind"],
+                        piece(line),
+                        *(number(line[key]) for key in own),
+                        *(number(line["weights"].get(one)) for one in weights),
+                        number(line["contribution"], 4),
+                        *(
+                            []
+                            if found["hidden"]
+                            else [number(line["d_logit"]), number(line["d_logp"]), arrow(line)]
+                        ),
+                    ]
+                )
             sections.append((name, s, record, rows))
     return all_headings, sections
 
@@ -81,10 +127,22 @@ def one(found: dict) -> str:
     """An explained batch."""
     headings, sections = table(found)
     terms = ", ".join(f"{name} {value:.6g}" for name, value in found["terms"].items())
-    lines = [title(found), f"terms {terms}", found["teacher"], "", HIDDEN_LEGEND if found["hidden"] else LEGEND]
+    lines = [
+        title(found),
+        f"terms {terms}",
+        found["teacher"],
+        "",
+        HIDDEN_LEGEND if found["hidden"] else LEGEND,
+    ]
     for name, s, record, rows in sections:
         share = sum(line["contribution"] for line in record["lines"])
-        lines += ["", f"{name}, record {s}: {share:.6g} of the loss", *asked(record), "", *aligned(headings[name], rows)]
+        lines += [
+            "",
+            f"{name}, record {s}: {share:.6g} of the loss",
+            *asked(record),
+            "",
+            *aligned(headings[name], rows),
+        ]
     return "\n".join(lines)
 
 
@@ -96,7 +154,10 @@ def title(found: dict) -> str:
 
 def asked(record: dict) -> list[str]:
     """The record's words."""
-    return [f"  question {record['question']}".replace("\n", "⏎"), f"  answer   {record['answer']}".replace("\n", "⏎")]
+    return [
+        f"  question {record['question']}".replace("\n", "⏎"),
+        f"  answer   {record['answer']}".replace("\n", "⏎"),
+    ]
 
 
 def beside(first: dict, second: dict) -> list[dict]:
@@ -110,12 +171,19 @@ def beside(first: dict, second: dict) -> list[dict]:
         pair = [one["batches"].get(name) for one in (first, second)]
         for s in range(len(pair[0] or pair[1])):
             records = [None if one is None else one[s] for one in pair]
-            ids = [None if one is None else [line["id"] for line in one["lines"]] for one in records]
+            ids = [
+                None if one is None else [line["id"] for line in one["lines"]] for one in records
+            ]
             if ids[0] == ids[1]:
                 found.append(section(name, s, records, push))
             else:
-                found += [section(name, s, [one if i == j else None for j, one in enumerate(records)], push)
-                          for i in (0, 1) if records[i] is not None]
+                found += [
+                    section(
+                        name, s, [one if i == j else None for j, one in enumerate(records)], push
+                    )
+                    for i in (0, 1)
+                    if records[i] is not None
+                ]
     return found
 
 
@@ -130,24 +198,54 @@ def section(name: str, s: int, records: list, push: str) -> dict:
             values = [None if column is None else column[i].get(source) for column in columns]
             cells[key] = [*values, None if None in values else values[1] - values[0]]
         lines.append({key: line[key] for key in ("position", "token", "kind", "count")} | cells)
-    return {"batch": name, "record": s, "in": [record is not None for record in records], "question": there["question"],
-            "answer": there["answer"], "lines": lines}
+    return {
+        "batch": name,
+        "record": s,
+        "in": [record is not None for record in records],
+        "question": there["question"],
+        "answer": there["answer"],
+        "lines": lines,
+    }
 
 
 def compared(first: dict, second: dict) -> str:
     """Two meanings side by side."""
     names = [one["semantics"] for one in (first, second)]
     push = "|dL/dh|" if first["hidden"] else "d logp"
-    headings = ["pos", "kind", "token", *(f"contribution {name}" for name in (*names, "difference")),
-                *(f"{push} {name}" for name in (*names, "difference"))]
-    lines = [title(first), title(second), f"difference {second['loss'] - first['loss']:.10g}", first["teacher"], "",
-             HIDDEN_LEGEND if first["hidden"] else LEGEND]
+    headings = [
+        "pos",
+        "kind",
+        "token",
+        *(f"contribution {name}" for name in (*names, "difference")),
+        *(f"{push} {name}" for name in (*names, "difference")),
+    ]
+    lines = [
+        title(first),
+        title(second),
+        f"difference {second['loss'] - first['loss']:.10g}",
+        first["teacher"],
+        "",
+        HIDDEN_LEGEND if first["hidden"] else LEGEND,
+    ]
     for part in beside(first, second):
         where = "" if all(part["in"]) else f" ({names[part['in'].index(True)]} alone)"
-        rows = [[number(line["position"], 6), line["kind"], piece(line), *(number(value) for value in line["contribution"]),
-                 *(number(value) for value in line["push"])] for line in part["lines"] if touched(line)]
+        rows = [
+            [
+                number(line["position"], 6),
+                line["kind"],
+                piece(line),
+                *(number(value) for value in line["contribution"]),
+                *(number(value) for value in line["push"]),
+            ]
+            for line in part["lines"]
+            if touched(line)
+        ]
         rest = sum(line["count"] for line in part["lines"] if not touched(line))
-        lines += ["", f"{part['batch']}, record {part['record']}{where}; {rest} tokens are touched by neither", *asked(part)]
+        lines += [
+            "",
+            f"{part['batch']}, record {part['record']}{where}; {rest} tokens are touched by neither",
+            *asked(part),
+        ]
         lines += ["", *aligned(headings, rows)] if rows else []
     return "\n".join(lines)
 
@@ -161,5 +259,10 @@ def aligned(headings: list[str], rows: list[list[str]]) -> list[str]:
     """The cells as text in columns: words flush left, numbers flush right."""
     words = {i for i, heading in enumerate(headings) if heading in ("kind", "token", "")}
     widths = [max(map(len, column)) for column in zip(headings, *rows)]
-    return ["  ".join(cell.ljust(width) if i in words else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in (headings, *rows)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in (headings, *rows)
+    ]

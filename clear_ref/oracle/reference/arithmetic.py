@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .token_columns import COLUMNS, IGNORE, Distribution
 from .exact import add, exp, log, log1p
+from .token_columns import COLUMNS, IGNORE, Distribution
 
 KINDS = ("padding", "image", "prompt", "answer")
 PADDING, IMAGE, PROMPT, ANSWER = range(4)
@@ -22,6 +22,7 @@ PADDING, IMAGE, PROMPT, ANSWER = range(4)
 @dataclass(frozen=True)
 class Row:
     """One position of one batch; `label` is the token that it predicts, or IGNORE."""
+
     batch: str
     b: int
     t: int
@@ -31,6 +32,7 @@ class Row:
 @dataclass
 class Sum:
     """A number, and d number / d column of a row: {(row, column): weight}."""
+
     value: float = 0.0
     weights: dict = field(default_factory=dict)
 
@@ -57,6 +59,7 @@ class Answer:
 
     scale   sum of the terms' sizes; weight: sum of |d loss / d column| over all rows. Rounding errors are measured against them
     """
+
     loss: float
     terms: dict[str, float]
     gradients: dict[str, np.ndarray]
@@ -66,6 +69,7 @@ class Answer:
 
 class Sheet:
     """The batches of a case, read row by row. What a mistake does is a subclass with one of these methods changed."""
+
     columns = COLUMNS
 
     def __init__(self, batches):
@@ -79,7 +83,13 @@ class Sheet:
         for b in range(n_sequences):
             for t in range(n_positions):
                 label = int(labels[b, t + 1]) if t + 1 < n_positions else IGNORE
-                if row_set == "all" or row_set == "attention" and mask[b, t] == 1 or row_set == "answer" and label != IGNORE:
+                if (
+                    row_set == "all"
+                    or row_set == "attention"
+                    and mask[b, t] == 1
+                    or row_set == "answer"
+                    and label != IGNORE
+                ):
                     found.append(Row(name, b, t, label))
         return found
 
@@ -108,7 +118,9 @@ class Sheet:
 
     def sum_of(self, rows, column) -> Sum:
         """A column summed over rows."""
-        return Sum(sum(self.cell(row, column)[0] for row in rows), {(row, column): 1.0 for row in rows})
+        return Sum(
+            sum(self.cell(row, column)[0] for row in rows), {(row, column): 1.0 for row in rows}
+        )
 
     def over(self, total, n) -> Sum:
         """total / n; a divisor of 0 counts as 1."""
@@ -122,11 +134,18 @@ class Sheet:
     def per_sequence(self, name, row_set="answer") -> list[list[Row]]:
         """The rows of each sequence."""
         rows = self.rows(name, row_set)
-        return [[row for row in rows if row.b == b] for b in range(len(self.batches[name]["labels"]))]
+        return [
+            [row for row in rows if row.b == b] for b in range(len(self.batches[name]["labels"]))
+        ]
 
     def sequence_mean(self, name, column, row_set="answer") -> Sum:
         """Mean over sequences of the mean over each one's rows; one without rows adds 0 and counts."""
-        return self.mean([self.over(self.sum_of(rows, column), len(rows)) for rows in self.per_sequence(name, row_set)])
+        return self.mean(
+            [
+                self.over(self.sum_of(rows, column), len(rows))
+                for rows in self.per_sequence(name, row_set)
+            ]
+        )
 
     def sequence_sums(self, name, column) -> list[Sum]:
         """One a sequence: the column summed over its answer rows."""
@@ -138,7 +157,9 @@ class Sheet:
 
     def log_ratios(self, name) -> list[Sum]:
         """log p_student - log p_teacher of each whole answer."""
-        pairs = zip(self.sequence_sums(name, "nll"), self.sequence_sums(name, "teacher_nll"), strict=True)
+        pairs = zip(
+            self.sequence_sums(name, "nll"), self.sequence_sums(name, "teacher_nll"), strict=True
+        )
         return [teacher + -student for student, teacher in pairs]
 
     def mean_softplus(self, beta, sums) -> Sum:
@@ -156,14 +177,21 @@ class Sheet:
     def answer(self, terms) -> Answer:
         """The Answer of the loss that is the sum of the named terms."""
         loss = total(list(terms.values()))
-        gradients = {name: np.zeros_like(batch[self.tensor(name)]) for name, batch in self.batches.items()}
+        gradients = {
+            name: np.zeros_like(batch[self.tensor(name)]) for name, batch in self.batches.items()
+        }
         weights = self.weights(loss)
         for (row, column), weight in weights.items():
             if weight != 0:
                 gradients[row.batch][row.b, row.t] += weight * self.gradient(row, column)
         values = {name: float(term.value) for name, term in terms.items()}
-        return Answer(float(loss.value), values, gradients, sum(map(abs, values.values())),
-                      sum(abs(weight) for weight in loss.weights.values()))
+        return Answer(
+            float(loss.value),
+            values,
+            gradients,
+            sum(map(abs, values.values())),
+            sum(abs(weight) for weight in loss.weights.values()),
+        )
 
 
 @lru_cache(maxsize=8192)
@@ -187,4 +215,6 @@ def softplus(beta, x) -> Sum:
     """log(1 + exp(beta x)), without overflow."""
     y = beta * x.value
     small = float(exp(-abs(y)))
-    return x.through(max(y, 0.0) + float(log1p(small)), beta * (1 if y >= 0 else small) / (1 + small))
+    return x.through(
+        max(y, 0.0) + float(log1p(small)), beta * (1 if y >= 0 else small) / (1 + small)
+    )

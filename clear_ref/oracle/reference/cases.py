@@ -11,9 +11,10 @@ import numpy as np
 
 from clear_ref.data.draws import choice, uniform_vector
 from clear_ref.methods import METHODS, make_options, needs
-from .token_columns import IGNORE, to_bf16
-from .exact import add
+
 from .arithmetic import ANSWER, IMAGE, PADDING, PROMPT
+from .exact import add
+from .token_columns import IGNORE, to_bf16
 
 FLAGS = {
     "odd_vocabulary": "V is odd or prime: no vector width divides it.",
@@ -48,6 +49,7 @@ class Shape:
     ignored     the sequence of every batch that has no labels, or None
     like        the shape whose draws it takes
     """
+
     name: str
     flags: tuple[str, ...]
     vocabulary: int = 5
@@ -66,32 +68,94 @@ class Shape:
 
 
 SMALL = {"sequences": ((1, 1, 2), (0, 2, 1)), "retain": ((0, 1, 1), (1, 1, 2))}
-COMPACT = [shape.name for shape in (
-    Shape("plain", ("odd_vocabulary", "uneven_lengths", "right_padding", "image_rows")),
-    Shape("left", ("odd_vocabulary", "uneven_lengths", "left_padding", "image_rows"), left=True, like="plain"),
-    Shape("single", ("odd_vocabulary", "single_sequence", "no_padding", "image_rows"), 7, ((1, 1, 2),), ((0, 2, 2),)),
-    Shape("ignored", ("odd_vocabulary", "ignored_sequence", "right_padding"), 3, ignored=1),
-    Shape("certain", ("near_one_probability", "near_zero_probability"), push=(18.0, -18.0, 0.0), **SMALL),
-    Shape("unlikely", ("nll_above_20",), push=(-24.0, -40.0), **SMALL),
-    Shape("large", ("large_logits",), scale=10000.0, **SMALL),
-    Shape("equal", ("teacher_equals_student", "uneven_lengths"), teacher="equal", **SMALL),
-    Shape("near", ("teacher_near", "uneven_lengths"), teacher="near", **SMALL))]
-FULL = [*COMPACT, *(shape.name for shape in (
-    Shape("wide", ("odd_vocabulary", "large_vocabulary", "uneven_lengths", "image_rows"), 1021, ((1, 2, 3), (0, 2, 2)),
-          ((0, 1, 3), (1, 2, 1)), width=33),
-    Shape("long", ("odd_vocabulary", "long_sequences", "left_padding", "image_rows"), 11, ((16, 5, 12), (0, 9, 20), (9, 2, 1)),
-          ((4, 4, 30), (0, 3, 7)), left=True, width=8),
-    Shape("many", ("odd_vocabulary", "many_sequences", "uneven_lengths", "right_padding"), 13,
-          tuple((i % 3, 1 + i % 4, 1 + 7 * i % 5) for i in range(12)), tuple((i % 2, 2, 1 + i % 6) for i in range(11))),
-    Shape("two", ("uneven_lengths", "right_padding"), 2),
-    Shape("hundred", ("odd_vocabulary", "near_zero_probability"), 101, push=(-30.0, 9.0, 0.0)),
-    Shape("large_near", ("large_logits", "teacher_near"), 17, scale=10000.0, teacher="near")))]
+COMPACT = [
+    shape.name
+    for shape in (
+        Shape("plain", ("odd_vocabulary", "uneven_lengths", "right_padding", "image_rows")),
+        Shape(
+            "left",
+            ("odd_vocabulary", "uneven_lengths", "left_padding", "image_rows"),
+            left=True,
+            like="plain",
+        ),
+        Shape(
+            "single",
+            ("odd_vocabulary", "single_sequence", "no_padding", "image_rows"),
+            7,
+            ((1, 1, 2),),
+            ((0, 2, 2),),
+        ),
+        Shape("ignored", ("odd_vocabulary", "ignored_sequence", "right_padding"), 3, ignored=1),
+        Shape(
+            "certain",
+            ("near_one_probability", "near_zero_probability"),
+            push=(18.0, -18.0, 0.0),
+            **SMALL,
+        ),
+        Shape("unlikely", ("nll_above_20",), push=(-24.0, -40.0), **SMALL),
+        Shape("large", ("large_logits",), scale=10000.0, **SMALL),
+        Shape("equal", ("teacher_equals_student", "uneven_lengths"), teacher="equal", **SMALL),
+        Shape("near", ("teacher_near", "uneven_lengths"), teacher="near", **SMALL),
+    )
+]
+FULL = [
+    *COMPACT,
+    *(
+        shape.name
+        for shape in (
+            Shape(
+                "wide",
+                ("odd_vocabulary", "large_vocabulary", "uneven_lengths", "image_rows"),
+                1021,
+                ((1, 2, 3), (0, 2, 2)),
+                ((0, 1, 3), (1, 2, 1)),
+                width=33,
+            ),
+            Shape(
+                "long",
+                ("odd_vocabulary", "long_sequences", "left_padding", "image_rows"),
+                11,
+                ((16, 5, 12), (0, 9, 20), (9, 2, 1)),
+                ((4, 4, 30), (0, 3, 7)),
+                left=True,
+                width=8,
+            ),
+            Shape(
+                "many",
+                ("odd_vocabulary", "many_sequences", "uneven_lengths", "right_padding"),
+                13,
+                tuple((i % 3, 1 + i % 4, 1 + 7 * i % 5) for i in range(12)),
+                tuple((i % 2, 2, 1 + i % 6) for i in range(11)),
+            ),
+            Shape("two", ("uneven_lengths", "right_padding"), 2),
+            Shape(
+                "hundred", ("odd_vocabulary", "near_zero_probability"), 101, push=(-30.0, 9.0, 0.0)
+            ),
+            Shape(
+                "large_near", ("large_logits", "teacher_near"), 17, scale=10000.0, teacher="near"
+            ),
+        )
+    ),
+]
 EVERYWHERE = {"sku": {"n_random": 2}, ("llmu", "original"): {"n_random": 2}}
 MORE = {
     ("grad_diff", "paper"): [{"lambda_retain": 2.5}, {"forget": "entropy"}],
-    ("grad_diff", "released"): [{"beta": 0.5}, {"forget": "entropy"}, {"forget": "kl"}, {"retain": "kl"}],
+    ("grad_diff", "released"): [
+        {"beta": 0.5},
+        {"forget": "entropy"},
+        {"forget": "kl"},
+        {"retain": "kl"},
+    ],
     ("grad_diff", "original"): [{"retain": "kl"}],
-    ("dpo", "paper"): [{"beta": 0.7, "lambda_idk": 0.5, "lambda_dpo": 2.0, "retain_weight": 1.5, "reference": "base"}],
+    ("dpo", "paper"): [
+        {
+            "beta": 0.7,
+            "lambda_idk": 0.5,
+            "lambda_dpo": 2.0,
+            "retain_weight": 1.5,
+            "reference": "base",
+        }
+    ],
     ("dpo", "original"): [{"beta": 0.7}],
     ("npo", "paper"): [{"beta": 0.1}],
     ("npo", "original"): [{"beta": 0.5, "retain": "ce"}, {"retain": "kl"}],
@@ -115,6 +179,7 @@ MORE = {
 @dataclass(frozen=True)
 class Case:
     """One question: a method in one meaning, options given beside the defaults, a shape."""
+
     method: str
     semantics: str
     given: tuple
@@ -144,11 +209,20 @@ class Case:
         found = {}
         for name, need in needs(self.method, self.semantics, options).items():
             tensor = "hidden" if need.hidden else "logits"
-            wanted = ["input_ids", "labels", "attention_mask", "kinds", tensor, *([f"teacher_{tensor}"] if need.teacher else [])]
+            wanted = [
+                "input_ids",
+                "labels",
+                "attention_mask",
+                "kinds",
+                tensor,
+                *([f"teacher_{tensor}"] if need.teacher else []),
+            ]
             found[name] = {key: inputs(self.shape)[name][key] for key in wanted}
         if self.method == "rmu":
             forget = found["forget"]["hidden"]
-            found["forget"]["control"] = control(self.semantics, options, forget.shape[0], forget.shape[2])
+            found["forget"]["control"] = control(
+                self.semantics, options, forget.shape[0], forget.shape[2]
+            )
         return found
 
 
@@ -158,9 +232,17 @@ def cases(full=False) -> list[Case]:
     for method, module in METHODS.items():
         for semantics in module.VARIANTS:
             usual = EVERYWHERE.get(method, EVERYWHERE.get((method, semantics), {}))
-            found += [Case(method, semantics, tuple(usual.items()), shape) for shape in (FULL if full else COMPACT)]
-            shape = "near" if (method, semantics) == ("npo", "released@2024-12-10") else "plain"  # NaN on the others
-            found += [Case(method, semantics, tuple(given.items()), shape) for given in MORE.get((method, semantics), [])]
+            found += [
+                Case(method, semantics, tuple(usual.items()), shape)
+                for shape in (FULL if full else COMPACT)
+            ]
+            shape = (
+                "near" if (method, semantics) == ("npo", "released@2024-12-10") else "plain"
+            )  # NaN on the others
+            found += [
+                Case(method, semantics, tuple(given.items()), shape)
+                for given in MORE.get((method, semantics), [])
+            ]
     return found
 
 
@@ -179,8 +261,12 @@ def inputs(name) -> dict[str, dict[str, np.ndarray]]:
     found = {}
     for i, batch in enumerate(("forget", "idk", *(f"random{k}" for k in range(1, 6)))):
         answers = [answer for _, _, answer in shape.sequences]
-        turned = answers[i % len(answers):] + answers[:i % len(answers)]
-        found[batch] = _batch(shape, batch, [(*lengths[:2], answer) for lengths, answer in zip(shape.sequences, turned)])
+        turned = answers[i % len(answers) :] + answers[: i % len(answers)]
+        found[batch] = _batch(
+            shape,
+            batch,
+            [(*lengths[:2], answer) for lengths, answer in zip(shape.sequences, turned)],
+        )
     return {**found, "retain": _batch(shape, "retain", shape.retain)}
 
 
@@ -190,24 +276,38 @@ def _batch(shape, batch, sequences):
     ids, kinds = np.zeros(grid, np.int64), np.full(grid, PADDING, np.int64)
     for b, (images, prompt, answer) in enumerate(sequences):
         first = n_positions - images - prompt - answer if shape.left else 0
-        kinds[b, first:first + images + prompt + answer] = [IMAGE] * images + [PROMPT] * prompt + [ANSWER] * answer
-        for t, kind in enumerate(kinds[b, first:first + images + prompt + answer]):
+        kinds[b, first : first + images + prompt + answer] = (
+            [IMAGE] * images + [PROMPT] * prompt + [ANSWER] * answer
+        )
+        for t, kind in enumerate(kinds[b, first : first + images + prompt + answer]):
             drawn = choice(0, f"{key}/{batch}/ids", b, t, shape.vocabulary - 1)
             ids[b, first + t] = shape.vocabulary - 1 if kind == IMAGE else drawn
     labels = np.where(kinds == ANSWER, ids, IGNORE)
     if shape.ignored is not None:
         labels[shape.ignored] = IGNORE
-    found = {"input_ids": ids, "labels": labels, "attention_mask": (kinds != PADDING).astype(np.int64), "kinds": kinds}
-    for tensor, width, scale in (("logits", shape.vocabulary, shape.scale), ("hidden", shape.width, 2.0)):
-        student, other = (_values(f"{key}/{batch}/{whose}{tensor}", (*grid, width), kinds, shape.left)
-                          for whose in ("", "teacher_"))
+    found = {
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": (kinds != PADDING).astype(np.int64),
+        "kinds": kinds,
+    }
+    for tensor, width, scale in (
+        ("logits", shape.vocabulary, shape.scale),
+        ("hidden", shape.width, 2.0),
+    ):
+        student, other = (
+            _values(f"{key}/{batch}/{whose}{tensor}", (*grid, width), kinds, shape.left)
+            for whose in ("", "teacher_")
+        )
         student = scale * student
         if tensor == "logits":
             for n, (b, t) in enumerate(zip(*np.nonzero(labels[:, 1:] != IGNORE))):
                 student[b, t, labels[b, t + 1]] += shape.push[n % len(shape.push)]
         found[tensor] = to_bf16(student)
         near = found[tensor] + 0.1 * (1 if tensor == "hidden" else scale / 3.0) * other
-        found[f"teacher_{tensor}"] = to_bf16({"apart": scale * other, "near": near, "equal": student}[shape.teacher])
+        found[f"teacher_{tensor}"] = to_bf16(
+            {"apart": scale * other, "near": near, "equal": student}[shape.teacher]
+        )
     return found
 
 
@@ -215,5 +315,7 @@ def _values(key, shape, kinds, left):
     """Uniform in [-1, 1); a sequence's draws begin at its first real position, so that padding on the left moves nothing."""
     drawn = 2 * uniform_vector(0, key, int(np.prod(shape))).reshape(shape) - 1
     if left:
-        drawn = np.stack([np.roll(one, int((kind == PADDING).sum()), 0) for one, kind in zip(drawn, kinds)])
+        drawn = np.stack(
+            [np.roll(one, int((kind == PADDING).sum()), 0) for one, kind in zip(drawn, kinds)]
+        )
     return drawn

@@ -24,7 +24,12 @@ def log(x) -> np.ndarray:
 
 def log1p(x) -> np.ndarray:
     """log(1 + x) of each entry of x. Below 1e-20 that is x to the last bit; above, 60 digits keep 40 of 1 + x."""
-    return _each(lambda value: value if abs(value) < 1e-20 else float(_MORE.ln(_MORE.add(Decimal(value), Decimal(1)))), x)
+    return _each(
+        lambda value: (
+            value if abs(value) < 1e-20 else float(_MORE.ln(_MORE.add(Decimal(value), Decimal(1))))
+        ),
+        x,
+    )
 
 
 def power(x, exponent) -> np.ndarray:

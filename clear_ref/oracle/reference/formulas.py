@@ -20,7 +20,10 @@ def grad_ascent(s, o):
 def grad_diff(s, o):
     """Paper: lambda on retain; the entropy is maximised."""
     column = {"ce": "nll", "entropy": "entropy"}[o["forget"]]
-    return {f"forget_{column}": -s.token_mean("forget", column), "retain_nll": o["lambda_retain"] * s.token_mean("retain", "nll")}
+    return {
+        f"forget_{column}": -s.token_mean("forget", column),
+        "retain_nll": o["lambda_retain"] * s.token_mean("retain", "nll"),
+    }
 
 
 def grad_diff_released(s, o):
@@ -41,7 +44,10 @@ def grad_diff_original(s, o):
 
 def kl(s, o):
     """Paper: the student's distribution first, answer rows."""
-    return {"forget_nll": -s.token_mean("forget", "nll"), "retain_kl": s.sequence_mean("retain", "kl_student_teacher")}
+    return {
+        "forget_nll": -s.token_mean("forget", "nll"),
+        "retain_kl": s.sequence_mean("retain", "kl_student_teacher"),
+    }
 
 
 def kl_all_rows(s, o):
@@ -62,13 +68,23 @@ def idk_original(s, o):
 
 def dpo(s, o):
     """Paper: the refusals' likelihood, and the preference for them."""
-    terms = {"idk_nll": o["lambda_idk"] * s.token_mean("idk", "nll"), "dpo": o["lambda_dpo"] * dpo_original(s, o)["dpo"]}
-    return terms if o["retain_weight"] == 0 else {**terms, "retain_nll": o["retain_weight"] * s.token_mean("retain", "nll")}
+    terms = {
+        "idk_nll": o["lambda_idk"] * s.token_mean("idk", "nll"),
+        "dpo": o["lambda_dpo"] * dpo_original(s, o)["dpo"],
+    }
+    return (
+        terms
+        if o["retain_weight"] == 0
+        else {**terms, "retain_nll": o["retain_weight"] * s.token_mean("retain", "nll")}
+    )
 
 
 def dpo_original(s, o):
     """The preference alone, on sums over whole answers."""
-    h = [rejected + -chosen for chosen, rejected in zip(s.log_ratios("idk"), s.log_ratios("forget"), strict=True)]
+    h = [
+        rejected + -chosen
+        for chosen, rejected in zip(s.log_ratios("idk"), s.log_ratios("forget"), strict=True)
+    ]
     return {"dpo": s.mean_softplus(o["beta"], h)}
 
 
@@ -99,55 +115,80 @@ def npo_released_before(s, o):
 
 def scrub(s, o):
     """Paper: the teacher's distribution first, answer rows."""
-    return {"retain_kl": o["alpha"] * s.sequence_mean("retain", "kl_teacher_student"),
-            "forget_kl": -s.sequence_mean("forget", "kl_teacher_student"),
-            "retain_nll": o["gamma"] * s.token_mean("retain", "nll")}
+    return {
+        "retain_kl": o["alpha"] * s.sequence_mean("retain", "kl_teacher_student"),
+        "forget_kl": -s.sequence_mean("forget", "kl_teacher_student"),
+        "retain_nll": o["gamma"] * s.token_mean("retain", "nll"),
+    }
 
 
 def scrub_released(s, o):
     """The student's first, all rows."""
-    return {"retain_kl": s.token_mean("retain", "kl_student_teacher", "all"),
-            "forget_kl": -o["beta"] * s.token_mean("forget", "kl_student_teacher", "all"),
-            "retain_nll": s.token_mean("retain", "nll")}
+    return {
+        "retain_kl": s.token_mean("retain", "kl_student_teacher", "all"),
+        "forget_kl": -o["beta"] * s.token_mean("forget", "kl_student_teacher", "all"),
+        "retain_nll": s.token_mean("retain", "nll"),
+    }
 
 
 def scrub_original(s, o):
     """The max pass and the min pass together, at a temperature."""
     column, square = ("kl_teacher_student", o["temperature"]), o["temperature"] ** 2
-    return {"retain_kl": o["alpha"] * square * s.token_mean("retain", column),
-            "forget_kl": -square * s.token_mean("forget", column), "retain_nll": o["gamma"] * s.token_mean("retain", "nll")}
+    return {
+        "retain_kl": o["alpha"] * square * s.token_mean("retain", column),
+        "forget_kl": -square * s.token_mean("forget", column),
+        "retain_nll": o["gamma"] * s.token_mean("retain", "nll"),
+    }
 
 
 def llmu(s, o):
     """Paper."""
-    return {"forget_nll": -s.token_mean("forget", "nll"), "idk_nll": s.sequence_mean("idk", "nll"),
-            "retain_kl": s.sequence_mean("retain", f"kl_{o['kl']}")}
+    return {
+        "forget_nll": -s.token_mean("forget", "nll"),
+        "idk_nll": s.sequence_mean("idk", "nll"),
+        "retain_kl": s.sequence_mean("retain", f"kl_{o['kl']}"),
+    }
 
 
 def llmu_released(s, o):
     """The idk batch by tokens, the KL over all rows."""
-    return {"forget_nll": -s.token_mean("forget", "nll"), "idk_nll": s.token_mean("idk", "nll"),
-            "retain_kl": s.token_mean("retain", "kl_student_teacher", "all")}
+    return {
+        "forget_nll": -s.token_mean("forget", "nll"),
+        "idk_nll": s.token_mean("idk", "nll"),
+        "retain_kl": s.token_mean("retain", "kl_student_teacher", "all"),
+    }
 
 
 def llmu_original(s, o):
     """Random answers; a cross-entropy of whole distributions on retain."""
     random = total([s.sequence_mean(f"random{k + 1}", "nll") for k in range(o["n_random"])])
-    return {"forget_nll": -o["w_forget"] * s.sequence_mean("forget", "nll"), "random_nll": o["w_random"] / o["n_random"] * random,
-            "retain_cross_entropy": o["w_retain"] * s.token_mean("retain", "cross_entropy", "all")}
+    return {
+        "forget_nll": -o["w_forget"] * s.sequence_mean("forget", "nll"),
+        "random_nll": o["w_random"] / o["n_random"] * random,
+        "retain_cross_entropy": o["w_retain"] * s.token_mean("retain", "cross_entropy", "all"),
+    }
 
 
 def rmu(s, o):
     """Paper: squared lengths at real tokens."""
-    return {"forget_distance": s.sequence_mean("forget", ("distance_to_control", o["c"]), "attention"),
-            "retain_distance": o["alpha"] * s.sequence_mean("retain", "distance_to_teacher", "attention")}
+    return {
+        "forget_distance": s.sequence_mean("forget", ("distance_to_control", o["c"]), "attention"),
+        "retain_distance": o["alpha"]
+        * s.sequence_mean("retain", "distance_to_teacher", "attention"),
+    }
 
 
 def rmu_mean_squares(s, o, forget=("distance_to_control",)):
     """Original, and released before 2025-03-30: mean squares over all rows."""
     width = s.batches["forget"]["hidden"].shape[2]
-    return {"forget_distance": o.get("beta", 1.0) / width * s.token_mean("forget", (*forget, o["c"]), "all"),
-            "retain_distance": o.get("alpha", 1.0) / width * s.token_mean("retain", "distance_to_teacher", "all")}
+    return {
+        "forget_distance": o.get("beta", 1.0)
+        / width
+        * s.token_mean("forget", (*forget, o["c"]), "all"),
+        "retain_distance": o.get("alpha", 1.0)
+        / width
+        * s.token_mean("retain", "distance_to_teacher", "all"),
+    }
 
 
 def rmu_released(s, o):
@@ -167,13 +208,18 @@ def sku_released(s, o):
 
 def sku_original(s, o):
     """Means of sequences; the KL over all rows."""
-    return _sku(s, o, s.sequence_mean, o["n_random"], s.token_mean("retain", "kl_teacher_student", "all"))
+    return _sku(
+        s, o, s.sequence_mean, o["n_random"], s.token_mean("retain", "kl_teacher_student", "all")
+    )
 
 
 def _sku(s, o, mean, divisor, retain_kl):
     random = total([mean(f"random{k + 1}", "nll") for k in range(o["n_random"])])
-    return {"forget_nll": o["w_forget"] * mean("forget", "nll"), "random_nll": o["w_random"] / divisor * random,
-            "retain_kl": -o["w_retain"] * retain_kl}
+    return {
+        "forget_nll": o["w_forget"] * mean("forget", "nll"),
+        "random_nll": o["w_random"] / divisor * random,
+        "retain_kl": -o["w_retain"] * retain_kl,
+    }
 
 
 def _retain(s, kind):
@@ -185,16 +231,30 @@ def _retain(s, kind):
 FORMULAS = {
     "retain_ft": {"paper": retain_ft, "released": retain_ft, "original": retain_ft},
     "grad_ascent": {"paper": grad_ascent, "released": grad_ascent, "original": grad_ascent},
-    "grad_diff": {"paper": grad_diff, "released": grad_diff_released, "original": grad_diff_original},
+    "grad_diff": {
+        "paper": grad_diff,
+        "released": grad_diff_released,
+        "original": grad_diff_original,
+    },
     "kl": {"paper": kl, "released": kl_all_rows, "original": kl_all_rows},
     "idk": {"paper": idk, "released": idk, "original": idk_original},
     "dpo": {"paper": dpo, "released": dpo_released, "original": dpo_original},
-    "npo": {"paper": npo, "released": npo_released, "released@2024-12-10": npo_released_before,
-            "released@2024-10-23": npo_released_before, "original": npo_original},
+    "npo": {
+        "paper": npo,
+        "released": npo_released,
+        "released@2024-12-10": npo_released_before,
+        "released@2024-10-23": npo_released_before,
+        "original": npo_original,
+    },
     "scrub": {"paper": scrub, "released": scrub_released, "original": scrub_original},
     "llmu": {"paper": llmu, "released": llmu_released, "original": llmu_original},
-    "rmu": {"paper": rmu, "released": rmu_released, "released@2024-12-10": rmu_mean_squares,
-            "released@2024-10-23": rmu_mean_squares, "original": rmu_mean_squares},
+    "rmu": {
+        "paper": rmu,
+        "released": rmu_released,
+        "released@2024-12-10": rmu_mean_squares,
+        "released@2024-10-23": rmu_mean_squares,
+        "original": rmu_mean_squares,
+    },
     "sku": {"paper": sku, "released": sku_released, "original": sku_original},
 }
 

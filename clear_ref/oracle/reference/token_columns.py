@@ -16,6 +16,7 @@ IGNORE = -100
 @dataclass(frozen=True)
 class Distribution:
     """A row of logits z, the logarithm of its softmax, and the softmax. Of hidden states z alone means something."""
+
     z: np.ndarray
     log_p: np.ndarray
     p: np.ndarray
@@ -117,16 +118,36 @@ def distance_to_teacher(sheet, row):
 def mean_to_controls(sheet, row, c):
     """mean_j |m - c v_j|^2, m the mean of all positions of the row's sequence, v_j every control vector: the same number at each
     of its rows, whose mean over them has the gradient 2 (m - c mean_j v_j) / T in each."""
-    away = sheet.batches[row.batch]["hidden"][row.b].mean(0) - c * sheet.batches[row.batch]["control"]
+    away = (
+        sheet.batches[row.batch]["hidden"][row.b].mean(0) - c * sheet.batches[row.batch]["control"]
+    )
     return add(away * away) / len(away), 2 * away.mean(0), 0.0
 
 
 def to_bf16(x) -> np.ndarray:
     """x rounded to bfloat16 (to nearest, ties to even), as float64."""
     bits = np.asarray(x, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+    return (
+        ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000))
+        .view(np.float32)
+        .astype(np.float64)
+    )
 
 
-COLUMNS = {function.__name__: function for function in (
-    nll, teacher_nll, entropy, teacher_entropy, kl_teacher_student, kl_student_teacher, cross_entropy, ratio, log_ratio,
-    distance_to_control, distance_to_teacher, mean_to_controls)}
+COLUMNS = {
+    function.__name__: function
+    for function in (
+        nll,
+        teacher_nll,
+        entropy,
+        teacher_entropy,
+        kl_teacher_student,
+        kl_student_teacher,
+        cross_entropy,
+        ratio,
+        log_ratio,
+        distance_to_control,
+        distance_to_teacher,
+        mean_to_controls,
+    )
+}

@@ -10,7 +10,12 @@ from clear_ref.methods import METHODS, table
 
 def is_number(value) -> bool:
     """A finite number, no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300 and isfinite(value)
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) < 1e300
+        and isfinite(value)
+    )
 
 
 def is_text(value) -> bool:
@@ -32,10 +37,20 @@ TEXT, NUMBER = (is_text, "text"), (is_number, "a finite number")
 SIZE = (lambda value: is_number(value) and value >= 0, "a number of 0 or more")
 NAMES = (is_object(is_text), "an object of array names")
 BOTH = {"id": TEXT, "method": TEXT, "loss": NUMBER, "gradients": NAMES, "sha256": TEXT}
-KINDS = {"of": TEXT, "mistake": TEXT} | BOTH, {
-    "semantics": TEXT, "options": (lambda v: isinstance(v, dict), "an object"), "shape": TEXT,
-    "flags": (is_list, "a list of texts"), "batches": (is_object(is_list), "an object of lists of texts"),
-    "terms": (is_object(is_number), "an object of numbers"), "scale": SIZE, "weight": SIZE} | BOTH
+KINDS = (
+    {"of": TEXT, "mistake": TEXT} | BOTH,
+    {
+        "semantics": TEXT,
+        "options": (lambda v: isinstance(v, dict), "an object"),
+        "shape": TEXT,
+        "flags": (is_list, "a list of texts"),
+        "batches": (is_object(is_list), "an object of lists of texts"),
+        "terms": (is_object(is_number), "an object of numbers"),
+        "scale": SIZE,
+        "weight": SIZE,
+    }
+    | BOTH,
+)
 RESULTS = ("valid", "acceptable", "invalid")
 
 
@@ -48,7 +63,9 @@ def fault(vectors, method: str, entry) -> str | None:
     if entry["result"] not in RESULTS:
         return f"has result {one_line(repr(entry['result']), 60)}; expected one of {', '.join(RESULTS)}"
     right = entry["result"] != "invalid"
-    for key, (is_one, expected) in (KINDS[right] | ({"control": TEXT} if right and method == "rmu" else {})).items():
+    for key, (is_one, expected) in (
+        KINDS[right] | ({"control": TEXT} if right and method == "rmu" else {})
+    ).items():
         if key not in entry:
             return f"lacks {key}"
         if not is_one(entry[key]):
@@ -82,7 +99,10 @@ def of_meaning(entry) -> str | None:
 def of_arrays(vectors, entry, right: bool) -> str | None:
     """What is wrong with the arrays that a case names; KeyError for one that is not there."""
     batches = vectors.batches(entry) if right else {}
-    gradients, student = vectors.gradients(entry), "hidden" if entry["method"] == "rmu" else "logits"
+    gradients, student = (
+        vectors.gradients(entry),
+        "hidden" if entry["method"] == "rmu" else "logits",
+    )
     for name, batch in batches.items():
         for key in ("labels", "attention_mask", student):
             if key not in batch:
