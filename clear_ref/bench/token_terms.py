@@ -13,7 +13,7 @@ import torch
 from clear_ref.common import run_directory
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import setting, some_of
+from clear_ref.common.settings import parse_names, setting
 from clear_ref.common.text_table import aligned
 from clear_ref.losses import native
 
@@ -71,7 +71,7 @@ def check(settings: BenchSettings) -> tuple[list[str], list[str]]:
             raise UserError(f"{name} is {getattr(settings, name)}; expected {least} or more")
     if settings.dtype not in (*DTYPES, "both"):
         raise UserError(f"dtype is {settings.dtype!r}; expected float32, bfloat16 or both")
-    peers = list(PEERS) if settings.peers == "all" else some_of(settings.peers, PEERS, "peers")
+    peers = list(PEERS) if settings.peers == "all" else parse_names(settings.peers, PEERS, "peers")
     try:
         device = torch.device(settings.device)
     except RuntimeError:

@@ -10,7 +10,7 @@ from statistics import median
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import setting, some_of
+from clear_ref.common.settings import parse_names, setting
 from clear_ref.common.text_table import aligned
 from clear_ref.losses import native
 
@@ -56,7 +56,7 @@ def check(settings: BenchStepSettings) -> list[str]:
     if settings.shape not in SHAPES:
         raise UserError(f"shape is {settings.shape!r}; expected one of {', '.join(SHAPES)}")
     chosen = {"default": [*METHODS, *EVALUATIONS], "all": list(TASKS)}.get(settings.tasks)
-    return some_of(settings.tasks, TASKS, "tasks", "default, all") if chosen is None else chosen
+    return parse_names(settings.tasks, TASKS, "tasks", "default, all") if chosen is None else chosen
 
 
 def run(settings: BenchStepSettings) -> dict:

@@ -6,7 +6,7 @@ from clear_ref.common import run_directory
 from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
-from clear_ref.common.processes import processes, share
+from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.common.progress import Progress
 from clear_ref.common.settings import with_sources
 from clear_ref.evaluation.metrics import score
@@ -86,8 +86,8 @@ def run_all(
         | {name: {"value": value, "source": "command line"} for name, value in every.items()},
         "versions": run_directory.versions(),
     }
-    out = run_directory.choose(s.out, f"all-{s.semantics}", record, resume, free={"out"})
-    write_json(out / run_directory.SETTINGS, record)
+    out = run_directory.choose(s.out, f"all-{s.semantics}", record, resume, changeable={"out"})
+    write_json(out / run_directory.SETTINGS_FILE, record)
     logs = {"base": evaluation_logs(base, s, "base", out=out)}
     if gold:
         logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
@@ -97,13 +97,13 @@ def run_all(
         for method in table.METHODS
         for seed in seeds
     ]
-    n_processes = processes(device_of(s.device))
+    n_processes = process_count(device_of(s.device))
     bar, quiet = Progress("all methods", len(runs[::n_processes]), "run"), Progress.quiet
     given = given | {"method", "modality", "seed", "out"}
 
     def compute(run):
         name = f"{run['method']}-{s.semantics}-{run['modality']}-seed{run['seed']}"
-        own, begun = out / name, (out / name / run_directory.SETTINGS).exists()
+        own, begun = out / name, (out / name / run_directory.SETTINGS_FILE).exists()
         try:
             if (own / "report.html").exists():  # what a run writes last
                 found = read_json(own / "metrics.json")
@@ -130,7 +130,7 @@ def run_all(
 
     Progress.quiet = True  # one line for all of them
     try:
-        found = share(compute, runs, n_processes)
+        found = map_in_processes(compute, runs, n_processes)
     finally:
         Progress.quiet = quiet
         bar.close()

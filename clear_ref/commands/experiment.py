@@ -84,7 +84,7 @@ def unlearn(
         s.out, f"{s.method}-{s.semantics}-{s.modality}-seed{s.seed}", record, resume
     )
     started, logs = time.monotonic(), dict(evaluated or {})
-    write_json(out / run_directory.SETTINGS, record)
+    write_json(out / run_directory.SETTINGS_FILE, record)
     if gold and "gold" not in logs:  # before the base is in memory: two large models may not fit
         logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
     vlm = load(base, s.dtype, s.device, s.template)
@@ -180,7 +180,7 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
         "finetune", s, recipe, recipe_name, recipe_given, given, vlm, adapted, inputs(data, start)
     )
     out = run_directory.choose(s.out, f"finetune-{s.split}-seed{s.seed}", record, resume)
-    write_json(out / run_directory.SETTINGS, record)
+    write_json(out / run_directory.SETTINGS_FILE, record)
     started = time.monotonic()
     steps = building.finetune(vlm, plan, recipe, s.seed, f"finetune {s.split}", out, resume)
     trained = time.monotonic()
@@ -245,7 +245,7 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
     }
     out = run_directory.choose(s.out, f"evaluate-{directory.name}", record, resume)
     started = time.monotonic()
-    write_json(out / run_directory.SETTINGS, record)
+    write_json(out / run_directory.SETTINGS_FILE, record)
     logs = {"model": evaluation_logs(directory, s, "model", s.adapter, out)}
     if gold:
         logs["gold"] = evaluation_logs(gold, s, "gold", out=out)

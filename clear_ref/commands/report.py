@@ -41,7 +41,7 @@ def run(paths: list[str], settings) -> dict:
     report = read_runs.read(paths, settings.metrics)
     lines = leaderboard.rows(report)
     cards, notes = cards_of(report, lines, settings.data)
-    out = Path(settings.out) if settings.out else run_directory.free_directory("report")
+    out = Path(settings.out) if settings.out else run_directory.unused_directory("report")
     run_directory.check_empty(out, "--out")
     write(report, lines, cards, notes, out)
     runs = [

@@ -5,7 +5,7 @@ from pathlib import Path
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import convert, names, some_of
+from clear_ref.common.settings import convert, parse_names, setting_names
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import phrase_files
 from clear_ref.data.records import read_rows
@@ -56,7 +56,7 @@ def chosen_tasks(data: Path, s, pictures: bool) -> list[Task]:
     )
     if s.tasks == "all":
         return known
-    named = some_of(s.tasks, [task.name for task in known], "--tasks")
+    named = parse_names(s.tasks, [task.name for task in known], "--tasks")
     return [task for task in known if task.name in named]
 
 
@@ -95,7 +95,7 @@ def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
 
 def options_for(method: str, semantics: str, recipe_name: str, seed: int, given: dict):
     """The variant's options: its own defaults, the embedded world's where they differ, the run's seed, what was given."""
-    known = names(table.variant(method, semantics).options)
+    known = setting_names(table.variant(method, semantics).options)
     defaults = MINI_OPTIONS.get(method, {}) if recipe_name == "mini" else {}
     defaults = {name: value for name, value in {**defaults, "seed": seed}.items() if name in known}
     return table.make_options(method, {**defaults, **given}, semantics), set(defaults) - {"seed"}

@@ -1,1 +1,1 @@
-"""Errors, files, progress, processes, run directories, settings, devices: what every room may use."""
+"""Errors, files, progress, processes, run directories, settings, devices: used by every room."""

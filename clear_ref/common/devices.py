@@ -14,22 +14,22 @@ DTYPES = {
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """The torch dtype of a name; UserError for any other."""
+    """The torch dtype with this name; UserError for an unknown name."""
     if name not in DTYPES:
         raise UserError(f"dtype is {name!r}; expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
 def device_of(name: str) -> torch.device:
-    """The torch device of a name; UserError for one that is not there."""
+    """The torch device with this name; UserError if this machine does not have it."""
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("nothing here has been tried on it")
+            raise RuntimeError("this device type has not been tested")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device is {name!r}, which cannot be used here ({one_line(error, 100)}); "
-            "expected cpu, or cuda where there is a GPU"
+            "expected cpu, or cuda on a machine with a GPU"
         ) from None
     return device

@@ -1,8 +1,11 @@
-"""The errors that a person can act on. The command line prints their text as one line and exits with their status."""
+"""Error classes. The command line prints their text as one line and exits with their status."""
 
 
 class UserError(ValueError):
-    """The input is wrong. The message names the thing, the value found, the value expected and what to do. Exit status 2."""
+    """The input is wrong. Exit status 2.
+
+    The message names the thing, the value found, the value expected and what to do.
+    """
 
 
 class ShapeError(UserError):
@@ -14,4 +17,4 @@ class LabelError(UserError):
 
 
 class RunFailed(RuntimeError):
-    """The input was right and the run still failed (a loss that is not finite, say). Exit status 1."""
+    """The input was right but the run failed, for example on a non-finite loss. Exit status 1."""

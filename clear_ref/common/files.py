@@ -1,20 +1,25 @@
-"""Files that appear whole or not at all."""
+"""Reading files with clear errors; writing files completely or not at all."""
 
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
+PathName = str | os.PathLike[str]
+
 
 @contextmanager
-def whole(path):
-    """The name of an empty file beside `path` to write to, which becomes `path` where the block ends and goes if the block fails.
+def atomic_file(path: PathName) -> Iterator[Path]:
+    """A temporary file beside `path` to write to.
 
-    A reader sees the old file or the new one, never a part of it.
+    At the end of the block it is renamed to `path`; if the block raises, it is deleted.
+    A reader of `path` sees the old file or the new one, never a part of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,28 +36,28 @@ def whole(path):
         raise
 
 
-def write_bytes(path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
-    with whole(path) as temporary:
+def write_bytes(path: PathName, data: bytes) -> None:
+    """Write `data` to `path`, completely or not at all."""
+    with atomic_file(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path, text: str) -> None:
-    """Write UTF-8 text with \\n line ends, whole or not at all."""
+def write_text(path: PathName, text: str) -> None:
+    """Write UTF-8 text with \\n line ends, completely or not at all."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path, value) -> None:
-    """Write `value` as JSON, two-space indented, whole or not at all."""
+def write_json(path: PathName, value: object) -> None:
+    """Write `value` as JSON, indented by two spaces, completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_jsonl(path, rows) -> None:
-    """Write one JSON object a line, whole or not at all."""
+def write_jsonl(path: PathName, rows: Iterable[object]) -> None:
+    """Write one JSON value per line, completely or not at all."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_text(path) -> str:
+def read_text(path: PathName) -> str:
     """A file's text; UserError if it is missing, cannot be read or is not UTF-8."""
     try:
         return read_bytes(path).decode("utf-8")
@@ -60,10 +65,10 @@ def read_text(path) -> str:
         raise UserError(f"{path}: not UTF-8 ({error}); fetch or write the file again") from None
 
 
-def read_bytes(path) -> bytes:
+def read_bytes(path: PathName) -> bytes:
     """A file's bytes; UserError if it is missing or cannot be read."""
     path = Path(path)
-    if not path.is_file():  # nor a pipe, which would keep us waiting
+    if not path.is_file():  # this also excludes FIFOs, on which open() would block
         raise UserError(f"{path}: no such file")
     try:
         return path.read_bytes()
@@ -73,34 +78,38 @@ def read_bytes(path) -> bytes:
         ) from None
 
 
-def one_line(text, most: int = 300) -> str:
-    """A foreign text as one line of at most `most` characters, as an error quotes it."""
+def one_line(text: object, most: int = 300) -> str:
+    """`text` on one line of at most `most` characters, to quote unknown text in a message."""
     line = " ".join(str(text).split())
-    line = line if line.isprintable() else ascii(line)[1:-1]
+    if not line.isprintable():
+        line = ascii(line)[1:-1]
     return line if len(line) <= most else line[:most] + "..."
 
 
-def parse_json(text: bytes, where) -> dict:
-    """The object in JSON bytes (UTF-8); UserError that begins with `where` for anything else, a key given twice included."""
+def parse_json(text: bytes, where: object) -> dict[str, Any]:
+    """The JSON object in UTF-8 bytes.
 
-    def once(pairs):
+    where   the file, or the file and line: every error message begins with it
+    raises  UserError for invalid JSON, a value that is no object, and a key given twice
+    """
+
+    def object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             keys = [key for key, _ in pairs]
-            twice = next(key for key in found if keys.count(key) > 1)
+            duplicate = next(key for key in found if keys.count(key) > 1)
             raise UserError(
-                f"{where}: the key {one_line(twice, 100)} stands twice in one object; expected once, fetch it again"
+                f"{where}: the key {one_line(duplicate, 100)} is given twice in one object; "
+                "expected it once; fetch or write the file again"
             )
         return found
 
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=once)
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=object_of_unique_keys)
     except UserError:
         raise
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: of JSON, of UTF-8, and of a number with too many digits
+    # ValueError is raised for wrong JSON, wrong UTF-8 and a number with too many digits.
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{where}: not JSON ({one_line(error)}); fetch or write the file again"
         ) from None
@@ -109,12 +118,12 @@ def parse_json(text: bytes, where) -> dict:
     return found
 
 
-def read_json(path) -> dict:
-    """The object in a JSON file; UserError names the file and the place where it is not JSON, or what else it holds."""
+def read_json(path: PathName) -> dict[str, Any]:
+    """The JSON object in a file; UserError as parse_json and read_bytes raise it."""
     return parse_json(read_bytes(path), path)
 
 
-def sha256(path) -> str:
+def sha256(path: PathName) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,85 +1,103 @@
-"""The same work on several cores, one process each, one thread in each: small models gain from this what threads cannot give.
+"""Runs work items in forked processes, one thread in each.
 
-What a part computes does not depend on how many processes or threads there are: each part has one thread, for their number
-changes the last bits of matrix products. Results travel as JSON.
+With small models, several processes are faster than several threads in one process. The results
+do not depend on the number of processes or threads: every item is computed with one thread,
+because the number of threads changes the last bits of matrix products. A child process sends its
+results to the parent as JSON, through a pipe.
 """
 
 import json
 import os
 import signal
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from .errors import RunFailed, UserError
 
-ERRORS = {error.__name__: error for error in (UserError, RunFailed)}
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def processes(device: torch.device) -> int:
-    """How many processes share work on a device: on the CPU as many as torch has threads, elsewhere one."""
+def process_count(device: torch.device) -> int:
+    """Number of processes for work on a device: on the CPU torch's thread count, otherwise 1."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def share(compute, parts: list, n_processes: int) -> list:
-    """[compute(part) for part in parts], the parts dealt out in turn to this process and n_processes - 1 forks of it, in one
-    thread each, a lone part too.
+def map_in_processes(
+    compute: Callable[[Item], Result], items: Sequence[Item], n_processes: int
+) -> list[Result]:
+    """[compute(item) for item in items], computed by n_processes processes.
 
-    compute  returns what JSON can hold; in a fork, anything else that it changes in memory is lost
-    raises   UserError or RunFailed as compute raised it, in whichever process; RunFailed if a fork dies
+    Item i goes to process i % n_processes; process 0 is this one, the others are forks of it.
+    Every process computes with one thread, also if there is only one item or one process.
+
+    compute  must return a value that JSON can hold; other changes that a fork makes in memory
+             are lost
+    raises   UserError or RunFailed as compute raised it, in any process; RunFailed if a fork ends
+             without an answer
     """
-    n_processes = max(1, min(n_processes, len(parts)))
-    threads, children, results = torch.get_num_threads(), [], [None] * len(parts)
+    n_processes = max(1, min(n_processes, len(items)))
+    n_threads = torch.get_num_threads()
+    children: list[tuple[int, int]] = []  # process id and pipe of each fork still running
+    results: list[Any] = [None] * len(items)
     torch.set_num_threads(1)
     try:
         for number in range(1, n_processes):
-            children.append(start(compute, parts[number::n_processes]))
-        results[0::n_processes] = [compute(part) for part in parts[0::n_processes]]
+            children.append(_fork(compute, items[number::n_processes]))
+        results[0::n_processes] = [compute(item) for item in items[0::n_processes]]
         for number in range(1, n_processes):
-            results[number::n_processes] = collect(*children.pop(0))
+            results[number::n_processes] = _results_of(*children.pop(0))
     finally:
-        torch.set_num_threads(threads)
-        for child, pipe in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        torch.set_num_threads(n_threads)
+        for process, pipe in children:  # only after an error
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
             os.close(pipe)
     return results
 
 
-def start(compute, parts) -> tuple[int, int]:
-    """Fork a child that computes the parts; returns its process and the pipe its answer will come through."""
+def _fork(compute: Callable[[Item], object], items: Sequence[Item]) -> tuple[int, int]:
+    """Fork a child process that computes the items; returns its process id and its pipe."""
     reader, writer = os.pipe()
-    child = os.fork()
-    if child:
+    process = os.fork()
+    if process:
         os.close(writer)
-        return child, reader
+        return process, reader
     status = 1
     try:
         os.close(reader)
-        try:
-            answer = {"results": [compute(part) for part in parts]}
-        except (UserError, RunFailed) as error:
-            answer = {
-                "error": next(name for name, kind in ERRORS.items() if isinstance(error, kind)),
-                "message": str(error),
-            }
+        answer = _answer(compute, items)
         with os.fdopen(writer, "w", encoding="utf-8") as pipe:
             json.dump(answer, pipe)
         status = 0
     finally:
-        os._exit(status)  # nothing of the parent's is to be cleaned up twice
+        os._exit(status)  # exit without the cleanup handlers that the parent will run itself
 
 
-def collect(child: int, pipe: int) -> list:
-    """The child's results, once it has ended."""
+def _answer(compute: Callable[[Item], object], items: Sequence[Item]) -> dict[str, object]:
+    """What a child process sends: its results, or the kind and message of an error."""
+    try:
+        return {"results": [compute(item) for item in items]}
+    except UserError as error:
+        return {"error": "UserError", "message": str(error)}
+    except RunFailed as error:
+        return {"error": "RunFailed", "message": str(error)}
+
+
+def _results_of(process: int, pipe: int) -> list[Any]:
+    """The results of a child process; waits until it has ended."""
     with os.fdopen(pipe, encoding="utf-8", closefd=False) as stream:
         text = stream.read()
-    _, status = os.waitpid(child, 0)
+    _, status = os.waitpid(process, 0)
     os.close(pipe)
     if status:
         raise RunFailed(
-            f"a process that shared the work ended with status {status}; is memory short?"
+            f"a child process ended with status {status}; it may have run out of memory"
         )
     answer = json.loads(text)
     if "error" in answer:
-        raise ERRORS[answer["error"]](answer["message"])
+        kind = {"UserError": UserError, "RunFailed": RunFailed}[answer["error"]]
+        raise kind(answer["message"])
     return answer["results"]

@@ -1,57 +1,126 @@
-"""A run directory: chosen once, described by settings.json, never mixed with another run."""
+"""A run directory: its file names, the type of settings.json, and how it is chosen.
+
+A run directory holds one run. settings.json describes the run and is written first.
+"""
 
 import hashlib
 import platform
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
 
 from .errors import UserError
-from .files import read_json, sha256
+from .files import PathName, read_json, sha256
 
-SETTINGS = "settings.json"
-# Settings that a resumed run may change: they do not touch training.
-FREE = {"out", "limit", "max_new_tokens", "metrics", "tasks", "eval_batch", "plain"}
+FORMAT = "clear_ref.run/1"
+
+# Names inside a run directory.
+SETTINGS_FILE = "settings.json"  # RunRecord: what was run, on what inputs
+TRACE_FILE = "trace.jsonl"  # one line per optimiser step
+METRICS_FILE = "metrics.json"  # the run's summary, with its metrics
+REPORT_FILE = "report.html"  # the page; a run writes it last
+LEADERBOARD_FILE = "leaderboard.json"  # of the command `all`
+LOGS_DIRECTORY = "logs"  # evaluation logs, one file per task
+CHECKPOINT_DIRECTORY = "checkpoint"  # training state after the last finished epoch
+
+# Settings that may change when a run is resumed: they have no effect on training.
+CHANGEABLE = {"out", "limit", "max_new_tokens", "metrics", "tasks", "eval_batch", "plain"}
 PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers")
 
 
+class SettingRecord(TypedDict):
+    """One setting or option: its value (a string, a number or a bool) and where it is from."""
+
+    value: Any
+    source: str
+
+
+class TrainedTensor(TypedDict):
+    """One trained tensor; count is its number of elements."""
+
+    name: str
+    shape: list[int]
+    count: int
+
+
+class TrainedRecord(TypedDict):
+    """What is trained: the tensors, their total size, and the size of the whole model."""
+
+    tensors: list[TrainedTensor]
+    trainable: int
+    total: int
+
+
+class KernelRecord(TypedDict):
+    """The compiled kernel: instruction_set is None if it is not built; cuda lists capabilities."""
+
+    built: bool
+    instruction_set: str | None
+    cuda: list[str]
+
+
+class RunRecord(TypedDict):
+    """The content of settings.json.
+
+    command         unlearn, finetune, evaluate or all
+    impl            implementation of the token terms: native or torch
+    kernel          what was compiled; not in the record of `all`
+    recipe          name of the recipe; not in the record of `evaluate`
+    settings        of the command and of the recipe
+    options         of the method; `unlearn` only
+    adapted_layers  layers with LoRA adapters; `unlearn` and `finetune` only
+    trained         `unlearn` and `finetune` only
+    inputs          {path or description: SHA-256}
+    versions        {package: version}
+    label_mask      which tokens are predicted in the loss; `unlearn` only
+    """
+
+    format: str
+    command: str
+    impl: str
+    kernel: NotRequired[KernelRecord]
+    recipe: NotRequired[str]
+    settings: dict[str, SettingRecord]
+    options: NotRequired[dict[str, SettingRecord]]
+    adapted_layers: NotRequired[list[str]]
+    trained: NotRequired[TrainedRecord]
+    inputs: dict[str, str]
+    versions: dict[str, str]
+    label_mask: NotRequired[str]
+
+
 def versions() -> dict[str, str]:
-    """Python's version and that of every run-time package."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in PACKAGES
-    }
+    """The versions of Python and of every run-time package."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = metadata.version(package)
+    return found
 
 
-def hashes(paths) -> dict[str, str]:
-    """SHA-256 by path."""
+def hashes(paths: Iterable[PathName]) -> dict[str, str]:
+    """{path: SHA-256 of the file}."""
     return {str(path): sha256(path) for path in paths}
 
 
-def hash_of_all(directory: Path, paths) -> str:
-    """One SHA-256 of many files: of their names below `directory` and their own hashes, a line each."""
+def hash_of_all(directory: Path, paths: Iterable[Path]) -> str:
+    """One SHA-256 of many files: of one line "HASH  PATH BELOW directory" per file."""
     lines = "".join(f"{sha256(path)}  {path.relative_to(directory)}\n" for path in paths)
     return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
 
-def free_directory(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on if that is taken."""
-    path, number = Path("runs") / name, 1
+def unused_directory(name: str) -> Path:
+    """runs/NAME, or the first of runs/NAME-2, runs/NAME-3 ... that does not exist."""
+    path = Path("runs") / name
+    number = 1
     while path.exists():
         number += 1
         path = Path("runs") / f"{name}-{number}"
     return path
 
 
-def changes(before: dict, after: dict):
-    """(name, value before, value after) of each setting or method option that differs between two settings.json."""
-    for group in ("settings", "options"):
-        for name, entry in after.get(group, {}).items():
-            old = before.get(group, {}).get(name, {}).get("value")
-            if old != entry["value"]:
-                yield name, old, entry["value"]
-
-
 def check_empty(path: Path, option: str) -> None:
-    """UserError unless the path is free or an empty directory, and none of its parents is a file."""
+    """UserError unless `path` is absent or an empty directory, and no parent of it is a file."""
     for parent in (path, *path.parents):
         if parent.exists() and not parent.is_dir():
             raise UserError(
@@ -62,50 +131,74 @@ def check_empty(path: Path, option: str) -> None:
 
 
 def choose(
-    out: str, default_name: str, settings: dict, resume: bool, free: set[str] = FREE
+    out: str,
+    default_name: str,
+    record: RunRecord,
+    resume: bool,
+    changeable: set[str] = CHANGEABLE,
 ) -> Path:
-    """The directory of a run that will write `settings` as its settings.json; nothing is written here.
+    """The directory of a run whose settings.json will hold `record`. Nothing is written here.
 
-    free    settings that may have changed since
-    raises  UserError if `out` holds another run (without resume: any run), or files that are no run's
+    out         directory named by the user, or "": then an unused directory runs/DEFAULT_NAME
+    changeable  settings that may differ from those of the run to resume
+    raises      UserError if `out` holds another run (without resume: any run), or other files
     """
     if resume and not out:
-        raise UserError("--resume needs --out: the directory of the run to go on with")
-    path = Path(out) if out else free_directory(default_name)
-    if not (path / SETTINGS).exists():
-        if path.is_dir() and any(path.iterdir()):
-            raise UserError(f"--out {path}: holds files that are no run; choose another directory")
-        check_empty(path, "--out")
-        if resume:
-            raise UserError(
-                f"--out {path}: there is no run to resume; leave --resume out to start one"
-            )
+        raise UserError("--resume needs --out, the directory of the run to resume")
+    path = Path(out) if out else unused_directory(default_name)
+    holds_run = (path / SETTINGS_FILE).exists()
+    if holds_run and not resume:
+        raise UserError(
+            f"--out {path}: holds another run; choose another directory, or add --resume to "
+            "continue that run"
+        )
+    if holds_run:
+        _check_same_run(path, record, changeable)
         return path
-    if not resume:
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"--out {path}: holds files but no run; choose another directory")
+    check_empty(path, "--out")
+    if resume:
         raise UserError(
-            f"--out {path}: holds another run; choose another directory, or --resume to go on with it"
-        )
-    before = read_json(path / SETTINGS)
-    if before.get("format") != settings["format"] or before.get("command") != settings["command"]:
-        raise UserError(f"--out {path}: is no run of {settings['command']}; start a new one")
-    differing = list(changes(before, settings))
-    if before.get("impl") != settings.get(
-        "impl"
-    ):  # what auto means may have changed, and the settings then have not
-        differing.append(("impl", before.get("impl"), settings.get("impl")))
-    for name, old, new in differing:
-        if name not in free:
-            raise UserError(
-                f"--out {path}: was run with {name} = {old!r}, now it is {new!r}; "
-                "resume with the settings it began with, or choose another directory"
-            )
-    if before["inputs"] != settings["inputs"]:
-        changed = sorted(
-            key
-            for key in before["inputs"] | settings["inputs"]
-            if before["inputs"].get(key) != settings["inputs"].get(key)
-        )
-        raise UserError(
-            f"--out {path}: its inputs have changed since ({', '.join(changed[:3])}); start a new run"
+            f"--out {path}: there is no run to resume; start one with the same command without "
+            "--resume"
         )
     return path
+
+
+def _check_same_run(path: Path, record: RunRecord, changeable: set[str]) -> None:
+    """UserError unless the run in `path` can be resumed as `record` describes it."""
+    before = cast(RunRecord, read_json(path / SETTINGS_FILE))
+    if before.get("format") != record["format"] or before.get("command") != record["command"]:
+        raise UserError(f"--out {path}: holds no run of {record['command']}; start a new run")
+    for name, old, new in _changes(before, record):
+        if name not in changeable:
+            raise UserError(
+                f"--out {path}: was run with {name} = {old!r}, now it is {new!r}; "
+                "resume with the settings of its start, or choose another directory"
+            )
+    if before["inputs"] != record["inputs"]:
+        changed = sorted(
+            key
+            for key in before["inputs"] | record["inputs"]
+            if before["inputs"].get(key) != record["inputs"].get(key)
+        )
+        raise UserError(
+            f"--out {path}: its inputs have changed since ({', '.join(changed[:3])}); "
+            "start a new run"
+        )
+
+
+def _changes(before: RunRecord, after: RunRecord) -> Iterator[tuple[str, object, object]]:
+    """(name, value before, value after) of every setting, option and impl that differs."""
+    for old_values, new_values in (
+        (before.get("settings", {}), after["settings"]),
+        (before.get("options", {}), after.get("options", {})),
+    ):
+        for name, entry in new_values.items():
+            old = old_values[name].get("value") if name in old_values else None
+            if old != entry["value"]:
+                yield name, old, entry["value"]
+    # The setting --impl auto can select another implementation than before.
+    if before.get("impl") != after.get("impl"):
+        yield "impl", before.get("impl"), after.get("impl")

@@ -1,55 +1,113 @@
-"""Settings are dataclasses whose fields carry their meaning and the source of their default value."""
+"""Settings are dataclasses. Each field carries its meaning, the source of its default, its choices.
 
-from dataclasses import field, fields
+The command line, the help text and settings.json are made from these fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import Field, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import UserError
+from .run_directory import SettingRecord
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Value = TypeVar("Value")
 
 
-def setting(default, meaning: str, source: str = "this project"):
-    """A dataclass field that carries its meaning and the source of its default value."""
-    return field(default=default, metadata={"meaning": meaning, "source": source})
+def setting(
+    default: Value,
+    meaning: str,
+    source: str = "this project",
+    choices: Sequence[Value] | None = None,
+) -> Value:
+    """A dataclass field with metadata: meaning, source of the default value, choices.
+
+    choices  every allowed value; None if any value of the default's type is allowed
+    """
+    if choices is not None:
+        choices = tuple(choices)
+    return field(
+        default=default, metadata={"meaning": meaning, "source": source, "choices": choices}
+    )
 
 
-def names(kind) -> list[str]:
+def setting_names(kind: type[DataclassInstance]) -> list[str]:
     """The field names of a settings dataclass."""
-    return [f.name for f in fields(kind)]
+    return [each.name for each in fields(kind)]
 
 
-def some_of(text: str, known, option: str, words: str = "all") -> list[str]:
-    """The names in "a, b", each of `known` and once; UserError says what else `option` may be: `words`."""
-    found = [name.strip() for name in text.split(",")]
-    for name in found:
-        if name not in known or found.count(name) > 1:
+def parse_names(
+    text: str, known: Collection[str], option: str, alternatives: str = "all"
+) -> list[str]:
+    """The names in "a, b"; each must be in `known` and be given once.
+
+    option        for the error message: the option whose value is `text`
+    alternatives  for the error message: values that the caller handles itself
+    """
+    chosen = [name.strip() for name in text.split(",")]
+    for name in chosen:
+        if name not in known or chosen.count(name) > 1:
+            twice = " twice" if name in known else ""
             raise UserError(
-                f"{option} names {name!r}{' twice' if name in known else ''}; expected {words}, or some of: "
+                f"{option} names {name!r}{twice}; expected {alternatives}, or some of: "
                 + ", ".join(known)
             )
-    return found
+    return chosen
 
 
-def convert(kind, name: str, text: str):
-    """`text` as the type of the field's default; UserError that says what is expected."""
-    known = {f.name: f for f in fields(kind)}
+def convert(kind: type[DataclassInstance], name: str, text: str) -> Any:
+    """`text` as a value of the field `name`, in the type of the field's default.
+
+    raises  UserError for an unknown name, a wrong type, and a value that is not in the choices
+    """
+    known = {each.name: each for each in fields(kind)}
     if name not in known:
         raise UserError(f"unknown setting {name!r}; known: {', '.join(known)}")
-    default = known[name].default
+    default: Any = known[name].default
     wanted = type(default)
     try:
-        return wanted(text)
+        value = wanted(text)
     except ValueError:
         raise UserError(
             f"setting {name} is {text!r}; expected {wanted.__name__}, such as {default}"
         ) from None
+    _check_choice(known[name], value)
+    return value
 
 
-def with_sources(settings, given: set[str], mini: set[str] = frozenset()) -> dict:
-    """{name: {value, source}} for settings.json: the command line where a value was given there, mini where its value is."""
+def check_choices(settings: DataclassInstance) -> None:
+    """UserError for the first field whose value is not one of its choices."""
+    for each in fields(settings):
+        _check_choice(each, getattr(settings, each.name))
 
-    def source(f):
-        if f.name in given:
-            return "command line"
-        return "mini" if f.name in mini else f.metadata["source"]
 
-    return {
-        f.name: {"value": getattr(settings, f.name), "source": source(f)} for f in fields(settings)
-    }
+def _check_choice(each: Field[Any], value: object) -> None:
+    choices = each.metadata.get("choices")
+    if choices is not None and value not in choices:
+        expected = ", ".join(str(choice) for choice in choices)
+        raise UserError(f"{each.name} is {value!r}; expected one of {expected}")
+
+
+def with_sources(
+    settings: DataclassInstance, given: Collection[str], mini: Collection[str] = ()
+) -> dict[str, SettingRecord]:
+    """{name: {value, source}} for settings.json.
+
+    given  names given on the command line: their source is "command line"
+    mini   names whose default is the embedded world's: their source is "mini"
+    The source of every other name is the source of its default.
+    """
+    found: dict[str, SettingRecord] = {}
+    for each in fields(settings):
+        if each.name in given:
+            source = "command line"
+        elif each.name in mini:
+            source = "mini"
+        else:
+            source = each.metadata["source"]
+        found[each.name] = {"value": getattr(settings, each.name), "source": source}
+    return found

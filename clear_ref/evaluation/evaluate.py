@@ -13,7 +13,7 @@ import torch
 
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.files import read_json, write_json
-from clear_ref.common.processes import processes, share
+from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.common.progress import Progress
 from clear_ref.data.prompts import Phrases
 from clear_ref.model.vlm import VLM
@@ -55,7 +55,7 @@ def run_tasks(
         for task, found in work
         for first in range(0, len(found), how.batch)
     ]
-    n_processes = processes(vlm.device)
+    n_processes = process_count(vlm.device)
     known = [None if kept is None else _read_group(kept, *group, how) for group in groups]
     missing = [group for group, found in zip(groups, known, strict=True) if found is None]
     bar = Progress(what, len(groups), "group", done=len(groups) - len(missing))
@@ -69,7 +69,7 @@ def run_tasks(
         return found
 
     with torch.no_grad():
-        computed = iter(share(compute, missing, n_processes))
+        computed = iter(map_in_processes(compute, missing, n_processes))
     bar.close()
     logs = {
         task.name: {

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.processes import processes, share
+from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data import draws
 from clear_ref.data.records import Row, read_rows
 from clear_ref.loop.finetune import finetune
@@ -134,7 +134,9 @@ def relearn(
     def nll() -> dict:
         return {
             "nll_relearned": mean(
-                share(lambda record: mean(answer_nll(vlm, record)), shown, processes(vlm.device))
+                map_in_processes(
+                    lambda record: mean(answer_nll(vlm, record)), shown, process_count(vlm.device)
+                )
             )
         }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json, write_jsonl
-from clear_ref.common.processes import processes, share
+from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Record, Row, read_rows
 from clear_ref.loop.plan import FinetunePlan
@@ -142,7 +142,9 @@ def membership_scores(vlm: VLM, members: dict, min_k: float) -> dict[str, dict]:
         for part, records in parts.items()
         for number, record in enumerate(records)
     ]
-    every = share(lambda one: answer_nll(vlm, one[3]), asked_for, processes(vlm.device))
+    every = map_in_processes(
+        lambda one: answer_nll(vlm, one[3]), asked_for, process_count(vlm.device)
+    )
     found = {
         kind: {name: {part: {} for part in parts} for name in ("mia_loss", "mia_min_k")}
         for kind, parts in members.items()

@@ -8,7 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from clear_ref.common.devices import dtype_of
 from clear_ref.common.files import write_json, write_text
-from clear_ref.common.processes import share
+from clear_ref.common.processes import map_in_processes
 from clear_ref.data.draws import torch_generator
 from clear_ref.data.prompts import IMAGE, LLAVA_WITH_END_JINJA, phrases
 from clear_ref.data.records import read_rows
@@ -222,4 +222,4 @@ def rebuild(directory, pretraining, recipe, seed: int) -> None:
         "the Real sets",
     )
     vlm.save(start)
-    share(lambda name: make_checkpoint(directory, name, recipe, seed), list(SPLITS), 2)
+    map_in_processes(lambda name: make_checkpoint(directory, name, recipe, seed), list(SPLITS), 2)

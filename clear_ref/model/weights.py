@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import one_line, parse_json, read_json, whole
+from clear_ref.common.files import atomic_file, one_line, parse_json, read_json
 
 from .names import COMPUTED, ours
 
@@ -248,7 +248,7 @@ def _read(tensor: Stored) -> torch.Tensor:
 def write_tensors(path, tensors: dict[str, torch.Tensor]) -> None:
     """Write one safetensors file, names sorted, whole or not at all."""
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    with whole(path) as temporary:
+    with atomic_file(path) as temporary:
         save_file(ready, temporary, metadata={"format": "pt"})
 
 
@@ -316,12 +316,16 @@ def write_weights(
                 "metadata": {"total_size": size},
                 "weight_map": {n: f for f, names in zip(files, shards) for n in names},
             }
-            renames.enter_context(whole(directory / INDEX)).write_text(
+            renames.enter_context(atomic_file(directory / INDEX)).write_text(
                 json.dumps(index, indent=2) + "\n", encoding="utf-8"
             )
         for file, names in zip(files, shards):
             _write_shard(
-                renames.enter_context(whole(directory / file)), names, shapes, dtype, tensor_of
+                renames.enter_context(atomic_file(directory / file)),
+                names,
+                shapes,
+                dtype,
+                tensor_of,
             )
         if (
             total > 1

@@ -521,7 +521,7 @@ def test_output_directories_are_never_mixed(capsys, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("keep")
     (tmp_path / "file").write_text("keep")
-    for name, message in (("mine", "holds files that are no run"), ("file", "is a file")):
+    for name, message in (("mine", "holds files but no run"), ("file", "is a file")):
         status, _, stderr = call(capsys, "scrub", "--out", tmp_path / name, *SMALL)
         assert status == 2 and message in stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]

@@ -253,7 +253,7 @@ def test_what_is_no_known_log_is_one_line_that_says_what_is(tmp_path, capsys, va
         (gzip.compress(bytes(range(256)))[:99], "cannot be unpacked"),
         (gzip.compress(b"[]"), "holds list"),
         (b"\xff\xfe{}", "not JSON"),
-        (b'{"eval_log": {}, "eval_log": {}}', "stands twice"),
+        (b'{"eval_log": {}, "eval_log": {}}', "is given twice"),
     ],
 )
 def test_bytes_that_are_no_log_are_one_line(tmp_path, capsys, data, message):

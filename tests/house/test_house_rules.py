@@ -268,11 +268,11 @@ def settings_of(command, kind):
     """The fields that are options of a command: its settings but what it takes another way, and its recipe."""
     from clear_ref.bench import likelihood, training_step
     from clear_ref.commands import settings
-    from clear_ref.common.settings import names
+    from clear_ref.common.settings import setting_names
     from clear_ref.loop.recipes import RECIPES
 
     gone = {"evaluate": {"model"}, "all": {"method", "modality", "seed"}}.get(
-        command, {"method"} & {*names(kind)}
+        command, {"method"} & {*setting_names(kind)}
     )
     found = [field for field in dataclasses.fields(kind) if field.name not in gone]
     if command == "bench":

@@ -562,7 +562,7 @@ def test_missing_and_broken_files_are_named(tiny, tmp_path):
     for text, expected in (
         ("[]", "holds list"),
         ("{", "not JSON"),
-        ('{"r": 1, "r": 2}', "the key r stands twice"),
+        ('{"r": 1, "r": 2}', "the key r is given twice"),
     ):
         (directory / CONFIG).write_text(text)
         refused(tiny, directory, f"{CONFIG}: {expected}")

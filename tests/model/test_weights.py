@@ -404,11 +404,11 @@ HOSTILE = {
     ),
     "name twice": (
         lambda d: one(d, twice(entry(0, 8), entry(0, 8)), b"\0" * 8),
-        f"{SINGLE}: the key a stands twice",
+        f"{SINGLE}: the key a is given twice",
     ),
     "name twice, other shape": (
         lambda d: one(d, twice(entry(0, 24, (2, 3)), entry(0, 24, (3, 2))), b"\0" * 24),
-        "stands twice",
+        "is given twice",
     ),
     "field twice": (
         lambda d: one(
@@ -485,7 +485,7 @@ HOSTILE = {
     "index nested": (lambda d: index(d, "[" * LONG), f"{INDEX}: not JSON"),
     "index key twice": (
         lambda d: index(d, '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}'),
-        "the key a stands twice",
+        "the key a is given twice",
     ),
     "index of lists": (
         lambda d: index(d, {"weight_map": {"a": [ONE]}}),

@@ -1,0 +1,86 @@
+"""The choice of a run directory: new, resumed, refused."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import write_json
+from clear_ref.common.run_directory import FORMAT, SETTINGS_FILE, choose
+
+RECORD = {
+    "format": FORMAT,
+    "command": "unlearn",
+    "impl": "torch",
+    "settings": {
+        "seed": {"value": 0, "source": "this project"},
+        "limit": {"value": 0, "source": "this project"},
+    },
+    "options": {"beta": {"value": 0.1, "source": "paper"}},
+    "inputs": {"base/model.safetensors": "ab"},
+    "versions": {"python": "3.11"},
+}
+
+
+def changed(*keys, value):
+    """A copy of RECORD with another value at the place that the keys name."""
+    record = copy.deepcopy(RECORD)
+    place = record
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return record
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_json(tmp_path / "run" / SETTINGS_FILE, RECORD)
+    return tmp_path / "run"
+
+
+def test_without_a_name_the_first_unused_directory_below_runs_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert choose("", "npo", RECORD, resume=False) == Path("runs/npo")
+    Path("runs/npo").mkdir(parents=True)
+    Path("runs/npo-2").mkdir()
+    assert choose("", "npo", RECORD, resume=False) == Path("runs/npo-3")
+
+
+def test_a_run_is_resumed_where_only_settings_without_effect_on_training_changed(run):
+    assert choose(str(run), "npo", RECORD, resume=True) == run
+    other = changed("settings", "limit", "value", value=8)
+    assert choose(str(run), "npo", other, resume=True) == run
+    with pytest.raises(UserError, match="was run with limit = 0, now it is 8"):
+        choose(str(run), "npo", other, resume=True, changeable={"out"})
+
+
+@pytest.mark.parametrize(
+    "keys, value, message",
+    [
+        (["command"], "finetune", "holds no run of finetune"),
+        (["settings", "seed", "value"], 1, "was run with seed = 0, now it is 1"),
+        (["options", "beta", "value"], 0.5, "was run with beta = 0.1, now it is 0.5"),
+        (["impl"], "native", "was run with impl = 'torch', now it is 'native'"),
+        (["inputs", "base/model.safetensors"], "cd", "its inputs have changed"),
+        (["inputs", "another"], "ef", "its inputs have changed since .another."),
+    ],
+)
+def test_another_run_is_not_resumed(run, keys, value, message):
+    with pytest.raises(UserError, match=message):
+        choose(str(run), "npo", changed(*keys, value=value), resume=True)
+
+
+def test_a_directory_with_other_content_is_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("text")
+    assert choose(str(tmp_path / "empty"), "npo", RECORD, resume=False) == tmp_path / "empty"
+    for out, resume, message in (
+        (run, False, "holds another run"),
+        (tmp_path, False, "holds files but no run"),
+        (tmp_path / "file" / "below", False, "is a file"),
+        (tmp_path / "empty", True, "there is no run to resume"),
+        ("", True, "--resume needs --out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            choose(str(out), "npo", RECORD, resume)
