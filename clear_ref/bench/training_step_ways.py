@@ -29,7 +29,7 @@ def _stage(task) -> Stage:
     semantics = "paper" if task == method else "released"
     chosen, options = variant(method, semantics), make_options(method, {}, semantics)
     return Stage(
-        task, needs(method, semantics, options), lambda splits: chosen.loss(splits, options)
+        task, needs(method, semantics, options), lambda batches: chosen.loss(batches, options)
     )
 
 

@@ -24,7 +24,7 @@ def finetune(
     if not recipe.lora_rank:
         vlm.model.requires_grad_(True)
     plain, options = variant("retain_ft", "paper"), make_options("retain_ft", {})
-    stage = Stage(name, plain.needs_of(options), lambda splits: plain.loss(splits, options))
+    stage = Stage(name, plain.needs_of(options), lambda batches: plain.loss(batches, options))
     steps = train(vlm, plan, stage, recipe, seed, out, resume, after_step=after_step)
     vlm.model.requires_grad_(False)
     return steps

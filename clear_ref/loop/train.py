@@ -19,7 +19,7 @@ import torch
 from clear_ref.common.errors import RunFailed, ShapeError
 from clear_ref.common.files import write_text
 from clear_ref.common.progress import Progress
-from clear_ref.losses.rows import Split, select_rows
+from clear_ref.losses.rows import BatchRows, select_rows
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
@@ -31,7 +31,7 @@ from .teacher import Teacher
 
 @dataclass(frozen=True)
 class Stage:
-    """One training run inside a run: its name, what each batch needs, and the loss of the splits.
+    """One training run inside a run: its name, what each batch needs, and the loss of the batches.
 
     by_batch  see above; mask: label mask (VLM.encode)
     phases    stages that take turns in every epoch, each with a pass over the plan; none: this stage itself
@@ -69,9 +69,9 @@ def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def split_all(
+def all_batch_rows(
     vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)
-) -> dict[str, Split]:
+) -> dict[str, BatchRows]:
     """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
     layers = {
         name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()
@@ -92,25 +92,24 @@ def split_all(
         starts |= dict.fromkeys(names, start)
     found = {}
     for name, need in stage.needs.items():
-        own, totals = batches[name], (n_sequences, n_rows.get(name))
         if need.hidden:
-            found[name] = Split(
-                own.labels,
-                own.attention_mask,
-                None,
-                None,
-                *totals,
-                student[name],
-                frozen.get(name),
+            found[name] = BatchRows(
+                labels=batches[name].labels,
+                attention_mask=batches[name].attention_mask,
+                n_sequences=n_sequences,
+                n_rows=n_rows.get(name),
+                hidden=student[name],
+                teacher_hidden=frozen.get(name),
                 key=key,
             )
         else:
-            found[name] = Split(
-                own.labels,
-                own.attention_mask,
-                rows_of(vlm, student[name], starts[name]),
-                rows_of(teacher, frozen.get(name), starts[name]),
-                *totals,
+            found[name] = BatchRows(
+                labels=batches[name].labels,
+                attention_mask=batches[name].attention_mask,
+                student_logits=rows_of(vlm, student[name], starts[name]),
+                teacher_logits=rows_of(teacher, frozen.get(name), starts[name]),
+                n_sequences=n_sequences,
+                n_rows=n_rows.get(name),
                 key=key,
             )
     return found
@@ -181,14 +180,14 @@ def backward(
     """Backward of a step's parts, each {batch name: Batch}; returns the step's loss and named terms.
 
     n_sequences, n_rows  totals of the whole step, by which reductions divide; a stage that is by_batch takes each part's own
-    keys                 for each part, what its Splits' random choices are functions of
+    keys                 for each part, what its BatchRows' random choices are functions of
     """
     value, terms = 0.0, {}
     if stage.by_batch:
         n_sequences, n_rows = None, {}
     share = 1 / len(encoded) if stage.by_batch else 1
     for key, batches in zip(keys, encoded, strict=True):
-        loss = stage.loss(split_all(vlm, batches, stage, teacher, n_sequences, n_rows, key))
+        loss = stage.loss(all_batch_rows(vlm, batches, stage, teacher, n_sequences, n_rows, key))
         (share * loss.value).backward()
         value += share * float(loss.value.detach())
         for name, term in loss.terms.items():

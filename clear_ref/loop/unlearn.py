@@ -160,7 +160,7 @@ def stage_of(method: str, chosen: Variant, options, mask: str = "answer") -> Sta
         return Stage(
             name,
             needs,
-            lambda splits: loss(splits, options),
+            lambda batches: loss(batches, options),
             getattr(options, "layer", None),
             chosen.by_batch,
             mask,
@@ -182,7 +182,7 @@ def idk_reference(
     stage = Stage(
         f"{method} reference",
         {"idk": Need()},
-        lambda splits: chosen.reference_loss(splits, options),
+        lambda batches: chosen.reference_loss(batches, options),
         mask=mask,
     )
     kept = None if out is None else out / "checkpoint" / REFERENCE

@@ -1,7 +1,7 @@
 """Per-token terms, the rows they are taken on, and the reductions that turn them into a loss."""
 
 from .reductions import mean_over_sequences, sequence_mean, sequence_sum, token_mean
-from .rows import ROW_SETS, Outputs, Rows, Split, select_rows
+from .rows import ROW_SETS, BatchRows, Outputs, Rows, select_rows
 from .terms import IGNORE, TokenTerms, token_terms
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "ROW_SETS",
     "Outputs",
     "Rows",
-    "Split",
+    "BatchRows",
     "TokenTerms",
     "mean_over_sequences",
     "select_rows",

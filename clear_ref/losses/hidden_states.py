@@ -19,18 +19,18 @@ def control_vector(seed, width) -> torch.Tensor:
     return control_vectors(seed, 1, width)[0]
 
 
-def squares(split, target, row_set) -> torch.Tensor:
+def squares(batch, target, row_set) -> torch.Tensor:
     """[n, D]: squared differences of the student's hidden states at the row set's rows from the target, in fp32 (float64 stays).
 
     target  a vector [D], or hidden states [B, T, D]; no gradient flows into it
     """
-    rows = split.rows(row_set)
-    hidden = split.hidden[rows.sequence, rows.position]
+    rows = batch.rows(row_set)
+    hidden = batch.hidden[rows.sequence, rows.position]
     target = target.expand_as(hidden) if target.ndim == 1 else target[rows.sequence, rows.position]
     dtype = accumulation_dtype(hidden)
     return (hidden.to(dtype) - target.detach().to(hidden.device, dtype)).square()
 
 
-def mean_squares_moved(split) -> torch.Tensor:
+def mean_squares_moved(batch) -> torch.Tensor:
     """Scalar: mean over all rows, padding included, and over D of (hidden - teacher's)^2."""
-    return token_mean(split, squares(split, split.teacher_hidden, "all").mean(1), "all")
+    return token_mean(batch, squares(batch, batch.teacher_hidden, "all").mean(1), "all")

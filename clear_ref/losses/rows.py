@@ -58,7 +58,7 @@ def select_rows(labels, attention_mask, row_set) -> Rows:
     return Rows(sequence, position, predicted[sequence, position])
 
 
-class Split:
+class BatchRows:
     """What a method sees of one batch (forget, retain, ...): rows, per-token terms, hidden states, totals to divide by.
 
     labels, attention_mask   [B, T]; mask None: nothing is padding
@@ -73,6 +73,7 @@ class Split:
 
     def __init__(
         self,
+        *,
         labels,
         attention_mask=None,
         student_logits=None,
@@ -158,7 +159,7 @@ class Split:
             row_set,
         )[0]
 
-    def at_temperature(self, temperature) -> "Split":
+    def at_temperature(self, temperature) -> "BatchRows":
         """The same batch with student and teacher logits divided by the temperature."""
 
         def warmer(logits):
@@ -251,18 +252,18 @@ class Outputs:
                 f"expected an id in [0, {vocabulary}) or {IGNORE}"
             )
 
-    def split(self, n_sequences=None, n_rows=None, chunk_rows=CHUNK_ROWS) -> Split:
-        """The Split of this batch; the totals as in Split."""
-        return Split(
-            self.labels,
-            self.attention_mask,
-            _indexing(self.logits),
-            _indexing(self.teacher_logits),
-            n_sequences,
-            n_rows,
-            self.hidden,
-            self.teacher_hidden,
-            chunk_rows,
+    def batch_rows(self, n_sequences=None, n_rows=None, chunk_rows=CHUNK_ROWS) -> BatchRows:
+        """The BatchRows of this batch; the totals as in BatchRows."""
+        return BatchRows(
+            labels=self.labels,
+            attention_mask=self.attention_mask,
+            student_logits=_indexing(self.logits),
+            teacher_logits=_indexing(self.teacher_logits),
+            n_sequences=n_sequences,
+            n_rows=n_rows,
+            hidden=self.hidden,
+            teacher_hidden=self.teacher_hidden,
+            chunk_rows=chunk_rows,
         )
 
 

@@ -68,4 +68,4 @@ def method_loss(method, outputs, semantics=DEFAULT_SEMANTICS, phase=None, **opti
                 raise UserError(
                     f"batch {name!r} has no {wanted}, and {method} ({semantics}) needs it: pass it"
                 )
-    return loss({name: outputs[name].split() for name in needed}, options)
+    return loss({name: outputs[name].batch_rows() for name in needed}, options)

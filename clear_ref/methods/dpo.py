@@ -76,38 +76,38 @@ class Released:
     """The released DPO has no options: nothing that beta weighs is left."""
 
 
-def paper(splits, options) -> Loss:
+def paper(batches, options) -> Loss:
     terms = {
-        "idk_nll": options.lambda_idk * token_mean(splits["idk"], "nll"),
-        "dpo": options.lambda_dpo * original(splits, options).value,
+        "idk_nll": options.lambda_idk * token_mean(batches["idk"], "nll"),
+        "dpo": options.lambda_dpo * original(batches, options).value,
     }
     if options.retain_weight != 0:
-        terms["retain_nll"] = options.retain_weight * token_mean(splits["retain"], "nll")
+        terms["retain_nll"] = options.retain_weight * token_mean(batches["retain"], "nll")
     return Loss.of(**terms)
 
 
-def original(splits, options) -> Loss:
-    forget, idk = splits["forget"], splits["idk"]
+def original(batches, options) -> Loss:
+    forget, idk = batches["forget"], batches["idk"]
     if len(forget.labels) != len(idk.labels) or forget.n_sequences != idk.n_sequences:
         raise ShapeError(
             f"the idk batch has {len(idk.labels)} sequences (step: {idk.n_sequences}); expected "
             f"{len(forget.labels)} (step: {forget.n_sequences}), as forget: idk[s] answers forget[s]"
         )
     r_s_idk, r_s_forget = (
-        sequence_sum(split, "teacher_nll") - sequence_sum(split, "nll") for split in (idk, forget)
+        sequence_sum(batch, "teacher_nll") - sequence_sum(batch, "nll") for batch in (idk, forget)
     )
     return Loss.of(
         dpo=mean_over_sequences(-logsigmoid(options.beta * (r_s_idk - r_s_forget)), forget)
     )
 
 
-def released(splits, options) -> Loss:
-    return Loss.of(idk_nll=mean_over_sequences(sequence_sum(splits["idk"], "nll"), splits["idk"]))
+def released(batches, options) -> Loss:
+    return Loss.of(idk_nll=mean_over_sequences(sequence_sum(batches["idk"], "nll"), batches["idk"]))
 
 
-def reference_loss(splits, options) -> Loss:
+def reference_loss(batches, options) -> Loss:
     """The first stage: likelihood of refusals, L_task(D_F^idk)."""
-    return Loss.of(idk_nll=token_mean(splits["idk"], "nll"))
+    return Loss.of(idk_nll=token_mean(batches["idk"], "nll"))
 
 
 PAIR = {"forget": Need(teacher=True), "idk": Need(teacher=True)}

@@ -27,8 +27,8 @@ class Options:
     """Gradient ascent has no options."""
 
 
-def paper(splits, options) -> Loss:
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"))
+def paper(batches, options) -> Loss:
+    return Loss.of(forget_nll=-token_mean(batches["forget"], "nll"))
 
 
 NEEDS = {"forget": Need()}

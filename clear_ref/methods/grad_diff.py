@@ -72,34 +72,34 @@ class Original:
         check_one_of(self, "retain", "ce", "kl")
 
 
-def paper(splits, options) -> Loss:
+def paper(batches, options) -> Loss:
     column = {"ce": "nll", "entropy": "entropy"}[options.forget]
     return Loss.of(
-        **{f"forget_{column}": -token_mean(splits["forget"], column)},
-        retain_nll=options.lambda_retain * token_mean(splits["retain"], "nll"),
+        **{f"forget_{column}": -token_mean(batches["forget"], column)},
+        retain_nll=options.lambda_retain * token_mean(batches["retain"], "nll"),
     )
 
 
-def released(splits, options) -> Loss:
+def released(batches, options) -> Loss:
     forget = {
         "ce": nll,
         "kl": kl,
-        "entropy": lambda split: ("entropy", -sequence_sum(split, "entropy", "all").sum()),
+        "entropy": lambda batch: ("entropy", -sequence_sum(batch, "entropy", "all").sum()),
     }
     (f, forget_term), (r, retain_term) = (
-        forget[options.forget](splits["forget"]),
-        RETAIN[options.retain](splits["retain"]),
+        forget[options.forget](batches["forget"]),
+        RETAIN[options.retain](batches["retain"]),
     )
     return Loss.of(**{f"forget_{f}": -options.beta * forget_term, f"retain_{r}": retain_term})
 
 
-def original(splits, options) -> Loss:
-    name, term = RETAIN[options.retain](splits["retain"])
-    return Loss.of(forget_nll=-token_mean(splits["forget"], "nll"), **{f"retain_{name}": term})
+def original(batches, options) -> Loss:
+    name, term = RETAIN[options.retain](batches["retain"])
+    return Loss.of(forget_nll=-token_mean(batches["forget"], "nll"), **{f"retain_{name}": term})
 
 
-nll = lambda split: ("nll", token_mean(split, "nll"))  # noqa: E731
-kl = lambda split: ("kl", token_mean(split, "kl_teacher_student", "all"))  # noqa: E731
+nll = lambda batch: ("nll", token_mean(batch, "nll"))  # noqa: E731
+kl = lambda batch: ("kl", token_mean(batch, "kl_teacher_student", "all"))  # noqa: E731
 RETAIN = {"ce": nll, "kl": kl}
 READS = {"ce": Need(), "kl": Need(rows=("all",), teacher=True), "entropy": Need(rows=("all",))}
 VARIANTS = {

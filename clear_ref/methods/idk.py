@@ -37,18 +37,18 @@ class Options:
     """IDK has no options."""
 
 
-def paper(splits, options) -> Loss:
+def paper(batches, options) -> Loss:
     return Loss.of(
-        retain_nll=token_mean(splits["retain"], "nll"), idk_nll=token_mean(splits["idk"], "nll")
+        retain_nll=token_mean(batches["retain"], "nll"), idk_nll=token_mean(batches["idk"], "nll")
     )
 
 
-def original(splits, options) -> Loss:
-    n = {name: split.n_rows["answer"] for name, split in splits.items()}
+def original(batches, options) -> Loss:
+    n = {name: batch.n_rows["answer"] for name, batch in batches.items()}
     share = {name: n[name] / max(sum(n.values()), 1) for name in n}
     return Loss.of(
-        retain_nll=share["retain"] * token_mean(splits["retain"], "nll"),
-        idk_nll=share["idk"] * token_mean(splits["idk"], "nll"),
+        retain_nll=share["retain"] * token_mean(batches["retain"], "nll"),
+        idk_nll=share["idk"] * token_mean(batches["idk"], "nll"),
     )
 
 

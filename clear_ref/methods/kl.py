@@ -33,17 +33,17 @@ class Options:
     """KL minimisation has no options."""
 
 
-def paper(splits, options) -> Loss:
+def paper(batches, options) -> Loss:
     return Loss.of(
-        forget_nll=-token_mean(splits["forget"], "nll"),
-        retain_kl=sequence_mean(splits["retain"], "kl_student_teacher"),
+        forget_nll=-token_mean(batches["forget"], "nll"),
+        retain_kl=sequence_mean(batches["retain"], "kl_student_teacher"),
     )
 
 
-def released(splits, options) -> Loss:
+def released(batches, options) -> Loss:
     return Loss.of(
-        forget_nll=-token_mean(splits["forget"], "nll"),
-        retain_kl=token_mean(splits["retain"], "kl_teacher_student", "all"),
+        forget_nll=-token_mean(batches["forget"], "nll"),
+        retain_kl=token_mean(batches["retain"], "kl_teacher_student", "all"),
     )
 
 

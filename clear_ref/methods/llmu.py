@@ -68,33 +68,33 @@ class Original:
         check_at_least(self, "n_random", 1)
 
 
-def paper(splits, options) -> Loss:
+def paper(batches, options) -> Loss:
     return Loss.of(
-        forget_nll=-token_mean(splits["forget"], "nll"),
-        idk_nll=sequence_mean(splits["idk"], "nll"),
-        retain_kl=sequence_mean(splits["retain"], f"kl_{options.kl}"),
+        forget_nll=-token_mean(batches["forget"], "nll"),
+        idk_nll=sequence_mean(batches["idk"], "nll"),
+        retain_kl=sequence_mean(batches["retain"], f"kl_{options.kl}"),
     )
 
 
-def released(splits, options) -> Loss:
+def released(batches, options) -> Loss:
     return Loss.of(
-        forget_nll=-token_mean(splits["forget"], "nll"),
-        idk_nll=token_mean(splits["idk"], "nll"),
-        retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"),
+        forget_nll=-token_mean(batches["forget"], "nll"),
+        idk_nll=token_mean(batches["idk"], "nll"),
+        retain_kl=token_mean(batches["retain"], "kl_student_teacher", "all"),
     )
 
 
-def original(splits, options) -> Loss:
+def original(batches, options) -> Loss:
     random = (
-        sum(sequence_mean(splits[name], "nll") for name in random_batches(options.n_random))
+        sum(sequence_mean(batches[name], "nll") for name in random_batches(options.n_random))
         / options.n_random
     )
     retain = [
-        token_mean(splits["retain"], column, "all")
+        token_mean(batches["retain"], column, "all")
         for column in ("kl_teacher_student", "teacher_entropy")
     ]
     return Loss.of(
-        forget_nll=-options.w_forget * sequence_mean(splits["forget"], "nll"),
+        forget_nll=-options.w_forget * sequence_mean(batches["forget"], "nll"),
         random_nll=options.w_random * random,
         retain_cross_entropy=options.w_retain * sum(retain),
     )

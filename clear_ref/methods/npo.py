@@ -63,32 +63,32 @@ class Original:
         check_one_of(self, "retain", "none", "ce", "kl")
 
 
-def paper(splits, options) -> Loss:
-    forget = splits["forget"]
+def paper(batches, options) -> Loss:
+    forget = batches["forget"]
     log_ratio = sequence_sum(forget, "teacher_nll") - sequence_sum(forget, "nll")
     softplus = -logsigmoid(-options.beta * log_ratio)  # torch's own softplus is cut off at 20
     return Loss.of(forget_npo=2 / options.beta * mean_over_sequences(softplus, forget))
 
 
-def original(splits, options) -> Loss:
-    terms = dict(paper(splits, options).terms)
+def original(batches, options) -> Loss:
+    terms = dict(paper(batches, options).terms)
     if options.retain == "ce":
-        terms["retain_nll"] = token_mean(splits["retain"], "nll")
+        terms["retain_nll"] = token_mean(batches["retain"], "nll")
     if options.retain == "kl":
-        terms["retain_kl"] = token_mean(splits["retain"], "kl_teacher_student", "all")
+        terms["retain_kl"] = token_mean(batches["retain"], "kl_teacher_student", "all")
     return Loss.of(**terms)
 
 
-def released(splits, options, row=whole_vocabulary.log_one_plus_ratio) -> Loss:
-    values = splits["forget"].column(
+def released(batches, options, row=whole_vocabulary.log_one_plus_ratio) -> Loss:
+    values = batches["forget"].column(
         "all", lambda student, teacher: row(student, teacher, options.beta)
     )
-    return Loss.of(forget_npo=2 / options.beta * token_mean(splits["forget"], values, "all"))
+    return Loss.of(forget_npo=2 / options.beta * token_mean(batches["forget"], values, "all"))
 
 
-def released_before(splits, options) -> Loss:
+def released_before(batches, options) -> Loss:
     """The released code before 2025-03-30."""
-    return released(splits, options, whole_vocabulary.log_one_plus_log_ratio)
+    return released(batches, options, whole_vocabulary.log_one_plus_log_ratio)
 
 
 def needs(options):

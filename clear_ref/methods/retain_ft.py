@@ -27,8 +27,8 @@ class Options:
     """Retain FT has no options."""
 
 
-def paper(splits, options) -> Loss:
-    return Loss.of(retain_nll=token_mean(splits["retain"], "nll"))
+def paper(batches, options) -> Loss:
+    return Loss.of(retain_nll=token_mean(batches["retain"], "nll"))
 
 
 NEEDS = {"retain": Need()}

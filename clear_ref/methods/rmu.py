@@ -39,8 +39,8 @@ from .variant import Need, Variant
 from .variant import released as released_variant
 
 
-def paper(splits, options) -> Loss:
-    forget, retain = splits["forget"], splits["retain"]
+def paper(batches, options) -> Loss:
+    forget, retain = batches["forget"], batches["retain"]
     target = options.c * control_vector(options.seed, forget.hidden.shape[2])
     return Loss.of(
         forget_distance=sequence_mean(
@@ -53,8 +53,8 @@ def paper(splits, options) -> Loss:
     )
 
 
-def original(splits, options) -> Loss:
-    forget, retain = splits["forget"], splits["retain"]
+def original(batches, options) -> Loss:
+    forget, retain = batches["forget"], batches["retain"]
     target = options.c * control_vector(options.seed, forget.hidden.shape[2])
     return Loss.of(
         forget_distance=token_mean(forget, squares(forget, target, "all").mean(1), "all"),
@@ -62,27 +62,27 @@ def original(splits, options) -> Loss:
     )
 
 
-def released(splits, options) -> Loss:
-    forget = splits["forget"]
+def released(batches, options) -> Loss:
+    forget = batches["forget"]
     h = forget.hidden.to(accumulation_dtype(forget.hidden)).mean(1)
     n = options.n_vectors or len(h)
     v = (options.c * control_vectors(options.seed, n, h.shape[1])).to(h)
     pairs = (h[:, None] - v[None]).square().mean((1, 2))
     return Loss.of(
         forget_distance=options.beta * mean_over_sequences(pairs, forget),
-        retain_distance=moved(splits["retain"]),
+        retain_distance=moved(batches["retain"]),
     )
 
 
-def released_before(splits, options) -> Loss:
+def released_before(batches, options) -> Loss:
     """The released code before 2025-03-30: another direction for each batch, every token."""
-    forget = splits["forget"]
+    forget = batches["forget"]
     purpose = "/".join(["rmu control vector", *map(str, forget.key)])
     target = options.c * control_vectors(options.seed, 1, forget.hidden.shape[2], purpose)[0]
     return Loss.of(
         forget_distance=options.beta
         * token_mean(forget, squares(forget, target, "all").mean(1), "all"),
-        retain_distance=moved(splits["retain"]),
+        retain_distance=moved(batches["retain"]),
     )
 
 

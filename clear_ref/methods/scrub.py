@@ -74,39 +74,39 @@ class Original:
         check_at_least(self, "msteps", 0)
 
 
-def paper(splits, options) -> Loss:
+def paper(batches, options) -> Loss:
     return Loss.of(
-        retain_kl=options.alpha * sequence_mean(splits["retain"], "kl_teacher_student"),
-        forget_kl=-sequence_mean(splits["forget"], "kl_teacher_student"),
-        retain_nll=options.gamma * token_mean(splits["retain"], "nll"),
+        retain_kl=options.alpha * sequence_mean(batches["retain"], "kl_teacher_student"),
+        forget_kl=-sequence_mean(batches["forget"], "kl_teacher_student"),
+        retain_nll=options.gamma * token_mean(batches["retain"], "nll"),
     )
 
 
-def released(splits, options) -> Loss:
+def released(batches, options) -> Loss:
     return Loss.of(
-        retain_kl=token_mean(splits["retain"], "kl_student_teacher", "all"),
-        forget_kl=-options.beta * token_mean(splits["forget"], "kl_student_teacher", "all"),
-        retain_nll=token_mean(splits["retain"], "nll"),
+        retain_kl=token_mean(batches["retain"], "kl_student_teacher", "all"),
+        forget_kl=-options.beta * token_mean(batches["forget"], "kl_student_teacher", "all"),
+        retain_nll=token_mean(batches["retain"], "nll"),
     )
 
 
-def max_step(splits, options) -> Loss:
+def max_step(batches, options) -> Loss:
     """The original's max pass: away from the teacher on the forget set."""
-    warm = splits["forget"].at_temperature(options.temperature)
+    warm = batches["forget"].at_temperature(options.temperature)
     return Loss.of(forget_kl=-(options.temperature**2) * token_mean(warm, "kl_teacher_student"))
 
 
-def min_step(splits, options) -> Loss:
+def min_step(batches, options) -> Loss:
     """The original's min pass: to the teacher and to the labels on the retain set."""
-    warm = splits["retain"].at_temperature(options.temperature)
+    warm = batches["retain"].at_temperature(options.temperature)
     return Loss.of(
         retain_kl=options.alpha * options.temperature**2 * token_mean(warm, "kl_teacher_student"),
-        retain_nll=options.gamma * token_mean(splits["retain"], "nll"),
+        retain_nll=options.gamma * token_mean(batches["retain"], "nll"),
     )
 
 
-def original(splits, options) -> Loss:
-    return Loss.of(**max_step(splits, options).terms, **min_step(splits, options).terms)
+def original(batches, options) -> Loss:
+    return Loss.of(**max_step(batches, options).terms, **min_step(batches, options).terms)
 
 
 READS = {"forget": Need(teacher=True), "retain": Need(teacher=True)}

@@ -73,36 +73,36 @@ class Original(Options):
     )
 
 
-def paper(splits, options) -> Loss:
+def paper(batches, options) -> Loss:
     random_nll = (
-        sum(token_mean(splits[name], "nll") for name in random_batches(options.n_random))
+        sum(token_mean(batches[name], "nll") for name in random_batches(options.n_random))
         / options.n_random
     )
     return Loss.of(
-        forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
+        forget_nll=options.w_forget * token_mean(batches["forget"], "nll"),
         random_nll=options.w_random * random_nll,
-        retain_kl=-options.w_retain * sequence_mean(splits["retain"], "kl_teacher_student"),
+        retain_kl=-options.w_retain * sequence_mean(batches["retain"], "kl_teacher_student"),
     )
 
 
-def released(splits, options) -> Loss:
-    random_nll = sum(token_mean(splits[name], "nll") for name in random_batches(options.n_random))
+def released(batches, options) -> Loss:
+    random_nll = sum(token_mean(batches[name], "nll") for name in random_batches(options.n_random))
     return Loss.of(
-        forget_nll=options.w_forget * token_mean(splits["forget"], "nll"),
+        forget_nll=options.w_forget * token_mean(batches["forget"], "nll"),
         random_nll=options.w_random * random_nll,
-        retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"),
+        retain_kl=-options.w_retain * token_mean(batches["retain"], "kl_teacher_student", "all"),
     )
 
 
-def original(splits, options) -> Loss:
+def original(batches, options) -> Loss:
     random_nll = (
-        sum(sequence_mean(splits[name], "nll") for name in random_batches(options.n_random))
+        sum(sequence_mean(batches[name], "nll") for name in random_batches(options.n_random))
         / options.n_random
     )
     return Loss.of(
-        forget_nll=options.w_forget * sequence_mean(splits["forget"], "nll"),
+        forget_nll=options.w_forget * sequence_mean(batches["forget"], "nll"),
         random_nll=options.w_random * random_nll,
-        retain_kl=-options.w_retain * token_mean(splits["retain"], "kl_teacher_student", "all"),
+        retain_kl=-options.w_retain * token_mean(batches["retain"], "kl_teacher_student", "all"),
     )
 
 

@@ -37,7 +37,7 @@ class Views:
 class Phase:
     """One of the passes that an epoch makes over its records in turn.
 
-    loss    (splits, options) -> Loss, on `needs` alone: {batch name: Need}
+    loss    (batches, options) -> Loss, on `needs` alone: {batch name: Need}
     epochs  it is part of the first so many epochs; None: of every epoch
     """
 
@@ -51,10 +51,10 @@ class Phase:
 class Variant:
     """One meaning of a method.
 
-    loss      (splits, options) -> Loss, splits by batch name
+    loss      (batches, options) -> Loss, batches by batch name
     needs     {batch name: Need}, or a function of the options that returns it; options: the class of them
     finish    what is done with the weights after training: None, or "negate_delta" (2 theta_0 - theta_1)
-    reference_loss  (splits, options) -> Loss of a first stage, on the idk batch alone, that tunes the teacher where
+    reference_loss  (batches, options) -> Loss of a first stage, on the idk batch alone, that tunes the teacher where
               the options say reference = idk; None: the teacher is always the model before unlearning
     views     what each batch's records are
     by_batch  False: reductions divide by the step's totals. True: each batch of batch_size records, padded together, is

@@ -51,7 +51,10 @@ def gradients(vlm, method, rows, recipe):
     wanted = needs(method, "paper", options)
     plan = UnlearnPlan(*rows, tuple(wanted), phrases(WORLD), 0)
     stage = Stage(
-        method, wanted, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None)
+        method,
+        wanted,
+        lambda batches: chosen.loss(batches, options),
+        getattr(options, "layer", None),
     )
     value, terms, n_tokens = step_loss(
         vlm, plan, stage, Teacher(vlm), recipe, 0, [4, 0, 2, 5, 1, 3]
@@ -90,7 +93,10 @@ def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, r
     wanted = needs(method, "paper", options)
     plan = UnlearnPlan(*rows, tuple(wanted), phrases(WORLD), 0)
     stage = Stage(
-        method, wanted, lambda splits: chosen.loss(splits, options), getattr(options, "layer", None)
+        method,
+        wanted,
+        lambda batches: chosen.loss(batches, options),
+        getattr(options, "layer", None),
     )
     teacher, values = Teacher(tiny), {}
     direction = {
@@ -395,6 +401,6 @@ def test_a_picture_and_prompt_that_batches_share_are_computed_once(
     unlearning.prepare(tiny, Recipe(lora_rank=2), 0)
     wanted = needs(method, "paper", options_of(method))
     plan = UnlearnPlan(rows[0][:4], rows[1][:1], tuple(wanted), phrases(WORLD), 0)
-    stage = Stage(method, wanted, lambda splits: variant(method).loss(splits, options_of(method)))
+    stage = Stage(method, wanted, lambda batches: variant(method).loss(batches, options_of(method)))
     step_loss(tiny, plan, stage, Teacher(tiny), Recipe(lora_rank=2), 0, [0])
     assert (towers.count(True), towers.count(False)) == (student, teacher)

@@ -13,8 +13,8 @@ import torch
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.losses import (
     IGNORE,
+    BatchRows,
     Outputs,
-    Split,
     mean_over_sequences,
     reductions,
     rows,
@@ -75,10 +75,10 @@ def setup(method):
     return options, given
 
 
-def evaluate(method, options, given, **split):
+def evaluate(method, options, given, **totals):
     """Loss of collated batches."""
-    splits = {name: outputs.split(**split.get(name, {})) for name, outputs in given.items()}
-    return variant(method).loss(splits, options)
+    batches = {name: outputs.batch_rows(**totals.get(name, {})) for name, outputs in given.items()}
+    return variant(method).loss(batches, options)
 
 
 def with_leaves(given):
@@ -95,7 +95,7 @@ def with_leaves(given):
 
 
 def totals(outputs):
-    return {"n_sequences": len(outputs.labels), "n_rows": outputs.split().n_rows}
+    return {"n_sequences": len(outputs.labels), "n_rows": outputs.batch_rows().n_rows}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -188,8 +188,14 @@ def test_no_more_than_chunk_rows_of_logits_are_ever_asked_for_and_the_teacher_ne
         return weight * outputs.logits[sequence, position]
 
     weight = torch.ones((), dtype=torch.float64, requires_grad=True)
-    split = Split(outputs.labels, outputs.attention_mask, logits, logits, chunk_rows=4)
-    value = token_mean(split, "kl_teacher_student") + sequence_mean(split, "nll")
+    batch = BatchRows(
+        labels=outputs.labels,
+        attention_mask=outputs.attention_mask,
+        student_logits=logits,
+        teacher_logits=logits,
+        chunk_rows=4,
+    )
+    value = token_mean(batch, "kl_teacher_student") + sequence_mean(batch, "nll")
     assert [n for n, _ in asked] == [
         4,
         4,
@@ -209,12 +215,12 @@ def test_reductions_divide_by_what_they_say():
     """Values 1, 2, 3 | 10 on a batch of two sequences, 3 and 1 answer rows; hand arithmetic."""
     labels = torch.tensor([[IGNORE, 0, 1, 0], [IGNORE, IGNORE, 1, IGNORE]])
     values = torch.tensor([1.0, 2.0, 3.0, 10.0])
-    split = Split(labels)
-    assert token_mean(split, values) == 16 / 4
-    assert sequence_mean(split, values) == (2 + 10) / 2
-    assert sequence_sum(split, values).tolist() == [6, 10]
-    assert mean_over_sequences(torch.tensor([6.0, 10.0]), split) == 8
-    step = Split(labels, n_sequences=8, n_rows={"answer": 32})
+    batch = BatchRows(labels=labels)
+    assert token_mean(batch, values) == 16 / 4
+    assert sequence_mean(batch, values) == (2 + 10) / 2
+    assert sequence_sum(batch, values).tolist() == [6, 10]
+    assert mean_over_sequences(torch.tensor([6.0, 10.0]), batch) == 8
+    step = BatchRows(labels=labels, n_sequences=8, n_rows={"answer": 32})
     assert token_mean(step, values) == 16 / 32 and sequence_mean(step, values) == (2 + 10) / 8
     with pytest.raises(
         UserError, match="n_rows has .'answer'.; expected the step's total of 'all' rows"
@@ -224,11 +230,11 @@ def test_reductions_divide_by_what_they_say():
 
 def test_no_answer_rows_give_zero_and_not_nan():
     logits = torch.randn(2, 3, V, requires_grad=True)
-    split = Outputs(logits, torch.full((2, 3), IGNORE), torch.randn(2, 3, V)).split()
+    batch = Outputs(logits, torch.full((2, 3), IGNORE), torch.randn(2, 3, V)).batch_rows()
     values = (
-        token_mean(split, "nll"),
-        sequence_mean(split, "kl_student_teacher"),
-        sequence_sum(split, "nll").sum(),
+        token_mean(batch, "nll"),
+        sequence_mean(batch, "kl_student_teacher"),
+        sequence_sum(batch, "nll").sum(),
     )
     assert all(value == 0 for value in values)
     sum(values).backward()
@@ -300,24 +306,26 @@ def test_shapes_that_torch_would_broadcast_are_refused(change, message):
         teacher_logits=torch.zeros(2, 4, V),
     )
     with pytest.raises(ShapeError, match=message):
-        Outputs(**{**good, **change}).split()
+        Outputs(**{**good, **change}).batch_rows()
 
 
 def test_values_that_do_not_belong_to_their_rows_are_refused():
-    split = collate(sequences(0)).split()
+    batch = collate(sequences(0)).batch_rows()
     for function in (token_mean, sequence_mean, sequence_sum):
         for wrong in (torch.zeros(1), torch.zeros(5), torch.zeros(15, 1)):
             with pytest.raises(ShapeError, match=r"expected \[15\]"):
-                function(split, wrong)
+                function(batch, wrong)
     for wrong in (torch.zeros(()), torch.zeros(1), torch.zeros(5, 1)):
         with pytest.raises(ShapeError, match=r"expected \[5\], one per sequence"):
-            mean_over_sequences(wrong, split)
+            mean_over_sequences(wrong, batch)
     with pytest.raises(ShapeError, match=r"loss term nll has shape \[5\]; expected a scalar"):
         Loss.of(nll=torch.zeros(5))
     with pytest.raises(ShapeError, match=r"student_logits has shape \[15, 5, 1\]"):
-        Split(split.labels, split.attention_mask, lambda s, t: torch.zeros(len(s), V, 1)).terms(
-            "answer"
-        )
+        BatchRows(
+            labels=batch.labels,
+            attention_mask=batch.attention_mask,
+            student_logits=lambda sequence, position: torch.zeros(len(sequence), V, 1),
+        ).terms("answer")
 
 
 def test_dpo_refuses_a_different_number_of_refusals():
@@ -375,7 +383,7 @@ def sum_for_token_mean(patch):
     everywhere(
         patch,
         "token_mean",
-        lambda split, column, row_set="answer": sequence_sum(split, column, row_set).sum(),
+        lambda batch, column, row_set="answer": sequence_sum(batch, column, row_set).sum(),
     )
 
 
@@ -383,8 +391,8 @@ def sum_for_sequence_mean(patch):
     everywhere(
         patch,
         "sequence_mean",
-        lambda split, column, row_set="answer": mean_over_sequences(
-            sequence_sum(split, column, row_set), split
+        lambda batch, column, row_set="answer": mean_over_sequences(
+            sequence_sum(batch, column, row_set), batch
         ),
     )
 
@@ -402,8 +410,8 @@ def mean_inside_the_nonlinearity(patch):
     everywhere(
         patch,
         "sequence_sum",
-        lambda split, column, row_set="answer": (
-            sequence_sum(split, column, row_set).mean().expand(len(split.labels))
+        lambda batch, column, row_set="answer": (
+            sequence_sum(batch, column, row_set).mean().expand(len(batch.labels))
         ),
     )
 
@@ -411,9 +419,9 @@ def mean_inside_the_nonlinearity(patch):
 def token_mean_inside_the_nonlinearity(patch):
     """The log-ratio per token, as length-normalised variants have it."""
 
-    def per_token(split, column, row_set="answer"):
-        n_own = torch.bincount(split.rows(row_set).sequence, minlength=len(split.labels))
-        return sequence_sum(split, column, row_set) / n_own
+    def per_token(batch, column, row_set="answer"):
+        n_own = torch.bincount(batch.rows(row_set).sequence, minlength=len(batch.labels))
+        return sequence_sum(batch, column, row_set) / n_own
 
     everywhere(patch, "sequence_sum", per_token)
 

@@ -439,14 +439,14 @@ def test_released_rmu_draws_each_mean_to_the_mean_of_the_vectors():
 VARIANTS = [(method, name) for method, module in METHODS.items() for name in module.VARIANTS]
 
 
-def splits_of(method, semantics, cut=None, **arguments):
-    """(splits, leaves) of the closed-form batches, or of sequence `cut` alone; hidden states are the logits themselves."""
+def batch_rows_of(method, semantics, cut=None, **arguments):
+    """(rows_of_batch, leaves) of the closed-form batches, or of sequence `cut` alone; hidden states are the logits themselves."""
     options = make_options(method, {"rmu": {"c": 3}}.get(method, {}), semantics)
     if method == "rmu" and semantics == "released":
         options = replace(options, n_vectors=2)
     names = needs(method, semantics, options)
     stand_in = {f"random{k}": f"random{(k - 1) % 3 + 1}" for k in range(1, 6)}
-    splits, leaves = {}, {}
+    rows_of_batch, leaves = {}, {}
     for name in names:
         whole = batches([stand_in.get(name, name)], left=True)[stand_in.get(name, name)]
         whole = replace(whole, logits=whole.logits.clone().requires_grad_())
@@ -454,7 +454,7 @@ def splits_of(method, semantics, cut=None, **arguments):
         whole = replace(whole, teacher_logits=teacher, hidden=whole.logits, teacher_hidden=teacher)
         leaves[name], totals = whole.logits, {}
         if cut is not None:
-            totals = {"n_sequences": len(whole.labels), "n_rows": whole.split().n_rows}
+            totals = {"n_sequences": len(whole.labels), "n_rows": whole.batch_rows().n_rows}
             one = slice(cut, cut + 1)
             whole = Outputs(
                 whole.logits[one],
@@ -464,8 +464,8 @@ def splits_of(method, semantics, cut=None, **arguments):
                 whole.hidden[one],
                 teacher[one],
             )
-        splits[name] = whole.split(**totals, **arguments)
-    return options, splits, leaves
+        rows_of_batch[name] = whole.batch_rows(**totals, **arguments)
+    return options, rows_of_batch, leaves
 
 
 @pytest.mark.parametrize("method, semantics", VARIANTS)
@@ -473,8 +473,8 @@ def test_chunks_of_rows_never_change_a_meaning(method, semantics):
     """All rows, the whole vocabulary and other temperatures too: 2 rows at a time, computed again in backward, are all at once."""
     found = []
     for chunk_rows in (2, 1000):
-        options, splits, leaves = splits_of(method, semantics, chunk_rows=chunk_rows)
-        loss = variant(method, semantics).loss(splits, options)
+        options, rows_of_batch, leaves = batch_rows_of(method, semantics, chunk_rows=chunk_rows)
+        loss = variant(method, semantics).loss(rows_of_batch, options)
         loss.value.backward()
         found.append([loss.value.detach(), *(leaf.grad for leaf in leaves.values())])
     assert all(close(a, b) for a, b in zip(*found))
@@ -483,12 +483,12 @@ def test_chunks_of_rows_never_change_a_meaning(method, semantics):
 @pytest.mark.parametrize("method, semantics", VARIANTS)
 def test_parts_add_up_where_a_meaning_is_given_the_totals_of_a_step(method, semantics):
     """Every meaning divides by the totals that it is given: two parts of one padded batch are the batch."""
-    options, splits, leaves = splits_of(method, semantics)
-    whole = variant(method, semantics).loss(splits, options).value
+    options, rows_of_batch, leaves = batch_rows_of(method, semantics)
+    whole = variant(method, semantics).loss(rows_of_batch, options).value
     parts = 0
     for cut in (0, 1):
-        options, splits, _ = splits_of(method, semantics, cut)
-        parts = parts + variant(method, semantics).loss(splits, options).value
+        options, rows_of_batch, _ = batch_rows_of(method, semantics, cut)
+        parts = parts + variant(method, semantics).loss(rows_of_batch, options).value
     assert parts.item() == pytest.approx(whole.item(), rel=1e-13, abs=1e-13)
 
 

@@ -15,7 +15,7 @@ from clear_ref.data.batches import IGNORE
 from clear_ref.data.draws import torch_generator
 from clear_ref.data.records import Record
 from clear_ref.loop import prefix
-from clear_ref.loop.train import Stage, first_row, rows_of, split_all
+from clear_ref.loop.train import Stage, all_batch_rows, first_row, rows_of
 from clear_ref.methods import Need
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model.language import CausalLM, Decoder, SwiGLU
@@ -180,7 +180,7 @@ def test_training_computes_the_rows_that_its_needs_name(mask, rows, together):
     vlm.model.decoder.layers[-1].self_attn.o_proj.register_forward_pre_hook(
         lambda _, given: seen.append(given[0].shape[1])
     )
-    found = split_all(
+    found = all_batch_rows(
         vlm, batches, Stage("llmu", needs, None), None, 1, {name: {} for name in batches}
     )
     lengths = {name: batch.input_ids.shape[1] for name, batch in batches.items()}

@@ -73,10 +73,10 @@ def failing(found):
 def test_a_kl_of_the_other_direction_fails_against_the_reference_alone(monkeypatch, capsys):
     """At the teacher and under every law a swapped KL looks right; only another route to the number tells."""
 
-    def swapped(splits, options):
+    def swapped(batches, options):
         return Loss.of(
-            forget_nll=-token_mean(splits["forget"], "nll"),
-            retain_kl=sequence_mean(splits["retain"], "kl_teacher_student"),
+            forget_nll=-token_mean(batches["forget"], "nll"),
+            retain_kl=sequence_mean(batches["retain"], "kl_teacher_student"),
         )
 
     monkeypatch.setitem(kl.VARIANTS, "paper", replace(kl.VARIANTS["paper"], loss=swapped))
@@ -90,8 +90,8 @@ def test_a_kl_of_the_other_direction_fails_against_the_reference_alone(monkeypat
 
 
 def test_a_forgotten_factor_two_in_npo_fails_its_closed_forms(monkeypatch):
-    def half(splits, options):
-        return Loss.of(forget_npo=npo.paper(splits, options).value / 2)
+    def half(batches, options):
+        return Loss.of(forget_npo=npo.paper(batches, options).value / 2)
 
     monkeypatch.setitem(npo.VARIANTS, "paper", replace(npo.VARIANTS["paper"], loss=half))
     found = failing(run_part(monkeypatch, claims.measure))
@@ -106,8 +106,8 @@ def test_a_forgotten_factor_two_in_npo_fails_its_closed_forms(monkeypatch):
 def test_a_gradient_that_is_scaled_fails_the_finite_differences(monkeypatch):
     """The value is right, the backward pass doubles the retain term's gradient: only slopes and closed gradients can tell."""
 
-    def doubled(splits, options):
-        right = scrub.paper(splits, options)
+    def doubled(batches, options):
+        right = scrub.paper(batches, options)
         term = right.terms["retain_nll"]
         return Loss.of(**{**right.terms, "retain_nll": 2 * term - term.detach()})
 

@@ -48,7 +48,7 @@ def taken_apart(method, semantics, given, shape=None):
     return (
         outputs,
         ids,
-        attribution.take_apart(lambda splits: chosen.loss(splits, options), outputs, ids),
+        attribution.take_apart(lambda batches: chosen.loss(batches, options), outputs, ids),
     )
 
 

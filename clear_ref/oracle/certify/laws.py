@@ -179,16 +179,16 @@ def micro_batches(method, semantics, given):
     outputs = each(outputs, lambda tensor, one: tensor[:n])
     if chosen.begin is not None:
         options = chosen.begin(options, n)
-    whole = chosen.loss({name: one.split() for name, one in outputs.items()}, options)
+    whole = chosen.loss({name: one.batch_rows() for name, one in outputs.items()}, options)
     total = 0.0
     for s in range(n):
-        splits = {
-            name: part.split(
-                n, {row_set: outputs[name].split().n_rows[row_set] for row_set in ROW_SETS}
+        batches = {
+            name: part.batch_rows(
+                n, {row_set: outputs[name].batch_rows().n_rows[row_set] for row_set in ROW_SETS}
             )
             for name, part in each(outputs, lambda tensor, one: tensor[s : s + 1]).items()
         }
-        total += float(chosen.loss(splits, options).value)
+        total += float(chosen.loss(batches, options).value)
     return abs(total - float(whole.value)) / found.scale
 
 

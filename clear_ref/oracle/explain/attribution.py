@@ -20,7 +20,7 @@ from dataclasses import fields
 import torch
 
 from clear_ref.data.batches import IGNORE
-from clear_ref.losses.rows import ROW_SETS, Outputs, Split
+from clear_ref.losses.rows import ROW_SETS, BatchRows, Outputs
 from clear_ref.losses.terms import TokenTerms, token_terms
 from clear_ref.methods import table
 from clear_ref.oracle import batch_views
@@ -28,8 +28,8 @@ from clear_ref.oracle import batch_views
 COLUMNS = ("nll", "teacher_nll", "kl_teacher_student", "kl_student_teacher")
 
 
-class Traced(Split):
-    """A Split whose columns are leaves. found: {(row set, column): (leaf [n], the column that it stands for [n])}."""
+class Traced(BatchRows):
+    """A BatchRows whose columns are leaves. found: {(row set, column): (leaf [n], the column that it stands for [n])}."""
 
     def __init__(self, given: Outputs, n_sequences, n_rows, key):
         hidden = None if given.hidden is None else given.hidden.detach().requires_grad_()
@@ -39,14 +39,14 @@ class Traced(Split):
             None if logits is None else lambda sequence, position: logits[sequence, position]
         )  # noqa: E731
         super().__init__(
-            given.labels,
-            given.attention_mask,
-            at(self.logits),
-            at(teacher),
-            n_sequences,
-            n_rows,
-            hidden,
-            given.teacher_hidden,
+            labels=given.labels,
+            attention_mask=given.attention_mask,
+            student_logits=at(self.logits),
+            teacher_logits=at(teacher),
+            n_sequences=n_sequences,
+            n_rows=n_rows,
+            hidden=hidden,
+            teacher_hidden=given.teacher_hidden,
             key=key,
         )
         self.found, self.name, self._leaves = {}, "", {}
@@ -69,7 +69,7 @@ class Traced(Split):
         return self._leaf(row_set, f"column{len(self.found)}", super().column(row_set, function))
 
     def at_temperature(self, temperature):
-        """As Split's; its columns are named apart."""
+        """As BatchRows's; its columns are named apart."""
         changed = super().at_temperature(temperature)
         changed.name, changed._leaves = f" at temperature {temperature:g}", {}
         return changed
@@ -82,7 +82,7 @@ class Traced(Split):
 
 def one_record(outputs: dict[str, Outputs], s: int) -> dict[str, tuple]:
     """{batch: (its record s alone, number of sequences, {row set: number of rows} of the whole batch)}."""
-    splits = {}
+    records = {}
     for name, whole in outputs.items():
         part = Outputs(
             **{
@@ -92,19 +92,19 @@ def one_record(outputs: dict[str, Outputs], s: int) -> dict[str, tuple]:
                 for f in fields(Outputs)
             }
         )
-        counted = whole.split()
-        splits[name] = (
+        counted = whole.batch_rows()
+        records[name] = (
             part,
             len(whole.labels),
             {row_set: counted.n_rows[row_set] for row_set in ROW_SETS},
         )
-    return splits
+    return records
 
 
 def take_apart(loss, outputs: dict[str, Outputs], ids: dict, key=(0, 0)) -> dict:
     """The loss of whole batches, by term and by row.
 
-    loss      splits -> Loss; outputs {batch name: Outputs}, every batch with the same number of records; ids {name: [B, T]}
+    loss      batches -> Loss; outputs {batch name: Outputs}, every batch with the same number of records; ids {name: [B, T]}
     returns   {"loss", "terms": {name: value}, "rows": {batch: [a dict for each record]}}; the dict has float64 tensors:
               "contribution" [T], "weights" {column: [T] d loss / d column}, and of logits "d_logp" and "d_logit" [T - 1], of
               hidden states "gradient" [T], the length of d loss / d h
@@ -113,42 +113,42 @@ def take_apart(loss, outputs: dict[str, Outputs], ids: dict, key=(0, 0)) -> dict
     total, terms, rows = 0.0, {}, {name: [] for name in outputs}
     for s in range(n):
         parts = one_record(outputs, s)
-        splits = {
+        batches = {
             name: Traced(part, n_sequences, n_rows, key)
             for name, (part, n_sequences, n_rows) in parts.items()
         }
-        found = loss(splits)
+        found = loss(batches)
         shares = {
-            name: torch.zeros(split.labels.shape[1], dtype=torch.float64)
-            for name, split in splits.items()
+            name: torch.zeros(batch.labels.shape[1], dtype=torch.float64)
+            for name, batch in batches.items()
         }
-        weights = {name: {} for name in splits}
+        weights = {name: {} for name in batches}
         for term, value in found.terms.items():
             total, terms[term] = (
                 total + float(value.detach()),
                 terms.get(term, 0.0) + float(value.detach()),
             )
-        if any(split.hidden is not None for split in splits.values()):
-            own = hidden_rows(loss, splits, found, parts, key, shares)
+        if any(batch.hidden is not None for batch in batches.values()):
+            own = hidden_rows(loss, batches, found, parts, key, shares)
         else:
             for value in found.terms.values():
-                share_columns(value, splits, shares, weights)
+                share_columns(value, batches, shares, weights)
             own = {
-                name: pushes(split, weights[name], ids[name][s])
-                | {"weights": by_position(split, weights[name])}
-                for name, split in splits.items()
+                name: pushes(batch, weights[name], ids[name][s])
+                | {"weights": by_position(batch, weights[name])}
+                for name, batch in batches.items()
             }
-        for name in splits:
+        for name in batches:
             rows[name].append({"contribution": shares[name], **own[name]})
     return {"loss": total, "terms": terms, "rows": rows}
 
 
-def share_columns(value, splits, shares, weights) -> None:
+def share_columns(value, batches, shares, weights) -> None:
     """Add one term's contributions and weights to what is there."""
     leaves = [
         (name, key, leaf)
-        for name, split in splits.items()
-        for key, (leaf, _) in split.found.items()
+        for name, batch in batches.items()
+        for key, (leaf, _) in batch.found.items()
     ]
     slopes = (
         torch.autograd.grad(
@@ -163,7 +163,7 @@ def share_columns(value, splits, shares, weights) -> None:
     )
     for (name, key, leaf), slope in zip(leaves, slopes, strict=True):
         if slope is not None:
-            position = splits[name].rows(key[0]).position
+            position = batches[name].rows(key[0]).position
             part = (
                 torch.where(slope == 0, torch.zeros_like(slope), slope * leaf.detach())
                 .double()
@@ -185,37 +185,37 @@ def spread(rest: float, read, shares) -> None:
         next(iter(shares.values()))[-1] += rest
 
 
-def by_position(split: Traced, weights) -> dict:
+def by_position(batch: Traced, weights) -> dict:
     """{column: [T] d loss / d column}, the row sets of a column added; an ignored row's nll is constant and weighs 0."""
     found = {}
     for (row_set, name), slope in weights.items():
-        rows = split.rows(row_set)
+        rows = batch.rows(row_set)
         if name == "nll":
             slope = slope.masked_fill(rows.labels == IGNORE, 0)
         if name not in ("lse", "teacher_nll", "teacher_entropy"):
             found.setdefault(
-                name, torch.zeros(split.labels.shape[1], dtype=torch.float64)
+                name, torch.zeros(batch.labels.shape[1], dtype=torch.float64)
             ).index_add_(0, rows.position.cpu(), slope.double().cpu())
     return found
 
 
-def pushes(split: Traced, weights, ids) -> dict:
+def pushes(batch: Traced, weights, ids) -> dict:
     """{"d_logp", "d_logit"} [T - 1]: what row t does to ids[t + 1]; see the head."""
-    logits, chosen = split.logits[0, :-1], ids[1:, None]
+    logits, chosen = batch.logits[0, :-1], ids[1:, None]
     left = -torch.expm1(logits.detach().double().log_softmax(-1).gather(1, chosen)[:, 0]).cpu()
-    nll = by_position(split, {key: slope for key, slope in weights.items() if key[1] == "nll"}).get(
+    nll = by_position(batch, {key: slope for key, slope in weights.items() if key[1] == "nll"}).get(
         "nll"
     )
     d_logp = torch.zeros(len(left), dtype=torch.float64) if nll is None else -nll[:-1]
     d_logit = d_logp * left
     rest = [
-        (slope * split.found[key][1]).masked_fill(slope == 0, 0).sum()
+        (slope * batch.found[key][1]).masked_fill(slope == 0, 0).sum()
         for key, slope in weights.items()
-        if key[1] != "nll" and split.found[key][1].requires_grad
+        if key[1] != "nll" and batch.found[key][1].requires_grad
     ]
     if rest:
         slope = (
-            torch.autograd.grad(sum(rest), split.logits)[0][0, :-1]
+            torch.autograd.grad(sum(rest), batch.logits)[0][0, :-1]
             .gather(1, chosen)[:, 0]
             .double()
             .cpu()
@@ -227,7 +227,7 @@ def pushes(split: Traced, weights, ids) -> dict:
     return {"d_logp": d_logp, "d_logit": d_logit}
 
 
-def hidden_rows(loss, splits, found, parts, key, shares) -> dict:
+def hidden_rows(loss, batches, found, parts, key, shares) -> dict:
     """{batch: {"gradient" [T], "weights": none}} of hidden states; adds the contributions to `shares`."""
     starts = {}
     for name, (part, n_sequences, n_rows) in parts.items():
@@ -241,11 +241,11 @@ def hidden_rows(loss, splits, found, parts, key, shares) -> dict:
             key,
         )
     before = loss(starts)
-    here = torch.autograd.grad(found.value, [split.hidden for split in splits.values()])
-    there = torch.autograd.grad(before.value, [split.hidden for split in starts.values()])
+    here = torch.autograd.grad(found.value, [batch.hidden for batch in batches.values()])
+    there = torch.autograd.grad(before.value, [batch.hidden for batch in starts.values()])
     own, read, moved_by = {}, {}, 0.0
-    for name, g, g0 in zip(splits, here, there, strict=True):
-        step = (splits[name].hidden - starts[name].hidden).detach()[0].double().cpu()
+    for name, g, g0 in zip(batches, here, there, strict=True):
+        step = (batches[name].hidden - starts[name].hidden).detach()[0].double().cpu()
         g, g0 = g[0].double().cpu(), g0[0].double().cpu()
         part = ((g + g0) * step).sum(1) / 2
         shares[name] += part
@@ -280,7 +280,7 @@ def explain(vlm, method: str, semantics: str, options, plan, indices, mask: str 
                 teacher = None
             outputs[name] = batch_views.outputs(seen[name].batch, student, teacher, need.hidden)
     ids = {name: one.batch.input_ids for name, one in seen.items()}
-    apart = take_apart(lambda splits: chosen.loss(splits, options), outputs, ids, (0, indices[0]))
+    apart = take_apart(lambda batches: chosen.loss(batches, options), outputs, ids, (0, indices[0]))
     hidden = any(need.hidden for need in needs.values())
     lines_of = hidden_lines if hidden else logit_lines
     batches = {
