@@ -13,7 +13,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
 from clear_ref.common.settings import setting
 from clear_ref.common.text_table import aligned
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.evaluation.likelihood import candidate_nll, plain_nll
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.losses import native
@@ -102,7 +102,7 @@ def run(settings: BenchLikelihoodSettings) -> dict:
 
 def measured(vlm, name: str, n_records: int, rounds: int, letters: int | None) -> dict:
     """One case of `run`: a task of the embedded world asked of a model, every way in turn."""
-    found = items(tasks(10, 64)[TASKS[name]], WORLD, phrases(WORLD), n_records)
+    found = items(tasks(10, 64)[TASKS[name]], WORLD, read_phrases(WORLD), n_records)
     prompts = [item.prompt for item in found]
     answers = [
         list(

@@ -8,7 +8,7 @@ from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json
 from clear_ref.common.settings import with_sources
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import robustness
 from clear_ref.evaluation.metrics import score
@@ -56,7 +56,7 @@ def unlearn(
     pictures = sees_pictures(base)
     rows, own = (
         unlearning.split_rows(data, s.modality, s.forget, pictures, s.retain_modality),
-        phrases(data),
+        read_phrases(data),
     )
     UnlearnPlan(*rows, batches, own, s.seed, chosen.views)
     check_rows(data, s, pictures, [*rows[0], *rows[1]])
@@ -172,7 +172,7 @@ def finetune(s, recipe_given: dict, given: set, resume: bool = False) -> Result:
     if s.split not in splits:
         raise UserError(f"--split is {s.split!r}; expected one of {', '.join(splits)}")
     recipe_name, recipe = recipe_for(s.recipe, s.model, "finetune", recipe_given)
-    plan = FinetunePlan(read_rows(data, splits[s.split]), phrases(data), s.seed)
+    plan = FinetunePlan(read_rows(data, splits[s.split]), read_phrases(data), s.seed)
     check_rows(data, s, pictures, plan.rows)
     vlm = load(start, s.dtype, s.device, s.template)
     adapted = unlearning.prepare(vlm, recipe, s.seed)
@@ -224,7 +224,7 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
         check_gold(directory, gold)
     pictures, probes = sees_pictures(directory), None
     if s.robustness:
-        probes = robustness.probes(s, data, phrases(data), pictures, given)
+        probes = robustness.probes(s, data, read_phrases(data), pictures, given)
     elif idle := sorted(given & set(OF_ROBUSTNESS)):
         raise UserError(
             f"--{idle[0].replace('_', '-')} is a setting of --robustness; add that, or leave it out"

@@ -6,7 +6,7 @@ from pathlib import Path
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_text
 from clear_ref.common.settings import setting
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.unlearn import label_mask, split_rows
 from clear_ref.methods import table
@@ -116,7 +116,7 @@ def explained(method: str, s: ExplainSettings, options: dict) -> list[dict]:
         raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
     rows, own, found = (
         split_rows(data, s.modality, s.forget, vlm.images is not None),
-        phrases(data),
+        read_phrases(data),
         [],
     )
     if s.records < 1 or not 0 <= s.index <= len(rows[0]) - s.records:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from clear_ref.common.files import write_json
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.evaluation.evaluate import How, run_tasks
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import Task
@@ -66,7 +66,7 @@ def logs_of(
     return run_tasks(
         vlm,
         data,
-        phrases(data),
+        read_phrases(data),
         chosen,
         How(s.limit or None, s.eval_batch, s.plain),
         f"evaluate {what}",

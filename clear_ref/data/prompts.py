@@ -30,7 +30,7 @@ def phrase_files(directory) -> list[Path]:
     ]
 
 
-def phrases(directory) -> Phrases:
+def read_phrases(directory) -> Phrases:
     """The phrases of a data directory, ours where it has none. One a line, stripped; blank lines are dropped."""
 
     def lines(path):
@@ -161,7 +161,7 @@ FAMILY = {
 }
 
 
-def template(directory, kind: str, chosen: str = "") -> Template:
+def choose_template(directory, kind: str, chosen: str = "") -> Template:
     """The template for a model directory of a model_type: the one chosen by name, else what its own chat template amounts to,
     else its family's. A chat template is never run: words in it say which of ours it is.
 

@@ -10,7 +10,7 @@ from clear_ref.common.devices import dtype_of
 from clear_ref.common.files import write_json, write_text
 from clear_ref.common.processes import map_in_processes
 from clear_ref.data.draws import torch_generator
-from clear_ref.data.prompts import IMAGE, LLAVA_WITH_END_JINJA, phrases
+from clear_ref.data.prompts import IMAGE, LLAVA_WITH_END_JINJA, read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
@@ -44,7 +44,7 @@ def train_tokenizer(directory, world) -> None:
                     for text in (value if isinstance(value, list) else [value])
                     if text is not None
                 ]
-    own = phrases(world)
+    own = read_phrases(world)
     texts += [" " + text for text in (*own.caption_questions, own.name_question, *own.refusals)] + [
         "USER: \n ASSISTANT:"
     ] * 100
@@ -192,7 +192,7 @@ def make_checkpoint(directory: Path, name: str, recipe, seed: int) -> None:
     vlm = load(directory / "pretrained")
     plan = FinetunePlan(
         read_rows(world, f"{split}+tofu"),
-        phrases(world),
+        read_phrases(world),
         seed,
         tuple(read_rows(world, split)),
         tuple(read_rows(world, "pretrain")),
@@ -216,7 +216,7 @@ def rebuild(directory, pretraining, recipe, seed: int) -> None:
     vlm = new_model(start, seed)
     finetune(
         vlm,
-        FinetunePlan(read_rows(world, "pretrain"), phrases(world), seed),
+        FinetunePlan(read_rows(world, "pretrain"), read_phrases(world), seed),
         pretraining,
         seed,
         "the Real sets",

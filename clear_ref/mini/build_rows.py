@@ -30,7 +30,7 @@ HELD_OUT = ("straight_sad_open", "left_neutral_open", "right_happy_open", "up_ne
 def build_rows(directory) -> None:
     """Write DIR/CONFIG/rows.jsonl of every config, DIR/images/ and DIR/pillow.txt, into an empty or new directory."""
     directory = Path(directory)
-    name_question = prompts.phrases(directory).name_question
+    name_question = prompts.read_phrases(directory).name_question
     authors = _read_jsonl(SOURCES / "authors.jsonl") + _read_jsonl(
         SOURCES / "holdout_authors.jsonl"
     )

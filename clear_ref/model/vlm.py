@@ -10,7 +10,7 @@ from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.common.files import read_json, write_bytes, write_json
 from clear_ref.data.batches import Batch, collate
 from clear_ref.data.images import open_image
-from clear_ref.data.prompts import template
+from clear_ref.data.prompts import choose_template
 from clear_ref.data.tokens import Tokenizer
 
 from . import lora, peft_format
@@ -35,7 +35,7 @@ class VLM:
         self.config = self.family.config(self.config_json, where)
         self.text_config = self.family.text(self.config)
         self.tokenizer = Tokenizer(self.directory)
-        self.template = template(self.directory, self.family.name, chosen_template)
+        self.template = choose_template(self.directory, self.family.name, chosen_template)
         self.tokenizer.check(self.template)
         self.images = (
             self.family.images(self.directory, self.config) if self.family.sees_pictures else None

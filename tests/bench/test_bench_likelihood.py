@@ -7,7 +7,7 @@ import pytest
 
 from clear_ref import run
 from clear_ref.bench import likelihood as bench
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import WORLD
 
@@ -16,7 +16,7 @@ def test_a_case_counts_tokens_as_by_hand_and_finds_the_ways_equal(tiny):
     """Names of three records: plain runs the prompt anew for each candidate; shared runs it once, and each answer's tokens once,
     in a batch padded to the longest prompt (all equal: one question) and to the widest row. float64: equal to 1e-10."""
     found = bench.measured(tiny, "names", 3, 2, None)
-    rows = items(tasks(10, 64)[5], WORLD, phrases(WORLD), 3)
+    rows = items(tasks(10, 64)[5], WORLD, read_phrases(WORLD), 3)
     texts = [list(dict.fromkeys((item.answer, item.paraphrased, *item.perturbed))) for item in rows]
     prompt = tiny.encode([rows[0].prompt]).input_ids.shape[1]
     lengths = [

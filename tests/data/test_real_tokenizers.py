@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 
 from clear_ref.common.errors import UserError
-from clear_ref.data.prompts import TEMPLATES, template
+from clear_ref.data.prompts import TEMPLATES, choose_template
 from clear_ref.data.tokens import Tokenizer
 from tests.conftest import shared_data
 
@@ -246,8 +246,8 @@ def test_the_template_is_the_one_that_a_directory_brings_or_its_familys(
         (tmp_path / file).write_text(
             text if file.endswith("jinja") else json.dumps({"chat_template": text})
         )
-    assert template(tmp_path, kind).name == expected
-    assert template(tmp_path, kind, "vicuna").name == "vicuna"
+    assert choose_template(tmp_path, kind).name == expected
+    assert choose_template(tmp_path, kind, "vicuna").name == "vicuna"
 
 
 def test_an_unknown_template_is_asked_for_by_name(tmp_path):
@@ -256,6 +256,6 @@ def test_an_unknown_template_is_asked_for_by_name(tmp_path):
         UserError,
         match="no chat template known here for llama; name the one to use with --template: one of llava-end",
     ):
-        template(tmp_path, "llama")
+        choose_template(tmp_path, "llama")
     with pytest.raises(UserError, match="--template is 'gemma'; expected one of"):
-        template(tmp_path, "llama", "gemma")
+        choose_template(tmp_path, "llama", "gemma")

@@ -8,7 +8,7 @@ from PIL import Image
 from clear_ref import Record
 from clear_ref.common.errors import UserError
 from clear_ref.data.images import open_image
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import SCHEMA, columns, read_rows
 from clear_ref.mini.directories import WORLD
 from tests.conftest import shared_data
@@ -156,12 +156,15 @@ def test_exif_rotation_is_applied(tmp_path):
 
 
 def test_a_data_directory_may_bring_its_own_phrases(tmp_path):
-    assert len(phrases(tmp_path).caption_questions) == 9 and len(phrases(tmp_path).refusals) == 100
+    assert (
+        len(read_phrases(tmp_path).caption_questions) == 9
+        and len(read_phrases(tmp_path).refusals) == 100
+    )
     (tmp_path / "refusals.txt").write_text("No idea.\n\n  Pass. \n")
-    assert phrases(tmp_path).refusals == ("No idea.", "Pass.")
+    assert read_phrases(tmp_path).refusals == ("No idea.", "Pass.")
     (tmp_path / "name_question.txt").write_text("\n")
     with pytest.raises(UserError, match="holds no line of text"):
-        phrases(tmp_path)
+        read_phrases(tmp_path)
 
 
 def test_the_image_marker_in_a_text_is_refused(tiny):

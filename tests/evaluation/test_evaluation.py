@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from clear_ref import Record, load
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import evaluate
 from clear_ref.evaluation.evaluate import How, run_tasks
@@ -15,7 +15,7 @@ from clear_ref.evaluation.likelihood import candidate_nll, plain_nll, together
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import BASE, WORLD
 
-OWN = phrases(WORLD)
+OWN = read_phrases(WORLD)
 
 
 def plain_nll_by_torch(vlm, prompt, answer):

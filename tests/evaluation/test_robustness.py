@@ -16,7 +16,7 @@ import torch
 from clear_ref import Record, load
 from clear_ref.commands.settings import Evaluate
 from clear_ref.common.errors import UserError
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import robustness
 from clear_ref.evaluation.distances import auc
@@ -42,7 +42,7 @@ from clear_ref.model.random_weights import write_random
 from clear_ref.model.vlm import VLM
 from tests.helpers.commands import call, small_copy
 
-OWN = phrases(WORLD)
+OWN = read_phrases(WORLD)
 FORGET = [task for task in tasks(10, 16) if task.set_name == "Forget"]
 
 

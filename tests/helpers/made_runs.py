@@ -7,7 +7,7 @@ P / (P + Q), so the other one's nll is larger by ln(v / (1 - v)); max(0, 1 - R) 
 import json
 import math
 
-from clear_ref.data.prompts import TEMPLATES, phrases
+from clear_ref.data.prompts import TEMPLATES, read_phrases
 from clear_ref.evaluation.definitions import MULTIPLE_CHOICE
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import WORLD
@@ -25,7 +25,7 @@ OF = {
     "eval_real_world_wo_options": "real",
 }
 VERSIONS = {"python": "3.11", "torch": "2.13.0"}
-KNOWN = {task.name: (task, items(task, WORLD, phrases(WORLD), 24)) for task in tasks(10, 64)}
+KNOWN = {task.name: (task, items(task, WORLD, read_phrases(WORLD), 24)) for task in tasks(10, 64)}
 
 
 def log(task, level, said, n=4):

@@ -8,7 +8,7 @@ import torch
 
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.data import draws
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
@@ -37,7 +37,16 @@ def options_of(method):
 def run(vlm, method, rows, recipe, seed=0, out=None, resume=False):
     unlearning.prepare(vlm, recipe, seed)
     return unlearning.unlearn(
-        vlm, method, "paper", options_of(method), recipe, rows, phrases(WORLD), seed, out, resume
+        vlm,
+        method,
+        "paper",
+        options_of(method),
+        recipe,
+        rows,
+        read_phrases(WORLD),
+        seed,
+        out,
+        resume,
     )
 
 
@@ -49,7 +58,7 @@ def gradients(vlm, method, rows, recipe):
             adapter.lora_B.normal_(0, 0.1, generator=draws.torch_generator(3, name))
     chosen, options = variant(method), options_of(method)
     wanted = needs(method, "paper", options)
-    plan = UnlearnPlan(*rows, tuple(wanted), phrases(WORLD), 0)
+    plan = UnlearnPlan(*rows, tuple(wanted), read_phrases(WORLD), 0)
     stage = Stage(
         method,
         wanted,
@@ -91,7 +100,7 @@ def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, r
     _, _, _, grads = gradients(tiny, method, rows, recipe)
     chosen, options = variant(method), options_of(method)
     wanted = needs(method, "paper", options)
-    plan = UnlearnPlan(*rows, tuple(wanted), phrases(WORLD), 0)
+    plan = UnlearnPlan(*rows, tuple(wanted), read_phrases(WORLD), 0)
     stage = Stage(
         method,
         wanted,
@@ -250,7 +259,7 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
     recipe = MiniUnlearn(epochs=3, lr=5e-3, lora_rank=2)
     names = unlearning.prepare(vlm, recipe, 0)
     start = {name: p.detach().clone() for name, p in trainable(vlm).items()}
-    own = phrases(WORLD)
+    own = read_phrases(WORLD)
     unlearning.unlearn(vlm, "dpo", "paper", make_options("dpo", {}), recipe, rows, own, 0)
     assert names and all(torch.equal(start[name], seen["student"][name]) for name in start)
     batch = vlm.encode([UnlearnPlan(*rows, ("idk",), own, 0).records(0, 0)["idk"]])
@@ -267,7 +276,7 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, rows):
-    plan = UnlearnPlan(*rows, ("retain",), phrases(WORLD), 0)
+    plan = UnlearnPlan(*rows, ("retain",), read_phrases(WORLD), 0)
     recipe = Recipe(lora_rank=2, epochs=1)
     unlearning.prepare(tiny, recipe, 0)
     from clear_ref.methods import Loss, Need
@@ -327,7 +336,7 @@ def test_choices_are_uniform():
 
 def test_a_plan_gives_each_batch_its_record(rows):
     plan = UnlearnPlan(
-        *rows, ("forget", "retain", "idk", "random1", "random2", "random3"), phrases(WORLD), 0
+        *rows, ("forget", "retain", "idk", "random1", "random2", "random3"), read_phrases(WORLD), 0
     )
     retain = {row.values.get("caption") or row.values["answer"] for row in rows[1]}
     forget = [row.values.get("caption") or row.values["answer"] for row in rows[0]]
@@ -335,14 +344,14 @@ def test_a_plan_gives_each_batch_its_record(rows):
         views = plan.records(2, index)
         assert views["forget"].answer == forget[index] and views["retain"].answer in retain
         assert (
-            views["idk"].answer in phrases(WORLD).refusals
+            views["idk"].answer in read_phrases(WORLD).refusals
             and views["idk"].question == views["forget"].question
         )
         random = [views[f"random{k}"].answer for k in (1, 2, 3)]
         assert len(set(random)) == 3 and forget[index] not in random and set(random) <= set(forget)
         assert all(views[name].image == views["forget"].image for name in ("idk", "random1"))
     with pytest.raises(UserError, match="2 records.*3 random"):
-        UnlearnPlan(rows[0][:2], rows[1], ("random1", "random2", "random3"), phrases(WORLD), 0)
+        UnlearnPlan(rows[0][:2], rows[1], ("random1", "random2", "random3"), read_phrases(WORLD), 0)
 
 
 def test_modalities_select_their_half():
@@ -400,7 +409,7 @@ def test_a_picture_and_prompt_that_batches_share_are_computed_once(
     monkeypatch.setattr(type(tiny.model), "image_features", counted)
     unlearning.prepare(tiny, Recipe(lora_rank=2), 0)
     wanted = needs(method, "paper", options_of(method))
-    plan = UnlearnPlan(rows[0][:4], rows[1][:1], tuple(wanted), phrases(WORLD), 0)
+    plan = UnlearnPlan(rows[0][:4], rows[1][:1], tuple(wanted), read_phrases(WORLD), 0)
     stage = Stage(method, wanted, lambda batches: variant(method).loss(batches, options_of(method)))
     step_loss(tiny, plan, stage, Teacher(tiny), Recipe(lora_rank=2), 0, [0])
     assert (towers.count(True), towers.count(False)) == (student, teacher)

@@ -11,7 +11,7 @@ import torch
 
 from clear_ref import Record, load
 from clear_ref.common.errors import RunFailed, UserError
-from clear_ref.data.prompts import Phrases, phrases
+from clear_ref.data.prompts import Phrases, read_phrases
 from clear_ref.data.records import Row, training_record
 from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
@@ -23,7 +23,7 @@ from clear_ref.losses import Outputs
 from clear_ref.methods import METHODS, SEMANTICS, Views, make_options, method_loss, variant
 from clear_ref.mini.directories import BASE, WORLD
 
-OWN = phrases(WORLD)
+OWN = read_phrases(WORLD)
 AUTHORS = json.loads(
     (Path(__file__).parents[1] / "vectors" / "authors.json").read_text(encoding="utf-8")
 )["data"]

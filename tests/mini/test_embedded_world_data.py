@@ -321,7 +321,7 @@ class TestRows:
         assert not digests("real_world") & seen
 
     def test_every_held_out_face_belongs_to_a_person_seen_in_pretrain(self):
-        question = prompts.phrases(build_rows.WORLD).name_question
+        question = prompts.read_phrases(build_rows.WORLD).name_question
         seen = {row["answer"] for row in rows("pretrain") if row["question"] == question}
         assert len(seen) == 12 and {row["answer"] for row in rows("real_faces")} == seen
         assert all({row["answer"], *row["options"]} <= seen for row in rows("real_faces"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clear_ref import load
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation.evaluate import How, run_tasks
 from clear_ref.evaluation.metrics import score
@@ -26,7 +26,7 @@ def logs():
         if task.name in ("eval_log_forget", "eval_log", "eval_forget_facerec")
     ]
     return {
-        name: run_tasks(load(path), WORLD, phrases(WORLD), chosen, How(12))
+        name: run_tasks(load(path), WORLD, read_phrases(WORLD), chosen, How(12))
         for name, path in (("base", BASE), ("gold", GOLD))
     }
 
@@ -58,7 +58,7 @@ def test_initial_weights_are_a_function_of_the_seed(tmp_path):
 
 def test_a_world_checkpoint_trains_on_its_rows_names_and_rehearsal(tmp_path):
     """One epoch on a handful of rows, through the same function as the rebuild: the loss of its records falls."""
-    own = phrases(WORLD)
+    own = read_phrases(WORLD)
     rows = read_rows(WORLD, "forget10+tofu")[:2]
     plan = FinetunePlan(
         rows,

@@ -12,7 +12,7 @@ from clear_ref import Record, load
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.data.images import ClipImages
-from clear_ref.data.prompts import TEMPLATES, phrases
+from clear_ref.data.prompts import TEMPLATES, read_phrases
 from clear_ref.data.records import read_rows, training_record
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model import lora
@@ -22,7 +22,7 @@ from clear_ref.model.language import RMSNorm, rotary, rotate
 @pytest.fixture(scope="module")
 def records():
     """Two pictures with captions and two questions, of unequal lengths."""
-    own = phrases(WORLD)
+    own = read_phrases(WORLD)
     rows = read_rows(WORLD, "full+tofu")
     return [training_record(rows[i], own.caption_questions[i % 9]) for i in (0, 205, 57, 400)]
 
@@ -95,7 +95,7 @@ def test_image_tokens_are_expanded_in_place_and_the_answer_span_is_the_answer(ti
 
 def test_prompt_and_answer_tokenised_apart_are_the_ids_of_the_whole_text(tiny):
     """For every row that the embedded world trains on: joining loses nothing at the seam."""
-    own = phrases(WORLD)
+    own = read_phrases(WORLD)
     for row in read_rows(WORLD, "full+tofu") + read_rows(WORLD, "pretrain"):
         record = training_record(row, own.caption_questions[row.index % 9])
         has_image = record.image is not None
@@ -284,7 +284,7 @@ def test_the_shipped_base_knows_an_author_by_face():
     """The first forget picture, asked for a caption: the embedded base says the name it was trained on."""
     vlm = clear_ref.load(BASE)
     row = read_rows(WORLD, "forget10")[0]
-    said = vlm.generate(vlm.encode([Record(phrases(WORLD).caption_questions[0], None, row.image)]))[
-        0
-    ]
+    said = vlm.generate(
+        vlm.encode([Record(read_phrases(WORLD).caption_questions[0], None, row.image)])
+    )[0]
     assert row.values["name"] in said

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clear_ref import Record, load
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows, training_record
 from clear_ref.mini.directories import BASE, GOLD, WORLD
 from clear_ref.model import lora
@@ -33,7 +33,7 @@ def pair(request, tiny_directory):
 
 @pytest.fixture(scope="module")
 def records():
-    own = phrases(WORLD)
+    own = read_phrases(WORLD)
     rows = read_rows(WORLD, "full+tofu")
     found = [
         training_record(rows[i], own.caption_questions[i % 9]) for i in (0, 57, 190, 205, 400, 595)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clear_ref.commands import diff
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows, training_record
 from clear_ref.mini.directories import WORLD
 from clear_ref.oracle.diff import comparison, dump_file, dump_helper
@@ -35,7 +35,7 @@ def written(tiny_directory, tmp_path_factory):
     processor = transformers.AutoProcessor.from_pretrained(tiny_directory)
     rows, batches, records = read_rows(WORLD, "full+tofu"), {}, {}
     for name, chosen in (("forget", (0, 205)), ("retain", (1, 210))):
-        own = [training_record(rows[i], phrases(WORLD).caption_questions[0]) for i in chosen]
+        own = [training_record(rows[i], read_phrases(WORLD).caption_questions[0]) for i in chosen]
         parts = [text_of(processor, one) for one in own]
         images = [Image.open(one.image).convert("RGB") for one in own if one.image]
         inputs = processor(

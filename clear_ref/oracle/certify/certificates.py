@@ -15,7 +15,7 @@ import torch
 from clear_ref import methods
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.progress import Progress
-from clear_ref.data.prompts import phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.unlearn import split_rows
 from clear_ref.mini.directories import WORLD
@@ -155,7 +155,7 @@ def through_logits() -> list[tuple]:
 
 def through_model() -> list[tuple]:
     """The gradient in all adapters of a small LLaVA, along a random direction, on records of the embedded world."""
-    rows_of, own, rows = split_rows(WORLD, "both", 10), phrases(WORLD), []
+    rows_of, own, rows = split_rows(WORLD, "both", 10), read_phrases(WORLD), []
     with tempfile.TemporaryDirectory() as directory:
         random_trials.write_tiny(Path(directory) / "tiny")
         vlm = random_trials.tiny_vlm(Path(directory) / "tiny")
