@@ -12,6 +12,7 @@ import torch
 from clear_ref.bench import likelihood, token_terms, training_step
 from clear_ref.commands import (
     all_methods,
+    checkpoint,
     diff,
     doctor,
     estimate,
@@ -29,7 +30,6 @@ from clear_ref.data import check
 from clear_ref.loop.unlearn import MODALITIES
 from clear_ref.losses import native
 from clear_ref.mini.directories import data_directory
-from clear_ref.model import shapes
 from clear_ref.oracle.certify import certificates
 from clear_ref.oracle.vectors import conform, golden
 from clear_ref.report import scores
@@ -67,7 +67,7 @@ def do(arguments) -> None:
     if arguments.command == "report":
         return show(arguments, report.run(arguments.run, settings), shown.report)
     if arguments.command == "checkpoint":
-        return show(arguments, shapes.write_checkpoint(arguments.shape, settings), shapes.text)
+        return show(arguments, checkpoint.run(arguments.shape, settings), checkpoint.text)
     if arguments.command == "estimate":
         return show(arguments, estimate.run(arguments.shape, settings), estimate.text)
     if arguments.command == "all":

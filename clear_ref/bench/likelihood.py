@@ -72,7 +72,7 @@ def run(settings: BenchLikelihoodSettings) -> dict:
     try:
         with tempfile.TemporaryDirectory() as directory:
             large = Path(directory) / SHAPE
-            shapes.write_checkpoint(SHAPE, shapes.CheckpointSettings(str(large), "float32"))
+            shapes.write_checkpoint(SHAPE, large, dtype="float32")
             for path, names in ((BASE, TASKS), (large, ["captions"])):
                 vlm = load(path)
                 for name in names:

@@ -12,7 +12,7 @@ from clear_ref.methods import table
 from clear_ref.model import shapes
 from clear_ref.oracle.vectors import conform
 
-from . import diff, estimate, explain, report
+from . import checkpoint, diff, estimate, explain, report
 from .settings import Evaluate, Finetune, Report, Score, Unlearn
 
 EXAMPLES = """examples:
@@ -149,7 +149,7 @@ def parser() -> Parser:
         commands,
         "checkpoint",
         "write random weights in the shape of a real model, for tests of size and speed",
-        shapes.CheckpointSettings,
+        checkpoint.CheckpointSettings,
     )
     shaped.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(shapes.SHAPES))
     judged_size = command(

@@ -1,12 +1,15 @@
-"""checkpoint: model directories of random weights in the shapes of real models, for tests of size and speed without those.
+"""Shapes of real models, and model directories of random weights in these shapes.
 
-source  the sizes are those of the hub's config.json files (llava-hf, Qwen, meta-llama, mistralai); llava-78m is this project's
-        own, as small as a LLaVA with 576 image tokens and LLaVA's vocabulary can sensibly be
+The directories serve tests of size and speed where the real weights are not at hand.
+source  the sizes are those of the hub's config.json files (llava-hf, Qwen, meta-llama,
+        mistralai). llava-78m is this project's own: a small LLaVA that keeps LLaVA's 576 image
+        tokens and its vocabulary.
 """
 
+import copy
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 import tokenizers
 import torch
@@ -17,13 +20,14 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json, write_text
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import check_empty
-from clear_ref.common.settings import setting
 
 from .families import family
 from .random_weights import write_random
 from .weights import SHARD_BYTES
 
-LLAMA = {
+Config = dict[str, Any]  # a config.json as it is read or written
+
+LLAMA: Config = {
     "model_type": "llama",
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -35,7 +39,7 @@ LLAMA = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-CLIP = {
+CLIP: Config = {
     "model_type": "clip_vision_model",
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -45,7 +49,7 @@ CLIP = {
     "patch_size": 14,
     "projection_dim": 768,
 }
-QWEN = {
+QWEN: Config = {
     "model_type": "qwen2_vl",
     "vocab_size": 151936,
     "hidden_size": 1536,
@@ -77,7 +81,8 @@ QWEN = {
 }
 
 
-def _llava(vision=None, **text) -> dict:
+def _llava(vision: Config | None = None, **text: int) -> Config:
+    """A LLaVA config: LLAMA with the sizes in `text`, CLIP with those in `vision`."""
     return {
         "model_type": "llava",
         "architectures": ["LlavaForConditionalGeneration"],
@@ -90,7 +95,7 @@ def _llava(vision=None, **text) -> dict:
     }
 
 
-SHAPES = {
+SHAPES: dict[str, Config] = {
     "llava-78m": _llava(
         {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4},
         hidden_size=512,
@@ -131,41 +136,26 @@ SHAPES = {
 }
 
 
-@dataclass(frozen=True)
-class CheckpointSettings:
-    """checkpoint SHAPE: a model directory of random weights."""
+def config_of(shape: str, layers: int = 0) -> Config:
+    """config.json of a shape.
 
-    out: str = setting("", "directory to write, new or empty")
-    dtype: str = setting("bfloat16", "dtype of the weights: bfloat16, float16, float32 or float64")
-    layers: int = setting(0, "decoder layers; 0: as many as the real model has")
-    seed: int = setting(0, "key of every random weight")
-    shard_gb: float = setting(
-        SHARD_BYTES / 1e9,
-        "largest file of weights, in gigabytes (10^9 bytes)",
-        "transformers' default",
-    )
-
-
-def config_of(shape: str, layers: int = 0) -> dict:
-    """config.json of a shape, with `layers` decoder layers (0: its own). raises UserError for a name that is none."""
+    layers  the number of decoder layers; 0: as many as the real model has
+    raises  UserError if the shape is unknown, or `layers` is negative
+    """
     if shape not in SHAPES:
         raise UserError(f"shape is {shape!r}; expected one of {', '.join(SHAPES)}")
     if layers < 0:
         raise UserError(f"--layers is {layers}; expected 0 or more")
-    config = dict(SHAPES[shape])
-    text = config["text_config"] = (
-        dict(config["text_config"]) if "text_config" in config else config
-    )
-    text["num_hidden_layers"] = layers or text["num_hidden_layers"]
-    if text is config:
-        del config["text_config"]
+    config = copy.deepcopy(SHAPES[shape])
+    if layers:
+        config.get("text_config", config)["num_hidden_layers"] = layers
     return config
 
 
-def write_tokenizer(directory: Path, config: dict) -> None:
-    """A tokenizer in which every byte is a token, padded to the real one's size, with the special tokens at their real ids."""
-    if config["model_type"] == "qwen2_vl":
-        special = {
+def _special_tokens(model_type: str) -> tuple[dict[str, int], dict[str, str], int]:
+    """Special tokens with the real tokenizer's ids, their roles, and the size of the vocabulary."""
+    if model_type == "qwen2_vl":
+        ids = {
             "<|endoftext|>": 151643,
             "<|im_start|>": 151644,
             "<|im_end|>": 151645,
@@ -174,37 +164,41 @@ def write_tokenizer(directory: Path, config: dict) -> None:
             "<|image_pad|>": 151655,
             "<|video_pad|>": 151656,
         }
-        named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    else:
-        special = {"<unk>": 0, "<s>": 1, "</s>": 2}
-        named = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-        if config["model_type"] == "llava":
-            special |= {"<image>": 32000, "<pad>": 32001}
-            named |= {"pad_token": "<pad>"}
+        return ids, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, 151657
+    ids = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    if model_type == "llava":
+        return ids | {"<image>": 32000, "<pad>": 32001}, roles | {"pad_token": "<pad>"}, 32002
+    return ids, roles, 32000
+
+
+def write_tokenizer(directory: Path, config: Config) -> None:
+    """Write a tokenizer in which every byte is a token.
+
+    It has as many ids as the real tokenizer, and the special tokens have their real ids.
+    """
+    special, roles, size = _special_tokens(config["model_type"])
     taken = set(special.values())
-    free = (
-        number
-        for number in range(max(taken) + 1 if len(taken) > 3 else 32000)
-        if number not in taken
+    free_ids = (number for number in range(size) if number not in taken)
+    vocabulary = dict(special)
+    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary[letter] = next(free_ids)
+    for number in free_ids:
+        vocabulary[f"<unused {number}>"] = number
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [tokenizers.AddedToken(token, normalized=False) for token in special]
     )
-    vocabulary = special | {
-        letter: next(free) for letter in sorted(pre_tokenizers.ByteLevel.alphabet())
-    }
-    vocabulary |= {f"<unused {number}>": number for number in free}
-    made = tokenizers.Tokenizer(models.BPE(vocabulary, []))
-    made.pre_tokenizer, made.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
-    made.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in special])
-    write_text(directory / "tokenizer.json", made.to_str())
+    write_text(directory / "tokenizer.json", tokenizer.to_str())
     write_json(
-        directory / "tokenizer_config.json", named | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        directory / "tokenizer_config.json", roles | {"tokenizer_class": "PreTrainedTokenizerFast"}
     )
 
 
-def write_processor(directory: Path, config: dict) -> None:
-    """preprocessor_config.json and processor_config.json of a vision-language model; nothing for a language model."""
+def write_processor(directory: Path, config: Config) -> None:
+    """Write the image processor's files of a vision-language model; a language model has none."""
     moments = {
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
@@ -252,39 +246,49 @@ def write_processor(directory: Path, config: dict) -> None:
         )
 
 
-def text(found: dict) -> str:
-    """What was written, in a line."""
-    return (
-        f"{found['shape']}: {found['parameters']:,} random parameters, {found['bytes'] / 1e9:.2f} GB in {found['files']} "
-        f"file{'s' if found['files'] > 1 else ''}, {found['seconds']:.0f} s; written to {found['out']}"
-    )
+class WrittenCheckpoint(TypedDict):
+    """What `write_checkpoint` wrote: out is the directory, files their number, bytes their size."""
+
+    shape: str
+    out: str
+    parameters: int
+    files: int
+    bytes: int
+    seconds: float
 
 
-def write_checkpoint(shape: str, settings: CheckpointSettings) -> dict:
-    """Write the directory; returns {"shape", "out", "parameters", "files", "bytes", "seconds"}.
+def write_checkpoint(
+    shape: str,
+    out: Path,
+    dtype: str = "bfloat16",
+    layers: int = 0,
+    seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
+) -> WrittenCheckpoint:
+    """Write a model directory of random weights; returns what was written.
 
-    raises  UserError before anything is written, for a shape, dtype or directory that will not do
+    shape   one of SHAPES
+    out     a new or empty directory
+    dtype   of the weights: bfloat16, float16, float32 or float64
+    layers  decoder layers; 0: as many as the real model has
+    seed    key of every random weight
+    raises  UserError before anything is written: a shape, dtype or directory is not usable
     """
-    started, config = time.monotonic(), config_of(shape, settings.layers)
-    dtype, out = dtype_of(settings.dtype), Path(settings.out)
-    if not settings.out:
-        raise UserError("checkpoint needs --out: the directory to write")
-    if not 0 < settings.shard_gb < 1e6:
-        raise UserError(f"--shard-gb is {settings.shard_gb}; expected a number above 0")
+    started = time.monotonic()
+    config = config_of(shape, layers)
+    weight_dtype = dtype_of(dtype)
     check_empty(out, "--out")
-    kind = family(config, out / "config.json")
+    model_family = family(config, out / "config.json")
     with torch.device("meta"):
-        model = kind.model(kind.config(config, out / "config.json"))
+        model = model_family.model(model_family.config(config, out / "config.json"))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
-    write_json(out / "config.json", {**config, "dtype": settings.dtype})
-    write_json(
-        out / "generation_config.json",
-        {"do_sample": False, "eos_token_id": 151645 if kind.name == "qwen2_vl" else 2},
-    )
+    write_json(out / "config.json", {**config, "dtype": dtype})
+    eos_token_id = 151645 if model_family.name == "qwen2_vl" else 2
+    write_json(out / "generation_config.json", {"do_sample": False, "eos_token_id": eos_token_id})
     write_tokenizer(out, config)
     write_processor(out, config)
     bar = Progress(f"write {shape}", len(shapes), "tensor")
-    files = write_random(out, shapes, dtype, settings.seed, int(settings.shard_gb * 1e9), bar.step)
+    files = write_random(out, shapes, weight_dtype, seed, shard_bytes, bar.step)
     bar.close()
     return {
         "shape": shape,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from clear_ref import Record, load
 from clear_ref.data.images import ClipImages, open_image
-from clear_ref.model.shapes import CheckpointSettings, write_checkpoint
+from clear_ref.model.shapes import write_checkpoint
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 ATOL = 5e-5
@@ -34,7 +34,7 @@ def picture(width, height, mode="RGB", seed=3):
 def directory(tmp_path_factory):
     """A random LLaVA: two decoder layers, the tower cut to four layers, weights scaled up so that logits are of size 8."""
     out = tmp_path_factory.mktemp("llava") / "model"
-    write_checkpoint("llava-78m", CheckpointSettings(out=str(out), layers=2, dtype="float32"))
+    write_checkpoint("llava-78m", out, dtype="float32", layers=2)
     (out / "chat_template.json").write_text(json.dumps({"chat_template": HUB_TURN}))
     return out
 
