@@ -134,7 +134,7 @@ def unlearning(known: Layout, method: str, s: EstimateSettings) -> dict:
             kept + record.kept + logits,
             checkpointed + record.kept_checkpointed + logits,
         )
-    if table.reference(method, options) == "idk":  # its reference is tuned first
+    if table.reference_model(method, options) == "idk":  # its reference is tuned first
         flop += of_forget[0] + 2 * ANSWER * known.head
     copy = any(need.teacher for need in needs.values()) and not s.lora_rank
     fixed = weights(known, s) + copy * known.parameters * dtype_of(s.dtype).itemsize

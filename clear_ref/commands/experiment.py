@@ -58,7 +58,7 @@ def unlearn(
         unlearning.split_rows(data, s.modality, s.forget, pictures, s.retain_modality),
         read_phrases(data),
     )
-    UnlearnPlan(*rows, batches, own, s.seed, chosen.views)
+    UnlearnPlan(*rows, batches, own, s.seed, chosen.contents)
     check_rows(data, s, pictures, [*rows[0], *rows[1]])
     sketch = outline(base, s.dtype, s.template)
     sketch.check_layer(getattr(options, "layer", None))

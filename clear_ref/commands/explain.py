@@ -125,7 +125,7 @@ def explained(method: str, s: ExplainSettings, options: dict) -> list[dict]:
         )
     for semantics, one in options.items():
         chosen = table.variant(method, semantics)
-        plan = UnlearnPlan(*rows, tuple(chosen.needs_of(one)), own, s.seed, chosen.views)
+        plan = UnlearnPlan(*rows, tuple(chosen.needs_of(one)), own, s.seed, chosen.contents)
         mask = label_mask(vlm.family.name, chosen, s.mask)
         result = explain(
             vlm, method, semantics, one, plan, range(s.index, s.index + s.records), mask
@@ -135,7 +135,7 @@ def explained(method: str, s: ExplainSettings, options: dict) -> list[dict]:
             if s.adapter
             else f"student and teacher are the same: {directory.name}"
         )
-        if table.reference(method, one) == "idk":
+        if table.reference_model(method, one) == "idk":
             teacher += (
                 "; the reference that training makes first, tuned on refusals, is not made here"
             )

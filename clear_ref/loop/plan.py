@@ -2,7 +2,7 @@
 
 source  released loader: one forget row an index, its retain partner drawn uniformly with replacement (mm/dataset.py:250),
         the epoch as long as the forget set for every method, caption questions drawn at each access (mm/dataset.py:245)
-differs in what methods/variant.py's Views say of each meaning: what the idk and random batches hold, and whether the views of
+differs in what methods/variant.py's BatchContents say of each meaning: what the idk and random batches hold, and whether the views of
         one record in a step share one draw of the question (paper, original) or draw one each (released)
 """
 
@@ -12,7 +12,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.data import draws
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Record, Row, training_record
-from clear_ref.methods.variant import Views
+from clear_ref.methods.batch_contents import BatchContents, IdkAnswer, QuestionDraw, RandomAnswer
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,32 @@ class UnlearnPlan:
     batches: tuple[str, ...]
     phrases: Phrases
     seed: int
-    views: Views = Views()
+    contents: BatchContents = BatchContents()
 
-    def __post_init__(self):
-        n_random = sum(name.startswith("random") for name in self.batches)
-        name, rows, what, least = {
-            "others": ("forget", self.forget, "random answers of other records", n_random + 1),
-            "rows": ("forget", self.forget, "random records", n_random),
-            "retain": ("retain", self.retain, "random answers of its records", n_random),
-        }[self.views.random]
+    def __post_init__(self) -> None:
+        n_random = self.n_random
+        name = "forget"
+        rows = self.forget
+        what = "random answers of other records"
+        least = n_random + 1
+        if self.contents.random is RandomAnswer.ANY_FORGET_RECORD:
+            what = "random records"
+            least = n_random
+        elif self.contents.random is RandomAnswer.RETAIN_RECORD:
+            name = "retain"
+            rows = self.retain
+            what = "random answers of its records"
+            least = n_random
         if len(rows) < least:
             raise UserError(
-                f"the {name} set has {len(rows)} records, the method asks for {n_random} {what}; use a larger {name} "
-                "set or fewer random answers (--set n_random=N)"
+                f"the {name} set has {len(rows)} records, the method asks for {n_random} {what}; "
+                f"use a larger {name} set or fewer random answers (--set n_random=N)"
             )
+
+    @property
+    def n_random(self) -> int:
+        """How many random batches the method reads."""
+        return sum(name.startswith("random") for name in self.batches)
 
     def __len__(self):
         return len(self.forget)
@@ -99,32 +111,44 @@ class UnlearnPlan:
         return views
 
     def _idk(self, forget: Record, epoch: int, index: int) -> Record:
-        number = draws.choice(self.seed, "refusal", epoch, index, len(self.phrases.refusals))
-        refusal, kind = self.phrases.refusals[number], self.views.idk
-        if kind.endswith("line") and number < len(self.phrases.refusals) - 1:
-            refusal += "\n"
-        if kind == "truth" or kind == "text_refusal_line" and forget.image is not None:
-            refusal = forget.answer
         question = forget.question
-        if self.views.questions == "own":
-            question = ask(
-                self.forget[index], self.phrases, self.seed, "idk", epoch, index
-            ).question
-        return Record(question, refusal, forget.image)
+        if self.contents.questions is QuestionDraw.OWN:
+            row = self.forget[index]
+            question = ask(row, self.phrases, self.seed, "idk", epoch, index).question
+        return Record(question, self._idk_answer(forget, epoch, index), forget.image)
+
+    def _idk_answer(self, forget: Record, epoch: int, index: int) -> str:
+        kind = self.contents.idk
+        if kind is IdkAnswer.TRUTH:
+            return forget.answer
+        if kind is IdkAnswer.TEXT_REFUSAL_LINE and forget.image is not None:
+            return forget.answer
+        refusals = self.phrases.refusals
+        number = draws.choice(self.seed, "refusal", epoch, index, len(refusals))
+        if kind is not IdkAnswer.REFUSAL and number < len(refusals) - 1:
+            return refusals[number] + "\n"
+        return refusals[number]
 
     def _random_rows(self, epoch: int, index: int) -> list[Row]:
-        kind, n_random = self.views.random, sum(name.startswith("random") for name in self.batches)
-        rows = self.retain if kind == "retain" else self.forget
-        drawn = draws.sample(
-            self.seed, "random answers", epoch, index, len(rows) - (kind == "others"), n_random
+        """The rows whose answers the random batches have, all different."""
+        kind = self.contents.random
+        rows = self.retain if kind is RandomAnswer.RETAIN_RECORD else self.forget
+        numbers = draws.sample(
+            self.seed,
+            "random answers",
+            epoch,
+            index,
+            len(rows) - (kind is RandomAnswer.OTHER_FORGET_RECORD),
+            self.n_random,
         )
-        return [rows[row + (kind == "others" and row >= index)] for row in drawn]
+        if kind is RandomAnswer.OTHER_FORGET_RECORD:
+            numbers = [number + 1 if number >= index else number for number in numbers]
+        return [rows[number] for number in numbers]
 
     def _random(self, row: Row, name: str, forget: Record, epoch: int, index: int) -> Record:
-        if self.views.random != "rows":
-            return Record(
-                forget.question, row.values.get("caption") or row.values["answer"], forget.image
-            )
+        answer = row.values.get("caption") or row.values["answer"]
+        if self.contents.random is not RandomAnswer.ANY_FORGET_RECORD:
+            return Record(forget.question, answer, forget.image)
         if row.image is not None:
             return ask(row, self.phrases, self.seed, name, epoch, index)
         return Record(forget.question, row.values["answer"])

@@ -116,15 +116,15 @@ def unlearn(
     needs = table.needs(method, semantics, options)
     chosen = table.variant(method, semantics)
     negated, tuned = (
-        table.finish(method, semantics) == "negate_delta",
-        table.reference(method, options) == "idk",
+        table.second_stage(method, semantics) == "negate_delta",
+        table.reference_model(method, options) == "idk",
     )
     begin = {}
     if tuned or (negated and not lora.adapters(vlm.model)):
         begin = {name: tensor.detach().clone() for name, tensor in trainable(vlm).items()}
-    plan = UnlearnPlan(*rows, tuple(needs), phrases, seed, chosen.views)
-    if chosen.begin is not None:
-        options = chosen.begin(options, min(recipe.batch_size, len(plan)))
+    plan = UnlearnPlan(*rows, tuple(needs), phrases, seed, chosen.contents)
+    if chosen.prepare_options is not None:
+        options = chosen.prepare_options(options, min(recipe.batch_size, len(plan)))
     teacher, steps, mask = None, 0, label_mask(vlm.family.name, chosen, mask)
     if tuned:
         teacher, steps = idk_reference(
@@ -178,7 +178,7 @@ def idk_reference(
     vlm, method, chosen, options, recipe, rows, phrases, seed, out, resume, begin, mask
 ) -> tuple[Teacher, int]:
     """The reference that DPO compares with: the base tuned on refusals. The model itself is put back to its start."""
-    plan = UnlearnPlan(*rows, ("idk",), phrases, seed, chosen.views)
+    plan = UnlearnPlan(*rows, ("idk",), phrases, seed, chosen.contents)
     stage = Stage(
         f"{method} reference",
         {"idk": Need()},

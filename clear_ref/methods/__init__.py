@@ -8,33 +8,34 @@ open-unlearning's copy alone.
 
 from clear_ref.common.errors import UserError
 
+from .batch_contents import BatchContents
 from .loss import Loss
 from .table import (
     DEFAULT_SEMANTICS,
     METHODS,
     SEMANTICS,
-    finish,
     make_options,
     needs,
-    reference,
+    reference_model,
+    second_stage,
     variant,
 )
-from .variant import Need, Phase, Variant, Views
+from .variant import Need, Phase, Variant
 
 __all__ = [
     "DEFAULT_SEMANTICS",
     "METHODS",
     "SEMANTICS",
+    "BatchContents",
     "Loss",
     "Need",
     "Phase",
     "Variant",
-    "Views",
-    "finish",
     "make_options",
     "method_loss",
     "needs",
-    "reference",
+    "reference_model",
+    "second_stage",
     "variant",
 ]
 

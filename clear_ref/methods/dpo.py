@@ -34,8 +34,9 @@ from clear_ref.common.errors import ShapeError
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
 
-from .loss import Loss, check_finite, check_one_of
-from .variant import Need, Variant, released_by_date
+from .loss import Loss
+from .option_checks import check_finite, check_one_of
+from .variant import Need, Variant
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,6 @@ VARIANTS = {
         Options,
         reference_loss=reference_loss,
     ),
-    **released_by_date(released, {"idk": Need()}, Released),
+    **Variant.released_by_date(released, {"idk": Need()}, Released),
     "original": Variant(original, PAIR, Original, by_batch=True),
 }

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from clear_ref.losses.reductions import token_mean
 
 from .loss import Loss
-from .variant import Need, Variant, released
+from .variant import Need, Variant
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,6 @@ def paper(batches, options) -> Loss:
 NEEDS = {"forget": Need()}
 VARIANTS = {
     "paper": Variant(paper, NEEDS, Options),
-    "released": released(paper, NEEDS, Options),
+    "released": Variant.released(paper, NEEDS, Options),
     "original": Variant(paper, NEEDS, Options, by_batch=True),
 }

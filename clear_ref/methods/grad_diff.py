@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import sequence_sum, token_mean
 
-from .loss import Loss, check_finite, check_one_of
+from .loss import Loss
+from .option_checks import check_finite, check_one_of
 from .variant import Need, Variant
-from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ RETAIN = {"ce": nll, "kl": kl}
 READS = {"ce": Need(), "kl": Need(rows=("all",), teacher=True), "entropy": Need(rows=("all",))}
 VARIANTS = {
     "paper": Variant(paper, {"forget": Need(), "retain": Need()}, Options),
-    "released": released_variant(
+    "released": Variant.released(
         released, lambda o: {"forget": READS[o.forget], "retain": READS[o.retain]}, Released
     ),
     "original": Variant(

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from clear_ref.losses.reductions import token_mean
 
 from .loss import Loss
-from .variant import Need, Variant, released_by_date
+from .variant import Need, Variant
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ def original(batches, options) -> Loss:
 NEEDS = {"retain": Need(), "idk": Need()}
 VARIANTS = {
     "paper": Variant(paper, NEEDS, Options),
-    **released_by_date(paper, NEEDS, Options),
+    **Variant.released_by_date(paper, NEEDS, Options),
     "original": Variant(original, NEEDS, Options, by_batch=True),
 }

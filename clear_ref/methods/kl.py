@@ -25,7 +25,6 @@ from clear_ref.losses.reductions import sequence_mean, token_mean
 
 from .loss import Loss
 from .variant import Need, Variant
-from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,6 @@ def released(batches, options) -> Loss:
 ALL_ROWS = {"forget": Need(), "retain": Need(rows=("all",), teacher=True)}
 VARIANTS = {
     "paper": Variant(paper, {"forget": Need(), "retain": Need(teacher=True)}, Options),
-    "released": released_variant(released, ALL_ROWS, Options),
+    "released": Variant.released(released, ALL_ROWS, Options),
     "original": Variant(released, ALL_ROWS, Options, by_batch=True),
 }

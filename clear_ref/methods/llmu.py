@@ -35,8 +35,10 @@ from dataclasses import dataclass
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import sequence_mean, token_mean
 
-from .loss import Loss, check_at_least, check_finite, check_one_of
-from .variant import Need, Variant, Views, random_batches, released_by_date
+from .batch_contents import BatchContents, RandomAnswer
+from .loss import Loss
+from .option_checks import check_at_least, check_finite, check_one_of
+from .variant import Need, Variant, random_batches
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,14 @@ VARIANTS = {
     "paper": Variant(
         paper, {"forget": Need(), "idk": Need(), "retain": Need(teacher=True)}, Options
     ),
-    **released_by_date(released, {"forget": Need(), "idk": Need(), "retain": RETAIN}, Released),
-    "original": Variant(original, needs, Original, by_batch=True, views=Views(random="retain")),
+    **Variant.released_by_date(
+        released, {"forget": Need(), "idk": Need(), "retain": RETAIN}, Released
+    ),
+    "original": Variant(
+        original,
+        needs,
+        Original,
+        by_batch=True,
+        contents=BatchContents(random=RandomAnswer.RETAIN_RECORD),
+    ),
 }

@@ -32,9 +32,9 @@ from clear_ref.common.settings import setting
 from clear_ref.losses import whole_vocabulary
 from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
 
-from .loss import Loss, check_finite, check_one_of
+from .loss import Loss
+from .option_checks import check_finite, check_one_of
 from .variant import Need, Variant
-from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def needs(options):
 ALL_ROWS = {"forget": Need(rows=("all",), teacher=True)}
 VARIANTS = {
     "paper": Variant(paper, {"forget": Need(teacher=True)}, Options),
-    "released": released_variant(released, ALL_ROWS, Options),
-    "released@2024-12-10": released_variant(released_before, ALL_ROWS, Options),
+    "released": Variant.released(released, ALL_ROWS, Options),
+    "released@2024-12-10": Variant.released(released_before, ALL_ROWS, Options),
     "original": Variant(original, needs, Original, by_batch=True),
 }

@@ -36,7 +36,6 @@ from clear_ref.losses.reductions import mean_over_sequences, sequence_mean, toke
 from .loss import Loss
 from .rmu_options import Options, Original, Released, ReleasedHead
 from .variant import Need, Variant
-from .variant import released as released_variant
 
 
 def paper(batches, options) -> Loss:
@@ -103,12 +102,12 @@ def down_projections(options):
 
 VARIANTS = {
     "paper": Variant(paper, needs("attention"), Options),
-    "released": released_variant(
+    "released": Variant.released(
         released,
         needs("all"),
         ReleasedHead,
-        begin=lambda options, n: replace(options, n_vectors=options.n_vectors or n),
+        prepare_options=lambda options, n: replace(options, n_vectors=options.n_vectors or n),
     ),
-    "released@2024-12-10": released_variant(released_before, needs("all"), Released),
+    "released@2024-12-10": Variant.released(released_before, needs("all"), Released),
     "original": Variant(original, needs("all"), Original, by_batch=True, targets=down_projections),
 }

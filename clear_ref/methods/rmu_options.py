@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from clear_ref.common.errors import UserError
 from clear_ref.common.settings import setting
 
-from .loss import check_finite
+from .option_checks import check_finite
 
 
 @dataclass(frozen=True)

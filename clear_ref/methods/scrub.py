@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import sequence_mean, token_mean
 
-from .loss import Loss, check_at_least, check_finite
+from .loss import Loss
+from .option_checks import check_at_least, check_finite
 from .variant import Need, Phase, Variant
-from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,6 @@ ALL_ROWS = {
 }
 VARIANTS = {
     "paper": Variant(paper, READS, Options),
-    "released": released_variant(released, ALL_ROWS, Released),
+    "released": Variant.released(released, ALL_ROWS, Released),
     "original": Variant(original, READS, Original, by_batch=True, phases=PHASES),
 }

@@ -34,10 +34,10 @@ from dataclasses import dataclass
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import sequence_mean, token_mean
 
-from .loss import Loss, check_at_least, check_finite
+from .loss import Loss
 from .negation import negate_delta  # noqa: F401  (the second stage: sku.negate_delta)
+from .option_checks import check_at_least, check_finite
 from .variant import Need, Variant, random_batches
-from .variant import released as released_variant
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def needs_all(options):
 
 
 VARIANTS = {
-    "paper": Variant(paper, needs, Options, finish="negate_delta"),
-    "released": released_variant(released, needs_all, Options),
-    "original": Variant(original, needs_all, Original, finish="negate_delta", by_batch=True),
+    "paper": Variant(paper, needs, Options, second_stage="negate_delta"),
+    "released": Variant.released(released, needs_all, Options),
+    "original": Variant(original, needs_all, Original, second_stage="negate_delta", by_batch=True),
 }

@@ -83,15 +83,15 @@ def needs(method, semantics, options) -> dict[str, Need]:
     return variant(method, semantics).needs_of(options)
 
 
-def reference(method, options) -> str:
+def reference_model(method, options) -> str:
     """Which model is the teacher: "base", the model before unlearning, or "idk", that model tuned on refusals first."""
     method_module(method)
     return getattr(options, "reference", "base")
 
 
-def finish(method, semantics=DEFAULT_SEMANTICS) -> str | None:
+def second_stage(method, semantics=DEFAULT_SEMANTICS) -> str | None:
     """What is done with the weights after training: None or "negate_delta"."""
-    return variant(method, semantics).finish
+    return variant(method, semantics).second_stage
 
 
 def summaries() -> dict[str, str]:

@@ -1,16 +1,27 @@
-"""Variant, one meaning of a method: its loss, and everything that training it in this meaning needs to know."""
+"""Variant: one method under one semantics: its loss, and what training with it needs."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from clear_ref.losses.rows import BatchRows
+
+from .batch_contents import RELEASED_IDK, BatchContents, IdkAnswer, released_contents
+from .loss import Loss
+
+# (batches, options) -> Loss. The options are of the variant's own class, so their type is Any here.
+LossFunction = Callable[[dict[str, BatchRows], Any], Loss]
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a method reads of one batch.
+    """What a loss reads of one batch.
 
-    rows     row sets: answer | attention | all, of the logits, or with `hidden` of the hidden states
-    teacher  the same of the teacher
-    hidden   hidden states of the layer that the options name, instead of logits
+    rows     row sets of the logits, or with `hidden` of the hidden states: answer, attention, all
+    teacher  the loss also reads the teacher's logits, or with `hidden` its hidden states
+    hidden   the loss reads hidden states of the layer that the options name, instead of logits
     """
 
     rows: tuple[str, ...] = ("answer",)
@@ -19,94 +30,104 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Views:
-    """What the records of each batch hold; loop/plan.py makes them.
-
-    idk        refusal | refusal_line: with its line end | text_refusal_line: that for texts | truth: the forget answer
-    random     others: the forget question, another forget record's answer | retain: a retain record's | rows: any forget
-               record, its own included; a picture keeps its own caption, a text takes the forget question
-    questions  shared: one draw of a picture's caption question for all views of a record | own: a draw for each view
-    """
-
-    idk: str = "refusal"
-    random: str = "others"
-    questions: str = "shared"
-
-
-@dataclass(frozen=True)
 class Phase:
-    """One of the passes that an epoch makes over its records in turn.
+    """One of the passes over the records that an epoch makes in turn.
 
-    loss    (batches, options) -> Loss, on `needs` alone: {batch name: Need}
-    epochs  it is part of the first so many epochs; None: of every epoch
+    loss    (batches, options) -> Loss, from the batches of `needs` alone
+    needs   {batch name: Need}
+    epochs  the phase is part of this many first epochs; None: of every epoch
     """
 
     name: str
-    loss: Callable
+    loss: LossFunction
     needs: dict[str, Need]
     epochs: int | None = None
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One meaning of a method.
+    """One method under one semantics.
 
-    loss      (batches, options) -> Loss, batches by batch name
-    needs     {batch name: Need}, or a function of the options that returns it; options: the class of them
-    finish    what is done with the weights after training: None, or "negate_delta" (2 theta_0 - theta_1)
-    reference_loss  (batches, options) -> Loss of a first stage, on the idk batch alone, that tunes the teacher where
-              the options say reference = idk; None: the teacher is always the model before unlearning
-    views     what each batch's records are
-    by_batch  False: reductions divide by the step's totals. True: each batch of batch_size records, padded together, is
-              a loss of its own, and the step takes the mean of them
-    mask      label mask: answer, or released (loop/unlearn.py: label_mask)
-    phases    options -> the Phases of an epoch, whose losses add up to `loss`; None: one pass with `loss`
-    targets   options -> the layers that are trained, by the last parts of their names; None: as the recipe says
-    begin     (options, number of records in the first batch) -> options of the run; None: as they are
+    loss      (batches, options) -> Loss, the batches by name
+    needs     {batch name: Need}, or a function of the options that returns it
+    options   the class of the options
+    second_stage  what is done with the weights after training: None, or "negate_delta"
+              (2 theta_0 - theta_1)
+    reference_loss  (batches, options) -> Loss of a first stage, from the idk batch alone. It tunes
+              the teacher if the options have reference = idk. None: the teacher is always the
+              model before unlearning
+    contents  what the idk and random batches hold
+    by_batch  False: reductions divide by the totals of the optimiser step. True: each batch of
+              batch_size records is padded together and gives a loss of its own; the step takes
+              the mean of these losses
+    mask      label mask: "answer", or "released". loop/unlearn.py:label_mask uses "released" for
+              Qwen2-VL only; LLaVA gets "answer"
+    phases    options -> the phases of an epoch, whose losses add up to `loss`; None: one pass
+              with `loss`
+    targets   options -> the layers that are trained, by the last parts of their names; None: those
+              of the recipe
+    prepare_options  (options, number of records in the first batch) -> options of the run;
+              None: unchanged
     """
 
-    loss: Callable
-    needs: dict[str, Need] | Callable
+    loss: LossFunction
+    needs: dict[str, Need] | Callable[[Any], dict[str, Need]]
     options: type
-    finish: str | None = None
-    reference_loss: Callable | None = None
-    views: Views = Views()
+    second_stage: str | None = None
+    reference_loss: LossFunction | None = None
+    contents: BatchContents = BatchContents()
     by_batch: bool = False
     mask: str = "answer"
-    phases: Callable | None = None
-    targets: Callable | None = None
-    begin: Callable | None = None
+    phases: Callable[[Any], tuple[Phase, ...]] | None = None
+    targets: Callable[[Any], list[str]] | None = None
+    prepare_options: Callable[[Any, int], Any] | None = None
 
-    def needs_of(self, options) -> dict[str, Need]:
-        """{batch name: Need} under these options."""
-        return self.needs(options) if callable(self.needs) else dict(self.needs)
-
-    def phases_of(self, options) -> tuple[Phase, ...]:
-        """The phases of an epoch; none: the whole loss in one pass."""
-        return () if self.phases is None else self.phases(options)
-
-
-def released(loss, needs, options, **differing) -> Variant:
-    """A Variant of the released code at its head: each batch a mean, its label mask, its views; or with what differs."""
-    usual = {
-        "by_batch": True,
-        "mask": "released",
-        "views": Views(idk="truth", random="rows", questions="own"),
-    }
-    return Variant(loss, needs, options, **{**usual, **differing})
-
-
-def released_by_date(loss, needs, options) -> dict[str, Variant]:
-    """{name: Variant} of the released code for a method that reads the idk batch, which meant something else at each date."""
-    views = {"": "truth", "@2024-12-10": "refusal_line", "@2024-10-23": "text_refusal_line"}
-    return {
-        f"released{date}": released(
-            loss, needs, options, views=Views(idk=idk, random="rows", questions="own")
+    @classmethod
+    def released(
+        cls,
+        loss: LossFunction,
+        needs: dict[str, Need] | Callable[[Any], dict[str, Need]],
+        options: type,
+        idk: IdkAnswer = IdkAnswer.TRUTH,
+        prepare_options: Callable[[Any, int], Any] | None = None,
+    ) -> Variant:
+        """A Variant of the released code: the mean of batches, its label mask, its batches."""
+        return cls(
+            loss,
+            needs,
+            options,
+            contents=released_contents(idk),
+            by_batch=True,
+            mask="released",
+            prepare_options=prepare_options,
         )
-        for date, idk in views.items()
-    }
+
+    @classmethod
+    def released_by_date(
+        cls, loss: LossFunction, needs: dict[str, Need], options: type
+    ) -> dict[str, Variant]:
+        """{name: Variant} of the released code for a loss that reads the idk batch.
+
+        The idk batch had other answers at each date (RELEASED_IDK); the loss is the same.
+        """
+        return {
+            f"released{date}": cls.released(loss, needs, options, idk)
+            for date, idk in RELEASED_IDK.items()
+        }
+
+    def needs_of(self, options: Any) -> dict[str, Need]:
+        """{batch name: Need} under these options."""
+        if callable(self.needs):
+            return self.needs(options)
+        return dict(self.needs)
+
+    def phases_of(self, options: Any) -> tuple[Phase, ...]:
+        """The phases of an epoch; () if an epoch is one pass with the whole loss."""
+        if self.phases is None:
+            return ()
+        return self.phases(options)
 
 
-def random_batches(n) -> list[str]:
-    """The names of n batches of random answers."""
+def random_batches(n: int) -> list[str]:
+    """The names of n batches of random answers: random1, random2, ..."""
     return [f"random{k}" for k in range(1, n + 1)]

@@ -229,7 +229,7 @@ def test_sku_ends_on_the_other_side_of_its_start(tiny_directory, rows, monkeypat
         ends = []
         for finish in (None, "negate_delta"):
             monkeypatch.setattr(
-                unlearning.table, "finish", lambda method, semantics="paper", value=finish: value
+                unlearning.table, "second_stage", lambda method, semantics="paper", value=finish: value
             )
             vlm = load(tiny_directory, "float64")
             start = {name: tensor.clone() for name, tensor in vlm.weights().items()}

@@ -20,7 +20,8 @@ from clear_ref.loop.recipes import MiniUnlearn, Recipe
 from clear_ref.loop.teacher import Teacher
 from clear_ref.loop.train import step_loss, trainable
 from clear_ref.losses import Outputs
-from clear_ref.methods import METHODS, SEMANTICS, Views, make_options, method_loss, variant
+from clear_ref.methods import METHODS, SEMANTICS, BatchContents, make_options, method_loss, variant
+from clear_ref.methods.batch_contents import QuestionDraw, RandomAnswer
 from clear_ref.mini.directories import BASE, WORLD
 
 OWN = read_phrases(WORLD)
@@ -64,7 +65,7 @@ def test_the_idk_batch_of_each_meaning(method, semantics, picture, text, rows):
     """semantics.md 2.6: what the idk batch holds, for pictures and for texts. A line ends, but for the file's last."""
     lines = {refusal + "\n" for refusal in OWN.refusals[:-1]} | {OWN.refusals[-1]}
     seen = {"refusal": set(OWN.refusals), "line": lines}
-    for row, views in records(rows, ("forget", "idk"), variant(method, semantics).views):
+    for row, views in records(rows, ("forget", "idk"), variant(method, semantics).contents):
         expected = picture if row.image else text
         assert (
             views["idk"].answer in seen.get(expected, {truth(row)})
@@ -73,7 +74,7 @@ def test_the_idk_batch_of_each_meaning(method, semantics, picture, text, rows):
 
 
 def test_released_views_of_a_picture_draw_a_question_each_and_ours_share_one(rows):
-    for views, differ in ((Views(), False), (Views(questions="own"), True)):
+    for views, differ in ((BatchContents(), False), (BatchContents(questions=QuestionDraw.OWN), True)):
         pairs = [
             (one["forget"].question, one["idk"].question)
             for row, one in records(rows, ("forget", "idk"), views)
@@ -82,7 +83,7 @@ def test_released_views_of_a_picture_draw_a_question_each_and_ours_share_one(row
         assert any(a != b for a, b in pairs) == differ
     texts = [
         one
-        for row, one in records(rows, ("forget", "idk"), Views(questions="own"))
+        for row, one in records(rows, ("forget", "idk"), BatchContents(questions=QuestionDraw.OWN))
         if not row.image
     ]
     assert all(one["forget"].question == one["idk"].question for one in texts)
@@ -93,7 +94,7 @@ def test_released_random_records_are_any_forget_rows_and_pictures_keep_their_cap
     captions = {row.values["caption"]: row.image for row in rows[0] if row.image}
     answers = {row.values["answer"] for row in rows[0] if not row.image}
     own = 0
-    for row, views in records(rows, ("forget", *names), variant("sku", "released").views):
+    for row, views in records(rows, ("forget", *names), variant("sku", "released").contents):
         drawn = [views[name] for name in names]
         assert len({record.answer for record in drawn}) == 3
         for record in drawn:
@@ -112,7 +113,7 @@ def test_random_answers_of_the_others_and_of_the_retain_set(rows):
     names = ("random1", "random2")
     for method, source in (("sku", rows[0]), ("llmu", rows[1])):
         answers = {truth(row) for row in source}
-        for row, views in records(rows, ("forget", *names), variant(method, "original").views, 2):
+        for row, views in records(rows, ("forget", *names), variant(method, "original").contents, 2):
             for name in names:
                 assert (
                     views[name].answer in answers - {truth(row)}
@@ -123,9 +124,9 @@ def test_random_answers_of_the_others_and_of_the_retain_set(rows):
         UserError, match="the retain set has 12 records, the method asks for 13 random answers"
     ):
         UnlearnPlan(
-            *rows, tuple(f"random{k}" for k in range(1, 14)), OWN, 0, Views(random="retain")
+            *rows, tuple(f"random{k}" for k in range(1, 14)), OWN, 0, BatchContents(random=RandomAnswer.RETAIN_RECORD)
         )
-    UnlearnPlan(*rows, tuple(f"random{k}" for k in range(1, 7)), OWN, 0, Views(random="rows"))
+    UnlearnPlan(*rows, tuple(f"random{k}" for k in range(1, 7)), OWN, 0, BatchContents(random=RandomAnswer.ANY_FORGET_RECORD))
 
 
 def test_the_released_mask_supervises_most_of_the_picture_and_the_question(tiny, rows):
@@ -205,7 +206,7 @@ def test_the_idk_batch_is_what_the_authors_data_set_gave(semantics):
         ("idk",),
         few,
         0,
-        variant("idk", semantics).views,
+        variant("idk", semantics).contents,
     )
     for index, kind in enumerate(("picture", "text")):
         answers = {plan.records(epoch, index)["idk"].answer for epoch in range(60)}
@@ -218,7 +219,7 @@ def test_the_random_records_are_what_the_authors_data_set_gave():
     forget = [stand_in(0, True), stand_in(1, True), stand_in(2, False), stand_in(3, False)]
     names = tuple(f"random{k}" for k in range(1, AUTHORS["random"]["K"] + 1))
     plan = UnlearnPlan(
-        forget, [stand_in(9, True)], ("forget", *names), few, 0, variant("sku", "released").views
+        forget, [stand_in(9, True)], ("forget", *names), few, 0, variant("sku", "released").contents
     )
     for epoch in range(60):
         for index in range(4):
@@ -276,7 +277,7 @@ def test_every_method_trains_in_every_meaning(method, semantics, tiny_directory,
 
 def gradients(vlm, method, semantics, rows, recipe, indices, epoch=0):
     chosen, options = variant(method, semantics), options_of(method, semantics)
-    plan = UnlearnPlan(*rows, tuple(chosen.needs_of(options)), OWN, 0, chosen.views)
+    plan = UnlearnPlan(*rows, tuple(chosen.needs_of(options)), OWN, 0, chosen.contents)
     stage = unlearning.stage_of(method, chosen, options, "released")
     value, terms, _ = step_loss(vlm, plan, stage, Teacher(vlm), recipe, epoch, indices)
     found = {name: p.grad.clone() for name, p in trainable(vlm).items() if p.grad is not None}
@@ -301,7 +302,7 @@ def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(meth
         indices,
     )
     chosen, options = variant(method, "released"), options_of(method, "released")
-    plan = UnlearnPlan(*rows, tuple(chosen.needs_of(options)), OWN, 0, chosen.views)
+    plan = UnlearnPlan(*rows, tuple(chosen.needs_of(options)), OWN, 0, chosen.contents)
     layer = getattr(options, "layer", None)
     total = 0
     for pair in (indices[:2], indices[2:]):
@@ -435,7 +436,7 @@ def test_weight_regularisation_is_a_named_term_of_the_trace_and_moves_the_weight
 
 
 def test_only_paper_and_original_sku_have_a_second_stage():
-    assert {name: variant("sku", name).finish for name in ("paper", "released", "original")} == {
+    assert {name: variant("sku", name).second_stage for name in ("paper", "released", "original")} == {
         "paper": "negate_delta",
         "released": None,
         "original": "negate_delta",

@@ -35,12 +35,12 @@ from clear_ref.methods import (
     make_options,
     method_loss,
     needs,
-    reference,
+    reference_model,
     rmu,
     sku,
     variant,
 )
-from clear_ref.methods.table import finish
+from clear_ref.methods.table import second_stage
 
 L2, L3 = log(2), log(3)
 K_STUDENT_TEACHER, K_TEACHER_STUDENT = 3 / 4 * L3 - L2, L2 - L3 / 2
@@ -226,7 +226,7 @@ def test_sku_steps_from_the_original_weights_in_the_opposite_direction():
         and found["b"].tolist() == [7.0]
         and found["b"].dtype == torch.bfloat16
     )
-    assert before["w"].tolist() == [1.0, 2.0] and finish("sku") == "negate_delta"
+    assert before["w"].tolist() == [1.0, 2.0] and second_stage("sku") == "negate_delta"
     with pytest.raises(ShapeError, match="weight b is in only one"):
         sku.negate_delta(before, {"w": after["w"]})
     with pytest.raises(ShapeError, match=r"weight w has shape \[1, 2\]"):
@@ -235,11 +235,11 @@ def test_sku_steps_from_the_original_weights_in_the_opposite_direction():
 
 def test_every_method_is_covered_and_only_sku_and_dpo_are_special():
     assert set(METHODS) == {case[0] for case in CASES} | {"rmu"}
-    assert [method for method in METHODS if finish(method)] == ["sku"]
+    assert [method for method in METHODS if second_stage(method)] == ["sku"]
     assert [
-        method for method in METHODS if reference(method, make_options(method, {})) != "base"
+        method for method in METHODS if reference_model(method, make_options(method, {})) != "base"
     ] == ["dpo"]
-    assert reference("dpo", make_options("dpo", {"reference": "base"})) == "base"
+    assert reference_model("dpo", make_options("dpo", {"reference": "base"})) == "base"
 
 
 @pytest.mark.parametrize(

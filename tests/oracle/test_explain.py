@@ -39,8 +39,8 @@ def taken_apart(method, semantics, given, shape=None):
         )
         for name, one in outputs.items()
     }
-    if chosen.begin is not None:
-        options = chosen.begin(options, n)
+    if chosen.prepare_options is not None:
+        options = chosen.prepare_options(options, n)
     for name in outputs:
         ids[name] = torch.from_numpy(
             cases.inputs(shape or random_trials.shape_for(method, semantics))[name]["input_ids"]

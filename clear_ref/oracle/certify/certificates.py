@@ -187,10 +187,10 @@ def model_error(vlm, method: str, semantics: str, given: dict, rows_of, own, kno
         given = given | {"layer": 1}
     chosen = methods.variant(method, semantics)
     needs = chosen.needs_of(methods.make_options(method, given, semantics))
-    plan = UnlearnPlan(*rows_of, tuple(needs), own, 0, chosen.views)
+    plan = UnlearnPlan(*rows_of, tuple(needs), own, 0, chosen.contents)
     seen = {}
     for name, need in needs.items():
-        key = (name, plan.views, chosen.mask, need.hidden)
+        key = (name, plan.contents, chosen.mask, need.hidden)
         if key not in known:
             one = batch_views.views(vlm, plan, {name: need}, chosen.mask, INDICES)[name].batch
             with torch.no_grad(), vlm.adapters_off():

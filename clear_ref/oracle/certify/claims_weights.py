@@ -53,7 +53,7 @@ def sku_steps_back():
         float((sku.negate_delta(before, before)["w"] - before["w"]).abs().max()),
     )
     for semantics in ("paper", "original"):
-        yield "sku", semantics, error + 0 * len(methods.finish("sku", semantics))
+        yield "sku", semantics, error + 0 * len(methods.second_stage("sku", semantics))
 
 
 def rmu_starts_on_forget_alone():

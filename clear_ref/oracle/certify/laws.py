@@ -177,8 +177,8 @@ def micro_batches(method, semantics, given):
     )
     n = min(len(one.labels) for one in outputs.values())
     outputs = each(outputs, lambda tensor, one: tensor[:n])
-    if chosen.begin is not None:
-        options = chosen.begin(options, n)
+    if chosen.prepare_options is not None:
+        options = chosen.prepare_options(options, n)
     whole = chosen.loss({name: one.batch_rows() for name, one in outputs.items()}, options)
     total = 0.0
     for s in range(n):

@@ -265,8 +265,8 @@ def explain(vlm, method: str, semantics: str, options, plan, indices, mask: str 
              or the token's own "norm", "moved" (distance from the teacher) and "gradient"
     """
     chosen = table.variant(method, semantics)
-    if chosen.begin is not None:
-        options = chosen.begin(options, len(indices))
+    if chosen.prepare_options is not None:
+        options = chosen.prepare_options(options, len(indices))
     needs, layer = chosen.needs_of(options), getattr(options, "layer", None)
     vlm.check_layer(layer)
     seen = batch_views.views(vlm, plan, needs, mask, indices)
