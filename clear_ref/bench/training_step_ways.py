@@ -81,7 +81,7 @@ class Ours:
                 total
                 for prompt, candidates in questions
                 for total, _ in continuation_nll(
-                    self.vlm, prompt, self.vlm.begin(prompt), [[(0, ids) for ids in candidates]]
+                    self.vlm, prompt, self.vlm.prefill(prompt), [[(0, ids) for ids in candidates]]
                 )[0]
             ]
 

@@ -16,7 +16,7 @@ from clear_ref.losses.native import implementation
 from clear_ref.methods import table
 from clear_ref.mini import directories
 from clear_ref.model.families import sees_pictures
-from clear_ref.model.vlm import outline
+from clear_ref.model.vlm import load_without_weights
 
 from . import report as report_page
 from .experiment import unlearn
@@ -58,7 +58,7 @@ def run_all(
     )
     check_gold(base, gold)
     recipe_name, recipe = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
-    sketch, pictures = outline(base, s.dtype, s.template), sees_pictures(base)
+    sketch, pictures = load_without_weights(base, s.dtype, s.template), sees_pictures(base)
     for method in table.METHODS:
         unlearning.label_mask(sketch.family.name, table.variant(method, s.semantics), s.mask)
         sketch.check_layer(
@@ -72,7 +72,7 @@ def run_all(
     ]
     check_rows(data, s, pictures, rows)
     if gold:
-        outline(gold, s.dtype, s.template)
+        load_without_weights(gold, s.dtype, s.template)
     every = {"modality": ", ".join(modalities), "seed": ", ".join(map(str, seeds)), "method": "all"}
     impl = implementation("auto", device_of(s.device), dtype_of(s.dtype))
     record = {

@@ -14,8 +14,8 @@ from clear_ref.loop.recipes import PaperFinetune
 from clear_ref.loop.unlearn import MODALITIES
 from clear_ref.methods import table
 from clear_ref.model import shapes
-from clear_ref.model.cache import ROOM
-from clear_ref.model.costs import Cost, Layout, layout
+from clear_ref.model.cache import GROWTH
+from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 
 from .settings import Common
 
@@ -85,7 +85,7 @@ def run(shape: str, s: EstimateSettings) -> dict:
             f"--modality is {s.modality!r} and --forget {s.forget}; expected one of {', '.join(MODALITIES)}, and 1, "
             "5 or 10"
         )
-    known = layout(config, dtype, s.lora_rank, PROMPT + ANSWER, s.side)
+    known = model_costs(config, dtype, s.lora_rank, PROMPT + ANSWER, s.side)
     if known.picture is None and s.modality != "text":
         raise UserError(
             f"--modality is {s.modality}, and {shape} sees no pictures; expected --modality text"
@@ -98,7 +98,7 @@ def run(shape: str, s: EstimateSettings) -> dict:
     return {"shape": shape, "settings": asdict(s), "layout": asdict(known), "runs": found}
 
 
-def finetuning(known: Layout, s: EstimateSettings) -> dict:
+def finetuning(known: ModelCosts, s: EstimateSettings) -> dict:
     """Base: three epochs over all pictures and texts. Gold is 90 to 99 percent of it."""
     n, training, _ = mixture(known, "full", "tofu/full", "both")
     epochs = PaperFinetune().epochs
@@ -113,7 +113,7 @@ def finetuning(known: Layout, s: EstimateSettings) -> dict:
     )
 
 
-def unlearning(known: Layout, method: str, s: EstimateSettings) -> dict:
+def unlearning(known: ModelCosts, method: str, s: EstimateSettings) -> dict:
     """A method: for every forget record one of each batch that it needs, student and, where it is watched, teacher."""
     options = table.make_options(method, {}, s.semantics)
     needs = table.needs(method, s.semantics, options)
@@ -141,7 +141,7 @@ def unlearning(known: Layout, method: str, s: EstimateSettings) -> dict:
     return row(method, s.epochs * n * flop, fixed + kept, fixed + checkpointed, s)
 
 
-def evaluating(known: Layout, s: EstimateSettings) -> dict:
+def evaluating(known: ModelCosts, s: EstimateSettings) -> dict:
     """One model on every task: prompts once, candidates once each, and text as long as it may become."""
     flop, read, per_token = 0.0, 0.0, known.text.forward / known.text.tokens
     for task in tasks(s.forget, Common().max_new_tokens):
@@ -161,12 +161,14 @@ def evaluating(known: Layout, s: EstimateSettings) -> dict:
             * dtype_of(s.dtype).itemsize
         )
     size = dtype_of(s.dtype).itemsize
-    cache = s.eval_batch * (largest(known).tokens - ANSWER + ROOM) * known.cache
+    cache = s.eval_batch * (largest(known).tokens - ANSWER + GROWTH) * known.cache
     memory = known.parameters * size + cache + TOGETHER * known.vocabulary * size
     return row("evaluate", flop, memory, memory, s, read / (s.gb_per_s * 1e9))
 
 
-def mixture(known: Layout, pictures: str, texts: str, modality: str) -> tuple[int, float, float]:
+def mixture(
+    known: ModelCosts, pictures: str, texts: str, modality: str
+) -> tuple[int, float, float]:
     """(records, mean operations of their training, of their forward) of two configs, in the modality asked for."""
     counts = {config: SCHEMA["configs"][config]["rows"] for config in (pictures, texts)}
     n_pictures = 0 if known.picture is None or modality == "text" else counts[pictures]
@@ -180,12 +182,12 @@ def mixture(known: Layout, pictures: str, texts: str, modality: str) -> tuple[in
     )
 
 
-def largest(known: Layout) -> Cost:
+def largest(known: ModelCosts) -> RecordCosts:
     """The record that needs most: with a picture, where the model sees any."""
     return known.picture or known.text
 
 
-def weights(known: Layout, s: EstimateSettings) -> float:
+def weights(known: ModelCosts, s: EstimateSettings) -> float:
     """Bytes of the weights and of what training adds: adapters in fp32 (whatever the weights are), gradients, AdamW's moments."""
     size = dtype_of(s.dtype).itemsize
     return known.parameters * size + known.trained * (ADAM if s.lora_rank else ADAM - size)

@@ -21,7 +21,7 @@ from clear_ref.mini import build_models as building
 from clear_ref.mini import directories
 from clear_ref.model import lora
 from clear_ref.model.families import sees_pictures
-from clear_ref.model.vlm import load, outline
+from clear_ref.model.vlm import load, load_without_weights
 
 from . import report
 from .model_logs import Result, evaluation_logs, finish, logs_of, merge_where_exact, model_of
@@ -60,13 +60,13 @@ def unlearn(
     )
     UnlearnPlan(*rows, batches, own, s.seed, chosen.contents)
     check_rows(data, s, pictures, [*rows[0], *rows[1]])
-    sketch = outline(base, s.dtype, s.template)
+    sketch = load_without_weights(base, s.dtype, s.template)
     sketch.check_layer(getattr(options, "layer", None))
     mask = unlearning.label_mask(sketch.family.name, chosen, s.mask)
     only = chosen.targets and chosen.targets(options)
     adapted = unlearning.prepare(sketch, recipe, s.seed, only)
     if gold and "gold" not in (evaluated or {}):
-        outline(gold, s.dtype, s.template)
+        load_without_weights(gold, s.dtype, s.template)
     record = describe(
         "unlearn",
         s,
@@ -231,7 +231,9 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
         )
     recipe = recipe_for(s.recipe, s.model, "unlearn", {})[1]
     check_rows(data, s, pictures, probes.rows if probes else ())
-    sketches = [outline(model, s.dtype, s.template) for model in (directory, gold) if model]
+    sketches = [
+        load_without_weights(model, s.dtype, s.template) for model in (directory, gold) if model
+    ]
     if s.adapter:
         sketches[0].load_adapter(s.adapter)
     record = {

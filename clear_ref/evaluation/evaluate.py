@@ -110,13 +110,15 @@ def group_logs(
         list(dict.fromkeys((item.answer, item.paraphrased, *item.perturbed))) for item in records
     ]
     prompts = vlm.encode([item.prompt for item in records])
-    begun = vlm.begin(prompts)
+    prefilled = vlm.prefill(prompts)
     sums = (
         [plain_nll(vlm, item.prompt, of_one) for item, of_one in zip(records, answers, strict=True)]
         if plain
-        else candidate_nll(vlm, prompts, answers, begun)
+        else candidate_nll(vlm, prompts, answers, prefilled)
     )
-    texts = vlm.generate(prompts, max_new_tokens, begun)  # last: it uses up what has begun
+    texts = vlm.generate(
+        prompts, max_new_tokens, prefilled
+    )  # last: this appends to the cache of `prefilled`
     return [
         record_log(vlm, item, dict(zip(of_one, found)), text)
         for item, of_one, found, text in zip(records, answers, sums, texts, strict=True)

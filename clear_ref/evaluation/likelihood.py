@@ -12,7 +12,7 @@ import torch
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.data.records import Record
 from clear_ref.losses.terms import token_terms
-from clear_ref.model.generate import Begun
+from clear_ref.model.generate import Prefilled
 from clear_ref.model.language import next_positions
 from clear_ref.model.vlm import VLM
 
@@ -21,18 +21,18 @@ Sums = list[tuple[float, int]]  # of each candidate: summed nll in nats, number 
 
 
 def candidate_nll(
-    vlm: VLM, prompts: Batch, answers: list[list[str]], begun: Begun | None = None
+    vlm: VLM, prompts: Batch, answers: list[list[str]], prefilled: Prefilled | None = None
 ) -> list[Sums]:
     """For each prompt (summed nll in nats, number of tokens) of each of its answers; an answer's end counts, as in training.
 
     prompts  what vlm.encode made of records without answers
-    begun    what vlm.begin gave for them; None: they are run here
+    prefilled  result of vlm.prefill for these prompts; None: prefilled here
     equals   plain_nll within rounding, however many prompts are computed together
     """
     pieces = [
         [vlm.tokenizer.answer(vlm.template, answer) for answer in of_one] for of_one in answers
     ]
-    return continuation_nll(vlm, prompts, begun or vlm.begin(prompts), pieces)
+    return continuation_nll(vlm, prompts, prefilled or vlm.prefill(prompts), pieces)
 
 
 def plain_nll(vlm: VLM, prompt: Record, answers: list[str]) -> Sums:
@@ -51,7 +51,7 @@ def answer_nll(vlm: VLM, record: Record) -> list[float]:
 
 
 @torch.no_grad()
-def continuation_nll(vlm: VLM, prompts: Batch, begun: Begun, pieces) -> list[Sums]:
+def continuation_nll(vlm: VLM, prompts: Batch, prefilled: Prefilled, pieces) -> list[Sums]:
     """As candidate_nll, of encoded answers: for each prompt [(how many of the prompt's last tokens it replaces, its ids)]."""
     found, T = [], prompts.input_ids.shape[1]
     back = [
@@ -63,12 +63,14 @@ def continuation_nll(vlm: VLM, prompts: Batch, begun: Begun, pieces) -> list[Sum
     ]
     for rows in together([sum(map(len, of_one)) for of_one in candidates], back):
         kept = T - back[rows.start]
-        past = [(layer.keys[rows, :, :kept], layer.values[rows, :, :kept]) for layer in begun.past]
+        past = [
+            (layer.keys[rows, :, :kept], layer.values[rows, :, :kept]) for layer in prefilled.past
+        ]
         found += _nll_behind(
             vlm,
-            begun.hidden[rows, kept - 1 : kept],
+            prefilled.hidden[rows, kept - 1 : kept],
             past,
-            begun.positions[..., rows, :kept],
+            prefilled.positions[..., rows, :kept],
             prompts.attention_mask[rows, :kept],
             candidates[rows],
             T - kept,
@@ -106,7 +108,7 @@ def _nll_behind(
         mask,
         positions,
         past,
-        looks=lambda window: row.looks(prompt_mask, window),
+        mask_for_window=lambda window: row.looks(prompt_mask, window),
     )[0]
     states = torch.cat((last, after), 1)  # column 1 + c holds what has seen the row's token c
     seen = torch.where(row.offset == 0, 0, torch.arange(row.ids.shape[1], device=vlm.device))[

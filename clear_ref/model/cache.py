@@ -2,10 +2,10 @@
 
 import torch
 
-ROOM = 64  # positions by which a Growing grows
+GROWTH = 64  # positions by which a KVCache grows
 
 
-class Growing:
+class KVCache:
     """One layer's keys and values with room behind them, so that generation does not copy what is there for each new token."""
 
     def __init__(self, keys, values):
@@ -27,7 +27,7 @@ class Growing:
         first, last = self.n, self.n + keys.shape[2]
         if last > self._keys.shape[2]:
             self._keys, self._values = (
-                _with_room(old, first, max(ROOM, last - first))
+                _with_room(old, first, max(GROWTH, last - first))
                 for old in (self._keys, self._values)
             )
         self._keys[:, :, first:last], self._values[:, :, first:last], self.n = keys, values, last
@@ -45,7 +45,7 @@ def _with_room(old, n: int, more: int):
 
 
 def joined(past, keys, values):
-    """All keys and values of a layer: what is there (Growing, or a pair of tensors, which stays as it is) and the new ones."""
-    if isinstance(past, Growing):
+    """All keys and values of a layer: what is there (KVCache, or a pair of tensors, which stays as it is) and the new ones."""
+    if isinstance(past, KVCache):
         return past.extend(keys, values)
     return torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)

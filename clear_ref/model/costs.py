@@ -25,7 +25,7 @@ ATTENTION = {  # the CPU's fused attention, which torch's counter does not know
 
 
 @dataclass(frozen=True)
-class Cost:
+class RecordCosts:
     """Of one record: its tokens, the picture's included; floating-point operations (a multiply-add is two) of a forward without
     adapters, and of forward and backward in training; bytes kept for backward, and with only each layer's input kept."""
 
@@ -37,7 +37,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ModelCosts:
     """Of a model: parameters, those trained, bytes of one token's keys and values, operations of one row of logits, vocabulary,
     a record of text, a record with a picture (None: it sees none)."""
 
@@ -46,12 +46,12 @@ class Layout:
     cache: int
     head: int
     vocabulary: int
-    text: Cost
-    picture: Cost | None
+    text: RecordCosts
+    picture: RecordCosts | None
 
 
-def layout(config: dict, dtype: torch.dtype, rank: int, n_text: int, side: int) -> Layout:
-    """The Layout of a config.json's model, trained through adapters of `rank` (0: every weight).
+def model_costs(config: dict, dtype: torch.dtype, rank: int, n_text: int, side: int) -> ModelCosts:
+    """The ModelCosts of a config.json's model, trained through adapters of `rank` (0: every weight).
 
     n_text  text tokens of a record        side    of its picture, in pixels
     source  torch's counter of operations and its hooks on what backward needs, over our own forward and backward on fake tensors
@@ -75,7 +75,7 @@ def layout(config: dict, dtype: torch.dtype, rank: int, n_text: int, side: int) 
     finally:
         torch.set_default_dtype(before)
     cache = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * dtype.itemsize
-    return Layout(
+    return ModelCosts(
         parameters,
         trained,
         cache,
@@ -86,7 +86,7 @@ def layout(config: dict, dtype: torch.dtype, rank: int, n_text: int, side: int) 
     )
 
 
-def _record(model, config, n_text: int, side: int | None, dtype: torch.dtype) -> Cost:
+def _record(model, config, n_text: int, side: int | None, dtype: torch.dtype) -> RecordCosts:
     """One record of `n_text` tokens, with a picture of side x side pixels (None: without)."""
     n_image, forward, training, kept = 0, 0, 0, 0
     vision = None if side is None else config.vision
@@ -112,7 +112,7 @@ def _record(model, config, n_text: int, side: int | None, dtype: torch.dtype) ->
     inputs = n_layers * x.numel() + (
         vision.num_hidden_layers * n_patches * vision.hidden_size if vision is not None else 0
     )
-    return Cost(
+    return RecordCosts(
         T,
         forward + n_layers * once[0],
         training + n_layers * once[1],

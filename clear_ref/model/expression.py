@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 
-PATIENCE = 0.2  # seconds of CPU time for one name: honest expressions take microseconds, some others more than a lifetime
+TIME_LIMIT_S = 0.2  # seconds of CPU time for one name: honest expressions take microseconds, some others more than a lifetime
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Expression:
             ) from None
 
     def matches(self, name: str) -> bool:
-        """Whether it matches the whole name. UserError where that is not known within PATIENCE (in a program's main thread, the
+        """Whether it matches the whole name. UserError where that is not known within TIME_LIMIT_S (in a program's main thread, the
         only one that a timer can interrupt)."""
         if threading.current_thread() is not threading.main_thread():
             return self.pattern.fullmatch(name) is not None
@@ -38,11 +38,11 @@ class Expression:
         def stop(*_):
             raise UserError(
                 f"{self.where} is {one_line(repr(self.pattern.pattern), 100)}, not matched with "
-                f"{one_line(name, 100)} within {PATIENCE:g} s; expected a simpler expression, or a list of names"
+                f"{one_line(name, 100)} within {TIME_LIMIT_S:g} s; expected a simpler expression, or a list of names"
             )
 
         before = signal.signal(signal.SIGVTALRM, stop)
-        timer = signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+        timer = signal.setitimer(signal.ITIMER_VIRTUAL, TIME_LIMIT_S)
         try:
             return self.pattern.fullmatch(name) is not None
         finally:

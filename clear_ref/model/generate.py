@@ -9,7 +9,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, read_json
 from clear_ref.data.batches import Batch
 
-from .cache import Growing
+from .cache import KVCache
 from .language import at_least_float32, next_positions
 from .language_config import LARGEST, number, part_of
 
@@ -57,44 +57,49 @@ def generation(directory, config: dict, eos: int | None) -> Generation:
 
 
 @dataclass(frozen=True)
-class Begun:
+class Prefilled:
     """Prompts that the decoder has seen: hidden [B, T, D] after the final norm, each layer's keys and values, positions.
 
     Likelihoods may be asked of it as often as wanted; generation goes on in it and uses it up.
     """
 
     hidden: torch.Tensor
-    past: list[Growing]
+    past: list[KVCache]
     positions: torch.Tensor
 
 
 @torch.no_grad()
-def begin(model, batch: Batch) -> Begun:
+def prefill(model, batch: Batch) -> Prefilled:
     """The decoder's state behind a batch of prompts: what generation and candidate answers go on from."""
     positions = model.positions(batch.input_ids, batch.attention_mask, batch.image_grid_thw)
     embeddings = model.embed(batch.input_ids, batch.pixel_values, batch.image_grid_thw)
     hidden, past = model.decoder(embeddings, batch.attention_mask, positions)
-    return Begun(hidden, [Growing(*layer) for layer in past], positions)
+    return Prefilled(hidden, [KVCache(*layer) for layer in past], positions)
 
 
 @torch.no_grad()
 def greedy(
-    model, batch: Batch, max_new_tokens: int, how: Generation, pad: int, begun: Begun | None = None
+    model,
+    batch: Batch,
+    max_new_tokens: int,
+    how: Generation,
+    pad: int,
+    prefilled: Prefilled | None = None,
 ) -> torch.Tensor:
     """The ids generated after each prompt, [B, <= max_new_tokens].
 
     A sequence ends with its first stop id, which is kept; `pad` fills the rest. batch: prompts, padded on the left. Of
     equal logits the lowest id is taken. Sequences that have ended are no longer computed once they are half of those that are.
-    begun   what `begin` gave for this batch; None: begin here
+    prefilled   what `prefill` gave for this batch; None: prefill here
     """
     found = batch.input_ids.new_full((len(batch.input_ids), max_new_tokens), pad)
     if not max_new_tokens:
         return found
-    begun, decoder = begun or begin(model, batch), model.decoder
+    prefilled, decoder = prefilled or prefill(model, batch), model.decoder
     past, hidden, positions, mask = (
-        begun.past,
-        begun.hidden[:, -1:],
-        begun.positions,
+        prefilled.past,
+        prefilled.hidden[:, -1:],
+        prefilled.positions,
         batch.attention_mask,
     )
     stop = torch.tensor(sorted(how.stop_ids), device=mask.device)

@@ -143,19 +143,26 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, embeddings, attention_mask, positions=None, past=None, layer=None, looks=None, start=0
+        self,
+        embeddings,
+        attention_mask,
+        positions=None,
+        past=None,
+        layer=None,
+        mask_for_window=None,
+        start=0,
     ):
         """Hidden states and the key-value cache.
 
         embeddings      [B, T, D] of the new positions
         attention_mask  [B, S] of cached and new positions, S = T without a cache; 0 marks padding, which nothing looks at
         positions       [B, T], or [3, B, T] of three axes, of the new positions; None: counted over the attention mask
-        past            what an earlier call returned, one (keys, values) a layer; or one Growing a layer
+        past            what an earlier call returned, one (keys, values) a layer; or one KVCache a layer
         layer           stop after this layer (0-based) and return its output, without the final norm
-        looks           what each new position looks at, instead of all before it: a function of the layer's window, which gives
+        mask_for_window         what each new position looks at, instead of all before it: a function of the layer's window, which gives
                         [B, 1, T, S], True where it may
         start           the first of the new positions that the caller reads: the last layer computes no output before it
-        returns         [B, T - start, D], cache (empty where checkpointing is at work, or with looks: nothing can follow it)
+        returns         [B, T - start, D], cache (empty where checkpointing is at work, or with mask_for_window: nothing can follow it)
         """
         T, S = embeddings.shape[1], attention_mask.shape[1]
         if positions is None:
@@ -165,8 +172,8 @@ class Decoder(nn.Module):
         for window in set(self.config.windows):
             plain = past is None and not padded and (window is None or S <= window)
             masks[window] = (
-                looks(window)
-                if looks
+                mask_for_window(window)
+                if mask_for_window
                 else None
                 if plain
                 else causal_mask(attention_mask, T, window)
@@ -194,7 +201,7 @@ class Decoder(nn.Module):
                 )
             else:
                 x, kept = block(x, cos, sin, mask, None if past is None else past[number], first)
-                if looks is None:
+                if mask_for_window is None:
                     cache.append(kept)
         return self.norm(x) if layer is None else x, cache
 

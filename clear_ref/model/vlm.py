@@ -15,7 +15,7 @@ from clear_ref.data.tokens import Tokenizer
 
 from . import lora, peft_format
 from .families import family
-from .generate import Begun, begin, generation, greedy
+from .generate import Prefilled, generation, greedy, prefill
 from .language import at_least_float32
 from .weights import INDEX, fitting_weights, load_weights, write_weights
 
@@ -164,26 +164,28 @@ class VLM:
         hidden = self.model.hidden(input_ids, attention_mask, pixel_values, image_grid_thw)
         return at_least_float32(self.head(hidden))
 
-    def begin(self, batch: Batch) -> Begun:
+    def prefill(self, batch: Batch) -> Prefilled:
         """Prompts run once: generate, generate_ids and likelihoods of candidate answers go on from there."""
-        return begin(self.model, batch)
+        return prefill(self.model, batch)
 
     def generate_ids(
-        self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None
+        self, batch: Batch, max_new_tokens: int = 64, prefilled: Prefilled | None = None
     ) -> torch.Tensor:
         """Greedy ids after each prompt, [B, <= max_new_tokens]; a sequence ends with its stop id, then pad ids.
 
-        begun   what `begin` gave for this batch; None: the prompts are run here
+        prefilled   what `prefill` gave for this batch; None: the prompts are run here
         """
-        return greedy(self.model, batch, max_new_tokens, self.generation, self.tokenizer.pad, begun)
+        return greedy(
+            self.model, batch, max_new_tokens, self.generation, self.tokenizer.pad, prefilled
+        )
 
     def generate(
-        self, batch: Batch, max_new_tokens: int = 64, begun: Begun | None = None
+        self, batch: Batch, max_new_tokens: int = 64, prefilled: Prefilled | None = None
     ) -> list[str]:
-        """Greedy text after each prompt, special tokens and surrounding blanks left out. begun: see generate_ids."""
+        """Greedy text after each prompt, special tokens and surrounding blanks left out. prefilled: see generate_ids."""
         return [
             self.tokenizer.text(row.tolist()).strip()
-            for row in self.generate_ids(batch, max_new_tokens, begun)
+            for row in self.generate_ids(batch, max_new_tokens, prefilled)
         ]
 
     def checkpoint_layers(self, on: bool = True) -> None:
@@ -246,7 +248,7 @@ def load(path, dtype: str = "float32", device: str = "cpu", template: str = "") 
     return vlm
 
 
-def outline(path, dtype: str = "float32", template: str = "") -> VLM:
+def load_without_weights(path, dtype: str = "float32", template: str = "") -> VLM:
     """The model of a directory as `load` gives it, but without values: nothing of its weights is read but their headers.
 
     raises    as `load`, so that what is wrong with a model is known before anything is computed

@@ -11,7 +11,7 @@ from clear_ref import run
 from clear_ref.commands import estimate
 from clear_ref.data.draws import torch_generator
 from clear_ref.model import shapes
-from clear_ref.model.costs import Cost, Layout, layout
+from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 from clear_ref.model.language import CausalLM, rotary
 from clear_ref.model.language_config import language_config
 
@@ -35,10 +35,10 @@ def test_operations_by_hand():
     """A multiply-add is two operations. Forward: each weight once a token, and attention's two products of T x T. Training of all
     weights: forward, gradient of the input and of the weights, and attention's five products backward (flash attention recomputes
     its first). Through adapters: no gradient of the weights; rank 1 adds little, of which torch counts what it knows."""
-    found = layout(LLAMA, torch.float32, 0, T, 0)
+    found = model_costs(LLAMA, torch.float32, 0, T, 0)
     assert found.text.forward == L * (2 * T * LINEAR + 2 * 2 * PAIRS)
     assert found.text.training == L * (3 * 2 * T * LINEAR + 2 * (2 + 5) * PAIRS)
-    adapted = layout(LLAMA, torch.float32, 1, T, 0)
+    adapted = model_costs(LLAMA, torch.float32, 1, T, 0)
     least, most = (
         L * (2 * 2 * T * LINEAR + 2 * 7 * PAIRS),
         L * 2 * 3 * T * (5 * D + 4 * D + 3 * (D + I)),
@@ -52,7 +52,7 @@ def test_operations_by_hand():
 def test_counts_by_hand():
     """Parameters: layers with two norms, embedding, head, last norm; adapters of rank 2: (in + out) numbers a rank. Keys and values
     of half the heads, in bytes."""
-    found = layout(LLAMA, torch.float32, 2, T, 0)
+    found = model_costs(LLAMA, torch.float32, 2, T, 0)
     assert found.parameters == L * (LINEAR + 2 * D) + 2 * V * D + D
     assert found.trained == L * 2 * (2 * 2 * D + 2 * (D + D // 2) + 3 * (D + I))
     assert found.cache == 2 * L * (D // 2) * 4 and found.head == 2 * D * V and found.picture is None
@@ -77,7 +77,7 @@ def test_what_is_kept_is_what_a_real_forward_keeps(dtype):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.decoder(embeddings, torch.ones(1, T, dtype=torch.long))
     real = sum(size for _, size in kept.values())
-    found = layout(LLAMA | {"num_hidden_layers": 20}, dtype, 0, T, 0).text
+    found = model_costs(LLAMA | {"num_hidden_layers": 20}, dtype, 0, T, 0).text
     shared = 19 * sum(
         part.untyped_storage().nbytes() for part in rotary(torch.arange(T)[None], config, dtype)
     )
@@ -89,12 +89,12 @@ def test_what_is_kept_is_what_a_real_forward_keeps(dtype):
 def test_a_picture_has_its_tokens(shape, n_image):
     """336 / 14 = 24 squared; 1024 is nearest to 37 times 28."""
     config = {**shapes.config_of(shape, 1)}
-    assert layout(config, torch.bfloat16, 8, 75, 1024).picture.tokens == 75 + n_image
+    assert model_costs(config, torch.bfloat16, 8, 75, 1024).picture.tokens == 75 + n_image
 
 
 def test_seven_billion_parameters_are_two_operations_each_a_token():
     """LLaVA-1.5-7B: embedding aside (131 M) every parameter is used once a token, 576 of them in the tower; within 2 %."""
-    found = layout(shapes.config_of("llava-1.5-7b"), torch.bfloat16, 8, 75, 1024)
+    found = model_costs(shapes.config_of("llava-1.5-7b"), torch.bfloat16, 8, 75, 1024)
     text = 2 * (
         found.parameters - 2 * 32064 * 4096 - 305e6 - 21e6
     )  # without embedding, head, tower and projector
@@ -105,14 +105,14 @@ def test_seven_billion_parameters_are_two_operations_each_a_token():
 
 
 def fabricated(picture=True):
-    return Layout(
+    return ModelCosts(
         1000,
         100,
         10,
         7,
         50,
-        Cost(75, 1.0, 3.0, 11, 5),
-        Cost(651, 10.0, 20.0, 111, 55) if picture else None,
+        RecordCosts(75, 1.0, 3.0, 11, 5),
+        RecordCosts(651, 10.0, 20.0, 111, 55) if picture else None,
     )
 
 
@@ -137,7 +137,7 @@ def test_a_method_by_hand():
 def test_full_fine_tuning_by_hand():
     """All 1000 weights in fp32 with gradient and two moments: 16 bytes each; kl's teacher is a copy, 4 bytes each."""
     known, s = (
-        Layout(1000, 1000, 10, 7, 50, Cost(75, 1.0, 3.0, 11, 5), None),
+        ModelCosts(1000, 1000, 10, 7, 50, RecordCosts(75, 1.0, 3.0, 11, 5), None),
         estimate.EstimateSettings(lora_rank=0, dtype="float32", modality="text"),
     )
     assert estimate.finetuning(known, s)["memory_gb"] == pytest.approx((16 * 1000 + 11) / 1e9)

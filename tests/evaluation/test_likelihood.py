@@ -14,7 +14,7 @@ from clear_ref.data.batches import Batch
 from clear_ref.data.draws import torch_generator
 from clear_ref.evaluation import likelihood
 from clear_ref.evaluation.likelihood import continuation_nll, together
-from clear_ref.model.generate import begin
+from clear_ref.model.generate import prefill
 from clear_ref.model.language import CausalLM
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
@@ -85,7 +85,7 @@ def test_text_decoders(name, most, monkeypatch):
         drawn(CausalLM(language_config(TEXT | more, "config.json", kind))),
         text_prompts(),
     )
-    found = continuation_nll(vlm, prompts, begin(vlm.model, prompts), PIECES)
+    found = continuation_nll(vlm, prompts, prefill(vlm.model, prompts), PIECES)
     for row, (sums, of_one) in enumerate(zip(found, PIECES, strict=True)):
         for (total, n), (merged, own) in zip(sums, of_one, strict=True):
             value, n_expected = expected(vlm, prompts, row, merged, own)
@@ -99,7 +99,7 @@ def test_the_windows_matter():
         vlm = drawn(
             CausalLM(language_config(TEXT | {"sliding_window": window}, "config.json", "mistral"))
         )
-        sums.append(continuation_nll(vlm, prompts, begin(vlm.model, prompts), PIECES)[0][1][0])
+        sums.append(continuation_nll(vlm, prompts, prefill(vlm.model, prompts), PIECES)[0][1][0])
     assert abs(sums[0] - sums[1]) > 0.01
 
 
@@ -112,7 +112,7 @@ def test_qwen2_vl():
     prompts = Batch(ids, (ids != 0).long(), ids, pixel_values, grid)
     pieces = [[(0, [5, 6, 7]), (1, [8, 9, 10, 11])], [(0, [12, 13]), (0, [14, 15, 16, 17, 18])]]
     n_patches = [high * wide for high, wide in sizes]
-    found = continuation_nll(vlm, prompts, begin(vlm.model, prompts), pieces)
+    found = continuation_nll(vlm, prompts, prefill(vlm.model, prompts), pieces)
     for row, (sums, of_one) in enumerate(zip(found, pieces, strict=True)):
         own_pixels = pixel_values.split(n_patches)[row]
         for (total, n), (merged, own) in zip(sums, of_one, strict=True):

@@ -608,7 +608,7 @@ def test_a_copy_of_the_base_head_has_to_be_the_models_own(tiny, tmp_path):
 )
 def test_an_expression_without_end_is_an_error_in_time(tiny, tmp_path, change, monkeypatch):
     """It would try every way to cut a name in pieces: more than a lifetime for these names. Whoever had a timer keeps it."""
-    monkeypatch.setattr(expression, "PATIENCE", 0.05)
+    monkeypatch.setattr(expression, "TIME_LIMIT_S", 0.05)
     heard, before = [], signal.signal(signal.SIGVTALRM, lambda *_: heard.append(1))
     signal.setitimer(signal.ITIMER_VIRTUAL, 3600)
     try:
