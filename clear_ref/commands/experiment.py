@@ -222,15 +222,17 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
         )
     if not s.adapter:
         check_gold(directory, gold)
-    pictures, probes = sees_pictures(directory), None
+    pictures, plan = sees_pictures(directory), None
     if s.robustness:
-        probes = robustness.probes(s, data, read_phrases(data), pictures, given)
+        plan = robustness.make_plan(
+            robustness_settings(s, given), data, read_phrases(data), pictures
+        )
     elif idle := sorted(given & set(OF_ROBUSTNESS)):
         raise UserError(
             f"--{idle[0].replace('_', '-')} is a setting of --robustness; add that, or leave it out"
         )
     recipe = recipe_for(s.recipe, s.model, "unlearn", {})[1]
-    check_rows(data, s, pictures, probes.rows if probes else ())
+    check_rows(data, s, pictures, plan.rows if plan else ())
     sketches = [
         load_without_weights(model, s.dtype, s.template) for model in (directory, gold) if model
     ]
@@ -259,23 +261,39 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
         "impl": record["impl"],
         "seconds": {"evaluate": round(time.monotonic() - started, 2)},
     }
-    if probes:
+    if plan:
         started = time.monotonic()
         models = {"model": lambda: model_of(directory, s, s.adapter)} | (
             {"gold": lambda: model_of(gold, s)} if gold else {}
         )
         summary["robustness"] = robustness.run(
-            probes,
+            plan,
             models,
             logs,
             chosen_tasks(data, s, pictures),
-            s,
             recipe,
             lambda vlm, what, of: logs_of(vlm, s, what, None, of),
             out,
         )
         summary["seconds"]["robustness"] = round(time.monotonic() - started, 2)
     return finish(out, logs, summary, s.metrics)
+
+
+def robustness_settings(s, given: set) -> robustness.RobustnessSettings:
+    """The settings of `evaluate --robustness`; a held-out split that was named has to exist."""
+    return robustness.RobustnessSettings(
+        metrics=s.metrics,
+        forget=s.forget,
+        seed=s.seed,
+        relearn_records=s.relearn_records,
+        relearn_at=s.relearn_at,
+        relearn_lr=s.relearn_lr,
+        round_bits=s.round_bits,
+        round_group=s.round_group,
+        min_k=s.min_k,
+        holdout=s.holdout,
+        holdout_required="holdout" in given,
+    )
 
 
 def mini(rebuild: str | None, seed: int) -> dict:

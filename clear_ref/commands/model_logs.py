@@ -8,7 +8,8 @@ import torch
 
 from clear_ref.common.files import write_json
 from clear_ref.data.prompts import read_phrases
-from clear_ref.evaluation.evaluate import How, run_tasks
+from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
+from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import Task
 from clear_ref.mini import directories
@@ -41,7 +42,7 @@ def model_of(directory, s, adapter: str = ""):
 
 def evaluation_logs(
     directory, s, what: str, adapter: str = "", out: Path | None = None
-) -> dict[str, dict]:
+) -> Logs:
     """The logs of the model in a directory; see logs_of."""
     return logs_of(model_of(directory, s, adapter), s, what, out)
 
@@ -54,7 +55,7 @@ def merge_where_exact(vlm) -> None:
 
 def logs_of(
     vlm, s, what: str, out: Path | None = None, chosen: list[Task] | None = None
-) -> dict[str, dict]:
+) -> Logs:
     """The logs of a model at hand.
 
     out     a run directory, which keeps what is finished until `finish` has written the logs, so that a stopped evaluation goes
@@ -68,13 +69,13 @@ def logs_of(
         data,
         read_phrases(data),
         chosen,
-        How(s.limit or None, s.eval_batch, s.plain),
+        EvaluationSettings(s.limit or None, s.eval_batch, s.plain),
         f"evaluate {what}",
         out and out / KEPT / what,
     )
 
 
-def finish(out: Path, logs: dict[str, dict], summary: dict, metrics: str) -> Result:
+def finish(out: Path, logs: dict[str, Logs], summary: dict, metrics: str) -> Result:
     """Write the logs (the unlearned model's directly below logs/) and metrics.json; returns what was found."""
     models = {name: score(found, logs.get("gold"), metrics) for name, found in logs.items()}
     for name, found in logs.items():

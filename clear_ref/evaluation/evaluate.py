@@ -20,12 +20,13 @@ from clear_ref.model.vlm import VLM
 
 from . import rouge
 from .likelihood import candidate_nll, plain_nll
+from .log_format import Logs
 from .metrics import tofu_truth_ratio
 from .tasks import Item, Task, items
 
 
 @dataclass(frozen=True)
-class How:
+class EvaluationSettings:
     """How logs are computed: the first `limit` records of each task (None: all), `batch` of them together; plain: one forward of
     prompt and answer for each candidate (for checking)."""
 
@@ -39,10 +40,10 @@ def run_tasks(
     directory,
     phrases: Phrases,
     chosen: list[Task],
-    how: How = How(),
+    how: EvaluationSettings = EvaluationSettings(),
     what: str = "evaluate",
     kept: Path | None = None,
-) -> dict[str, dict]:
+) -> Logs:
     """{task name: log} of the chosen tasks; see `record_log` for a record's columns.
 
     On the CPU, groups of records are shared among as many processes as torch has threads.
@@ -91,12 +92,14 @@ def _group_file(kept: Path, task: Task, records: list[Item]) -> Path:
     return kept / f"{task.name}-{records[0].index}.json"
 
 
-def _described(task: Task, records: list[Item], how: How) -> dict:
+def _described(task: Task, records: list[Item], how: EvaluationSettings) -> dict:
     """What a kept group is of; another one in its place is computed again."""
     return {"task": asdict(task), "records": [item.index for item in records], "plain": how.plain}
 
 
-def _read_group(kept: Path, task: Task, records: list[Item], how: How) -> list[dict] | None:
+def _read_group(
+    kept: Path, task: Task, records: list[Item], how: EvaluationSettings
+) -> list[dict] | None:
     path = _group_file(kept, task, records)
     found = read_json(path) if path.exists() else {}
     return found["records"] if found.get("of") == _described(task, records, how) else None

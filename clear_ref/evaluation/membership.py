@@ -1,4 +1,8 @@
-"""What open-unlearning's logs hold beside the four tasks: memorisation, membership inference and the leak made of it."""
+"""Numbers made of scores of single records: memorisation, membership inference, privacy leakage.
+
+open-unlearning's logs hold such scores beside the four tasks, and `evaluate --robustness` computes
+some of them (membership_scores.py).
+"""
 
 import inspect
 import math
@@ -9,40 +13,47 @@ from .definitions import Definition
 from .distances import auc
 from .exact_means import mean
 
-LEAK_OF = "mia_min_k"
+# The score whose AUC privleak is made of.
+PRIVLEAK_SCORE = "mia_min_k"
+# Memorisation: {name: {index: score}}. Membership inference: {"mia_NAME": {"forget" and "holdout":
+# {index: score}}}. See logs.Evaluation.
+RecordScores = dict[str, dict]
 
 
 def privacy_leak(auc_model: float, auc_gold: float = 0.5) -> float:
-    """Percent by which the model's 1 - AUC is above that of gold; 0 is perfect, below 0 the forget records still stand out.
+    """Percent by which the model's 1 - AUC is above gold's; 0 is perfect.
 
-    formula 100 ((1 - A) - (1 - A_gold)) / ((1 - A_gold) + 1e-10), A the AUC of mia_min_k; A_gold = 1/2 without a gold log
+    Below 0 the forget records still look trained on.
+
+    formula 100 ((1 - A) - (1 - A_gold)) / ((1 - A_gold) + 1e-10), A the AUC of mia_min_k;
+            A_gold = 1/2 without a gold log
     source  open-unlearning's privleak (src/evals/metrics/privacy.py), after MUSE
-    flaw    without gold it supposes that a model which never saw the records cannot tell them apart; where gold's AUC nears 1,
-            records differ by more than training, and the quotient means nothing
+    flaw    without gold it assumes that the AUC of a model which never saw the records is 1/2; if
+            gold's AUC is near 1, the records differ by more than training, and the quotient has no
+            meaning
     """
     return 100.0 * ((1.0 - auc_model) - (1.0 - auc_gold)) / ((1.0 - auc_gold) + 1e-10)
 
 
-def membership(scores: dict, gold_scores: dict | None = None) -> dict[str, float]:
-    """{metric: number}: the mean of each memorisation score, the AUC of each attack, and privleak where mia_min_k is there.
+def membership(scores: RecordScores, gold_scores: RecordScores | None = None) -> dict[str, float]:
+    """{metric: number}: the mean of each memorisation score, the AUC of each attack, and privleak.
 
-    scores, gold_scores  {"exact_memorization": {index: score}, "mia_NAME": {"forget": ..., "holdout": ...}}, see logs.read
-    raises               UserError for a score that is no finite number
+    privleak needs the scores of mia_min_k and is left out without them.
+
+    raises   UserError for a score that is not a finite number
     """
-    found = {}
+    numbers = {}
     for name, entry in scores.items():
         if name.startswith("mia_"):
-            found[name] = auc(_numbers(entry["forget"], name), _numbers(entry["holdout"], name))
+            numbers[name] = _auc_of(name, entry)
         else:
-            found[name] = mean(_numbers(entry, name))
-    if LEAK_OF in found:
-        gold = (
-            membership({LEAK_OF: gold_scores[LEAK_OF]})[LEAK_OF]
-            if gold_scores and LEAK_OF in gold_scores
-            else 0.5
-        )
-        found["privleak"] = privacy_leak(found[LEAK_OF], gold)
-    return found
+            numbers[name] = mean(_values(entry, name))
+    if PRIVLEAK_SCORE in numbers:
+        gold_auc = 0.5
+        if gold_scores and PRIVLEAK_SCORE in gold_scores:
+            gold_auc = _auc_of(PRIVLEAK_SCORE, gold_scores[PRIVLEAK_SCORE])
+        numbers["privleak"] = privacy_leak(numbers[PRIVLEAK_SCORE], gold_auc)
+    return numbers
 
 
 def definition(metric: str) -> Definition:
@@ -51,25 +62,29 @@ def definition(metric: str) -> Definition:
         return Definition(
             "privleak_of_mia_min_k",
             "percent by which 1 - AUC of mia_min_k is above gold's (1/2 without gold)",
-            inspect.getdoc(privacy_leak),
+            inspect.getdoc(privacy_leak) or "",
         )
     if metric.startswith("mia_"):
         return Definition(
             "auc_forget_below_holdout",
             "probability that a forget record scores below an unseen one",
-            inspect.getdoc(auc),
+            inspect.getdoc(auc) or "",
         )
-    return Definition("mean_of_scores", "mean of the records' logged scores", inspect.getdoc(mean))
+    return Definition(
+        "mean_of_scores", "mean of the records' logged scores", inspect.getdoc(mean) or ""
+    )
 
 
-def _numbers(scores: dict, name: str) -> list[float]:
-    for key, value in scores.items():
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-        ):
+def _auc_of(name: str, entry: dict) -> float:
+    return auc(_values(entry["forget"], name), _values(entry["holdout"], name))
+
+
+def _values(scores: dict, name: str) -> list[float]:
+    """The scores as a list; UserError for one that is not a finite number."""
+    for index, value in scores.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
             raise UserError(
-                f"{name} of record {key} is {value!r}; expected a finite number; evaluate again"
+                f"{name} of record {index} is {value!r}; expected a finite number; evaluate again"
             )
     return list(scores.values())

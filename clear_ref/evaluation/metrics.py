@@ -6,6 +6,8 @@ can change a bit. Losses are nll per token in nats; ratios are formed from their
 overflow nor turn into 0/0.
 """
 
+from typing import Any
+
 from clear_ref.common.errors import UserError
 
 from . import log_columns
@@ -23,6 +25,7 @@ from .definitions import (
 )
 from .distances import auc, jensen_shannon_distance, ks_p_value, ks_statistic, log10_ks_p_value
 from .exact_means import harmonic_mean, mean
+from .log_format import Logs
 from .quality import (
     forget_quality,
     forget_quality_aligned,
@@ -98,6 +101,10 @@ __all__ = [
     "truth_ratios",
 ]
 
+# What `score` returns. Values are numbers, None, or the dicts "tasks", "definitions" and "also"; a
+# TypedDict cannot hold both those three keys and the metrics' names of every set of definitions.
+Scores = dict[str, Any]
+
 PARTS = AGGREGATES["paper"]
 DEFINITIONS = definitions("paper")
 
@@ -145,7 +152,7 @@ def score_task(task: str, log: dict, metrics: str = "paper", text: bool = False)
     return found | {"n": len(log_columns.column_of(log, "avg_gt_loss"))}
 
 
-def score(logs: dict, gold_logs: dict | None = None, metrics: str = "paper") -> dict:
+def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> Scores:
     """metrics.json of one model: the reported numbers, None where a task they are made of was not evaluated.
 
     logs, gold_logs  {task: log}; a task may carry the ending .json that TOFU gives it

@@ -1,172 +1,209 @@
-"""Relearning: a few steps on a few forget records, and how much comes back, of these records and of the others.
+"""Relearning: train on a few forget records for a few steps, and measure how much is known again.
 
-start     the model as evaluated, new adapters of the recipe's rank on its layers: the cheap attack, and the weights stay as they
-          are, so that taking the adapters off puts the model back bit for bit. Adapters that could not be merged exactly
-          (half precision) are trained on from where they are, and put back; gold's new ones then have a slower start
-loss      cross-entropy of the answers (retain_ft's: mean over answer tokens of nll) on the drawn records, all of them in every
-          step; AdamW, the recipe's other values, no warm-up, the rate falls linearly to zero after the last step
-reads as  what a model that never saw the records (gold) does in the same steps is learning; what is faster was still there
-source    Lynch et al. 2024 (arXiv 2402.16835), Hu et al. 2024 (arXiv 2406.13356): forgotten knowledge returns after a few steps,
-          also what is not shown again
+start     the model as evaluated, with new adapters of the recipe's rank on its layers. This is the
+          cheap attack. The weights do not change, so removing the adapters restores the model bit
+          for bit. Adapters that could not be merged exactly (half precision) are trained further
+          instead and then restored; gold, with new adapters, then has a slower start
+loss      cross-entropy of the answers (as in retain_ft: mean over answer tokens of the nll) on the
+          drawn records, all of them in every step; AdamW with the recipe's other values, no
+          warm-up, the learning rate falls linearly to zero after the last step
+reading   what a model that never saw the records (gold) gains in the same steps is learning; a
+          model that gains faster had kept something of them
+source    Lynch et al. 2024 (arXiv 2402.16835), Hu et al. 2024 (arXiv 2406.13356): forgotten
+          knowledge returns after a few steps, also that of records that are not trained on again
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
 
 import torch
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data import draws
-from clear_ref.data.records import Row, read_rows
+from clear_ref.data.records import Record, Row, read_rows
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
+from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.unlearn import prepare
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
 from .exact_means import mean
 from .likelihood import answer_nll
+from .log_format import Log, Logs
 from .metrics import score
 from .tasks import Task
 
-FORGET = ("forget", "text_forget")
+FORGET_METRICS = ("forget", "text_forget")
+# What is measured at a step of relearning.
 MEASURES = (
     "nll_relearned",
-    *(f"{metric}{of}" for metric in FORGET for of in ("", "_not_relearned")),
+    "forget",
+    "forget_not_relearned",
+    "text_forget",
+    "text_forget_not_relearned",
 )
+Measures = dict[str, float | None]
 
 
-def drawn(rows: list[Row], n: int, seed: int) -> list[Row]:
-    """n of the rows, a function of the seed, in the rows' order; UserError unless some rows are left over."""
+def draw_records(rows: list[Row], n: int, seed: int) -> list[Row]:
+    """n of the rows, chosen by the seed, in the rows' order.
+
+    raises  UserError unless 1 <= n < len(rows)
+    """
     if not 1 <= n < len(rows):
         raise UserError(
-            f"--relearn-records is {n}; expected 1 to {len(rows) - 1}, fewer than the forget set's {len(rows)}"
+            f"--relearn-records is {n}; expected 1 to {len(rows) - 1}, fewer than the forget set's "
+            f"{len(rows)}"
         )
-    return [
-        rows[index] for index in sorted(draws.sample(seed, "relearned records", 0, 0, len(rows), n))
-    ]
+    indices = draws.sample(seed, "relearned records", 0, 0, len(rows), n)
+    return [rows[index] for index in sorted(indices)]
 
 
-def content(row: Row) -> tuple:
-    """What makes two rows of different configs the same record: the caption, or question and answer."""
+def record_key(row: Row) -> tuple[str, ...]:
+    """The row's caption, or its question and answer: equal for one record in different configs."""
     values = row.values
-    if values.get("caption") is None and None in (values.get("question"), values.get("answer")):
+    if values.get("caption") is not None:
+        return (values["caption"],)
+    question, answer = values.get("question"), values.get("answer")
+    if question is None or answer is None:
         raise UserError(
-            f"{row.where}: has no caption and no question with its answer; expected a config that is trained on, "
-            "such as holdout10 or tofu/holdout10"
+            f"{row.where}: has no caption, and no question with its answer; expected a config of "
+            "training records, such as holdout10 or tofu/holdout10"
         )
-    return (
-        (values["caption"],)
-        if values.get("caption") is not None
-        else (values["question"], values["answer"])
-    )
+    return (question, answer)
 
 
-def without(
-    logs: dict[str, dict], tasks: list[Task], directory, relearned: list[Row]
-) -> dict[str, dict]:
-    """The tasks' logs without the relearned records; a task of which nothing is left is left out."""
-    shown, found = {content(row) for row in relearned}, {}
+def logs_without(logs: Logs, tasks: list[Task], directory: Path, relearned: list[Row]) -> Logs:
+    """The tasks' logs without the relearned records. A task with no other record is left out."""
+    relearned_keys = {record_key(row) for row in relearned}
+    remaining: Logs = {}
     for task in tasks:
-        gone = {
-            str(row.index) for row in read_rows(directory, task.config) if content(row) in shown
+        removed = {
+            str(row.index)
+            for row in read_rows(directory, task.config)
+            if record_key(row) in relearned_keys
         }
         log = {
-            name: {key: one for key, one in column.items() if key not in gone}
-            if isinstance(column, dict)
-            else column
+            name: _column_without(column, removed) if isinstance(column, dict) else column
             for name, column in logs[task.name].items()
         }
         if log["avg_gt_loss"]:
-            found[task.name] = log
-    return found
+            remaining[task.name] = cast(Log, log)
+    return remaining
 
 
-def forget_numbers(
-    logs: dict[str, dict], others: dict[str, dict], metrics: str
-) -> dict[str, float | None]:
-    """{metric of FORGET: its value, metric_not_relearned: that of the other records}; None where a part was not evaluated."""
-    found = {}
-    for of, some in (("", logs), ("_not_relearned", others)):
-        scored = score(some, None, metrics) if some else {}
-        found |= {f"{metric}{of}": scored.get(metric) for metric in FORGET}
-    return found
+def _column_without(column: dict[str, object], removed: set[str]) -> dict[str, object]:
+    return {index: value for index, value in column.items() if index not in removed}
+
+
+def forget_numbers(logs: Logs, logs_not_relearned: Logs, metrics: str) -> Measures:
+    """{metric: value, metric_not_relearned: value} for forget and text_forget.
+
+    logs_not_relearned  the same logs without the relearned records
+    returns             None for a metric of tasks that were not evaluated
+    """
+    numbers: Measures = {}
+    for suffix, some_logs in (("", logs), ("_not_relearned", logs_not_relearned)):
+        scores = score(some_logs, None, metrics) if some_logs else {}
+        for metric in FORGET_METRICS:
+            numbers[f"{metric}{suffix}"] = scores.get(metric)
+    return numbers
 
 
 @contextmanager
-def trainable_adapters(vlm: VLM, recipe, seed: int):
-    """Within the block adapters can be trained: new ones, or those that are there; after it the model is as it was."""
-    found = lora.adapters(vlm.model)
-    kept = [
+def trainable_adapters(vlm: VLM, recipe: Recipe, seed: int) -> Iterator[None]:
+    """Inside the block the model has trainable adapters: its own, or new ones if it has none.
+
+    After the block the model is bit for bit what it was before.
+    """
+    own_adapters = lora.adapters(vlm.model)
+    saved = [
         (parameter, parameter.detach().clone())
-        for adapter in found.values()
+        for adapter in own_adapters.values()
         for parameter in adapter.parameters()
     ]
     try:
-        if found:
-            for parameter, _ in kept:
+        if own_adapters:
+            for parameter, _ in saved:
                 parameter.requires_grad_(True)
         else:
             prepare(vlm, recipe, seed)
         yield
     finally:
         vlm.model.requires_grad_(False)
-        for parameter, before in kept:
+        for parameter, before in saved:
             parameter.copy_(before)
         for name, layer in lora.linear_layers(vlm.model).items():
-            layer.adapter = found.get(name)
+            layer.adapter = own_adapters.get(name)
 
 
 def relearn(
-    vlm: VLM, plan: FinetunePlan, recipe, at: list[int], before: dict, numbers
+    vlm: VLM,
+    plan: FinetunePlan,
+    recipe: Recipe,
+    measured_steps: list[int],
+    initial: Measures,
+    measure: Callable[[], Measures],
 ) -> list[dict]:
-    """The curve, a line a step from 0 to the last of `at`; the model is put back.
+    """One line for each step from 0 to the last of measured_steps; the model is restored.
 
-    at       steps after which is measured, beside step 0
-    before   {measure: value} of the model as evaluated, step 0's      numbers  () -> the same of the model as it is then
-    returns  {"step", "loss", "gradient_norm", "lr"} (loss: before the step) and, where measured, "nll_relearned", the mean over
-             the plan's records of their mean nll, and what `numbers` gives
+    initial   {measure: value} of the model as evaluated, for step 0
+    measure   called after each of measured_steps; returns the same measures of the changed model
+    returns   {"step", "loss", "gradient_norm", "lr"}, where the loss is the one before the step;
+              lines of step 0 and of measured_steps also have "nll_relearned", the mean over the
+              plan's records of their mean nll, and what `measure` returned
     """
-    shown = [plan.records(0, index)["retain"] for index in range(len(plan))]
-    threads, lines = torch.get_num_threads(), []
+    records = [plan.records(0, index)["retain"] for index in range(len(plan))]
+    n_threads = torch.get_num_threads()
+    lines: list[dict] = []
 
-    def nll() -> dict:
-        return {
-            "nll_relearned": mean(
-                map_in_processes(
-                    lambda record: mean(answer_nll(vlm, record)), shown, process_count(vlm.device)
-                )
-            )
-        }
+    def mean_nll(record: Record) -> float:
+        return mean(answer_nll(vlm, record))
+
+    def nll_relearned() -> dict[str, float]:
+        means = map_in_processes(mean_nll, records, process_count(vlm.device))
+        return {"nll_relearned": mean(means)}
 
     def after_step(line: dict) -> None:
         lines.append({key: line[key] for key in ("step", "loss", "gradient_norm", "lr")})
-        if line["step"] in at:
-            training = torch.get_num_threads()
-            torch.set_num_threads(threads)
-            lines[-1] |= nll() | numbers()
-            torch.set_num_threads(training)
+        if line["step"] in measured_steps:
+            n_training_threads = torch.get_num_threads()
+            torch.set_num_threads(n_threads)
+            lines[-1] |= nll_relearned() | measure()
+            torch.set_num_threads(n_training_threads)
 
-    lines.append({"step": 0} | nll() | before)
-    short = dataclasses.replace(
-        recipe, epochs=max(at), batch_size=len(plan), accumulate=1, warmup_epochs=0.0
+    lines.append({"step": 0} | nll_relearned() | initial)
+    short_recipe = dataclasses.replace(
+        recipe,
+        epochs=max(measured_steps),
+        batch_size=len(plan),
+        accumulate=1,
+        warmup_epochs=0.0,
     )
     with trainable_adapters(vlm, recipe, plan.seed):
-        finetune(vlm, plan, short, plan.seed, "relearn", after_step=after_step)
+        finetune(vlm, plan, short_recipe, plan.seed, "relearn", after_step=after_step)
     return lines
 
 
 def mean_rise(steps: list[int], values: list[float | None]) -> float | None:
-    """How far a curve lies above its start, on average over the steps (trapezoids); None where a value is missing.
+    """Mean height of a curve above its first value, over the steps; None if a value is missing.
 
-    formula  sum over neighbours of (s' - s) ((v - v_0) + (v' - v_0)) / 2, divided by the last step; negative where it falls
+    formula  sum over neighbouring steps s, s' with values v, v' of
+             (s' - s) ((v - v_0) + (v' - v_0)) / 2, divided by the last step (trapezoids);
+             negative if the curve falls
     flaw     a curve that starts high has little room to rise
     """
-    if None in values:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return None
-    rises = [value - values[0] for value in values]
-    return (
-        sum((b - a) * (x + y) / 2 for a, b, x, y in zip(steps, steps[1:], rises, rises[1:]))
-        / steps[-1]
+    rises = [value - known[0] for value in known]
+    area = sum(
+        (b - a) * (x + y) / 2
+        for a, b, x, y in zip(steps, steps[1:], rises, rises[1:], strict=False)
     )
+    return area / steps[-1]

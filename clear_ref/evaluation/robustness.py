@@ -1,293 +1,323 @@
-"""Whether forgetting lasts: relearning, rounded weights, and who can tell from the likelihoods what a model was trained on.
+"""Robustness of unlearning: three measurements of a model and, where there is one, of gold.
 
-Each is measured of the model and, where there is one, of gold: a model that never saw the forget set is what the numbers are read
-against. Nothing is written but numbers; every model is put back.
+relearning  training on a few forget records for a few steps: what is known again (relearning.py)
+rounding    metrics with weights rounded to a few bits (rounding.py)
+membership  whether likelihoods distinguish forget records from records that no model has seen
+            (membership_scores.py, membership.py)
+
+Gold is a model that never saw the forget set; the numbers of a model are read by comparing them
+with gold's. Only numbers are written. Every model is restored after each measurement.
 """
 
 import dataclasses
-import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json, write_jsonl
-from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data.prompts import Phrases
-from clear_ref.data.records import Record, Row, read_rows
+from clear_ref.data.records import Row, read_rows
 from clear_ref.loop.plan import FinetunePlan
+from clear_ref.loop.recipes import Recipe
 from clear_ref.model.vlm import VLM
 
-from . import membership
-from .definitions import Definition, definitions
-from .likelihood import answer_nll
-from .membership_scores import mia_loss, mia_min_k
+from .log_format import Logs
+from .membership import membership
+from .membership_scores import (
+    CONFIGS,
+    ComparedRecords,
+    check_min_k,
+    compared_records,
+    evaluation_record,
+    membership_scores,
+)
 from .metrics import score
-from .relearning import MEASURES, content, drawn, forget_numbers, mean_rise, relearn, without
+from .relearning import (
+    MEASURES,
+    Measures,
+    draw_records,
+    forget_numbers,
+    logs_without,
+    mean_rise,
+    relearn,
+)
+from .robustness_results import (
+    Membership,
+    ModelResult,
+    Relearning,
+    Robustness,
+    Rounding,
+    robustness_definitions,
+)
 from .rounding import rounded_layers
-from .tasks import Task, caption_question
+from .tasks import Task
 
-KINDS = {
-    "captions": "{}",
-    "questions": "tofu/{}",
-}  # what membership is asked of, and where its rows lie
+# (model, words for the progress line, tasks) -> logs of the model as it is now
+ComputeLogs = Callable[[VLM, str, list[Task]], Logs]
 
 
 @dataclass(frozen=True)
-class Probes:
-    """What is done to each model, read and checked before anything runs.
+class RobustnessSettings:
+    """The settings that the measurements use. Their defaults and sources are those of the command
+    `evaluate` (clear_ref/commands/settings.py).
 
-    relearned   rows of the config `forget`, drawn from n_forget; at: steps; bits: of the rounded weights
-    members     {kind: {"forget": [Record], "holdout": [Record]}}; missing: why a kind, or all, is not there
-    rows        all that are read
+    metrics            set of definitions: paper, released, or all (then the paper's)
+    forget             size of the forget split, in percent: 1, 5 or 10
+    seed               chooses the relearned records, the new adapters and the caption questions
+    relearn_records    number of forget records that are trained on again
+    relearn_at         measured steps, with commas; the last one ends the training
+    relearn_lr         peak learning rate; 0: the recipe's
+    round_bits         bits of the rounded weights, with commas
+    round_group        columns of a weight that share a scale, with less than 8 bits; 0: the row
+    min_k              share of an answer's tokens that mia_min_k uses
+    holdout            split of people that no model was trained on
+    holdout_required   True: an error if the data has no such split; False: membership is left out
     """
 
+    metrics: str
+    forget: int
+    seed: int
+    relearn_records: int
+    relearn_at: str
+    relearn_lr: float
+    round_bits: str
+    round_group: int
+    min_k: float
+    holdout: str
+    holdout_required: bool
+
+    @property
+    def definition_set(self) -> str:
+        """The one set of definitions that all numbers follow."""
+        return "released" if self.metrics == "released" else "paper"
+
+
+@dataclass(frozen=True)
+class RobustnessPlan:
+    """What will be measured: checked settings and all rows, read before anything is computed.
+
+    forget_config      config of the forget records, n_forget of them
+    relearned          the rows that are drawn from it
+    measured_steps     steps of relearning, ascending, without step 0
+    bits               bits of the rounded weights
+    compared           {kind of records: the records that membership compares}
+    missing            why a kind of records is not in `compared`, or ""
+    rows               every row that was read
+    """
+
+    settings: RobustnessSettings
     directory: Path
     phrases: Phrases
-    forget: str
-    relearned: list[Row]
+    forget_config: str
     n_forget: int
-    at: list[int]
+    relearned: list[Row]
+    measured_steps: list[int]
     bits: list[int]
-    members: dict[str, dict[str, list[Record]]]
+    compared: dict[str, ComparedRecords]
     missing: str
     rows: list[Row]
 
 
-def numbers_of(text: str, option: str, least: int, most: int) -> list[int]:
-    """The whole numbers of "1,2,5", ascending or not, each once; UserError for anything else."""
+def whole_numbers(text: str, option: str, least: int, most: int) -> list[int]:
+    """[1, 2, 5] of "1,2,5"; UserError unless each is in least..most and occurs once."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or len(set(found)) < len(found) or not least <= min(found) <= max(found) <= most:
+    in_range = all(least <= number <= most for number in found)
+    if not found or not in_range or len(set(found)) < len(found):
         raise UserError(
-            f"{option} is {text!r}; expected whole numbers from {least} to {most} with commas, each once"
+            f"{option} is {text!r}; expected whole numbers from {least} to {most} with commas, "
+            "each once"
         )
     return found
 
 
-def probes(s, directory: Path, phrases: Phrases, pictures: bool, given: set) -> Probes:
-    """The Probes of these settings; UserError for a value that nothing can run with, and for held-out rows that are in full."""
-    mia_min_k([0.0], s.min_k)
-    if s.metrics == "tofu":
+def check_settings(settings: RobustnessSettings) -> None:
+    """UserError for a value that cannot be used."""
+    check_min_k(settings.min_k)
+    if settings.metrics == "tofu":
         raise UserError(
-            "--metrics is tofu, whose definitions have no Forget and no Retain that --robustness could follow; "
-            "expected paper, released, or all (then the paper's)"
+            "--metrics is tofu, which defines no Forget and no Retain, and --robustness measures "
+            "these; expected paper, released or all (then the paper's)"
         )
-    if s.round_group < 0 or not 0 <= s.relearn_lr < float("inf"):
+    if settings.round_group < 0 or not 0 <= settings.relearn_lr < float("inf"):
         raise UserError(
-            f"--round-group is {s.round_group} and --relearn-lr {s.relearn_lr}; expected 0 or more for both"
+            f"--round-group is {settings.round_group} and --relearn-lr {settings.relearn_lr}; "
+            "expected 0 or more for both"
         )
-    forget = f"forget{s.forget:02d}"
-    config = f"{forget}+tofu" if pictures else f"tofu/{forget}"
-    rows = read_rows(directory, config)
-    members, missing, read = {}, [], list(rows)
-    for kind in [*KINDS][not pictures :]:
-        held_out = KINDS[kind].format(s.holdout)
-        if "holdout" not in given and not (directory / held_out / "rows.jsonl").exists():
+
+
+def make_plan(
+    settings: RobustnessSettings, directory: Path, phrases: Phrases, pictures: bool
+) -> RobustnessPlan:
+    """The RobustnessPlan of these settings.
+
+    directory  data directory
+    pictures   whether the model sees pictures; a language model is measured on text alone
+    raises     UserError for a setting that cannot be used, for rows that are missing, and for
+               held-out rows that models are trained on
+    """
+    check_settings(settings)
+    split = f"forget{settings.forget:02d}"
+    forget_config = f"{split}+tofu" if pictures else f"tofu/{split}"
+    forget_rows = read_rows(directory, forget_config)
+    kinds = ["captions", "questions"] if pictures else ["questions"]
+    compared: dict[str, ComparedRecords] = {}
+    missing: list[str] = []
+    rows = list(forget_rows)
+    for kind in kinds:
+        held_out = CONFIGS[kind].format(settings.holdout)
+        exists = (directory / held_out / "rows.jsonl").exists()
+        if not exists and not settings.holdout_required:
             missing.append(
                 f"{kind}: the data has no {held_out}, rows of people that no model was trained on"
             )
             continue
-        own = {
-            "forget": read_rows(directory, KINDS[kind].format(forget)),
-            "holdout": read_rows(directory, held_out),
-        }
-        refuse_trained_on(own["holdout"], directory, KINDS[kind].format("full"))
-        members[kind] = {
-            part: [asked(row, phrases) for row in found] for part, found in own.items()
-        }
-        read += own["forget"] + own["holdout"]
-    return Probes(
-        directory,
-        phrases,
-        config,
-        drawn(rows, s.relearn_records, s.seed),
-        len(rows),
-        sorted(numbers_of(s.relearn_at, "--relearn-at", 1, 10000)),
-        numbers_of(s.round_bits, "--round-bits", 2, 16),
-        members,
-        "; ".join(missing),
-        read,
+        compared[kind] = compared_records(directory, kind, split, settings.holdout, phrases)
+        rows += read_rows(directory, CONFIGS[kind].format(split))
+        rows += read_rows(directory, held_out)
+    return RobustnessPlan(
+        settings=settings,
+        directory=directory,
+        phrases=phrases,
+        forget_config=forget_config,
+        n_forget=len(forget_rows),
+        relearned=draw_records(forget_rows, settings.relearn_records, settings.seed),
+        measured_steps=sorted(whole_numbers(settings.relearn_at, "--relearn-at", 1, 10000)),
+        bits=whole_numbers(settings.round_bits, "--round-bits", 2, 16),
+        compared=compared,
+        missing="; ".join(missing),
+        rows=rows,
     )
-
-
-def refuse_trained_on(rows: list[Row], directory: Path, full: str) -> None:
-    """UserError where a held-out row is one of the config that all models are trained on parts of, as far as that is there."""
-    if (directory / full / "rows.jsonl").exists():
-        known = {content(row): row.where for row in read_rows(directory, full)}
-        for row in rows:
-            if content(row) in known:
-                raise UserError(
-                    f"{row.where}: is {known[content(row)]} too, which models are trained on; expected rows that no "
-                    "model has seen: drop it, or name others with --holdout"
-                )
-
-
-def asked(row: Row, phrases: Phrases) -> Record:
-    """The row with its true answer, asked as an evaluation asks it."""
-    if row.values.get("caption") is not None:
-        return Record(caption_question(row, phrases), row.values["caption"], row.image)
-    return Record(row.values["question"], row.values["answer"])
-
-
-def membership_scores(vlm: VLM, members: dict, min_k: float) -> dict[str, dict]:
-    """{kind: {"mia_loss": {"forget": {number: score}, "holdout": {...}}, "mia_min_k": {...}}} of the probes' records.
-
-    On the CPU, records are shared among as many processes as torch has threads.
-    """
-    asked_for = [
-        (kind, part, str(number), record)
-        for kind, parts in members.items()
-        for part, records in parts.items()
-        for number, record in enumerate(records)
-    ]
-    every = map_in_processes(
-        lambda one: answer_nll(vlm, one[3]), asked_for, process_count(vlm.device)
-    )
-    found = {
-        kind: {name: {part: {} for part in parts} for name in ("mia_loss", "mia_min_k")}
-        for kind, parts in members.items()
-    }
-    for (kind, part, number, _), nll in zip(asked_for, every, strict=True):
-        found[kind]["mia_loss"][part][number] = mia_loss(nll)
-        found[kind]["mia_min_k"][part][number] = mia_min_k(nll, min_k)
-    return found
 
 
 def run(
-    chosen: Probes, models: dict, logs: dict, tasks: list[Task], s, recipe, logs_of, out: Path
-) -> dict:
-    """metrics.json's "robustness"; writes out/relearning.jsonl (a line a step and model) and out/membership.json (every score).
+    plan: RobustnessPlan,
+    models: dict[str, Callable[[], VLM]],
+    logs: dict[str, Logs],
+    tasks: list[Task],
+    recipe: Recipe,
+    compute_logs: ComputeLogs,
+    out: Path,
+) -> Robustness:
+    """The measurements of every model.
 
-    models   {name: () -> VLM}, "model" and where there is one "gold"; loaded one after the other
-    logs     {name: its logs}, as evaluated        logs_of  (vlm, what, tasks) -> logs
-    returns  {"relearning": {"records": [{"config", "row", "answer"}], "n_forget", "steps", "lr", "rank",
-              "models": {name: {measure: [value a step]}}, "mean_rise": {name: {measure: value}}},
-              "rounding": {"layers", "group", "models": {name: {bits: metrics.score's result}}},
-              "membership": {kind: {"n_forget", "n_holdout", "models": {name: {metric: value}}}},
-              "missing": why a part of membership is not there, "definitions": {name: definition's name}}
+    models   {"model" and, where there is one, "gold": loads it}; loaded one after the other
+    logs     {"model" and "gold": logs of the model as evaluated}
+    recipe   adapters and learning rate of relearning
+    writes   out/relearning.jsonl, a line for each step and model; out/membership.json, the scores
+             of every compared record
     """
-    metrics = "released" if s.metrics == "released" else "paper"
-    recipe = dataclasses.replace(recipe, lr=s.relearn_lr or recipe.lr)
-    found = {
-        name: of_one(chosen, load(), name, logs, tasks, s, recipe, logs_of, metrics)
+    if plan.settings.relearn_lr:
+        recipe = dataclasses.replace(recipe, lr=plan.settings.relearn_lr)
+    results = {
+        name: measure_model(plan, load(), name, logs, tasks, recipe, compute_logs)
         for name, load in models.items()
     }
-    write_jsonl(
-        out / "relearning.jsonl",
-        [{"model": name, **line} for name, one in found.items() for line in one["curve"]],
-    )
-    scores = {name: one["membership"] for name, one in found.items()}
+    lines = [
+        {"model": name, **line} for name, result in results.items() for line in result["curve"]
+    ]
+    write_jsonl(out / "relearning.jsonl", lines)
+    scores = {name: result["membership"] for name, result in results.items()}
     write_json(out / "membership.json", {"format": "clear_ref.membership/1", "models": scores})
-    steps = [0, *chosen.at]
-    curves = {
-        name: {
-            measure: [line[measure] for line in one["curve"] if line["step"] in steps]
-            for measure in MEASURES
-        }
-        for name, one in found.items()
-    }
+    known = robustness_definitions(plan.settings.definition_set)
     return {
-        "relearning": {
-            "records": [
-                {
-                    "config": chosen.forget,
-                    "row": row.index,
-                    "answer": asked(row, chosen.phrases).answer,
-                }
-                for row in chosen.relearned
-            ],
-            "n_forget": chosen.n_forget,
-            "steps": steps,
-            "lr": recipe.lr,
-            "rank": recipe.lora_rank,
-            "models": curves,
-            "mean_rise": {
-                name: {measure: mean_rise(steps, values) for measure, values in curve.items()}
-                for name, curve in curves.items()
-            },
-        },
-        "rounding": {
-            "layers": found["model"]["layers"],
-            "group": s.round_group,
-            "models": {name: one["rounding"] for name, one in found.items()},
-        },
-        "membership": {
-            kind: {
-                **{f"n_{part}": len(records) for part, records in parts.items()},
-                "models": {
-                    name: membership.membership(one[kind], scores.get("gold", {}).get(kind))
-                    for name, one in scores.items()
-                },
-            }
-            for kind, parts in chosen.members.items()
-        },
-        "missing": chosen.missing,
-        "definitions": {name: one.name for name, one in robustness_definitions(metrics).items()},
+        "relearning": _relearning(plan, results, recipe),
+        "rounding": _rounding(plan, results),
+        "membership": _membership(plan, results),
+        "missing": plan.missing,
+        "definitions": {name: definition.name for name, definition in known.items()},
     }
 
 
-def of_one(
-    chosen: Probes,
+def measure_model(
+    plan: RobustnessPlan,
     vlm: VLM,
     name: str,
-    logs: dict,
+    logs: dict[str, Logs],
     tasks: list[Task],
-    s,
-    recipe,
-    logs_of,
-    metrics: str,
-) -> dict:
-    """{"membership": scores, "rounding": {bits: metrics}, "layers": how many were rounded, "curve": lines} of one model."""
-    rounding, layers = {}, []
-    scores = membership_scores(vlm, chosen.members, s.min_k)
-    for bits in chosen.bits:
-        with rounded_layers(vlm.model, bits, s.round_group) as layers:
-            rounding[str(bits)] = score(
-                logs_of(vlm, f"{name} in {bits} bits", tasks), logs.get("gold"), metrics
-            )
-    forget = [task for task in tasks if task.set_name == "Forget"]
+    recipe: Recipe,
+    compute_logs: ComputeLogs,
+) -> ModelResult:
+    """The measurements of one model; arguments as in `run`."""
+    metrics = plan.settings.definition_set
+    scores = membership_scores(vlm, plan.compared, plan.settings.min_k)
+    rounding = {}
+    n_layers = 0
+    for bits in plan.bits:
+        with rounded_layers(vlm.model, bits, plan.settings.round_group) as layers:
+            n_layers = len(layers)
+            rounded_logs = compute_logs(vlm, f"{name} in {bits} bits", tasks)
+            rounding[str(bits)] = score(rounded_logs, logs.get("gold"), metrics)
+    forget_tasks = [task for task in tasks if task.set_name == "Forget"]
 
-    def numbers(found: dict) -> dict:
-        return forget_numbers(
-            found, without(found, forget, chosen.directory, chosen.relearned), metrics
-        )
+    def numbers(forget_logs: Logs) -> Measures:
+        others = logs_without(forget_logs, forget_tasks, plan.directory, plan.relearned)
+        return forget_numbers(forget_logs, others, metrics)
+
+    def measure() -> Measures:
+        return numbers(compute_logs(vlm, f"relearn {name}", forget_tasks))
 
     curve = relearn(
         vlm,
-        FinetunePlan(chosen.relearned, chosen.phrases, s.seed),
+        FinetunePlan(plan.relearned, plan.phrases, plan.settings.seed),
         recipe,
-        chosen.at,
-        numbers({task.name: logs[name][task.name] for task in forget}),
-        lambda: numbers(logs_of(vlm, f"relearn {name}", forget)),
+        plan.measured_steps,
+        numbers({task.name: logs[name][task.name] for task in forget_tasks}),
+        measure,
     )
-    return {"membership": scores, "rounding": rounding, "layers": len(layers), "curve": curve}
+    return {"membership": scores, "rounding": rounding, "layers": n_layers, "curve": curve}
 
 
-def robustness_definitions(metrics: str = "paper") -> dict[str, Definition]:
-    """The definition of each number of `run`, by measure or metric."""
-    known = definitions(metrics)
-    found = {
-        "nll_relearned": Definition(
-            "mean_nll_of_relearned",
-            "mean nll per token of the relearned records' answers",
-            inspect.getdoc(mia_loss),
-        )
+def _relearning(
+    plan: RobustnessPlan, results: dict[str, ModelResult], recipe: Recipe
+) -> Relearning:
+    steps = [0, *plan.measured_steps]
+    curves: dict[str, dict[str, list[float | None]]] = {}
+    for name, result in results.items():
+        measured = [line for line in result["curve"] if line["step"] in steps]
+        curves[name] = {measure: [line[measure] for line in measured] for measure in MEASURES}
+    return {
+        "records": [
+            {
+                "config": plan.forget_config,
+                "row": row.index,
+                "answer": evaluation_record(row, plan.phrases).answer,
+            }
+            for row in plan.relearned
+        ],
+        "n_forget": plan.n_forget,
+        "steps": steps,
+        "lr": recipe.lr,
+        "rank": recipe.lora_rank,
+        "models": curves,
+        "mean_rise": {
+            name: {measure: mean_rise(steps, values) for measure, values in curve.items()}
+            for name, curve in curves.items()
+        },
     }
-    for metric in ("forget", "text_forget"):
-        own = known[metric]
-        found[metric] = own
-        found[f"{metric}_not_relearned"] = Definition(
-            f"{own.name}_not_relearned",
-            "the same of the records not relearned",
-            own.text + " Without the records that are trained on again.",
-        )
-    found["mean_rise"] = Definition(
-        "mean_rise", "how far the curve lies above its start, on average", inspect.getdoc(mean_rise)
-    )
-    return (
-        known
-        | found
-        | {name: membership.definition(name) for name in ("mia_loss", "mia_min_k", "privleak")}
-    )
+
+
+def _rounding(plan: RobustnessPlan, results: dict[str, ModelResult]) -> Rounding:
+    return {
+        "layers": results["model"]["layers"],
+        "group": plan.settings.round_group,
+        "models": {name: result["rounding"] for name, result in results.items()},
+    }
+
+
+def _membership(plan: RobustnessPlan, results: dict[str, ModelResult]) -> dict[str, Membership]:
+    gold = results["gold"]["membership"] if "gold" in results else {}
+    by_kind: dict[str, Membership] = {}
+    for kind, records in plan.compared.items():
+        by_kind[kind] = {
+            "n_forget": len(records["forget"]),
+            "n_holdout": len(records["holdout"]),
+            "models": {
+                name: membership(result["membership"][kind], gold.get(kind))
+                for name, result in results.items()
+            },
+        }
+    return by_kind

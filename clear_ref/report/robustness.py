@@ -3,7 +3,7 @@
 from textwrap import wrap
 
 from clear_ref.common.text_table import aligned
-from clear_ref.evaluation.robustness import robustness_definitions
+from clear_ref.evaluation.robustness_results import robustness_definitions
 
 from .table import columns_of, headings, number
 

@@ -10,7 +10,7 @@ from clear_ref import Record, load
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import evaluate
-from clear_ref.evaluation.evaluate import How, run_tasks
+from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
 from clear_ref.evaluation.likelihood import candidate_nll, plain_nll, together
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import BASE, WORLD
@@ -103,7 +103,7 @@ def test_the_same_weights_give_the_same_log_whatever_the_threads():
     logs = []
     for threads in (1, 2, 1):
         torch.set_num_threads(threads)
-        logs.append(json.dumps(run_tasks(vlm, WORLD, OWN, chosen, How(3))))
+        logs.append(json.dumps(run_tasks(vlm, WORLD, OWN, chosen, EvaluationSettings(3))))
     torch.set_num_threads(2)
     assert logs[0] == logs[1] == logs[2]
 
@@ -123,27 +123,39 @@ def close(one, other, relative):
     )
 
 
-@pytest.mark.parametrize("how", [How(10, 1), How(10, 3), How(10, 16), How(10, 8, plain=True)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        EvaluationSettings(10, 1),
+        EvaluationSettings(10, 3),
+        EvaluationSettings(10, 16),
+        EvaluationSettings(10, 8, plain=True),
+    ],
+)
 def test_logs_depend_on_batch_size_and_on_plain_by_rounding_only(how):
     """The shipped base: the same texts, every loss within 1e-5 of itself (40 tokens, logits rounded at 1e-6 of their size)."""
     vlm, chosen = load(BASE), [tasks(10, 24)[i] for i in (1, 2, 6)]
     assert close(
-        run_tasks(vlm, WORLD, OWN, chosen, how), run_tasks(vlm, WORLD, OWN, chosen, How(10)), 1e-5
+        run_tasks(vlm, WORLD, OWN, chosen, how),
+        run_tasks(vlm, WORLD, OWN, chosen, EvaluationSettings(10)),
+        1e-5,
     )
 
 
 def test_logs_in_float64_do_not_depend_on_the_batch_size(tiny):
     chosen = [tasks(10, 8)[i] for i in (1, 2, 6)]
     assert close(
-        run_tasks(tiny, WORLD, OWN, chosen, How(5, 2)),
-        run_tasks(tiny, WORLD, OWN, chosen, How(5)),
+        run_tasks(tiny, WORLD, OWN, chosen, EvaluationSettings(5, 2)),
+        run_tasks(tiny, WORLD, OWN, chosen, EvaluationSettings(5)),
         1e-11,
     )
 
 
 def test_a_limit_is_a_prefix():
     vlm, task = load(BASE), tasks(10, 16)[4]
-    short, longer = (run_tasks(vlm, WORLD, OWN, [task], How(n))[task.name] for n in (2, 4))
+    short, longer = (
+        run_tasks(vlm, WORLD, OWN, [task], EvaluationSettings(n))[task.name] for n in (2, 4)
+    )
     assert short["avg_gt_loss"] == pytest.approx(
         {key: longer["avg_gt_loss"][key] for key in ("0", "1")}, rel=1e-5
     )
@@ -153,7 +165,7 @@ def test_a_limit_is_a_prefix():
 def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatch):
     """Stopped in the third group of two records: the groups before it are read, and the logs are those of one that never stopped."""
     torch.set_num_threads(1)
-    vlm, chosen, how = load(BASE), [tasks(10, 8)[1]], How(8, 2)
+    vlm, chosen, how = load(BASE), [tasks(10, 8)[1]], EvaluationSettings(8, 2)
     straight = run_tasks(vlm, WORLD, OWN, chosen, how)
     computed, whole = [], evaluate.group_logs
 
@@ -175,12 +187,14 @@ def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatc
         straight
     )
     assert computed == [0, 2, 4, 6]
-    run_tasks(vlm, WORLD, OWN, chosen, How(8, 4), kept=tmp_path)
+    run_tasks(vlm, WORLD, OWN, chosen, EvaluationSettings(8, 4), kept=tmp_path)
     run_tasks(vlm, WORLD, OWN, [tasks(10, 16)[1]], how, kept=tmp_path)
     assert computed == [0, 2, 4, 6, 0, 4, 0, 2, 4, 6], (
         "groups of another size, or texts of another length, are others"
     )
-    run_tasks(vlm, WORLD, OWN, [tasks(10, 16)[1]], How(8, 2, plain=True), kept=tmp_path)
+    run_tasks(
+        vlm, WORLD, OWN, [tasks(10, 16)[1]], EvaluationSettings(8, 2, plain=True), kept=tmp_path
+    )
     assert computed[10:] == [0, 2, 4, 6], "and so are those computed another way"
     torch.set_num_threads(2)
 
@@ -200,7 +214,7 @@ def test_log_columns_agree_with_each_other(tiny):
     """avg = sum / tokens, truth ratio = exp(paraphrased - mean perturbed), counts are those of the tokenizer."""
     import math
 
-    logs = run_tasks(tiny, WORLD, OWN, tasks(10, 8), How(2))
+    logs = run_tasks(tiny, WORLD, OWN, tasks(10, 8), EvaluationSettings(2))
     assert [log["task"] for log in logs.values()] == list(logs)
     for log in logs.values():
         for key, text in log["candidates"].items():

@@ -5,6 +5,7 @@ TestRounding: values and bounds. TestMembership: scores, direction, held-out row
 TestCommand: the whole of it, and what is refused.
 """
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,24 +15,30 @@ import pytest
 import torch
 
 from clear_ref import Record, load
-from clear_ref.commands.settings import Evaluate
 from clear_ref.common.errors import UserError
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
-from clear_ref.evaluation import robustness
 from clear_ref.evaluation.distances import auc
-from clear_ref.evaluation.evaluate import How, run_tasks
+from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
 from clear_ref.evaluation.likelihood import answer_nll
-from clear_ref.evaluation.membership_scores import mia_loss, mia_min_k
+from clear_ref.evaluation.membership import membership
+from clear_ref.evaluation.membership_scores import (
+    evaluation_record,
+    membership_scores,
+    mia_loss,
+    mia_min_k,
+)
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.relearning import (
-    content,
-    drawn,
+    draw_records,
     forget_numbers,
+    logs_without,
     mean_rise,
+    record_key,
     relearn,
-    without,
 )
+from clear_ref.evaluation.robustness import RobustnessSettings, make_plan
+from clear_ref.evaluation.robustness_results import robustness_definitions
 from clear_ref.evaluation.rounding import rounded, rounded_layers
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.loop.plan import FinetunePlan
@@ -43,6 +50,19 @@ from clear_ref.model.vlm import VLM
 from tests.helpers.commands import call, small_copy
 
 OWN = read_phrases(WORLD)
+SETTINGS = RobustnessSettings(
+    metrics="paper",
+    forget=10,
+    seed=0,
+    relearn_records=6,
+    relearn_at="1,2,5,10",
+    relearn_lr=0.0,
+    round_bits="8,4",
+    round_group=128,
+    min_k=0.2,
+    holdout="holdout10",
+    holdout_required=False,
+)
 FORGET = [task for task in tasks(10, 16) if task.set_name == "Forget"]
 
 
@@ -266,13 +286,13 @@ class TestMembership:
     def test_above_a_half_means_that_forget_records_look_trained_on(self):
         """Low scores are a member's: forget below held-out in 3 of 4 pairs."""
         scores = {"mia_loss": {"forget": {"0": 1.0, "1": 3.0}, "holdout": {"0": 2.0, "1": 4.0}}}
-        assert robustness.membership.membership(scores) == {"mia_loss": 0.75}
+        assert membership(scores) == {"mia_loss": 0.75}
         assert auc([0.1, 0.2], [5.0, 6.0]) == 1.0
 
     def test_token_nll_is_that_of_a_plain_forward(self, tiny):
         """float64, log-softmax of whole logits, each answer token and the end; pictures and text."""
         for record in (
-            robustness.asked(read_rows(WORLD, "forget10")[3], OWN),
+            evaluation_record(read_rows(WORLD, "forget10")[3], OWN),
             Record("Who is it?", "Nobody at all."),
         ):
             batch = tiny.encode([record])
@@ -288,20 +308,17 @@ class TestMembership:
     def test_a_model_that_saw_the_forget_set_shows_it_and_gold_does_not(self):
         """Every forget record of base is likelier than every held-out one. Gold never saw either: its questions are even within
         two standard errors of an AUC of 40 against 40 (0.065 each). Its captions are not even, as README says."""
-        chosen = robustness.probes(Evaluate(), WORLD, OWN, True, set())
+        plan = make_plan(SETTINGS, WORLD, OWN, True)
         assert {
             kind: {part: len(found) for part, found in parts.items()}
-            for kind, parts in chosen.members.items()
+            for kind, parts in plan.compared.items()
         } == {"captions": {"forget": 20, "holdout": 20}, "questions": {"forget": 40, "holdout": 40}}
         found = {
-            name: robustness.membership_scores(load(path), chosen.members, 0.2)
+            name: membership_scores(load(path), plan.compared, 0.2)
             for name, path in (("base", BASE), ("gold", GOLD))
         }
         numbers = {
-            name: {
-                kind: robustness.membership.membership(one[kind], found["gold"][kind])
-                for kind in one
-            }
+            name: {kind: membership(one[kind], found["gold"][kind]) for kind in one}
             for name, one in found.items()
         }
         for kind in ("captions", "questions"):
@@ -318,7 +335,7 @@ class TestMembership:
         for row, item in zip(
             read_rows(WORLD, "forget10"), items(FORGET[0], WORLD, OWN), strict=True
         ):
-            assert robustness.asked(row, OWN) == Record(
+            assert evaluation_record(row, OWN) == Record(
                 item.prompt.question, item.answer, row.image
             )
 
@@ -329,16 +346,20 @@ class TestMembership:
         )
         with open(tmp_path / "w/holdout10/rows.jsonl", "a", encoding="utf-8") as file:
             file.write(line)
-        with pytest.raises(UserError, match=r"holdout10/rows.jsonl:21: is .*full/rows.jsonl:5 too"):
-            robustness.probes(Evaluate(), tmp_path / "w", OWN, True, set())
+        with pytest.raises(
+            UserError, match=r"holdout10/rows.jsonl:21: is also .*full/rows.jsonl:5, which"
+        ):
+            make_plan(SETTINGS, tmp_path / "w", OWN, True)
 
     def test_without_held_out_rows_it_is_said_and_a_name_that_is_none_is_an_error(self, tmp_path):
         shutil.copytree(WORLD, tmp_path / "w", ignore=shutil.ignore_patterns("holdout10"))
-        found = robustness.probes(Evaluate(), tmp_path / "w", OWN, True, set())
-        assert not found.members and "captions: the data has no holdout10" in found.missing
+        found = make_plan(SETTINGS, tmp_path / "w", OWN, True)
+        assert not found.compared and "captions: the data has no holdout10" in found.missing
         assert "questions: the data has no tofu/holdout10" in found.missing
         with pytest.raises(UserError, match="no such file"):
-            robustness.probes(Evaluate(), tmp_path / "w", OWN, True, {"holdout"})
+            make_plan(
+                dataclasses.replace(SETTINGS, holdout_required=True), tmp_path / "w", OWN, True
+            )
 
 
 class TestRelearning:
@@ -350,12 +371,12 @@ class TestRelearning:
         )
 
     def test_the_seed_draws_the_records(self):
-        first, again, other = (drawn(self.ROWS, 6, seed) for seed in (0, 0, 1))
+        first, again, other = (draw_records(self.ROWS, 6, seed) for seed in (0, 0, 1))
         assert first == again != other and len({row.index for row in first}) == 6
         assert [row.index for row in first] == sorted(row.index for row in first)
         for n in (0, 60, 61):
             with pytest.raises(UserError, match=f"--relearn-records is {n}; expected 1 to 59"):
-                drawn(self.ROWS, n, 0)
+                draw_records(self.ROWS, n, 0)
 
     def test_the_others_are_all_but_the_relearned_in_every_task(self):
         """Row 7 of the pictures, rows 2 and 5 of the text: gone from both tasks of pictures, and from that of text."""
@@ -367,7 +388,7 @@ class TestRelearning:
             }
             for task in FORGET
         }
-        found = without(logs, FORGET, WORLD, shown)
+        found = logs_without(logs, FORGET, WORLD, shown)
         assert set(logs["eval_log_forget"]["avg_gt_loss"]) - set(
             found["eval_log_forget"]["avg_gt_loss"]
         ) == {"7"}
@@ -381,7 +402,7 @@ class TestRelearning:
             found["eval_log_forget"]["task"] == "eval_log_forget"
             and len(logs["eval_log_forget"]["avg_gt_loss"]) == 20
         )
-        assert content(self.ROWS[7]) == (
+        assert record_key(self.ROWS[7]) == (
             read_rows(WORLD, "forget10_perturbed")[7].values["caption"],
         )
 
@@ -391,8 +412,8 @@ class TestRelearning:
             "avg_gt_loss": {"2": 1.0},
             "avg_paraphrased_loss": {"2": 1.0},
         }
-        assert without({"eval_text_forget": log}, FORGET[2:], WORLD, [self.ROWS[22]]) == {}
-        logs = run_tasks(load(BASE), WORLD, OWN, FORGET[2:], How(2))
+        assert logs_without({"eval_text_forget": log}, FORGET[2:], WORLD, [self.ROWS[22]]) == {}
+        logs = run_tasks(load(BASE), WORLD, OWN, FORGET[2:], EvaluationSettings(2))
         assert forget_numbers(logs, {}, "paper") == {
             "forget": None,
             "text_forget": score(logs)["text_forget"],
@@ -402,7 +423,7 @@ class TestRelearning:
 
     def test_relearned_records_become_likelier_and_the_model_is_put_back(self):
         """Gold in three steps; the first loss is that of the untouched model: mean nll over all answer tokens, by a plain route."""
-        gold, rows = load(GOLD), drawn(self.ROWS, 3, 0)
+        gold, rows = load(GOLD), draw_records(self.ROWS, 3, 0)
         before = state(gold)
         lines = self.curve(gold, rows)
         assert same(state(gold), before) and not lora.adapters(gold.model)
@@ -426,12 +447,14 @@ class TestRelearning:
     def test_new_adapters_alone_change_no_likelihood_and_no_text(self):
         """Step 0 is the plain evaluation: B = 0 adds exact zeros."""
         vlm = load(BASE)
-        plain = run_tasks(vlm, WORLD, OWN, FORGET, How(2))
+        plain = run_tasks(vlm, WORLD, OWN, FORGET, EvaluationSettings(2))
         vlm.add_lora(8, 32)
-        assert json.dumps(run_tasks(vlm, WORLD, OWN, FORGET, How(2))) == json.dumps(plain)
+        assert json.dumps(run_tasks(vlm, WORLD, OWN, FORGET, EvaluationSettings(2))) == json.dumps(
+            plain
+        )
 
     def test_the_same_seed_gives_the_same_bytes_whatever_the_threads(self):
-        rows, found = drawn(self.ROWS, 3, 0), []
+        rows, found = draw_records(self.ROWS, 3, 0), []
         for threads in (1, 2):
             torch.set_num_threads(threads)
             found.append(
@@ -604,7 +627,7 @@ class TestCommand:
 
     def relearned_as_by_hand(self, out, data, found):
         """The records are seed 3's; step 0 without them is the score of logs cut by hand; gold's curve is that of `relearn`."""
-        rows = drawn(read_rows(data, "forget10+tofu"), 2, 3)
+        rows = draw_records(read_rows(data, "forget10+tofu"), 2, 3)
         assert [(one["row"], one["config"]) for one in found["records"]] == [
             (row.index, "forget10+tofu") for row in rows
         ]
@@ -662,9 +685,7 @@ class TestCommand:
                 }
             },
             "missing": "captions: the data has no holdout10",
-            "definitions": {
-                name: one.name for name, one in robustness.robustness_definitions().items()
-            },
+            "definitions": {name: one.name for name, one in robustness_definitions().items()},
         }
         text = "\n".join(lines(found))
         for words in (

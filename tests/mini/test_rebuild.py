@@ -8,7 +8,7 @@ import torch
 from clear_ref import load
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
-from clear_ref.evaluation.evaluate import How, run_tasks
+from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import tasks
 from clear_ref.loop.plan import FinetunePlan
@@ -26,7 +26,7 @@ def logs():
         if task.name in ("eval_log_forget", "eval_log", "eval_forget_facerec")
     ]
     return {
-        name: run_tasks(load(path), WORLD, read_phrases(WORLD), chosen, How(12))
+        name: run_tasks(load(path), WORLD, read_phrases(WORLD), chosen, EvaluationSettings(12))
         for name, path in (("base", BASE), ("gold", GOLD))
     }
 
