@@ -28,7 +28,7 @@ from clear_ref.common.files import one_line
 from clear_ref.common.progress import Progress
 from clear_ref.data import check
 from clear_ref.loop.unlearn import MODALITIES
-from clear_ref.losses import native
+from clear_ref.losses import implementation
 from clear_ref.mini.directories import data_directory
 from clear_ref.oracle.certify import certificates
 from clear_ref.oracle.vectors import conform, golden
@@ -41,10 +41,10 @@ ORACLE = ("explain", "certify", "vectors", "conform", "diff")
 def do(arguments) -> None:
     """Run one parsed command and print what it found."""
     Progress.quiet = arguments.quiet
-    os.environ[native.VARIABLE] = (
+    os.environ[implementation.VARIABLE] = (
         arguments.token_terms
     )  # what "auto" means here and in every process of the run
-    native.implementation()
+    implementation.choose_implementation()
     if arguments.command == "doctor":
         return show(arguments, doctor.examine(), doctor.text)
     if arguments.command in ORACLE:

@@ -12,7 +12,7 @@ from clear_ref.common.settings import with_sources
 from clear_ref.evaluation.metrics import score
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.unlearn import MODALITIES
-from clear_ref.losses.native import implementation
+from clear_ref.losses.implementation import choose_implementation
 from clear_ref.methods import table
 from clear_ref.mini import directories
 from clear_ref.model.families import sees_pictures
@@ -74,7 +74,7 @@ def run_all(
     if gold:
         load_without_weights(gold, s.dtype, s.template)
     every = {"modality": ", ".join(modalities), "seed": ", ".join(map(str, seeds)), "method": "all"}
-    impl = implementation("auto", device_of(s.device), dtype_of(s.dtype))
+    impl = choose_implementation("auto", device_of(s.device), dtype_of(s.dtype))
     record = {
         "format": "clear_ref.run/1",
         "command": "all",

@@ -10,6 +10,7 @@ import torch
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.losses import native
+from clear_ref.losses.implementation import choose_implementation
 from clear_ref.mini import directories
 from clear_ref.model.vlm import load
 
@@ -18,7 +19,7 @@ def examine() -> dict:
     """Versions, devices, the token-terms implementation in use, optional tools, and whether the embedded world loads."""
     return {
         "versions": run_directory.versions(),
-        "token_terms": native.implementation(),
+        "token_terms": choose_implementation(),
         "kernel": native.description(),
         "devices": ["cpu"]
         + [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())],

@@ -15,7 +15,8 @@ from clear_ref.evaluation.metrics import score
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import FinetunePlan, UnlearnPlan
 from clear_ref.loop.recipes import MiniFinetune, MiniPretrain
-from clear_ref.losses.native import description, implementation
+from clear_ref.losses.implementation import choose_implementation
+from clear_ref.losses.native import description
 from clear_ref.methods import table
 from clear_ref.mini import build_models as building
 from clear_ref.mini import directories
@@ -138,7 +139,7 @@ def describe(
     return {
         "format": "clear_ref.run/1",
         "command": command,
-        "impl": implementation("auto", device_of(s.device), vlm.dtype),
+        "impl": choose_implementation("auto", device_of(s.device), vlm.dtype),
         "kernel": description(),
         "recipe": recipe_name,
         "settings": with_sources(s, given) | with_sources(recipe, set(recipe_given)),
@@ -242,7 +243,7 @@ def evaluate(s, given: set, resume: bool = False) -> Result:
         "format": "clear_ref.run/1",
         "command": "evaluate",
         "kernel": description(),
-        "impl": implementation("auto", s.device, dtype_of(s.dtype)),
+        "impl": choose_implementation("auto", s.device, dtype_of(s.dtype)),
         "settings": with_sources(s, given),
         "inputs": inputs(data, directory, gold, s.adapter or None),
         "versions": run_directory.versions(),

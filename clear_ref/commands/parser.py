@@ -7,7 +7,7 @@ from dataclasses import fields
 from clear_ref.bench import likelihood, token_terms, training_step
 from clear_ref.common.errors import UserError
 from clear_ref.loop.recipes import RECIPES
-from clear_ref.losses import native
+from clear_ref.losses.implementation import IMPLEMENTATIONS, VARIABLE
 from clear_ref.methods import table
 from clear_ref.model import shapes
 from clear_ref.oracle.vectors import conform
@@ -178,15 +178,15 @@ def command(commands, name: str, about: str, kind, skip=frozenset()) -> Parser:
     made = commands.add_parser(name, help=about, description=about + ".", allow_abbrev=False)
     made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     made.add_argument("--quiet", action="store_true", help="no progress line")
-    implementation = os.environ.get(native.VARIABLE, "auto")
+    implementation = os.environ.get(VARIABLE, "auto")
     if kind is not conform.ConformSettings:  # whose --impl is the function to judge
         made.add_argument(
             "--impl",
-            choices=native.IMPLEMENTATIONS,
+            choices=IMPLEMENTATIONS,
             default=implementation,
             dest="token_terms",
             help="token terms: native (the compiled kernel), torch, or auto: native where it is built (default: "
-            f"the environment's {native.VARIABLE}, or auto)",
+            f"the environment's {VARIABLE}, or auto)",
         )
     add_settings(made, kind, skip)
     made.set_defaults(

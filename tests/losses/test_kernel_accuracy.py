@@ -29,17 +29,19 @@ UPSTREAM_ROWS = (
 
 
 @pytest.fixture(params=[*SETS, "torch"])
-def impl(request, monkeypatch):
+def impl(request):
     """ "native", once with each instruction set of this processor, and "torch"."""
     if request.param == "torch":
-        return "torch"
-    monkeypatch.setattr(native, "INSTRUCTION_SET", SETS.index(request.param))
-    return "native"
+        yield "torch"
+    else:
+        with native.use_instruction_set(request.param):
+            yield "native"
 
 
 @pytest.fixture(params=SETS)
-def instruction_set(request, monkeypatch):
-    monkeypatch.setattr(native, "INSTRUCTION_SET", SETS.index(request.param))
+def instruction_set(request):
+    with native.use_instruction_set(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -205,7 +207,7 @@ def test_each_gradient_beside_the_largest_of_its_row(impl, scale, which, sure):
         2**-48 * (student.abs().amax(1) + teacher.abs().amax(1)).double() * weight.abs().squeeze(1)
     )
     own = 1e-36 if which in ("entropy", "kl_student_teacher") else own
-    limit = GRADIENT_LIMITS[impl if impl == "torch" else SETS[native.INSTRUCTION_SET]]
+    limit = GRADIENT_LIMITS[impl if impl == "torch" else native.instruction_set()]
     excess = (found - truth).abs().amax(1) - own - limit * truth.abs().amax(1)
     assert (excess <= 0).all(), (
         f"{which} at scale {scale}: {float((excess / truth.abs().amax(1).clamp_min(1e-300)).max()):.1e}"
@@ -228,9 +230,7 @@ def test_of_many_rows_none_is_further_off(instruction_set, scale, which):
         error = float(
             ((leaf.grad[part : part + 32] - truth).abs().amax(1) / truth.abs().amax(1)).max()
         )
-        assert error <= GRADIENT_LIMITS[SETS[native.INSTRUCTION_SET]], (
-            f"{which} at scale {scale}: {error:.2e}"
-        )
+        assert error <= GRADIENT_LIMITS[instruction_set], f"{which} at scale {scale}: {error:.2e}"
 
 
 @pytest.mark.parametrize("scale", [3.0, 30.0])
@@ -618,12 +618,12 @@ def test_any_column_stride_gives_the_same_bits(instruction_set, vocabulary):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, (7, 1), (7, 16), (7, 33), (5, 4113)])
 @pytest.mark.parametrize("scale", [3.0, 1e3])
-def test_avx2_and_avx512_give_the_same_bits(monkeypatch, shape, dtype, scale):
+def test_avx2_and_avx512_give_the_same_bits(shape, dtype, scale):
     student, teacher, labels, upstream = rows(*shape, scale, dtype=dtype)
     results = []
     for name in ("avx2", "avx512"):
-        monkeypatch.setattr(native, "INSTRUCTION_SET", SETS.index(name))
-        results.append(bits(student, labels, teacher, upstream))
+        with native.use_instruction_set(name):
+            results.append(bits(student, labels, teacher, upstream))
     assert same(*results)
 
 

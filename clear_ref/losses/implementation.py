@@ -1,0 +1,121 @@
+"""Chooses the implementation of the token terms: native (the compiled kernel) or torch (formulas.py).
+
+`token_terms(impl="auto")` asks here what "auto" means. It is, in this order: what the innermost
+`with use_implementation(...)` says, what the environment variable CLEAR_REF_IMPL says, native where
+the kernel is built.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+from clear_ref.common.errors import ShapeError, UserError
+
+from . import native
+
+IMPLEMENTATIONS = ("auto", "native", "torch")
+VARIABLE = "CLEAR_REF_IMPL"
+NATIVE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+# Changed by use_implementation alone. Not a ContextVar: a backward pass on a GPU runs in a thread of
+# autograd, which has a context of its own, and computes chunks of rows again there.
+_chosen: str | None = None
+
+
+@contextmanager
+def use_implementation(impl: str | None) -> Iterator[None]:
+    """Inside the block impl="auto" means `impl`, in all threads and forks of this process.
+
+    impl     native | torch | auto: native where it is built, whatever the environment says;
+             None: no choice, what the environment or an outer block says is kept
+    raises   UserError for an unknown name, or native where it is not built
+    """
+    global _chosen
+    before = _chosen
+    if impl is not None:
+        _check_name(impl, "impl")
+        if impl == "native":
+            native.kernel()  # raises if it is not built
+        _chosen = impl
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def default_implementation() -> str:
+    """What impl="auto" asks for: auto, native or torch; UserError for another CLEAR_REF_IMPL."""
+    if _chosen is not None:
+        return _chosen
+    impl = os.environ.get(VARIABLE, "auto")
+    _check_name(impl, VARIABLE)
+    return impl
+
+
+def choose_implementation(
+    impl: str = "auto",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """ "native" or "torch": which one runs for `impl` on a device, for logits of a dtype.
+
+    auto     see above; then native where it is built and supports device and dtype, else torch. If
+             the choice or the environment says native, a missing kernel is an error
+    native   must be built and support device and dtype (float64 runs in torch only)
+    raises   UserError for an unknown name, or native where it is not built; ShapeError where it does
+             not support device or dtype
+    """
+    _check_name(impl, "impl")
+    wanted = default_implementation() if impl == "auto" else impl
+    if wanted == "torch":
+        return "torch"
+    if wanted == "native":
+        native.kernel()  # raises if it is not built
+    if not native.built():
+        return "torch"
+    device = torch.device(device)
+    if impl == "native":
+        _check_native_supports(device, dtype)
+        return "native"
+    if dtype not in NATIVE_DTYPES:
+        return "torch"
+    if not _supports_device(device):
+        if device.type == "cuda":
+            _warn_without_cuda()
+        return "torch"
+    return "native"
+
+
+def _check_name(impl: str, source: str) -> None:
+    if impl not in IMPLEMENTATIONS:
+        raise UserError(f"{source} is {impl!r}; expected auto, torch or native")
+
+
+def _supports_device(device: torch.device) -> bool:
+    return device.type == "cpu" or (device.type == "cuda" and bool(native.CUDA_TARGETS))
+
+
+def _check_native_supports(device: torch.device, dtype: torch.dtype) -> None:
+    if dtype not in NATIVE_DTYPES:
+        raise ShapeError(
+            f"student_logits has dtype {dtype}; expected bfloat16, float16 or float32 for "
+            "impl='native': use impl='torch'"
+        )
+    if not _supports_device(device):
+        raise ShapeError(
+            f"student_logits is on {device}; expected a device the kernel was built for: "
+            "use impl='torch'"
+        )
+
+
+@cache
+def _warn_without_cuda() -> None:
+    warnings.warn(
+        "the compiled kernel has no CUDA part: token terms on the GPU run in plain PyTorch; "
+        "install where nvcc is found",
+        stacklevel=3,
+    )

@@ -1,0 +1,192 @@
+"""The two torch operators of the token terms, for both implementations.
+
+torch.ops.clear_ref.token_stats(student, teacher, labels, skip_ignored, entropy, native)
+    -> table [N_STATS, n]; its rows are described in formulas.py and csrc/token_terms.h
+torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, upstream, skip_ignored, native)
+    -> gradient [n, V] of the student's logits
+
+Both implementations use the same operators and checks. The operators have fake kernels and a
+registered gradient, so torch.compile does not break its graph at them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clear_ref.data.batches import IGNORE
+
+from . import formulas
+from .formulas import N_STATS
+from .native import instruction_set_index, kernel
+from .operand_checks import check_labels, check_memory, check_operands
+
+_LIBRARY = torch.library.Library("clear_ref", "DEF")
+_INPUTS = "Tensor student, Tensor? teacher, Tensor labels"
+_LIBRARY.define(f"token_stats({_INPUTS}, bool skip_ignored, bool entropy, bool native) -> Tensor")
+_LIBRARY.define(
+    f"token_dlogits({_INPUTS}, Tensor table, Tensor upstream, bool skip_ignored, bool native)"
+    " -> Tensor"
+)
+
+
+@torch.library.impl(_LIBRARY, "token_stats", "CompositeExplicitAutograd")
+def _stats(
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    skip_ignored: bool,
+    entropy: bool,
+    native: bool,
+) -> Tensor:
+    check_operands(student, labels, teacher, native)
+    check_memory(student_logits=student, teacher_logits=teacher, labels=labels)
+    if student.device.type == "cpu":
+        check_labels(labels, student.shape[1])
+    if not native:
+        return formulas.stats(student, teacher, labels, skip_ignored, entropy)
+    table = torch.empty(N_STATS, len(labels), dtype=torch.float32, device=student.device)
+    if len(labels) == 0:
+        return table
+    problem, operands = _problem(student, teacher, labels, skip_ignored)
+    if student.device.type == "cpu":
+        kernel().cpu_stats(
+            problem, entropy, table.data_ptr(), instruction_set_index(), torch.get_num_threads()
+        )
+    else:
+        with torch.cuda.device(student.device):
+            index = student.device.index
+            stream = torch.cuda.current_stream(student.device).cuda_stream
+            workspace = torch.empty(
+                kernel().cuda_workspace(problem, index), dtype=torch.float32, device=student.device
+            )
+            kernel().cuda_stats(
+                problem, entropy, table.data_ptr(), workspace.data_ptr(), index, stream
+            )
+    del operands  # not earlier: the kernel reads their memory
+    return table
+
+
+@torch.library.impl(_LIBRARY, "token_dlogits", "CompositeExplicitAutograd")
+def _dlogits(
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    table: Tensor,
+    upstream: Tensor,
+    skip_ignored: bool,
+    native: bool,
+) -> Tensor:
+    check_operands(student, labels, teacher, native, table=table, upstream=upstream)
+    check_memory(
+        student_logits=student,
+        teacher_logits=teacher,
+        labels=labels,
+        table=table,
+        upstream=upstream,
+    )
+    if not native:
+        return formulas.dlogits(student, teacher, labels, table, upstream, skip_ignored)
+    gradient = torch.empty(student.shape, dtype=student.dtype, device=student.device)
+    if len(labels) == 0:
+        return gradient
+    problem, operands = _problem(student, teacher, labels, skip_ignored)
+    table = table.resolve_neg().contiguous()
+    upstream = upstream.resolve_neg().contiguous()
+    addresses = (table.data_ptr(), upstream.data_ptr(), gradient.data_ptr())
+    if student.device.type == "cpu":
+        kernel().cpu_dlogits(problem, *addresses, instruction_set_index(), torch.get_num_threads())
+    else:
+        with torch.cuda.device(student.device):
+            stream = torch.cuda.current_stream(student.device).cuda_stream
+            kernel().cuda_dlogits(problem, *addresses, student.device.index, stream)
+    del operands  # not earlier: the kernel reads their memory
+    return gradient
+
+
+def _problem(
+    student: Tensor, teacher: Tensor | None, labels: Tensor, skip_ignored: bool
+) -> tuple[Any, tuple[Tensor | None, ...]]:
+    """(the compiled module's Problem, the tensors whose memory it points to).
+
+    The tensors must be kept until the kernel has been called.
+    """
+    student = _contiguous_rows(student)
+    teacher = None if teacher is None else _contiguous_rows(teacher)
+    labels = labels.resolve_neg().contiguous()
+    dtypes = {
+        torch.float32: kernel().FLOAT32,
+        torch.bfloat16: kernel().BFLOAT16,
+        torch.float16: kernel().FLOAT16,
+    }
+    problem = kernel().Problem(
+        student.data_ptr(),
+        student.stride(0),
+        0 if teacher is None else teacher.data_ptr(),
+        0 if teacher is None else teacher.stride(0),
+        labels.data_ptr(),
+        *student.shape,
+        IGNORE,
+        dtypes[student.dtype],
+        skip_ignored,
+    )
+    return problem, (student, teacher, labels)
+
+
+def _contiguous_rows(logits: Tensor) -> Tensor:
+    logits = logits.resolve_neg()
+    return logits if logits.stride(1) == 1 or logits.shape[1] == 1 else logits.contiguous()
+
+
+@torch.library.register_fake("clear_ref::token_stats", lib=_LIBRARY)
+def _fake_stats(
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    skip_ignored: bool,
+    entropy: bool,
+    native: bool,
+) -> Tensor:
+    check_operands(student, labels, teacher, native_kernel=False)
+    return student.new_empty(
+        (N_STATS, student.shape[0]), dtype=formulas.accumulation_dtype(student)
+    )
+
+
+@torch.library.register_fake("clear_ref::token_dlogits", lib=_LIBRARY)
+def _fake_dlogits(
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    table: Tensor,
+    upstream: Tensor,
+    skip_ignored: bool,
+    native: bool,
+) -> Tensor:
+    check_operands(student, labels, teacher, native_kernel=False, table=table, upstream=upstream)
+    return torch.empty(student.shape, dtype=student.dtype, device=student.device)
+
+
+# `ctx` is torch's context of the autograd function, a class that torch does not export.
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    student, teacher, labels, skip_ignored, _, native = inputs
+    ctx.skip_ignored = skip_ignored
+    ctx.native = native
+    ctx.save_for_backward(student, teacher, labels, output)
+
+
+def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():  # only under create_graph
+        raise RuntimeError(
+            "token_terms is differentiable once; found create_graph=True, expected False"
+        )
+    student, teacher, labels, table = ctx.saved_tensors
+    gradient = torch.ops.clear_ref.token_dlogits(
+        student, teacher, labels, table, upstream, ctx.skip_ignored, ctx.native
+    )
+    return gradient, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "clear_ref::token_stats", _backward, setup_context=_save, lib=_LIBRARY
+)
