@@ -11,7 +11,7 @@ from clear_ref.losses.rows import Outputs
 from clear_ref.model.language import at_least_float32
 from clear_ref.model.vlm import VLM
 
-KINDS = ("image", "prompt", "answer", "padding")
+from .reference.arithmetic import ANSWER, IMAGE, KINDS, PADDING, PROMPT
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ def view(vlm: VLM, records: list[Record], mask: str = "answer") -> View:
         -1 if vlm.model.image_token_id is None else vlm.model.image_token_id
     )
     real = batch.attention_mask == 1
-    number = torch.where(~real, 3, torch.where(answers, 2, torch.where(image, 0, 1)))
+    number = torch.where(image, IMAGE, PROMPT)
+    number[answers] = ANSWER
+    number[~real] = PADDING
     return View(records, batch, [[KINDS[kind] for kind in row] for row in number.tolist()])
 
 
