@@ -1,1 +1,1 @@
-"""Rows on disk, pictures, prompts, batches and all randomness."""
+"""Data rows on disk, prompts, token ids, pictures, random draws and padded batches."""

@@ -1,19 +1,26 @@
-"""Records to one padded batch of tensors."""
+"""One padded batch of tensors from token ids and pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+from .images import Picture
 
 IGNORE = -100
 
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids, attention_mask, labels [B, T] (labels: the answer's ids, IGNORE elsewhere). Padding stands on the left.
+    """One batch, padded on the left.
 
-    pixel_values    the pictures of the records that have one, in order: [N, 3, H, W], or for families whose pictures vary in
-                    size [patches of all, patch width]; None without pictures
-    image_grid_thw  int64 [N, 3], in patches, for those families; else None
+    input_ids       int64 [B, T]
+    attention_mask  int64 [B, T], 1 where there is a token, 0 at padding
+    labels          int64 [B, T], the ids of the answer, IGNORE elsewhere
+    pixel_values    the pictures of the records that have one, in order: [N, 3, H, W], or
+                    [patches of all pictures, patch width] for model families whose pictures vary
+                    in size; None without pictures
+    image_grid_thw  int64 [N, 3] in patches (time, height, width), for those families; else None
     """
 
     input_ids: torch.Tensor
@@ -22,21 +29,32 @@ class Batch:
     pixel_values: torch.Tensor | None
     image_grid_thw: torch.Tensor | None = None
 
-    def to(self, device, dtype) -> "Batch":
-        """The same batch on a device, pixels in the model's dtype."""
-        pixels = None if self.pixel_values is None else self.pixel_values.to(device, dtype)
-        grid = None if self.image_grid_thw is None else self.image_grid_thw.to(device)
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Batch":
+        """The same batch on a device; the pixels in the model's dtype."""
+        pixels = self.pixel_values
+        grid = self.image_grid_thw
         return Batch(
             self.input_ids.to(device),
             self.attention_mask.to(device),
             self.labels.to(device),
-            pixels,
-            grid,
+            None if pixels is None else pixels.to(device, dtype),
+            None if grid is None else grid.to(device),
         )
 
 
-def collate(sequences, answer_starts, pictures, pad: int) -> Batch:
-    """One batch of token id lists and Pictures; labels are the ids from each answer's start on."""
+def collate(
+    sequences: Sequence[Sequence[int]],
+    answer_starts: Sequence[int],
+    pictures: Sequence[Picture],
+    pad: int,
+) -> Batch:
+    """One batch; the labels are the ids from each answer's start on.
+
+    sequences      token ids of each record
+    answer_starts  position of the first answer token of each record, before padding
+    pictures       of the records that have one, in order
+    pad            token id at padding
+    """
     T = max(map(len, sequences))
     ids = torch.full((len(sequences), T), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -48,12 +66,8 @@ def collate(sequences, answer_starts, pictures, pad: int) -> Batch:
         labels[row, first + start :] = ids[row, first + start :]
     if not pictures:
         return Batch(ids, mask, labels, None)
+    pixels = [picture.pixels for picture in pictures]
     if pictures[0].grid is None:
-        return Batch(ids, mask, labels, torch.stack([picture.pixels for picture in pictures]))
-    return Batch(
-        ids,
-        mask,
-        labels,
-        torch.cat([picture.pixels for picture in pictures]),
-        torch.tensor([picture.grid for picture in pictures]),
-    )
+        return Batch(ids, mask, labels, torch.stack(pixels))
+    grid = torch.tensor([picture.grid for picture in pictures])
+    return Batch(ids, mask, labels, torch.cat(pixels), grid)

@@ -1,7 +1,8 @@
-"""All randomness: each choice is a pure function of (seed, purpose, epoch, index).
+"""All random choices. Each is a pure function of (seed, purpose, epoch, index).
 
-So batch size, padding side, threads, workers and resume cannot change what is drawn. Bits come from SHA-256 and,
-for vectors and orders, from the Philox counter generator; both are the same on every machine.
+So batch size, padding side, threads, processes and resume cannot change what is drawn. The bits
+are from SHA-256 and, for vectors and orders, from the Philox counter generator; both give the same
+result on every machine.
 """
 
 import hashlib
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 
 
-def _key(*parts) -> int:
-    return int.from_bytes(
-        hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:16], "little"
-    )
+def _key(*parts: object) -> int:
+    """128 bits of the SHA-256 of the parts."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
 
 
-def _philox(*parts) -> np.random.Generator:
+def _philox(*parts: object) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_key(*parts)))
 
 
@@ -26,12 +27,12 @@ def choice(seed: int, purpose: str, epoch: int, index: int, n: int) -> int:
 
 
 def permutation(seed: int, purpose: str, epoch: int, n: int) -> list[int]:
-    """0..n-1 in a random order."""
+    """0..n-1 in random order."""
     return _philox(seed, purpose, epoch).permutation(n).tolist()
 
 
 def sample(seed: int, purpose: str, epoch: int, index: int, n: int, k: int) -> list[int]:
-    """k distinct numbers of 0..n-1, in random order."""
+    """k different numbers of 0..n-1, in random order."""
     return _philox(seed, purpose, epoch, index).choice(n, k, replace=False).tolist()
 
 
@@ -41,5 +42,5 @@ def uniform_vector(seed: int, purpose: str, width: int) -> np.ndarray:
 
 
 def torch_generator(seed: int, purpose: str) -> torch.Generator:
-    """A CPU generator for one purpose (initial weights of one tensor)."""
+    """A torch generator on the CPU for one purpose, for example the initial values of a tensor."""
     return torch.Generator().manual_seed(_key(seed, purpose) % 2**63)

@@ -1,15 +1,16 @@
-"""Questions and chat templates: the words around a record.
+"""Questions and chat templates: the texts around a record.
 
-The benchmark asks for a caption with one of nine questions, for a name with one fixed question, and refuses with one of
-a hundred sentences. Ours are written for this project and lie as text beside this file; a data directory that holds files of
-the same names (caption_questions.txt, name_question.txt, refusals.txt) brings its own, such as the released ones.
+The benchmark asks for a caption with one of nine questions and for a name with one fixed question;
+a refusal is one of a hundred sentences. Ours were written for this project and are in texts/. A
+data directory can replace them by files of the same names (caption_questions.txt,
+name_question.txt, refusals.txt), for example with the released ones.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_json, read_text
+from clear_ref.common.files import PathName, read_json, read_text
 
 TEXTS = Path(__file__).parent / "texts"
 IMAGE = "<image>"
@@ -17,44 +18,54 @@ IMAGE = "<image>"
 
 @dataclass(frozen=True)
 class Phrases:
+    """The caption questions, the name question and the refusals of a data directory."""
+
     caption_questions: tuple[str, ...]
     name_question: str
     refusals: tuple[str, ...]
 
 
-def phrase_files(directory) -> list[Path]:
-    """The three files that `phrases` reads."""
-    return [
-        own if (own := Path(directory) / name).exists() else TEXTS / name
-        for name in ("caption_questions.txt", "name_question.txt", "refusals.txt")
-    ]
+def phrase_files(directory: PathName) -> list[Path]:
+    """The three files that read_phrases reads: the directory's own, or ours."""
+    files = []
+    for name in ("caption_questions.txt", "name_question.txt", "refusals.txt"):
+        path = Path(directory) / name
+        files.append(path if path.exists() else TEXTS / name)
+    return files
 
 
-def read_phrases(directory) -> Phrases:
-    """The phrases of a data directory, ours where it has none. One a line, stripped; blank lines are dropped."""
+def read_phrases(directory: PathName) -> Phrases:
+    """The phrases of a data directory; ours where it has none.
 
-    def lines(path):
-        found = tuple(
-            line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-        )
-        if not found:
-            raise UserError(
-                f"{path}: holds no line of text; write one phrase a line or remove the file"
-            )
-        return found
-
-    questions, name_question, refusals = map(lines, phrase_files(directory))
+    One phrase per line; blanks at its ends and blank lines are removed. The first line of
+    name_question.txt is the name question.
+    """
+    questions, name_question, refusals = map(_lines, phrase_files(directory))
     return Phrases(questions, name_question[0], refusals)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    found = tuple(line for line in lines if line)
+    if not found:
+        raise UserError(
+            f"{path}: holds no line of text; write one phrase per line or remove the file"
+        )
+    return found
 
 
 @dataclass(frozen=True)
 class Template:
-    """A chat of one turn. The answer's span is what follows the prompt, `answer_end` included.
+    """A chat with one question and one answer.
 
-    with_image  the prompt up to `turn`, with one `image` token in the picture's place; None: for text alone
-    turn        the prompt's last words, which an answer follows: it is tokenised after them
+    The answer's span is everything after the prompt, `answer_end` included.
+
+    with_image  the prompt before `turn`, with one `image` token for the picture; None: the
+                template is for text only
+    text_only   the prompt before `turn` for a question without a picture
+    turn        the last words of the prompt; the answer is tokenised together with them
     special     words that must each be one token of the tokenizer
-    bos         whether the tokenizer's first token stands before it all
+    bos         True: the tokenizer's BOS token is before the prompt
     """
 
     name: str
@@ -68,90 +79,106 @@ class Template:
     bos: bool = True
 
     def prompt(self, question: str, has_image: bool) -> str:
-        """The text before the answer; the picture stands in it as one image token."""
-        return (self.with_image if has_image else self.text_only).replace(
-            "{question}", question, 1
-        ) + self.turn
+        """The text before the answer; one image token in it is the place of the picture.
+
+        raises  UserError if there is a picture and the template is for text only
+        """
+        if not has_image:
+            before_turn = self.text_only
+        elif self.with_image is None:
+            raise UserError(
+                f"template {self.name} has no place for a picture; expected a record without one, "
+                "or another template"
+            )
+        else:
+            before_turn = self.with_image
+        return before_turn.replace("{question}", question, 1) + self.turn
 
     def answer(self, answer: str) -> str:
-        """The answer's text as it follows the prompt."""
+        """The text after the prompt."""
         return self.answer_start + answer + self.answer_end
 
 
+def _user_assistant(
+    name: str, answer_end: str, special: tuple[str, ...], system: str = "", has_image: bool = True
+) -> Template:
+    """A template with the words USER: and ASSISTANT:."""
+    return Template(
+        name=name,
+        with_image=system + "USER: <image>\n{question} " if has_image else None,
+        text_only=system + "USER: {question} ",
+        turn="ASSISTANT:",
+        answer_start=" ",
+        answer_end=answer_end,
+        special=special,
+    )
+
+
 def _chatml(name: str, system: str, with_image: str | None = None, image: str = IMAGE) -> Template:
+    """A ChatML template (<|im_start|>, <|im_end|>) with a system text."""
     begin = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n"
     end = "{question}<|im_end|>\n"
     return Template(
-        name,
-        None if with_image is None else begin + with_image + end,
-        begin + end,
-        "<|im_start|>assistant\n",
-        "",
-        "<|im_end|>\n",
-        ("<|im_start|>", "<|im_end|>"),
-        image,
+        name=name,
+        with_image=None if with_image is None else begin + with_image + end,
+        text_only=begin + end,
+        turn="<|im_start|>assistant\n",
+        answer_start="",
+        answer_end="<|im_end|>\n",
+        special=("<|im_start|>", "<|im_end|>"),
+        image=image,
         bos=False,
     )
 
 
 VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions. "
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
 )
-TEMPLATES = {
-    template.name: template
-    for template in (
-        # Vicuna's turn as LLaVA-1.5 was trained on it: the answer ends with the end token, so stopping is learned.
-        Template(
-            "llava-end",
-            "USER: <image>\n{question} ",
-            "USER: {question} ",
-            "ASSISTANT:",
-            " ",
-            "</s>",
-            ("</s>", IMAGE),
-        ),
-        # The hub's LLaVA-1.5: a blank after the answer and no end token.
-        Template(
-            "llava",
-            "USER: <image>\n{question} ",
-            "USER: {question} ",
-            "ASSISTANT:",
-            " ",
-            " ",
-            (IMAGE,),
-        ),
-        Template(
-            "vicuna",
-            None,
-            VICUNA_SYSTEM + "USER: {question} ",
-            "ASSISTANT:",
-            " ",
-            "</s>",
-            ("</s>",),
-        ),
-        # TOFU's and CLEAR's text experiments: Llama-2's and Mistral's turn, no blank before the answer.
-        Template("inst", None, "[INST] {question} ", "[/INST]", "", "</s>", ("</s>",)),
-        _chatml(
-            "qwen2-vl",
-            "You are a helpful assistant.",
-            "<|vision_start|><|image_pad|><|vision_end|>",
-            "<|image_pad|>",
-        ),
-        _chatml("qwen2", "You are a helpful assistant."),
-        _chatml("smollm2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
-    )
-}
+_ALL = (
+    # Vicuna's format as LLaVA-1.5 was trained on it. The answer ends with the end token, so the
+    # model learns to stop.
+    _user_assistant("llava-end", answer_end="</s>", special=("</s>", IMAGE)),
+    # LLaVA-1.5 on the hub: a blank after the answer and no end token.
+    _user_assistant("llava", answer_end=" ", special=(IMAGE,)),
+    _user_assistant(
+        "vicuna", answer_end="</s>", special=("</s>",), system=VICUNA_SYSTEM, has_image=False
+    ),
+    # TOFU's and CLEAR's text experiments: the format of Llama-2 and Mistral, no blank before the
+    # answer.
+    Template(
+        name="inst",
+        with_image=None,
+        text_only="[INST] {question} ",
+        turn="[/INST]",
+        answer_start="",
+        answer_end="</s>",
+        special=("</s>",),
+    ),
+    _chatml(
+        "qwen2-vl",
+        "You are a helpful assistant.",
+        "<|vision_start|><|image_pad|><|vision_end|>",
+        "<|image_pad|>",
+    ),
+    _chatml("qwen2", "You are a helpful assistant."),
+    _chatml("smollm2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
+)
+TEMPLATES = {template.name: template for template in _ALL}
 
-# llava-end as a chat template, in the form that model directories carry it (chat_template.jinja) and transformers renders.
+# llava-end as a Jinja template, as model directories hold it (chat_template.jinja) and
+# transformers renders it.
 LLAVA_WITH_END_JINJA = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{{ '</s>' if message['role'] == 'assistant' else ' ' }}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-# For each model_type: the template of a directory that brings none, and which words in one that it brings mean which of ours.
+# For each model_type: the template of a directory without a chat template, and for a directory
+# with one: (word in it, name of our template).
 FAMILY = {
     "llava": ("llava", (("ASSISTANT:", "llava"),)),
     "qwen2_vl": ("qwen2-vl", (("<|vision_start|>", "qwen2-vl"),)),
@@ -161,48 +188,55 @@ FAMILY = {
 }
 
 
-def choose_template(directory, kind: str, chosen: str = "") -> Template:
-    """The template for a model directory of a model_type: the one chosen by name, else what its own chat template amounts to,
-    else its family's. A chat template is never run: words in it say which of ours it is.
+def choose_template(directory: PathName, model_type: str, chosen: str = "") -> Template:
+    """The template for a model directory.
 
-    raises  UserError for an unknown name, or a chat template with none of the words
+    It is the one named `chosen`; else the one that matches the directory's own chat template; else
+    the default of the model_type. A chat template is never executed: words in it decide which of
+    ours matches.
+
+    raises  UserError for an unknown name, and for a chat template that matches none of ours
     """
     if chosen:
         if chosen not in TEMPLATES:
             raise UserError(f"--template is {chosen!r}; expected one of {', '.join(TEMPLATES)}")
         return TEMPLATES[chosen]
-    found = own_template(Path(directory))
-    fallback, words = FAMILY[kind]
-    if found is None:
-        return TEMPLATES[fallback]
-    where, text = found
+    own_template = chat_template(Path(directory))
+    default, words = FAMILY[model_type]
+    if own_template is None:
+        return TEMPLATES[default]
+    path, text = own_template
     if text == LLAVA_WITH_END_JINJA:
         return TEMPLATES["llava-end"]
     for word, name in words:
         if word in text:
             return TEMPLATES[name]
     raise UserError(
-        f"{where}: no chat template known here for {kind}; name the one to use with --template: one of "
-        f"{', '.join(TEMPLATES)}"
+        f"{path}: holds no chat template that is known for {model_type}; name the one to use with "
+        f"--template: one of {', '.join(TEMPLATES)}"
     )
 
 
-def own_template(directory: Path) -> tuple[Path, str] | None:
-    """(file, text) of the chat template that a model directory brings, in any of the three places in use; None: none."""
+def chat_template(directory: Path) -> tuple[Path, str] | None:
+    """(file, text) of a model directory's chat template; None if it has none.
+
+    The template can be in one of three files; chat_template.jinja is read first.
+    """
     path = directory / "chat_template.jinja"
     if path.exists():
         return path, read_text(path)
     for path in (directory / "chat_template.json", directory / "tokenizer_config.json"):
         text = read_json(path).get("chat_template") if path.exists() else None
-        if isinstance(text, list):  # several, each with a name
-            text = next(
-                (
-                    one.get("template")
-                    for one in text
-                    if isinstance(one, dict) and one.get("name") == "default"
-                ),
-                None,
-            )
+        if isinstance(text, list):  # several templates, each with a name
+            text = _default_of(text)
         if isinstance(text, str):
             return path, text
+    return None
+
+
+def _default_of(templates: list[object]) -> object:
+    """The template with the name "default", or None."""
+    for each in templates:
+        if isinstance(each, dict) and each.get("name") == "default":
+            return each.get("template")
     return None

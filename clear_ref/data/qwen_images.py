@@ -1,6 +1,9 @@
-"""Qwen2-VL's picture preprocessing with Pillow: a resize that keeps the picture's shape, rescale, normalise, cut into patches.
+"""Qwen2-VL's picture preprocessing with Pillow: resize, rescale, normalise, cut into patches.
 
-source  Wang et al. 2024 (Qwen2-VL) 2.1; numbers of transformers' Qwen2VLImageProcessor, Pillow path
+The resize keeps the picture's shape (the ratio of its sides).
+
+source  Wang et al. 2024 (Qwen2-VL), section 2.1; numbers of transformers' Qwen2VLImageProcessor,
+        Pillow path
 """
 
 import math
@@ -11,8 +14,9 @@ import torch
 from PIL import Image
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import PathName
 
-from .images import FIXED, Picture, moments, normalised, processor_settings
+from .images import FIXED, Channels, Picture, mean_and_std, normalised, processor_settings
 
 MAX_RATIO = 200
 DEFAULTS = {
@@ -29,32 +33,42 @@ DEFAULTS = {
 def smart_resize(
     height: int, width: int, factor: int, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
-    """(height, width), both multiples of `factor`, nearest to the picture's own (half to even); where their product is above
-    max_pixels the largest of the same shape below it, where it is below min_pixels the smallest above.
+    """(height, width) after the resize, both multiples of `factor`.
+
+    They are the multiples nearest to the picture's own sides (half to even). If their product is
+    above max_pixels, they are the largest of the same shape below it; if it is below min_pixels,
+    the smallest of the same shape above it.
 
     raises  UserError if one side is more than 200 times the other
     """
     if max(height, width) > MAX_RATIO * min(height, width):
         raise UserError(
-            f"picture is {width} x {height} pixels; expected sides that differ by at most {MAX_RATIO} times, crop it"
+            f"picture is {width} x {height} pixels; expected sides that differ by at most "
+            f"{MAX_RATIO} times, crop it"
         )
-    high, wide = (round(side / factor) * factor for side in (height, width))
-    if high * wide > max_pixels:
+    new_height = round(height / factor) * factor
+    new_width = round(width / factor) * factor
+    if new_height * new_width > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
-        return tuple(
-            max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width)
+        return (
+            max(factor, math.floor(height / shrink / factor) * factor),
+            max(factor, math.floor(width / shrink / factor) * factor),
         )
-    if high * wide < min_pixels:
+    if new_height * new_width < min_pixels:
         grow = math.sqrt(min_pixels / (height * width))
-        return tuple(math.ceil(side * grow / factor) * factor for side in (height, width))
-    return high, wide
+        return (
+            math.ceil(height * grow / factor) * factor,
+            math.ceil(width * grow / factor) * factor,
+        )
+    return new_height, new_width
 
 
 def patches(pixels: np.ndarray, patch: int, merge: int, temporal: int) -> np.ndarray:
-    """[h * w, C * temporal * patch * patch] of pixels [C, H, W], a still picture repeated `temporal` times.
+    """[h * w, C * temporal * patch * patch] of pixels [C, H, W]; a picture is `temporal` frames.
 
-    Patches stand in blocks of merge x merge (the ones that become one token), blocks row by row, patches row by row within.
-    A patch's values stand in the order channel, time, row, column.
+    The patches are ordered in blocks of merge x merge (the ones that become one token): blocks row
+    by row, and patches row by row inside a block. The values of a patch are in the order channel,
+    time, row, column.
     """
     C, H, W = pixels.shape
     blocks = pixels.reshape(
@@ -66,22 +80,31 @@ def patches(pixels: np.ndarray, patch: int, merge: int, temporal: int) -> np.nda
 
 @dataclass(frozen=True)
 class Qwen2VLImages:
-    """patch_size: side of a patch in pixels; merge_size: side of the block of patches that becomes one token; min_pixels and
-    max_pixels: bounds of height * width after the resize (lower max_pixels for fewer tokens); mean and std per channel."""
+    """Qwen2-VL's image processor.
+
+    patch_size           side of a patch in pixels
+    temporal_patch_size  number of frames in a patch
+    merge_size           side, in patches, of the block that becomes one token
+    min_pixels           least height * width after the resize
+    max_pixels           greatest height * width after the resize; lower it for fewer tokens
+    mean, std            per channel
+    """
 
     patch_size: int
     temporal_patch_size: int
     merge_size: int
     min_pixels: int
     max_pixels: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
     @classmethod
-    def from_directory(cls, directory) -> "Qwen2VLImages":
-        """The settings in preprocessor_config.json (or the image_processor part of processor_config.json).
+    def from_directory(cls, directory: PathName) -> "Qwen2VLImages":
+        """The processor that a model directory describes; see processor_settings.
 
-        The bounds are min_pixels and max_pixels, or else size.shortest_edge and size.longest_edge, which count pixels too.
+        The bounds are min_pixels and max_pixels; if these are absent, size.shortest_edge and
+        size.longest_edge, which count pixels too.
+
         raises  UserError for a value that is not computed here
         """
         config, path = processor_settings(directory, {**FIXED, "do_convert_rgb": True})
@@ -91,7 +114,8 @@ class Qwen2VLImages:
         }
         if not isinstance(size, dict):
             raise UserError(
-                f"{path}: size is {size!r}; expected shortest_edge and longest_edge, both in pixels of area"
+                f"{path}: size is {size!r}; expected shortest_edge and longest_edge, both in "
+                "pixels of area"
             )
         found = {
             **DEFAULTS,
@@ -104,7 +128,8 @@ class Qwen2VLImages:
                 raise UserError(f"{path}: {key} is {value!r}; expected a positive whole number")
         if found["min_pixels"] > found["max_pixels"]:
             raise UserError(
-                f"{path}: min_pixels is {found['min_pixels']}, above max_pixels {found['max_pixels']}; swap them"
+                f"{path}: min_pixels is {found['min_pixels']}, above max_pixels "
+                f"{found['max_pixels']}; swap them"
             )
         return cls(
             found["patch_size"],
@@ -112,21 +137,24 @@ class Qwen2VLImages:
             found["merge_size"],
             found["min_pixels"],
             found["max_pixels"],
-            *moments(found, path),
+            *mean_and_std(found, path),
         )
 
     def __call__(self, image: Image.Image) -> Picture:
-        """The patches of an RGB picture: pixels [h * w, 3 * temporal * patch * patch], grid (1, h, w)."""
+        """The patches of an RGB picture.
+
+        Its pixels are [h * w, 3 * temporal * patch * patch], its grid is (1, h, w).
+        """
         width, height = image.size
-        high, wide = smart_resize(
+        new_height, new_width = smart_resize(
             height, width, self.patch_size * self.merge_size, self.min_pixels, self.max_pixels
         )
-        resized = np.asarray(image.resize((wide, high), Image.Resampling.BICUBIC), dtype=np.uint8)
+        resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
         pixels = patches(
-            normalised(resized, self.mean, self.std),
+            normalised(np.asarray(resized, dtype=np.uint8), self.mean, self.std),
             self.patch_size,
             self.merge_size,
             self.temporal_patch_size,
         )
-        grid = (1, high // self.patch_size, wide // self.patch_size)
+        grid = (1, new_height // self.patch_size, new_width // self.patch_size)
         return Picture(torch.from_numpy(pixels), grid, len(pixels) // self.merge_size**2)

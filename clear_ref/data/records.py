@@ -1,7 +1,7 @@
 """Rows on disk and records in memory.
 
-On disk: DIR/CONFIG/rows.jsonl, one JSON object a line, with the columns that schema.json lists and explains;
-a row's `image` is a path relative to DIR.
+On disk: DIR/CONFIG/rows.jsonl, one JSON object per line. schema.json lists the columns of every
+config and explains them. A row's `image` is a path relative to DIR.
 """
 
 import json
@@ -11,54 +11,70 @@ from pathlib import Path
 from typing import Any
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import PathName
 
-SCHEMA = json.loads(
+from .images import ImageSource
+
+# data_fetch.py reads the same file.
+SCHEMA: dict[str, Any] = json.loads(
     (Path(__file__).parent / "schema.json").read_text(encoding="utf-8")
-)  # data_fetch.py reads the same file
+)
 
 
 def columns(config: str) -> tuple[str, ...]:
-    """The columns of a config's rows; one that ends with ? may be absent.
+    """The columns of a config's rows; a column whose name ends with ? may be absent.
 
-    raises  UserError for a name that is none of CLEAR's or TOFU's
+    raises  UserError for a name that is no config of CLEAR or TOFU
     """
     if config not in SCHEMA["configs"]:
         raise UserError(
-            f"unknown dataset config {config!r}; expected one of {', '.join(sorted(SCHEMA['configs']))}"
+            f"unknown dataset config {config!r}; expected one of "
+            f"{', '.join(sorted(SCHEMA['configs']))}"
         )
-    return tuple(SCHEMA["kinds"][kind(config)])
+    return tuple(SCHEMA["kinds"][kind_of(config)])
 
 
-def kind(config: str) -> str:
-    """What rows a known config has: captions, mixed, questions or another of the schema's kinds."""
+def kind_of(config: str) -> str:
+    """The kind of a config's rows: captions, mixed, questions or another kind of schema.json."""
     return SCHEMA["configs"][config]["kind"]
 
 
 @dataclass(frozen=True)
 class Record:
-    """One question to the model. image: a picture, a path or None; answer None: prompt only."""
+    """One question to the model and its answer.
+
+    answer  None: only the prompt is encoded
+    image   a path, a Pillow image, or None
+    name    the author in the picture; None if not known
+    """
 
     question: str
     answer: str | None = None
-    image: Any = None
+    image: ImageSource | None = None
     name: str | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a config: its number, its file and line for messages, its columns, and the path of its picture."""
+    """One data row: one line of a config's rows.jsonl.
+
+    index   number of the row in its config, from 0
+    where   file and line, for messages
+    values  {column: text, list of texts or None}
+    image   path of its picture, or None
+    """
 
     index: int
     where: str
-    values: dict
+    values: dict[str, Any]
     image: Path | None
 
 
-def read_rows(directory, config: str) -> list[Row]:
-    """The rows of one config, checked: every column there, of its kind, every picture's file there.
+def read_rows(directory: PathName, config: str) -> list[Row]:
+    """The checked rows of one config.
 
-    raises  UserError naming file and line for a line that is no JSON object, a missing, unknown or empty column, a picture
-            that is missing or lies outside the directory
+    raises  UserError naming file and line for a line that is no JSON object, a missing, unknown or
+            empty column, and a picture that is missing or outside the directory
     """
     directory = Path(directory)
     columns(config)
@@ -69,78 +85,99 @@ def read_rows(directory, config: str) -> list[Row]:
             f"{path}: no such file; {directory} holds the configs: {', '.join(have) or 'none'}"
         )
     rows = [
-        row(directory, config, index, where, line)
-        for index, (where, line) in enumerate(lines(path))
+        checked_row(directory, config, index, where, line)
+        for index, (where, line) in enumerate(read_lines(path))
     ]
     if not rows:
         raise UserError(f"{path}: holds no row; expected at least one")
     return rows
 
 
-def lines(path) -> Iterator[tuple[str, str]]:
-    """("FILE:LINE", text) of every line that is not blank; UserError for a file that is not UTF-8. Only \\n ends a line."""
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """("FILE:LINE", text) of every line that is not blank. Only \\n ends a line.
+
+    raises  UserError for a file that is not UTF-8
+    """
     try:
-        texts = Path(path).read_text(encoding="utf-8").split("\n")
+        texts = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error}); write the file again as UTF-8") from None
     return ((f"{path}:{number}", text) for number, text in enumerate(texts, 1) if text.strip())
 
 
-def row(directory, config: str, index: int, where: str, line: str) -> Row:
-    """One line as a checked row; errors as `read_rows`."""
-    expected, nullable = columns(config), SCHEMA["nullable"].get(kind(config), ())
-    known, needed = (
-        {name.rstrip("?") for name in expected},
-        {name for name in expected if name[-1] != "?"},
-    )
+def checked_row(directory: Path, config: str, index: int, where: str, line: str) -> Row:
+    """One line as a checked row; raises as read_rows."""
+    values = _values(config, where, line)
+    for column, value in values.items():
+        _check_column(config, column, value, where)
+    if kind_of(config) == "mixed":
+        _check_mixed(columns(config), values, where)
+    return Row(index, where, values, _picture_path(directory, values.get("image"), where))
+
+
+def _values(config: str, where: str, line: str) -> dict[str, Any]:
+    """The columns of a line; UserError if it is no object with the config's columns."""
+    expected = columns(config)
+    known = {name.rstrip("?") for name in expected}
+    needed = {name for name in expected if not name.endswith("?")}
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not a JSON object ({error}); mend or remove the line") from None
+        raise UserError(
+            f"{where}: not a JSON object ({error}); correct or remove the line"
+        ) from None
     if not isinstance(values, dict) or not needed <= set(values) <= known:
         found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
         raise UserError(f"{where}: columns are {found}; expected {', '.join(sorted(expected))}")
-    for column, value in values.items():
-        if column in SCHEMA["lists"]:
-            good = (
-                isinstance(value, list)
-                and value
-                and all(isinstance(item, str) and item for item in value)
-            )
-            wanted = "a list of texts, at least one"
-        else:
-            good = (isinstance(value, str) and value != "") or (
-                value is None and column in nullable
-            )
-            wanted = "a text"
-        if not good:
-            raise UserError(f"{where}: column {column} is {value!r}; expected {wanted}")
-    if kind(config) == "mixed":
-        halves = [
-            tuple(values[column] is not None for column in half)
-            for half in (expected[:2], expected[2:])
-        ]
-        if halves not in ([(True, True), (False, False)], [(False, False), (True, True)]):
-            there = (
-                ", ".join(column for column in expected if values[column] is not None) or "nothing"
-            )
-            raise UserError(
-                f"{where}: has {there}; expected image and caption, or question and answer, and null for the others"
-            )
-    image = None
-    if values.get("image") is not None:
-        image = directory / values["image"]
-        if not image.resolve().is_relative_to(directory.resolve()):
-            raise UserError(
-                f"{where}: picture {values['image']} lies outside {directory}; expected a path inside it"
-            )
-        if not image.is_file():
-            raise UserError(f"{where}: there is no picture {image}; put it there or drop the row")
-    return Row(index, where, values, image)
+    return values
+
+
+def _check_column(config: str, column: str, value: object, where: str) -> None:
+    """UserError unless the value is a text, or for some columns a list of texts or null."""
+    if column in SCHEMA["lists"]:
+        expected = "a list of texts, at least one"
+        good = (
+            isinstance(value, list)
+            and len(value) > 0
+            and all(isinstance(item, str) and item != "" for item in value)
+        )
+    else:
+        expected = "a text"
+        nullable = SCHEMA["nullable"].get(kind_of(config), ())
+        good = (isinstance(value, str) and value != "") or (value is None and column in nullable)
+    if not good:
+        raise UserError(f"{where}: column {column} is {value!r}; expected {expected}")
+
+
+def _check_mixed(expected: tuple[str, ...], values: dict[str, Any], where: str) -> None:
+    """UserError unless exactly one pair is given: image and caption, or question and answer."""
+    given = [column for column in expected if values[column] is not None]
+    if given not in (list(expected[:2]), list(expected[2:])):
+        raise UserError(
+            f"{where}: has {', '.join(given) or 'nothing'}; expected image and caption, or "
+            "question and answer, and null for the others"
+        )
+
+
+def _picture_path(directory: Path, image: str | None, where: str) -> Path | None:
+    """The path of a row's picture; UserError if it is outside the directory or no file."""
+    if image is None:
+        return None
+    path = directory / image
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise UserError(
+            f"{where}: picture {image} is outside {directory}; expected a path inside it"
+        )
+    if not path.is_file():
+        raise UserError(f"{where}: there is no picture {path}; add the file or remove the row")
+    return path
 
 
 def training_record(row: Row, caption_question: str) -> Record:
-    """What training asks of a row: a caption of the picture, or its own question."""
+    """The record that a row becomes in training.
+
+    A row with a caption asks `caption_question`; another row asks its own question.
+    """
     values = row.values
     if values.get("caption") is not None:
         return Record(caption_question, values["caption"], row.image, values.get("name"))

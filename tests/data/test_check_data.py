@@ -78,7 +78,7 @@ def test_the_embedded_world_and_a_small_world_are_right(small):
         assert found["problems"] == found["notes"] == found["known"] == []
     assert found["configs"]["full"] == {"rows": 10, "pictures": 10, "published": None}
     assert found["configs"]["tofu/full"] == {"rows": 10, "pictures": 0, "published": None}
-    assert text(found).endswith("nothing is wrong")
+    assert text(found).endswith("no problems")
 
 
 class TestPictures:
@@ -134,7 +134,7 @@ class TestPictures:
         Image.new("RGB", (8, 8), "red").save(out, "JPEG")
         assert only(
             self.broken(small, out.getvalue()),
-            "images/9.png holds JPEG; expected what its name says",
+            "images/9.png holds JPEG; expected the type that its name says",
         )
         assert open_image(small / "images/9.png").size == (
             8,
@@ -284,7 +284,7 @@ class TestRelations:
             "rows.jsonl:1",
             "rows.jsonl:12",
         ]
-        assert only(found, "mine is no config and is never read", where="notes")
+        assert only(found, "mine is no known config and is never read", where="notes")
         path.write_text("\n")
         assert any(
             "tofu/full/rows.jsonl: holds no row" in line for line in check(small)["problems"]
@@ -364,12 +364,12 @@ class TestCommand:
 
     def test_right_is_0_wrong_is_1_and_absent_is_2(self, capsys, small, tmp_path_factory):
         status, out, err = self.call(capsys, small)
-        assert (status, err) == (0, "") and "nothing is wrong" in out
+        assert (status, err) == (0, "") and "no problems" in out
         (small / "images/9.png").write_bytes(b"?")
         status, out, err = self.call(capsys, small)
         assert (
             status == 1
-            and "1 thing is wrong" in out
+            and "1 problem" in out
             and err.count("\n") == 1
             and "1 wrong things" in err
         )

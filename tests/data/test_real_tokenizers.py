@@ -254,7 +254,7 @@ def test_an_unknown_template_is_asked_for_by_name(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("<start_of_turn>user")
     with pytest.raises(
         UserError,
-        match="no chat template known here for llama; name the one to use with --template: one of llava-end",
+        match="holds no chat template that is known for llama; name the one to use with --template: one of llava-end",
     ):
         choose_template(tmp_path, "llama")
     with pytest.raises(UserError, match="--template is 'gemma'; expected one of"):

@@ -50,7 +50,7 @@ def test_good_rows_are_read_as_they_stand(tmp_path):
         ({**GOOD, "caption": None}, "column caption is None; expected a text"),
         ({**GOOD, "image": None}, "column image is None; expected a text"),
         ({**GOOD, "image": "images/b.png"}, "there is no picture"),
-        ({**GOOD, "image": "../outside.png"}, "lies outside"),
+        ({**GOOD, "image": "../outside.png"}, "is outside"),
     ],
 )
 def test_a_bad_row_is_named_with_file_and_line(tmp_path, line, message):
