@@ -12,7 +12,7 @@ Names used everywhere
 
 from .data.records import Record
 from .evaluation import metrics
-from .losses.rows import Outputs
+from .losses.outputs import Outputs
 from .losses.terms import TokenTerms, token_terms
 from .methods import method_loss
 from .methods.loss import Loss

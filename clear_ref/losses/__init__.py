@@ -1,15 +1,16 @@
-"""Per-token terms, the rows they are taken on, and the reductions that turn them into a loss."""
+"""Per-token terms, the rows they are computed on, and the reductions of them to a loss."""
 
+from .outputs import Outputs
 from .reductions import mean_over_sequences, sequence_mean, sequence_sum, token_mean
-from .rows import ROW_SETS, BatchRows, Outputs, Rows, select_rows
+from .rows import ROW_SETS, BatchRows, Rows, select_rows
 from .terms import IGNORE, TokenTerms, token_terms
 
 __all__ = [
     "IGNORE",
     "ROW_SETS",
+    "BatchRows",
     "Outputs",
     "Rows",
-    "BatchRows",
     "TokenTerms",
     "mean_over_sequences",
     "select_rows",

@@ -1,4 +1,4 @@
-"""Chooses the implementation of the token terms: native (the compiled kernel) or torch (formulas.py).
+"""Chooses the implementation of the token terms: native (compiled) or torch (formulas.py).
 
 `token_terms(impl="auto")` asks here what "auto" means. It is, in this order: what the innermost
 `with use_implementation(...)` says, what the environment variable CLEAR_REF_IMPL says, native where
@@ -21,8 +21,8 @@ IMPLEMENTATIONS = ("auto", "native", "torch")
 VARIABLE = "CLEAR_REF_IMPL"
 NATIVE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-# Changed by use_implementation alone. Not a ContextVar: a backward pass on a GPU runs in a thread of
-# autograd, which has a context of its own, and computes chunks of rows again there.
+# Changed by use_implementation alone. Not a ContextVar: a backward pass on a GPU runs in a thread
+# of autograd, which has a context of its own, and computes chunks of rows again there.
 _chosen: str | None = None
 
 
@@ -66,8 +66,8 @@ def choose_implementation(
     auto     see above; then native where it is built and supports device and dtype, else torch. If
              the choice or the environment says native, a missing kernel is an error
     native   must be built and support device and dtype (float64 runs in torch only)
-    raises   UserError for an unknown name, or native where it is not built; ShapeError where it does
-             not support device or dtype
+    raises   UserError for an unknown name, or native where it is not built; ShapeError where it
+             does not support device or dtype
     """
     _check_name(impl, "impl")
     wanted = default_implementation() if impl == "auto" else impl

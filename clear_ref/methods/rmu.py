@@ -29,8 +29,8 @@ evidence   by hand, finite differences; released, released@2024-12-10: authors' 
 from dataclasses import replace
 
 from clear_ref.losses.formulas import accumulation_dtype
-from clear_ref.losses.hidden_states import control_vector, control_vectors, squares
-from clear_ref.losses.hidden_states import mean_squares_moved as moved
+from clear_ref.losses.hidden_states import control_vector, control_vectors, squared_differences
+from clear_ref.losses.hidden_states import mean_squared_change as moved
 from clear_ref.losses.reductions import mean_over_sequences, sequence_mean, token_mean
 
 from .loss import Loss
@@ -40,30 +40,35 @@ from .variant import Need, Variant
 
 def paper(batches, options) -> Loss:
     forget, retain = batches["forget"], batches["retain"]
-    target = options.c * control_vector(options.seed, forget.hidden.shape[2])
+    target = options.c * control_vector(options.seed, forget.hidden_states().shape[2])
     return Loss.of(
         forget_distance=sequence_mean(
-            forget, squares(forget, target, "attention").sum(1), "attention"
+            forget, squared_differences(forget, target, "attention").sum(1), "attention"
         ),
         retain_distance=options.alpha
         * sequence_mean(
-            retain, squares(retain, retain.teacher_hidden, "attention").sum(1), "attention"
+            retain,
+            squared_differences(retain, retain.teacher_hidden_states(), "attention").sum(1),
+            "attention",
         ),
     )
 
 
 def original(batches, options) -> Loss:
     forget, retain = batches["forget"], batches["retain"]
-    target = options.c * control_vector(options.seed, forget.hidden.shape[2])
+    target = options.c * control_vector(options.seed, forget.hidden_states().shape[2])
     return Loss.of(
-        forget_distance=token_mean(forget, squares(forget, target, "all").mean(1), "all"),
+        forget_distance=token_mean(
+            forget, squared_differences(forget, target, "all").mean(1), "all"
+        ),
         retain_distance=options.alpha * moved(retain),
     )
 
 
 def released(batches, options) -> Loss:
     forget = batches["forget"]
-    h = forget.hidden.to(accumulation_dtype(forget.hidden)).mean(1)
+    hidden = forget.hidden_states()
+    h = hidden.to(accumulation_dtype(hidden)).mean(1)
     n = options.n_vectors or len(h)
     v = (options.c * control_vectors(options.seed, n, h.shape[1])).to(h)
     pairs = (h[:, None] - v[None]).square().mean((1, 2))
@@ -77,10 +82,12 @@ def released_before(batches, options) -> Loss:
     """The released code before 2025-03-30: another direction for each batch, every token."""
     forget = batches["forget"]
     purpose = "/".join(["rmu control vector", *map(str, forget.key)])
-    target = options.c * control_vectors(options.seed, 1, forget.hidden.shape[2], purpose)[0]
+    target = (
+        options.c * control_vectors(options.seed, 1, forget.hidden_states().shape[2], purpose)[0]
+    )
     return Loss.of(
         forget_distance=options.beta
-        * token_mean(forget, squares(forget, target, "all").mean(1), "all"),
+        * token_mean(forget, squared_differences(forget, target, "all").mean(1), "all"),
         retain_distance=moved(batches["retain"]),
     )
 

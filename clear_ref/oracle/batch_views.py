@@ -7,7 +7,7 @@ import torch
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.data.records import Record
 from clear_ref.loop.plan import UnlearnPlan
-from clear_ref.losses.rows import Outputs
+from clear_ref.losses.outputs import Outputs
 from clear_ref.model.language import at_least_float32
 from clear_ref.model.vlm import VLM
 

@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 import torch
 
 from clear_ref import methods
-from clear_ref.losses.rows import ROW_SETS, Outputs, select_rows
+from clear_ref.losses.outputs import Outputs
+from clear_ref.losses.rows import ROW_SETS, select_rows
 
 from . import random_trials
 

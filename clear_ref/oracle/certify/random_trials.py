@@ -10,7 +10,7 @@ import torch
 from clear_ref import methods
 from clear_ref.common.errors import UserError
 from clear_ref.data.draws import uniform_vector
-from clear_ref.losses.rows import Outputs
+from clear_ref.losses.outputs import Outputs
 from clear_ref.mini.directories import BASE
 from clear_ref.model.vlm import VLM
 from clear_ref.oracle.reference import cases

@@ -20,7 +20,8 @@ from dataclasses import fields
 import torch
 
 from clear_ref.data.batches import IGNORE
-from clear_ref.losses.rows import ROW_SETS, BatchRows, Outputs
+from clear_ref.losses.outputs import Outputs
+from clear_ref.losses.rows import ROW_SETS, BatchRows
 from clear_ref.losses.terms import TokenTerms, token_terms
 from clear_ref.methods import table
 from clear_ref.oracle import batch_views
