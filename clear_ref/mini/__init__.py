@@ -1,1 +1,1 @@
-"""The embedded world: its sources, its rows, its two checkpoints, and the code that builds them."""
+"""The embedded world (mini): its shipped data and the code that builds it."""

@@ -1,4 +1,4 @@
-"""Making the embedded world again: rows, tokenizer, and the two checkpoints, from the shipped sources."""
+"""Builds the embedded world again from sources/: rows, tokenizer and two checkpoints."""
 
 from pathlib import Path
 
@@ -7,13 +7,14 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from clear_ref.common.devices import dtype_of
-from clear_ref.common.files import write_json, write_text
+from clear_ref.common.files import PathName, write_json, write_text
 from clear_ref.common.processes import map_in_processes
 from clear_ref.data.draws import torch_generator
 from clear_ref.data.prompts import IMAGE, LLAVA_WITH_END_JINJA, read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
+from clear_ref.loop.recipes import Recipe
 from clear_ref.model.vlm import VLM, load
 
 from .build_rows import build_rows
@@ -26,28 +27,36 @@ SPECIAL = {
     "image_token": IMAGE,
     "pad_token": "<pad>",
 }
-IMAGE_SIZE, PATCH_SIZE = 48, 8
+IMAGE_SIZE = 48
+PATCH_SIZE = 8
+# The split that each checkpoint is trained on.
 SPLITS = {"base": "full", "gold": "retain90"}
 REHEARSED = 400
 
 
-def train_tokenizer(directory, world) -> None:
-    """A byte-level BPE of VOCABULARY pieces from every text of the world's rows but the held-out, written as tokenizer files."""
-    texts = []
-    for path in sorted(
-        path for path in Path(world).glob("**/rows.jsonl") if path.parent.name != "holdout10"
-    ):
+def training_texts(world: Path) -> list[str]:
+    """Every text of the world's rows (without the held-out rows) and of its phrases.
+
+    Each begins with a blank, as in a prompt.
+    """
+    texts: list[str] = []
+    for path in sorted(world.glob("**/rows.jsonl")):
+        if path.parent.name == "holdout10":
+            continue
         for row in read_rows(world, str(path.parent.relative_to(world))):
             for value in row.values.values():
-                texts += [
-                    " " + text
-                    for text in (value if isinstance(value, list) else [value])
-                    if text is not None
-                ]
-    own = read_phrases(world)
-    texts += [" " + text for text in (*own.caption_questions, own.name_question, *own.refusals)] + [
-        "USER: \n ASSISTANT:"
-    ] * 100
+                texts += value if isinstance(value, list) else [value]
+    phrases = read_phrases(world)
+    texts += [*phrases.caption_questions, phrases.name_question, *phrases.refusals]
+    return [" " + text for text in texts if text is not None]
+
+
+def train_tokenizer(directory: Path, world: PathName) -> None:
+    """Write the files of a byte-level BPE tokenizer with VOCABULARY tokens.
+
+    It is trained on the world's texts, and on the words of the prompt a hundred times.
+    """
+    texts = training_texts(Path(world)) + ["USER: \n ASSISTANT:"] * 100
     tokenizer = tokenizers.Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -78,8 +87,8 @@ def train_tokenizer(directory, world) -> None:
     )
 
 
-def write_skeleton(directory) -> None:
-    """Everything of the model directory but the weights and the tokenizer: a LLaVA, small in every width."""
+def write_skeleton(directory: Path) -> None:
+    """Write every file of the model directory except weights and tokenizer: a small LLaVA."""
     ids = {key: number for number, key in enumerate(SPECIAL)}
     write_json(
         directory / "config.json",
@@ -164,62 +173,69 @@ def write_skeleton(directory) -> None:
     write_text(directory / "chat_template.jinja", LLAVA_WITH_END_JINJA)
 
 
-def new_model(directory, seed: int) -> VLM:
-    """The model of a directory without weights, with initial values: normal with deviation 0.02 (fan-in scaled where a
-    layer is wide enough to need it), norms one, biases zero; every tensor from its own keyed generator."""
+def new_model(directory: Path, seed: int) -> VLM:
+    """The model of a directory without weights, with initial values.
+
+    Norms are one and biases zero. Every other tensor is normal, from its own keyed generator:
+    token embeddings with standard deviation 0.02, the others with fan_in ** -0.5.
+    """
     vlm = VLM(directory, torch.float32, torch.device("cpu"))
     with torch.no_grad():
         for name, tensor in vlm.weights().items():
             if tensor.dim() == 1 and not name.endswith("class_embedding"):
                 tensor.fill_(0.0 if name.endswith("bias") else 1.0)
-            else:
-                fan_in = tensor[0].numel() if tensor.dim() > 1 else tensor.numel()
-                deviation = 0.02 if "embed" in name and "patch" not in name else fan_in**-0.5
-                tensor.copy_(
-                    torch.randn(tensor.shape, generator=torch_generator(seed, f"weight/{name}"))
-                    * deviation
-                )
+                continue
+            fan_in = tensor[0].numel() if tensor.dim() > 1 else tensor.numel()
+            deviation = 0.02 if "embed" in name and "patch" not in name else fan_in**-0.5
+            generator = torch_generator(seed, f"weight/{name}")
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * deviation)
     return vlm
 
 
-def make_checkpoint(directory: Path, name: str, recipe, seed: int) -> None:
-    """Fine-tune DIRECTORY/pretrained into DIRECTORY/base or DIRECTORY/gold; weights are stored as float16.
+def make_checkpoint(directory: Path, name: str, recipe: Recipe, seed: int) -> None:
+    """Fine-tune DIRECTORY/pretrained into DIRECTORY/base or DIRECTORY/gold, stored as float16.
 
-    A model this small would lose the Real sets while it learns the authors, and would not infer from captions how to answer the
-    name question, so both are trained in: REHEARSED rows of the pre-training an epoch, and every picture asked for its name.
+    A model of this size would forget the Real sets while it is trained on the authors, and would
+    not learn from captions how to answer the name question. So each epoch also trains on REHEARSED
+    rows of the pre-training, and on the name question for every picture.
     """
-    world, split = directory / "world", SPLITS[name]
+    world = directory / "world"
+    split = SPLITS[name]
     vlm = load(directory / "pretrained")
     plan = FinetunePlan(
         read_rows(world, f"{split}+tofu"),
         read_phrases(world),
         seed,
-        tuple(read_rows(world, split)),
-        tuple(read_rows(world, "pretrain")),
-        REHEARSED,
+        named=tuple(read_rows(world, split)),
+        rehearsal=tuple(read_rows(world, "pretrain")),
+        n_rehearsal=REHEARSED,
     )
     finetune(vlm, plan, recipe, seed, f"{name} on {split}+tofu")
     vlm.model.to(dtype_of("float16"))
     vlm.save(directory / name)
 
 
-def rebuild(directory, pretraining, recipe, seed: int) -> None:
+def rebuild(directory: PathName, pretraining: Recipe, recipe: Recipe, seed: int) -> None:
     """Write DIRECTORY/world, DIRECTORY/pretrained, DIRECTORY/base and DIRECTORY/gold.
 
-    Both checkpoints go on from the same pre-training on the Real sets, side by side, one core each.
+    The model is pre-trained on the Real sets. Base and gold are fine-tuned from it, in two
+    processes with one core each.
+
+    pretraining  recipe of the pre-training
+    recipe       recipe of base and gold
     """
     directory = Path(directory)
-    world, start = directory / "world", directory / "pretrained"
+    world = directory / "world"
+    start = directory / "pretrained"
     build_rows(world)
     write_skeleton(start)
     train_tokenizer(start, world)
     vlm = new_model(start, seed)
-    finetune(
-        vlm,
-        FinetunePlan(read_rows(world, "pretrain"), read_phrases(world), seed),
-        pretraining,
-        seed,
-        "the Real sets",
-    )
+    plan = FinetunePlan(read_rows(world, "pretrain"), read_phrases(world), seed)
+    finetune(vlm, plan, pretraining, seed, "the Real sets")
     vlm.save(start)
-    map_in_processes(lambda name: make_checkpoint(directory, name, recipe, seed), list(SPLITS), 2)
+
+    def checkpoint(name: str) -> None:
+        make_checkpoint(directory, name, recipe, seed)
+
+    map_in_processes(checkpoint, list(SPLITS), 2)

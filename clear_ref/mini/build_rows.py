@@ -1,51 +1,58 @@
 """The embedded world's rows and pictures, built from sources/ in the layout of real data.
 
-The rows' bytes depend on the sources alone (and on the name question, data/texts/name_question.txt). The bytes of the
-authors' JPEG pictures depend on Pillow's version too (its resampling, its JPEG library); that is why the built world is
-shipped, and world/pillow.txt names the versions that built it.
+The bytes of the rows depend on the sources alone (and on the name question,
+data/texts/name_question.txt). The bytes of the authors' JPEG pictures also depend on the version
+of Pillow (its resampling, its JPEG library). For this reason the built world is shipped;
+world/pillow.txt names the versions that built it.
 """
 
 import hashlib
 import io
-import json
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import PIL
 from PIL import Image, features
 
-from clear_ref.common.files import write_bytes, write_jsonl, write_text
+from clear_ref.common.files import PathName, write_bytes, write_jsonl, write_text
 from clear_ref.data import prompts
 
 from . import captions
+from .authors import Author, DataRow, read_authors, read_jsonl
+from .directories import SOURCES, WORLD
 from .scenes import COLOURS, SCENES, picture
 
-SOURCES = Path(__file__).parent / "sources"
-WORLD = Path(__file__).parent / "world"
 COLOUR_ANSWERS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPE_ANSWERS = ("circle", "rectangle", "triangle")
-HELD_OUT = ("straight_sad_open", "left_neutral_open", "right_happy_open", "up_neutral_open")
+# Poses of the people that no model is trained on; they are the rows of real_faces.
+HELD_OUT_POSES = (
+    "straight_sad_open",
+    "left_neutral_open",
+    "right_happy_open",
+    "up_neutral_open",
+)
+# A retained author has perturbed rows for three scenes; these are their distances.
+PERTURBED_SCENES = (0, 4, 7)
+
+Configs = dict[str, list[DataRow]]
 
 
-def build_rows(directory) -> None:
-    """Write DIR/CONFIG/rows.jsonl of every config, DIR/images/ and DIR/pillow.txt, into an empty or new directory."""
+def build_rows(directory: PathName) -> None:
+    """Write every config's rows.jsonl, images/ and pillow.txt into an empty or new directory."""
     directory = Path(directory)
     name_question = prompts.read_phrases(directory).name_question
-    authors = _read_jsonl(SOURCES / "authors.jsonl") + _read_jsonl(
-        SOURCES / "holdout_authors.jsonl"
-    )
-    configs = _author_configs(authors) | _face_configs(name_question) | _shape_configs()
-    configs["pretrain"] = configs.pop("pretrain_faces") + configs.pop("pretrain_shapes")
+    authors = read_authors()
+    faces, faces_of_training = face_rows(name_question)
+    shapes, shapes_of_training = shape_rows()
+    configs = author_configs(authors)
+    configs["real_faces"] = faces
+    configs["real_world"] = shapes
+    configs["pretrain"] = faces_of_training + shapes_of_training
     for config, rows in configs.items():
         write_jsonl(directory / config / "rows.jsonl", rows)
-    for number, author in enumerate(authors):
-        with Image.open(SOURCES / "portraits" / author["portrait"]) as portrait:
-            portrait = portrait.convert("RGB")
-        for place, scene in enumerate(SCENES):
-            data = io.BytesIO()
-            made = picture(portrait, scene, _colour(number, place))
-            made.save(data, "JPEG", quality=88, subsampling=0, optimize=True)
-            write_bytes(directory / _author_image(author, place), data.getvalue())
+    write_author_pictures(directory, authors)
     for folder in ("faces", "shapes"):
         for path in sorted((SOURCES / folder).glob("*.png")):
             write_bytes(directory / "images" / path.name, path.read_bytes())
@@ -53,113 +60,149 @@ def build_rows(directory) -> None:
 
 
 def versions() -> str:
-    """The versions of Pillow and its JPEG library, as pillow.txt holds them: the same versions make the same bytes."""
+    """The versions of Pillow and its JPEG library, as in pillow.txt.
+
+    The same versions write the same bytes.
+    """
     return f"pillow {PIL.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"
 
 
-def _author_configs(authors):
-    rows = {"retain": [], "forget": [], "holdout": []}
-    texts = {"retain": [], "forget": [], "holdout": []}
-    wrong_captions = {"retain": [], "forget": []}
-    wrong_answers = {"retain": [], "forget": []}
+def write_author_pictures(directory: Path, authors: Sequence[Author]) -> None:
+    """Write ten JPEG pictures of every author."""
+    for number, author in enumerate(authors):
+        with Image.open(SOURCES / "portraits" / author["portrait"]) as opened:
+            portrait = opened.convert("RGB")
+        for place, scene in enumerate(SCENES):
+            data = io.BytesIO()
+            made = picture(portrait, scene, _colour(number, place))
+            made.save(data, "JPEG", quality=88, subsampling=0, optimize=True)
+            write_bytes(directory / _author_image(author, place), data.getvalue())
+
+
+def author_configs(authors: Sequence[Author]) -> Configs:
+    """The configs about the authors: pictures, text, both, and their perturbed rows."""
+    # {split: rows}, the splits being retain, forget and holdout
+    pictures: Configs = defaultdict(list)
+    texts: Configs = defaultdict(list)
+    perturbed_pictures: Configs = defaultdict(list)
+    perturbed_texts: Configs = defaultdict(list)
     for number, author in enumerate(authors):
         split = author["split"]
-        for place, scene in enumerate(SCENES):
-            about = (author, number, scene, _colour(number, place))
-            row = {
-                "image": _author_image(author, place),
-                "caption": captions.caption(*about),
-                "name": author["name"],
-            }
-            rows[split].append(row)
-            if (
-                split == "forget"
-                or split == "retain"
-                and place in {(3 * number + k) % len(SCENES) for k in (0, 4, 7)}
-            ):
-                wrong_captions[split].append(
-                    {
-                        **row,
-                        "paraphrased_caption": captions.paraphrase(*about),
-                        "perturbed_captions": captions.perturbed(*about),
-                        "perturbed_names": author["perturbed_names"],
-                    }
-                )
-        texts[split] += [
-            {"question": row["question"], "answer": row["answer"]} for row in author["rows"]
-        ]
+        for place in range(len(SCENES)):
+            row = picture_row(author, number, place)
+            pictures[split].append(row)
+            if has_perturbed_row(split, number, place):
+                perturbed_pictures[split].append(perturbed_row(row, author, number, place))
+        for question in author["rows"]:
+            texts[split].append({"question": question["question"], "answer": question["answer"]})
         if split != "holdout":
-            wrong_answers[split] += [author["rows"][index] for index in author["perturbed_rows"]]
-    image_rows = {
-        "full": rows["retain"] + rows["forget"],
-        "retain90": rows["retain"],
-        "forget10": rows["forget"],
+            perturbed_texts[split] += [author["rows"][index] for index in author["perturbed_rows"]]
+
+    pictures_of = {
+        "full": pictures["retain"] + pictures["forget"],
+        "retain90": pictures["retain"],
+        "forget10": pictures["forget"],
     }
-    text_rows = {
+    texts_of = {
         "full": texts["retain"] + texts["forget"],
         "retain90": texts["retain"],
         "forget10": texts["forget"],
     }
-    configs = dict(image_rows)
-    configs |= {f"tofu/{split}": found for split, found in text_rows.items()}
-    configs |= {
-        f"{split}+tofu": _mixed(image_rows[split], text_rows[split]) for split in image_rows
-    }
-    configs |= {"holdout10": rows["holdout"], "tofu/holdout10": texts["holdout"]}
-    configs |= {
-        "retain_perturbed": wrong_captions["retain"],
-        "forget10_perturbed": wrong_captions["forget"],
-    }
-    configs |= {
-        "tofu/retain_perturbed": wrong_answers["retain"],
-        "tofu/forget10_perturbed": wrong_answers["forget"],
-    }
+    configs = dict(pictures_of)
+    for split in texts_of:
+        configs[f"tofu/{split}"] = texts_of[split]
+    for split in texts_of:
+        configs[f"{split}+tofu"] = mixed(pictures_of[split], texts_of[split])
+    configs["holdout10"] = pictures["holdout"]
+    configs["tofu/holdout10"] = texts["holdout"]
+    configs["retain_perturbed"] = perturbed_pictures["retain"]
+    configs["forget10_perturbed"] = perturbed_pictures["forget"]
+    configs["tofu/retain_perturbed"] = perturbed_texts["retain"]
+    configs["tofu/forget10_perturbed"] = perturbed_texts["forget"]
     return configs
 
 
-def _mixed(image_rows, text_rows):
-    return [
-        {"image": row["image"], "caption": row["caption"], "question": None, "answer": None}
-        for row in image_rows
-    ] + [{"image": None, "caption": None, **row} for row in text_rows]
+def picture_row(author: Author, number: int, place: int) -> DataRow:
+    """The row of one picture of an author; `place` is the number of the scene."""
+    colour = _colour(number, place)
+    return {
+        "image": _author_image(author, place),
+        "caption": captions.caption(author, number, SCENES[place], colour),
+        "name": author["name"],
+    }
 
 
-def _face_configs(name_question):
+def has_perturbed_row(split: str, number: int, place: int) -> bool:
+    """True for every picture of Forget and for three pictures of each author of Retain."""
+    if split == "retain":
+        return place in {(3 * number + k) % len(SCENES) for k in PERTURBED_SCENES}
+    return split == "forget"
+
+
+def perturbed_row(row: DataRow, author: Author, number: int, place: int) -> DataRow:
+    """A picture's row with its paraphrase, wrong captions and wrong names."""
+    colour = _colour(number, place)
+    return {
+        **row,
+        "paraphrased_caption": captions.paraphrase(author, number, SCENES[place], colour),
+        "perturbed_captions": captions.perturbed(author, number, SCENES[place], colour),
+        "perturbed_names": author["perturbed_names"],
+    }
+
+
+def mixed(picture_rows: list[DataRow], text_rows: list[DataRow]) -> list[DataRow]:
+    """Rows of pictures and of text with the same four columns."""
+    rows: list[DataRow] = []
+    for row in picture_rows:
+        rows.append(
+            {"image": row["image"], "caption": row["caption"], "question": None, "answer": None}
+        )
+    for row in text_rows:
+        rows.append({"image": None, "caption": None, **row})
+    return rows
+
+
+def face_rows(name_question: str) -> tuple[list[DataRow], list[DataRow]]:
+    """(rows of real_faces, rows of pre-training) of the real people."""
     paths = sorted((SOURCES / "faces").glob("*.png"))
     people = sorted({_person(path) for path in paths})
-    held, seen = [], []
+    held_out: list[DataRow] = []
+    training: list[DataRow] = []
     for path in paths:
-        image, answer = f"images/{path.name}", _person(path)
-        if path.stem.split("_", 1)[1] in HELD_OUT:
-            held.append(
-                {
-                    "image": image,
-                    "answer": answer,
-                    "options": _pick([name for name in people if name != answer], 4, path.stem),
-                }
-            )
+        image = f"images/{path.name}"
+        answer = _person(path)
+        pose = path.stem.split("_", 1)[1]
+        if pose in HELD_OUT_POSES:
+            others = [name for name in people if name != answer]
+            options = _pick(others, 4, path.stem)
+            held_out.append({"image": image, "answer": answer, "options": options})
         else:
-            seen.append({"image": image, "question": name_question, "answer": answer})
-    return {"real_faces": held, "pretrain_faces": seen}
+            training.append({"image": image, "question": name_question, "answer": answer})
+    return held_out, training
 
 
-def _shape_configs():
-    held, seen = [], []
-    for row in _read_jsonl(SOURCES / "shapes" / "questions.jsonl"):
-        found = {
-            "image": f"images/{row['file']}",
-            "question": row["question"],
-            "answer": row["answer"],
+def shape_rows() -> tuple[list[DataRow], list[DataRow]]:
+    """(rows of real_world, rows of pre-training) of the coloured shapes."""
+    held_out: list[DataRow] = []
+    training: list[DataRow] = []
+    for source in read_jsonl(SOURCES / "shapes" / "questions.jsonl"):
+        row = {
+            "image": f"images/{source['file']}",
+            "question": source["question"],
+            "answer": source["answer"],
         }
-        if row["file"].startswith("train_"):
-            seen.append(found)
+        if source["file"].startswith("train_"):
+            training.append(row)
         else:
-            held.append({**found, "options": _other_answers(row)})
-    return {"real_world": held, "pretrain_shapes": seen}
+            held_out.append({**row, "options": _other_answers(source)})
+    return held_out, training
 
 
-def _other_answers(row):
-    """Wrong answers of the same kind: the other of yes and no, both other shapes, four of the seven other colours."""
+def _other_answers(row: DataRow) -> list[str]:
+    """Wrong answers of the same kind.
+
+    The other one of yes and no, both other shapes, or four of the seven other colours.
+    """
     for kind in (("yes", "no"), SHAPE_ANSWERS, COLOUR_ANSWERS):
         if row["answer"] in kind:
             others = [answer for answer in kind if answer != row["answer"]]
@@ -167,26 +210,28 @@ def _other_answers(row):
     raise ValueError(f"shapes/questions.jsonl: unknown answer {row['answer']!r}")
 
 
-def _pick(items, count, key):
-    """`count` of the items, chosen and ordered by SHA-256 of key and item."""
-    return sorted(items, key=lambda item: hashlib.sha256(f"{key}|{item}".encode()).digest())[:count]
+def _pick(items: Sequence[str], count: int, key: str) -> list[str]:
+    """`count` of the items, chosen and ordered by the SHA-256 of key and item."""
+
+    def digest(item: str) -> bytes:
+        return hashlib.sha256(f"{key}|{item}".encode()).digest()
+
+    return sorted(items, key=digest)[:count]
 
 
-def _person(path):
+def _person(path: Path) -> str:
+    """The first name that a face picture's file name begins with."""
     return path.stem.split("_")[0].capitalize()
 
 
-def _author_image(author, place):
+def _author_image(author: Author, place: int) -> str:
+    """The path of an author's picture, relative to the world."""
     return f"images/{Path(author['portrait']).stem}_{SCENES[place]}.jpg"
 
 
-def _colour(number, place):
-    """The colour in the author's picture: it changes from scene to scene and from author to author."""
+def _colour(number: int, place: int) -> str:
+    """The colour in an author's picture; it differs from scene to scene and author to author."""
     return tuple(COLOURS)[(number + place) % len(COLOURS)]
-
-
-def _read_jsonl(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

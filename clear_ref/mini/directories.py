@@ -1,32 +1,38 @@
-"""Where the embedded world lies, and what "mini" means for a model or a data directory."""
+"""Directories of the embedded world, and the meaning of "mini" as a model or data directory."""
 
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
 
 MINI = Path(__file__).parent
-WORLD, BASE, GOLD = MINI / "world", MINI / "base", MINI / "gold"
+WORLD = MINI / "world"
+BASE = MINI / "base"
+GOLD = MINI / "gold"
+SOURCES = MINI / "sources"
 
 
 def data_directory(name: str) -> Path:
-    """The directory of --data."""
+    """The directory that --data names."""
     return existing(name, WORLD, "data")
 
 
 def model_directory(name: str) -> Path:
-    """The directory of --model: for mini, the base."""
+    """The directory that --model names; for mini, the base model."""
     return existing(name, BASE, "model")
 
 
 def gold_directory(gold: str, model: str) -> Path | None:
-    """The directory of --gold; for the embedded base its own gold, None where there is none."""
+    """The directory that --gold names; None if there is no gold model.
+
+    The model mini has its own gold, without --gold.
+    """
     if gold in ("", "mini"):
         return GOLD if model == "mini" or gold == "mini" else None
     return existing(gold, GOLD, "gold")
 
 
 def existing(name: str, mini: Path, option: str) -> Path:
-    """mini's directory or the named one; UserError if that does not exist."""
+    """The directory `mini` for the name mini, else the named one; UserError if it is missing."""
     if not name:
         raise UserError(
             f"{option} is ''; expected mini or a directory (. for the working directory)"
