@@ -1,6 +1,7 @@
-"""diff: a dump written by the helper from transformers agrees at every stage; each mistake put into it is found where it is.
+"""diff: a dump that the helper writes from transformers agrees with ours at every stage.
 
-Run: python -m pytest tests/test_diff.py
+A mistake put into the dump is found at its stage and place.
+Run: python -m pytest tests/oracle/test_diff.py
 """
 
 import json
@@ -22,7 +23,10 @@ IGNORE = -100
 
 @pytest.fixture(scope="module")
 def written(tiny_directory, tmp_path_factory):
-    """A dump of kl (paper) that transformers' tiny LLaVA and hand-written sums in a script give; the teacher is another model."""
+    """A dump of kl (paper) from the tiny LLaVA in transformers and a loss summed by hand.
+
+    The teacher is another instance of the model.
+    """
     transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
     from PIL import Image
 
@@ -49,14 +53,14 @@ def written(tiny_directory, tmp_path_factory):
             n = len(processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
             labels[b, -n:] = inputs["input_ids"][b, -n:]
         inputs["pixel_values"] = inputs["pixel_values"].double()
-        batches[name] = dump_helper.look(model, inputs, labels, teacher)
+        batches[name] = dump_helper.batch_tensors(model, inputs, labels, teacher)
         records[name] = [
             {"question": one.question, "answer": one.answer, "image": one.image and str(one.image)}
             for one in own
         ]
     loss, terms = kl_by_hand(batches)
     path = tmp_path_factory.mktemp("dump") / "kl.safetensors"
-    dump_helper.write(path, batches, "kl", loss=loss, terms=terms, records=records)
+    dump_helper.write_dump(path, batches, loss, terms, method="kl", records=records)
     return path
 
 
@@ -72,7 +76,11 @@ def text_of(processor, record):
 
 
 def kl_by_hand(batches):
-    """-mean nll of the forget answers + mean over sequences of the mean KL(student || teacher) of the retain answers."""
+    """The loss of kl (paper) and its two terms.
+
+    forget  minus the mean nll of the answer tokens
+    retain  the mean over sequences of the mean KL(student || teacher) of the answer tokens
+    """
     for seen in batches.values():
         logp, logq = seen["logits"].log_softmax(-1), seen["teacher_logits"].log_softmax(-1)
         following = torch.nn.functional.pad(seen["labels"][:, 1:], (0, 1), value=IGNORE)
@@ -241,11 +249,11 @@ def test_a_sum_for_a_mean_is_explained_from_loss_and_gradient(tmp_path, capsys):
     loss = -torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"
     )
-    dump_helper.write(
+    dump_helper.write_dump(
         tmp_path / "d.safetensors",
         {"forget": {"logits": logits, "labels": labels}},
-        "grad_ascent",
-        loss=loss,
+        loss,
+        method="grad_ascent",
     )
     status, shown, _ = run(capsys, tmp_path / "d.safetensors")
     assert (
@@ -261,11 +269,11 @@ def test_half_precision_is_compared_as_coarsely_as_it_is(tmp_path, capsys):
     loss = -torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
     )
-    dump_helper.write(
+    dump_helper.write_dump(
         tmp_path / "d.safetensors",
         {"forget": {"logits": logits, "labels": labels}},
-        "grad_ascent",
-        loss=loss,
+        loss,
+        method="grad_ascent",
     )
     status, shown, _ = run(capsys, tmp_path / "d.safetensors")
     assert status == 0 and "roundings" not in shown.splitlines()[-1]
@@ -400,7 +408,7 @@ def test_a_bad_dump_is_one_clear_line_and_exit_2(tensors, about, words, tmp_path
         ({"forget/features": torch.zeros(1, 7)}, "forget/features has shape [1, 7]; expected [., "),
         (
             {"forget/image_grid_thw": torch.ones(1, 3, dtype=torch.int64)},
-            "forget/image_grid_thw is there",
+            "forget/image_grid_thw is given",
         ),
     ],
 )
@@ -417,17 +425,16 @@ def test_pictures_of_another_size_than_the_models_are_one_clear_line(
     "theirs, ours", [(torch.inf, torch.inf), (1.0, torch.inf), (1.0, torch.nan)]
 )
 def test_what_is_not_finite_differs(theirs, ours):
-    given = dump_file.Dump("d", "", "paper", None, {}, {}, {}, None)
-    found = comparison.Comparison(given, None)
-    found.put(
+    dump = dump_file.Dump("d", "", "paper", None, {}, {}, {}, None)
+    compared = comparison.Comparison(dump, None)
+    compared.compare(
         "logits",
         "forget",
         *(torch.full((1, 2, 3), x) for x in (theirs, ours)),
         torch.tensor([[True, False]]),
     )
-    assert (
-        not found.found[0].same and found.found[0].where == (0, 0, 0) and found.found[0].n_off == 1
-    )
+    [finding] = compared.findings
+    assert not finding.same and finding.where == (0, 0, 0) and finding.n_off == 1
 
 
 def test_a_loss_of_logits_too_large_to_add_is_no_agreement(tmp_path, capsys):

@@ -19,7 +19,7 @@ from clear_ref.data.prompts import read_phrases
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.unlearn import split_rows
 from clear_ref.mini.directories import WORLD
-from clear_ref.oracle import batch_views
+from clear_ref.oracle import encoded_batches
 from clear_ref.oracle.reference import cases, formulas
 
 from . import claims, laws, random_trials
@@ -192,9 +192,9 @@ def model_error(vlm, method: str, semantics: str, given: dict, rows_of, own, kno
     for name, need in needs.items():
         key = (name, plan.contents, chosen.mask, need.hidden)
         if key not in known:
-            one = batch_views.views(vlm, plan, {name: need}, chosen.mask, INDICES)[name].batch
+            one = encoded_batches.encode_plan(vlm, plan, {name: need}, chosen.mask, INDICES)[name].batch
             with torch.no_grad(), vlm.adapters_off():
-                known[key] = (one, batch_views.look(vlm, one, 1, need.hidden))
+                known[key] = (one, encoded_batches.model_output(vlm, one, 1, need.hidden))
         seen[name] = known[key]
     parameters = {
         name: tensor for name, tensor in vlm.model.named_parameters() if tensor.requires_grad
@@ -203,9 +203,9 @@ def model_error(vlm, method: str, semantics: str, given: dict, rows_of, own, kno
 
     def loss():
         outputs = {
-            name: batch_views.outputs(
+            name: encoded_batches.as_outputs(
                 batch,
-                batch_views.look(vlm, batch, 1, needs[name].hidden),
+                encoded_batches.model_output(vlm, batch, 1, needs[name].hidden),
                 teacher,
                 needs[name].hidden,
             )
@@ -228,7 +228,7 @@ def model_error(vlm, method: str, semantics: str, given: dict, rows_of, own, kno
         moved(0.05)
         with torch.no_grad():
             seen = {
-                name: (batch, batch_views.look(vlm, batch, 1, needs[name].hidden))
+                name: (batch, encoded_batches.model_output(vlm, batch, 1, needs[name].hidden))
                 for name, (batch, _) in seen.items()
             }
     measured = slope(moved)

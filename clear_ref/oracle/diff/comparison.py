@@ -1,4 +1,4 @@
-"""Someone else's tensors beside ours: where they differ, and how far they may."""
+"""Comparison: the tensors of a dump next to ours. Where they differ, and the tolerance of each."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -6,9 +6,12 @@ from math import isfinite
 import torch
 
 from clear_ref.common.errors import UserError
+from clear_ref.model.vlm import VLM
 
-from . import dump_file
+from .dump_file import Dump
+from .dump_tensors import COLUMNS, GRIDS, IDS
 
+# In the order of computation: the first stage that differs is the first of these.
 STAGES = (
     "input_ids",
     "labels",
@@ -20,36 +23,49 @@ STAGES = (
     "teacher_layer_hidden",
     "logits",
     "teacher_logits",
-    *dump_file.COLUMNS,
+    *COLUMNS,
     "terms",
     "loss",
     "gradient",
 )
-UNIT = {
+UNIT_ROUNDOFF = {
     torch.float64: 2.0**-53,
     torch.float32: 2.0**-24,
     torch.bfloat16: 2.0**-9,
     torch.float16: 2.0**-12,
 }
+# {dtype: (roundings allowed in the model, roundings allowed from the logits on)}
 ROUNDINGS = {
     torch.float64: (500, 1000),
     torch.float32: (500, 8),
     torch.bfloat16: (16, 8),
     torch.float16: (16, 8),
 }
-EXACT = "ids are equal or they are not"
-IN_MODEL = "{n} roundings of {dtype} at the tensor's largest size: sums in another order, through all layers{more}"
-KEPT = "; transformers keeps norms, rotary angles and softmax in float32 also in a float64 model"
-IN_LOSS = "{n} roundings of {dtype} at the size of the terms, and at that of the largest logit for each that they are made of"
+EXACT = "integers must be equal"
+IN_MODEL = (
+    "{n} roundings of {dtype} at the tensor's largest size: sums in another order, "
+    "through all layers{more}"
+)
+FLOAT32_PARTS = (
+    "; transformers keeps norms, rotary angles and softmax in float32 also in a float64 model"
+)
+IN_LOSS = (
+    "{n} roundings of {dtype} at the size of the terms, and at that of the largest logit "
+    "for each that they are made of"
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One stage of one batch ("" for loss and terms).
+    """The result of comparing one tensor of one batch.
 
-    error   the largest |theirs - ours|; tolerance, reason: how large it may be, and why
-    n_off   places beyond the tolerance, of n; where: the first, (record, position, ...); token: the one there, or that the row
-            there predicts; theirs, ours: the numbers there
+    batch    the batch's name; the term's name at stage "terms"; "" at stage "loss"
+    error    the largest |theirs - ours|
+    tolerance, reason  the largest error that is allowed, and why
+    n_off    number of places beyond the tolerance; n: number of places compared
+    where    the first place beyond the tolerance: (record, position, ...)
+    token    the token at `where`; from the logits on the token that the row there predicts
+    theirs, ours  the two numbers at `where`
     """
 
     stage: str
@@ -59,7 +75,7 @@ class Finding:
     reason: str
     n_off: int
     n: int
-    where: tuple = ()
+    where: tuple[int, ...] = ()
     token: str = ""
     theirs: float | None = None
     ours: float | None = None
@@ -70,86 +86,122 @@ class Finding:
         return self.n_off == 0
 
 
-def tolerance(dtype, size: float, in_loss: bool) -> tuple[float, str]:
-    """How far a tensor of this dtype may be off, and why; size: of the numbers that are rounded. Integers must be equal."""
-    if dtype not in UNIT:
+def tolerance(dtype: torch.dtype, size: float, in_loss: bool) -> tuple[float, str]:
+    """(the largest error that is allowed in a tensor of this dtype, the reason).
+
+    size     the size of the numbers that are rounded
+    in_loss  the tensor is computed from the logits, not by the model
+    """
+    if dtype not in UNIT_ROUNDOFF:
         return 0.0, EXACT
-    n, more = ROUNDINGS[dtype][in_loss], ""
-    if dtype == torch.float64 and not in_loss:
-        dtype, more = torch.float32, KEPT
-    name = str(dtype).removeprefix("torch.")
-    return n * UNIT[dtype] * size, (IN_LOSS if in_loss else IN_MODEL).format(
-        n=n, dtype=name, more=more
-    )
+    n = ROUNDINGS[dtype][in_loss]
+    if in_loss:
+        return n * UNIT_ROUNDOFF[dtype] * size, IN_LOSS.format(n=n, dtype=_name(dtype))
+    if dtype == torch.float64:
+        reason = IN_MODEL.format(n=n, dtype="float32", more=FLOAT32_PARTS)
+        return n * UNIT_ROUNDOFF[torch.float32] * size, reason
+    reason = IN_MODEL.format(n=n, dtype=_name(dtype), more="")
+    return n * UNIT_ROUNDOFF[dtype] * size, reason
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class Comparison:
-    """A dump and a model (or None): `put` adds to `found`, `skip` to `skipped`, the known mistakes seen on the way to `hints`."""
+    """A dump, our model or None, and the results so far.
 
-    def __init__(self, given: dump_file.Dump, vlm):
-        self.given, self.vlm, self.found, self.skipped, self.hints = given, vlm, [], [], {}
+    findings  one Finding for each tensor compared
+    skipped   one line for each tensor that could not be compared, with the reason
+    mistakes  {(stage, batch): names of the known mistakes that these tensors show}
+    """
 
-    def skip(self, batch: str, stages, why: str) -> None:
-        """Say that those of these stages that the batch holds could not be compared."""
-        there = [stage for stage in stages if stage in self.given.batches.get(batch, {})]
-        if there:
-            self.skipped.append(f"{batch}: {', '.join(there)} ({why})")
+    def __init__(self, dump: Dump, vlm: VLM | None) -> None:
+        self.dump = dump
+        self.vlm = vlm
+        self.findings: list[Finding] = []
+        self.skipped: list[str] = []
+        self.mistakes: dict[tuple[str, str], set[str]] = {}
 
-    def put(self, stage: str, batch: str, theirs, ours, places, size: float | None = None) -> None:
-        """Compare two tensors at `places`, a mask of their first axes. size: of what is rounded; None: ours at its largest.
+    def skip(self, batch: str, stages: tuple[str, ...], reason: str) -> None:
+        """Note that those of these stages that the batch has could not be compared."""
+        tensors = self.dump.batches.get(batch, {})
+        present = [stage for stage in stages if stage in tensors]
+        if present:
+            self.skipped.append(f"{batch}: {', '.join(present)} ({reason})")
 
-        raises  UserError where the shapes differ
+    def compare(
+        self,
+        stage: str,
+        batch: str,
+        theirs: torch.Tensor,
+        ours: torch.Tensor,
+        places: torch.Tensor,
+        size: float | None = None,
+    ) -> None:
+        """Compare two tensors and add the Finding.
+
+        places  bool, over the first axes of the tensors: the places that are compared
+        size    the size of the numbers that are rounded; None for a stage of the model: the
+                largest of our numbers
+        raises  UserError if the shapes differ
         """
         if theirs.shape != ours.shape:
             raise UserError(
-                f"{self.given.path}: {batch}/{stage} has shape {list(theirs.shape)}; here it has {list(ours.shape)}: "
-                "another model, or other inputs"
+                f"{self.dump.path}: {batch}/{stage} has shape {list(theirs.shape)}; "
+                f"here it has {list(ours.shape)}: another model, or other inputs"
             )
-        wide, ours, places = theirs.double().cpu(), ours.detach().double().cpu(), places.cpu()
-        largest = float(ours[places].abs().max()) if bool(places.any()) else 0.0
-        room, reason = tolerance(theirs.dtype, largest if size is None else size, size is not None)
-        away = (
-            (wide - ours).abs().nan_to_num(torch.inf, torch.inf)
-        )  # an infinity less itself is NaN: no agreement
-        outside = ~places.reshape(places.shape + (1,) * (wide.ndim - places.ndim))
-        away = away.masked_fill(outside, 0)
-        bad = (
-            (away > room) if isfinite(room) else ~outside.expand_as(away)
-        ).nonzero()  # all agree to within infinity
-        where = tuple(bad[0].tolist()) if len(bad) else ()
-        n_off = len({tuple(place[: places.ndim]) for place in bad.tolist()})
-        error = float(away.max()) if away.numel() else 0.0
-        numbers = (float(wide[where]), float(ours[where])) if where else ()
-        self.found.append(
+        theirs_wide = theirs.double().cpu()
+        ours_wide = ours.detach().double().cpu()
+        places = places.cpu()
+        in_loss = size is not None
+        if size is None:
+            size = float(ours_wide[places].abs().max()) if bool(places.any()) else 0.0
+        allowed, reason = tolerance(theirs.dtype, size, in_loss)
+        ignored = ~places.reshape(places.shape + (1,) * (theirs_wide.ndim - places.ndim))
+        # inf - inf is NaN. It counts as an infinite error: infinities are never equal.
+        errors = (theirs_wide - ours_wide).abs().nan_to_num(torch.inf, torch.inf)
+        errors = errors.masked_fill(ignored, 0)
+        if isfinite(allowed):
+            beyond = errors > allowed
+        else:  # every error is within an infinite tolerance, so it would prove nothing
+            beyond = ~ignored.expand_as(errors)
+        entries = beyond.nonzero().tolist()
+        first = tuple(entries[0]) if entries else ()
+        self.findings.append(
             Finding(
                 stage,
                 batch,
-                error,
-                room,
-                reason,
-                n_off,
-                int(places.sum()),
-                where,
-                self.token(batch, where, stage),
-                *numbers,
+                error=float(errors.max()) if errors.numel() else 0.0,
+                tolerance=allowed,
+                reason=reason,
+                n_off=len({tuple(entry[: places.ndim]) for entry in entries}),
+                n=int(places.sum()),
+                where=first,
+                token=self.token(batch, first, stage),
+                theirs=float(theirs_wide[first]) if entries else None,
+                ours=float(ours_wide[first]) if entries else None,
             )
         )
 
-    def token(self, batch: str, where: tuple, stage: str) -> str:
-        """The token at a place; of a row of logits, and what is made of it, the one that the row predicts."""
-        ids = self.given.batches.get(batch, {}).get("input_ids")
+    def token(self, batch: str, where: tuple[int, ...], stage: str) -> str:
+        """The token at a place; from the logits on the token that the row there predicts."""
+        ids = self.dump.batches.get(batch, {}).get("input_ids")
         if ids is None or len(where) < 2 or stage in ("pixel_values", "features"):
             return ""
-        t = where[1] + (STAGES.index(stage) >= STAGES.index("logits"))
+        predicts = STAGES.index(stage) >= STAGES.index("logits")
+        t = where[1] + 1 if predicts else where[1]
         if t >= ids.shape[1]:
             return "nothing, after the end"
-        number = int(ids[where[0], t])
-        return str(number) if self.vlm is None else f"{number} {self.vlm.tokenizer.piece(number)!r}"
+        token_id = int(ids[where[0], t])
+        if self.vlm is None:
+            return str(token_id)
+        return f"{token_id} {self.vlm.tokenizer.piece(token_id)!r}"
 
-    def mask(self, name: str):
-        """[B, T] bool: the batch's real positions."""
-        batch = self.given.batches[name]
-        if "attention_mask" in batch:
-            return batch["attention_mask"] == 1
-        grid = next(batch[key] for key in (*dump_file.IDS, *dump_file.GRIDS) if key in batch)
-        return torch.ones(grid.shape[:2], dtype=torch.bool)
+    def real_positions(self, name: str) -> torch.Tensor:
+        """[B, T] bool: the positions of a batch that are not padding."""
+        tensors = self.dump.batches[name]
+        if "attention_mask" in tensors:
+            return tensors["attention_mask"] == 1
+        first = next(tensors[key] for key in (*IDS, *GRIDS) if key in tensors)
+        return torch.ones(first.shape[:2], dtype=torch.bool)

@@ -1,4 +1,6 @@
-"""The stages of a dump from the logits on, token terms, named terms, loss and gradient, and the mistakes that explain them."""
+"""The stages of a dump from the logits on: token terms, named terms, loss and gradient."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -6,164 +8,187 @@ import torch
 from clear_ref.data.batches import IGNORE
 from clear_ref.losses.terms import token_terms
 from clear_ref.methods import table
-from clear_ref.oracle.mistakes import broken_rules
-from clear_ref.oracle.mistakes.known import MISTAKES, wrong
 from clear_ref.oracle.reference import cases, formulas
-from clear_ref.oracle.reference.arithmetic import KINDS, Row
+from clear_ref.oracle.reference.arithmetic import KINDS, Answer
 
-from . import dump_file
-from .comparison import tolerance
+from .comparison import Comparison
+from .dump_file import Dump
+from .dump_tensors import COLUMNS, Tensors
 
-BY_COLUMN = {
-    "shift_off_by_one": broken_rules.Unshifted,
-    "kl_swapped": broken_rules.SwappedKl,
-    "kl_is_cross_entropy": broken_rules.KlWithoutEntropy,
-    "logits_for_logp": broken_rules.RawLogits,
-    "entropy_sign": broken_rules.WrongEntropySign,
-    "bf16_logp": broken_rules.Bf16,
-}
+Arrays = dict[str, dict[str, np.ndarray]]
 
 
-def compare_columns(c, name: str) -> None:
-    """The dump's token terms against those of its logits: nll at answer rows, others also at real rows where not 0."""
-    batch, mask = c.given.batches[name], c.mask(name)
-    if "logits" not in batch:
-        return c.skip(name, dump_file.COLUMNS, "needs logits")
-    following, largest = next_labels(batch, mask), float(batch["logits"].double().abs().max())
-    student, teacher = (
-        batch[key].double().flatten(0, 1) if key in batch else None
-        for key in ("logits", "teacher_logits")
-    )
+@dataclass(frozen=True)
+class LossReference:
+    """The numpy reference's answer to the dump's batches.
+
+    answer  loss, terms and gradients
+    arrays  the batches that it was computed from, as the reference takes them
+    size    the size of the numbers that are rounded in the loss
+    """
+
+    answer: Answer
+    arrays: Arrays
+    size: float
+
+
+def compare_columns(comparison: Comparison, name: str) -> None:
+    """Compare the dump's token terms with those of its logits.
+
+    nll       at answer rows
+    the rest  at answer rows, and at the other real rows where the dump's number is not 0
+    """
+    tensors = comparison.dump.batches[name]
+    if "logits" not in tensors:
+        comparison.skip(name, COLUMNS, "needs logits")
+        return
+    real = comparison.real_positions(name)
+    following = next_labels(tensors, real)
+    answer = following != IGNORE
+    student = tensors["logits"].double().flatten(0, 1)
+    teacher = None
+    if "teacher_logits" in tensors:
+        teacher = tensors["teacher_logits"].double().flatten(0, 1)
+    size = max(1.0, float(student.abs().max()))
     terms = token_terms(student, following.flatten(), teacher)
-    for column in dump_file.COLUMNS:
+    for column in COLUMNS:
+        if column not in tensors:
+            continue
         ours = getattr(terms, column)
-        if column in batch and (ours is None or column.endswith("nll") and "labels" not in batch):
-            c.skip(name, (column,), "needs teacher_logits" if ours is None else "needs labels")
-        elif column in batch:
-            theirs = batch[column]
-            n = theirs.shape[1]
-            places = (
-                (following != IGNORE)[:, :n]
-                if column.endswith("nll")
-                else mask[:, :n] & ((following != IGNORE)[:, :n] | (theirs != 0))
-            )
-            c.put(column, name, theirs, ours.view(mask.shape)[:, :n], places, max(1.0, largest))
+        if ours is None:
+            comparison.skip(name, (column,), "needs teacher_logits")
+            continue
+        is_nll = column.endswith("nll")
+        if is_nll and "labels" not in tensors:
+            comparison.skip(name, (column,), "needs labels")
+            continue
+        theirs = tensors[column]
+        n_rows = theirs.shape[1]
+        places = answer[:, :n_rows]
+        if not is_nll:
+            places = real[:, :n_rows] & (places | (theirs != 0))
+        comparison.compare(column, name, theirs, ours.view(real.shape)[:, :n_rows], places, size)
 
 
-def next_labels(batch, mask):
+def next_labels(tensors: Tensors, real: torch.Tensor) -> torch.Tensor:
     """[B, T]: the label that each row predicts, or IGNORE."""
-    following = torch.full(mask.shape, IGNORE)
-    if "labels" in batch:
-        following[:, :-1] = batch["labels"][:, 1:]
+    following = torch.full(real.shape, IGNORE)
+    if "labels" in tensors:
+        following[:, :-1] = tensors["labels"][:, 1:]
     return following
 
 
-def compare_loss(c) -> None:
-    """Terms, loss and gradient against the numpy reference, on the dump's logits or hidden states."""
-    given = c.given
-    wanted = [
-        stage
-        for stage, there in (
-            ("terms", given.terms),
-            ("loss", given.loss is not None),
-            ("gradient", any("gradient" in one for one in given.batches.values())),
-        )
-        if there
-    ]
-    if not wanted:
-        return
-    lacking = lacks(given)
-    if lacking:
-        c.skipped.append(f"{', '.join(wanted)} ({lacking})")
-        return
-    arrays = as_arrays(c)
-    found = formulas.answer(given.method, given.semantics, vars(given.options), arrays)
-    c.answer, c.arrays = found, arrays
-    c.size = found.scale + largest(arrays) * found.weight
-    one, everywhere = (
-        torch.ones(1, dtype=torch.bool),
-        lambda tensor: torch.ones(tensor.shape[:2], dtype=torch.bool),
-    )
-    for name, term in given.terms.items():
-        if name in found.terms:
-            c.put(
-                "terms",
-                name,
-                term.reshape(1),
-                torch.tensor([found.terms[name]], dtype=torch.float64),
-                one,
-                c.size,
-            )
+def compare_loss(comparison: Comparison) -> LossReference | None:
+    """Compare terms, loss and gradient with the numpy reference on the dump's own batches.
+
+    returns  the reference's answer; None if there was nothing to compare or to compute it from
+    """
+    dump = comparison.dump
+    stages = loss_stages(dump)
+    if not stages:
+        return None
+    missing = missing_for_loss(dump)
+    if missing:
+        comparison.skipped.append(f"{', '.join(stages)} ({missing})")
+        return None
+    arrays = reference_arrays(comparison)
+    answer = formulas.answer(dump.method, dump.semantics, vars(dump.options), arrays)
+    size = answer.scale + largest(arrays) * answer.weight
+    for name, term in dump.terms.items():
+        if name in answer.terms:
+            compare_scalar(comparison, "terms", name, term, answer.terms[name], size)
         else:
-            c.skipped.append(
-                f"term {name} ({given.method} ({given.semantics}) has {', '.join(found.terms)})"
-            )
-    if given.loss is not None:
-        c.put(
-            "loss",
-            "",
-            given.loss.reshape(1),
-            torch.tensor([found.loss], dtype=torch.float64),
-            one,
-            c.size,
-        )
-    for name, batch in given.batches.items():
-        if "gradient" in batch:
-            ours = torch.from_numpy(found.gradients[name])
-            c.put(
+            known = ", ".join(answer.terms)
+            comparison.skipped.append(f"term {name} ({dump.method} ({dump.semantics}) has {known})")
+    if dump.loss is not None:
+        compare_scalar(comparison, "loss", "", dump.loss, answer.loss, size)
+    for name, tensors in dump.batches.items():
+        if "gradient" in tensors:
+            ours = torch.from_numpy(answer.gradients[name])
+            every_position = torch.ones(ours.shape[:2], dtype=torch.bool)
+            comparison.compare(
                 "gradient",
                 name,
-                batch["gradient"],
+                tensors["gradient"],
                 ours,
-                everywhere(ours),
-                gradient_size(arrays, found),
+                every_position,
+                gradient_size(arrays, answer),
             )
+    return LossReference(answer, arrays, size)
 
 
-def lacks(given) -> str:
-    """What keeps the loss from being computed, or nothing."""
-    if not given.method:
+def loss_stages(dump: Dump) -> list[str]:
+    """Those of terms, loss and gradient that the dump has."""
+    present = {
+        "terms": bool(dump.terms),
+        "loss": dump.loss is not None,
+        "gradient": any("gradient" in tensors for tensors in dump.batches.values()),
+    }
+    return [stage for stage, is_present in present.items() if is_present]
+
+
+def compare_scalar(
+    comparison: Comparison, stage: str, name: str, theirs: torch.Tensor, ours: float, size: float
+) -> None:
+    """Compare two numbers."""
+    ours_tensor = torch.tensor([ours], dtype=torch.float64)
+    one_place = torch.ones(1, dtype=torch.bool)
+    comparison.compare(stage, name, theirs.reshape(1), ours_tensor, one_place, size)
+
+
+def missing_for_loss(dump: Dump) -> str:
+    """What is missing to compute the loss, in words; "" if nothing is."""
+    if not dump.method:
         return "needs a method: --method, or in the metadata"
-    for name, need in table.needs(given.method, given.semantics, given.options).items():
+    for name, need in table.needs(dump.method, dump.semantics, dump.options).items():
         student = "layer_hidden" if need.hidden else "logits"
-        for key in ("labels", student, *([f"teacher_{student}"] if need.teacher else [])):
-            if key not in given.batches.get(name, {}):
+        keys = ["labels", student]
+        if need.teacher:
+            keys.append(f"teacher_{student}")
+        for key in keys:
+            if key not in dump.batches.get(name, {}):
                 return f"needs {name}/{key}"
     return ""
 
 
-def as_arrays(c) -> dict:
-    """The dump's batches as oracle/sheet.py has them, in float64."""
-    found = {}
-    for name, need in table.needs(c.given.method, c.given.semantics, c.given.options).items():
-        batch, mask = c.given.batches[name], c.mask(name)
-        image = None if c.vlm is None else c.vlm.model.image_token_id
-        kinds = np.full(mask.shape, KINDS.index("prompt"))
-        if image is not None and "input_ids" in batch:
-            kinds[(batch["input_ids"] == image).numpy()] = KINDS.index("image")
-        kinds[(batch["labels"] != IGNORE).numpy()] = KINDS.index("answer")
-        kinds[~mask.numpy()] = KINDS.index("padding")
-        found[name] = {
-            "labels": batch["labels"].numpy(),
-            "attention_mask": mask.long().numpy(),
-            "kinds": kinds,
+def reference_arrays(comparison: Comparison) -> Arrays:
+    """The dump's batches as arrays for oracle/reference, in float64."""
+    dump = comparison.dump
+    arrays = {}
+    for name, need in table.needs(dump.method, dump.semantics, dump.options).items():
+        tensors = dump.batches[name]
+        real = comparison.real_positions(name)
+        arrays[name] = {
+            "labels": tensors["labels"].numpy(),
+            "attention_mask": real.long().numpy(),
+            "kinds": kinds_of(comparison, tensors, real),
         }
-        if "input_ids" in batch:
-            found[name]["input_ids"] = batch["input_ids"].numpy()
-        for theirs, ours in (
-            (("layer_hidden", "hidden"),) if need.hidden else (("logits", "logits"),)
-        ):
-            for whose in ("", "teacher_"):
-                if whose + theirs in batch:
-                    found[name][whose + ours] = batch[whose + theirs].double().numpy()
-    if c.given.method == "rmu":
-        B, _, D = found["forget"]["hidden"].shape
-        found["forget"]["control"] = cases.control(c.given.semantics, c.given.options, B, D)
-    return found
+        if "input_ids" in tensors:
+            arrays[name]["input_ids"] = tensors["input_ids"].numpy()
+        key_in_dump = "layer_hidden" if need.hidden else "logits"
+        key = "hidden" if need.hidden else "logits"
+        for whose in ("", "teacher_"):
+            if whose + key_in_dump in tensors:
+                arrays[name][whose + key] = tensors[whose + key_in_dump].double().numpy()
+    if dump.method == "rmu":
+        B, _, D = arrays["forget"]["hidden"].shape
+        arrays["forget"]["control"] = cases.control(dump.semantics, dump.options, B, D)
+    return arrays
 
 
-def largest(arrays) -> float:
-    """The largest logit or hidden state."""
+def kinds_of(comparison: Comparison, tensors: Tensors, real: torch.Tensor) -> np.ndarray:
+    """[B, T]: the number in KINDS of each position's kind; labels mark the answer."""
+    kinds = np.full(real.shape, KINDS.index("prompt"))
+    image = None if comparison.vlm is None else comparison.vlm.model.image_token_id
+    if image is not None and "input_ids" in tensors:
+        kinds[(tensors["input_ids"] == image).numpy()] = KINDS.index("image")
+    kinds[(tensors["labels"] != IGNORE).numpy()] = KINDS.index("answer")
+    kinds[~real.numpy()] = KINDS.index("padding")
+    return kinds
+
+
+def largest(arrays: Arrays) -> float:
+    """The largest absolute logit or hidden state."""
     return max(
         float(np.abs(array).max())
         for batch in arrays.values()
@@ -172,81 +197,10 @@ def largest(arrays) -> float:
     )
 
 
-def gradient_size(arrays, answer) -> float:
-    """What is rounded in a gradient: its entries, and each row's weight at the size of the largest logit."""
-    return (
-        max(float(np.abs(array).max()) for array in answer.gradients.values())
-        + largest(arrays) * answer.weight
-    )
+def gradient_size(arrays: Arrays, answer: Answer) -> float:
+    """The size of the numbers that are rounded in a gradient.
 
-
-def explain(c, first) -> list[str]:
-    """The names of the known mistakes that give what the dump holds at the first stage that differs."""
-    if first.stage in dump_file.COLUMNS:
-        return columns_explained(c, first)
-    if first.stage in ("terms", "loss", "gradient"):
-        return [mistake.name for mistake in MISTAKES if loss_explained(c, mistake)]
-    return sorted(c.hints.get((first.stage, first.batch), ()))
-
-
-def columns_explained(c, first) -> list[str]:
-    """Mistakes in a column: those whose numbers the dump has at every answer row (or real row, without labels)."""
-    batch, mask, names = c.given.batches[first.batch], c.mask(first.batch), []
-    theirs, following = batch[first.stage].double(), next_labels(batch, mask)
-    arrays = {
-        key: batch[key].double().numpy() for key in ("logits", "teacher_logits") if key in batch
-    }
-    arrays |= {
-        "labels": batch.get("labels", following).numpy(),
-        "attention_mask": mask.long().numpy(),
-    }
-    room, _ = tolerance(
-        batch[first.stage].dtype, max(1.0, float(np.abs(arrays["logits"]).max())), True
-    )
-    places = (
-        (following != IGNORE if "labels" in batch else mask)[:, : theirs.shape[1]]
-        .nonzero()
-        .tolist()
-    )
-    for name, kind in BY_COLUMN.items():
-        sheet = kind({first.batch: arrays})
-        label = lambda b, t: (
-            int(batch["labels"][b, t]) if name == "shift_off_by_one" else int(following[b, t])
-        )  # noqa: E731
-        rows = [
-            Row(first.batch, b, t, label(b, t) if "labels" in batch else IGNORE) for b, t in places
-        ]
-        with np.errstate(all="ignore"):
-            if rows and all(
-                abs(sheet.cell(row, first.stage)[0] - float(theirs[row.b, row.t])) <= room
-                for row in rows
-            ):
-                names.append(name)
-    return names
-
-
-def loss_explained(c, mistake) -> bool:
-    """Whether a loss with this mistake in it has the dump's loss, terms and gradient, as far as they are there."""
-    given = c.given
-    try:
-        found = wrong(mistake, given.method, given.semantics, vars(given.options), c.arrays)
-    except (KeyError, IndexError, ValueError):  # it reads what this dump does not hold
-        return False
-    if found is None:
-        return False
-    size, slope = (
-        c.size + found.scale,
-        gradient_size(c.arrays, c.answer) + gradient_size(c.arrays, found),
-    )
-    if not np.isfinite([size, slope]).all():  # everything is near to within infinity
-        return False
-    near = lambda theirs, ours: abs(float(theirs) - ours) <= tolerance(theirs.dtype, size, True)[0]  # noqa: E731
-    checks = [
-        near(term, found.terms[name]) for name, term in given.terms.items() if name in found.terms
-    ]
-    checks += [] if given.loss is None else [near(given.loss, found.loss)]
-    for name, batch in given.batches.items():
-        if "gradient" in batch:
-            away = np.abs(batch["gradient"].double().numpy() - found.gradients[name]).max()
-            checks.append(bool(away <= tolerance(batch["gradient"].dtype, slope, True)[0]))
-    return bool(checks) and all(checks)
+    These are its entries, and the weight of each row times the largest logit.
+    """
+    largest_entry = max(float(np.abs(array).max()) for array in answer.gradients.values())
+    return largest_entry + largest(arrays) * answer.weight

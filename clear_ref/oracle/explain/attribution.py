@@ -24,7 +24,7 @@ from clear_ref.losses.outputs import Outputs
 from clear_ref.losses.rows import ROW_SETS, BatchRows
 from clear_ref.losses.terms import TokenTerms, token_terms
 from clear_ref.methods import table
-from clear_ref.oracle import batch_views
+from clear_ref.oracle import encoded_batches
 
 COLUMNS = ("nll", "teacher_nll", "kl_teacher_student", "kl_student_teacher")
 
@@ -270,16 +270,16 @@ def explain(vlm, method: str, semantics: str, options, plan, indices, mask: str 
         options = chosen.prepare_options(options, len(indices))
     needs, layer = chosen.needs_of(options), getattr(options, "layer", None)
     vlm.check_layer(layer)
-    seen = batch_views.views(vlm, plan, needs, mask, indices)
+    seen = encoded_batches.encode_plan(vlm, plan, needs, mask, indices)
     outputs = {}
     with torch.no_grad():
         for name, need in needs.items():
-            student = batch_views.look(vlm, seen[name].batch, layer, need.hidden)
+            student = encoded_batches.model_output(vlm, seen[name].batch, layer, need.hidden)
             with vlm.adapters_off():
-                teacher = batch_views.look(vlm, seen[name].batch, layer, need.hidden)
+                teacher = encoded_batches.model_output(vlm, seen[name].batch, layer, need.hidden)
             if need.hidden and not need.teacher:
                 teacher = None
-            outputs[name] = batch_views.outputs(seen[name].batch, student, teacher, need.hidden)
+            outputs[name] = encoded_batches.as_outputs(seen[name].batch, student, teacher, need.hidden)
     ids = {name: one.batch.input_ids for name, one in seen.items()}
     apart = take_apart(lambda batches: chosen.loss(batches, options), outputs, ids, (0, indices[0]))
     hidden = any(need.hidden for need in needs.values())
