@@ -1,7 +1,7 @@
 """Definitions: every number that the authors of stored logs or tables give must come out, under the definition that made it.
 
-Run: python -m pytest tests/test_score.py. The real logs lie in the shared data (conftest.shared_data); those tests are skipped
-where it is absent. Tests named *_peer need scipy.
+Run: python -m pytest tests/test_score.py. The real logs are described in tests/real/README.md.
+Tests named *_peer need scipy.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import definitions, logs, membership, metrics, rouge, task_metrics
-from tests.conftest import shared_data
+from tests.helpers.real_data import real_data
 
 TOFU, OPEN = "tofu_eval_logs", "open_unlearning_eval_logs"
 TOFU_SETS = {
@@ -47,11 +47,11 @@ RELEASED_TASKS = (
 
 
 def expected(folder):
-    return json.loads(shared_data(folder, "expected.json").read_text())
+    return json.loads(real_data(folder, "expected.json").read_text())
 
 
 def path(folder, name):
-    return shared_data(folder, f"{name}.json.gz")
+    return real_data(folder, f"{name}.json.gz")
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_rouge_without_its_columns_is_that_of_the_text(evaluations):
 
 def test_every_printed_number_of_the_papers_text_table_comes_out():
     """From the parts that the authors' notebook shows, six digits each; the aggregates are not built alike."""
-    given = json.loads(shared_data("clear_reference", "text_only_components.json").read_text())[
+    given = json.loads(real_data("clear_reference", "text_only_components.json").read_text())[
         "rows"
     ]
     for row in given.values():

@@ -16,7 +16,7 @@ from clear_ref.data.check import check, text
 from clear_ref.data.images import open_image
 from clear_ref.data.records import SCHEMA
 from clear_ref.mini.directories import WORLD
-from tests.conftest import shared_data
+from tests.helpers.real_data import tofu_files
 
 
 def write(directory, config, rows):
@@ -293,9 +293,10 @@ class TestRelations:
 
 class TestPublished:
     def test_tofu_itself_has_its_published_rows_and_nothing_is_wrong(self, tmp_path):
-        for path in shared_data("tofu").glob("*.json"):
-            (tmp_path / "tofu" / path.stem).mkdir(parents=True)
-            shutil.copy(path, tmp_path / "tofu" / path.stem / "rows.jsonl")
+        for name, contents in tofu_files().items():
+            config = tmp_path / "tofu" / name.removesuffix(".json")
+            config.mkdir(parents=True)
+            (config / "rows.jsonl").write_bytes(contents)
         found = check(tmp_path)
         assert found["problems"] == [] and len(found["configs"]) == 15
         assert all(one["rows"] == one["published"] for one in found["configs"].values())

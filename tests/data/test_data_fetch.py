@@ -25,8 +25,8 @@ import clear_ref
 from clear_ref.data.check import check
 from clear_ref.data.records import SCHEMA, columns, read_rows
 from clear_ref.mini.directories import BASE, WORLD
-from tests.conftest import shared_data
 from tests.helpers.fake_hub import FakeHub, Fault
+from tests.helpers.real_data import tofu_files
 
 SCRIPT = Path(__file__).parents[2] / "data_fetch.py"
 SPEC = importlib.util.spec_from_file_location("data_fetch", SCRIPT)
@@ -394,8 +394,7 @@ class TestTofu:
         assert len(list(out.glob("**/rows.jsonl"))) == 15
 
     def test_the_real_files_have_the_published_rows(self, fetch, out):
-        files = {path.name: path.read_bytes() for path in shared_data("tofu").glob("*.json")}
-        with FakeHub("locuslab/TOFU", "dataset", files).running() as hub:
+        with FakeHub("locuslab/TOFU", "dataset", tofu_files()).running() as hub:
             assert fetch(hub, "tofu").status == 0
         for name in TOFU:
             assert len(read_rows(out, f"tofu/{name}")) == SCHEMA["configs"][f"tofu/{name}"]["rows"]

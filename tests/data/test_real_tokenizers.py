@@ -1,6 +1,7 @@
 """Prompts and answers in the vocabularies of Llama-2, LLaVA-1.5 and Qwen2-VL: real tokenizers, real questions, published counts.
 
-The real files are not part of this repository: tests that read them skip where they are absent (conftest.shared_data).
+The tokenizers are not part of this repository: tests that read them skip where they are absent
+(tests/helpers/real_data.py). Questions and published counts are in tests/real/.
 """
 
 import gzip
@@ -13,7 +14,7 @@ import tokenizers
 from clear_ref.common.errors import UserError
 from clear_ref.data.prompts import TEMPLATES, choose_template
 from clear_ref.data.tokens import Tokenizer
-from tests.conftest import shared_data
+from tests.helpers.real_data import real_data, tofu_rows, tokenizer_data
 
 LLAMA_LOGS = (
     "llama2-7b_full_wd0.01",
@@ -38,7 +39,7 @@ FORGET = {"full": "10", "retain90": "10", "retain95": "05", "retain99": "01"}
 def llama(directory, added=()):
     """The LLaMA tokenizer as model directories carry it, with the tokens that LLaVA adds."""
     directory.mkdir(exist_ok=True)
-    made = tokenizers.Tokenizer.from_file(str(shared_data("tokenizers", "llama", "tokenizer.json")))
+    made = tokenizers.Tokenizer.from_file(str(tokenizer_data("llama", "tokenizer.json")))
     made.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in added])
     made.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text(
@@ -57,25 +58,18 @@ def qwen(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tokenizers") / "qwen"
     directory.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(shared_data("tokenizers", "qwen", name), directory / name)
+        shutil.copy(tokenizer_data("qwen", name), directory / name)
     return Tokenizer(directory)
-
-
-def rows(name):
-    return [
-        json.loads(line)
-        for line in shared_data("tofu", f"{name}.json").read_text(encoding="utf-8").splitlines()
-    ]
 
 
 @pytest.mark.parametrize("log", LLAMA_LOGS)
 def test_token_counts_of_every_candidate_are_those_of_the_published_logs(log, tmp_path):
     """The number of supervised tokens of every answer, paraphrase and wrong answer that TOFU's own evaluation of Llama-2-7B logged."""
     tokenizer, inst = llama(tmp_path / "llama"), TEMPLATES["inst"]
-    logged = json.loads(gzip.open(shared_data("tofu_eval_logs", f"{log}.json.gz")).read())
+    logged = json.loads(gzip.open(real_data("tofu_eval_logs", f"{log}.json.gz")).read())
     compared = 0
     for task, config in TASKS.items():
-        found = rows(config.format(FORGET[log.split("_")[1]]))
+        found = tofu_rows(config.format(FORGET[log.split("_")[1]]))
         for index, n in logged[task]["num_token_gt"].items():
             row = found[int(index)]
             answers = [
@@ -99,9 +93,7 @@ def test_token_counts_of_every_candidate_are_those_of_the_published_logs(log, tm
 
 def test_ids_of_a_published_prompt(llava):
     """The ids that the benchmark's own notebook shows for one prompt in LLaVA-1.5's processor."""
-    case = json.loads(shared_data("clear_reference", "known_token_ids.json").read_text())["cases"][
-        0
-    ]
+    case = json.loads(real_data("clear_reference", "known_token_ids.json").read_text())["cases"][0]
     question = case["conversation"][0]["content"][0]["text"]
     assert llava.prompt(TEMPLATES["llava"], question, 0) == case["input_ids"]
     assert TEMPLATES["llava"].prompt(question, False) == case["formatted"]
@@ -123,7 +115,7 @@ def test_a_picture_is_576_tokens_between_the_template_and_the_question(llava):
 def test_prompt_and_answer_joined_are_the_tokens_of_the_whole_text(llava, name):
     """All 400 questions and answers of forget10, and answers that begin with signs."""
     made = TEMPLATES[name]
-    for row in rows("forget10") + [
+    for row in tofu_rows("forget10") + [
         {"question": "Which?", "answer": answer} for answer in ("1984", "«Ja»", "Émile Zola", "no")
     ]:
         whole = llava.ids(made.prompt(row["question"], False) + made.answer(row["answer"]))
@@ -172,7 +164,7 @@ def test_qwen_prompts_have_a_system_turn_and_the_picture_before_the_question(qwe
 
 def test_qwen_prompt_and_answer_joined_are_the_tokens_of_the_whole_text(qwen):
     made = TEMPLATES["qwen2-vl"]
-    for row in rows("forget10"):
+    for row in tofu_rows("forget10"):
         whole = qwen.ids(made.prompt(row["question"], False) + made.answer(row["answer"]))
         assert joined(qwen, made, row["question"], row["answer"]) == whole
 

@@ -11,7 +11,7 @@ from clear_ref.data.images import open_image
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import SCHEMA, columns, read_rows
 from clear_ref.mini.directories import WORLD
-from tests.conftest import shared_data
+from tests.helpers.real_data import real_data, tofu_files, tofu_rows
 
 GOOD = {"image": "images/a.png", "caption": "A person.", "name": "A"}
 
@@ -176,7 +176,7 @@ def test_the_image_marker_in_a_text_is_refused(tiny):
 
 def test_the_schema_is_the_published_one_of_every_config():
     """CLEAR's 21 configs as its card printed them (~: to three digits), TOFU's 15 as its files have them."""
-    published = json.loads(shared_data("clear_reference", "schema.json").read_text())["subsets"]
+    published = json.loads(real_data("clear_reference", "schema.json").read_text())["subsets"]
     every = set(SCHEMA["configs"]) - {
         "pretrain",
         "holdout10",
@@ -190,14 +190,13 @@ def test_the_schema_is_the_published_one_of_every_config():
         } == set(one["columns"])
         rows = SCHEMA["configs"][config]["rows"]
         assert rows == one["rows"] or f"~{float(f'{rows:.3g}'):.0f}" == one["rows"]
-    files = sorted(shared_data("tofu").glob("*.json"))
-    assert {f"tofu/{path.stem}" for path in files} == every - ours and len(files) == 15
-    for path in files:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        assert len(rows) == SCHEMA["configs"][f"tofu/{path.stem}"]["rows"]
-        assert all(
-            set(row) == {name.rstrip("?") for name in columns(f"tofu/{path.stem}")} for row in rows
-        )
+    names = [file.removesuffix(".json") for file in tofu_files()]
+    assert {f"tofu/{name}" for name in names} == every - ours and len(names) == 15
+    for name in names:
+        rows = tofu_rows(name)
+        assert len(rows) == SCHEMA["configs"][f"tofu/{name}"]["rows"]
+        expected = {column.rstrip("?") for column in columns(f"tofu/{name}")}
+        assert all(set(row) == expected for row in rows)
 
 
 def test_every_column_has_a_meaning_and_every_kind_a_config():

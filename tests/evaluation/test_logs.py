@@ -1,6 +1,6 @@
 """Reading anyone's logs, and the command score: formats told apart by their keys, refusals in one line, numbers with definitions.
 
-Run: python -m pytest tests/test_logs.py. Two tests read the real logs of the shared data and are skipped where it is absent.
+Run: python -m pytest tests/test_logs.py. Two tests read real logs (tests/real/README.md).
 """
 
 import gzip
@@ -11,12 +11,12 @@ import random
 import pytest
 
 from clear_ref import run
-from clear_ref.common import settings
+from clear_ref.commands import settings
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import logs, metrics
 from clear_ref.evaluation.membership import membership
 from clear_ref.report import table
-from tests.conftest import shared_data
+from tests.helpers.real_data import real_data
 
 RELEASED = (
     "eval_real_faces_wo_options",
@@ -442,7 +442,7 @@ def test_real_logs_are_scored_from_the_command_line(capsys):
         (tofu, "full", "retain90", "TOFU", 1.834066410994743e-21),
         (other, "full_forget05", "retain95", "open-unlearning", 5.86730162802883e-14),
     ):
-        paths = [shared_data(pattern.format(name)) for name in (model, gold)]
+        paths = [real_data(pattern.format(name)) for name in (model, gold)]
         status, stdout, _ = call(
             capsys, "score", paths[0], "--gold", paths[1], "--metrics", "tofu", "--json"
         )
@@ -467,9 +467,9 @@ def test_real_gold_logs_of_other_splits_are_refused(capsys):
         status, _, stderr = call(
             capsys,
             "score",
-            shared_data("tofu_eval_logs/llama2-7b_full_wd0.01.json.gz"),
+            real_data("tofu_eval_logs/llama2-7b_full_wd0.01.json.gz"),
             "--gold",
-            shared_data(f"{gold}.json.gz"),
+            real_data(f"{gold}.json.gz"),
         )
         assert status == 2 and stderr.count("\n") == 1
 

@@ -1,6 +1,6 @@
 """Metrics: stored values of real models' logs, values by hand, invariances, bad logs, and mutants that must be caught.
 
-Run: python -m pytest tests/test_metrics.py. The stored logs are TOFU's (vectors/LICENSES.md); tests named *_peer
+Run: python -m pytest tests/test_metrics.py. The stored logs are TOFU's (tests/real/README.md); tests named *_peer
 need nltk, rouge-score or scipy and are skipped without them.
 """
 
@@ -11,15 +11,14 @@ import math
 import random
 import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import metrics, porter, rouge
+from tests.helpers.real_data import real_data
 
-VECTORS = Path(__file__).parents[1] / "vectors"
 TOFU_SETS = {
     "eval_log": "Retain",
     "eval_log_forget": "Forget",
@@ -44,18 +43,41 @@ WITH_PROBABILITY = {
 LOWEST = 1 - math.sqrt(math.log(2))
 
 
-def vector(name):
-    return json.loads(gzip.decompress((VECTORS / name).read_bytes()))
+def real_log(path):
+    return json.loads(gzip.decompress(path.read_bytes()))
 
 
 @pytest.fixture(scope="module")
 def generations():
-    return vector("tofu_rouge.json.gz")
+    """[generated, expected, ROUGE-L recall, ROUGE-1 recall] of the 4,542 generations of six logs."""
+    found = []
+    for path in sorted(real_data("tofu_eval_logs").glob("*.json.gz")):
+        for task in real_log(path).values():
+            for key, (_, generated, expected) in task["generated_text"].items():
+                recalls = [task["rougeL_recall"][key], task["rouge1_recall"][key]]
+                found.append([generated, expected, *recalls])
+    assert len(found) == 4542
+    return found
 
 
 @pytest.fixture(scope="module")
 def tofu():
-    return vector("tofu_losses.json.gz")
+    """The logs of two models (the columns that these tests read) and their rows of TOFU's leaderboard."""
+    columns = (
+        "avg_gt_loss",
+        "avg_paraphrased_loss",
+        "average_perturb_loss",
+        "truth_ratio",
+        "rougeL_recall",
+    )
+    logs = {}
+    for name in ("llama2-7b_full_wd0.01", "llama2-7b_retain90_wd0.01"):
+        tasks = real_log(real_data("tofu_eval_logs", f"{name}.json.gz"))
+        logs[name] = {
+            task: {column: values[column] for column in columns} for task, values in tasks.items()
+        }
+    expected = json.loads(real_data("tofu_eval_logs", "expected.json").read_text())
+    return {"logs": logs, "published": expected["published"]["rows"]}
 
 
 def log(

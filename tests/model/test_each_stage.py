@@ -17,6 +17,7 @@ from clear_ref.data.records import read_rows, training_record
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model import lora
 from clear_ref.model.language import RMSNorm, rotary, rotate
+from tests.helpers.tiny_model import write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +275,6 @@ def test_broken_model_directories_are_one_clear_line(tiny, tmp_path):
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-    from tests.conftest import write_tiny
-
     with pytest.raises(UserError, match="ids up to 2499, the embedding has 100 rows"):
         write_tiny(tmp_path / "small", text={"vocab_size": 100})
 

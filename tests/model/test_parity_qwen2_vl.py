@@ -23,7 +23,7 @@ from clear_ref.data.qwen_images import Qwen2VLImages, smart_resize
 from clear_ref.data.tokens import Tokenizer
 from clear_ref.evaluation.likelihood import candidate_nll
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
-from tests.conftest import shared_data
+from tests.helpers.real_data import tokenizer_data
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 reference_images = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
@@ -284,7 +284,7 @@ def test_ids_and_pixels_are_those_of_the_reference_processor(directory, processo
 
 
 def test_ids_of_the_real_tokenizer_are_those_of_the_reference_processor(images):
-    found = shared_data("tokenizers", "qwen")
+    found = tokenizer_data("qwen")
     processor, tokenizer = (
         still_processor(transformers.AutoTokenizer.from_pretrained(found)),
         Tokenizer(found),

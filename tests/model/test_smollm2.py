@@ -14,7 +14,7 @@ import torch
 from clear_ref import Record, load
 from clear_ref.evaluation.likelihood import candidate_nll
 from clear_ref.model.weights import write_tensors
-from tests.conftest import shared_data
+from tests.helpers.real_data import tofu_rows
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 gguf = pytest.importorskip("gguf", reason="the parity extra is not installed")
@@ -106,15 +106,16 @@ def pair(directory):
 
 @pytest.fixture(scope="module")
 def rows():
-    lines = shared_data("tofu", "real_authors.json").read_text(encoding="utf-8").splitlines()[:3]
-    lines += shared_data("tofu", "world_facts.json").read_text(encoding="utf-8").splitlines()[:2]
-    lines += shared_data("tofu", "forget10.json").read_text(encoding="utf-8").splitlines()[:3]
-    return [json.loads(line) for line in lines]
+    return [
+        *tofu_rows("real_authors")[:3],
+        *tofu_rows("world_facts")[:2],
+        *tofu_rows("forget10")[:3],
+    ]
 
 
 def test_the_conversion_is_the_one_that_transformers_makes(directory, file, pair):
     """The same tensors by transformers' own reader of GGUF (which dequantizes by itself)."""
-    pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate")
+    pytest.importorskip("accelerate", reason="the parity extra is not installed")
     other = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32
     )
