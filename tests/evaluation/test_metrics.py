@@ -1,7 +1,7 @@
 """Metrics: stored values of real models' logs, values by hand, invariances, bad logs, and mutants that must be caught.
 
-Run: python -m pytest tests/test_metrics.py. The stored logs are TOFU's (tests/real/README.md); tests named *_peer
-need nltk, rouge-score or scipy and are skipped without them.
+The stored logs are TOFU's (tests/real/README.md). Tests named *_peer need nltk, rouge-score or
+scipy and are skipped without them.
 """
 
 import copy
@@ -49,7 +49,7 @@ def real_log(path):
 
 @pytest.fixture(scope="module")
 def generations():
-    """[generated, expected, ROUGE-L recall, ROUGE-1 recall] of the 4,542 generations of six logs."""
+    """[generated, expected, ROUGE-L recall, ROUGE-1 recall] of six logs' 4,542 generations."""
     found = []
     for path in sorted(real_data("tofu_eval_logs").glob("*.json.gz")):
         for task in real_log(path).values():
@@ -62,7 +62,7 @@ def generations():
 
 @pytest.fixture(scope="module")
 def tofu():
-    """The logs of two models (the columns that these tests read) and their rows of TOFU's leaderboard."""
+    """The columns of two models' logs that these tests read; their rows of TOFU's leaderboard."""
     columns = (
         "avg_gt_loss",
         "avg_paraphrased_loss",
