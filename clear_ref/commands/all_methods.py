@@ -1,161 +1,211 @@
 """all: every method from the same start, one leaderboard."""
 
 import dataclasses
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from clear_ref.common import run_directory
-from clear_ref.common.devices import device_of, dtype_of
-from clear_ref.common.errors import RunFailed, UserError
+from clear_ref.common.errors import RunFailed
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.common.progress import Progress
+from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
+from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
-from clear_ref.loop import unlearn as unlearning
+from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.unlearn import MODALITIES
-from clear_ref.losses.implementation import choose_implementation
 from clear_ref.methods import table
-from clear_ref.mini import directories
-from clear_ref.model.families import sees_pictures
-from clear_ref.model.vlm import load_without_weights
+from clear_ref.report import terminal
 
 from . import report as report_page
-from .experiment import unlearn
-from .model_logs import Result, drop_kept, evaluation_logs
-from .resolve import check, check_gold, check_rows, inputs, options_for, recipe_for
+from .given import Given, given_from, numbers, settings_from
+from .model_logs import Result, evaluate_directory, remove_finished_groups
+from .output import Output
+from .resolve import (
+    Inputs,
+    Resolved,
+    check_gold_files,
+    check_pictures,
+    recipe_for,
+    resolve_inputs,
+)
+from .settings import Unlearn
+from .unlearn import ResolvedUnlearn, training_rows, unlearn
+from .unlearn import resolve as resolve_unlearn
+
+MODALITY_CHOICES = (*MODALITIES, "each")
 
 
-def run_all(
-    s,
+@dataclass(frozen=True)
+class ResolvedAll(Resolved):
+    """Every run of `all`; one run has its own directory in `out`."""
+
+    settings: Unlearn
+    seeds: list[int]
+    runs: list[ResolvedUnlearn]
+
+
+def command(arguments: Namespace) -> Output:
+    """What `all` prints; one line a finished run comes before, unless --json or --quiet is given."""
+    settings = settings_from(arguments, Unlearn)
+    modality = arguments.modality
+    modalities = list(MODALITIES) if modality == "each" else [modality]
+    seeds = numbers(arguments.seeds, "--seeds")
+    given = given_from(arguments, Unlearn)
+    run = resolve(settings, modalities, seeds, given, arguments.resume)
+    silent = arguments.json or arguments.quiet
+    result = run_all(run, (lambda row: None) if silent else terminal.one_of_all)
+    return Output(result.summary, terminal.all_methods)
+
+
+def resolve(
+    settings: Unlearn, modalities: list[str], seeds: list[int], given: Given, resume: bool
+) -> ResolvedAll:
+    """Every run of `all`, checked; nothing is written or loaded. Inputs are read once for all runs."""
+    recipe_name, recipe = recipe_for(settings.recipe, settings.model, "unlearn", given.recipe)
+    inputs = resolve_inputs(settings, settings.gold)
+    rows = []
+    for modality in modalities:
+        for part in training_rows(dataclasses.replace(settings, modality=modality), inputs):
+            rows += part
+    check_pictures(inputs, rows)
+    check_gold_files(inputs)
+    record = all_record(settings, modalities, seeds, given, inputs, recipe_name, recipe)
+    out = run_directory.choose(
+        settings.out, f"all-{settings.semantics}", record, resume, changeable={"out"}
+    )
+    given = dataclasses.replace(
+        given, settings=given.settings | {"method", "modality", "seed", "out"}
+    )
+    runs = []
+    for modality in modalities:
+        for method in table.METHODS:
+            for seed in seeds:
+                directory = out / f"{method}-{settings.semantics}-{modality}-seed{seed}"
+                own = dataclasses.replace(
+                    settings, method=method, modality=modality, seed=seed, out=str(directory)
+                )
+                begun = (directory / run_directory.SETTINGS_FILE).exists()
+                runs.append(resolve_unlearn(own, given, begun, inputs))
+    return ResolvedAll(
+        inputs=inputs,
+        recipe=recipe,
+        record=record,
+        out=out,
+        resume=resume,
+        settings=settings,
+        seeds=seeds,
+        runs=runs,
+    )
+
+
+def all_record(
+    settings: Unlearn,
     modalities: list[str],
     seeds: list[int],
-    recipe_given: dict,
-    given: set,
-    report,
-    resume: bool = False,
-) -> Result:
-    """Every method, in each modality and with each seed; base and gold are evaluated once. `report` hears of each finished run.
-
-    resume: what `s.out` holds of finished runs and finished parts of runs is taken as it is.
-    On the CPU, as many runs at a time as torch has threads. Each gets its directory below out; the leaderboard goes to
-    out/leaderboard.json, and with report.of_all to report.html, CSV, LaTeX and Markdown. A run that fails leaves a gap, the
-    others go on.
-    raises  RunFailed at the end, naming the runs that failed
-    """
-    check(s)
-    if len(set(seeds)) < len(seeds):
-        raise UserError(
-            f"--seeds {','.join(map(str, seeds))}: a seed stands there twice; name each once"
-        )
-    for modality in modalities:
-        if modality not in MODALITIES:
-            raise UserError(
-                f"modality is {modality!r}; expected one of {', '.join(MODALITIES)}, or each"
-            )
-    base, gold, data = (
-        directories.model_directory(s.model),
-        directories.gold_directory(s.gold, s.model),
-        directories.data_directory(s.data),
-    )
-    check_gold(base, gold)
-    recipe_name, recipe = recipe_for(s.recipe, s.model, "unlearn", recipe_given)
-    sketch, pictures = load_without_weights(base, s.dtype, s.template), sees_pictures(base)
-    for method in table.METHODS:
-        unlearning.label_mask(sketch.family.name, table.variant(method, s.semantics), s.mask)
-        sketch.check_layer(
-            getattr(options_for(method, s.semantics, recipe_name, seeds[0], {})[0], "layer", None)
-        )
-    rows = [
-        row
-        for modality in modalities
-        for split in unlearning.split_rows(data, modality, s.forget, pictures, s.retain_modality)
-        for row in split
-    ]
-    check_rows(data, s, pictures, rows)
-    if gold:
-        load_without_weights(gold, s.dtype, s.template)
-    every = {"modality": ", ".join(modalities), "seed": ", ".join(map(str, seeds)), "method": "all"}
-    impl = choose_implementation("auto", device_of(s.device), dtype_of(s.dtype))
-    record = {
-        "format": "clear_ref.run/1",
+    given: Given,
+    inputs: Inputs,
+    recipe_name: str,
+    recipe: Recipe,
+) -> RunRecord:
+    """What settings.json of the whole directory holds."""
+    every = {
+        "modality": ", ".join(modalities),
+        "seed": ", ".join(map(str, seeds)),
+        "method": "all",
+    }
+    return {
+        "format": FORMAT,
         "command": "all",
-        "impl": impl,
+        "impl": inputs.impl,
         "recipe": recipe_name,
-        "inputs": inputs(data, base, gold),
-        "settings": with_sources(s, given)
-        | with_sources(recipe, set(recipe_given))
+        "inputs": inputs.hashes,
+        "settings": with_sources(settings, set(given.settings))
+        | with_sources(recipe, set(given.recipe))
         | {name: {"value": value, "source": "command line"} for name, value in every.items()},
         "versions": run_directory.versions(),
     }
-    out = run_directory.choose(s.out, f"all-{s.semantics}", record, resume, changeable={"out"})
-    write_json(out / run_directory.SETTINGS_FILE, record)
-    logs = {"base": evaluation_logs(base, s, "base", out=out)}
-    if gold:
-        logs["gold"] = evaluation_logs(gold, s, "gold", out=out)
-    runs = [
-        {"method": method, "modality": modality, "seed": seed}
-        for modality in modalities
-        for method in table.METHODS
-        for seed in seeds
-    ]
-    n_processes = process_count(device_of(s.device))
-    bar, quiet = Progress("all methods", len(runs[::n_processes]), "run"), Progress.quiet
-    given = given | {"method", "modality", "seed", "out"}
 
-    def compute(run):
-        name = f"{run['method']}-{s.semantics}-{run['modality']}-seed{run['seed']}"
-        own, begun = out / name, (out / name / run_directory.SETTINGS_FILE).exists()
-        try:
-            if (own / "report.html").exists():  # what a run writes last
-                found = read_json(own / "metrics.json")
-            else:
-                found = unlearn(
-                    dataclasses.replace(s, **run, out=str(own)),
-                    recipe_given,
-                    {},
-                    given,
-                    begun,
-                    logs,
-                ).summary
-        except RunFailed as error:
-            return {"failed": f"{name}: {error}"}
-        row = {
-            **run,
-            "metrics": found["models"]["unlearned"],
-            "seconds": found["seconds"],
-            "steps": found["steps"],
-        }
-        report(row)
-        bar.step(note=name)
-        return row
 
-    Progress.quiet = True  # one line for all of them
-    try:
-        found = map_in_processes(compute, runs, n_processes)
-    finally:
-        Progress.quiet = quiet
-        bar.close()
-    rows, failed = (
-        [row for row in found if "metrics" in row],
-        [row["failed"] for row in found if "failed" in row],
-    )
-    if not rows:
+def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> Result:
+    """Every method, in each modality and with each seed; base and gold are evaluated once.
+
+    On the CPU, as many runs at a time as torch has threads. The leaderboard is written to
+    leaderboard.json, report.html and tables in CSV, LaTeX and Markdown. A run that fails is left
+    out of them, and the other runs are done.
+
+    report  called with a line for each finished run
+    raises  RunFailed at the end, naming the runs that failed
+    """
+    inputs, settings, out = run.inputs, run.settings, run.out
+    write_json(out / run_directory.SETTINGS_FILE, run.record)
+    logs = {"base": evaluate_directory(inputs, inputs.model, "base", out)}
+    if inputs.gold:
+        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    lines = run_in_processes(run, logs, report)
+    finished = [line for line in lines if "metrics" in line]
+    failed = [line["failed"] for line in lines if "failed" in line]
+    if not finished:
         raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
-    models = {name: score(log, logs.get("gold"), s.metrics) for name, log in logs.items()}
+    models = {name: score(log, logs.get("gold"), inputs.metrics) for name, log in logs.items()}
     summary = {
-        "semantics": s.semantics,
-        "seeds": seeds,
-        "impl": impl,
+        "semantics": settings.semantics,
+        "seeds": run.seeds,
+        "impl": inputs.impl,
         "models": models,
-        "runs": rows,
+        "runs": finished,
         "failed": failed,
         "definitions": models["base"]["definitions"],
         "out": str(out),
     }
     write_json(out / "leaderboard.json", summary)
-    drop_kept(out)
-    report_page.of_all(out, s.metrics)
+    remove_finished_groups(out)
+    report_page.of_all(out, inputs.metrics)
     if failed:
         raise RunFailed(
-            f"{len(failed)} of {len(failed) + len(rows)} runs, first {failed[0]}; the others are in {out}"
+            f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
         )
     return Result(models, out, summary)
+
+
+def run_in_processes(
+    run: ResolvedAll, logs: dict[str, Logs], report: Callable[[dict], None]
+) -> list[dict[str, Any]]:
+    """A line for each run, in order: its metrics, or {"failed": reason}."""
+    n_processes = process_count(run.inputs.device)
+    bar = Progress("all methods", len(run.runs[::n_processes]), "run")
+    quiet = Progress.quiet
+
+    def compute(one: ResolvedUnlearn) -> dict[str, Any]:
+        try:
+            summary = finished_summary(one) or unlearn(one, logs).summary
+        except RunFailed as error:
+            return {"failed": f"{one.out.name}: {error}"}
+        line = {
+            "method": one.settings.method,
+            "modality": one.settings.modality,
+            "seed": one.settings.seed,
+            "metrics": summary["models"]["unlearned"],
+            "seconds": summary["seconds"],
+            "steps": summary["steps"],
+        }
+        report(line)
+        bar.step(note=one.out.name)
+        return line
+
+    Progress.quiet = True  # one progress line for all runs
+    try:
+        return map_in_processes(compute, run.runs, n_processes)
+    finally:
+        Progress.quiet = quiet
+        bar.close()
+
+
+def finished_summary(run: ResolvedUnlearn) -> dict[str, Any] | None:
+    """The summary of a run that an earlier call finished, else None. report.html is written last."""
+    if not (run.out / report_page.PAGE).exists():
+        return None
+    return read_json(run.out / "metrics.json")

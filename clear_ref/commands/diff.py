@@ -3,6 +3,7 @@
 It prints the first stage that differs, where, by how much, and which known mistake explains it.
 """
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from clear_ref.oracle.diff.dump_file import Dump
 from clear_ref.oracle.diff.report import DiffReport, compare_dump
 from clear_ref.oracle.diff.terminal import text, title
 
-__all__ = ["DiffSettings", "check", "helper", "run", "text"]
+from .given import settings_from
+from .output import Output
+from .settings import device_setting, model_setting, template_setting
 
 HELPER = Path(dump_file.__file__).with_name("dump_helper.py")
 
@@ -27,7 +30,7 @@ HELPER = Path(dump_file.__file__).with_name("dump_helper.py")
 class DiffSettings:
     """Options of `diff DUMP`."""
 
-    model: str = setting(
+    model: str = model_setting(
         "",
         "model directory in HF format, or mini: with it the stages before the logits are compared",
     )
@@ -36,12 +39,15 @@ class DiffSettings:
     )
     method: str = setting("", "the method, instead of the one that the dump names")
     semantics: str = setting("", "its semantics, instead of the one that the dump names")
-    template: str = setting(
-        "",
-        "chat template by name (data/prompts.py); "
-        "default: the one that the model directory asks for",
-    )
-    device: str = setting("cpu", "torch device, such as cpu or cuda")
+    template: str = template_setting()
+    device: str = device_setting()
+
+
+def command(arguments: Namespace) -> Output:
+    """What `diff` prints; it fails if a stage differs."""
+    if arguments.helper:
+        return Output({"helper": helper()}, lambda found: found["helper"])
+    return Output(run(arguments.dump, settings_from(arguments, DiffSettings)), text, check)
 
 
 def run(path: str | None, settings: DiffSettings) -> DiffReport:

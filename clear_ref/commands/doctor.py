@@ -1,9 +1,11 @@
-"""What is installed, built and active."""
+"""doctor: what is installed, built and active."""
 
 import os
 import shutil
+from argparse import Namespace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,9 +16,16 @@ from clear_ref.losses.implementation import choose_implementation
 from clear_ref.mini import directories
 from clear_ref.model.vlm import load
 
+from .output import Output
 
-def examine() -> dict:
-    """Versions, devices, the token-terms implementation in use, optional tools, and whether the embedded world loads."""
+
+def command(arguments: Namespace) -> Output:
+    """What `doctor` prints."""
+    return Output(examine(), text)
+
+
+def examine() -> dict[str, Any]:
+    """Versions, devices, implementation of the token terms, optional tools, and whether mini loads."""
     return {
         "versions": run_directory.versions(),
         "token_terms": choose_implementation(),
@@ -44,8 +53,8 @@ def kernel(found: dict) -> str:
     """What is built of the compiled kernel, in words."""
     if not found["built"]:
         return (
-            f"not built in {Path(native.__file__).parent}: plain PyTorch runs; pip install -e . builds it in a clone, where "
-            "there is a C++ compiler"
+            f"not built in {Path(native.__file__).parent}: plain PyTorch is used; in a clone, "
+            "pip install -e . builds it if there is a C++ compiler"
         )
     cuda = (
         "CUDA for sm_" + ", sm_".join(found["cuda"])
@@ -63,7 +72,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def checkpoint(path) -> dict:
+def checkpoint(path: Path) -> dict[str, Any]:
     """Whether a checkpoint loads, and how large it is."""
     try:
         return {"loads": True, "parameters": sum(p.numel() for p in load(path).model.parameters())}
@@ -72,7 +81,7 @@ def checkpoint(path) -> dict:
 
 
 def text(found: dict) -> str:
-    """The findings, one a line."""
+    """The findings, one on each line."""
     lines = [
         "versions     "
         + ", ".join(f"{name} {version}" for name, version in found["versions"].items()),

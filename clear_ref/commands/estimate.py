@@ -1,242 +1,285 @@
-"""estimate: memory and time of CLEAR's runs on a real model, from shapes: nothing is loaded, nothing is run but shapes."""
+"""estimate: memory and time of CLEAR's runs on a real model, computed from tensor shapes; no weights are loaded."""
 
 import math
+from argparse import Namespace
 from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
 
-from clear_ref.common.devices import dtype_of
+from clear_ref.common.devices import DTYPES, dtype_of
 from clear_ref.common.errors import UserError
 from clear_ref.common.settings import setting
 from clear_ref.common.text_table import aligned
 from clear_ref.data.records import SCHEMA
 from clear_ref.evaluation.likelihood import TOGETHER
-from clear_ref.evaluation.tasks import tasks
+from clear_ref.evaluation.tasks import Task, tasks
 from clear_ref.loop.recipes import PaperFinetune
 from clear_ref.loop.unlearn import MODALITIES
-from clear_ref.methods import table
+from clear_ref.methods import Need, table
+from clear_ref.methods.table import SEMANTICS
 from clear_ref.model import shapes
 from clear_ref.model.cache import GROWTH
 from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 
-from .settings import Common
+from .given import settings_from
+from .output import Output
+from .settings import Common, forget_setting
 
-# Tokens: TOFU's questions have 19 on average, a template some 10; answers and captions 41 to 48 (Llama's tokenizer).
+# Mean numbers of tokens, with Llama's tokenizer: TOFU's questions have 19 and a template about 10;
+# answers and captions have 41 to 48; a name has about 8.
 PROMPT, ANSWER, NAME = 30, 45, 8
 CANDIDATES = 7  # the answer, its paraphrase and five wrong ones
-ADAM = 16  # bytes of a trained number in fp32: itself, its gradient, two moments
+ADAM_BYTES = 16  # of a trained number in fp32: the number, its gradient, two moments
 
 
 @dataclass(frozen=True)
 class EstimateSettings:
-    """estimate SHAPE: what is run, and on what."""
+    """estimate SHAPE: what is run, and on what device."""
 
-    semantics: str = setting(
-        "paper", "whose meaning of the methods", "design: paper is the default"
-    )
+    semantics: str = setting("paper", "whose definition of the methods", choices=SEMANTICS)
     modality: str = setting(
-        "both", "what of the forget set is trained on: both, text or visual", "paper Sec. 5.4"
+        "both",
+        "records of the forget set that are trained on",
+        "paper Sec. 5.4",
+        choices=list(MODALITIES),
     )
-    forget: int = setting(
-        10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4"
+    forget: int = forget_setting()
+    dtype: str = setting(
+        "bfloat16", "dtype of the weights and of the computation", choices=list(DTYPES)
     )
-    dtype: str = setting("bfloat16", "compute dtype of the weights")
     lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
     epochs: int = setting(5, "passes over the forget set", "paper App. H")
     eval_batch: int = setting(
         8, "records evaluated together", "released code (config/mm/eval.yaml)"
     )
     side: int = setting(
-        1024,
-        "side of a picture in pixels",
-        "CLEAR's pictures (semantics 7); LLaVA resizes all to one size",
+        1024, "side of a picture in pixels", "CLEAR's pictures; LLaVA resizes all to one size"
     )
     tflops: float = setting(
         200.0,
-        "10^12 operations a second that the device keeps up",
-        "an assumption, not measured; 20% of what an H100 is sold with in bfloat16",
+        "10^12 operations per second that the device sustains",
+        "an assumption, not measured; 20% of an H100's nominal bfloat16 rate",
     )
     gb_per_s: float = setting(
-        2000.0, "10^9 bytes a second that it reads", "an assumption, not measured; 60% of an H100's"
+        2000.0,
+        "10^9 bytes per second that the device reads",
+        "an assumption, not measured; 60% of an H100's nominal rate",
     )
 
 
-def run(shape: str, s: EstimateSettings) -> dict:
-    """{"shape", "settings", "layout", "runs": [{"run", "memory_gb", "checkpointed_gb", "pflop", "minutes"}]}.
+class EstimatedRun(TypedDict):
+    """One row of the table.
 
-    memory  weights, what is trained with its gradients and AdamW's moments, what one record keeps for backward, its logits; a
-            copy of the weights where full fine-tuning has a teacher; for evaluation the prompts' keys and values. Without the
-            allocator's and libraries' own
-    pflop   10^15 floating-point operations. This and memory are upper bounds: views that share a prompt (llmu, dpo, sku) are
-            counted as if they did not, and the last decoder layer as if all its rows were read
-    minutes pflop at --tflops, and for generated text the weights read once a token and batch at --gb-per-s
-    raises  UserError for a shape or setting that is none
+    memory_gb, checkpointed_gb  without and with --checkpointing on, in 10^9 bytes
     """
-    config, dtype = shapes.config_of(shape), dtype_of(s.dtype)
+
+    run: str
+    memory_gb: float
+    checkpointed_gb: float
+    pflop: float
+    minutes: float
+
+
+def command(arguments: Namespace) -> Output:
+    """What `estimate` prints."""
+    return Output(run(arguments.shape, settings_from(arguments, EstimateSettings)), text)
+
+
+def run(shape: str, settings: EstimateSettings) -> dict[str, Any]:
+    """{"shape", "settings", "layout", "runs": [EstimatedRun]}.
+
+    memory   weights; trained numbers with their gradients and AdamW's moments; what one record
+             keeps for backward, with its logits; a copy of the weights where full fine-tuning needs
+             a teacher; for evaluation the KV cache of the prompts. Not counted: what the allocator
+             and the libraries need for themselves.
+    pflop    10^15 floating-point operations. This and memory are upper bounds: batches that share a
+             prompt (llmu, dpo, sku) are counted as if they did not, and the last decoder layer as
+             if all its rows were read.
+    minutes  pflop at --tflops; for generated text, the weights read once for each token and batch,
+             at --gb-per-s
+    raises   UserError for an unknown shape or a setting that cannot be used
+    """
+    config, dtype = shapes.config_of(shape), dtype_of(settings.dtype)
     for name in ("epochs", "eval_batch", "side", "tflops", "gb_per_s"):
-        if not 0 < getattr(s, name) < math.inf:
-            raise UserError(
-                f"--{name.replace('_', '-')} is {getattr(s, name)}; expected a number above 0"
-            )
-    if not s.lora_rank and dtype.itemsize < 4:
+        value = getattr(settings, name)
+        if not 0 < value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; expected a number above 0")
+    if not settings.lora_rank and dtype.itemsize < 4:
         raise UserError(
-            f"--lora-rank 0 trains every weight, and small steps are lost in {s.dtype}; expected --dtype float32"
+            f"--lora-rank 0 trains every weight, and small steps are lost in {settings.dtype}; "
+            "expected --dtype float32"
         )
-    if s.modality not in MODALITIES or s.forget not in (1, 5, 10):
+    model = model_costs(config, dtype, settings.lora_rank, PROMPT + ANSWER, settings.side)
+    if model.picture is None and settings.modality != "text":
         raise UserError(
-            f"--modality is {s.modality!r} and --forget {s.forget}; expected one of {', '.join(MODALITIES)}, and 1, "
-            "5 or 10"
+            f"--modality is {settings.modality}, and {shape} sees no pictures; expected --modality "
+            "text"
         )
-    known = model_costs(config, dtype, s.lora_rank, PROMPT + ANSWER, s.side)
-    if known.picture is None and s.modality != "text":
-        raise UserError(
-            f"--modality is {s.modality}, and {shape} sees no pictures; expected --modality text"
-        )
-    found = [
-        finetuning(known, s),
-        *(unlearning(known, method, s) for method in table.METHODS),
-        evaluating(known, s),
+    runs = [
+        finetuning(model, settings),
+        *(unlearning(model, method, settings) for method in table.METHODS),
+        evaluating(model, settings),
     ]
-    return {"shape": shape, "settings": asdict(s), "layout": asdict(known), "runs": found}
+    return {
+        "shape": shape,
+        "settings": asdict(settings),
+        "layout": asdict(model),
+        "runs": runs,
+    }
 
 
-def finetuning(known: ModelCosts, s: EstimateSettings) -> dict:
-    """Base: three epochs over all pictures and texts. Gold is 90 to 99 percent of it."""
-    n, training, _ = mixture(known, "full", "tofu/full", "both")
-    epochs = PaperFinetune().epochs
-    flop = epochs * n * (training + 2 * ANSWER * known.head)
-    kept = largest(known)
-    return row(
-        "finetune",
-        flop,
-        weights(known, s) + kept.kept,
-        weights(known, s) + kept.kept_checkpointed,
-        s,
+def finetuning(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
+    """The base model: three epochs over all pictures and texts. A gold model is 90 to 99 percent of it."""
+    n, training, _ = mixture(model, "full", "tofu/full", "both")
+    flop = PaperFinetune().epochs * n * (training + 2 * ANSWER * model.head)
+    fixed, kept = weight_bytes(model, settings), largest(model)
+    return estimated_run(
+        "finetune", flop, fixed + kept.kept, fixed + kept.kept_checkpointed, settings
     )
 
 
-def unlearning(known: ModelCosts, method: str, s: EstimateSettings) -> dict:
-    """A method: for every forget record one of each batch that it needs, student and, where it is watched, teacher."""
-    options = table.make_options(method, {}, s.semantics)
-    needs = table.needs(method, s.semantics, options)
-    n, *of_forget = mixture(
-        known, f"forget{s.forget:02d}", f"tofu/forget{s.forget:02d}", s.modality
-    )
-    _, *of_retain = mixture(
-        known, f"retain{100 - s.forget}", f"tofu/retain{100 - s.forget}", "both"
-    )
+def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> EstimatedRun:
+    """A method: for every forget record, one record of each batch it needs, for student and teacher."""
+    options = table.make_options(method, {}, settings.semantics)
+    needs = table.needs(method, settings.semantics, options)
+    forget, retain = f"forget{settings.forget:02d}", f"retain{100 - settings.forget}"
+    n, *forget_costs = mixture(model, forget, f"tofu/{forget}", settings.modality)
+    _, *retain_costs = mixture(model, retain, f"tofu/{retain}", "both")
+    itemsize = dtype_of(settings.dtype).itemsize
     flop, kept, checkpointed = 0.0, 0, 0
     for name, need in needs.items():
-        training, forward = of_retain if name == "retain" else of_forget
-        record = known.text if name != "retain" and s.modality == "text" else largest(known)
-        rows = 0 if need.hidden else ANSWER if set(need.rows) == {"answer"} else record.tokens
-        flop += training + need.teacher * forward + rows * known.head * (2 + need.teacher)
-        logits = rows * known.vocabulary * dtype_of(s.dtype).itemsize * (2 + need.teacher)
-        kept, checkpointed = (
-            kept + record.kept + logits,
-            checkpointed + record.kept_checkpointed + logits,
-        )
-    if table.reference_model(method, options) == "idk":  # its reference is tuned first
-        flop += of_forget[0] + 2 * ANSWER * known.head
-    copy = any(need.teacher for need in needs.values()) and not s.lora_rank
-    fixed = weights(known, s) + copy * known.parameters * dtype_of(s.dtype).itemsize
-    return row(method, s.epochs * n * flop, fixed + kept, fixed + checkpointed, s)
+        training, forward = retain_costs if name == "retain" else forget_costs
+        record = largest(model)
+        if name != "retain" and settings.modality == "text":
+            record = model.text
+        rows = rows_of(need, record)
+        flop += training + need.teacher * forward + rows * model.head * (2 + need.teacher)
+        logits = rows * model.vocabulary * itemsize * (2 + need.teacher)
+        kept += record.kept + logits
+        checkpointed += record.kept_checkpointed + logits
+    if table.reference_model(method, options) == "idk":  # this reference is trained first
+        flop += forget_costs[0] + 2 * ANSWER * model.head
+    teacher_copy = any(need.teacher for need in needs.values()) and not settings.lora_rank
+    fixed = weight_bytes(model, settings) + teacher_copy * model.parameters * itemsize
+    return estimated_run(
+        method, settings.epochs * n * flop, fixed + kept, fixed + checkpointed, settings
+    )
 
 
-def evaluating(known: ModelCosts, s: EstimateSettings) -> dict:
-    """One model on every task: prompts once, candidates once each, and text as long as it may become."""
-    flop, read, per_token = 0.0, 0.0, known.text.forward / known.text.tokens
-    for task in tasks(s.forget, Common().max_new_tokens):
-        record = known.text if task.config.startswith("tofu/") else known.picture
+def rows_of(need: Need, record: RecordCosts) -> int:
+    """Rows of logits that a method reads of one record."""
+    if need.hidden:
+        return 0
+    return ANSWER if set(need.rows) == {"answer"} else record.tokens
+
+
+def evaluating(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
+    """One model on every task: each prompt once, each candidate once, and text of the full length."""
+    itemsize = dtype_of(settings.dtype).itemsize
+    per_token = model.text.forward / model.text.tokens
+    flop, read = 0.0, 0.0
+    for task in tasks(settings.forget, Common().max_new_tokens):
+        record = model.text if task.config.startswith("tofu/") else model.picture
         if record is None:
             continue
-        rows, n_answer = (
-            SCHEMA["configs"][task.config]["rows"],
-            ANSWER if task.max_new_tokens > 16 else NAME,
-        )
-        after = CANDIDATES * n_answer + task.max_new_tokens
-        flop += rows * (record.forward - ANSWER * per_token + after * (per_token + known.head))
-        read += (
-            -(-rows // s.eval_batch)
-            * task.max_new_tokens
-            * known.parameters
-            * dtype_of(s.dtype).itemsize
-        )
-    size = dtype_of(s.dtype).itemsize
-    cache = s.eval_batch * (largest(known).tokens - ANSWER + GROWTH) * known.cache
-    memory = known.parameters * size + cache + TOGETHER * known.vocabulary * size
-    return row("evaluate", flop, memory, memory, s, read / (s.gb_per_s * 1e9))
+        rows = SCHEMA["configs"][task.config]["rows"]
+        after_prompt = CANDIDATES * answer_tokens(task) + task.max_new_tokens
+        prompt_flop = record.forward - ANSWER * per_token
+        flop += rows * (prompt_flop + after_prompt * (per_token + model.head))
+        n_batches = -(-rows // settings.eval_batch)
+        read += n_batches * task.max_new_tokens * model.parameters * itemsize
+    cache = settings.eval_batch * (largest(model).tokens - ANSWER + GROWTH) * model.cache
+    memory = model.parameters * itemsize + cache + TOGETHER * model.vocabulary * itemsize
+    seconds = read / (settings.gb_per_s * 1e9)
+    return estimated_run("evaluate", flop, memory, memory, settings, seconds)
+
+
+def answer_tokens(task: Task) -> int:
+    """Tokens of a candidate answer: names are short."""
+    return ANSWER if task.max_new_tokens > 16 else NAME
 
 
 def mixture(
-    known: ModelCosts, pictures: str, texts: str, modality: str
+    model: ModelCosts, pictures: str, texts: str, modality: str
 ) -> tuple[int, float, float]:
-    """(records, mean operations of their training, of their forward) of two configs, in the modality asked for."""
-    counts = {config: SCHEMA["configs"][config]["rows"] for config in (pictures, texts)}
-    n_pictures = 0 if known.picture is None or modality == "text" else counts[pictures]
-    n_texts = 0 if modality == "visual" else counts[texts]
-    parts = [(n, cost) for n, cost in ((n_pictures, known.picture), (n_texts, known.text)) if n]
-    n = n_pictures + n_texts
-    return (
-        n,
-        sum(n * cost.training for n, cost in parts) / n,
-        sum(n * cost.forward for n, cost in parts) / n,
-    )
+    """(records, mean operations of their training, of their forward) of two configs.
+
+    pictures, texts  names of the configs; modality chooses both or one of them
+    """
+    configs = SCHEMA["configs"]
+    parts: list[tuple[int, RecordCosts]] = []
+    if model.picture is not None and modality != "text":
+        parts.append((configs[pictures]["rows"], model.picture))
+    if modality != "visual":
+        parts.append((configs[texts]["rows"], model.text))
+    n = sum(rows for rows, _ in parts)
+    training = sum(rows * cost.training for rows, cost in parts) / n
+    forward = sum(rows * cost.forward for rows, cost in parts) / n
+    return n, training, forward
 
 
-def largest(known: ModelCosts) -> RecordCosts:
-    """The record that needs most: with a picture, where the model sees any."""
-    return known.picture or known.text
+def largest(model: ModelCosts) -> RecordCosts:
+    """The cost of the largest record: one with a picture, if the model sees pictures."""
+    return model.picture or model.text
 
 
-def weights(known: ModelCosts, s: EstimateSettings) -> float:
-    """Bytes of the weights and of what training adds: adapters in fp32 (whatever the weights are), gradients, AdamW's moments."""
-    size = dtype_of(s.dtype).itemsize
-    return known.parameters * size + known.trained * (ADAM if s.lora_rank else ADAM - size)
+def weight_bytes(model: ModelCosts, settings: EstimateSettings) -> float:
+    """Bytes of the weights and of what training adds: adapters (always fp32), gradients, AdamW's moments."""
+    itemsize = dtype_of(settings.dtype).itemsize
+    added = ADAM_BYTES if settings.lora_rank else ADAM_BYTES - itemsize
+    return model.parameters * itemsize + model.trained * added
 
 
-def row(
+def estimated_run(
     name: str,
     flop: float,
     memory: float,
     checkpointed: float,
-    s: EstimateSettings,
+    settings: EstimateSettings,
     seconds: float = 0.0,
-) -> dict:
-    """One run of the table."""
+) -> EstimatedRun:
+    """One row of the table; `seconds` are added to the time of the operations."""
     return {
         "run": name,
         "memory_gb": memory / 1e9,
         "checkpointed_gb": checkpointed / 1e9,
         "pflop": flop / 1e15,
-        "minutes": (flop / (s.tflops * 1e12) + seconds) / 60,
+        "minutes": (flop / (settings.tflops * 1e12) + seconds) / 60,
     }
 
 
-def text(found: dict) -> str:
-    """The table for people, and what it rests on."""
-    s, known = found["settings"], found["layout"]
-    lines = [("run", "memory GB", "checkpointing on", "PFLOP", "minutes")]
-    lines += [
-        (
-            one["run"],
-            f"{one['memory_gb']:.1f}",
-            f"{one['checkpointed_gb']:.1f}",
-            f"{one['pflop']:.0f}",
-            f"{one['minutes']:.0f}",
+def text(found: dict[str, Any]) -> str:
+    """The table, and the assumptions behind it."""
+    settings, model = found["settings"], found["layout"]
+    header = ("run", "memory GB", "checkpointing on", "PFLOP", "minutes")
+    lines = []
+    for run in found["runs"]:
+        lines.append(
+            (
+                run["run"],
+                f"{run['memory_gb']:.1f}",
+                f"{run['checkpointed_gb']:.1f}",
+                f"{run['pflop']:.0f}",
+                f"{run['minutes']:.0f}",
+            )
         )
-        for one in found["runs"]
-    ]
-    one_record = known["picture"] or known["text"]
+    record = model["picture"] or model["text"]
+    with_picture = "with its picture " if model["picture"] else ""
     return "\n".join(
         [
-            f"{found['shape']}: {known['parameters']:,} parameters in {s['dtype']}, {known['trained']:,} trained; {s['semantics']} "
-            f"semantics, forgetting {s['modality']}, {s['epochs']} epochs (finetune: {PaperFinetune().epochs})",
-            f"a record {'with its picture ' if known['picture'] else ''}has {one_record['tokens']} tokens and keeps "
-            f"{one_record['kept'] / 1e9:.1f} GB for backward",
+            f"{found['shape']}: {model['parameters']:,} parameters in {settings['dtype']}, "
+            f"{model['trained']:,} trained; {settings['semantics']} semantics, forgetting "
+            f"{settings['modality']}, {settings['epochs']} epochs (finetune: "
+            f"{PaperFinetune().epochs})",
+            f"a record {with_picture}has {record['tokens']} tokens and keeps "
+            f"{record['kept'] / 1e9:.1f} GB for backward",
             "",
-            *aligned(lines[0], lines[1:]),
+            *aligned(header, lines),
             "",
-            "memory: one record at a time, without the allocator's own, in 10^9 bytes; checkpointing on: with --checkpointing on",
-            f"minutes: if {s['tflops']:.0f} TFLOP/s and {s['gb_per_s']:.0f} GB/s are kept up (--tflops, --gb-per-s: assumptions)",
-            "a run of METHOD trains once and evaluates base, gold and unlearned model; all evaluates base and gold once",
+            "memory: one record at a time, in 10^9 bytes, without the allocator's own; "
+            "checkpointing on: with --checkpointing on",
+            f"minutes: if {settings['tflops']:.0f} TFLOP/s and {settings['gb_per_s']:.0f} GB/s are "
+            "sustained (--tflops, --gb-per-s: assumptions)",
+            "a run of METHOD trains once and evaluates base, gold and the unlearned model; `all` "
+            "evaluates base and gold once",
         ]
     )

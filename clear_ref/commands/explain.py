@@ -1,5 +1,6 @@
 """The command `explain`: what a method's file says, or with a batch what the method does to each of its tokens."""
 
+from argparse import Namespace
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from clear_ref.model.vlm import load
 from clear_ref.oracle.explain import method_file, terminal
 from clear_ref.oracle.explain.attribution import explain
 from clear_ref.oracle.explain.page import page
+
+from .given import given_from, settings_from
+from .output import Output
+from .resolve import options_for
 
 
 @dataclass(frozen=True)
@@ -158,3 +163,13 @@ def text(found: dict) -> str:
         else terminal.one(found["explained"][0])
     )
     return f"{shown}\n\nwritten to {found['html']}" if "html" in found else shown
+
+
+def command(arguments: Namespace) -> Output:
+    """What `explain` prints."""
+    settings = settings_from(arguments, ExplainSettings)
+    given = given_from(arguments, ExplainSettings)
+    found = run(
+        arguments.method, settings, arguments.batch, given.options, options_for, given.settings
+    )
+    return Output(found, text)

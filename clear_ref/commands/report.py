@@ -1,42 +1,60 @@
-"""report DIR...: one page of any number of runs that are already there, and its table in CSV, LaTeX and Markdown.
+"""report DIR...: one page of any number of finished runs, and its table in CSV, LaTeX and Markdown.
 
-Each DIR is the directory of a METHOD or evaluate run, or one that all wrote. Every number is computed again from the logs, by the
-definitions asked for. A panel for each modality; runs that differ in their seed alone are one line, mean and standard deviation.
+Each DIR is the directory of a METHOD or evaluate run, or one that `all` wrote. Every number is
+computed again from the logs, by the definitions asked for. There is one panel for each modality;
+runs that differ in their seed only are one line, with mean and standard deviation.
 
-report.html       tables that sort, Forget against Retain, truth ratios, learning curves, what the models say, settings, hashes
-leaderboard.csv   a line for base, gold and every run, numbers in full, each with its definition's name
-leaderboard.tex   the page's tables as plain tabular            leaderboard.md   the same for Markdown
+report.html       sortable tables, Forget against Retain, truth ratios, learning curves, answers of
+                  the models, settings, hashes
+leaderboard.csv   a line for base, gold and every run, numbers in full, each with its definition
+leaderboard.tex   the tables of the page as plain tabular
+leaderboard.md    the same for Markdown
 
 bold   the best of its column among unlearned models
-†      Retain, of pictures or of text, is less than half of base's: a low Forget is then had for nothing, and never the best
+†      Retain, of pictures or of texts, is less than half of base's: such a run has a low Forget for
+       free and is never marked as best
 
-All runs must have one base, one gold, one forget split, the same questions and answer lengths, and none may stand there twice:
-the first difference is named, nothing is written, exit status 2. Models of several bases are several reports.
+All runs must have one base, one gold, one forget split, the same questions and the same answer
+lengths, and no run may be given twice. Else the first difference is named, nothing is written, and
+the exit status is 2. Models of several bases need several reports.
 
-  python -m clear_ref.run report runs/all-paper runs/all-released       two leaderboards in one table
-  python -m clear_ref.run report runs/all-paper --metrics all           the same runs by three sets of definitions
+  python -m clear_ref.run report runs/all-paper runs/all-released   two leaderboards in one table
+  python -m clear_ref.run report runs/all-paper --metrics all       three sets of definitions
 """
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, write_text
 from clear_ref.mini import directories
-from clear_ref.report import formats, leaderboard, read_runs, samples
+from clear_ref.report import formats, leaderboard, read_runs, samples, terminal
 from clear_ref.report.page import headline, page
 
-PAGE, TABLES = "report.html", ("leaderboard.csv", "leaderboard.tex", "leaderboard.md")
+from .given import settings_from
+from .output import Output
+from .settings import Report
+
+PAGE = run_directory.REPORT_FILE
+TABLES = ("leaderboard.csv", "leaderboard.tex", "leaderboard.md")
+Lines = list[leaderboard.Row]
 
 
-def run(paths: list[str], settings) -> dict:
-    """What `report` prints; the page and the three tables are in out.
+def command(arguments: Namespace) -> Output:
+    """What `report` prints."""
+    return Output(run(arguments.run, settings_from(arguments, Report)), terminal.report)
 
-    returns  {"command", "out", "files", "title", "metrics": sets of definitions, "models": {"base", "gold": {set: metrics}},
-              "runs": [{"directory", "label", "method", "semantics", "modality", "seed", "retain_collapsed",
-                        "metrics": {set: ...}}],
-              "lines": [{"label", "modality", "seeds", "retain_collapsed"}] of the tables, "failed": names, "notes": sentences}
-    raises   UserError for a directory that is no finished run, runs that cannot be compared, one named twice, an `out` in use
+
+def run(paths: list[str], settings: Report) -> dict[str, Any]:
+    """Write the page and the three tables of these run directories into `out`.
+
+    returns  {"command", "out", "files", "title", "metrics": sets of definitions, "models": {"base",
+             "gold": {set: metrics}}, "runs": [see run_entry], "lines": [{"label", "modality",
+             "seeds", "retain_collapsed"}] of the tables, "failed": names, "notes": sentences}
+    raises   UserError for a directory that is not a finished run, runs that cannot be compared, a
+             run given twice, an `out` that is in use
     """
     report = read_runs.read(paths, settings.metrics)
     lines = leaderboard.rows(report)
@@ -44,20 +62,6 @@ def run(paths: list[str], settings) -> dict:
     out = Path(settings.out) if settings.out else run_directory.unused_directory("report")
     run_directory.check_empty(out, "--out")
     write(report, lines, cards, notes, out)
-    runs = [
-        {
-            "directory": str(one.where),
-            "label": row.label,
-            "method": one.name if one.semantics else None,
-            "semantics": one.semantics or None,
-            "modality": one.modality if one.semantics else None,
-            "seed": one.seed,
-            "retain_collapsed": leaderboard.collapsed(one.paper, report.paper.get("base")),
-            "metrics": one.metrics,
-        }
-        for row in lines
-        for one in row.runs
-    ]
     return {
         "command": "report",
         "out": str(out),
@@ -65,63 +69,81 @@ def run(paths: list[str], settings) -> dict:
         "title": headline(report, lines),
         "metrics": list(report.sets),
         "models": report.metrics,
-        "runs": runs,
+        "runs": [run_entry(report, line, run) for line in lines for run in line.runs],
         "lines": [
             {
-                "label": row.label,
-                "modality": row.panel,
-                "seeds": len(row.runs),
-                "retain_collapsed": row.collapsed,
+                "label": line.label,
+                "modality": line.panel,
+                "seeds": len(line.runs),
+                "retain_collapsed": line.collapsed,
             }
-            for row in lines
+            for line in lines
         ],
         "failed": list(report.failed),
         "notes": notes,
     }
 
 
+def run_entry(
+    report: read_runs.Report, line: leaderboard.Row, run: read_runs.Run
+) -> dict[str, Any]:
+    """One run in the JSON output; method, semantics and modality are null for an evaluate run."""
+    unlearned = bool(run.semantics)
+    return {
+        "directory": str(run.where),
+        "label": line.label,
+        "method": run.name if unlearned else None,
+        "semantics": run.semantics or None,
+        "modality": run.modality if unlearned else None,
+        "seed": run.seed,
+        "retain_collapsed": leaderboard.collapsed(run.paper, report.paper.get("base")),
+        "metrics": run.metrics,
+    }
+
+
 def of_run(out: Path, metrics: str) -> None:
-    """The page of one run, from what its directory holds, into that directory."""
+    """Write the page of one run into its directory, from what the directory holds."""
     report = read_runs.read([out], metrics)
-    lines = leaderboard.rows(report)
-    write_text(out / PAGE, page(report, *cards_of(report, lines)))
+    cards, notes = cards_of(report, leaderboard.rows(report))
+    write_text(out / PAGE, page(report, cards, notes))
 
 
 def of_all(out: Path, metrics: str) -> None:
-    """The page and the tables of what `all` wrote, into its directory."""
+    """Write the page and the tables of what `all` wrote, into its directory."""
     report = read_runs.read([out], metrics)
     lines = leaderboard.rows(report)
-    write(report, lines, *cards_of(report, lines), out)
+    cards, notes = cards_of(report, lines)
+    write(report, lines, cards, notes, out)
 
 
-def write(report: read_runs.Report, lines, cards, notes, out: Path) -> None:
-    """The page and the three tables into a directory; nothing is written before all have been made."""
-    found = leaderboard.tables(report, lines)
-    legend = leaderboard.legend(found, report)
-    made = {
+def write(
+    report: read_runs.Report,
+    lines: Lines,
+    cards: list[samples.Card],
+    notes: list[str],
+    out: Path,
+) -> None:
+    """Write the page and the three tables; all are made before the first is written."""
+    tables = leaderboard.tables(report, lines)
+    legend = leaderboard.legend(tables, report)
+    texts = {
         PAGE: page(report, cards, notes),
-        **dict(
-            zip(
-                TABLES,
-                (
-                    formats.as_csv(report, lines),
-                    formats.as_latex(found, report.sets, legend),
-                    formats.as_markdown(found, report.sets, legend),
-                ),
-            )
-        ),
+        "leaderboard.csv": formats.as_csv(report, lines),
+        "leaderboard.tex": formats.as_latex(tables, report.sets, legend),
+        "leaderboard.md": formats.as_markdown(tables, report.sets, legend),
     }
-    for name, text in made.items():
+    for name, text in texts.items():
         write_text(out / name, text)
 
 
 def cards_of(
-    report: read_runs.Report, lines, data: str = ""
+    report: read_runs.Report, lines: Lines, data: str = ""
 ) -> tuple[list[samples.Card], list[str]]:
-    """The records to show, with the pictures of a data directory (mini, or a path).
+    """(records to show, notes), with pictures of a data directory (mini, or a path).
 
-    data     "": the first run's own; if that is gone or no longer what was evaluated, a note says so and there are none
-    raises   UserError if the directory that was named is not the one of the runs
+    data    "": the data directory of the first run; where it is gone or has changed, a note says so
+            and there are no pictures
+    raises  UserError if the named directory is not that of the runs
     """
     if data:
         return samples.cards(report, lines, directories.data_directory(data)), []

@@ -1,101 +1,245 @@
-"""What is checked before a command computes or writes anything, and what it then goes by: recipe, options, tasks, hashes."""
+"""From settings to one frozen value: everything a command needs, checked; nothing is written or loaded.
 
+Model files are checked by their headers, pictures are decoded once, and the directory to write is chosen.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from clear_ref.common import run_directory
+from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import convert, parse_names, setting_names
+from clear_ref.common.run_directory import FORMAT, RunRecord
+from clear_ref.common.settings import convert, parse_names, setting_names, with_sources
 from clear_ref.data.images import open_image
-from clear_ref.data.prompts import phrase_files
-from clear_ref.data.records import read_rows
-from clear_ref.evaluation.definitions import check_set
+from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
+from clear_ref.data.records import Row, read_rows
+from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.tasks import Task, tasks, text_tasks
-from clear_ref.loop.recipes import MINI_OPTIONS, RECIPES, check_recipe
+from clear_ref.loop.recipes import MINI_OPTIONS, RECIPES, Recipe, check_recipe
+from clear_ref.losses.implementation import choose_implementation
+from clear_ref.losses.native import description
 from clear_ref.methods import table
+from clear_ref.mini.directories import data_directory, gold_directory, model_directory
+from clear_ref.model import lora
+from clear_ref.model.families import sees_pictures
+from clear_ref.model.vlm import VLM, load_without_weights
+
+from .given import Given
+from .settings import Common
 
 
-def recipe_for(chosen: str, model: str, purpose: str, given: dict):
-    """The recipe (mini for the embedded world, paper otherwise, unless named), with the values given on the command line."""
-    name = chosen or ("mini" if model == "mini" else "paper")
-    if name not in RECIPES:
-        raise UserError(f"--recipe is {name!r}; expected one of {', '.join(RECIPES)}")
-    kind = RECIPES[name][purpose]
-    recipe = kind(**{key: convert(kind, key, value) for key, value in given.items()})
-    check_recipe(recipe)
-    return name, recipe
+@dataclass(frozen=True)
+class Inputs:
+    """The models, the data and how models are evaluated on it.
+
+    model, gold    directories; gold None: there is no gold model
+    dtype          name of the dtype of weights and computation
+    sees_pictures  False for a language model: its tasks are those of text alone
+    impl           implementation of the token terms: native or torch
+    hashes         SHA-256 of every file that the run reads
+    """
+
+    model: Path
+    gold: Path | None
+    data: Path
+    template: str
+    device: torch.device
+    dtype: str
+    sees_pictures: bool
+    phrases: Phrases
+    tasks: tuple[Task, ...]
+    evaluation: EvaluationSettings
+    metrics: str
+    impl: str
+    hashes: dict[str, str]
+
+    def without_weights(self, directory: Path) -> VLM:
+        """The model of a directory without its weights; raises UserError for files that do not fit."""
+        return load_without_weights(directory, self.dtype, self.template)
 
 
-def check(s) -> None:
-    """UserError for a value of the common settings that nothing can run with."""
-    if s.forget not in (1, 5, 10):
-        raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
-    if s.limit < 0 or s.max_new_tokens < 4:
-        raise UserError(
-            f"--limit is {s.limit} and --max-new-tokens {s.max_new_tokens}; expected 0 or more, and 4 or more"
-        )
-    if s.eval_batch < 1:
-        raise UserError(f"--eval-batch is {s.eval_batch}; expected 1 or more")
-    check_set(s.metrics)
+@dataclass(frozen=True)
+class Resolved:
+    """What a run works with. Subclasses in unlearn.py, finetune.py and evaluate.py add what only they need.
+
+    record  what settings.json will hold
+    out     the directory of the run; resume: it holds the begun run
+    """
+
+    inputs: Inputs
+    recipe: Recipe
+    record: RunRecord
+    out: Path
+    resume: bool
+
+
+def resolve_inputs(settings: Common, gold: str | None = None, adapter: str = "") -> Inputs:
+    """The Inputs of these settings.
+
+    gold     value of --gold; None: the command has none
+    adapter  a PEFT directory that is read too
+    raises   UserError for a value or file that cannot be used
+    """
+    check_sizes(settings)
+    model, data = model_directory(settings.model), data_directory(settings.data)
+    gold_model = None if gold is None else gold_directory(gold, settings.model)
+    if not adapter:
+        check_gold(model, gold_model)
+    device = device_of(settings.device)
+    with_pictures = sees_pictures(model)
+    return Inputs(
+        model=model,
+        gold=gold_model,
+        data=data,
+        template=settings.template,
+        device=device,
+        dtype=settings.dtype,
+        sees_pictures=with_pictures,
+        phrases=read_phrases(data),
+        tasks=tuple(chosen_tasks(data, settings, with_pictures)),
+        evaluation=EvaluationSettings(settings.limit or None, settings.eval_batch, settings.plain),
+        metrics=settings.metrics,
+        impl=choose_implementation("auto", device, dtype_of(settings.dtype)),
+        hashes=input_hashes(data, model, gold_model, adapter or None),
+    )
+
+
+def check_sizes(settings: Common) -> None:
+    """Raises UserError for a number that no evaluation can run with."""
+    for name, least in (("limit", 0), ("max_new_tokens", 4), ("eval_batch", 1)):
+        value = getattr(settings, name)
+        if value < least:
+            raise UserError(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
 
 
 def check_gold(model: Path, gold: Path | None) -> None:
-    """UserError if a model would be its own gold: Forget Quality is then 1 whatever the model is."""
+    """Raises UserError if a model is its own gold: its Forget Quality is then always 1."""
     if gold and gold.resolve() == model.resolve():
         raise UserError(
             f"--gold {gold}: is the model itself; expected another one, which never saw the forget set"
         )
 
 
-def chosen_tasks(data: Path, s, pictures: bool) -> list[Task]:
-    """The tasks that the model is evaluated on; without pictures, those of text alone. UserError for --tasks of other names."""
-    known = (
-        tasks(s.forget, s.max_new_tokens)
-        if pictures
-        else text_tasks(s.forget, s.max_new_tokens, data)
-    )
-    if s.tasks == "all":
+def check_gold_files(inputs: Inputs) -> None:
+    """Raises UserError if the gold model's files do not fit together."""
+    if inputs.gold:
+        inputs.without_weights(inputs.gold)
+
+
+def chosen_tasks(data: Path, settings: Common, with_pictures: bool) -> list[Task]:
+    """The evaluation tasks of --tasks; raises UserError for a name that is not a task of this model."""
+    if with_pictures:
+        known = tasks(settings.forget, settings.max_new_tokens)
+    else:
+        known = text_tasks(settings.forget, settings.max_new_tokens, data)
+    if settings.tasks == "all":
         return known
-    named = parse_names(s.tasks, [task.name for task in known], "--tasks")
+    named = parse_names(settings.tasks, [task.name for task in known], "--tasks")
     return [task for task in known if task.name in named]
 
 
-def check_rows(data: Path, s, pictures: bool, training_rows=()) -> None:
-    """UserError for a row or picture that is wrong, before anything is trained or written: every picture is decoded once."""
-    rows = [
-        *training_rows,
-        *(row for task in chosen_tasks(data, s, pictures) for row in read_rows(data, task.config)),
-    ]
-    pictures = {row.image: row.where for row in rows if row.image is not None}
-    bar = Progress("check pictures", len(pictures), "picture")
-    for path, where in pictures.items():
-        open_image(path, where)
+def check_pictures(inputs: Inputs, training_rows: Iterable[Row] = ()) -> None:
+    """Decode every picture of training and evaluation once; raises UserError for a wrong row or picture."""
+    rows = list(training_rows)
+    for task in inputs.tasks:
+        rows += read_rows(inputs.data, task.config)
+    where = {row.image: row.where for row in rows if row.image is not None}
+    bar = Progress("check pictures", len(where), "picture")
+    for path, place in where.items():
+        open_image(path, place)
         bar.step()
     bar.close()
 
 
-def inputs(data: Path, *models: Path | str | None) -> dict[str, str]:
-    """SHA-256 of everything a run reads: each model's files, rows and phrases of the data, and one for all its pictures."""
-    files = [
-        path
-        for model in models
-        if model
-        for path in sorted(Path(model).iterdir())
-        if path.suffix in (".json", ".jinja", ".safetensors")
-    ]
+def input_hashes(data: Path, *models: Path | str | None) -> dict[str, str]:
+    """{path: SHA-256} of each model's files, the rows and phrases of the data, and one hash of all its pictures."""
+    files: list[Path] = []
+    for model in models:
+        if model:
+            files += [
+                path
+                for path in sorted(Path(model).iterdir())
+                if path.suffix in (".json", ".jinja", ".safetensors")
+            ]
+    rows = sorted(data.glob("**/rows.jsonl"))
     pictures = sorted(
         path
         for path in data.glob("**/*")
         if path.is_file() and path.suffix not in (".jsonl", ".json", ".txt")
     )
-    return run_directory.hashes(
-        [*files, *sorted(data.glob("**/rows.jsonl")), *phrase_files(data)]
-    ) | {f"{data}, pictures": run_directory.hash_of_all(data, pictures)}
+    return run_directory.hashes([*files, *rows, *phrase_files(data)]) | {
+        f"{data}, pictures": run_directory.hash_of_all(data, pictures)
+    }
 
 
-def options_for(method: str, semantics: str, recipe_name: str, seed: int, given: dict):
-    """The variant's options: its own defaults, the embedded world's where they differ, the run's seed, what was given."""
+def recipe_for(chosen: str, model: str, purpose: str, given: dict[str, str]) -> tuple[str, Recipe]:
+    """(name, recipe): mini for the embedded world, paper for any other model, unless one is named.
+
+    purpose  unlearn or finetune
+    given    values of the command line as text
+    raises   UserError for a value that no training can run with
+    """
+    name = chosen or ("mini" if model == "mini" else "paper")
+    kind = RECIPES[name][purpose]
+    recipe = kind(**{key: convert(kind, key, value) for key, value in given.items()})
+    check_recipe(recipe)
+    return name, recipe
+
+
+def options_for(
+    method: str, semantics: str, recipe_name: str, seed: int, given: dict[str, str]
+) -> tuple[Any, set[str]]:
+    """(options of the variant, names of those whose default is the embedded world's).
+
+    Later sources win: the variant's defaults, the embedded world's, the run's seed, the command line.
+    """
     known = setting_names(table.variant(method, semantics).options)
     defaults = MINI_OPTIONS.get(method, {}) if recipe_name == "mini" else {}
     defaults = {name: value for name, value in {**defaults, "seed": seed}.items() if name in known}
     return table.make_options(method, {**defaults, **given}, semantics), set(defaults) - {"seed"}
+
+
+def training_record(
+    command: str,
+    settings: Common,
+    inputs: Inputs,
+    recipe_name: str,
+    recipe: Recipe,
+    given: Given,
+    sketch: VLM,
+    adapted: list[str],
+) -> RunRecord:
+    """What settings.json holds of a training run: each value with its source, what is trained, hashes, versions.
+
+    sketch   the model, trainable as in the run, without weights; adapted: names of its adapted layers
+    """
+    return {
+        "format": FORMAT,
+        "command": command,
+        "impl": inputs.impl,
+        "kernel": description(),
+        "recipe": recipe_name,
+        "settings": with_sources(settings, set(given.settings))
+        | with_sources(recipe, set(given.recipe)),
+        "adapted_layers": adapted,
+        "trained": lora.manifest(sketch.model),
+        "inputs": inputs.hashes,
+        "versions": run_directory.versions(),
+    }
+
+
+def trained_parts(record: RunRecord) -> dict[str, int]:
+    """{"tensors", "parameters", "of", "layers"}: how much of the model a run trains, and on how many layers adapters are."""
+    trained = record["trained"]
+    return {
+        "tensors": len(trained["tensors"]),
+        "parameters": trained["trainable"],
+        "of": trained["total"],
+        "layers": len(record["adapted_layers"]),
+    }

@@ -1,9 +1,16 @@
-"""score LOG: every number that evaluation logs hold, under the definitions asked for, each with its definition's name."""
+"""score LOG: every number of evaluation logs, under the definitions asked for, each with its definition's name."""
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.evaluation import definitions, logs, membership, metrics, quality
+from clear_ref.report import scores
+
+from .given import settings_from
+from .output import Output
+from .settings import Score
 
 NO_GOLD = (
     "no gold log was given; expected --gold LOG, the log of a model that never saw the forget set"
@@ -13,84 +20,96 @@ NO_FORGET_TASK = "the log holds no forget task; expected one of " + ", ".join(
 )
 
 
-def run(paths: list[str], settings) -> dict:
-    """What `score` prints: {"log", "format", "gold", "gold_format", "records", "metrics", "definitions", "numbers", "missing",
-    "inputs"}.
+def command(arguments: Namespace) -> Output:
+    """What `score` prints."""
+    return Output(run(arguments.log, settings_from(arguments, Score)), scores.text)
 
-    metrics      {set: what metrics.score returns; open-unlearning's scores of their own as "membership" of tofu}
-    definitions  {set: {metric: name}}
-    numbers      [{"metric", "value", "definition", "metrics": [set, ...]}], one for each metric and definition
-    missing      {metric: the reason why it has no value}, of the numbers that a gold log would give
-    raises       UserError for logs of no known format, gold of another split or other questions, the same log twice
+
+def run(paths: list[str], settings: Score) -> dict[str, Any]:
+    """Every number of these logs.
+
+    returns  {"command", "log", "format", "gold", "gold_format", "records", "metrics",
+             "definitions", "numbers", "missing", "inputs"}, with
+             metrics      {set: what metrics.score returns; the scores in an open-unlearning log as
+                          "membership" of tofu}
+             definitions  {set: {metric: name}}
+             numbers      [{"metric", "value", "definition", "metrics": [set, ...]}], one for each
+                          metric and definition
+             missing      {metric: the reason why it has no value}, for the numbers that need a gold log
+    raises   UserError for logs of an unknown format, a gold log of another split or other questions,
+             the same log twice
     """
-    definitions.check_set(settings.metrics)
-    ours = logs.read(*paths)
+    log = logs.read(*paths)
     gold = logs.read(settings.gold) if settings.gold else None
-    task = next((task for task in definitions.QUALITY_TASKS if task in ours.tasks), None)
+    task = next((task for task in definitions.QUALITY_TASKS if task in log.tasks), None)
     if gold and task in gold.tasks:
-        quality.refuse_identical({**ours.tasks[task], "task": task}, gold.tasks[task])
-    found = metrics.score(ours.tasks, gold.tasks if gold else None, settings.metrics)
+        quality.refuse_identical({**log.tasks[task], "task": task}, gold.tasks[task])
+    found = metrics.score(log.tasks, gold.tasks if gold else None, settings.metrics)
     also = found.pop("also", {})
     sets = {settings.metrics if settings.metrics != "all" else "paper": found, **also}
-    if "tofu" in sets and ours.scores:
-        sets["tofu"]["membership"] = membership.membership(
-            ours.scores, gold.scores if gold else None
-        )
-        sets["tofu"]["definitions"] |= {
-            name: membership.definition(name).name for name in sets["tofu"]["membership"]
-        }
-    reason = NO_FORGET_TASK if task is None else None if gold else NO_GOLD
-    asked = {metric: of for name in sets for metric, (_, of) in definitions.QUALITIES[name].items()}
+    if "tofu" in sets and log.scores:
+        scored = membership.membership(log.scores, gold.scores if gold else None)
+        sets["tofu"]["membership"] = scored
+        sets["tofu"]["definitions"] |= {name: membership.definition(name).name for name in scored}
     return {
         "command": "score",
         "log": [str(Path(path)) for path in paths],
-        "format": ours.format,
+        "format": log.format,
         "gold": settings.gold or None,
         "gold_format": gold.format if gold else None,
         "records": {name: entry["n"] for name, entry in found["tasks"].items()},
         "metrics": sets,
-        "definitions": {name: one["definitions"] for name, one in sets.items()},
+        "definitions": {name: result["definitions"] for name, result in sets.items()},
         "numbers": numbers(sets),
-        "missing": {
-            metric: reason
-            for metric, of in asked.items()
-            if reason and (task is None or set(of) & set(ours.tasks))
-        },
-        "inputs": run_directory.hashes([*ours.files, *(gold.files if gold else ())]),
+        "missing": missing(list(sets), set(log.tasks), task is not None, gold is not None),
+        "inputs": run_directory.hashes([*log.files, *(gold.files if gold else ())]),
     }
 
 
-def numbers(sets: dict[str, dict]) -> list[dict]:
-    """Every number of metrics.score's results once for each definition: {"metric", "value", "definition", "metrics": sets}.
+def missing(
+    sets: list[str], tasks: set[str], has_forget_task: bool, has_gold: bool
+) -> dict[str, str]:
+    """{metric: reason} of the metrics that compare with gold and have no value."""
+    if has_forget_task and has_gold:
+        return {}
+    reason = NO_GOLD if has_forget_task else NO_FORGET_TASK
+    reasons = {}
+    for name in sets:
+        for metric, (_, of_tasks) in definitions.QUALITIES[name].items():
+            if not has_forget_task or set(of_tasks) & tasks:
+                reasons[metric] = reason
+    return reasons
 
-    sets    {set of definitions: result}; a part of a task is called "TASK PART"
+
+def numbers(sets: dict[str, dict]) -> list[dict[str, Any]]:
+    """Every number of metrics.score's results, once for each definition.
+
+    sets     {set of definitions: result}
+    returns  [{"metric", "value", "definition", "metrics": sets}]; a part of a task is called
+             "TASK PART", and parts come last
     """
-    named = {}
-    for name, one in sets.items():
-        found = [
-            (metric, one[metric], one["definitions"][metric])
-            for metric in one["definitions"]
-            if metric in one
-        ]
-        found += [
-            (metric, value, one["definitions"][metric])
-            for metric, value in one.get("membership", {}).items()
-        ]
-        text = metrics.is_text(one["tasks"])
-        found += [
-            (f"{task} {part}", one["tasks"][task][part], definitions.definition(function).name)
-            for task in one["tasks"]
-            for part, function in definitions.functions(name, task, text).items()
-        ]
-        for metric, value, definition in found:
+    named: dict[tuple[str, float, str], list[str]] = {}
+    for name, result in sets.items():
+        for metric, value, definition in values_of(name, result):
             if value is not None:
                 named.setdefault((metric, value, definition), []).append(name)
-    order = sorted(
-        dict.fromkeys(metric for metric, _, _ in named), key=lambda metric: " " in metric
-    )  # parts of tasks come last
+    metric_names = dict.fromkeys(metric for metric, _, _ in named)
+    order = sorted(metric_names, key=lambda metric: " " in metric)
+    entries = sorted(named.items(), key=lambda entry: order.index(entry[0][0]))
     return [
-        {"metric": metric, "value": value, "definition": definition, "metrics": of}
-        for (metric, value, definition), of in sorted(
-            named.items(), key=lambda entry: order.index(entry[0][0])
-        )
+        {"metric": metric, "value": value, "definition": definition, "metrics": of_sets}
+        for (metric, value, definition), of_sets in entries
     ]
+
+
+def values_of(name: str, result: dict) -> list[tuple[str, Any, str]]:
+    """(metric, value or None, definition's name) of one set of definitions."""
+    names = result["definitions"]
+    found = [(metric, result[metric], names[metric]) for metric in names if metric in result]
+    for metric, value in result.get("membership", {}).items():
+        found.append((metric, value, names[metric]))
+    text = metrics.is_text(result["tasks"])
+    for task, parts in result["tasks"].items():
+        for part, function in definitions.functions(name, task, text).items():
+            found.append((f"{task} {part}", parts[part], definitions.definition(function).name))
+    return found

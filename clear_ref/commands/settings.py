@@ -1,30 +1,104 @@
-"""Options of each command: one frozen dataclass each, every field with its default, meaning and source."""
+"""Settings of each command: one frozen dataclass each, every field with its default, meaning, choices and source."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from clear_ref.common.devices import DTYPES
 from clear_ref.common.settings import setting
+from clear_ref.evaluation.definitions import SETS
+from clear_ref.loop.recipes import RECIPES
+from clear_ref.loop.unlearn import MODALITIES
+from clear_ref.methods.table import SEMANTICS
+from clear_ref.model.vlm import MASKS
+
+FORGET_SPLITS = (1, 5, 10)
+
+
+# Fields that several commands share, each defined once.
+def model_setting(
+    default: str = "mini",
+    meaning: str = "model directory in HF format, or mini: the base model of the embedded world",
+) -> Any:
+    """--model"""
+    return setting(default, meaning)
+
+
+def template_setting() -> Any:
+    """--template"""
+    return setting(
+        "",
+        "chat template by name (clear_ref/data/prompts.py); default: the one that the model "
+        "directory asks for",
+    )
+
+
+def data_setting() -> Any:
+    """--data"""
+    return setting(
+        "mini", "data directory (CONFIG/rows.jsonl, images/), or mini: that of the embedded world"
+    )
+
+
+def device_setting() -> Any:
+    """--device"""
+    return setting("cpu", "torch device: cpu, cuda or cuda:N")
+
+
+def forget_setting() -> Any:
+    """--forget"""
+    return setting(
+        10,
+        "forget split, in percent of the authors",
+        "paper Sec. 4",
+        choices=FORGET_SPLITS,
+    )
+
+
+def gold_setting() -> Any:
+    """--gold"""
+    return setting(
+        "",
+        "model directory of the gold model; default: that of the embedded world for mini, "
+        "no gold model otherwise",
+    )
+
+
+def metrics_setting() -> Any:
+    """--metrics"""
+    return setting(
+        "paper",
+        "whose definitions of the metrics are used; all: every set, side by side",
+        choices=(*SETS, "all"),
+    )
+
+
+def recipe_setting(what: str) -> Any:
+    """--recipe"""
+    return setting(
+        "",
+        f"{what}; default: mini for the embedded world, paper for any other model",
+        choices=list(RECIPES),
+    )
+
+
+def seed_setting(what: str = "key of every random choice") -> Any:
+    """--seed"""
+    return setting(0, what)
 
 
 @dataclass(frozen=True)
 class Common:
-    """What every command that runs a model can be told."""
+    """Settings of every command that runs a model."""
 
-    model: str = setting("mini", "model directory in HF format, or mini: the embedded world's")
-    template: str = setting(
-        "",
-        "chat template by name (data/prompts.py); default: the one that the model directory asks for",
-    )
-    data: str = setting(
-        "mini", "data directory (CONFIG/rows.jsonl, images/), or mini: the embedded world's"
-    )
-    out: str = setting("", "directory for what the command writes; default: a new one below runs/")
-    device: str = setting("cpu", "torch device, such as cpu or cuda")
+    model: str = model_setting()
+    template: str = template_setting()
+    data: str = data_setting()
+    out: str = setting("", "directory that the command writes; default: a new one in runs/")
+    device: str = device_setting()
     dtype: str = setting(
-        "float32", "compute dtype of the weights: float32, bfloat16, float16 or float64"
+        "float32", "dtype of the weights and of the computation", choices=list(DTYPES)
     )
-    forget: int = setting(
-        10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4"
-    )
+    forget: int = forget_setting()
     limit: int = setting(0, "evaluate the first N records of each task; 0: all")
     tasks: str = setting(
         "all",
@@ -32,19 +106,18 @@ class Common:
     )
     eval_batch: int = setting(
         8,
-        "records evaluated together; memory, speed and rounding, not meaning",
+        "records evaluated together; it changes memory, speed and rounding, nothing else",
         "released code (config/mm/eval.yaml)",
     )
     plain: bool = setting(
         False,
-        "likelihoods by one forward of prompt and answer for each candidate: slow, for checking",
+        "compute likelihoods by one forward pass of prompt and answer for each candidate: slow, "
+        "for checking",
     )
-    metrics: str = setting(
-        "paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6"
-    )
+    metrics: str = metrics_setting()
     max_new_tokens: int = setting(
         64,
-        "longest generated answer of captions and questions (names: a quarter)",
+        "longest generated answer of captions and questions, in tokens (names: a quarter of it)",
         "this project; released code: 300",
     )
 
@@ -53,69 +126,60 @@ class Common:
 class Unlearn(Common):
     """METHOD: unlearn, evaluate base, gold and the unlearned model, write table and report."""
 
-    seed: int = setting(0, "key of every random choice")
+    seed: int = seed_setting()
     method: str = setting("scrub", "unlearning method")
     semantics: str = setting(
         "paper",
-        "whose meaning of the method: paper, original, released, released@2024-12-10 or "
-        "released@2024-10-23",
-        "design: paper is the default",
+        "whose definition of the method: the CLEAR paper's, the method's own source (original), or "
+        "the code that CLEAR's authors released, today or at a date",
+        choices=SEMANTICS,
     )
     mask: str = setting(
         "auto",
-        "what the labels cover: answer, released (most of the picture and the question too), or auto: "
-        "the semantics' own for this model",
+        "tokens that labels cover: answer; released (most of the picture and the question too); "
+        "auto: as the semantics has it for this model family",
         "paper and original: answer; released: mm/dataset.py:315-339",
+        choices=("auto", *MASKS),
     )
     modality: str = setting(
-        "both", "what of the forget set is trained on: both, text or visual", "paper Sec. 5.4"
+        "both", "records of the forget set that are trained on", "paper Sec. 5.4", list(MODALITIES)
     )
     retain_modality: str = setting(
-        "both", "the same of the retain set", "paper App. C: both, whatever is forgotten"
+        "both",
+        "records of the retain set that are trained on",
+        "paper App. C: both, whatever is forgotten",
+        list(MODALITIES),
     )
-    gold: str = setting(
-        "",
-        "model directory of the gold model; default: the embedded world's for mini, none otherwise",
-    )
-    recipe: str = setting(
-        "", "mini or paper; default: mini for the embedded world, paper for any other model"
-    )
+    gold: str = gold_setting()
+    recipe: str = recipe_setting("training recipe")
 
 
 @dataclass(frozen=True)
 class Finetune(Common):
     """finetune: a base (split full) or gold (split retain) model."""
 
-    seed: int = setting(0, "key of every random choice")
-    split: str = setting("full", "full (a base model) or retain (a gold model)")
-    recipe: str = setting(
-        "", "mini or paper; default: mini for the embedded world, paper for any other model"
+    seed: int = seed_setting()
+    split: str = setting(
+        "full", "full makes a base model, retain a gold model", choices=("full", "retain")
     )
+    recipe: str = recipe_setting("training recipe")
 
 
 @dataclass(frozen=True)
 class Evaluate(Common):
     """evaluate MODEL: logs and metrics."""
 
-    adapter: str = setting("", "PEFT directory of adapters to put on the model")
-    gold: str = setting(
-        "",
-        "model directory of the gold model; default: the embedded world's for mini, none otherwise",
-    )
+    adapter: str = setting("", "PEFT directory with adapters for the model")
+    gold: str = gold_setting()
     robustness: bool = setting(
         False,
-        "also whether it comes back: relearning, rounded weights and membership scores, of model "
-        "and gold; the settings below are theirs",
+        "also measure whether what was forgotten comes back, in the model and in gold: relearning, "
+        "rounded weights, membership scores; the settings below belong to it",
     )
-    seed: int = setting(
-        0,
-        "key of every random choice: which records are relearned, new adapters, caption questions",
+    seed: int = seed_setting(
+        "key of every random choice: which records are relearned, new adapters, caption questions"
     )
-    recipe: str = setting(
-        "",
-        "mini or paper: adapters and learning rate of relearning; default: mini for the embedded world, "
-        "paper for any other model",
-    )
+    recipe: str = recipe_setting("recipe whose adapters and learning rate relearning uses")
     relearn_records: int = setting(
         6,
         "forget records that are trained on again",
@@ -126,30 +190,30 @@ class Evaluate(Common):
         "steps of relearning after which Forget is measured, with commas; the last ends it",
     )
     relearn_lr: float = setting(
-        0.0, "peak learning rate of relearning; 0: the recipe's, that of unlearning"
+        0.0, "peak learning rate of relearning; 0: the rate of the recipe, that of unlearning"
     )
     round_bits: str = setting("8,4", "bits of the rounded weights, with commas", "arXiv 2410.16454")
     round_group: int = setting(
         128,
-        "columns of a weight that share a scale, with less than 8 bits; 0, and with 8 bits or more: "
-        "the whole row",
+        "columns of a weight that share a scale, with less than 8 bits; 0, and with 8 bits or "
+        "more: the whole row",
         "GPTQ's and AWQ's usual group",
     )
     min_k: float = setting(
         0.2,
-        "share of an answer's tokens, the least likely ones, that mia_min_k is the mean of",
+        "share of an answer's tokens, the least likely ones, over which mia_min_k is the mean",
         "arXiv 2310.16789",
     )
     holdout: str = setting(
         "holdout10",
         "membership compares the forget set with this config (questions: tofu/CONFIG), people "
-        "that no model has seen",
+        "that no model was trained on",
         "open-unlearning (holdout_split)",
     )
 
 
-# What of Evaluate means nothing without --robustness.
-OF_ROBUSTNESS = (
+# Settings of Evaluate that are used with --robustness only.
+ROBUSTNESS_SETTINGS = (
     "seed",
     "recipe",
     "relearn_records",
@@ -168,28 +232,23 @@ class Score:
 
     gold: str = setting(
         "",
-        "log of the gold model, which never saw the forget set; without one there is no Forget Quality",
+        "log of the gold model, which never saw the forget set; without it there is no Forget "
+        "Quality",
     )
-    metrics: str = setting(
-        "paper", "whose definitions of the metrics: paper, released, tofu or all", "design 6"
-    )
+    metrics: str = metrics_setting()
 
 
 @dataclass(frozen=True)
 class Report:
-    """report DIR...: a page of runs that are already there."""
+    """report DIR...: a page of finished runs."""
 
     out: str = setting(
         "",
-        "directory for report.html and leaderboard.csv, .tex, .md; default: a new one below runs/",
+        "directory for report.html and leaderboard.csv, .tex, .md; default: a new one in runs/",
     )
-    metrics: str = setting(
-        "paper",
-        "whose definitions of the metrics: paper, released, tofu or all; computed from the logs "
-        "again",
-        "design 6",
-    )
+    metrics: str = metrics_setting()
     data: str = setting(
         "",
-        "data directory with the pictures, or mini; default: the first run's own, if it is still there",
+        "data directory with the pictures, or mini; default: that of the first run, if it is "
+        "still there",
     )

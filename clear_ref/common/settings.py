@@ -80,14 +80,14 @@ def convert(kind: type[DataclassInstance], name: str, text: str) -> Any:
 
 
 def check_choices(settings: DataclassInstance) -> None:
-    """UserError for the first field whose value is not one of its choices."""
+    """UserError for the first field whose value is neither its default nor one of its choices."""
     for each in fields(settings):
         _check_choice(each, getattr(settings, each.name))
 
 
 def _check_choice(each: Field[Any], value: object) -> None:
     choices = each.metadata.get("choices")
-    if choices is not None and value not in choices:
+    if choices is not None and value != each.default and value not in choices:
         expected = ", ".join(str(choice) for choice in choices)
         raise UserError(f"{each.name} is {value!r}; expected one of {expected}")
 

@@ -14,7 +14,8 @@ import torch
 
 import clear_ref
 from clear_ref import run
-from clear_ref.commands import experiment
+from clear_ref.commands import evaluate
+from clear_ref.commands.output import Output, show
 from clear_ref.methods import table
 from clear_ref.mini.directories import BASE
 from tests.helpers.commands import call, small_copy
@@ -313,7 +314,7 @@ def test_tasks_chooses_what_is_evaluated(capsys, tmp_path):
     )
 
 
-def test_a_killed_evaluation_goes_on_where_it_stopped(capsys, tmp_path):
+def test_a_killed_evaluation_resumes_where_it_stopped(capsys, tmp_path):
     """SIGKILL once two groups are there; --resume computes the others alone, and ends in the logs of one that was never stopped."""
     arguments = [
         "evaluate",
@@ -342,14 +343,14 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(capsys, tmp_path):
     assert not (out / "metrics.json").exists() and (out / "settings.json").exists()
     before = {path: path.stat().st_mtime_ns for path in out.glob("checkpoint/evaluation/*/*.json")}
     assert len(before) >= 2
-    seen, whole = [], experiment.finish
+    seen, whole = [], evaluate.write_results
 
     def look(out, *more):
         seen.append({path: path.stat().st_mtime_ns for path in before})
         return whole(out, *more)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(experiment, "finish", look)
+        patched.setattr(evaluate, "write_results", look)
         assert call(capsys, *arguments, "--out", out, "--resume")[0] == 0
     assert seen == [before], "a finished group was computed again"
     logs = sorted(path.relative_to(out) for path in out.glob("logs/**/*.json"))
@@ -452,7 +453,7 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         (["scrub", "--no-such"], "unrecognized arguments: --no-such"),
         (
             ["scrub", "--retain-modality", "audio"],
-            "retain modality is 'audio'; expected one of both, visual, text",
+            "retain_modality is 'audio'; expected one of both, visual, text",
         ),
         (["scrub", "--eval-batch", "0"], "--eval-batch is 0; expected 1 or more"),
         (
@@ -463,11 +464,11 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         (["evaluate", "mini", "--resume"], "--resume needs --out"),
         (
             ["evaluate", "mini", "--robustness", "--holdout", "real_faces"],
-            "has no caption and no question with its answer",
+            "has no caption, and no question with its answer",
         ),
         (
             ["evaluate", "mini", "--robustness", "--metrics", "tofu"],
-            "--metrics is tofu, whose definitions have no Forget",
+            "--metrics is tofu, which defines no Forget",
         ),
         (["all", "--resume"], "--resume needs --out"),
         (
@@ -484,10 +485,10 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         (["scrub", "--epochs", "many"], "setting epochs is 'many'; expected int"),
         (["scrub", "--epochs", "0"], "epochs is 0; expected 1 or more"),
         (["scrub", "--lr", "-1"], "lr is -1.0; expected a positive number"),
-        (["scrub", "--mask", "all"], "--mask is 'all'; expected auto, answer or released"),
+        (["scrub", "--mask", "all"], "mask is 'all'; expected one of auto, answer, released"),
         (["scrub", "--l1", "-1"], "l1 is -1.0; expected 0 or a positive number"),
         (["scrub", "--l1", "1", "--norm-from", "zero"], "norm_from is zero with lora_rank 8"),
-        (["scrub", "--forget", "7"], "--forget is 7; expected 1, 5 or 10"),
+        (["scrub", "--forget", "7"], "forget is 7; expected one of 1, 5, 10"),
         (["scrub", "--forget", "5"], "there is no config forget05+tofu|no such file"),
         (["scrub", "--dtype", "int8"], "dtype is 'int8'"),
         (["scrub", "--device", "abacus"], "device"),
@@ -496,12 +497,12 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         (["scrub", "--gold", "nowhere"], "gold nowhere: no such directory"),
         (["scrub", "--resume"], "--resume needs --out"),
         (["scrub", "--lora-targets", "no_proj"], "LoRA target 'no_proj' names no linear layer"),
-        (["scrub", "--recipe", "large"], "--recipe is 'large'"),
+        (["scrub", "--recipe", "large"], "recipe is 'large'; expected one of paper, mini"),
         (["rmu", "--set", "layer=9"], "decoder layer is 9; the model has layers 0 to 3"),
-        (["finetune", "--split", "half"], "--split is 'half'"),
+        (["finetune", "--split", "half"], "split is 'half'; expected one of full, retain"),
         (["evaluate", "mini", "--adapter", "nowhere"], "--adapter nowhere: no such directory"),
         (["all", "--seeds", "a"], "--seeds is 'a'"),
-        (["all", "--modality", "sound"], "modality is 'sound'"),
+        (["all", "--modality", "sound"], "argument --modality: invalid choice: 'sound'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, message):
@@ -658,18 +659,18 @@ def test_the_module_runs_as_the_readme_says():
         ),
     ],
 )
-def test_no_memory_left_is_one_line_that_says_what_to_do(error, capsys, monkeypatch):
-    monkeypatch.setattr(experiment, "evaluate", lambda *given: (_ for _ in ()).throw(error))
+def test_out_of_memory_is_one_line_that_says_what_to_do(error, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "evaluate", lambda *given: (_ for _ in ()).throw(error))
     status, stdout, stderr = call(capsys, "evaluate", "mini")
     assert (
         status == 1
         and stdout == ""
         and stderr.count("\n") == 1
-        and "no memory left" in stderr
+        and "out of memory" in stderr
         and "--eval-batch" in stderr
     )
     monkeypatch.setattr(
-        experiment, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("something else"))
+        evaluate, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("something else"))
     )
     with pytest.raises(RuntimeError, match="something else"):
         call(capsys, "evaluate", "mini")
@@ -677,12 +678,11 @@ def test_no_memory_left_is_one_line_that_says_what_to_do(error, capsys, monkeypa
 
 def test_json_holds_no_number_that_json_does_not_have(capsys):
     """Infinity and NaN are not JSON: they come as strings, everything else as it is."""
-    arguments = run.parser().parse_args(["doctor", "--json"])
-    run.show(
-        arguments,
-        {"a": [float("inf"), (float("nan"), 0.1)], "b": {"c": -float("inf"), "d": None, "e": True}},
-        str,
-    )
+    found = {
+        "a": [float("inf"), (float("nan"), 0.1)],
+        "b": {"c": -float("inf"), "d": None, "e": True},
+    }
+    show(Output(found, str), as_json=True)
     text = capsys.readouterr().out
     assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {
         "a": ["inf", ["nan", 0.1]],

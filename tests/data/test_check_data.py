@@ -372,7 +372,7 @@ class TestCommand:
             status == 1
             and "1 problem" in out
             and err.count("\n") == 1
-            and "1 wrong things" in err
+            and "1 problems" in err
         )
         status, out, err = self.call(capsys, small, "--json")
         found = json.loads(out)

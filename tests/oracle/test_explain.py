@@ -363,7 +363,7 @@ def test_a_closed_pipe_ends_quietly():
 
 @pytest.mark.parametrize(
     "arguments, words",
-    [(["npo"], "stopped; --resume --out DIR goes on"), (["explain", "npo"], "stopped\n")],
+    [(["npo"], "interrupted; --resume --out DIR continues"), (["explain", "npo"], "interrupted\n")],
 )
 def test_an_interrupt_speaks_of_resume_only_where_there_is_one(
     arguments, words, capsys, monkeypatch

@@ -1,0 +1,38 @@
+"""bench: time, memory and error of the token terms, a training step or the likelihoods, beside other implementations."""
+
+from argparse import Namespace
+from dataclasses import fields
+
+from clear_ref.bench import likelihood, token_terms, training_step
+from clear_ref.common.errors import UserError
+
+from .given import settings_from
+from .output import Output
+
+KINDS = ("kernel", "step", "likelihood")
+SETTINGS = {
+    "kernel": token_terms.BenchSettings,
+    "step": training_step.BenchStepSettings,
+    "likelihood": likelihood.BenchLikelihoodSettings,
+}
+
+
+def command(arguments: Namespace) -> Output:
+    """What `bench` prints; raises UserError for a setting of another kind of benchmark."""
+    kind = SETTINGS[arguments.what]
+    own = [f.name for f in fields(kind)]
+    for settings in SETTINGS.values():
+        for f in fields(settings):
+            if f.name not in own and f.name in vars(arguments):
+                raise UserError(
+                    f"--{f.name} is no setting of bench --what {arguments.what}; it has "
+                    + ", ".join(f"--{name}" for name in own)
+                )
+    if arguments.what == "kernel":
+        found = token_terms.run(settings_from(arguments, token_terms.BenchSettings))
+        return Output(found, token_terms.text)
+    if arguments.what == "step":
+        found = training_step.run(settings_from(arguments, training_step.BenchStepSettings))
+        return Output(found, training_step.text)
+    found = likelihood.run(settings_from(arguments, likelihood.BenchLikelihoodSettings))
+    return Output(found, likelihood.text)

@@ -1,0 +1,139 @@
+"""evaluate MODEL: logs and metrics of one model; with --robustness, whether what it forgot comes back."""
+
+import time
+from argparse import Namespace
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from clear_ref.common import run_directory
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import write_json
+from clear_ref.common.run_directory import FORMAT, RunRecord
+from clear_ref.common.settings import with_sources
+from clear_ref.evaluation import robustness
+from clear_ref.evaluation.log_format import Logs
+from clear_ref.losses.native import description
+from clear_ref.report import terminal
+
+from .given import Given, given_from, settings_from
+from .model_logs import (
+    Result,
+    evaluate_directory,
+    evaluate_model,
+    load_model,
+    write_results,
+)
+from .output import Output
+from .resolve import Resolved, check_gold_files, check_pictures, recipe_for, resolve_inputs
+from .settings import ROBUSTNESS_SETTINGS, Evaluate
+
+
+@dataclass(frozen=True)
+class ResolvedEvaluate(Resolved):
+    """An evaluation.
+
+    recipe      of relearning
+    robustness  what --robustness measures; None: without it
+    """
+
+    settings: Evaluate
+    robustness: robustness.RobustnessPlan | None
+
+
+def command(arguments: Namespace) -> Output:
+    """What `evaluate` prints."""
+    settings = settings_from(arguments, Evaluate)
+    given = given_from(arguments, Evaluate)
+    return Output(evaluate(resolve(settings, given, arguments.resume)).summary, terminal.one_run)
+
+
+def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
+    """Everything that the evaluation needs, checked; nothing is written or loaded."""
+    if settings.adapter and not Path(settings.adapter).is_dir():
+        raise UserError(
+            f"--adapter {settings.adapter}: no such directory; expected one with adapter_config.json"
+        )
+    idle = sorted(given.settings & set(ROBUSTNESS_SETTINGS))
+    if idle and not settings.robustness:
+        raise UserError(
+            f"--{idle[0].replace('_', '-')} is a setting of --robustness; add that, or leave it out"
+        )
+    inputs = resolve_inputs(settings, settings.gold, settings.adapter)
+    plan = None
+    if settings.robustness:
+        plan = robustness.make_plan(
+            robustness_settings(settings, given),
+            inputs.data,
+            inputs.phrases,
+            inputs.sees_pictures,
+        )
+    check_pictures(inputs, plan.rows if plan else ())
+    sketch = inputs.without_weights(inputs.model)
+    check_gold_files(inputs)
+    if settings.adapter:
+        sketch.load_adapter(settings.adapter)
+    record: RunRecord = {
+        "format": FORMAT,
+        "command": "evaluate",
+        "kernel": description(),
+        "impl": inputs.impl,
+        "settings": with_sources(settings, set(given.settings)),
+        "inputs": inputs.hashes,
+        "versions": run_directory.versions(),
+    }
+    return ResolvedEvaluate(
+        inputs=inputs,
+        recipe=recipe_for(settings.recipe, settings.model, "unlearn", {})[1],
+        record=record,
+        out=run_directory.choose(settings.out, f"evaluate-{inputs.model.name}", record, resume),
+        resume=resume,
+        settings=settings,
+        robustness=plan,
+    )
+
+
+def robustness_settings(settings: Evaluate, given: Given) -> robustness.RobustnessSettings:
+    """The settings of --robustness; a held-out config that was named must exist."""
+    own = {f.name for f in fields(robustness.RobustnessSettings)}
+    values = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name in own}
+    return robustness.RobustnessSettings(**values, holdout_required="holdout" in given.settings)
+
+
+def evaluate(run: ResolvedEvaluate) -> Result:
+    """Evaluate the model, and the gold model if there is one; write logs and metrics."""
+    inputs, settings, out = run.inputs, run.settings, run.out
+    started = time.monotonic()
+    write_json(out / run_directory.SETTINGS_FILE, run.record)
+    logs = {"model": evaluate_directory(inputs, inputs.model, "model", out, settings.adapter)}
+    if inputs.gold:
+        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    seconds = {"evaluate": round(time.monotonic() - started, 2)}
+    summary: dict[str, Any] = {"command": "evaluate", "model": str(inputs.model)}
+    if settings.adapter:
+        summary["adapter"] = settings.adapter
+    summary |= {"impl": inputs.impl, "seconds": seconds}
+    if run.robustness:
+        started = time.monotonic()
+        summary["robustness"] = measure_robustness(run, run.robustness, logs)
+        seconds["robustness"] = round(time.monotonic() - started, 2)
+    return write_results(out, logs, summary, inputs.metrics)
+
+
+def measure_robustness(
+    run: ResolvedEvaluate, plan: robustness.RobustnessPlan, logs: dict[str, Logs]
+) -> robustness.Robustness:
+    """The "robustness" part of metrics.json; see evaluation/robustness.py."""
+    inputs, gold = run.inputs, run.inputs.gold
+    models = {"model": lambda: load_model(inputs, inputs.model, run.settings.adapter)}
+    if gold:
+        models["gold"] = lambda: load_model(inputs, gold)
+    return robustness.run(
+        plan,
+        models,
+        logs,
+        list(inputs.tasks),
+        run.recipe,
+        lambda vlm, name, tasks: evaluate_model(inputs, vlm, name, None, tasks),
+        run.out,
+    )

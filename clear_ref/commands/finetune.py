@@ -1,0 +1,99 @@
+"""finetune: train a base model (split full) or a gold model (split retain), and evaluate it."""
+
+import time
+from argparse import Namespace
+from dataclasses import dataclass
+
+from clear_ref.common import run_directory
+from clear_ref.common.files import write_json
+from clear_ref.data.records import read_rows
+from clear_ref.loop import finetune as training
+from clear_ref.loop import unlearn as unlearning
+from clear_ref.loop.plan import FinetunePlan
+from clear_ref.report import terminal
+
+from .given import Given, given_from, settings_from
+from .model_logs import Result, evaluate_model, load_model, write_results
+from .output import Output
+from .resolve import (
+    Resolved,
+    check_pictures,
+    recipe_for,
+    resolve_inputs,
+    trained_parts,
+    training_record,
+)
+from .settings import Finetune
+
+
+@dataclass(frozen=True)
+class ResolvedFinetune(Resolved):
+    """A fine-tuning run; plan: the records that each step sees."""
+
+    settings: Finetune
+    plan: FinetunePlan
+
+
+def command(arguments: Namespace) -> Output:
+    """What `finetune` prints."""
+    settings, given = settings_from(arguments, Finetune), given_from(arguments, Finetune)
+    return Output(finetune(resolve(settings, given, arguments.resume)).summary, terminal.one_run)
+
+
+def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
+    """Everything that the run needs, checked; nothing is written or loaded."""
+    recipe_name, recipe = recipe_for(settings.recipe, settings.model, "finetune", given.recipe)
+    inputs = resolve_inputs(settings)
+    config = "full" if settings.split == "full" else f"retain{100 - settings.forget}"
+    config = f"{config}+tofu" if inputs.sees_pictures else f"tofu/{config}"
+    plan = FinetunePlan(read_rows(inputs.data, config), inputs.phrases, settings.seed)
+    check_pictures(inputs, plan.rows)
+    sketch = inputs.without_weights(inputs.model)
+    adapted = unlearning.prepare(sketch, recipe, settings.seed)
+    record = training_record(
+        "finetune", settings, inputs, recipe_name, recipe, given, sketch, adapted
+    )
+    name = f"finetune-{settings.split}-seed{settings.seed}"
+    return ResolvedFinetune(
+        inputs=inputs,
+        recipe=recipe,
+        record=record,
+        out=run_directory.choose(settings.out, name, record, resume),
+        resume=resume,
+        settings=settings,
+        plan=plan,
+    )
+
+
+def finetune(run: ResolvedFinetune) -> Result:
+    """Train on the whole split, merge adapters, write the model to OUT/model and evaluate it."""
+    inputs, settings, out = run.inputs, run.settings, run.out
+    write_json(out / run_directory.SETTINGS_FILE, run.record)
+    vlm = load_model(inputs, inputs.model)
+    unlearning.prepare(vlm, run.recipe, settings.seed)
+    started = time.monotonic()
+    steps = training.finetune(
+        vlm,
+        run.plan,
+        run.recipe,
+        settings.seed,
+        f"finetune {settings.split}",
+        out,
+        run.resume,
+    )
+    train_seconds = time.monotonic() - started
+    started = time.monotonic()
+    vlm.merge_lora()
+    vlm.save(out / "model")
+    logs = evaluate_model(inputs, vlm, settings.split, out)
+    evaluate_seconds = time.monotonic() - started
+    summary = {
+        "command": "finetune",
+        "split": settings.split,
+        "seed": settings.seed,
+        "impl": inputs.impl,
+        "trained": trained_parts(run.record),
+        "steps": steps,
+        "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
+    }
+    return write_results(out, {settings.split: logs}, summary, inputs.metrics)

@@ -1,0 +1,77 @@
+"""What the command line named: settings, recipe values and method options, as text or values."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from clear_ref.common.errors import UserError
+from clear_ref.common.settings import check_choices
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The names and values of a command line; what it does not name keeps its default.
+
+    settings  names of the settings that were named
+    recipe    {field of the recipe: text}
+    options   {option of the method: text} of --set NAME=VALUE
+    """
+
+    settings: frozenset[str] = frozenset()
+    recipe: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def settings_from(arguments: Namespace, kind: type[Settings], **more: Any) -> Settings:
+    """The settings of a command: the values named on the command line, else the defaults.
+
+    more    values that the command line gives in another way, such as the method's name
+    raises  UserError for a value that is not one of the field's choices
+    """
+    named = vars(arguments)
+    own = {f.name: named[f.name] for f in fields(kind) if f.name in named}
+    settings = kind(**own, **more)
+    check_choices(settings)
+    return settings
+
+
+def given_from(arguments: Namespace, kind: type[DataclassInstance], *more: str) -> Given:
+    """What the command line named; `more` names settings that it gave in another way."""
+    named = vars(arguments)
+    return Given(
+        frozenset(f.name for f in fields(kind) if f.name in named) | set(more),
+        {
+            name.removeprefix("recipe_"): value
+            for name, value in named.items()
+            if name.startswith("recipe_")
+        },
+        pairs(named.get("options", [])),
+    )
+
+
+def pairs(options: list[str]) -> dict[str, str]:
+    """{name: value} of --set NAME=VALUE; raises UserError for a text without "="."""
+    for option in options:
+        if "=" not in option:
+            raise UserError(f"--set {option}: expected NAME=VALUE, such as --set beta=0.1")
+    return dict(option.split("=", 1) for option in options)
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """The whole numbers of "0,1,2", each once; raises UserError that names the option."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"{option} is {text!r}; expected whole numbers with commas, such as 0,1,2"
+        ) from None
+    if len(set(found)) < len(found):
+        raise UserError(f"{option} is {text!r}: a number is given twice; expected each once")
+    return found

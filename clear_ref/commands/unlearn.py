@@ -1,0 +1,180 @@
+"""METHOD: unlearn with one method, evaluate base, gold and the unlearned model, write the report."""
+
+import time
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
+
+from clear_ref.common import run_directory
+from clear_ref.common.files import write_json
+from clear_ref.common.settings import with_sources
+from clear_ref.data.records import Row
+from clear_ref.evaluation.log_format import Logs
+from clear_ref.loop import unlearn as unlearning
+from clear_ref.loop.plan import UnlearnPlan
+from clear_ref.methods import Variant, table
+from clear_ref.report import terminal
+
+from . import report
+from .given import Given, given_from, settings_from
+from .model_logs import (
+    Result,
+    evaluate_directory,
+    evaluate_model,
+    load_model,
+    merge_where_exact,
+    write_results,
+)
+from .output import Output
+from .resolve import (
+    Inputs,
+    Resolved,
+    check_gold_files,
+    check_pictures,
+    options_for,
+    recipe_for,
+    resolve_inputs,
+    trained_parts,
+    training_record,
+)
+from .settings import Unlearn
+
+
+@dataclass(frozen=True)
+class ResolvedUnlearn(Resolved):
+    """A run of one method.
+
+    rows            (forget, retain): the data rows that it trains on
+    mask            label mask: answer or released
+    trained_layers  names of the layers that the variant trains; None: those of the recipe
+    """
+
+    settings: Unlearn
+    variant: Variant
+    options: Any
+    rows: tuple[list[Row], list[Row]]
+    mask: str
+    trained_layers: list[str] | None
+    adapted: bool
+
+
+def command(arguments: Namespace) -> Output:
+    """What `python -m clear_ref.run METHOD` prints."""
+    settings = settings_from(arguments, Unlearn, method=arguments.command)
+    given = given_from(arguments, Unlearn, "method")
+    result = unlearn(resolve(settings, given, arguments.resume))
+    return Output(result.summary, terminal.one_run)
+
+
+def training_rows(settings: Unlearn, inputs: Inputs) -> tuple[list[Row], list[Row]]:
+    """(forget, retain): the data rows of the chosen split and modality."""
+    return unlearning.split_rows(
+        inputs.data,
+        settings.modality,
+        settings.forget,
+        inputs.sees_pictures,
+        settings.retain_modality,
+    )
+
+
+def resolve(
+    settings: Unlearn, given: Given, resume: bool, inputs: Inputs | None = None
+) -> ResolvedUnlearn:
+    """Everything that the run needs, checked; nothing is written or loaded.
+
+    inputs  of other runs with the same models and data (`all`): checked already, files are read once
+    raises  UserError for settings, rows, pictures or model files that are wrong
+    """
+    recipe_name, recipe = recipe_for(settings.recipe, settings.model, "unlearn", given.recipe)
+    variant = table.variant(settings.method, settings.semantics)
+    options, mini_defaults = options_for(
+        settings.method, settings.semantics, recipe_name, settings.seed, given.options
+    )
+    shared = inputs is not None
+    inputs = inputs or resolve_inputs(settings, settings.gold)
+    rows = training_rows(settings, inputs)
+    needs = table.needs(settings.method, settings.semantics, options)
+    UnlearnPlan(*rows, tuple(needs), inputs.phrases, settings.seed, variant.contents)
+    if not shared:
+        check_pictures(inputs, [*rows[0], *rows[1]])
+        check_gold_files(inputs)
+    sketch = inputs.without_weights(inputs.model)
+    sketch.check_layer(getattr(options, "layer", None))
+    trained_layers = variant.targets(options) if variant.targets else None
+    adapted = unlearning.prepare(sketch, recipe, settings.seed, trained_layers)
+    mask = unlearning.label_mask(sketch.family.name, variant, settings.mask)
+    record = training_record(
+        "unlearn", settings, inputs, recipe_name, recipe, given, sketch, adapted
+    )
+    record["label_mask"] = mask
+    record["options"] = with_sources(options, set(given.options), mini_defaults)
+    name = f"{settings.method}-{settings.semantics}-{settings.modality}-seed{settings.seed}"
+    return ResolvedUnlearn(
+        inputs=inputs,
+        recipe=recipe,
+        record=record,
+        out=run_directory.choose(settings.out, name, record, resume),
+        resume=resume,
+        settings=settings,
+        variant=variant,
+        options=options,
+        rows=rows,
+        mask=mask,
+        trained_layers=trained_layers,
+        adapted=bool(adapted),
+    )
+
+
+def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> Result:
+    """Do the run and write its directory.
+
+    evaluated  logs of base and gold from a run with the same models and data
+    """
+    inputs, settings, out = run.inputs, run.settings, run.out
+    logs = dict(evaluated or {})
+    started = time.monotonic()
+    write_json(out / run_directory.SETTINGS_FILE, run.record)
+    # Gold is evaluated before the base is loaded: two large models may not fit in memory.
+    if inputs.gold and "gold" not in logs:
+        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    vlm = load_model(inputs, inputs.model)
+    if "base" not in logs:
+        logs = {"base": evaluate_model(inputs, vlm, "base", out)} | logs
+    unlearning.prepare(vlm, run.recipe, settings.seed, run.trained_layers)
+    evaluate_seconds = time.monotonic() - started
+    started = time.monotonic()
+    steps = unlearning.unlearn(
+        vlm,
+        settings.method,
+        settings.semantics,
+        run.options,
+        run.recipe,
+        run.rows,
+        inputs.phrases,
+        settings.seed,
+        out,
+        run.resume,
+        run.mask,
+    )
+    train_seconds = time.monotonic() - started
+    started = time.monotonic()
+    if run.adapted:
+        vlm.save_adapter(out / "adapter")
+        merge_where_exact(vlm)
+    else:
+        vlm.save(out / "model")
+    logs["unlearned"] = evaluate_model(inputs, vlm, "unlearned", out)
+    evaluate_seconds += time.monotonic() - started
+    summary = {
+        "method": settings.method,
+        "semantics": settings.semantics,
+        "modality": settings.modality,
+        "seed": settings.seed,
+        "impl": inputs.impl,
+        "trained": trained_parts(run.record),
+        "steps": steps,
+        "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
+    }
+    result = write_results(out, logs, summary, inputs.metrics)
+    report.of_run(out, inputs.metrics)
+    return result
