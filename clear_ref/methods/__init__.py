@@ -1,12 +1,25 @@
-"""The eleven unlearning methods: one file each, one function per meaning.
+"""The eleven unlearning methods: one file each, one function per semantics.
 
-Sources in their heads: mm/... and utils.py are the authors' code at bb14c96 (2025-08-06), before 2025-03-30 at dcc7070
-(2024-12-10) and 3e33dae (2024-10-23); TOFU bdc209e; NPO 1207bbe; open-unlearning d3d7cf9; llm_unlearn 647f309; SKU a17663f;
-SCRUB 98ffb11 (below thirdparty/repdistiller); direct-preference-optimization f8b8c0f. WMDP is known from the ledger and from
-open-unlearning's copy alone.
+The heads of the method files cite the CLEAR paper as "App. B.8" or "Sec. 3.2"
+(https://arxiv.org/abs/2410.18057, version 4) and code as `repository path:line at commit`:
+
+CLEAR            https://github.com/somvy/multimodal_unlearning, the authors' released code:
+                 bb14c96 (2025-08-06; the losses are those since 2025-03-30), dcc7070 (2024-12-10),
+                 3e33dae (2024-10-23)
+TOFU             https://github.com/locuslab/tofu, bdc209e
+NPO              https://github.com/licong-lin/negative-preference-optimization, 1207bbe
+open-unlearning  https://github.com/locuslab/open-unlearning, d3d7cf9
+llm_unlearn      https://github.com/kevinyaobytedance/llm_unlearn (LLMU), 647f309
+SKU              https://github.com/franciscoliu/SKU, a17663f
+SCRUB            https://github.com/meghdadk/SCRUB, 98ffb11
+direct-preference-optimization
+                 https://github.com/eric-mitchell/direct-preference-optimization (DPO), f8b8c0f
+WMDP             https://github.com/centerforaisafety/wmdp (RMU). No commit: only public copies were
+                 read, and the code of open-unlearning was run
 """
 
 from clear_ref.common.errors import UserError
+from clear_ref.losses.outputs import Outputs
 
 from .batch_contents import BatchContents
 from .loss import Loss
@@ -20,7 +33,7 @@ from .table import (
     second_stage,
     variant,
 )
-from .variant import Need, Phase, Variant
+from .variant import LossFunction, Need, Phase, Variant
 
 __all__ = [
     "DEFAULT_SEMANTICS",
@@ -40,33 +53,51 @@ __all__ = [
 ]
 
 
-def method_loss(method, outputs, semantics=DEFAULT_SEMANTICS, phase=None, **options) -> Loss:
+def method_loss(
+    method: str,
+    outputs: dict[str, Outputs],
+    semantics: str = DEFAULT_SEMANTICS,
+    phase: str | None = None,
+    **options: object,
+) -> Loss:
     """Loss of a method on raw tensors, each batch being the whole optimiser step.
 
-    outputs   {batch name: Outputs}: exactly the batches the method needs (forget, retain, idk, random1, ...)
-    phase     of a method that takes its terms in turn (scrub, original: max, min), that phase's loss alone; None: their sum
+    outputs   {batch name: Outputs}: exactly the batches that the method needs (forget, retain, idk,
+              random1, ...)
+    phase     the loss of this phase alone, for a method with phases (scrub, original: max, min);
+              None: the whole loss
     options   the variant's own; unknown names are errors
     raises    UserError on a missing or superfluous batch or tensor; ShapeError, LabelError
     """
-    chosen, options = variant(method, semantics), make_options(method, options, semantics)
-    needed, loss = chosen.needs_of(options), chosen.loss
+    chosen = variant(method, semantics)
+    checked_options = make_options(method, options, semantics)
+    batch_needs = chosen.needs_of(checked_options)
+    loss = chosen.loss
     if phase is not None:
-        phases = {one.name: one for one in chosen.phases_of(options)}
-        if phase not in phases:
-            raise UserError(
-                f"phase is {phase!r}; {method} ({semantics}) has {', '.join(phases) or 'none: leave it out'}"
-            )
-        needed, loss = phases[phase].needs, phases[phase].loss
-    for name in needed.keys() ^ outputs.keys():
-        state = "is missing" if name in needed else "is not used"
-        raise UserError(
-            f"batch {name!r} {state}; {method} ({semantics}) expects exactly {', '.join(needed)}"
-        )
-    for name, need in needed.items():
-        tensor = "hidden" if need.hidden else "logits"
-        for wanted in (tensor, f"teacher_{tensor}") if need.teacher else (tensor,):
-            if getattr(outputs[name], wanted) is None:
-                raise UserError(
-                    f"batch {name!r} has no {wanted}, and {method} ({semantics}) needs it: pass it"
-                )
-    return loss({name: outputs[name].batch_rows() for name in needed}, options)
+        batch_needs, loss = _phase(f"{method} ({semantics})", chosen, checked_options, phase)
+    _check_outputs(f"{method} ({semantics})", outputs, batch_needs)
+    return loss({name: outputs[name].batch_rows() for name in batch_needs}, checked_options)
+
+
+def _phase(
+    label: str, chosen: Variant, options: object, name: str
+) -> tuple[dict[str, Need], LossFunction]:
+    phases = {each.name: each for each in chosen.phases_of(options)}
+    if name not in phases:
+        known = ", ".join(phases) or "none: leave it out"
+        raise UserError(f"phase is {name!r}; {label} has {known}")
+    return phases[name].needs, phases[name].loss
+
+
+def _check_outputs(label: str, outputs: dict[str, Outputs], batch_needs: dict[str, Need]) -> None:
+    """UserError unless the batches and their tensors are exactly those that are needed."""
+    for name in batch_needs.keys() ^ outputs.keys():
+        state = "is missing" if name in batch_needs else "is not used"
+        raise UserError(f"batch {name!r} {state}; {label} expects exactly {', '.join(batch_needs)}")
+    for name, need in batch_needs.items():
+        tensors = ["hidden" if need.hidden else "logits"]
+        if need.teacher:
+            tensors.append("teacher_" + tensors[0])
+        for tensor in tensors:
+            if getattr(outputs[name], tensor) is None:
+                raise UserError(f"batch {name!r} has no {tensor}, and {label} needs it: pass it")

@@ -49,5 +49,5 @@ RELEASED_IDK = {
 
 
 def released_contents(idk: IdkAnswer = IdkAnswer.TRUTH) -> BatchContents:
-    """The batches of the released code: random records are any forget records, questions drawn anew."""
+    """What the batches of the released code hold; its idk batch changed with time."""
     return BatchContents(idk, RandomAnswer.ANY_FORGET_RECORD, QuestionDraw.OWN)

@@ -1,29 +1,49 @@
 """DPO, preference optimisation: prefer the refusal to the true answer, relative to a reference.
 
-paper      L = lambda_idk mean_t nll_idk + lambda_dpo mean_s softplus(-beta h_s)                        [App. B.6]
-           h_s = (r_f - s_f) + (s_i - r_i),  s = sum_t log p_student,  r = sum_t log p_reference of one answer;
-           f the true answer (rejected), i the refusal (chosen) to the same question; softplus(-x) = -log sigmoid(x)
-released   L = mean_s sum_t nll_idk; the idk batch holds the true forget answers        [mm/trainer.py:364-398]
-released@2024-12-10  the same formula; the idk batch holds refusals                     [the same at dcc7070]
-released@2024-10-23  the same formula; the idk batch holds refusals for texts, the true captions for pictures
-                                                                                        [the same at 3e33dae]
-original   L = mean_s softplus(-beta h_s),  beta = 0.1           [direct-preference-optimization, trainers.py:45-115]
+paper      L = lambda_idk mean_t nll_idk + lambda_dpo mean_s softplus(-beta h_s)          [App. B.6]
+           h_s = (r_f - s_f) + (s_i - r_i),
+           s = sum_t log p_student,  r = sum_t log p_reference of one answer;
+           f the true answer (rejected), i the refusal (chosen) to the same question;
+           softplus(-x) = -log sigmoid(x)
+released   L = mean_s sum_t nll_idk; the idk batch holds the true forget answers
+                                                            [CLEAR mm/trainer.py:364-398 at bb14c96]
+released@2024-12-10  the same formula; the idk batch holds refusals
+                                                            [CLEAR mm/trainer.py:373-412 at dcc7070]
+released@2024-10-23  the same formula; the idk batch holds refusals for texts,
+           the true captions for pictures                   [CLEAR mm/trainer.py:373-412 at 3e33dae]
+original   L = mean_s softplus(-beta h_s),  beta = 0.1
+                                      [direct-preference-optimization trainers.py:45-115 at f8b8c0f]
 
-needs      forget and idk with teacher, idk[s] refusing the question of forget[s]; retain when retain_weight is not 0.
-           The teacher is the reference: the base model after a first stage of training on the refusals (paper), or the
-           base (original). released: idk alone
-positions  answer tokens. mean_t: divided by their number (token mean). h_s and mean_s sum_t: sum over the answer rows of
-           each sequence (not a mean), then the mean over sequences
+needs      forget and idk with teacher, idk[s] refusing the question of forget[s]; retain if
+           retain_weight is not 0. The teacher is the reference (loop/teacher.py:Teacher). paper:
+           the base model after a first stage of training on the refusals
+           (loop/unlearn.py:idk_reference). original: the base model. released: idk alone, no
+           teacher
+positions  answer tokens. mean_t: divided by their number (token mean). h_s and mean_s sum_t: sum
+           over the answer rows of each sequence (not a mean), then the mean over sequences.
+           Label mask: answer; under released: released (D4) for Qwen2-VL, answer for LLaVA
+           (loop/unlearn.py:label_mask)
 resolved   R1 lambda_idk = lambda_dpo = 1 and beta = 0.1, as App. B.6 says.
-           R2 reference: "fine-tuned on D_F^idk" (App. B.6): a first stage; reference = base gives the usual one.
-           R3 Sec. 3.2 speaks of retained task performance, App. B.6 writes no retain term: none, unless retain_weight.
-           R4 the doubled minus sign of the printed equation is one minus. R5 original: the official code; the NPO
-              repository and open-unlearning multiply by 2 / beta.
-deviations D1 the DPO loss is computed (393-394), then overwritten twice (395, 396): neither reference nor beta remains.
-           D2 the nll is summed over tokens, not averaged. D3 the idk batch: idk.py's D1, D2 and D5. D4 label mask and mean of
-           batches: idk.py's D3 and D4. D5 on Qwen2-VL it stops at config.image_token_index (371), which is not there.
+           R2 reference: "fine-tuned on D_F^idk" (App. B.6): a first stage, or reference=base.
+           R3 Sec. 3.2 speaks of retained task performance, App. B.6 prints no retain term: none,
+              unless retain_weight is set.
+           R4 the doubled minus sign of the printed equation is one minus.
+           R5 original: DPO's own code; the NPO repository and open-unlearning multiply by 2 / beta.
+deviations D1 the DPO loss is computed (CLEAR mm/trainer.py:393-394 at bb14c96), then overwritten
+              twice (mm/trainer.py:395, 396): neither the reference nor beta has an effect.
+           D2 the nll is summed over the tokens of an answer, not averaged.
+           D3 since 2025-03-30 the idk batch holds the true forget answers: the refusal is written
+              into a copy of the row, and the uncopied row is used (CLEAR mm/dataset.py:262-266 at
+              bb14c96). Before 2024-12-10 this was so for pictures only. Each refusal but the last
+              of the file keeps its line end (mm/dataset.py:223,263). A picture's caption question
+              is drawn anew (mm/dataset.py:245).
+           D4 the labels may cover image and prompt tokens besides the answer; this depends on the
+              version of the processor (CLEAR mm/dataset.py:315-339 at bb14c96).
+           D5 each batch of batch_size records has its own mean; a step takes the mean of these.
+           D6 on Qwen2-VL the code stops: config has no image_token_index (mm/trainer.py:371).
 at teacher h = 0: the DPO term is log 2, its gradient that of (beta / 2) mean_s (s_f - s_i)
-evidence   by hand, finite differences; released: authors' code; original: DPO's, NPO's and open-unlearning's code
+evidence   by hand, finite differences; released: authors' code; original: DPO's, NPO's and
+           open-unlearning's code
 """
 
 from dataclasses import dataclass
@@ -36,12 +56,14 @@ from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token
 
 from .loss import Loss
 from .option_checks import check_finite, check_one_of
-from .variant import Need, Variant
+from .variant import Batches, Need, Variant
+
+BETA_MEANING = "how fast the preference saturates"
 
 
 @dataclass(frozen=True)
 class Options:
-    beta: float = setting(0.1, "how fast the preference saturates", "paper App. B.6")
+    beta: float = setting(0.1, BETA_MEANING, "paper App. B.6")
     lambda_idk: float = setting(
         1.0, "weight of the likelihood of refusals", "paper App. B.6 (lambda_1)"
     )
@@ -55,7 +77,7 @@ class Options:
         "idk", "idk: the base tuned on refusals first; base: the base itself", "paper App. B.6"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_finite(self, "lambda_idk", "lambda_dpo", "retain_weight", positive=("beta",))
         check_one_of(self, "reference", "idk", "base")
 
@@ -64,20 +86,21 @@ class Options:
 class Original:
     beta: float = setting(
         0.1,
-        "how fast the preference saturates",
-        "DPO, trainers.py:57 (0.1 to 0.5); TOFU, dataloader.py:169",
+        BETA_MEANING,
+        "direct-preference-optimization trainers.py:57 at f8b8c0f (0.1 to 0.5); "
+        "TOFU dataloader.py:169 at bdc209e",
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_finite(self, positive=("beta",))
 
 
 @dataclass(frozen=True)
 class Released:
-    """The released DPO has no options: nothing that beta weighs is left."""
+    """The released DPO has no options: beta has no effect on its loss."""
 
 
-def paper(batches, options) -> Loss:
+def paper(batches: Batches, options: Options) -> Loss:
     terms = {
         "idk_nll": options.lambda_idk * token_mean(batches["idk"], "nll"),
         "dpo": options.lambda_dpo * original(batches, options).value,
@@ -87,38 +110,40 @@ def paper(batches, options) -> Loss:
     return Loss.of(**terms)
 
 
-def original(batches, options) -> Loss:
-    forget, idk = batches["forget"], batches["idk"]
+def original(batches: Batches, options: Original | Options) -> Loss:
+    forget = batches["forget"]
+    idk = batches["idk"]
     if len(forget.labels) != len(idk.labels) or forget.n_sequences != idk.n_sequences:
         raise ShapeError(
             f"the idk batch has {len(idk.labels)} sequences (step: {idk.n_sequences}); expected "
-            f"{len(forget.labels)} (step: {forget.n_sequences}), as forget: idk[s] answers forget[s]"
+            f"{len(forget.labels)} (step: {forget.n_sequences}), as forget: idk[s] answers "
+            "the question of forget[s]"
         )
-    r_s_idk, r_s_forget = (
-        sequence_sum(batch, "teacher_nll") - sequence_sum(batch, "nll") for batch in (idk, forget)
-    )
-    return Loss.of(
-        dpo=mean_over_sequences(-logsigmoid(options.beta * (r_s_idk - r_s_forget)), forget)
-    )
+    idk_log_ratio = sequence_sum(idk, "teacher_nll") - sequence_sum(idk, "nll")
+    forget_log_ratio = sequence_sum(forget, "teacher_nll") - sequence_sum(forget, "nll")
+    preference = logsigmoid(options.beta * (idk_log_ratio - forget_log_ratio))
+    return Loss.of(dpo=mean_over_sequences(-preference, forget))
 
 
-def released(batches, options) -> Loss:
-    return Loss.of(idk_nll=mean_over_sequences(sequence_sum(batches["idk"], "nll"), batches["idk"]))
+def released(batches: Batches, options: Released) -> Loss:
+    idk = batches["idk"]
+    return Loss.of(idk_nll=mean_over_sequences(sequence_sum(idk, "nll"), idk))
 
 
-def reference_loss(batches, options) -> Loss:
+def reference_loss(batches: Batches, options: Options) -> Loss:
     """The first stage: likelihood of refusals, L_task(D_F^idk)."""
     return Loss.of(idk_nll=token_mean(batches["idk"], "nll"))
 
 
+def needs(options: Options) -> dict[str, Need]:
+    if options.retain_weight != 0:
+        return {**PAIR, "retain": Need()}
+    return PAIR
+
+
 PAIR = {"forget": Need(teacher=True), "idk": Need(teacher=True)}
 VARIANTS = {
-    "paper": Variant(
-        paper,
-        lambda options: PAIR | ({"retain": Need()} if options.retain_weight != 0 else {}),
-        Options,
-        reference_loss=reference_loss,
-    ),
+    "paper": Variant(paper, needs, Options, reference_loss=reference_loss),
     **Variant.released_by_date(released, {"idk": Need()}, Released),
     "original": Variant(original, PAIR, Original, by_batch=True),
 }

@@ -1,64 +1,92 @@
-"""The table of methods and meanings, read from the heads of the method files and from their variants."""
+"""The table of all methods and semantics in methods/README.md, made from the method files.
+
+Whitespace in the docstring of a method file is an interface: this module parses it.
+
+- Line 1 is a sentence, line 2 is empty. The formulas follow, up to the line that begins with
+  "needs".
+- A formula begins in column 1 with the name of its semantics (paper, original, released,
+  released@DATE) and at least one space. Its further lines are indented.
+- A line may end with its source in square brackets; the bracket is not part of the formula.
+- A line that begins with + - = | continues the line before, and so does a line after , : or ;.
+  Every other line is a statement of its own and is joined with a semicolon.
+- "evidence" begins in column 1. Its first part, up to a semicolon, is true of every semantics;
+  each further part is "names: text" for the semantics named.
+- The other fields (needs, positions, resolved, deviations, at teacher) begin in column 1;
+  oracle/explain/method_file.py parses them. R1, R2, ... and D1, D2, ... begin their items.
+"""
 
 import re
+from collections.abc import Mapping
+from types import ModuleType
 
-KEY = re.compile(r"(paper|original|released(?:@[\d-]+)?)  ?(\s*\S.*)$")
+from .variant import Variant
+
+SEMANTICS_LINE = re.compile(r"(paper|original|released(?:@[\d-]+)?)  ?(\s*\S.*)$")
 SOURCE = re.compile(r"\s*\[([^\[\]]*[a-zA-Z]{2}[^\[\]]*)\]$")
 FIELDS = re.compile(r"(needs|positions|resolved|deviations|at teacher|evidence)\b")
+EVIDENCE = re.compile(r"^evidence\s+((?:.*\n?)(?:\s+.*\n?)*)", re.M)
 
 
-def meanings(module) -> dict[str, tuple[str, str]]:
-    """{variant: (formula, source)} of a method file's head; the lines of a formula are joined, sources by semicolons."""
-    found, name = {}, None
-    for line in module.__doc__.splitlines()[2:]:
-        key = KEY.match(line)
-        if key:
-            name, line = key.groups()
-            found[name] = ([], [])
-        elif FIELDS.match(line):
+def formulas(module: ModuleType) -> dict[str, tuple[str, str]]:
+    """{semantics: (formula, source)} of a method file, each on one line."""
+    lines_of: dict[str, list[str]] = {}
+    sources_of: dict[str, list[str]] = {}
+    name = None
+    for line in docstring(module).splitlines()[2:]:
+        if FIELDS.match(line):
             break
+        start = SEMANTICS_LINE.match(line)
+        if start:
+            name, line = start.groups()
+            lines_of[name] = []
+            sources_of[name] = []
+        if name is None:
+            continue
         source = SOURCE.search(line)
         if source:
-            found[name][1].append(source.group(1))
+            sources_of[name].append(source.group(1))
             line = line[: source.start()]
-        if name and line.strip():
-            found[name][0].append(re.sub(r"\s+", " ", line.strip()))
-    return {
-        name: (joined(formula), "; ".join(sources)) for name, (formula, sources) in found.items()
-    }
+        if line.strip():
+            lines_of[name].append(re.sub(r"\s+", " ", line.strip()))
+    return {name: (joined(lines), "; ".join(sources_of[name])) for name, lines in lines_of.items()}
 
 
-def joined(lines) -> str:
-    """One line of a formula's lines: each begins a statement, after a semicolon, a further summand or case (+ - = |), or goes on
-    where the one before ends with , : or ;."""
+def docstring(module: ModuleType) -> str:
+    """The docstring of a method file."""
+    return module.__doc__ or ""
+
+
+def joined(lines: list[str]) -> str:
+    """The lines of a formula as one line, joined as the head of this file says."""
     text = ""
     for line in lines:
-        text += (
-            line
-            if not text
-            else f" {line}"
-            if line[0] in "+-=|" or text[-1] in ",:;"
-            else f"; {line}"
-        )
+        if not text:
+            text = line
+        elif line[0] in "+-=|" or text[-1] in ",:;":
+            text += f" {line}"
+        else:
+            text += f"; {line}"
     return text
 
 
-def evidence(module) -> dict[str, str]:
-    """{variant: how we know} of a method file's head; what names no variant is true of all of them."""
-    text = re.search(r"^evidence\s+((?:.*\n?)(?:\s+.*\n?)*)", module.__doc__, re.M).group(1)
-    general, *special = [re.sub(r"\s+", " ", part.strip()) for part in text.split(";")]
-    found = {name: general for name in module.VARIANTS}
-    for part in special:
-        names, what = part.split(": ", 1)
-        for name in names.split(", "):
-            for own in found:
-                if own == name or own.startswith(f"{name}@") and own not in names.split(", "):
-                    found[own] += f"; {what}"
-    return found
+def evidence(module: ModuleType) -> dict[str, str]:
+    """{semantics: how we know that it is computed right} of a method file."""
+    found = EVIDENCE.search(docstring(module))
+    text = found.group(1) if found else ""
+    general, *parts = [re.sub(r"\s+", " ", part.strip()) for part in text.split(";")]
+    evidence_of = {name: general for name in module.VARIANTS}
+    for part in parts:
+        names_text, what = part.split(": ", 1)
+        named = names_text.split(", ")
+        for name in evidence_of:
+            undated = name.split("@")[0]
+            if name in named or undated in named:
+                evidence_of[name] += f"; {what}"
+    return evidence_of
 
 
-def reads(chosen) -> str:
-    """What a variant reads with its default options: each batch, its row sets, and whether the teacher's too."""
+def rows_read(chosen: Variant) -> str:
+    """What a variant reads with its default options: row sets of each batch, and the teacher."""
     needs = chosen.needs_of(chosen.options())
     n_random = sum(name.startswith("random") for name in needs)
     parts = []
@@ -67,32 +95,35 @@ def reads(chosen) -> str:
             if name != "random1":
                 continue
             name = f"random1-{n_random}"
-        parts.append(
-            f"{name}: {'hidden states, ' if need.hidden else ''}{' + '.join(need.rows)}{', teacher' * need.teacher}"
-        )
+        hidden = "hidden states, " if need.hidden else ""
+        teacher = ", teacher" if need.teacher else ""
+        parts.append(f"{name}: {hidden}{' + '.join(need.rows)}{teacher}")
     return "; ".join(parts)
 
 
-def markdown(methods) -> str:
-    """One row a method and meaning; what is divided by: step, the counts of the whole optimiser step, or batch, each batch's own
-    and then the mean of the batches."""
+def markdown(methods: Mapping[str, ModuleType]) -> str:
+    """One row for each method and semantics.
+
+    The column "divided by": step, by the counts of the whole optimiser step; batch, each batch by
+    its own counts, and then the mean of the batches.
+    """
     lines = [
-        "| method | meaning | loss | source | rows read | divided by | how we know |",
+        "| method | semantics | loss | source | rows read | divided by | how we know |",
         "|---|---|---|---|---|---|---|",
     ]
     for method, module in methods.items():
-        formulas, known = meanings(module), evidence(module)
+        formula_of = formulas(module)
+        evidence_of = evidence(module)
         for name, chosen in module.VARIANTS.items():
-            formula, source = formulas[name]
-            formula = "`" + formula.replace("|", "\\|") + "`"
+            formula, source = formula_of[name]
             cells = (
-                f"[`{method}`](clear_ref/methods/{method}.py)",
+                f"[`{method}`]({method}.py)",
                 f"`{name}`",
-                formula,
+                "`" + formula.replace("|", "\\|") + "`",
                 source,
-                reads(chosen),
+                rows_read(chosen),
                 "batch" if chosen.by_batch else "step",
-                known[name],
+                evidence_of[name],
             )
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

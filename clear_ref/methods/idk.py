@@ -1,25 +1,35 @@
 """IDK: answer the forget questions with "I don't know", and keep training on the retain set.
 
-paper      L = mean_t nll_retain + mean_t nll_idk                                      [Sec. 3.2, App. B.5]
-released   the same formula; the idk batch holds the true forget answers               [mm/trainer.py:355-358]
-released@2024-12-10  the same formula; the idk batch holds refusals                    [the same at dcc7070]
-released@2024-10-23  the same formula; the idk batch holds refusals for texts, the true captions for pictures
-                                                                                       [the same at 3e33dae]
-original   L = (sum_t nll_idk + sum_t nll_retain) / (n_idk + n_retain tokens)          [TOFU, dataloader.py:134-145]
+paper      L = mean_t nll_retain + mean_t nll_idk                               [Sec. 3.2, App. B.5]
+released   the same formula; the idk batch holds the true forget answers
+                                                            [CLEAR mm/trainer.py:355-358 at bb14c96]
+released@2024-12-10  the same formula; the idk batch holds refusals
+                                                            [CLEAR mm/trainer.py:364-367 at dcc7070]
+released@2024-10-23  the same formula; the idk batch holds refusals for texts,
+           the true captions for pictures
+                                                            [CLEAR mm/trainer.py:364-367 at 3e33dae]
+original   L = (sum_t nll_idk + sum_t nll_retain) / (n_idk + n_retain tokens)
+                                                             [TOFU dataloader.py:134-145 at bdc209e]
 
 needs      retain; idk (the forget questions with refusals as answers); no teacher
-positions  answer tokens; mean_t: each batch divided by the number of its own (token mean). original: one divisor, the answer
-           tokens of both batches
+positions  answer tokens; mean_t: each batch divided by its own number of them (token mean).
+           original: one divisor, the number of answer tokens of both batches.
+           Label mask: answer; under released: released (D3) for Qwen2-VL, answer for LLaVA
+           (loop/unlearn.py:label_mask)
 resolved   R1 the idk batch really refuses.
-           R2 samples are averaged in print, tokens in all code: token mean, one per batch. (The original's single mean
-              gives the short refusals less weight.)
-deviations D1 the idk batch holds the true forget answers since 2025-03-30: the row is copied, refusals are written into
-              the copy, the original is used (mm/dataset.py:262-266). So the forget set is trained on. Before
-              2024-12-10 this held for image rows only; between the two dates the batch was right.
-           D2 refusals keep their line end, "\\n", but the file's last (mm/dataset.py:223,263).
-           D3 labels may cover image and prompt tokens besides the answer, by processor version (mm/dataset.py:315-339).
-           D4 each batch of batch_size records is a mean of its own, and a step the mean of its batches.
-           D5 a picture's forget and idk view draw a caption question each (mm/dataset.py:245).
+           R2 the paper averages over samples, all code over tokens: token mean, one per batch.
+              (With the single mean of the original the short refusals weigh less.)
+deviations D1 since 2025-03-30 the idk batch holds the true forget answers: the row is copied, the
+              refusal is written into the copy, and the uncopied row is used (CLEAR
+              mm/dataset.py:262-266 at bb14c96). So the forget set is trained on. Before 2024-12-10
+              this was so for picture rows only; between the two dates the batch was right.
+           D2 each refusal but the last of the file keeps its line end, "\\n" (CLEAR
+              mm/dataset.py:223,263 at bb14c96).
+           D3 the labels may cover image and prompt tokens besides the answer; this depends on the
+              version of the processor (CLEAR mm/dataset.py:315-339 at bb14c96).
+           D4 each batch of batch_size records has its own mean; a step takes the mean of these.
+           D5 the caption question of a picture is drawn twice, for its forget and for its idk
+              record (CLEAR mm/dataset.py:245 at bb14c96).
 at teacher nothing special
 evidence   by hand, finite differences; released: authors' code; original: TOFU's code
 """
@@ -29,7 +39,7 @@ from dataclasses import dataclass
 from clear_ref.losses.reductions import token_mean
 
 from .loss import Loss
-from .variant import Need, Variant
+from .variant import Batches, Need, Variant
 
 
 @dataclass(frozen=True)
@@ -37,18 +47,20 @@ class Options:
     """IDK has no options."""
 
 
-def paper(batches, options) -> Loss:
+def paper(batches: Batches, options: Options) -> Loss:
     return Loss.of(
-        retain_nll=token_mean(batches["retain"], "nll"), idk_nll=token_mean(batches["idk"], "nll")
+        retain_nll=token_mean(batches["retain"], "nll"),
+        idk_nll=token_mean(batches["idk"], "nll"),
     )
 
 
-def original(batches, options) -> Loss:
-    n = {name: batch.n_rows["answer"] for name, batch in batches.items()}
-    share = {name: n[name] / max(sum(n.values()), 1) for name in n}
+def original(batches: Batches, options: Options) -> Loss:
+    n_retain = batches["retain"].n_rows["answer"]
+    n_idk = batches["idk"].n_rows["answer"]
+    n_both = max(n_retain + n_idk, 1)
     return Loss.of(
-        retain_nll=share["retain"] * token_mean(batches["retain"], "nll"),
-        idk_nll=share["idk"] * token_mean(batches["idk"], "nll"),
+        retain_nll=n_retain / n_both * token_mean(batches["retain"], "nll"),
+        idk_nll=n_idk / n_both * token_mean(batches["idk"], "nll"),
     )
 
 

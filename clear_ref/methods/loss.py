@@ -1,5 +1,6 @@
 """Loss: what a method returns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -27,5 +28,9 @@ class Loss:
                     f"loss term {name} has shape {list(term.shape)}; "
                     "expected a scalar: reduce it first"
                 )
-        value = sum(terms.values())
-        return cls(value, terms)  # type: ignore[arg-type]  # mypy: sum() may also be the int 0
+        return cls(total(terms.values()), terms)
+
+
+def total(scalars: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of at least one scalar."""
+    return sum(scalars)  # type: ignore[return-value]  # mypy: the sum of no scalar is the int 0

@@ -1,6 +1,7 @@
-"""Checks of a method's options, called by the options classes of the method files."""
+"""Checks of a method's options: their types, and the ranges that the method files give."""
 
 import math
+from typing import Any
 
 from clear_ref.common.errors import UserError
 
@@ -27,3 +28,24 @@ def check_at_least(options: object, name: str, least: int) -> None:
     value = getattr(options, name)
     if value < least:
         raise UserError(f"option {name} is {value}; expected at least {least}")
+
+
+def typed_value(name: str, value: object, wanted: Any) -> object:
+    """The value of an option as its type; UserError if it cannot be one."""
+    if wanted is str and isinstance(value, str):
+        return value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if wanted in (int, float) and (is_number or isinstance(value, str)):
+        number = _number(value, wanted)
+        # A number of another type must keep its value: 2.5 is no int. NaN differs from itself.
+        if number is not None and (isinstance(value, str) or number == value or value != value):
+            return number
+    article = "an" if wanted is int else "a"
+    raise UserError(f"option {name} is {value!r}; expected {article} {wanted.__name__}")
+
+
+def _number(value: Any, wanted: type) -> int | float | None:
+    try:
+        return float(value) if wanted is float else int(value)
+    except (ValueError, OverflowError):
+        return None

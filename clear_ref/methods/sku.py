@@ -1,121 +1,145 @@
-"""SKU: train a model that is bad in every wanted way, then step from the original weights in the opposite direction.
+"""SKU: train towards forget and random answers and away from the retain predictions, then negate.
 
 paper      stage 1: L = w_forget mean_t nll_forget + w_random (1/K) sum_k mean_t nll_random_k
-                        - w_retain mean_s mean_t KL(teacher || student)_retain
-           stage 2: theta = theta_0 - (theta_1 - theta_0) = 2 theta_0 - theta_1                             [App. B.14]
+             - w_retain mean_s mean_t KL(teacher || student)_retain
+           stage 2: theta = theta_0 - (theta_1 - theta_0) = 2 theta_0 - theta_1          [App. B.14]
 released   stage 1 only: L = 2.5 mean_t nll_forget + 1.0 sum_k mean_t nll_random_k
-                        - 0.5 mean_rows KL(teacher || student)_retain,  K = 3  [mm/trainer.py:412-446, mm/forget.py:186]
-original   stage 1: L = w_forget mean_s mean_t nll_forget + w_random (1/K) sum_k mean_s mean_t nll_random_k
-                        - w_retain mean_rows KL(teacher || student)_retain,  weights 0.5, 1, 1, K = 5; stage 2 as paper
-                                              [SKU, utils.py:181-323, harmful_unlearn/unlearn_harm_new.py:183-238]
+             - 0.5 mean_rows KL(teacher || student)_retain,  K = 3
+                                                            [CLEAR mm/trainer.py:412-446 at bb14c96]
+                                                                 [CLEAR mm/forget.py:186 at bb14c96]
+original   stage 1: L = w_forget mean_s mean_t nll_forget
+             + w_random (1/K) sum_k mean_s mean_t nll_random_k
+             - w_retain mean_rows KL(teacher || student)_retain,  weights 0.5, 1, 1, K = 5;
+           stage 2 as paper                                        [SKU utils.py:181-323 at a17663f]
+                                        [SKU harmful_unlearn/unlearn_harm_new.py:183-238 at a17663f]
 
-needs      forget; random1 .. randomK (the forget questions, each with the answer of another forget record); retain with
-           teacher (the model before unlearning, theta_0)
-positions  answer tokens. mean_t: each batch divided by the number of its own (token mean). mean_s mean_t: mean over the answer
-           rows of each sequence, then over sequences. mean_rows: all B x T rows, padding and prompt included, divided by B x T
-resolved   R1 the three weights are not given: the released 2.5, 1 and 0.5. K is not given: the released 3.
-           R2 1/|Y_rd| is 1/K: the random answers are averaged.
-           R3 KL(p(x_r), y_r) is KL(teacher || student), summed over samples in print: the mean over sequences.
-           R4 a random answer is never the record's own.
-           R5 original: defaults of the code (its README says 2.5, 2.5, 1); an answer's m tokens are divided by m, there by m + 1
-              (llmu.py's R5).
-deviations D1 there is no stage 2 anywhere: the saved model is the bad one. D2 the K random terms are summed.
-           D3 random rows may be the row itself; image rows keep their own caption, a true pair (mm/dataset.py:268-278).
+needs      forget; random1 .. randomK (the forget questions, each with the answer of another forget
+           record); retain with teacher. The teacher is the model before unlearning, theta_0:
+           adapters off, or without adapters a frozen copy (loop/teacher.py:Teacher)
+positions  answer tokens. mean_t: each batch divided by its own number of them (token mean).
+           mean_s mean_t: mean over the answer rows of each sequence, then over sequences.
+           mean_rows: all B x T rows, padding and prompt included, divided by B x T.
+           Label mask: answer; under released: released (D5) for Qwen2-VL, answer for LLaVA
+           (loop/unlearn.py:label_mask)
+resolved   R1 the three weights are not given: the released 2.5, 1 and 0.5. K is not given: the
+              released 3. R2 1/|Y_rd| is 1/K: the random answers are averaged.
+           R3 KL(p(x_r), y_r) is KL(teacher || student); the paper sums it over samples: the mean
+              over sequences. R4 a random answer is never the record's own.
+           R5 original: the defaults of the code (its README says 2.5, 2.5, 1). The code divides the
+              sum over m answer tokens by m + 1, as it counts the last token's row too; here by m.
+deviations D1 no stage 2: the saved model is that of stage 1. D2 the K random terms are summed.
+           D3 a random record may be the forget record itself; a picture keeps its own caption, a
+              true pair (CLEAR mm/dataset.py:268-278 at bb14c96).
            D4 the KL is averaged over every row of the batch: padding, image and prompt included.
-           D5 label mask and mean of batches: idk.py's D3 and D4.
-           D6 batches that mix texts and pictures crash or mix up their pictures in collation (mm/dataset.py:350-354): it runs on
-              LLaVA with pictures alone. Here it runs on both. It is there since 2025-03-30 only.
-at teacher the KL is 0 and so is its gradient: stage 1 starts as training on right and wrong answers alike
+           D5 the labels may cover image and prompt tokens besides the answer; this depends on the
+              version of the processor (CLEAR mm/dataset.py:315-339 at bb14c96).
+           D6 each batch of batch_size records has its own mean; a step takes the mean of these.
+           D7 batches that mix texts and pictures crash or mix up their pictures in collation (CLEAR
+              mm/dataset.py:350-354 at bb14c96): the code runs on LLaVA with pictures alone. Here it
+              runs on both; SKU was added on 2025-03-30.
+at teacher the KL is 0 and so is its gradient: stage 1 starts on right and wrong answers alike
 evidence   by hand, finite differences; released: authors' code; original: SKU's code
 """
 
 from dataclasses import dataclass
 
+import torch
+
+from clear_ref.common.errors import ShapeError
 from clear_ref.common.settings import setting
+from clear_ref.losses.formulas import accumulation_dtype
 from clear_ref.losses.reductions import sequence_mean, token_mean
 
-from .loss import Loss
-from .negation import negate_delta  # noqa: F401  (the second stage: sku.negate_delta)
+from .loss import Loss, total
 from .option_checks import check_at_least, check_finite
-from .variant import Need, Variant, random_batches
+from .variant import Batches, Need, Variant, random_batches
+
+WEIGHTS = "CLEAR mm/forget.py:186 at bb14c96"
+HARM = "SKU harmful_unlearn/unlearn_harm_new.py"
+Weights = dict[str, torch.Tensor]  # by name
 
 
 @dataclass(frozen=True)
 class Options:
-    w_forget: float = setting(
-        2.5, "weight of the forget answers", "released code (mm/forget.py:186)"
-    )
-    w_random: float = setting(
-        1.0, "weight of the random answers", "released code (mm/forget.py:186)"
-    )
-    w_retain: float = setting(
-        0.5, "weight of leaving the teacher on retain", "released code (mm/forget.py:186)"
-    )
+    w_forget: float = setting(2.5, "weight of the forget answers", WEIGHTS)
+    w_random: float = setting(1.0, "weight of the random answers", WEIGHTS)
+    w_retain: float = setting(0.5, "weight of leaving the teacher on retain", WEIGHTS)
     n_random: int = setting(
-        3, "random answers for each forget record", "released code (mm/dataset.py:268-278)"
+        3, "random answers for each forget record", "CLEAR mm/dataset.py:268-278 at bb14c96"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_finite(self, "w_forget", "w_random", "w_retain")
         check_at_least(self, "n_random", 1)
 
 
 @dataclass(frozen=True)
 class Original(Options):
-    w_forget: float = setting(
-        0.5, "weight of the forget answers", "SKU, unlearn_harm_new.py:258-260"
-    )
-    w_retain: float = setting(
-        1.0, "weight of leaving the teacher on retain", "SKU, unlearn_harm_new.py:267-272"
-    )
-    n_random: int = setting(
-        5, "random answers for each forget record", "SKU, unlearn_harm_new.py:194"
-    )
+    w_forget: float = setting(0.5, "weight of the forget answers", f"{HARM}:258-260")
+    w_retain: float = setting(1.0, "weight of leaving the teacher on retain", f"{HARM}:267-272")
+    n_random: int = setting(5, "random answers for each forget record", f"{HARM}:194")
 
 
-def paper(batches, options) -> Loss:
-    random_nll = (
-        sum(token_mean(batches[name], "nll") for name in random_batches(options.n_random))
-        / options.n_random
-    )
+def paper(batches: Batches, options: Options) -> Loss:
+    names = random_batches(options.n_random)
+    random_nll = total(token_mean(batches[name], "nll") for name in names) / options.n_random
+    retain_kl = sequence_mean(batches["retain"], "kl_teacher_student")
     return Loss.of(
         forget_nll=options.w_forget * token_mean(batches["forget"], "nll"),
         random_nll=options.w_random * random_nll,
-        retain_kl=-options.w_retain * sequence_mean(batches["retain"], "kl_teacher_student"),
+        retain_kl=-options.w_retain * retain_kl,
     )
 
 
-def released(batches, options) -> Loss:
-    random_nll = sum(token_mean(batches[name], "nll") for name in random_batches(options.n_random))
+def released(batches: Batches, options: Options) -> Loss:
+    names = random_batches(options.n_random)
+    random_nll = total(token_mean(batches[name], "nll") for name in names)
+    retain_kl = token_mean(batches["retain"], "kl_teacher_student", "all")
     return Loss.of(
         forget_nll=options.w_forget * token_mean(batches["forget"], "nll"),
         random_nll=options.w_random * random_nll,
-        retain_kl=-options.w_retain * token_mean(batches["retain"], "kl_teacher_student", "all"),
+        retain_kl=-options.w_retain * retain_kl,
     )
 
 
-def original(batches, options) -> Loss:
-    random_nll = (
-        sum(sequence_mean(batches[name], "nll") for name in random_batches(options.n_random))
-        / options.n_random
-    )
+def original(batches: Batches, options: Original) -> Loss:
+    names = random_batches(options.n_random)
+    random_nll = total(sequence_mean(batches[name], "nll") for name in names) / options.n_random
+    retain_kl = token_mean(batches["retain"], "kl_teacher_student", "all")
     return Loss.of(
         forget_nll=options.w_forget * sequence_mean(batches["forget"], "nll"),
         random_nll=options.w_random * random_nll,
-        retain_kl=-options.w_retain * token_mean(batches["retain"], "kl_teacher_student", "all"),
+        retain_kl=-options.w_retain * retain_kl,
     )
 
 
-def needs(options, rows="answer"):
-    return {
-        "forget": Need(),
-        **{name: Need() for name in random_batches(options.n_random)},
-        "retain": Need(rows=(rows,), teacher=True),
-    }
+def negate_delta(theta_0: Weights, theta_1: Weights) -> Weights:
+    """{name: 2 theta_0 - theta_1}: stage 2. Computed in fp32 or float64; theta_0's dtypes.
+
+    raises  ShapeError naming the tensor that is missing, extra or of another shape
+    """
+    for name in sorted(theta_0.keys() ^ theta_1.keys()):
+        raise ShapeError(f"weight {name} is in only one of the two models; expected it in both")
+    negated = {}
+    for name, before in theta_0.items():
+        after = theta_1[name]
+        if before.shape != after.shape:
+            raise ShapeError(
+                f"weight {name} has shape {list(after.shape)} after training; "
+                f"expected {list(before.shape)}"
+            )
+        dtype = accumulation_dtype(before, after)
+        negated[name] = (2 * before.to(dtype) - after.to(dtype)).to(before.dtype)
+    return negated
 
 
-def needs_all(options):
-    """With the retain KL over all rows."""
+def needs(options: Options, retain_rows: str = "answer") -> dict[str, Need]:
+    random_needs = {name: Need() for name in random_batches(options.n_random)}
+    return {"forget": Need(), **random_needs, "retain": Need(rows=(retain_rows,), teacher=True)}
+
+
+def needs_all(options: Options) -> dict[str, Need]:
+    """The retain KL over all rows."""
     return needs(options, "all")
 
 

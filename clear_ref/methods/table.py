@@ -1,6 +1,9 @@
-"""The methods by name. What is true of one method stands in its own file; this one only collects."""
+"""The methods by name: variants, options, help texts. The facts of a method are in its own file."""
 
+from collections.abc import Mapping
 from dataclasses import fields
+from types import ModuleType
+from typing import Any
 
 from clear_ref.common.errors import UserError
 
@@ -18,9 +21,10 @@ from . import (
     scrub,
     sku,
 )
+from .option_checks import typed_value
 from .variant import Need, Variant
 
-METHODS = {
+METHODS: dict[str, ModuleType] = {
     "retain_ft": retain_ft,
     "grad_ascent": grad_ascent,
     "grad_diff": grad_diff,
@@ -35,20 +39,20 @@ METHODS = {
 }
 DEFAULT_SEMANTICS = "paper"
 SEMANTICS = ("paper", "original", "released", "released@2024-12-10", "released@2024-10-23")
-RELEASED = SEMANTICS.index("released")
 
 
-def method_module(method):
-    """The module of a method; UserError listing the methods if there is none of that name."""
+def method_module(method: str) -> ModuleType:
+    """The module of a method; UserError listing the methods if the name is unknown."""
     if method not in METHODS:
         raise UserError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     return METHODS[method]
 
 
-def variant(method, semantics=DEFAULT_SEMANTICS) -> Variant:
-    """The Variant of a method. A dated name that the method has no own meaning for is the next later one, at last `released`.
+def variant(method: str, semantics: str = DEFAULT_SEMANTICS) -> Variant:
+    """The Variant of a method under one semantics.
 
-    raises  UserError listing the names if there is none of that name
+    If a method has no variant for a date, the next later one is used (finally `released`).
+    raises  UserError listing the semantics if the name is unknown
     """
     variants = method_module(method).VARIANTS
     if semantics not in SEMANTICS:
@@ -56,83 +60,85 @@ def variant(method, semantics=DEFAULT_SEMANTICS) -> Variant:
     return variants[next(name for name in later(semantics) if name in variants)]
 
 
-def later(semantics) -> list[str]:
-    """The names among which the first that a method has is what `semantics` means."""
-    first = SEMANTICS.index(semantics)
-    return list(reversed(SEMANTICS[RELEASED : first + 1])) if first >= RELEASED else [semantics]
+def later(semantics: str) -> list[str]:
+    """`semantics`, and for a dated one the later dates up to `released`.
+
+    A method's variant is that of the first of these names that the method has.
+    """
+    number = SEMANTICS.index(semantics)
+    released = SEMANTICS.index("released")
+    if number < released:
+        return [semantics]
+    return list(reversed(SEMANTICS[released : number + 1]))
 
 
-def make_options(method, given, semantics=DEFAULT_SEMANTICS):
-    """The Options of a method's variant from {name: value}, values typed or text; UserError on an unknown name or wrong type."""
+def make_options(
+    method: str, given: Mapping[str, object], semantics: str = DEFAULT_SEMANTICS
+) -> Any:
+    """The options of a method's variant from {name: value}.
+
+    given   values of the option's type, or text
+    raises  UserError on an unknown name or a wrong type
+    """
     options = variant(method, semantics).options
     known = {field.name: field for field in fields(options)}
     for name in given:
         if name not in known:
-            listing = (
-                "; ".join(f"{field.name} ({field.metadata['meaning']})" for field in known.values())
-                or "none"
-            )
+            described = [f"{field.name} ({field.metadata['meaning']})" for field in known.values()]
             raise UserError(
-                f"{method} ({semantics}) has no option {name!r}; its options: {listing}"
+                f"{method} ({semantics}) has no option {name!r}; "
+                f"its options: {'; '.join(described) or 'none'}"
             )
-    return options(**{name: _typed(name, value, known[name].type) for name, value in given.items()})
+    return options(
+        **{name: typed_value(name, value, known[name].type) for name, value in given.items()}
+    )
 
 
-def needs(method, semantics, options) -> dict[str, Need]:
+def needs(method: str, semantics: str, options: object) -> dict[str, Need]:
     """{batch name: Need} of a method's variant under these options."""
     return variant(method, semantics).needs_of(options)
 
 
-def reference_model(method, options) -> str:
-    """Which model is the teacher: "base", the model before unlearning, or "idk", that model tuned on refusals first."""
+def reference_model(method: str, options: object) -> str:
+    """Which model is the teacher.
+
+    "base": the model before unlearning; "idk": that model after a first training on refusals
+    """
     method_module(method)
     return getattr(options, "reference", "base")
 
 
-def second_stage(method, semantics=DEFAULT_SEMANTICS) -> str | None:
+def second_stage(method: str, semantics: str = DEFAULT_SEMANTICS) -> str | None:
     """What is done with the weights after training: None or "negate_delta"."""
     return variant(method, semantics).second_stage
 
 
 def summaries() -> dict[str, str]:
-    """{method: the first sentence of its file}."""
-    return {
-        name: module.__doc__.split("\n", 1)[0].split(": ", 1)[-1].rstrip(".")
-        for name, module in METHODS.items()
-    }
+    """{method: the first sentence of its file, without the method's name}."""
+    summary_of = {}
+    for name, module in METHODS.items():
+        first_line = (module.__doc__ or "").split("\n", 1)[0]
+        summary_of[name] = first_line.split(": ", 1)[-1].rstrip(".")
+    return summary_of
 
 
-def option_help(method) -> list[str]:
-    """One text per option of a method: name, default, meaning, source; options of one meaning alone name it."""
-    lines = {}
+def option_help(method: str) -> list[str]:
+    """One text per option of a method: name, default, meaning, source.
+
+    An option that `paper` does not have begins with the names of the semantics that have it.
+    """
+    semantics_of: dict[str, list[str]] = {}
     for semantics, chosen in method_module(method).VARIANTS.items():
         for field in fields(chosen.options):
-            line = f"{field.name}={field.default} {field.metadata['meaning']} ({field.metadata['source']})"
-            lines.setdefault(line, []).append(semantics)
-    return [
-        line if "paper" in names else f"{', '.join(names)}: {line}" for line, names in lines.items()
-    ]
+            meaning = field.metadata["meaning"]
+            line = f"{field.name}={field.default} {meaning} ({field.metadata['source']})"
+            semantics_of.setdefault(line, []).append(semantics)
+    texts = []
+    for line, names in semantics_of.items():
+        texts.append(line if "paper" in names else f"{', '.join(names)}: {line}")
+    return texts
 
 
 def markdown() -> str:
-    """The table of all methods and variants as README has it, made from the method files."""
+    """The table of all methods and variants in methods/README.md, made from the method files."""
     return formula_table.markdown(METHODS)
-
-
-def _typed(name, value, wanted):
-    if wanted is str and isinstance(value, str):
-        return value
-    if (
-        wanted in (int, float)
-        and isinstance(value, (str, int, float))
-        and not isinstance(value, bool)
-    ):
-        try:
-            number = float(value) if wanted is float else int(value)
-        except (ValueError, OverflowError):
-            number = None
-        if number is not None and (isinstance(value, str) or number == value or value != value):
-            return number
-    raise UserError(
-        f"option {name} is {value!r}; expected {'an' if wanted is int else 'a'} {wanted.__name__}"
-    )

@@ -11,8 +11,10 @@ from clear_ref.losses.rows import BatchRows
 from .batch_contents import RELEASED_IDK, BatchContents, IdkAnswer, released_contents
 from .loss import Loss
 
+Batches = dict[str, BatchRows]  # by batch name: forget, retain, idk, random1, ...
+
 # (batches, options) -> Loss. The options are of the variant's own class, so their type is Any here.
-LossFunction = Callable[[dict[str, BatchRows], Any], Loss]
+LossFunction = Callable[[Batches, Any], Loss]
 
 
 @dataclass(frozen=True)

@@ -573,9 +573,10 @@ def test_help_names_the_meanings_that_alone_have_an_option():
 
 
 def test_the_table_of_methods_in_readme_is_the_one_made_from_the_files():
-    """Between the markers <!-- methods --> and <!-- /methods --> of README.md: clear_ref.methods.table.markdown()."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    """In methods/README.md, between the markers methods and /methods: methods.table.markdown()."""
+    readme = Path(__file__).parents[2] / "clear_ref" / "methods" / "README.md"
+    text = readme.read_text(encoding="utf-8")
     assert text.split("<!-- methods -->\n")[1].split("<!-- /methods -->")[0] == markdown()
     for method, module in METHODS.items():
         for name in module.VARIANTS:
-            assert f"| [`{method}`](clear_ref/methods/{method}.py) | `{name}` | `" in text
+            assert f"| [`{method}`]({method}.py) | `{name}` | `" in text

@@ -22,7 +22,7 @@ def describe(method: str, semantics: str | None = None) -> dict:
     raises     UserError for a method or meaning that is not there
     """
     module, found = table.method_module(method), heads(method)
-    sources = formula_table.meanings(module)
+    sources = formula_table.formulas(module)
     if semantics is not None:
         table.variant(method, semantics)
         if semantics not in module.VARIANTS:
@@ -34,7 +34,7 @@ def describe(method: str, semantics: str | None = None) -> dict:
         meanings[name] = {
             "formula": found.get(name, []),
             "source": sources[name][1] if name in sources else "",
-            "reads": formula_table.reads(chosen),
+            "reads": formula_table.rows_read(chosen),
             "divides": "by the counts of each batch, and then the mean of the step's batches"
             if chosen.by_batch
             else "by the counts of the whole step",
