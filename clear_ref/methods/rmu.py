@@ -127,11 +127,9 @@ def released_before(batches: Batches, options: Released) -> Loss:
     )
 
 
-def down_projections(options: Original) -> list[str]:
-    """The layers that the original trains, in decoder layers l-2 .. l."""
-    return [
-        f"layers.{n}.mlp.down_proj" for n in range(max(0, options.layer - 2), options.layer + 1)
-    ]
+def _down_projections(options: Original) -> list[str]:
+    layers = range(max(0, options.layer - 2), options.layer + 1)
+    return [f"layers.{layer}.mlp.down_proj" for layer in layers]
 
 
 def needs(row_set: str) -> dict[str, Need]:
@@ -148,5 +146,5 @@ VARIANTS = {
         prepare_options=lambda options, n: replace(options, n_vectors=options.n_vectors or n),
     ),
     "released@2024-12-10": Variant.released(released_before, needs("all"), Released),
-    "original": Variant(original, needs("all"), Original, by_batch=True, targets=down_projections),
+    "original": Variant(original, needs("all"), Original, by_batch=True, targets=_down_projections),
 }
