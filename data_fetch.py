@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""Fetches CLEAR, TOFU and checkpoints from the hub to plain files.
+"""Fetches CLEAR, TOFU and checkpoints from the hub as plain files.
 
-  python data_fetch.py clear            DIR/CONFIG/rows.jsonl and DIR/images/, the pictures' bytes as the hub has them
-  python data_fetch.py tofu             DIR/tofu/CONFIG/rows.jsonl, the hub's files as they are
-  python data_fetch.py llava-1.5-7b     DIR/config.json, *.safetensors, ...: what clear_ref.load reads, as it is
-  python data_fetch.py OWNER/NAME       any checkpoint of the hub
+  python data_fetch.py clear          DIR/CONFIG/rows.jsonl and DIR/images/; the pictures have the
+                                      bytes that the hub has
+  python data_fetch.py tofu           DIR/tofu/CONFIG/rows.jsonl, the hub's files unchanged
+  python data_fetch.py llava-1.5-7b   DIR/config.json, *.safetensors, ...: the files that
+                                      clear_ref.load reads, unchanged
+  python data_fetch.py OWNER/NAME     any checkpoint of the hub
 
-Runs from a clone with Python alone; clear also needs pyarrow. HF_ENDPOINT names another hub; HF_TOKEN is sent to the hub only.
+Runs from a clone with only Python; clear also needs pyarrow. HF_ENDPOINT names another hub.
+HF_TOKEN is sent to the hub only.
 
-The first run writes the commit of --revision and its listing to DIR/fetched/ITEM.json; later runs stay with that commit.
-A file is complete and has the listed hash before it gets its name; what has come of it waits in DIR/fetched/parts/. After
-any failure, a kill included, the same command goes on. Nothing that differs is overwritten.
+The first run writes the commit of --revision and its listing to DIR/fetched/ITEM.json; later runs
+use that commit. A file gets its name only when it is complete and has the listed hash; until then
+its bytes are in DIR/fetched/parts/. After any failure, also after a kill, the same command
+resumes. A file that differs is never overwritten.
 
-Exit status: 0 done, 1 the fetch failed, 2 the input is wrong (a name, the token, a file in the way), 130 stopped.
+Exit status: 0 done, 1 the fetch failed, 2 the input is wrong (a name, the token, a file in the
+way), 130 stopped.
 """
 
 import argparse
@@ -31,14 +36,20 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from email.message import Message
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn, NotRequired, TypedDict, TypeGuard, TypeVar
 
-SCHEMA = json.loads(
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow import parquet as pq
+
+SCHEMA: dict[str, Any] = json.loads(
     (Path(__file__).parent / "clear_ref" / "data" / "schema.json").read_text(encoding="utf-8")
 )
-PUBLISHED = {
-    name for name, config in SCHEMA["configs"].items() if config["rows"] is not None
-}  # the others: the embedded world's
+# The configs without a published number of rows belong to the embedded world.
+PUBLISHED = {name for name, config in SCHEMA["configs"].items() if config["rows"] is not None}
 TOFU = {name.removeprefix("tofu/") for name in PUBLISHED if name.startswith("tofu/")}
 CLEAR = {name for name in PUBLISHED if not name.startswith("tofu/")}
 DATA_SETS = {"clear": "therem/CLEAR", "tofu": "locuslab/TOFU"}
@@ -48,11 +59,14 @@ CHECKPOINTS = {
     "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf",
     "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
 }
-WANTED = re.compile(  # of a checkpoint: what load reads and nothing pickled
-    r"(generation_|preprocessor_|processor_|tokenizer_|adapter_)?config\.json|tokenizer\.(json|model)|"
-    r"chat_template\.(json|jinja)|special_tokens_map\.json|added_tokens\.json|vocab\.json|merges\.txt|"
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|adapter_model\.safetensors"
+# The files of a checkpoint that clear_ref.load reads. None of them is a pickle.
+WANTED = re.compile(
+    r"(generation_|preprocessor_|processor_|tokenizer_|adapter_)?config\.json|"
+    r"tokenizer\.(json|model)|chat_template\.(json|jinja)|special_tokens_map\.json|"
+    r"added_tokens\.json|vocab\.json|merges\.txt|model(-\d{5}-of-\d{5})?\.safetensors|"
+    r"model\.safetensors\.index\.json|adapter_model\.safetensors"
 )
+# (first bytes of a picture, ending of its file name)
 MAGIC = (
     (rb"\xff\xd8\xff", "jpg"),
     (rb"\x89PNG\r\n\x1a\n", "png"),
@@ -60,11 +74,49 @@ MAGIC = (
     (rb"GIF8", "gif"),
     (rb"BM", "bmp"),
     (rb"II\*\0|MM\0\*", "tif"),
-)  # what a picture's bytes begin with, and the ending of its name
-LONGEST_WAIT = 600  # seconds; a server that asks for more ends the run
+)
+LONGEST_WAIT = 600  # seconds; the run ends if a server asks for a longer wait
+LONGEST_BACKOFF = 60  # seconds; longest wait that the run chooses itself
 LONGEST_TIMEOUT = 86_400  # seconds
 MOST_RETRIES = 1000
-GO_ON = "the same command goes on from here"
+BLOCK = 1 << 18  # bytes read from the network at once
+RESUMES = "the same command resumes from here"
+
+Answer = TypeVar("Answer")
+
+
+class ListedFile(TypedDict):
+    """A file in the hub's listing.
+
+    sha256  of large files, else None
+    git     git's blob id of small files, else None
+    """
+
+    path: str
+    size: int
+    sha256: str | None
+    git: str | None
+
+
+class WrittenFile(TypedDict):
+    """A file that this script has written."""
+
+    sha256: str
+    size: int
+    rows: NotRequired[int]
+    pictures: NotRequired[int]
+
+
+class Manifest(TypedDict):
+    """The content of DIR/fetched/ITEM.json."""
+
+    repository: str
+    kind: str
+    endpoint: str
+    revision: str
+    commit: str
+    files: list[ListedFile]
+    written: dict[str, WrittenFile]
 
 
 class Wrong(Exception):
@@ -76,84 +128,127 @@ class Failed(Exception):
 
 
 class Retry(Exception):
-    """It may work in a moment. wait: seconds the server asks for; came: whether bytes arrived since the last one."""
+    """A request failed and may succeed later.
 
-    def __init__(self, message, wait=None, came=False):
+    wait      seconds that the server asks to wait, or None
+    received  True if bytes arrived since the last failure
+    """
+
+    def __init__(self, message: str, wait: float | None = None, received: bool = False) -> None:
         super().__init__(message)
-        self.wait, self.came = wait, came
+        self.wait = wait
+        self.received = received
+
+
+class RangeRefused(Retry):
+    """The server answered 416: it does not have the range of bytes that was asked for."""
 
 
 class Progress:
-    """One line on stderr: how many bytes of all, how fast, how long still. Silent when stderr is no terminal, or on request."""
+    """One line on stderr: bytes done, total, speed, time left.
 
-    def __init__(self, quiet: bool):
-        self.live = sys.stderr.isatty() and not quiet
-        self.what, self.total, self.done, self.new, self.start, self.shown = (
-            "",
-            0,
-            0,
-            0,
-            time.monotonic(),
-            0.0,
-        )
+    Nothing is written if stderr is no terminal, or if `quiet` is true.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.visible = sys.stderr.isatty() and not quiet
+        self.what = ""
+        self.total = 0
+        self.done = 0
+        self.new = 0  # bytes received in this run
+        self.started = time.monotonic()
+        self.drawn = 0.0
 
     def add(self, n: int) -> None:
-        """Count n bytes more (negative: thrown away); redraw at most ten times a second."""
-        self.done, self.new, now = self.done + n, self.new + max(n, 0), time.monotonic()
-        if now - self.shown > 0.1:
-            self.shown, rate = now, self.new / max(now - self.start, 1e-9)
+        """Count n more bytes (negative: discarded); redraw at most ten times a second."""
+        self.done += n
+        self.new += max(n, 0)
+        now = time.monotonic()
+        if now - self.drawn > 0.1:
+            self.drawn = now
+            rate = self.new / max(now - self.started, 1e-9)
             left = f"{(self.total - self.done) / rate:.0f} s left" if rate else ""
-            self.show(
-                f"{self.what}  {amount(self.done)} of {amount(self.total)}  {amount(rate)}/s  {left}"
-            )
+            done = f"{amount(self.done)} of {amount(self.total)}"
+            self.show(f"{self.what}  {done}  {amount(rate)}/s  {left}")
 
     def show(self, line: str = "") -> None:
-        """Put a line in the place of the last; the empty one clears the place."""
-        if self.live:
+        """Replace the line; an empty text removes it."""
+        if self.visible:
             sys.stderr.write("\r\x1b[K" + line[:150])
             sys.stderr.flush()
 
 
+class Settings(argparse.Namespace):
+    """The command line's values; see parser()."""
+
+    item: str
+    out: str | None
+    revision: str | None
+    only: list[str]
+    dry_run: bool
+    retries: int
+    wait: float
+    timeout: float
+    quiet: bool
+
+
 def amount(n: float) -> str:
-    """A number of bytes as people read it (1 MB = 10^6 bytes)."""
+    """A number of bytes for people (1 MB = 10^6 bytes)."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= size:
             return f"{n / size:.1f} {unit}"
     return f"{n:.0f} B"
 
 
-def one_line(text, most: int = 200) -> str:
-    """A foreign text as one line of at most `most` characters."""
+def one_line(text: object, most: int = 200) -> str:
+    """`text` on one line of at most `most` characters, to quote unknown text in a message."""
     line = " ".join(str(text).split())
-    line = line if line.isprintable() else ascii(line)[1:-1]
+    if not line.isprintable():
+        line = ascii(line)[1:-1]
     return line if len(line) <= most else line[:most] + "..."
 
 
 def host(url: str) -> str:
-    """Scheme, host and port."""
-    return "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(url))
+    """Scheme, host and port of an address."""
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
-def address(text: str) -> bool:
-    """Whether a text is a web address with a host and without a query."""
+def is_address(text: str) -> bool:
+    """True for a web address with a host and without a query."""
     try:
         return bool(re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", text) and host(text))
-    except ValueError:  # such as a [ that nothing closes
+    except ValueError:  # for example a [ without its ]
         return False
 
 
-class TokenStaysHome(urllib.request.HTTPRedirectHandler):
-    """urllib hands all headers on to where it is redirected; the token must not go to another host."""
+class KeepToken(urllib.request.HTTPRedirectHandler):
+    """Follows redirects without sending the token to another host.
 
-    def redirect_request(self, request, *rest):
-        new = super().redirect_request(request, *rest)
-        if new is not None and host(new.full_url) != host(request.full_url):
+    urllib sends every header of a request also to the address of a redirect.
+    """
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and host(new.full_url) != host(req.full_url):
             new.remove_header("Authorization")
         return new
 
 
-def asked_wait(headers) -> float | None:
-    """Seconds that a 429 or 503 asks to wait: Retry-After (seconds or a date), or the t= of a RateLimit header."""
+def asked_wait(headers: Message | Mapping[str, str]) -> float | None:
+    """The seconds that a 429 or 503 asks to wait.
+
+    From Retry-After (seconds or a date), else from the t= of a RateLimit header; None if neither
+    is given.
+    """
     text = (headers.get("Retry-After") or "").strip()
     if text.isdecimal():
         return float(text)
@@ -164,225 +259,279 @@ def asked_wait(headers) -> float | None:
 
 
 class Hub:
-    """One repository on a hub, as the hub's HTTP API shows it."""
+    """One repository on a hub, through the hub's HTTP API."""
 
-    def __init__(self, repository: str, kind: str, settings, progress: Progress):
+    def __init__(self, repository: str, kind: str, settings: Settings, progress: Progress) -> None:
         self.endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
         self.token = os.environ.get("HF_TOKEN", "")
-        if not address(self.endpoint):
+        if not is_address(self.endpoint):
             raise Wrong(
-                f"HF_ENDPOINT is {one_line(self.endpoint)!r}; expected an address such as https://huggingface.co"
+                f"HF_ENDPOINT is {one_line(self.endpoint)!r}; expected an address such as "
+                "https://huggingface.co"
             )
         if not re.fullmatch(r"[!-~]*", self.token):
             raise Wrong(
-                "HF_TOKEN holds a blank or a character that no token has; expected a text such as hf_..."
+                "HF_TOKEN holds a blank or a character that no token has; expected a text such as "
+                "hf_..."
             )
-        self.repository, self.settings, self.progress = repository, settings, progress
+        self.repository = repository
+        self.settings = settings
+        self.progress = progress
         self.api = f"{self.endpoint}/api/{kind}s/{repository}"
         self.page = f"{self.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repository}"
-        self.opener = urllib.request.build_opener(TokenStaysHome)
+        self.opener = urllib.request.build_opener(KeepToken)
 
-    def open(self, url: str, headers: dict | None = None):
-        """The response to a GET, 416 included; Retry, Wrong or Failed for everything else."""
-        headers = {"User-Agent": "clear_ref", "Accept-Encoding": "identity", **(headers or {})}
+    def open(self, url: str, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
+        """The response to a GET request.
+
+        raises  RangeRefused for the status 416; Retry, Wrong or Failed for every other error
+        """
+        all_headers = {"User-Agent": "clear_ref", "Accept-Encoding": "identity", **(headers or {})}
         if self.token and host(url) == host(self.endpoint):
-            headers["Authorization"] = f"Bearer {self.token}"
+            all_headers["Authorization"] = f"Bearer {self.token}"
         try:
-            return self.opener.open(
-                urllib.request.Request(url, headers=headers), timeout=self.settings.timeout
-            )
+            request = urllib.request.Request(url, headers=all_headers)
+            return self.opener.open(request, timeout=self.settings.timeout)
         except urllib.error.HTTPError as error:
-            if error.code == 416:
-                return error
             with error:
-                raise self.refused(error) from None
+                raise self.refusal(error) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             why = one_line(getattr(error, "reason", error))
             raise Retry(
                 f"cannot reach {host(url)} ({why}); check the network and HF_ENDPOINT"
             ) from None
 
-    def refused(self, error) -> Exception:
-        """What an HTTP error status means, and what to do."""
-        status, why, name = error.code, error.headers.get("X-Error-Code", ""), self.repository
-        said = f"{status} {one_line(error.headers.get('X-Error-Message') or error.reason)}"
-        if status in (401, 403) and host(error.url) != host(self.endpoint):
-            return Retry(
-                f"{host(error.url)}: {said}"
-            )  # a signed address ran out: the hub gives a new one
-        if status in (401, 403) and why == "GatedRepo":
-            return Wrong(
-                f"{name} is gated ({status}{', HF_TOKEN has no access' if self.token else ''}): accept its licence at "
-                f"{self.page} and set HF_TOKEN to a token of the account that did ({self.endpoint}/settings/tokens)"
-            )
-        if status in (401, 403) and self.token:
-            return Wrong(
-                f"{name}: the hub refuses HF_TOKEN ({said}); expected a token that may read {self.page}: make one at "
-                f"{self.endpoint}/settings/tokens, or unset HF_TOKEN if the repository is public"
-            )
+    def refusal(self, error: urllib.error.HTTPError) -> Exception:
+        """The exception for an HTTP error status: what it means, and what to do."""
+        status = error.code
+        message = f"{status} {one_line(error.headers.get('X-Error-Message') or error.reason)}"
+        if status == 416:
+            return RangeRefused(f"{host(error.url)}: {message}")
         if status in (401, 403):
-            return Wrong(
-                f"{name}: not there, or not for everybody ({said}); check the name, or accept what {self.page} asks for "
-                "and set HF_TOKEN"
-            )
-        if status == 404 and why == "RevisionNotFound":
-            return Wrong(
-                f"{name} has no such revision ({said}); expected a branch, tag or commit of {self.page}/commits/main"
-            )
-        if status == 404 and why == "EntryNotFound":
-            return Failed(
-                f"{name}: listed and not there ({said}: {one_line(error.url)}); try another --revision"
-            )
+            return self.access_refusal(error, message)
         if status == 404:
-            return Wrong(
-                f"{name}: no such repository ({said}); check the name and HF_ENDPOINT: {self.page}"
-            )
+            return self.missing(error, message)
         if status in (408, 425, 429) or status >= 500:
-            return Retry(f"{host(error.url)}: {said}", asked_wait(error.headers))
-        return Failed(f"{one_line(error.url)}: {said}; expected 200; {GO_ON}")
+            return Retry(f"{host(error.url)}: {message}", asked_wait(error.headers))
+        return Failed(f"{one_line(error.url)}: {message}; expected 200; {RESUMES}")
 
-    def patiently(self, once):
-        """once(), again after each Retry, with waits that double; the count starts again whenever bytes have come."""
-        tries = 0
+    def access_refusal(self, error: urllib.error.HTTPError, message: str) -> Exception:
+        """The exception for the status 401 or 403."""
+        name = self.repository
+        if host(error.url) != host(self.endpoint):
+            # A signed address has expired; the hub gives a new one.
+            return Retry(f"{host(error.url)}: {message}")
+        if error.headers.get("X-Error-Code") == "GatedRepo":
+            no_access = ", HF_TOKEN has no access" if self.token else ""
+            return Wrong(
+                f"{name} is gated ({error.code}{no_access}): accept its licence at {self.page} and "
+                "set HF_TOKEN to a token of the account that accepted it "
+                f"({self.endpoint}/settings/tokens)"
+            )
+        if self.token:
+            return Wrong(
+                f"{name}: the hub refuses HF_TOKEN ({message}); expected a token that may read "
+                f"{self.page}: make one at {self.endpoint}/settings/tokens, or unset HF_TOKEN if "
+                "the repository is public"
+            )
+        return Wrong(
+            f"{name}: does not exist, or is not public ({message}); check the name, or accept what "
+            f"{self.page} asks for and set HF_TOKEN"
+        )
+
+    def missing(self, error: urllib.error.HTTPError, message: str) -> Exception:
+        """The exception for the status 404."""
+        name = self.repository
+        why = error.headers.get("X-Error-Code")
+        if why == "RevisionNotFound":
+            return Wrong(
+                f"{name} has no such revision ({message}); expected a branch, tag or commit of "
+                f"{self.page}/commits/main"
+            )
+        if why == "EntryNotFound":
+            return Failed(
+                f"{name}: a listed file is missing ({message}: {one_line(error.url)}); try another "
+                "--revision"
+            )
+        return Wrong(
+            f"{name}: no such repository ({message}); check the name and HF_ENDPOINT: {self.page}"
+        )
+
+    def with_retries(self, request: Callable[[], Answer]) -> Answer:
+        """request(), repeated after each Retry.
+
+        The wait doubles each time. The count of failures restarts whenever bytes have arrived.
+        """
+        failures = 0
         while True:
             try:
-                return once()
-            except Retry as trouble:
-                tries = 1 if trouble.came else tries + 1
-                wait = (
-                    min(self.settings.wait * 2 ** (tries - 1), 60)
-                    if trouble.wait is None
-                    else trouble.wait
-                )
-                if tries > self.settings.retries or wait > LONGEST_WAIT:
-                    asked = f", asks to wait {wait:.0f} s" if trouble.wait is not None else ""
+                return request()
+            except Retry as error:
+                failures = 1 if error.received else failures + 1
+                if error.wait is None:
+                    wait = min(self.settings.wait * 2 ** (failures - 1), LONGEST_BACKOFF)
+                    asked = ""
+                else:
+                    wait = error.wait
+                    asked = f", asks to wait {wait:.0f} s"
+                if failures > self.settings.retries or wait > LONGEST_WAIT:
                     raise Failed(
-                        f"{trouble}{asked}; gave up after {tries} tries in a row, {GO_ON}"
+                        f"{error}{asked}; gave up after {failures} tries in a row, {RESUMES}"
                     ) from None
                 self.progress.show(
-                    f"{trouble}; again in {wait:.0f} s ({tries} of {self.settings.retries})"
+                    f"{error}; again in {wait:.0f} s ({failures} of {self.settings.retries})"
                 )
                 time.sleep(wait)
 
-    def json(self, url: str):
-        """(parsed answer, the address of the next page or None) of an API call."""
+    def json(self, url: str) -> tuple[Any, str | None]:
+        """(parsed answer, address of the next page or None) of an API call."""
 
-        def once():
+        def request() -> tuple[bytes, str]:
             with self.open(url) as answer:
                 try:
                     return answer.read(), answer.headers.get("Link", "")
                 except (OSError, http.client.HTTPException) as error:
-                    raise Retry(f"{url}: the answer broke off ({one_line(error)})") from None
+                    raise Retry(f"{url}: the answer is not complete ({one_line(error)})") from None
 
-        text, link = self.patiently(once)
+        text, link = self.with_retries(request)
         try:
             found = json.loads(text)
         except ValueError:
             raise Failed(
-                f"{url}: the answer is no JSON ({one_line(text[:80])}); is HF_ENDPOINT a hub, or does a login page "
-                "answer?"
+                f"{url}: the answer is no JSON ({one_line(text[:80])}); check that HF_ENDPOINT is "
+                "a hub and that no login page answers"
             ) from None
-        following = re.search(r'<([^>]+)>;\s*rel="?next', link)
-        return found, following and urllib.parse.urljoin(url, following[1])
+        next_page = re.search(r'<([^>]+)>;\s*rel="?next', link)
+        return found, urllib.parse.urljoin(url, next_page[1]) if next_page else None
 
-    def listing(self, revision: str) -> tuple[str, list[dict]]:
-        """(commit, files) of a revision; a file: path, size, and sha256 (large files) or git (its blob's id; small ones)."""
-        url = f"{self.api}/revision/{urllib.parse.quote(revision, safe='')}"
+    def listing(self, revision: str) -> tuple[str, list[ListedFile]]:
+        """(commit, files) of a revision."""
+        url: str | None = f"{self.api}/revision/{urllib.parse.quote(revision, safe='')}"
+        files: list[ListedFile] = []
         try:
-            commit, files = self.json(url)[0]["sha"], []
+            commit = self.json(str(url))[0]["sha"]
             if not re.fullmatch(r"[0-9a-f]{40}", commit):
                 raise ValueError(commit)
             url = f"{self.api}/tree/{commit}?recursive=true"
             while url:
                 page, url = self.json(url)
-                for entry in page:
-                    if entry["type"] == "file":
-                        large = entry.get("lfs")
-                        oid = (large or entry)["oid"]
-                        if not re.fullmatch(r"[0-9a-f]{64}" if large else r"[0-9a-f]{40}", oid):
-                            raise ValueError(oid)
-                        files.append(
-                            {
-                                "path": str(entry["path"]),
-                                "size": int(entry["size"]),
-                                "sha256": large and oid,
-                                "git": None if large else oid,
-                            }
-                        )
+                files += [listed_file(entry) for entry in page if entry["type"] == "file"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Failed(
-                f"{url}: not what the hub's API answers ({one_line(repr(error))}); check HF_ENDPOINT"
+                f"{url}: not an answer of the hub's API ({one_line(repr(error))}); check "
+                "HF_ENDPOINT"
             ) from None
         return commit, files
 
-    def download(self, file: dict, commit: str, part: Path) -> None:
-        """Bring one file to `part`, complete and with the listed hash; what an earlier run left there is gone on with."""
+    def download(self, file: ListedFile, commit: str, part: Path) -> None:
+        """Fetch one file to `part`, complete and with the listed hash.
+
+        Bytes that an earlier run left in `part` are kept.
+        """
         url = f"{self.page}/resolve/{commit}/{urllib.parse.quote(file['path'])}"
         part.parent.mkdir(parents=True, exist_ok=True)
         resumed = part.exists() and part.stat().st_size > 0
         self.progress.what = file["path"]
-        self.patiently(lambda: self.receive(url, file, part))
+        self.with_retries(lambda: self.receive(url, file, part))
         found = fingerprint(part, file)
-        if found != expected(file):
-            part.unlink()
-            self.progress.add(-file["size"])
-            if resumed:  # what was there before may have been bad: once more from the start
-                return self.download(file, commit, part)
-            raise Failed(
-                f"{file['path']}: its hash is {found}; expected {expected(file)}; what came was thrown away, the same "
-                "command fetches it again"
-            )
+        if found == expected(file):
+            return
+        part.unlink()
+        self.progress.add(-file["size"])
+        if resumed:  # the bytes of the earlier run may be wrong: fetch all of it once more
+            self.download(file, commit, part)
+            return
+        raise Failed(
+            f"{file['path']}: its hash is {found}; expected {expected(file)}; the bytes were "
+            "discarded, the same command fetches them again"
+        )
 
-    def receive(self, url: str, file: dict, part: Path) -> None:
-        """One request for what is missing of a file; Retry if the connection ends before the file does."""
-        size, tag = file["size"], part.with_name(part.name + ".etag")
+    def receive(self, url: str, file: ListedFile, part: Path) -> None:
+        """One request for the missing bytes of a file.
+
+        raises  Retry if the connection ends before the file does
+        """
+        size = file["size"]
+        tag_file = part.with_name(part.name + ".etag")
         have = part.stat().st_size if part.exists() else 0
         if have == size and part.exists():
             return
         headers = {}
         if 0 < have < size:
             headers["Range"] = f"bytes={have}-"
-            mark = tag.read_text() if tag.exists() else ""
-            if mark.startswith('"'):  # only a strong ETag may stand there
-                headers["If-Range"] = mark
-        with self.open(url, headers) as answer:
-            goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-                f"bytes {have}-"
+            tag = tag_file.read_text() if tag_file.exists() else ""
+            if tag.startswith('"'):  # If-Range allows only a strong ETag
+                headers["If-Range"] = tag
+        asked_for = headers.get("Range", "the whole file")
+        try:
+            answer = self.open(url, headers)
+        except RangeRefused:
+            self.progress.add(-have)
+            part.unlink(missing_ok=True)
+            raise Retry(f"{file['path']}: 416 in answer to {asked_for}") from None
+        with answer:
+            start = f"bytes {have}-"
+            is_rest = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
+                start
             )
-            if not goes_on:
+            if not is_rest:
                 self.progress.add(-have)
                 have = 0
                 if answer.status != 200:
                     part.unlink(missing_ok=True)
-                    raise Retry(
-                        f"{file['path']}: {answer.status} in answer to {headers.get('Range', 'the whole')}"
-                    )
+                    raise Retry(f"{file['path']}: {answer.status} in answer to {asked_for}")
             if answer.length is not None and have + answer.length != size:
                 raise Failed(
-                    f"{file['path']}: the hub sends {have + answer.length} bytes; its listing says {size}; try again "
-                    "later, or another --revision"
+                    f"{file['path']}: the hub sends {have + answer.length} bytes; its listing says "
+                    f"{size}; try again later, or another --revision"
                 )
-            tag.write_text(answer.headers.get("ETag", ""))
-            came, why = 0, "the connection ended"
-            with open(part, "ab" if goes_on else "wb") as out:
-                while have < size:
-                    try:
-                        block = answer.read1(min(1 << 18, size - have))
-                    except (OSError, http.client.HTTPException) as error:
-                        block, why = b"", one_line(error) or type(error).__name__
-                    if not block:
-                        break
-                    out.write(block)
-                    have, came = have + len(block), came + len(block)
-                    self.progress.add(len(block))
-                out.flush()
-                os.fsync(out.fileno())
-            if have < size:
-                raise Retry(f"{file['path']}: {have} of {size} bytes came ({why})", came=came > 0)
+            tag_file.write_text(answer.headers.get("ETag", ""))
+            received, why = self.copy(answer, part, "ab" if is_rest else "wb", size - have)
+        have += received
+        if have < size:
+            raise Retry(
+                f"{file['path']}: {have} of {size} bytes came ({why})", received=received > 0
+            )
+
+    def copy(
+        self, answer: http.client.HTTPResponse, part: Path, mode: str, n: int
+    ) -> tuple[int, str]:
+        """Write up to n bytes of an answer to a file; (bytes received, why it ended)."""
+        received = 0
+        why = "the connection ended"
+        with open(part, mode) as out:
+            while received < n:
+                try:
+                    block = answer.read1(min(BLOCK, n - received))
+                except (OSError, http.client.HTTPException) as error:
+                    why = one_line(error) or type(error).__name__
+                    break
+                if not block:
+                    break
+                out.write(block)
+                received += len(block)
+                self.progress.add(len(block))
+            out.flush()
+            os.fsync(out.fileno())
+        return received, why
+
+
+def listed_file(entry: dict[str, Any]) -> ListedFile:
+    """A file of the API's listing; ValueError, KeyError or TypeError if it is malformed."""
+    large = entry.get("lfs")
+    object_id = (large or entry)["oid"]
+    if not re.fullmatch(r"[0-9a-f]{64}" if large else r"[0-9a-f]{40}", object_id):
+        raise ValueError(object_id)
+    return {
+        "path": str(entry["path"]),
+        "size": int(entry["size"]),
+        "sha256": object_id if large else None,
+        "git": None if large else object_id,
+    }
 
 
 def digest(path: Path, kind: str = "sha256", head: bytes = b"") -> str:
-    """Hash of head and a file's bytes, in hex."""
+    """Hash of `head` followed by a file's bytes, in hex."""
     found = hashlib.new(kind, head)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -390,581 +539,678 @@ def digest(path: Path, kind: str = "sha256", head: bytes = b"") -> str:
     return found.hexdigest()
 
 
-def record_of(path: Path, **counts) -> dict:
+def written_file(path: Path) -> WrittenFile:
     """A file's entry in the manifest."""
-    return {"sha256": digest(path), "size": path.stat().st_size, **counts}
+    return {"sha256": digest(path), "size": path.stat().st_size}
 
 
-def fingerprint(path: Path, file: dict) -> str:
-    """What `expected` is for the right bytes: SHA-256, or git's blob id where the listing has no SHA-256."""
+def fingerprint(path: Path, file: ListedFile) -> str:
+    """The hash of a file on disk, to compare with `expected`.
+
+    SHA-256, or git's blob id if the listing has no SHA-256.
+    """
     if file["sha256"]:
         return "sha256:" + digest(path)
     return "git:" + digest(path, "sha1", f"blob {path.stat().st_size}\0".encode())
 
 
-def expected(file: dict) -> str:
+def expected(file: ListedFile) -> str:
     """The listed hash."""
-    return "sha256:" + file["sha256"] if file["sha256"] else "git:" + file["git"]
+    return f"sha256:{file['sha256']}" if file["sha256"] else f"git:{file['git']}"
 
 
-def is_manifest(found) -> bool:
-    """Whether parsed JSON has everything in its place that this script writes to a manifest and reads from one."""
+def is_text(value: object, pattern: str = ".+") -> bool:
+    """True for a text that matches the pattern."""
+    return isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
 
-    def text(value, pattern=".+"):
-        return isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
 
-    def listed(file):
-        hashes = (file.get("sha256"), file.get("git")) if isinstance(file, dict) else ()
-        return (
-            hashes
-            and text(file.get("path"))
-            and type(file.get("size")) is int
-            and file["size"] >= 0
-            and (
-                text(hashes[0], "[0-9a-f]{64}")
-                or hashes[0] is None
-                and text(hashes[1], "[0-9a-f]{40}")
-            )
-        )
+def is_listed_file(value: object) -> bool:
+    """True for JSON of the form of ListedFile."""
+    if not isinstance(value, dict) or not is_text(value.get("path")):
+        return False
+    if type(value.get("size")) is not int or value["size"] < 0:
+        return False
+    if value.get("sha256") is None:
+        return is_text(value.get("git"), "[0-9a-f]{40}")
+    return is_text(value["sha256"], "[0-9a-f]{64}")
 
-    def made(record):
-        return isinstance(record, dict) and text(record.get("sha256"), "[0-9a-f]{64}")
 
+def is_written_file(value: object) -> bool:
+    """True for JSON that has what is read of a WrittenFile."""
+    return isinstance(value, dict) and is_text(value.get("sha256"), "[0-9a-f]{64}")
+
+
+def is_manifest(value: object) -> TypeGuard[Manifest]:
+    """True for JSON that has everything that this script reads of a manifest."""
+    if not isinstance(value, dict):
+        return False
+    files = value.get("files")
+    written = value.get("written")
+    if not isinstance(files, list) or not isinstance(written, dict):
+        return False
     return (
-        isinstance(found, dict)
-        and all(text(found.get(key)) for key in ("repository", "revision"))
-        and text(found.get("commit"), "[0-9a-f]{40}")
-        and isinstance(found.get("files"), list)
-        and all(map(listed, found["files"]))
-        and isinstance(found.get("written"), dict)
-        and all(map(made, found["written"].values()))
+        is_text(value.get("repository"))
+        and is_text(value.get("revision"))
+        and is_text(value.get("commit"), "[0-9a-f]{40}")
+        and all(map(is_listed_file, files))
+        and all(map(is_written_file, written.values()))
     )
 
 
-def complete(parts: list[dict], of: str) -> list[dict]:
-    """Shards in order; Failed if some of NNNNN-of-NNNNN are not listed."""
-    parts = sorted(parts, key=lambda file: file["path"])
-    for file in parts:
+Targets = dict[str, list[ListedFile]]
+
+
+def complete(parts: Sequence[ListedFile], target: str) -> list[ListedFile]:
+    """The shards of a target in order; Failed if some of NNNNN-of-NNNNN are not listed."""
+    ordered = sorted(parts, key=lambda file: file["path"])
+    for file in ordered:
         total = re.search(r"-of-(\d{5})\.", file["path"])
-        if total and int(total[1]) != len(parts):
+        if total and int(total[1]) != len(ordered):
             raise Failed(
-                f"{of}: the hub lists {len(parts)} files of {int(total[1])}; try another --revision"
+                f"{target}: the hub lists {len(ordered)} files of {int(total[1])}; try another "
+                "--revision"
             )
-    return parts
+    return ordered
 
 
-def clear_targets(files: list[dict]) -> dict[str, list[dict]]:
-    """{"CONFIG/rows.jsonl": its parquet files}. `default` lies in data/; the hub's own conversions lie in CONFIG/train/."""
-    found = {}
+def clear_targets(files: Iterable[ListedFile]) -> Targets:
+    """{"CONFIG/rows.jsonl": its parquet files}.
+
+    The files of `default` are in data/; the hub's own conversions are in CONFIG/train/.
+    """
+    found: Targets = {}
     for file in files:
         match = re.fullmatch(r"([^/]+)/train(?:-\d{5}-of-\d{5}|/\d+)\.parquet", file["path"])
-        config = match and {"data": "default"}.get(match[1], match[1])
+        if match is None:
+            continue
+        config = "default" if match[1] == "data" else match[1]
         if config in CLEAR:
             found.setdefault(f"{config}/rows.jsonl", []).append(file)
     return found
 
 
-def tofu_targets(files: list[dict]) -> dict[str, list[dict]]:
+def tofu_targets(files: Iterable[ListedFile]) -> Targets:
     """{"tofu/CONFIG/rows.jsonl": [its file]}."""
-    return {
-        f"tofu/{name}/rows.jsonl": [file]
-        for file in files
-        if (name := file["path"].removesuffix(".json")) in TOFU
-    }
+    found: Targets = {}
+    for file in files:
+        name = file["path"].removesuffix(".json")
+        if name in TOFU:
+            found[f"tofu/{name}/rows.jsonl"] = [file]
+    return found
 
 
-def checkpoint_targets(files: list[dict]) -> dict[str, list[dict]]:
-    """{path: [the file]} of what load reads, small files first; Failed where there are no safetensors."""
+def checkpoint_targets(files: Sequence[ListedFile]) -> Targets:
+    """{path: [the file]} of the files that load reads, small files first.
+
+    raises  Failed if there are no safetensors
+    """
     found = {file["path"]: [file] for file in files if WANTED.fullmatch(file["path"])}
-    if "model.safetensors.index.json" in found:
+    if "model.safetensors.index.json" in found:  # load refuses shards beside the whole file
         found.pop("model.safetensors", None)
     weights = [
         file
         for path, (file,) in found.items()
         if path.startswith("model") and path.endswith(".safetensors")
     ]
-    if not ("config.json" in found and weights) and not {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    } <= set(found):
+    is_model = "config.json" in found and len(weights) > 0
+    is_adapter = {"adapter_config.json", "adapter_model.safetensors"} <= set(found)
+    if not is_model and not is_adapter:
         have = one_line(", ".join(sorted(file["path"] for file in files))) or "nothing"
         raise Failed(
-            f"expected config.json and model.safetensors, whole or in numbered parts; the hub lists {have}; name a "
-            "checkpoint in safetensors form (nothing pickled is fetched)"
+            "expected config.json and model.safetensors, whole or in numbered parts; the hub lists "
+            f"{have}; name a checkpoint in safetensors form (nothing pickled is fetched)"
         )
     complete(weights, "model.safetensors")
     return dict(sorted(found.items(), key=lambda item: item[1][0]["size"]))
 
 
-def check_columns(kinds: dict[str, str], config: str, where: str) -> None:
-    """Failed unless a config's columns are there and no other; kinds: {column: text, texts, picture, any or something else}."""
+def check_columns(kinds: Mapping[str, str], config: str, where: str) -> None:
+    """Failed unless the columns are those of the config.
+
+    kinds  {column: text, texts, picture, any, or the name of another type}
+    """
     columns = SCHEMA["kinds"][SCHEMA["configs"][config]["kind"]]
-    if (
-        not {name for name in columns if name[-1] != "?"}
-        <= set(kinds)
-        <= {name.rstrip("?") for name in columns}
-    ):
+    needed = {name for name in columns if not name.endswith("?")}
+    known = {name.rstrip("?") for name in columns}
+    if not needed <= set(kinds) <= known:
         raise Failed(
-            f"{where}: columns are {', '.join(kinds)}; expected {', '.join(columns)}; no row was written, try another "
-            "--revision"
+            f"{where}: columns are {', '.join(kinds)}; expected {', '.join(columns)}; no row was "
+            "written, try another --revision"
         )
     for name, kind in kinds.items():
-        wanted = "picture" if name == "image" else "texts" if name in SCHEMA["lists"] else "text"
+        if name == "image":
+            wanted = "picture"
+        else:
+            wanted = "texts" if name in SCHEMA["lists"] else "text"
         if kind not in (wanted, "any"):
             raise Failed(
-                f"{where}: column {name} holds {kind}; expected {wanted}; no row was written, try another --revision"
+                f"{where}: column {name} holds {kind}; expected {wanted}; no row was written, try "
+                "another --revision"
             )
 
 
-def picture(data: bytes, out: Path, parts: Path, where: str) -> str:
-    """Write a picture's own bytes under a name made of their hash, if it is not there; its path below the data directory."""
-    ending = next((ending for magic, ending in MAGIC if re.match(magic, data, re.DOTALL)), None)
-    if ending is None:
+def write_picture(data: bytes, out: Path, parts: Path, where: str) -> str:
+    """Write a picture's own bytes under a name made of their hash, unless the file exists.
+
+    returns  its path relative to the data directory
+    """
+    endings = [ending for magic, ending in MAGIC if re.match(magic, data, re.DOTALL)]
+    if not endings:
         raise Failed(
-            f"{where}: the picture begins with {data[:8]!r}; expected JPEG, PNG, WebP, GIF, BMP or TIFF; try another "
-            "--revision"
+            f"{where}: the picture begins with {data[:8]!r}; expected JPEG, PNG, WebP, GIF, BMP or "
+            "TIFF; try another --revision"
         )
-    path = out / "images" / f"{hashlib.sha256(data).hexdigest()[:32]}.{ending}"
+    path = out / "images" / f"{hashlib.sha256(data).hexdigest()[:32]}.{endings[0]}"
     if not path.exists():
-        temporary = (
-            parts / "picture"
-        )  # not synced to the disk one by one: each run checks pictures against their names
+        # Not synced to disk one by one: each run compares pictures with their names.
+        temporary = parts / "picture"
         temporary.write_bytes(data)
         os.replace(temporary, path)
     elif path.read_bytes() != data:
         raise Wrong(
-            f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}"
+            f"{path}: differs from the hash in its name; expected the hub's picture: remove it, "
+            f"{RESUMES}"
         )
     return f"images/{path.name}"
 
 
-def rows_of(parquet, config: str, out: Path, parts: Path, where: str):
-    """One dict a row, pictures written and named; row group by row group, so memory is about two of them."""
-    nullable = SCHEMA["nullable"].get(SCHEMA["configs"][config]["kind"], ())
+def picture_bytes(image: dict[str, Any] | None, nullable: bool, where: str) -> bytes | None:
+    """The bytes of a row's picture; None for a row without one. Failed if they are missing."""
+    if image is None:
+        image = {"bytes": None, "path": None}
+    if image["bytes"] is None and (image["path"] is not None or not nullable):
+        raise Failed(
+            f"{where} has a picture ({image['path']}) without its bytes; expected them; try "
+            "another --revision"
+        )
+    return image["bytes"]
+
+
+def rows_of(
+    reader: "pq.ParquetFile", config: str, out: Path, parts: Path, where: str
+) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file; their pictures are written, and `image` is their path.
+
+    Read row group by row group, so the memory in use is about two row groups.
+    """
+    nullable = "image" in SCHEMA["nullable"].get(SCHEMA["configs"][config]["kind"], ())
     number = 0
-    for group in range(parquet.num_row_groups):
-        for batch in parquet.iter_batches(batch_size=32, row_groups=[group], use_threads=False):
+    for group in range(reader.num_row_groups):
+        for batch in reader.iter_batches(batch_size=32, row_groups=[group], use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 if "image" in row:
-                    image = row["image"] or {"bytes": None, "path": None}
-                    if image["bytes"] is None and (
-                        image["path"] is not None or "image" not in nullable
-                    ):
-                        raise Failed(
-                            f"{where}: row {number} has a picture ({image['path']}) without its bytes; expected "
-                            "them; try another --revision"
-                        )
-                    data = image["bytes"]
-                    row["image"] = (
-                        None
-                        if data is None
-                        else picture(data, out, parts, f"{where}: row {number}")
-                    )
+                    of_row = f"{where}: row {number}"
+                    data = picture_bytes(row["image"], nullable, of_row)
+                    row["image"] = None
+                    if data is not None:
+                        row["image"] = write_picture(data, out, parts, of_row)
                 yield row
 
 
-def kinds_of(schema) -> dict:
-    """{column: text, texts, picture or the Arrow type's name} of a parquet file."""
+def kind_of(arrow_type: "pyarrow.DataType") -> str:
+    """text, texts, picture, or the name of another Arrow type."""
     from pyarrow import types
 
-    def kind(of):
-        if types.is_string(of) or types.is_large_string(of):
-            return "text"
-        if (types.is_list(of) or types.is_large_list(of)) and kind(of.value_type) == "text":
-            return "texts"
-        if types.is_struct(of) and {field.name for field in of} == {"bytes", "path"}:
-            return "picture"
-        return one_line(of)
-
-    return {field.name: kind(field.type) for field in schema}
+    if types.is_string(arrow_type) or types.is_large_string(arrow_type):
+        return "text"
+    is_list = types.is_list(arrow_type) or types.is_large_list(arrow_type)
+    if is_list and kind_of(arrow_type.value_type) == "text":
+        return "texts"
+    if types.is_struct(arrow_type) and {field.name for field in arrow_type} == {"bytes", "path"}:
+        return "picture"
+    return one_line(arrow_type)
 
 
-def convert(files: list[dict], out: Path, parts: Path, target: str) -> tuple[Path, dict]:
-    """(complete rows.jsonl under another name, its record) of a config's parquet files, all of them checked first."""
+def write_rows(
+    files: Sequence[ListedFile], out: Path, parts: Path, target: str
+) -> tuple[Path, WrittenFile]:
+    """(a complete rows.jsonl under another name, its entry) of a config's parquet files.
+
+    The columns of all files are checked before anything is written.
+    """
     import pyarrow
     from pyarrow import parquet as pq
 
-    config, temporary, n, pictures = target.removesuffix("/rows.jsonl"), parts / "rows", 0, set()
+    config = target.removesuffix("/rows.jsonl")
+    temporary = parts / "rows"
+    n_rows = 0
+    pictures = set()
     try:
         with contextlib.ExitStack() as stack:
-            readers = [
-                (
-                    stack.enter_context(
-                        pq.ParquetFile(parts / path, pre_buffer=False, buffer_size=1 << 20)
-                    ),
-                    path,
-                )
-                for path in (file["path"] for file in files)
-            ]
+            readers = []
+            for file in files:
+                reader = pq.ParquetFile(parts / file["path"], pre_buffer=False, buffer_size=1 << 20)
+                readers.append((stack.enter_context(reader), file["path"]))
             for reader, path in readers:
-                check_columns(kinds_of(reader.schema_arrow), config, path)
+                kinds = {field.name: kind_of(field.type) for field in reader.schema_arrow}
+                check_columns(kinds, config, path)
             (out / "images").mkdir(parents=True, exist_ok=True)
             text = stack.enter_context(open(temporary, "w", encoding="utf-8", newline="\n"))
             for reader, path in readers:
                 for row in rows_of(reader, config, out, parts, path):
                     text.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    n += 1
-                    pictures |= {row["image"]} if row.get("image") else set()
+                    n_rows += 1
+                    if row.get("image"):
+                        pictures.add(row["image"])
             text.flush()
             os.fsync(text.fileno())
     except pyarrow.ArrowException as error:
+        paths = ", ".join(file["path"] for file in files)
         raise Failed(
-            f"{target}: pyarrow cannot read {', '.join(file['path'] for file in files)} ({one_line(error)}); try "
-            "another pyarrow (constraints.txt) or --revision"
+            f"{target}: pyarrow cannot read {paths} ({one_line(error)}); try another pyarrow "
+            "(constraints.txt) or --revision"
         ) from None
-    return temporary, record_of(temporary, rows=n, pictures=len(pictures))
+    return temporary, {**written_file(temporary), "rows": n_rows, "pictures": len(pictures)}
 
 
-def lines_checked(path: Path, target: str) -> dict:
-    """The record of a JSON Lines file; Failed for a line that is no object with the config's columns."""
+def check_lines(path: Path, target: str) -> WrittenFile:
+    """The entry of a JSON Lines file.
+
+    raises  Failed for a line that is no object with the config's columns
+    """
     lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     for number, line in enumerate(lines, 1):
         where = f"{target}: line {number} of the hub's file"
         try:
-            names = json.loads(line).keys()
+            columns = json.loads(line).keys()
         except (ValueError, AttributeError):
             raise Failed(
                 f"{where} is no JSON object; expected JSON Lines; try another --revision"
             ) from None
-        check_columns(dict.fromkeys(names, "any"), target.removesuffix("/rows.jsonl"), where)
-    return record_of(path, rows=len(lines))
+        check_columns(dict.fromkeys(columns, "any"), target.removesuffix("/rows.jsonl"), where)
+    return {**written_file(path), "rows": len(lines)}
 
 
 class Fetch:
-    """One item on its way to a directory."""
+    """The fetch of one item into a directory.
 
-    def __init__(self, settings):
+    out            the directory
+    name           the name of the manifest: clear, tofu or checkpoint
+    parts          bytes of files that are not complete yet
+    good_pictures  pictures that were compared with their names in this run
+    """
+
+    manifest: Manifest
+
+    def __init__(self, settings: Settings) -> None:
         item = settings.item
-        self.settings, self.kind = settings, "dataset" if item in DATA_SETS else "model"
+        self.settings = settings
+        self.kind = "dataset" if item in DATA_SETS else "model"
         repository = {**DATA_SETS, **CHECKPOINTS}.get(item, item)
         if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
-            raise Wrong(
-                f"{item!r} is unknown; expected {', '.join([*DATA_SETS, *CHECKPOINTS])} or a checkpoint as OWNER/NAME"
-            )
-        self.out = Path(
-            settings.out
-            or Path("hub") / ("clear" if self.kind == "dataset" else item.split("/")[-1])
-        )
+            known = ", ".join([*DATA_SETS, *CHECKPOINTS])
+            raise Wrong(f"{item!r} is unknown; expected {known} or a checkpoint as OWNER/NAME")
+        default = Path("hub") / ("clear" if self.kind == "dataset" else item.split("/")[-1])
+        self.out = Path(settings.out) if settings.out else default
         self.name = item if self.kind == "dataset" else "checkpoint"
-        self.parts, self.manifest_path = (
-            self.out / "fetched/parts" / self.name,
-            self.out / "fetched" / f"{self.name}.json",
-        )
-        there = next(filter(os.path.lexists, (self.parts, *self.parts.parents)), Path("."))
-        if not there.is_dir():
+        self.parts = self.out / "fetched/parts" / self.name
+        self.manifest_path = self.out / "fetched" / f"{self.name}.json"
+        existing = next(filter(os.path.lexists, (self.parts, *self.parts.parents)), Path("."))
+        if not existing.is_dir():
             raise Wrong(
-                f"{there} is in the way and no directory; expected a directory or a free name: choose another --out, "
-                "or move it away"
+                f"{existing} is in the way and no directory; expected a directory or a free name: "
+                "choose another --out, or move it away"
             )
         self.progress = Progress(settings.quiet)
         self.hub = Hub(repository, self.kind, settings, self.progress)
-        self.checked = set()  # pictures found whole in this run
+        self.good_pictures: set[str] = set()
         if item == "clear" and not settings.dry_run and importlib.util.find_spec("pyarrow") is None:
             raise Wrong(
-                "clear comes as parquet files and pyarrow is not installed; expected it: pip install pyarrow"
+                "clear is stored as parquet files and pyarrow is not installed; expected it: pip "
+                "install pyarrow"
             )
 
-    def manifest_of(self, asked: str | None) -> dict:
-        """The manifest of earlier runs, or a new one from the hub's listing; Wrong where the directory holds something else."""
-        repository = self.hub.repository
-        if self.manifest_path.exists():
-            try:
-                found = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError):
-                found = None
-            if not is_manifest(found):
+    def manifest_of(self, revision: str | None) -> Manifest:
+        """The manifest of earlier runs, or a new one from the hub's listing.
+
+        raises  Wrong if the directory holds something else
+        """
+        earlier = self.earlier_manifest()
+        if earlier is not None:
+            known_revisions = (None, earlier["commit"], earlier["revision"])
+            if earlier["repository"] == self.hub.repository and revision in known_revisions:
+                return earlier
+            if earlier["files"] and earlier["written"]:
                 raise Wrong(
-                    f"{self.manifest_path}: not a manifest of this script; expected one: remove it, {GO_ON}"
+                    f"{self.out} holds {earlier['repository']} at {earlier['revision']} "
+                    f"({earlier['commit']}); asked for {self.hub.repository} at "
+                    f"{revision or 'main'}; choose another --out, or remove the directory"
                 )
-            if found["repository"] == repository and asked in (
-                None,
-                found["commit"],
-                found["revision"],
-            ):
-                return found
-            if found["files"] and found["written"]:
-                holds = f"{found['repository']} at {found['revision']} ({found['commit']})"
-                raise Wrong(
-                    f"{self.out} holds {holds}; asked for {repository} at {asked or 'main'}; choose another --out, or "
-                    "remove the directory"
-                )
-        commit, files = self.hub.listing(asked or "main")
+        commit, files = self.hub.listing(revision or "main")
         return {
-            "repository": repository,
+            "repository": self.hub.repository,
             "kind": self.kind,
             "endpoint": self.hub.endpoint,
-            "revision": asked or "main",
+            "revision": revision or "main",
             "commit": commit,
             "files": files,
             "written": {},
         }
 
-    def plan(self) -> dict[str, list[dict]]:
-        """{target: the hub's files that it is made of}, as --only picks."""
+    def earlier_manifest(self) -> Manifest | None:
+        """The manifest of earlier runs; None if there is none."""
+        if not self.manifest_path.exists():
+            return None
+        try:
+            found = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            found = None
+        if not is_manifest(found):
+            raise Wrong(
+                f"{self.manifest_path}: not a manifest of this script; expected one: remove it, "
+                f"{RESUMES}"
+            )
+        return found
+
+    def plan(self) -> Targets:
+        """{target: the hub's files that it is made of}, for the configs of --only."""
         only = self.settings.only
         if self.kind == "model":
             if only:
                 raise Wrong(
-                    f"--only {','.join(only)}: a checkpoint comes whole; expected clear or tofu, or no --only"
+                    f"--only {','.join(only)}: a checkpoint is fetched as a whole; expected clear "
+                    "or tofu, or no --only"
                 )
             self.manifest = self.manifest_of(self.settings.revision)
             return checkpoint_targets(self.manifest["files"])
-        known = {f"tofu/{name}" for name in TOFU} if self.name == "tofu" else CLEAR
-        wanted = [
-            f"tofu/{name.removeprefix('tofu/')}" if self.name == "tofu" else name for name in only
-        ] or sorted(known)
-        if unknown := [name for name in wanted if name not in known]:
+        if self.name == "tofu":
+            known = {f"tofu/{name}" for name in TOFU}
+            wanted = [f"tofu/{name.removeprefix('tofu/')}" for name in only]
+        else:
+            known = CLEAR
+            wanted = list(only)
+        if not wanted:
+            wanted = sorted(known)
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
             raise Wrong(
-                f"--only {unknown[0]}: no config of {self.name}; expected some of {', '.join(sorted(known))}"
+                f"--only {unknown[0]}: no config of {self.name}; expected some of "
+                f"{', '.join(sorted(known))}"
             )
         self.manifest = self.manifest_of(self.settings.revision)
-        targets = (tofu_targets if self.name == "tofu" else clear_targets)(self.manifest["files"])
-        if missing := [name for name in wanted if f"{name}/rows.jsonl" not in targets]:
+        targets_of = tofu_targets if self.name == "tofu" else clear_targets
+        targets = targets_of(self.manifest["files"])
+        missing = [name for name in wanted if f"{name}/rows.jsonl" not in targets]
+        if missing:
             raise Failed(
-                f"{self.hub.repository} at {self.manifest['commit']} has no file for {', '.join(missing)}; name "
-                "those you want with --only, or try another --revision"
+                f"{self.hub.repository} at {self.manifest['commit']} has no file for "
+                f"{', '.join(missing)}; name those you want with --only, or try another --revision"
             )
-        return {
-            target: complete(targets[target], target)
-            for target in (f"{name}/rows.jsonl" for name in wanted)
-        }
+        chosen = [f"{name}/rows.jsonl" for name in wanted]
+        return {target: complete(targets[target], target) for target in chosen}
 
-    def there(self, target: str, files: list[dict]) -> bool:
-        """Whether a target is there, whole and right; Wrong if something else has its name."""
-        path, made = (
-            self.out / target,
-            self.manifest["written"].get(target, {"sha256": " none, no run here made it"}),
-        )
+    def is_done(self, target: str, files: Sequence[ListedFile]) -> bool:
+        """True if a target exists, complete and right; Wrong if another file has its name."""
+        path = self.out / target
         if not path.exists():
             return False
         self.progress.show(f"checking {path}")
-        right = "sha256:" + made["sha256"] if self.name == "clear" else expected(files[0])
-        found = "sha256:" + digest(path) if self.name == "clear" else fingerprint(path, files[0])
+        if self.name == "clear":
+            written = self.manifest["written"].get(target)
+            right = f"sha256:{written['sha256'] if written else ' none, no run here made it'}"
+            found = "sha256:" + digest(path)
+        else:
+            right = expected(files[0])
+            found = fingerprint(path, files[0])
         if found != right:
             raise Wrong(
-                f"{path}: its hash is {found}; expected {right}; it is not overwritten: move it away, or choose another "
-                "--out"
+                f"{path}: its hash is {found}; expected {right}; it is not overwritten: move it "
+                "away, or choose another --out"
             )
-        return self.name != "clear" or all(
-            map(self.whole_picture, filter(None, path.read_bytes().split(b"\n")))
-        )
+        if self.name != "clear":
+            return True
+        lines = path.read_bytes().split(b"\n")
+        return all(self.has_picture(line) for line in lines if line)
 
-    def whole_picture(self, line: bytes) -> bool:
-        """Whether the picture of a row of ours is there; Wrong if its bytes are not those that its name stands for."""
+    def has_picture(self, line: bytes) -> bool:
+        """True if the picture of one of our rows exists, or the row has none.
+
+        raises  Wrong if the picture's bytes do not have the hash in its name
+        """
         image = json.loads(line).get("image")
-        if image is None or image in self.checked:
+        if image is None or image in self.good_pictures:
             return True
         path = self.out / image
         if not path.exists():
             return False
         if not digest(path).startswith(path.stem):
             raise Wrong(
-                f"{path}: differs from what its name stands for; expected the hub's picture: remove it, {GO_ON}"
+                f"{path}: differs from the hash in its name; expected the hub's picture: remove "
+                f"it, {RESUMES}"
             )
-        self.checked.add(image)
+        self.good_pictures.add(image)
         return True
 
-    def here(self, file: dict) -> int:
-        """Bytes of a file that earlier runs brought."""
+    def received(self, file: ListedFile) -> int:
+        """The number of bytes of a file that earlier runs received."""
         part = self.parts / file["path"]
         return min(part.stat().st_size, file["size"]) if part.exists() else 0
 
     def run(self) -> None:
-        """Everything: plan, look at what is there, fetch the rest."""
+        """Fetch what is missing: plan, compare with the disk, download."""
         targets = self.plan()
-        todo = {target: files for target, files in targets.items() if not self.there(target, files)}
+        todo = {
+            target: files for target, files in targets.items() if not self.is_done(target, files)
+        }
         sizes = {target: sum(file["size"] for file in files) for target, files in targets.items()}
-        here = {target: sum(map(self.here, files)) for target, files in todo.items()}
-        self.progress.total, self.progress.done = sum(map(sizes.get, todo)), sum(here.values())
-        left = need = self.progress.total - self.progress.done
-        if (
-            self.name == "clear"
-        ):  # parquet goes once it is rows and pictures, and configs share pictures
-            need = min(2 * self.progress.total, 3 * max(map(sizes.get, todo), default=0))
-        free = shutil.disk_usage(
-            next(folder for folder in (self.out, *self.out.absolute().parents) if folder.exists())
-        ).free
+        received = {target: sum(map(self.received, files)) for target, files in todo.items()}
+        self.progress.total = sum(sizes[target] for target in todo)
+        self.progress.done = sum(received.values())
+        left = self.progress.total - self.progress.done
+        existing = (path for path in (self.out, *self.out.absolute().parents) if path.exists())
+        free = shutil.disk_usage(next(existing)).free
         if self.settings.dry_run:
             for target in targets:
-                print(
-                    f"{target:40} {amount(sizes[target]):>10}  {amount(here[target]) + ' here' if target in todo else 'there'}"
-                )
+                state = amount(received[target]) + " here" if target in todo else "there"
+                print(f"{target:40} {amount(sizes[target]):>10}  {state}")
             print(
-                f"{self.hub.repository} at {self.manifest['commit']}: {amount(left)} to fetch, {amount(free)} free"
+                f"{self.hub.repository} at {self.manifest['commit']}: {amount(left)} to fetch, "
+                f"{amount(free)} free"
             )
             return
+        need = left
+        if self.name == "clear":
+            # A parquet file is removed when its rows and pictures are written, and configs share
+            # pictures.
+            largest = max((sizes[target] for target in todo), default=0)
+            need = min(2 * self.progress.total, 3 * largest)
         if need > free:
             raise Failed(
-                f"{self.out}: {amount(free)} free; expected {amount(need)} for what is to come; make room, {GO_ON}"
+                f"{self.out}: {amount(free)} free; expected {amount(need)} for the rest of the "
+                f"files; make room, {RESUMES}"
             )
-        self.parts.mkdir(parents=True, exist_ok=True)
-        self.remember()
-        for target, files in todo.items():
-            self.make(target, files)
-        for target in targets.keys() - self.manifest["written"].keys():  # there before, and right
-            self.manifest["written"][target] = record_of(self.out / target)
-        self.remember()
-        self.clear_away(
-            ["rows", "picture", *(file["path"] for files in targets.values() for file in files)]
-        )
-        for folder in sorted(
-            (self.out / "fetched").glob("**/"), reverse=True
-        ):  # what has come of other configs stays
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        self.fetch(targets, todo)
         print(
-            f"{self.hub.repository} at {self.manifest['commit']}: {len(targets)} of {len(targets)} files right in {self.out} "
-            f"({len(todo)} new); {self.manifest_path} has their hashes"
+            f"{self.hub.repository} at {self.manifest['commit']}: {len(targets)} of {len(targets)} "
+            f"files right in {self.out} ({len(todo)} new); {self.manifest_path} has their hashes"
         )
 
-    def remember(self) -> None:
-        """Write the manifest, whole."""
+    def fetch(self, targets: Targets, todo: Targets) -> None:
+        """Download the targets in `todo`, complete the manifest, remove what is left over."""
+        self.parts.mkdir(parents=True, exist_ok=True)
+        self.write_manifest()
+        for target, files in todo.items():
+            self.make(target, files)
+        # Targets that were on disk before, and are right.
+        for target in targets.keys() - self.manifest["written"].keys():
+            self.manifest["written"][target] = written_file(self.out / target)
+        self.write_manifest()
+        paths = [file["path"] for files in targets.values() for file in files]
+        self.remove_parts(["rows", "picture", *paths])
+        # Empty folders are removed; bytes of other configs stay.
+        for folder in sorted((self.out / "fetched").glob("**/"), reverse=True):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def write_manifest(self) -> None:
+        """Write the manifest, completely or not at all."""
         temporary = self.parts / "manifest"
         temporary.write_text(json.dumps(self.manifest, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, self.manifest_path)
 
-    def clear_away(self, names) -> None:
-        """Remove these of the parts, if they are there."""
+    def remove_parts(self, names: Iterable[str]) -> None:
+        """Remove these parts, as far as they exist."""
         for name in names:
             (self.parts / name).unlink(missing_ok=True)
             (self.parts / f"{name}.etag").unlink(missing_ok=True)
 
-    def make(self, target: str, files: list[dict]) -> None:
-        """Fetch a target's files and give it its name."""
+    def make(self, target: str, files: Sequence[ListedFile]) -> None:
+        """Download a target's files, and give the target its name."""
         for file in files:
             self.hub.download(file, self.manifest["commit"], self.parts / file["path"])
         path = self.parts / files[0]["path"]
         if self.name == "clear":
-            path, record = convert(files, self.out, self.parts, target)
+            path, written = write_rows(files, self.out, self.parts, target)
         elif self.name == "tofu":
-            record = lines_checked(path, target)
+            written = check_lines(path, target)
         else:
-            record = record_of(path)
-        self.manifest["written"][target] = (
-            record  # before the file has its name, so that a kill between leaves a file we know
-        )
-        self.remember()
+            written = written_file(path)
+        # The manifest is written before the rename. After a kill between the two, the next run
+        # knows the file.
+        self.manifest["written"][target] = written
+        self.write_manifest()
         (self.out / target).parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, self.out / target)
-        self.clear_away(file["path"] for file in files)
-        counts = "".join(
-            f", {record[what]} {what}" for what in ("rows", "pictures") if what in record
-        )
+        self.remove_parts(file["path"] for file in files)
+        counts = ""
+        if "rows" in written:
+            counts += f", {written['rows']} rows"
+        if "pictures" in written:
+            counts += f", {written['pictures']} pictures"
         self.progress.show()
         print(f"{target}  {amount(sum(file['size'] for file in files))}{counts}", flush=True)
 
 
 class Parser(argparse.ArgumentParser):
-    def error(self, message):
+    """An argument parser whose errors are Wrong."""
+
+    def error(self, message: str) -> NoReturn:
         """One line, exit status 2."""
         raise Wrong(f"{message}; --help shows what is expected")
 
 
-def number(kind, least: float, most: float, above: bool = False):
-    """The reader of a number option: of least (above: not itself) to most; the parser's error for anything else."""
+def number(
+    kind: type[int] | type[float], least: float, most: float, above: bool = False
+) -> Callable[[str], float]:
+    """A function that reads a number option from `least` to `most`.
 
-    def read(text):
+    above   True: `least` itself is refused
+    raises  the parser's error for anything else
+    """
+
+    def read(text: str) -> float:
         with contextlib.suppress(ValueError):
-            if least <= (value := kind(text)) <= most and not (above and value == least):
+            value = kind(text)
+            if least <= value <= most and not (above and value == least):
                 return value
         whole = "a whole number" if kind is int else "a number"
         raise argparse.ArgumentTypeError(
-            f"{one_line(text)!r} found; expected {whole} {'above' if above else 'from'} {least}, at "
-            f"most {most}"
+            f"{one_line(text)!r} found; expected {whole} {'above' if above else 'from'} {least}, "
+            f"at most {most}"
         )
 
     return read
 
 
 def filled(text: str) -> str:
-    """An option's text; the parser's error if nothing is in it."""
+    """An option's text; the parser's error if it is empty."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} found; expected a name, or the option left out")
     return text
 
 
 def names(text: str) -> list[str]:
-    """The names of "one,two"; the parser's error if there is none."""
+    """The names of "one,two"; the parser's error if there is no name."""
     return [name for name in filled(text.strip(",")).split(",") if name]
 
 
 def parser() -> Parser:
     """The command line."""
-    made = Parser(
+    options = Parser(
         prog="python data_fetch.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument(
+    options.add_argument(
         "item",
         help=f"{', '.join(DATA_SETS)}, {', '.join(CHECKPOINTS)}, or a checkpoint as OWNER/NAME",
     )
-    made.add_argument(
+    options.add_argument(
         "--out",
         type=filled,
         help="directory (default: hub/clear for clear and tofu, hub/NAME for a checkpoint)",
     )
-    made.add_argument(
+    options.add_argument(
         "--revision",
         type=filled,
         help="branch, tag or commit (default: the commit in the manifest, else main)",
     )
-    made.add_argument(
+    options.add_argument(
         "--only",
         type=names,
         default=[],
         metavar="CONFIG,...",
         help="these configs of clear or tofu (default: all)",
     )
-    made.add_argument(
+    options.add_argument(
         "--dry-run",
         action="store_true",
-        help="say what would be fetched, with sizes; write nothing",
+        help="print what would be fetched, with sizes; write nothing",
     )
-    made.add_argument(
+    options.add_argument(
         "--retries",
         type=number(int, 0, MOST_RETRIES),
         default=5,
-        help="tries in a row that bring nothing before giving up (default: 5)",
+        help="failed tries in a row, without a received byte, before the run ends (default: 5)",
     )
-    made.add_argument(
+    options.add_argument(
         "--wait",
         type=number(float, 0, LONGEST_WAIT),
         default=1.0,
         help="seconds before the second try, doubled each time (default: 1)",
     )
-    made.add_argument(
+    options.add_argument(
         "--timeout",
         type=number(float, 0, LONGEST_TIMEOUT, above=True),
         default=30.0,
         help="seconds without a byte that end a connection (default: 30)",
     )
-    made.add_argument("--quiet", action="store_true", help="no progress line")
-    return made
+    options.add_argument("--quiet", action="store_true", help="no progress line")
+    return options
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Exit status; see the top of the file."""
     try:
-        Fetch(parser().parse_args(argv)).run()
+        Fetch(parser().parse_args(argv, Settings())).run()
         return 0
-    except (Wrong, Failed) as error:
-        line, status = str(error), 2 if isinstance(error, Wrong) else 1
+    except Wrong as error:
+        line, status = str(error), 2
+    except Failed as error:
+        line, status = str(error), 1
     except KeyboardInterrupt:
-        line, status = f"stopped; {GO_ON}", 130
+        line, status = f"stopped; {RESUMES}", 130
     except OSError as error:
-        line, status = (
-            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})",
-            2,
-        )
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            line, status = (
-                f"the disk is full ({error.strerror}); expected room for what is still to come: make some, {GO_ON}",
-                1,
-            )
-    print("\r\x1b[K" * sys.stderr.isatty() + f"data_fetch: {line}", file=sys.stderr)
+        line, status = os_error(error)
+    if sys.stderr.isatty():
+        line = f"\r\x1b[Kdata_fetch: {line}"
+    else:
+        line = f"data_fetch: {line}"
+    print(line, file=sys.stderr)
     return status
+
+
+def os_error(error: OSError) -> tuple[str, int]:
+    """(message, exit status) for an error of the operating system."""
+    why = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full ({why}); expected room for the rest of the files: make room, "
+            f"{RESUMES}",
+            1,
+        )
+    return f"{error.filename or 'a file'}: cannot be read or written ({why})", 2
 
 
 if __name__ == "__main__":

@@ -522,7 +522,7 @@ class TestFaults:
             1,
             "cannot reach http://127.0.0.1",
             "check the network and HF_ENDPOINT",
-            "same command goes on",
+            "same command resumes",
         )
         assert not out.exists()
 
@@ -576,7 +576,7 @@ class TestFaults:
     def test_a_repository_or_a_revision_that_is_not_there(self, fetch, out):
         with model_hub().running() as hub:
             assert failed(
-                fetch(hub, "org/none"), 2, "org/none: not there, or not for everybody (401"
+                fetch(hub, "org/none"), 2, "org/none: does not exist, or is not public (401"
             )
             assert failed(
                 fetch(hub, "org/none", token="hf_x"), 2, "org/none: no such repository (404"
@@ -606,7 +606,7 @@ class TestFaults:
             hub.faults[:] = [
                 Fault("/resolve/", status=429, headers={"RateLimit": '"resolvers";r=0;t=90000'})
             ]
-            assert failed(fetch(hub, "org/model"), 1, "asks to wait 90000 s", "goes on")
+            assert failed(fetch(hub, "org/model"), 1, "asks to wait 90000 s", "resumes")
             hub.faults.clear()
             assert fetch(hub, "org/model").status == 0
 
@@ -655,7 +655,7 @@ class TestFaults:
             Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)
         ).running() as hub:
             assert failed(
-                fetch(hub, "org/model"), 1, "300000 of 900000 bytes came", "same command goes on"
+                fetch(hub, "org/model"), 1, "300000 of 900000 bytes came", "same command resumes"
             )
             assert not (out / "model.safetensors").exists()
             assert fetch(hub, "org/model").status == 0
@@ -687,12 +687,12 @@ class TestFaults:
     @pytest.mark.parametrize(
         "name, where", [("model.safetensors", "/blob/"), ("config.json", "/resolve/.*config")]
     )
-    def test_a_wrong_hash_is_thrown_away_and_the_same_command_fetches_it_again(
+    def test_bytes_with_a_wrong_hash_are_discarded_and_the_same_command_fetches_them_again(
         self, fetch, out, name, where
     ):
         """model.safetensors: SHA-256 of the listing; config.json: git's blob id."""
         with model_hub(Fault(where, change=lambda data: data[:-1] + b"?")).running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, f"{name}: its hash is", "thrown away")
+            assert failed(fetch(hub, "org/model"), 1, f"{name}: its hash is", "were discarded")
             assert (
                 not (out / name).exists() and not (out / "fetched/parts/checkpoint" / name).exists()
             )
@@ -722,7 +722,7 @@ class TestFaults:
         part.parent.mkdir(parents=True)
         part.symlink_to("/dev/full")  # every write there fails as on a full disk
         with model_hub().running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, "the disk is full", "same command goes on")
+            assert failed(fetch(hub, "org/model"), 1, "the disk is full", "same command resumes")
             assert not (out / "model.safetensors").exists()
             part.unlink()
             assert fetch(hub, "org/model").status == 0
@@ -738,11 +738,11 @@ class TestFaults:
     def test_an_answer_that_is_no_hub_is_one_line(self, fetch):
         with model_hub().running() as hub:
             hub.commit = "<html>"
-            assert failed(fetch(hub, "org/model"), 1, "not what the hub's API answers")
+            assert failed(fetch(hub, "org/model"), 1, "not an answer of the hub's API")
         with model_hub(
             Fault("/tree/", change=lambda data: data.replace(b'"oid": "', b'"oid": "../'))
         ).running() as hub:
-            assert failed(fetch(hub, "org/model"), 1, "not what the hub's API answers")
+            assert failed(fetch(hub, "org/model"), 1, "not an answer of the hub's API")
         with model_hub(
             Fault("/revision/", change=lambda data: b"<html>log in</html>")
         ).running() as hub:
@@ -764,7 +764,7 @@ class TestFaults:
             assert failed(
                 fetch(hub, "org/model", "--only", "full"),
                 2,
-                "--only full: a checkpoint comes whole",
+                "--only full: a checkpoint is fetched as a whole",
             )
 
     @pytest.mark.parametrize(
@@ -953,7 +953,7 @@ def test_progress_shows_bytes_speed_and_time_left_on_a_terminal_alone(monkeypatc
         stream.isatty = lambda terminal=terminal: terminal
         monkeypatch.setattr(sys, "stderr", stream)
         bar = data_fetch.Progress(quiet=False)
-        bar.what, bar.total, bar.done, bar.start = (
+        bar.what, bar.total, bar.done, bar.started = (
             "x",
             10_000_000,
             2_000_000,
