@@ -16,7 +16,7 @@ from clear_ref.losses.outputs import Outputs
 from clear_ref.model.language import at_least_float32
 from clear_ref.model.vlm import VLM
 
-from .reference.arithmetic import ANSWER, IMAGE, KINDS, PADDING, PROMPT
+from .reference.rows import ANSWER, IMAGE, KINDS, PADDING, PROMPT
 
 
 @dataclass(frozen=True)

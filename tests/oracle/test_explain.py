@@ -18,7 +18,7 @@ from clear_ref.methods import METHODS, method_loss, needs, variant
 from clear_ref.methods.table import make_options
 from clear_ref.oracle.certify import random_trials
 from clear_ref.oracle.explain import attribution, method_file, page, terminal
-from clear_ref.oracle.reference import cases
+from clear_ref.oracle.reference.inputs import inputs
 from clear_ref.run import main
 
 MEANINGS = [
@@ -43,7 +43,7 @@ def taken_apart(method, semantics, given, shape=None):
         options = chosen.prepare_options(options, n)
     for name in outputs:
         ids[name] = torch.from_numpy(
-            cases.inputs(shape or random_trials.shape_for(method, semantics))[name]["input_ids"]
+            inputs(shape or random_trials.shape_for(method, semantics))[name]["input_ids"]
         )[:n]
     return (
         outputs,

@@ -86,7 +86,7 @@ def against_reference() -> list[tuple]:
         for given in random_trials.option_sets(method, semantics):
             for shape in shapes:
                 case = cases.Case(method, semantics, tuple(given.items()), shape)
-                wanted = formulas.answer(method, semantics, case.options, case.batches)
+                wanted = formulas.reference_loss(method, semantics, case.options, case.batches)
                 found = random_trials.loss(
                     method, semantics, given, random_trials.batches(method, semantics, given, shape)
                 )

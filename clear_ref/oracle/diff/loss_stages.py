@@ -8,8 +8,10 @@ import torch
 from clear_ref.data.batches import IGNORE
 from clear_ref.losses.terms import token_terms
 from clear_ref.methods import table
-from clear_ref.oracle.reference import cases, formulas
-from clear_ref.oracle.reference.arithmetic import KINDS, Answer
+from clear_ref.oracle.reference import formulas
+from clear_ref.oracle.reference.arithmetic import LossResult
+from clear_ref.oracle.reference.inputs import control_vectors
+from clear_ref.oracle.reference.rows import KINDS
 
 from .comparison import Comparison
 from .dump_file import Dump
@@ -27,7 +29,7 @@ class LossReference:
     size    the size of the numbers that are rounded in the loss
     """
 
-    answer: Answer
+    answer: LossResult
     arrays: Arrays
     size: float
 
@@ -92,7 +94,7 @@ def compare_loss(comparison: Comparison) -> LossReference | None:
         comparison.skipped.append(f"{', '.join(stages)} ({missing})")
         return None
     arrays = reference_arrays(comparison)
-    answer = formulas.answer(dump.method, dump.semantics, vars(dump.options), arrays)
+    answer = formulas.reference_loss(dump.method, dump.semantics, vars(dump.options), arrays)
     size = answer.scale + largest(arrays) * answer.weight
     for name, term in dump.terms.items():
         if name in answer.terms:
@@ -172,7 +174,7 @@ def reference_arrays(comparison: Comparison) -> Arrays:
                 arrays[name][whose + key] = tensors[whose + key_in_dump].double().numpy()
     if dump.method == "rmu":
         B, _, D = arrays["forget"]["hidden"].shape
-        arrays["forget"]["control"] = cases.control(dump.semantics, dump.options, B, D)
+        arrays["forget"]["control"] = control_vectors(dump.semantics, vars(dump.options), B, D)
     return arrays
 
 
@@ -197,7 +199,7 @@ def largest(arrays: Arrays) -> float:
     )
 
 
-def gradient_size(arrays: Arrays, answer: Answer) -> float:
+def gradient_size(arrays: Arrays, answer: LossResult) -> float:
     """The size of the numbers that are rounded in a gradient.
 
     These are its entries, and the weight of each row times the largest logit.

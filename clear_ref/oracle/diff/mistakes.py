@@ -4,8 +4,8 @@ import numpy as np
 
 from clear_ref.data.batches import IGNORE
 from clear_ref.oracle.mistakes import broken_rules
-from clear_ref.oracle.mistakes.known import MISTAKES, Mistake, wrong
-from clear_ref.oracle.reference.arithmetic import Row
+from clear_ref.oracle.mistakes.known import MISTAKES, Mistake, loss_with_mistake
+from clear_ref.oracle.reference.rows import Row
 
 from .comparison import Comparison, Finding, tolerance
 from .dump_file import Dump
@@ -79,7 +79,9 @@ def mistakes_in_column(comparison: Comparison, first: Finding) -> list[str]:
 def explains_loss(dump: Dump, mistake: Mistake, reference: LossReference) -> bool:
     """Whether the dump's loss, terms and gradients, where it has them, are those of the mistake."""
     try:
-        answer = wrong(mistake, dump.method, dump.semantics, vars(dump.options), reference.arrays)
+        answer = loss_with_mistake(
+            mistake, dump.method, dump.semantics, vars(dump.options), reference.arrays
+        )
     except (KeyError, IndexError, ValueError):  # the mistake reads arrays that the dump lacks
         return False
     if answer is None:

@@ -1,40 +1,57 @@
-"""Sheets with one rule broken each: the executable half of mistakes.py, which says what each one is and where it was seen."""
+"""Subclasses of Sheet with one rule broken each.
+
+known.py says what each mistake is, where it was seen, and which class computes it.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from clear_ref.oracle.reference.arithmetic import IMAGE, PADDING, PROMPT, Row, Sheet
+from clear_ref.oracle.reference.arithmetic import Sheet
 from clear_ref.oracle.reference.exact import add, exp
-from clear_ref.oracle.reference.token_columns import COLUMNS, IGNORE, Distribution, to_bf16
+from clear_ref.oracle.reference.rows import (
+    IGNORE,
+    IMAGE,
+    PADDING,
+    PROMPT,
+    CaseRows,
+    Distribution,
+    Row,
+)
+from clear_ref.oracle.reference.sums import Column, Sum, Weights
+from clear_ref.oracle.reference.token_columns import COLUMNS, Cell, to_bf16
 
 
 class MoreRows(Sheet):
-    """Answer rows and those that predict a token of another kind, with that token for a label."""
+    """Rows that predict a token of one more kind are answer rows, with that token as the label."""
 
     kind = PADDING
 
-    def rows(self, name, row_set="answer"):
-        batch = self.batches[name]
+    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
         if row_set != "answer":
-            return super().rows(
-                name, "all" if row_set == "attention" and self.kind == PADDING else row_set
-            )
-        ids, kinds, labels = batch["input_ids"], batch["kinds"], batch["labels"]
-        chosen = (labels != IGNORE) | (kinds == self.kind)
-        return [Row(name, b, t, int(ids[b, t + 1])) for b, t in zip(*np.nonzero(chosen[:, 1:]))]
+            attention_is_all = row_set == "attention" and self.kind == PADDING
+            return super().rows(batch, "all" if attention_is_all else row_set)
+        arrays = self.batches[batch]
+        ids = arrays["input_ids"]
+        chosen = (arrays["labels"] != IGNORE) | (arrays["kinds"] == self.kind)
+        rows = []
+        for b, t in np.argwhere(chosen[:, 1:]).tolist():
+            rows.append(Row(batch, b, t, int(ids[b, t + 1])))
+        return rows
 
 
 class Padding(MoreRows):
-    """Rows that predict padding count; real positions include padding."""
+    """Rows that predict padding are counted; real positions include padding."""
 
 
 class Prompt(MoreRows):
-    """Rows that predict the prompt count."""
+    """Rows that predict the prompt are counted."""
 
     kind = PROMPT
 
 
 class Images(MoreRows):
-    """Rows that predict an image placeholder count."""
+    """Rows that predict an image placeholder are counted."""
 
     kind = IMAGE
 
@@ -42,47 +59,41 @@ class Images(MoreRows):
 class Unshifted(Sheet):
     """Position t is scored against label t."""
 
-    def rows(self, name, row_set="answer"):
-        labels = self.batches[name]["labels"]
-        if row_set != "answer":
-            return [
-                Row(row.batch, row.b, row.t, int(labels[row.b, row.t]))
-                for row in super().rows(name, row_set)
-            ]
-        return [
-            Row(name, int(b), int(t), int(labels[b, t]))
-            for b, t in zip(*np.nonzero(labels != IGNORE))
-        ]
+    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
+        labels = self.batches[batch]["labels"]
+        if row_set == "answer":
+            places = np.argwhere(labels != IGNORE).tolist()
+        else:
+            places = [[row.b, row.t] for row in super().rows(batch, row_set)]
+        return [Row(batch, b, t, int(labels[b, t])) for b, t in places]
 
 
 class FirstTokenLost(Sheet):
     """The first answer row of each sequence is missing."""
 
-    def rows(self, name, row_set="answer"):
-        rows = super().rows(name, row_set)
-        return (
-            [row for i, row in enumerate(rows) if i and rows[i - 1].b == row.b]
-            if row_set == "answer"
-            else rows
-        )
+    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
+        rows = super().rows(batch, row_set)
+        if row_set != "answer":
+            return rows
+        return [row for i, row in enumerate(rows) if i and rows[i - 1].b == row.b]
 
 
 class IgnoredCounted(Sheet):
-    """Every row but the last is an answer row; an ignored label is 0."""
+    """Every row except the last is an answer row; an ignored label is 0."""
 
-    def rows(self, name, row_set="answer"):
+    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
         if row_set != "answer":
-            return super().rows(name, row_set)
-        n_positions = self.batches[name]["labels"].shape[1]
-        return [
-            Row(name, row.b, row.t, max(row.label, 0))
-            for row in super().rows(name, "all")
-            if row.t + 1 < n_positions
-        ]
+            return super().rows(batch, row_set)
+        n_positions = self.batches[batch]["labels"].shape[1]
+        rows = []
+        for row in super().rows(batch, "all"):
+            if row.t + 1 < n_positions:
+                rows.append(Row(batch, row.b, row.t, max(row.label, 0)))
+        return rows
 
 
 class SwappedKl(Sheet):
-    """Each KL is the other."""
+    """Each KL is computed in the other direction."""
 
     columns = {
         **COLUMNS,
@@ -91,10 +102,12 @@ class SwappedKl(Sheet):
     }
 
 
-def _cross_entropy_of_teacher(sheet, row, temperature=1.0):
-    student, teacher = sheet.at(row, "", temperature), sheet.at(row, "teacher_", temperature)
+def _cross_entropy_of_teacher(rows: CaseRows, row: Row, temperature: float = 1.0) -> Cell:
+    """-sum p log q."""
+    student = rows.at(row, "", temperature)
+    teacher = rows.at(row, "teacher_", temperature)
     value = -add(student.p * teacher.log_p)
-    return (
+    return Cell(
         value,
         -student.p * (teacher.log_p + value) / temperature,
         (teacher.p - student.p) / temperature,
@@ -112,131 +125,156 @@ class KlWithoutEntropy(Sheet):
 
 
 class Sums(Sheet):
-    """No divisor."""
+    """Nothing is divided."""
 
-    def over(self, total, n):
+    def divide(self, total: Sum, n: int) -> Sum:
         return total
 
 
 class BatchMean(Sheet):
     """KLs are divided by the number of sequences."""
 
-    def token_mean(self, name, column, row_set="answer"):
-        if not str(column if isinstance(column, str) else column[0]).startswith("kl_"):
-            return super().token_mean(name, column, row_set)
-        return self.over(
-            self.sum_of(self.rows(name, row_set), column), len(self.batches[name]["labels"])
-        )
+    def token_mean(self, batch: str, column: Column, row_set: str = "answer") -> Sum:
+        if not _is_kl(column):
+            return super().token_mean(batch, column, row_set)
+        kl_sum = self.column_sum(self.rows(batch, row_set), column)
+        return self.divide(kl_sum, len(self.batches[batch]["labels"]))
 
-    def sequence_mean(self, name, column, row_set="answer"):
-        return (self.token_mean if str(column).startswith("kl_") else super().sequence_mean)(
-            name, column, row_set
-        )
+    def sequence_mean(self, batch: str, column: Column, row_set: str = "answer") -> Sum:
+        if not _is_kl(column):
+            return super().sequence_mean(batch, column, row_set)
+        return self.token_mean(batch, column, row_set)
 
 
-def _square_of_mean(sheet, row, c):
-    batch = sheet.batches[row.batch]
+def _is_kl(column: Column) -> bool:
+    name = column if isinstance(column, str) else column[0]
+    return name.startswith("kl_")
+
+
+def _square_of_mean(rows: CaseRows, row: Row, c: float) -> Cell:
+    """|m - c u|^2, m the mean over the sequence's real positions."""
+    batch = rows.batches[row.batch]
     real = batch["attention_mask"][row.b] == 1
-    away = batch["hidden"][row.b][real].mean(0) - c * batch["control"][0]
-    return add(away * away), 2 * away, 0.0
+    difference = batch["hidden"][row.b][real].mean(0) - c * batch["control"][0]
+    return Cell(add(difference * difference), 2 * difference, 0.0)
 
 
 class MeanInside(Sheet):
-    """The mean over sequences (rmu: over a sequence's real positions) comes before the nonlinearity."""
+    """The mean comes before the nonlinearity.
+
+    The mean is over sequences; in rmu it is over a sequence's real positions.
+    """
 
     columns = {**COLUMNS, "distance_to_control": _square_of_mean}
 
-    def mean_softplus(self, beta, sums):
+    def mean_softplus(self, beta: float, sums: Sequence[Sum]) -> Sum:
         return super().mean_softplus(beta, [self.mean(sums)])
 
 
-def _raw_nll(sheet, row):
+def _raw_nll(rows: CaseRows, row: Row) -> Cell:
+    """-z[label]."""
     if row.label == IGNORE:
-        return 0.0, 0.0, 0.0
-    hot = np.arange(len(sheet.at(row).z)) == row.label
-    return -sheet.at(row).z[row.label], -1.0 * hot, 0.0
+        return Cell(0.0, 0.0, 0.0)
+    z = rows.at(row).z
+    one_hot = np.arange(len(z)) == row.label
+    return Cell(-z[row.label], -1.0 * one_hot, 0.0)
 
 
-def _raw_teacher_nll(sheet, row):
-    return (0.0 if row.label == IGNORE else -sheet.at(row, "teacher_").z[row.label]), 0.0, 0.0
+def _raw_teacher_nll(rows: CaseRows, row: Row) -> Cell:
+    """-z_teacher[label]."""
+    if row.label == IGNORE:
+        return Cell(0.0, 0.0, 0.0)
+    return Cell(-rows.at(row, "teacher_").z[row.label], 0.0, 0.0)
 
 
-def _raw_kl(first, second):
-    """KL of the first's softmax against the second's logits taken for its log-probabilities."""
+def _kl_with_raw_logits(
+    rows: CaseRows, row: Row, first: str, second: str, temperature: float
+) -> Cell:
+    """KL of the first's softmax against the second's logits, used as log-probabilities."""
+    one = rows.at(row, first, temperature)
+    two = rows.at(row, second, temperature)
+    value = add(one.p * (one.log_p - two.z))
+    student_is_first = first == ""
+    gradient = one.p * (one.log_p - two.z - value) if student_is_first else -one.p
+    return Cell(value, gradient / temperature, 0.0)
 
-    def column(sheet, row, temperature=1.0):
-        one, two = sheet.at(row, first, temperature), sheet.at(row, second, temperature)
-        value = add(one.p * (one.log_p - two.z))
-        gradient = one.p * (one.log_p - two.z - value) if first == "" else -one.p
-        return value, gradient / temperature, 0.0
 
-    return column
+def _raw_kl_student_teacher(rows: CaseRows, row: Row, temperature: float = 1.0) -> Cell:
+    return _kl_with_raw_logits(rows, row, "", "teacher_", temperature)
+
+
+def _raw_kl_teacher_student(rows: CaseRows, row: Row, temperature: float = 1.0) -> Cell:
+    return _kl_with_raw_logits(rows, row, "teacher_", "", temperature)
 
 
 class RawLogits(Sheet):
-    """log p is z; the softmaxes are right."""
+    """log p is replaced by z; the softmaxes are right."""
 
     columns = {
         **COLUMNS,
         "nll": _raw_nll,
         "teacher_nll": _raw_teacher_nll,
-        "kl_student_teacher": _raw_kl("", "teacher_"),
-        "kl_teacher_student": _raw_kl("teacher_", ""),
-        "cross_entropy": _raw_kl("teacher_", ""),
+        "kl_student_teacher": _raw_kl_student_teacher,
+        "kl_teacher_student": _raw_kl_teacher_student,
+        "cross_entropy": _raw_kl_teacher_student,
     }
 
 
 class VocabularyRatio(Sheet):
-    """softplus of each vocabulary entry's log-ratio at the answer rows."""
+    """softplus of the log-ratio of each vocabulary entry, at the answer rows."""
 
-    def mean_softplus(self, beta, sums):
+    def mean_softplus(self, beta: float, sums: Sequence[Sum]) -> Sum:
         return self.token_mean("forget", ("ratio", beta))
 
 
 class Attached(Sheet):
     """The teacher's gradient is added to the student's."""
 
-    def gradient(self, row, column):
-        _, student, teacher = self.cell(row, column)
-        return student + teacher
+    def student_gradient(self, row: Row, column: Column) -> np.ndarray | float:
+        cell = self.cell(row, column)
+        return cell.student_gradient + cell.teacher_gradient
 
 
 class Pairs(Sheet):
-    """Every student meets every teacher."""
+    """Every sequence of the student is compared with every sequence of the teacher."""
 
-    def log_ratios(self, name):
-        students, teachers = (
-            self.sequence_sums(name, "nll"),
-            self.sequence_sums(name, "teacher_nll"),
-        )
-        return [teacher + -student for student in students for teacher in teachers]
+    def log_ratios(self, batch: str) -> list[Sum]:
+        ratios = []
+        for student_nll in self.sequence_sums(batch, "nll"):
+            for teacher_nll in self.sequence_sums(batch, "teacher_nll"):
+                ratios.append(teacher_nll + -student_nll)
+        return ratios
 
-    def sequence_mean(self, name, column, row_set="answer"):
+    def sequence_mean(self, batch: str, column: Column, row_set: str = "answer") -> Sum:
         if column != "distance_to_teacher":
-            return super().sequence_mean(name, column, row_set)
-        return self.token_mean(name, column, row_set)
+            return super().sequence_mean(batch, column, row_set)
+        return self.token_mean(batch, column, row_set)
 
-    def cell(self, row, column):
+    def cell(self, row: Row, column: Column) -> Cell:
         if column != "distance_to_teacher":
             return super().cell(row, column)
-        batch = self.batches[row.batch]
-        away = batch["hidden"][row.b, row.t] - batch["teacher_hidden"][:, row.t]
-        return add(away * away) / len(away), 2 * away.mean(0), 0.0
+        arrays = self.batches[row.batch]
+        differences = arrays["hidden"][row.b, row.t] - arrays["teacher_hidden"][:, row.t]
+        value = add(differences * differences) / len(differences)
+        return Cell(value, 2 * differences.mean(0), 0.0)
+
+
+def _negative_entropy(rows: CaseRows, row: Row) -> Cell:
+    """sum p log p."""
+    right = COLUMNS["entropy"](rows, row)
+    return Cell(-right.value, -right.student_gradient, -right.teacher_gradient)
 
 
 class WrongEntropySign(Sheet):
-    """sum p log p."""
+    """sum p log p is used as the entropy."""
 
-    columns = {
-        **COLUMNS,
-        "entropy": lambda sheet, row: tuple(-part for part in COLUMNS["entropy"](sheet, row)),
-    }
+    columns = {**COLUMNS, "entropy": _negative_entropy}
 
 
 class Bf16(Sheet):
-    """Log-probabilities have 8 bits."""
+    """Log-probabilities are bfloat16 numbers, with 8 significant bits."""
 
-    def distribution(self, z):
+    def distribution(self, z: np.ndarray) -> Distribution:
         log_p = to_bf16(super().distribution(z).log_p)
         return Distribution(z, log_p, exp(log_p))
 
@@ -244,11 +282,9 @@ class Bf16(Sheet):
 class Uniform(Sheet):
     """Rows of one batch and column share the mean of their weights."""
 
-    def weights(self, loss):
-        groups = {}
+    def backward_weights(self, loss: Sum) -> Weights:
+        groups: dict[tuple[str, Column], list[float]] = {}
         for (row, column), weight in loss.weights.items():
             groups.setdefault((row.batch, column), []).append(weight)
-        return {
-            (row, column): add(groups[row.batch, column]) / len(groups[row.batch, column])
-            for row, column in loss.weights
-        }
+        means = {group: add(weights) / len(weights) for group, weights in groups.items()}
+        return {(row, column): means[row.batch, column] for row, column in loss.weights}

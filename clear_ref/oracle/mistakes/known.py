@@ -1,318 +1,251 @@
-"""Known mistakes, as data that runs: each computes the wrong loss, or the wrong gradient, from the same inputs.
+"""The known mistakes as data. Each computes a wrong loss or a wrong gradient from right inputs.
 
-A mistake is a change to the batches, or a Sheet with one rule broken, so it exists for every meaning with that rule. Where it
-changes nothing (a KL swapped in a method without one) it is no mistake there, and `wrong` gives the right answer.
+A mistake breaks one rule of Sheet (broken_rules.py) or changes the batches (computations.py), so it
+exists under all semantics that use the rule. Under other semantics it changes nothing (for example
+a swapped KL in a method without a KL), and `loss_with_mistake` gives the right result.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from clear_ref.methods import SEMANTICS
 from clear_ref.oracle.reference import formulas
-from clear_ref.oracle.reference.arithmetic import Answer, Sheet
+from clear_ref.oracle.reference.arithmetic import LossResult
+from clear_ref.oracle.reference.formulas import Options
+from clear_ref.oracle.reference.rows import Batches
 
 from . import broken_rules
+from .computations import (
+    Computation,
+    forget_as_idk,
+    last_line_wins,
+    mean_of_two_micro_batches,
+    student_as_teacher,
+    with_batches,
+    with_sheet,
+)
 
-EVERY = tuple(formulas.FORMULAS)
-LOGITS = tuple(method for method in EVERY if method != "rmu")
-WITH_KL = (
-    "grad_diff",
-    "kl",
-    "npo",
-    "scrub",
-    "llmu",
-    "sku",
-)  # grad_diff and npo: where an option asks for it
-TEACHER = (*WITH_KL, "dpo", "rmu")
-IDS = ("input_ids", "kinds")
+EVERY_METHOD = tuple(formulas.FORMULAS)
+LOGIT_METHODS = tuple(method for method in EVERY_METHOD if method != "rmu")
+# grad_diff and npo have a KL only with some values of their options.
+METHODS_WITH_KL = ("grad_diff", "kl", "npo", "scrub", "llmu", "sku")
+METHODS_WITH_TEACHER = (*METHODS_WITH_KL, "dpo", "rmu")
+TOKEN_ARRAYS = ("input_ids", "kinds")
 
 
 @dataclass(frozen=True)
 class Mistake:
     """One known mistake.
 
-    what      it, in one sentence; seen: where it was made
-    methods   those in which the vectors must catch it
-    compute   (method, semantics, options, batches) -> the wrong Answer
-    reads     arrays of a batch that it needs besides those of the loss
-    meanings  those in which it is a mistake, and not the meaning itself
+    what       the mistake in one sentence; seen: where it was made. Both are part of the stored
+               vectors (inputs.json)
+    methods    the methods in which the vectors must detect it
+    compute    (method, semantics, options, batches) -> the wrong LossResult
+    reads      arrays of a batch that it needs in addition to those of the loss
+    semantics  the semantics under which it is a mistake; under the others it is the definition
     """
 
     name: str
     what: str
     seen: str
     methods: tuple[str, ...]
-    compute: Callable
+    compute: Computation
     reads: tuple[str, ...] = ()
-    meanings: tuple[str, ...] = SEMANTICS
+    semantics: tuple[str, ...] = SEMANTICS
 
 
-def wrong(mistake, method, semantics, options, batches) -> Answer | None:
-    """The Answer of a method with the mistake in it; None where it is none in this meaning, or an array that it reads lacks."""
-    lacking = [
-        name for name in mistake.reads if any(name not in batch for batch in batches.values())
-    ]
-    if lacking or method not in mistake.methods or semantics not in mistake.meanings:
+def loss_with_mistake(
+    mistake: Mistake, method: str, semantics: str, options: Options, batches: Batches
+) -> LossResult | None:
+    """The LossResult of a method with the mistake in it.
+
+    None if it is no mistake of this method and semantics, or a batch lacks an array that it reads.
+    """
+    if method not in mistake.methods or semantics not in mistake.semantics:
         return None
+    for batch in batches.values():
+        if any(name not in batch for name in mistake.reads):
+            return None
     with np.errstate(all="ignore"):
         return mistake.compute(method, semantics, options, batches)
 
 
-def table(entries) -> str:
-    """README's table of the mistakes, from the `invalid` entries of golden vectors; caught: rejected in each of its methods."""
-    lines, caught = [], 0
-    for mistake in MISTAKES:
-        found = [entry for entry in entries if entry["mistake"] == mistake.name]
-        caught += {entry["method"] for entry in found} >= set(mistake.methods)
-        by_gradient = sum(bool(entry["gradients"]) for entry in found)
-        methods = {EVERY: "all", LOGITS: "all but rmu"}.get(
-            mistake.methods, ", ".join(mistake.methods)
-        )
-        cells = (
-            f"`{mistake.name}`",
-            mistake.what.replace("|", "\\|"),
-            mistake.seen,
-            methods,
-            str(len(found) - by_gradient),
-            str(by_gradient),
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    head = [
-        "| mistake | what it is | seen | methods | losses | gradients |",
-        "|---|---|---|---|---|---|",
-    ]
-    return (
-        "\n".join([f"{len(MISTAKES)} known mistakes, {caught} caught.", "", *head, *lines]) + "\n"
-    )
-
-
-def by_sheet(sheet) -> Callable:
-    """The computation of a mistake that changes a rule."""
-    return lambda method, semantics, options, batches: formulas.answer(
-        method, semantics, options, batches, sheet
-    )
-
-
-def by_batches(change) -> Callable:
-    """The computation of a mistake that changes the batches: change(batches) -> batches."""
-    return lambda method, semantics, options, batches: formulas.answer(
-        method, semantics, options, change(batches)
-    )
-
-
-def _student_for_teacher(batches):
-    return {
-        name: {
-            **batch,
-            **{
-                f"teacher_{tensor}": batch[tensor]
-                for tensor in ("logits", "hidden")
-                if tensor in batch
-            },
-        }
-        for name, batch in batches.items()
-    }
-
-
-def _last_line(method, semantics, options, batches):
-    sheet = Sheet(batches)
-    return sheet.answer(formulas.dpo_released(sheet, options))
-
-
-def _micro_batches(method, semantics, options, batches):
-    def part(chosen):
-        cut = {
-            name: {
-                key: array if key == "control" else array[chosen] for key, array in batch.items()
-            }
-            for name, batch in batches.items()
-        }
-        return formulas.answer(method, semantics, options, cut)
-
-    if any(len(batch["labels"]) == 1 for batch in batches.values()):  # nothing to divide
-        return formulas.answer(method, semantics, options, batches)
-    first, last = part(slice(0, -1)), part(slice(-1, None))
-    gradients = {
-        name: np.concatenate([first.gradients[name], last.gradients[name]]) / 2 for name in batches
-    }
-    terms = {name: (first.terms[name] + last.terms[name]) / 2 for name in first.terms}
-    return Answer((first.loss + last.loss) / 2, terms, gradients, first.scale, first.weight)
-
-
-MISTAKES = tuple(
-    Mistake(*row)
-    for row in (
-        (
-            "padding_counted",
-            "Rows that predict padding are counted, with the padding id for a label (rmu: padded positions).",
-            "released code, mm/trainer.py:302-326 and every KL",
-            EVERY,
-            by_sheet(broken_rules.Padding),
-            IDS,
+MISTAKES = (
+    Mistake(
+        name="padding_counted",
+        what=(
+            "Rows that predict padding are counted, with the padding id for a label (rmu: "
+            "padded positions)."
         ),
-        (
-            "prompt_counted",
-            "Prompt tokens are supervised like the answer's.",
-            "released label mask, mm/dataset.py:315-339",
-            LOGITS,
-            by_sheet(broken_rules.Prompt),
-            IDS,
+        seen="released code, mm/trainer.py:302-326 and every KL",
+        methods=EVERY_METHOD,
+        compute=with_sheet(broken_rules.Padding),
+        reads=TOKEN_ARRAYS,
+    ),
+    Mistake(
+        name="prompt_counted",
+        what="Prompt tokens are supervised like the answer's.",
+        seen="released label mask, mm/dataset.py:315-339",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.Prompt),
+        reads=TOKEN_ARRAYS,
+    ),
+    Mistake(
+        name="image_tokens_counted",
+        what="Image placeholders are supervised like the answer's tokens.",
+        seen="released label mask with expanded images, mm/dataset.py:315-339",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.Images),
+        reads=TOKEN_ARRAYS,
+    ),
+    Mistake(
+        name="shift_off_by_one",
+        what="The logits at t are scored against the token at t instead of t + 1.",
+        seen="frameworks that shift inside, called by code that shifts too, or neither",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.Unshifted),
+    ),
+    Mistake(
+        name="bos_off_by_one",
+        what=(
+            "The prompt is counted with one token (a second BOS) too many: each answer's first "
+            "token is lost."
         ),
-        (
-            "image_tokens_counted",
-            "Image placeholders are supervised like the answer's tokens.",
-            "released label mask with expanded images, mm/dataset.py:315-339",
-            LOGITS,
-            by_sheet(broken_rules.Images),
-            IDS,
+        seen="prompt and answer tokenised apart, each with its BOS",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.FirstTokenLost),
+    ),
+    Mistake(
+        name="kl_swapped",
+        what="KL(student || teacher) for KL(teacher || student), or the reverse.",
+        seen="released SCRUB and LLMU, mm/trainer.py:231-300",
+        methods=METHODS_WITH_KL,
+        compute=with_sheet(broken_rules.SwappedKl),
+    ),
+    Mistake(
+        name="kl_is_cross_entropy",
+        what="The first distribution's entropy is left out: a cross-entropy is reported as a KL.",
+        seen="llm_unlearn, utils.py:173-205",
+        methods=METHODS_WITH_KL,
+        compute=with_sheet(broken_rules.KlWithoutEntropy),
+    ),
+    Mistake(
+        name="sum_for_mean",
+        what="Nothing is divided: sums over rows and sequences.",
+        seen="released entropy term, mm/trainer.py:187-211; reduction='sum'",
+        methods=EVERY_METHOD,
+        compute=with_sheet(broken_rules.Sums),
+    ),
+    Mistake(
+        name="batchmean_over_batch",
+        what="A KL is summed over the rows and divided by the number of sequences.",
+        seen="kl_div(reduction='batchmean') on [B, T, V]",
+        methods=METHODS_WITH_KL,
+        compute=with_sheet(broken_rules.BatchMean),
+    ),
+    Mistake(
+        name="mean_inside_nonlinearity",
+        what="The mean is taken before the softplus (rmu: before the square) instead of after it.",
+        seen="released RMU, mm/trainer.py:302-326",
+        methods=("dpo", "npo", "rmu"),
+        compute=with_sheet(broken_rules.MeanInside),
+    ),
+    Mistake(
+        name="logits_for_logp",
+        what="Logits are used where log-probabilities belong.",
+        seen="kl_div and nll_loss called on raw logits",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.RawLogits),
+    ),
+    Mistake(
+        name="vocabulary_wise_ratio",
+        what=(
+            "The ratio of probabilities is taken entry by entry over the vocabulary; the answer"
+            " is not read."
         ),
-        (
-            "shift_off_by_one",
-            "The logits at t are scored against the token at t instead of t + 1.",
-            "frameworks that shift inside, called by code that shifts too, or neither",
-            LOGITS,
-            by_sheet(broken_rules.Unshifted),
+        seen="released NPO, mm/trainer.py:343-353",
+        methods=("npo",),
+        compute=with_sheet(broken_rules.VocabularyRatio),
+        semantics=("paper", "original"),
+    ),
+    Mistake(
+        name="reference_not_detached",
+        what="The gradient also flows through the teacher, which moves with the student.",
+        seen="one model called twice without no_grad",
+        methods=METHODS_WITH_TEACHER,
+        compute=with_sheet(broken_rules.Attached),
+    ),
+    Mistake(
+        name="reference_is_wrong_model",
+        what="The teacher is the student itself.",
+        seen="adapters left on while the teacher runs; a reference that is not a copy",
+        methods=METHODS_WITH_TEACHER,
+        compute=with_batches(student_as_teacher),
+    ),
+    Mistake(
+        name="idk_is_forget",
+        what="The idk batch holds the true forget answers.",
+        seen="released code since 2025-03-30, mm/dataset.py:262-266",
+        methods=("idk", "dpo", "llmu"),
+        compute=with_batches(forget_as_idk),
+    ),
+    Mistake(
+        name="last_debug_line_wins",
+        what=(
+            "The loss is overwritten by a later line: the idk answers' summed nll is all that "
+            "is left."
         ),
-        (
-            "bos_off_by_one",
-            "The prompt is counted with one token (a second BOS) too many: each answer's first token is lost.",
-            "prompt and answer tokenised apart, each with its BOS",
-            LOGITS,
-            by_sheet(broken_rules.FirstTokenLost),
+        seen="released DPO, mm/trainer.py:393-396",
+        methods=("dpo",),
+        compute=last_line_wins,
+        semantics=("paper", "original"),
+    ),
+    Mistake(
+        name="broadcast_pairs",
+        what="[B] meets [B, 1]: every sequence is compared with every other's teacher.",
+        seen="released RMU, mm/trainer.py:302-326",
+        methods=("dpo", "npo", "rmu"),
+        compute=with_sheet(broken_rules.Pairs),
+        semantics=("paper", "original"),
+    ),
+    Mistake(
+        name="entropy_sign",
+        what=(
+            "sum p log p is taken for the entropy: it is minimised instead of maximised, or the"
+            " reverse."
         ),
-        (
-            "kl_swapped",
-            "KL(student || teacher) for KL(teacher || student), or the reverse.",
-            "released SCRUB and LLMU, mm/trainer.py:231-300",
-            WITH_KL,
-            by_sheet(broken_rules.SwappedKl),
-        ),
-        (
-            "kl_is_cross_entropy",
-            "The first distribution's entropy is left out: a cross-entropy is reported as a KL.",
-            "llm_unlearn, utils.py:173-205",
-            WITH_KL,
-            by_sheet(broken_rules.KlWithoutEntropy),
-        ),
-        (
-            "sum_for_mean",
-            "Nothing is divided: sums over rows and sequences.",
-            "released entropy term, mm/trainer.py:187-211; reduction='sum'",
-            EVERY,
-            by_sheet(broken_rules.Sums),
-        ),
-        (
-            "batchmean_over_batch",
-            "A KL is summed over the rows and divided by the number of sequences.",
-            "kl_div(reduction='batchmean') on [B, T, V]",
-            WITH_KL,
-            by_sheet(broken_rules.BatchMean),
-        ),
-        (
-            "mean_inside_nonlinearity",
-            "The mean is taken before the softplus (rmu: before the square) instead of after it.",
-            "released RMU, mm/trainer.py:302-326",
-            ("dpo", "npo", "rmu"),
-            by_sheet(broken_rules.MeanInside),
-        ),
-        (
-            "logits_for_logp",
-            "Logits are used where log-probabilities belong.",
-            "kl_div and nll_loss called on raw logits",
-            LOGITS,
-            by_sheet(broken_rules.RawLogits),
-        ),
-        (
-            "vocabulary_wise_ratio",
-            "The ratio of probabilities is taken entry by entry over the vocabulary; the answer is not read.",
-            "released NPO, mm/trainer.py:343-353",
-            ("npo",),
-            by_sheet(broken_rules.VocabularyRatio),
-            (),
-            ("paper", "original"),
-        ),
-        (
-            "reference_not_detached",
-            "The gradient also flows through the teacher, which moves with the student.",
-            "one model called twice without no_grad",
-            TEACHER,
-            by_sheet(broken_rules.Attached),
-        ),
-        (
-            "reference_is_wrong_model",
-            "The teacher is the student itself.",
-            "adapters left on while the teacher runs; a reference that is not a copy",
-            TEACHER,
-            by_batches(_student_for_teacher),
-        ),
-        (
-            "idk_is_forget",
-            "The idk batch holds the true forget answers.",
-            "released code since 2025-03-30, mm/dataset.py:262-266",
-            ("idk", "dpo", "llmu"),
-            by_batches(
-                lambda batches: {
-                    **batches,
-                    "idk": batches["forget"] if "forget" in batches else batches["idk"],
-                }
-            ),
-        ),
-        (
-            "last_debug_line_wins",
-            "The loss is overwritten by a later line: the idk answers' summed nll is all that is left.",
-            "released DPO, mm/trainer.py:393-396",
-            ("dpo",),
-            _last_line,
-            (),
-            ("paper", "original"),
-        ),
-        (
-            "broadcast_pairs",
-            "[B] meets [B, 1]: every sequence is compared with every other's teacher.",
-            "released RMU, mm/trainer.py:302-326",
-            ("dpo", "npo", "rmu"),
-            by_sheet(broken_rules.Pairs),
-            (),
-            ("paper", "original"),
-        ),
-        (
-            "entropy_sign",
-            "sum p log p is taken for the entropy: it is minimised instead of maximised, or the reverse.",
-            "released grad_diff, mm/trainer.py:187-211",
-            ("grad_diff",),
-            by_sheet(broken_rules.WrongEntropySign),
-        ),
-        (
-            "mean_of_means",
-            "Micro-batches of unequal size are averaged as if they were equal.",
-            "gradient accumulation as transformers 4.45.1 does it",
-            EVERY,
-            _micro_batches,
-            (),
-            ("paper",),
-        ),
-        (
-            "bf16_logp",
-            "Log-probabilities are rounded to bfloat16 before they are used.",
-            "losses computed in the model's dtype",
-            LOGITS,
-            by_sheet(broken_rules.Bf16),
-        ),
-        (
-            "uniform_upstream",
-            "A backward that gives every row the same upstream gradient.",
-            "fused cross-entropies that scale by one number",
-            ("kl", "dpo", "npo", "scrub", "llmu", "sku"),
-            by_sheet(broken_rules.Uniform),
-        ),
-        (
-            "ignore_index_used",
-            "Ignored labels are clamped to id 0 and counted.",
-            "gather with labels.clamp(min=0) and no mask",
-            LOGITS,
-            by_sheet(broken_rules.IgnoredCounted),
-        ),
-    )
+        seen="released grad_diff, mm/trainer.py:187-211",
+        methods=("grad_diff",),
+        compute=with_sheet(broken_rules.WrongEntropySign),
+    ),
+    Mistake(
+        name="mean_of_means",
+        what="Micro-batches of unequal size are averaged as if they were equal.",
+        seen="gradient accumulation as transformers 4.45.1 does it",
+        methods=EVERY_METHOD,
+        compute=mean_of_two_micro_batches,
+        semantics=("paper",),
+    ),
+    Mistake(
+        name="bf16_logp",
+        what="Log-probabilities are rounded to bfloat16 before they are used.",
+        seen="losses computed in the model's dtype",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.Bf16),
+    ),
+    Mistake(
+        name="uniform_upstream",
+        what="A backward that gives every row the same upstream gradient.",
+        seen="fused cross-entropies that scale by one number",
+        methods=("kl", "dpo", "npo", "scrub", "llmu", "sku"),
+        compute=with_sheet(broken_rules.Uniform),
+    ),
+    Mistake(
+        name="ignore_index_used",
+        what="Ignored labels are clamped to id 0 and counted.",
+        seen="gather with labels.clamp(min=0) and no mask",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.IgnoredCounted),
+    ),
 )

@@ -1,234 +1,281 @@
-"""Every method in every meaning once more, in plain numpy: one short function each, written from the formulas, not from methods/.
+"""Every method under every semantics again, in plain numpy: one short function each.
 
-Each takes a Sheet and the options as a dict and returns the named terms, signed and weighted as they enter the loss.
-Golden vectors come from here; the package, anyone else's code and finite differences are held against them.
+The functions are written from the formulas, not from methods/. Each takes a Sheet and the options
+as a dict, and returns the named terms, signed and weighted as they enter the loss. The golden
+vectors are computed here; the package, other implementations and finite differences are compared
+with them.
 """
 
-from .arithmetic import Answer, Sheet, total
+from collections.abc import Callable
+from typing import Any
+
+from .arithmetic import LossResult, Sheet, Terms
+from .rows import Batches
+from .sums import Column, Sum, total
+
+Options = dict[str, Any]  # {option: value}, as dataclasses.asdict returns it
+Formula = Callable[[Sheet, Options], Terms]
 
 
-def retain_ft(s, o):
-    """Every meaning: the retain answers' likelihood."""
-    return {"retain_nll": s.token_mean("retain", "nll")}
+def retain_ft(sheet: Sheet, options: Options) -> Terms:
+    """All semantics: the nll of the retain answers."""
+    return {"retain_nll": sheet.token_mean("retain", "nll")}
 
 
-def grad_ascent(s, o):
-    """Every meaning: minus the forget answers'."""
-    return {"forget_nll": -s.token_mean("forget", "nll")}
+def grad_ascent(sheet: Sheet, options: Options) -> Terms:
+    """All semantics: minus the nll of the forget answers."""
+    return {"forget_nll": -sheet.token_mean("forget", "nll")}
 
 
-def grad_diff(s, o):
-    """Paper: lambda on retain; the entropy is maximised."""
-    column = {"ce": "nll", "entropy": "entropy"}[o["forget"]]
+def grad_diff(sheet: Sheet, options: Options) -> Terms:
+    """Paper: lambda_retain weights the retain term; the entropy is maximised."""
+    column = {"ce": "nll", "entropy": "entropy"}[options["forget"]]
     return {
-        f"forget_{column}": -s.token_mean("forget", column),
-        "retain_nll": o["lambda_retain"] * s.token_mean("retain", "nll"),
+        f"forget_{column}": -sheet.token_mean("forget", column),
+        "retain_nll": options["lambda_retain"] * sheet.token_mean("retain", "nll"),
     }
 
 
-def grad_diff_released(s, o):
-    """Beta on forget; sum p log p is subtracted, over all rows and undivided."""
-    if o["forget"] == "ce":
-        forget = {"forget_nll": -o["beta"] * s.token_mean("forget", "nll")}
-    elif o["forget"] == "kl":
-        forget = {"forget_kl": -o["beta"] * s.token_mean("forget", "kl_teacher_student", "all")}
+def grad_diff_released(sheet: Sheet, options: Options) -> Terms:
+    """Released: beta weights the forget term; sum p log p is subtracted, over all rows, undivided.
+
+    That is for forget=entropy; forget=ce and forget=kl are means.
+    """
+    beta = options["beta"]
+    if options["forget"] == "ce":
+        forget = {"forget_nll": -beta * sheet.token_mean("forget", "nll")}
+    elif options["forget"] == "kl":
+        forget = {"forget_kl": -beta * sheet.token_mean("forget", "kl_teacher_student", "all")}
     else:
-        forget = {"forget_entropy": o["beta"] * s.sum_of(s.rows("forget", "all"), "entropy")}
-    return {**forget, **_retain(s, o["retain"])}
+        rows = sheet.rows("forget", "all")
+        forget = {"forget_entropy": beta * sheet.column_sum(rows, "entropy")}
+    return {**forget, **_retain_term(sheet, options["retain"])}
 
 
-def grad_diff_original(s, o):
-    """No weights."""
-    return {"forget_nll": -s.token_mean("forget", "nll"), **_retain(s, o["retain"])}
+def grad_diff_original(sheet: Sheet, options: Options) -> Terms:
+    """Original: no weights."""
+    retain = _retain_term(sheet, options["retain"])
+    return {"forget_nll": -sheet.token_mean("forget", "nll"), **retain}
 
 
-def kl(s, o):
-    """Paper: the student's distribution first, answer rows."""
+def kl(sheet: Sheet, options: Options) -> Terms:
+    """Paper: KL(student || teacher) over answer rows."""
     return {
-        "forget_nll": -s.token_mean("forget", "nll"),
-        "retain_kl": s.sequence_mean("retain", "kl_student_teacher"),
+        "forget_nll": -sheet.token_mean("forget", "nll"),
+        "retain_kl": sheet.sequence_mean("retain", "kl_student_teacher"),
     }
 
 
-def kl_all_rows(s, o):
-    """Released and original: the teacher's distribution first, all rows."""
-    return {"forget_nll": -s.token_mean("forget", "nll"), **_retain(s, "kl")}
+def kl_all_rows(sheet: Sheet, options: Options) -> Terms:
+    """Released and original: KL(teacher || student) over all rows."""
+    return {"forget_nll": -sheet.token_mean("forget", "nll"), **_retain_term(sheet, "kl")}
 
 
-def idk(s, o):
-    """Paper and released: two means."""
-    return {"retain_nll": s.token_mean("retain", "nll"), "idk_nll": s.token_mean("idk", "nll")}
+def idk(sheet: Sheet, options: Options) -> Terms:
+    """Paper and released: the sum of two means."""
+    return {
+        "retain_nll": sheet.token_mean("retain", "nll"),
+        "idk_nll": sheet.token_mean("idk", "nll"),
+    }
 
 
-def idk_original(s, o):
-    """One mean over the tokens of both batches."""
-    n = len(s.rows("retain")) + len(s.rows("idk"))
-    return {f"{name}_nll": s.over(s.sum_of(s.rows(name), "nll"), n) for name in ("retain", "idk")}
+def idk_original(sheet: Sheet, options: Options) -> Terms:
+    """Original: one mean over the tokens of both batches."""
+    n_tokens = len(sheet.rows("retain")) + len(sheet.rows("idk"))
+    terms = {}
+    for batch in ("retain", "idk"):
+        terms[f"{batch}_nll"] = sheet.divide(sheet.column_sum(sheet.rows(batch), "nll"), n_tokens)
+    return terms
 
 
-def dpo(s, o):
-    """Paper: the refusals' likelihood, and the preference for them."""
+def dpo(sheet: Sheet, options: Options) -> Terms:
+    """Paper: the nll of the refusals, and the preference for them."""
     terms = {
-        "idk_nll": o["lambda_idk"] * s.token_mean("idk", "nll"),
-        "dpo": o["lambda_dpo"] * dpo_original(s, o)["dpo"],
+        "idk_nll": options["lambda_idk"] * sheet.token_mean("idk", "nll"),
+        "dpo": options["lambda_dpo"] * dpo_original(sheet, options)["dpo"],
     }
-    return (
-        terms
-        if o["retain_weight"] == 0
-        else {**terms, "retain_nll": o["retain_weight"] * s.token_mean("retain", "nll")}
-    )
+    if options["retain_weight"] != 0:
+        terms["retain_nll"] = options["retain_weight"] * sheet.token_mean("retain", "nll")
+    return terms
 
 
-def dpo_original(s, o):
-    """The preference alone, on sums over whole answers."""
-    h = [
-        rejected + -chosen
-        for chosen, rejected in zip(s.log_ratios("idk"), s.log_ratios("forget"), strict=True)
-    ]
-    return {"dpo": s.mean_softplus(o["beta"], h)}
+def dpo_original(sheet: Sheet, options: Options) -> Terms:
+    """Original: the preference alone, on sums over whole answers."""
+    pairs = zip(sheet.log_ratios("idk"), sheet.log_ratios("forget"), strict=True)
+    differences = [rejected + -chosen for chosen, rejected in pairs]
+    return {"dpo": sheet.mean_softplus(options["beta"], differences)}
 
 
-def dpo_released(s, o):
-    """What the last line leaves: the idk answers' nll, summed over tokens."""
-    return {"idk_nll": s.mean(s.sequence_sums("idk", "nll"))}
+def dpo_released(sheet: Sheet, options: Options) -> Terms:
+    """Released: only the nll of the idk answers, summed over tokens.
+
+    The last line of the authors' code overwrites the preference.
+    """
+    return {"idk_nll": sheet.mean(sheet.sequence_sums("idk", "nll"))}
 
 
-def npo(s, o):
+def npo(sheet: Sheet, options: Options) -> Terms:
     """Paper, and the original without a retain term."""
-    return {"forget_npo": 2 / o["beta"] * s.mean_softplus(o["beta"], s.log_ratios("forget"))}
+    beta = options["beta"]
+    return {"forget_npo": 2 / beta * sheet.mean_softplus(beta, sheet.log_ratios("forget"))}
 
 
-def npo_original(s, o):
-    """With the retain term asked for."""
-    return {**npo(s, o), **({} if o["retain"] == "none" else _retain(s, o["retain"]))}
+def npo_original(sheet: Sheet, options: Options) -> Terms:
+    """Original: with the retain term that the option `retain` names."""
+    if options["retain"] == "none":
+        return npo(sheet, options)
+    return {**npo(sheet, options), **_retain_term(sheet, options["retain"])}
 
 
-def npo_released(s, o):
-    """All rows, every entry of the vocabulary."""
-    return {"forget_npo": 2 / o["beta"] * s.token_mean("forget", ("ratio", o["beta"], 1e-8), "all")}
+def npo_released(sheet: Sheet, options: Options) -> Terms:
+    """Released: the ratio at every entry of the vocabulary, over all rows."""
+    beta = options["beta"]
+    return {"forget_npo": 2 / beta * sheet.token_mean("forget", ("ratio", beta, 1e-8), "all")}
 
 
-def npo_released_before(s, o):
-    """The ratio's logarithm in the ratio's place."""
-    return {"forget_npo": 2 / o["beta"] * s.token_mean("forget", ("log_ratio", o["beta"]), "all")}
+def npo_released_before(sheet: Sheet, options: Options) -> Terms:
+    """Released before 2025-03-30: the logarithm of the ratio is used as the ratio."""
+    beta = options["beta"]
+    return {"forget_npo": 2 / beta * sheet.token_mean("forget", ("log_ratio", beta), "all")}
 
 
-def scrub(s, o):
-    """Paper: the teacher's distribution first, answer rows."""
+def scrub(sheet: Sheet, options: Options) -> Terms:
+    """Paper: KL(teacher || student) over answer rows."""
     return {
-        "retain_kl": o["alpha"] * s.sequence_mean("retain", "kl_teacher_student"),
-        "forget_kl": -s.sequence_mean("forget", "kl_teacher_student"),
-        "retain_nll": o["gamma"] * s.token_mean("retain", "nll"),
+        "retain_kl": options["alpha"] * sheet.sequence_mean("retain", "kl_teacher_student"),
+        "forget_kl": -sheet.sequence_mean("forget", "kl_teacher_student"),
+        "retain_nll": options["gamma"] * sheet.token_mean("retain", "nll"),
     }
 
 
-def scrub_released(s, o):
-    """The student's first, all rows."""
+def scrub_released(sheet: Sheet, options: Options) -> Terms:
+    """Released: KL(student || teacher) over all rows."""
+    forget_kl = sheet.token_mean("forget", "kl_student_teacher", "all")
     return {
-        "retain_kl": s.token_mean("retain", "kl_student_teacher", "all"),
-        "forget_kl": -o["beta"] * s.token_mean("forget", "kl_student_teacher", "all"),
-        "retain_nll": s.token_mean("retain", "nll"),
+        "retain_kl": sheet.token_mean("retain", "kl_student_teacher", "all"),
+        "forget_kl": -options["beta"] * forget_kl,
+        "retain_nll": sheet.token_mean("retain", "nll"),
     }
 
 
-def scrub_original(s, o):
-    """The max pass and the min pass together, at a temperature."""
-    column, square = ("kl_teacher_student", o["temperature"]), o["temperature"] ** 2
+def scrub_original(sheet: Sheet, options: Options) -> Terms:
+    """Original: the max pass and the min pass together, at a temperature."""
+    column: Column = ("kl_teacher_student", options["temperature"])
+    square = options["temperature"] ** 2
     return {
-        "retain_kl": o["alpha"] * square * s.token_mean("retain", column),
-        "forget_kl": -square * s.token_mean("forget", column),
-        "retain_nll": o["gamma"] * s.token_mean("retain", "nll"),
+        "retain_kl": options["alpha"] * square * sheet.token_mean("retain", column),
+        "forget_kl": -square * sheet.token_mean("forget", column),
+        "retain_nll": options["gamma"] * sheet.token_mean("retain", "nll"),
     }
 
 
-def llmu(s, o):
-    """Paper."""
+def llmu(sheet: Sheet, options: Options) -> Terms:
+    """Paper: the option `kl` names the direction of the KL."""
     return {
-        "forget_nll": -s.token_mean("forget", "nll"),
-        "idk_nll": s.sequence_mean("idk", "nll"),
-        "retain_kl": s.sequence_mean("retain", f"kl_{o['kl']}"),
+        "forget_nll": -sheet.token_mean("forget", "nll"),
+        "idk_nll": sheet.sequence_mean("idk", "nll"),
+        "retain_kl": sheet.sequence_mean("retain", f"kl_{options['kl']}"),
     }
 
 
-def llmu_released(s, o):
-    """The idk batch by tokens, the KL over all rows."""
+def llmu_released(sheet: Sheet, options: Options) -> Terms:
+    """Released: a token mean of the idk batch; the KL over all rows."""
     return {
-        "forget_nll": -s.token_mean("forget", "nll"),
-        "idk_nll": s.token_mean("idk", "nll"),
-        "retain_kl": s.token_mean("retain", "kl_student_teacher", "all"),
+        "forget_nll": -sheet.token_mean("forget", "nll"),
+        "idk_nll": sheet.token_mean("idk", "nll"),
+        "retain_kl": sheet.token_mean("retain", "kl_student_teacher", "all"),
     }
 
 
-def llmu_original(s, o):
-    """Random answers; a cross-entropy of whole distributions on retain."""
-    random = total([s.sequence_mean(f"random{k + 1}", "nll") for k in range(o["n_random"])])
+def llmu_original(sheet: Sheet, options: Options) -> Terms:
+    """Original: random answers; a cross-entropy of whole distributions on retain."""
+    n_random = options["n_random"]
+    random_nll = total(sheet.sequence_mean(batch, "nll") for batch in random_batches(n_random))
+    cross_entropy = sheet.token_mean("retain", "cross_entropy", "all")
     return {
-        "forget_nll": -o["w_forget"] * s.sequence_mean("forget", "nll"),
-        "random_nll": o["w_random"] / o["n_random"] * random,
-        "retain_cross_entropy": o["w_retain"] * s.token_mean("retain", "cross_entropy", "all"),
+        "forget_nll": -options["w_forget"] * sheet.sequence_mean("forget", "nll"),
+        "random_nll": options["w_random"] / n_random * random_nll,
+        "retain_cross_entropy": options["w_retain"] * cross_entropy,
     }
 
 
-def rmu(s, o):
+def rmu(sheet: Sheet, options: Options) -> Terms:
     """Paper: squared lengths at real tokens."""
+    to_control: Column = ("distance_to_control", options["c"])
+    to_teacher = sheet.sequence_mean("retain", "distance_to_teacher", "attention")
     return {
-        "forget_distance": s.sequence_mean("forget", ("distance_to_control", o["c"]), "attention"),
-        "retain_distance": o["alpha"]
-        * s.sequence_mean("retain", "distance_to_teacher", "attention"),
+        "forget_distance": sheet.sequence_mean("forget", to_control, "attention"),
+        "retain_distance": options["alpha"] * to_teacher,
     }
 
 
-def rmu_mean_squares(s, o, forget=("distance_to_control",)):
+def rmu_mean_squares(sheet: Sheet, options: Options) -> Terms:
     """Original, and released before 2025-03-30: mean squares over all rows."""
-    width = s.batches["forget"]["hidden"].shape[2]
+    return _rmu_over_all_rows(sheet, options, ("distance_to_control", options["c"]))
+
+
+def rmu_released(sheet: Sheet, options: Options) -> Terms:
+    """Released: each sequence's mean state against every control vector."""
+    return _rmu_over_all_rows(sheet, options, ("mean_to_controls", options["c"]))
+
+
+def _rmu_over_all_rows(sheet: Sheet, options: Options, forget_column: Column) -> Terms:
+    """Token means over all rows, divided by the width D; a weight that is no option is 1."""
+    width = sheet.batches["forget"]["hidden"].shape[2]
+    forget = sheet.token_mean("forget", forget_column, "all")
+    retain = sheet.token_mean("retain", "distance_to_teacher", "all")
     return {
-        "forget_distance": o.get("beta", 1.0)
-        / width
-        * s.token_mean("forget", (*forget, o["c"]), "all"),
-        "retain_distance": o.get("alpha", 1.0)
-        / width
-        * s.token_mean("retain", "distance_to_teacher", "all"),
+        "forget_distance": options.get("beta", 1.0) / width * forget,
+        "retain_distance": options.get("alpha", 1.0) / width * retain,
     }
 
 
-def rmu_released(s, o):
-    """Each sequence's mean state against every control vector."""
-    return rmu_mean_squares(s, o, ("mean_to_controls",))
-
-
-def sku(s, o):
+def sku(sheet: Sheet, options: Options) -> Terms:
     """Paper, first stage."""
-    return _sku(s, o, s.token_mean, o["n_random"], s.sequence_mean("retain", "kl_teacher_student"))
+    retain_kl = sheet.sequence_mean("retain", "kl_teacher_student")
+    return _sku(sheet, options, sheet.token_mean, options["n_random"], retain_kl)
 
 
-def sku_released(s, o):
-    """The random terms are summed, the KL runs over all rows."""
-    return _sku(s, o, s.token_mean, 1, s.token_mean("retain", "kl_teacher_student", "all"))
+def sku_released(sheet: Sheet, options: Options) -> Terms:
+    """Released: the random terms are summed; the KL over all rows."""
+    retain_kl = sheet.token_mean("retain", "kl_teacher_student", "all")
+    return _sku(sheet, options, sheet.token_mean, 1, retain_kl)
 
 
-def sku_original(s, o):
-    """Means of sequences; the KL over all rows."""
-    return _sku(
-        s, o, s.sequence_mean, o["n_random"], s.token_mean("retain", "kl_teacher_student", "all")
-    )
+def sku_original(sheet: Sheet, options: Options) -> Terms:
+    """Original, first stage: means over sequences; the KL over all rows."""
+    retain_kl = sheet.token_mean("retain", "kl_teacher_student", "all")
+    return _sku(sheet, options, sheet.sequence_mean, options["n_random"], retain_kl)
 
 
-def _sku(s, o, mean, divisor, retain_kl):
-    random = total([mean(f"random{k + 1}", "nll") for k in range(o["n_random"])])
+def _sku(
+    sheet: Sheet,
+    options: Options,
+    mean: Callable[[str, Column], Sum],
+    divisor: int,
+    retain_kl: Sum,
+) -> Terms:
+    random_nll = total(mean(batch, "nll") for batch in random_batches(options["n_random"]))
     return {
-        "forget_nll": o["w_forget"] * mean("forget", "nll"),
-        "random_nll": o["w_random"] / divisor * random,
-        "retain_kl": -o["w_retain"] * retain_kl,
+        "forget_nll": options["w_forget"] * mean("forget", "nll"),
+        "random_nll": options["w_random"] / divisor * random_nll,
+        "retain_kl": -options["w_retain"] * retain_kl,
     }
 
 
-def _retain(s, kind):
+def random_batches(n: int) -> list[str]:
+    """The names of n batches of random answers."""
+    return [f"random{k}" for k in range(1, n + 1)]
+
+
+def _retain_term(sheet: Sheet, kind: str) -> Terms:
+    """The added retain term: ce, the nll; kl, KL(teacher || student) over all rows."""
     if kind == "ce":
-        return {"retain_nll": s.token_mean("retain", "nll")}
-    return {"retain_kl": s.token_mean("retain", "kl_teacher_student", "all")}
+        return {"retain_nll": sheet.token_mean("retain", "nll")}
+    return {"retain_kl": sheet.token_mean("retain", "kl_teacher_student", "all")}
 
 
-FORMULAS = {
+FORMULAS: dict[str, dict[str, Formula]] = {
     "retain_ft": {"paper": retain_ft, "released": retain_ft, "original": retain_ft},
     "grad_ascent": {"paper": grad_ascent, "released": grad_ascent, "original": grad_ascent},
     "grad_diff": {
@@ -259,13 +306,23 @@ FORMULAS = {
 }
 
 
-def formula(method, semantics):
-    """The function of a method's meaning; a dated one without a formula of its own has the head's."""
-    own = FORMULAS[method]
-    return own[semantics] if semantics in own else own[semantics.split("@")[0]]
+def formula(method: str, semantics: str) -> Formula:
+    """The function of a method; `released` for a dated name without a formula of its own."""
+    formulas = FORMULAS[method]
+    return formulas[semantics if semantics in formulas else semantics.split("@")[0]]
 
 
-def answer(method, semantics, options, batches, sheet=Sheet) -> Answer:
-    """The Answer of a method on batches of arrays (sheet.py), options a dict of all the variant's options."""
-    found = sheet(batches)
-    return found.answer(formula(method, semantics)(found, options))
+def reference_loss(
+    method: str,
+    semantics: str,
+    options: Options,
+    batches: Batches,
+    sheet_class: type[Sheet] = Sheet,
+) -> LossResult:
+    """The LossResult of a method on batches of arrays (rows.py).
+
+    options      every option of the variant
+    sheet_class  Sheet, or a subclass with one rule broken
+    """
+    sheet = sheet_class(batches)
+    return sheet.result(formula(method, semantics)(sheet, options))

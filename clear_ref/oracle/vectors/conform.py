@@ -10,7 +10,7 @@ from clear_ref.common.progress import Progress
 from clear_ref.common.settings import setting
 from clear_ref.methods import METHODS, SEMANTICS, make_options
 from clear_ref.methods.table import DEFAULT_SEMANTICS
-from clear_ref.oracle.mistakes.known import MISTAKES, wrong
+from clear_ref.oracle.mistakes.known import MISTAKES, loss_with_mistake
 from clear_ref.oracle.reference import formulas
 
 from . import golden, judged_function
@@ -159,7 +159,7 @@ def judge(vectors, entry, theirs, strict) -> dict:
         None,
     )
     with_mistake = {
-        m.name: wrong(m, entry["method"], entry["semantics"], entry["options"], known)
+        m.name: loss_with_mistake(m, entry["method"], entry["semantics"], entry["options"], known)
         for m in MISTAKES
     }
     size = (entry["scale"], entry["weight"])
@@ -229,7 +229,7 @@ def other_meanings(entry, batches):
     for name, semantics, given in tried:
         try:
             options = asdict(make_options(method, given, semantics))
-            yield name, formulas.answer(method, semantics, options, batches)
+            yield name, formulas.reference_loss(method, semantics, options, batches)
         except (
             UserError,
             KeyError,

@@ -12,11 +12,13 @@ from safetensors.numpy import load, save
 from clear_ref.common import files
 from clear_ref.common.errors import UserError
 from clear_ref.methods import METHODS
-from clear_ref.oracle.mistakes.known import MISTAKES, wrong
+from clear_ref.oracle.mistakes.known import MISTAKES, loss_with_mistake
 from clear_ref.oracle.reference import formulas
-from clear_ref.oracle.reference.arithmetic import KINDS, Sheet
-from clear_ref.oracle.reference.cases import ALL_SHAPES, COMPACT, FLAGS, FULL, cases, inputs
-from clear_ref.oracle.reference.token_columns import IGNORE
+from clear_ref.oracle.reference.arithmetic import Sheet
+from clear_ref.oracle.reference.cases import cases
+from clear_ref.oracle.reference.inputs import inputs
+from clear_ref.oracle.reference.shapes import ALL_SHAPES, COMPACT, FLAGS, FULL
+from clear_ref.oracle.reference.rows import IGNORE, KINDS
 
 from .case_check import fault
 
@@ -80,7 +82,7 @@ def build(full=False) -> Vectors:
                 f"{shape}/{name}/{key}": array for key, array in kept.items()
             }
     for case in cases(full):
-        answer = formulas.answer(case.method, case.semantics, case.options, case.batches)
+        answer = formulas.reference_loss(case.method, case.semantics, case.options, case.batches)
         if np.isfinite(answer.loss):
             vectors.entries.append(right(vectors, case, answer))
             if case.shape in ("plain", "near"):
@@ -120,7 +122,7 @@ def rejected(vectors, case, answer) -> list[dict]:
     """The entries of what the known mistakes give on a case: a wrong loss, or a wrong gradient of the right loss."""
     found = []
     for mistake in MISTAKES:
-        given = wrong(
+        given = loss_with_mistake(
             mistake,
             case.method,
             case.semantics,

@@ -1,0 +1,41 @@
+"""The table of known mistakes in README.md, made from the golden vectors."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .known import EVERY_METHOD, LOGIT_METHODS, MISTAKES
+
+HEAD = """| mistake | what it is | seen | methods | losses | gradients |
+|---|---|---|---|---|---|"""
+
+
+def mistakes_table(invalid_entries: Sequence[Mapping[str, Any]]) -> str:
+    """The markdown table, from the `invalid` entries of golden vectors (FORMAT.md).
+
+    A mistake is counted as caught if entries reject it in each of its methods.
+    """
+    lines = []
+    n_caught = 0
+    for mistake in MISTAKES:
+        entries = [entry for entry in invalid_entries if entry["mistake"] == mistake.name]
+        n_caught += {entry["method"] for entry in entries} >= set(mistake.methods)
+        n_by_gradient = sum(bool(entry["gradients"]) for entry in entries)
+        cells = (
+            f"`{mistake.name}`",
+            mistake.what.replace("|", "\\|"),
+            mistake.seen,
+            _methods(mistake.methods),
+            str(len(entries) - n_by_gradient),
+            str(n_by_gradient),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    count = f"{len(MISTAKES)} known mistakes, {n_caught} caught."
+    return "\n".join([count, "", HEAD, *lines]) + "\n"
+
+
+def _methods(methods: tuple[str, ...]) -> str:
+    if methods == EVERY_METHOD:
+        return "all"
+    if methods == LOGIT_METHODS:
+        return "all but rmu"
+    return ", ".join(methods)
