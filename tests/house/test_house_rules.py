@@ -2,10 +2,8 @@
 
 import ast
 import dataclasses
-import importlib.util
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -209,50 +207,6 @@ def test_constraints_pin_every_run_time_package():
         "transformers",
         "peft",
     } <= pinned
-
-
-def readme_commands():
-    """The shell lines of README's code blocks marked console, without their $."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```console\n(.*?)```", text, re.S)
-    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-
-
-def test_readme_commands_are_commands_of_this_package():
-    """Every `python -m clear_ref.run ...` in README parses."""
-    from clear_ref.run import parser
-
-    found = [
-        command.split("clear_ref.run", 1)[1].split("&&")[0]
-        for command in readme_commands()
-        if "clear_ref.run" in command
-    ]
-    assert any(command.strip() == "scrub" for command in found)
-    for command in found:
-        parser().parse_args([word for word in command.split() if word != "--help"])
-
-
-def test_readme_lists_every_method():
-    from clear_ref.methods import METHODS
-
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{method}`" in text for method in METHODS)
-
-
-def test_readme_commands_are_commands_of_data_fetch():
-    """Every `python data_fetch.py ...` in README parses."""
-    spec = importlib.util.spec_from_file_location("data_fetch", ROOT / "data_fetch.py")
-    data_fetch = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(data_fetch)
-    found = [
-        command.split("data_fetch.py", 1)[1].split("&&")[0]
-        for command in readme_commands()
-        if "data_fetch.py" in command
-    ]
-    items = {data_fetch.parser().parse_args(shlex.split(command)).item for command in found}
-    assert {"clear", "tofu"} <= items <= {*data_fetch.DATA_SETS, *data_fetch.CHECKPOINTS}
-    with pytest.raises(data_fetch.Wrong):
-        data_fetch.parser().parse_args(["clear", "--revison", "main"])
 
 
 @pytest.mark.parametrize("command", ["", "scrub"])
