@@ -179,6 +179,7 @@ setup(
             "mini/base/*",
             "mini/gold/*",
             "mini/sources/**/*",
+            "py.typed",
         ]
     },
     ext_modules=[KERNEL] if CXX else [],

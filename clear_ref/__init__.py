@@ -1,13 +1,14 @@
-"""clear_ref: the reference implementation of CLEAR, the benchmark for making vision-language models forget people.
+"""clear_ref: the reference implementation of CLEAR, a benchmark for unlearning in vision-language models.
 
-Names used everywhere
+Names used everywhere (clear_ref/README.md has the whole table)
   B batch, T position, V vocabulary, D width, P image patches, n rows of logits
-  student   the model being changed           teacher   the frozen one
-  batches   forget, retain, idk (the forget prompt, a refusal for an answer), random1.. (the forget prompt, others' answers)
+  student   the model being changed           teacher   the frozen model it is compared with
+  batches   forget, retain, idk (the forget question with a refusal for an answer),
+            random1, random2, ... (the forget question with answers of others)
   logp      natural log-probability           nll = -logp           p   probability
   kl_teacher_student  KL(teacher || student)  kl_student_teacher  KL(student || teacher)
   row       one position's logits; row sets: answer, attention (real positions), all
-  variants  paper, original, released, released@DATE
+  semantics paper, original, released, released@DATE
 """
 
 from .data.records import Record
@@ -18,12 +19,15 @@ from .methods import method_loss
 from .methods.loss import Loss
 from .model.vlm import VLM, load
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Loss",
     "Outputs",
     "Record",
     "TokenTerms",
     "VLM",
+    "__version__",
     "load",
     "method_loss",
     "metrics",

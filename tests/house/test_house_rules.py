@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+import clear_ref
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clear_ref"
@@ -276,3 +279,14 @@ def test_help_names_every_setting_with_its_source(capsys):
                 assert "".join(text.split()) in printed, (command, field.name, text)
         if command == "scrub":
             assert "alpha=1.0" in printed and "--resume" in printed
+
+
+def test_the_version_is_one():
+    """The package, its metadata and CITATION.cff name the same version."""
+    assert clear_ref.__version__ == metadata.version("clear_ref")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {clear_ref.__version__}\n" in citation
+
+
+def test_the_package_is_marked_as_typed():
+    assert (PACKAGE / "py.typed").exists()
