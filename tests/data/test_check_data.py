@@ -1,6 +1,8 @@
-"""check-data: each thing that is wrong with a data directory is said, by name; what is right passes; CLEAR's oddities are known.
+"""check-data: each problem of a data directory is reported by name; a right one has no findings.
 
-Run: python -m pytest tests/test_check_data.py
+Oddities of the published CLEAR are reported as known.
+
+Run: python -m pytest tests/data/test_check_data.py
 """
 
 import io
@@ -51,7 +53,7 @@ def perturbed(row, *names):
 
 @pytest.fixture
 def small(tmp_path):
-    """Ten authors, one to forget; every relation as it should be."""
+    """Ten authors, one of them to forget; every relation between the configs is right."""
     rows = [caption(tmp_path, number) for number in range(10)]
     qa = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(10)]
     for config, part in (
@@ -67,7 +69,7 @@ def small(tmp_path):
 
 
 def only(found, *words, where="problems"):
-    """Exactly one line of a kind, with these words."""
+    """True if there is exactly one line of a kind, with these words."""
     assert len(found[where]) == 1 and all(word in found[where][0] for word in words), found[where]
     return True
 
@@ -82,10 +84,10 @@ def test_the_embedded_world_and_a_small_world_are_right(small):
 
 
 class TestPictures:
-    """Each broken picture is one problem here, and one line where a run opens it."""
+    """A broken picture is one problem here, and a one-line error when a run opens it."""
 
     def broken(self, small, data, name="images/9.png"):
-        """The problem after the forgotten author's picture holds `data`."""
+        """The findings when the file of the forgotten author's picture holds `data`."""
         (small / name).write_bytes(data)
         return check(small)
 
@@ -109,7 +111,10 @@ class TestPictures:
 
     @pytest.mark.parametrize("side", [10_000, 20_000])
     def test_decompression_bombs(self, small, side, recwarn):
-        """100 and 400 million pixels in a few kilobytes: Pillow warns of the first and refuses the second; both are errors."""
+        """100 and 400 million pixels in a few kilobytes; both are errors.
+
+        Pillow only warns of the first and refuses the second.
+        """
         out = io.BytesIO()
         Image.new("1", (side, side)).save(out, "PNG")
         assert only(
@@ -139,7 +144,7 @@ class TestPictures:
         assert open_image(small / "images/9.png").size == (
             8,
             8,
-        )  # what it is, is plain from its bytes
+        )  # Pillow finds the type from the bytes
 
     def test_no_picture_at_all(self, small):
         assert only(
@@ -155,7 +160,7 @@ class TestPictures:
             "rows.jsonl:" in line and "there is no picture" in line for line in found["problems"]
         )
 
-    def test_a_cameras_jpeg_with_a_second_picture_in_it_is_one_picture(self, small):
+    def test_a_camera_jpeg_with_a_second_picture_in_it_is_one_picture(self, small):
         out = io.BytesIO()
         frames = [Image.new("RGB", (8, 8), shade) for shade in ("red", "blue")]
         frames[0].save(out, "MPO", save_all=True, append_images=frames[1:])
@@ -256,7 +261,7 @@ class TestRelations:
         )
         assert only(check(small), "forget10_perturbed has 2 rows, forget10 has 1")
 
-    def test_parts_that_are_not_the_whole(self, small):
+    def test_forget_and_retain_that_are_not_full_together(self, small):
         write(small, "retain90", [caption(small, number) for number in range(8)])
         assert only(check(small), "forget10 and retain90 have 9 rows together, full has 10")
 
@@ -275,7 +280,7 @@ class TestRelations:
         )
         assert "with the right answer among options" in found["notes"][1]
 
-    def test_every_bad_line_is_said_and_a_config_that_nothing_reads_is_noted(self, small):
+    def test_every_wrong_line_is_a_problem_and_an_unknown_config_is_a_note(self, small):
         path = small / "tofu/full" / "rows.jsonl"
         path.write_text("{\n" + path.read_text() + '{"question": ""}\n')
         write(small, "mine", [{"a": 1}])
@@ -292,7 +297,7 @@ class TestRelations:
 
 
 class TestPublished:
-    def test_tofu_itself_has_its_published_rows_and_nothing_is_wrong(self, tmp_path):
+    def test_tofu_itself_has_its_published_rows_and_no_problems(self, tmp_path):
         for name, contents in tofu_files().items():
             config = tmp_path / "tofu" / name.removesuffix(".json")
             config.mkdir(parents=True)
@@ -304,9 +309,10 @@ class TestPublished:
     @pytest.fixture(scope="class")
     @classmethod
     def clear(cls, tmp_path_factory):
-        """As many rows as CLEAR is published with, its oddities included: 200 authors, the first and the last of one name.
+        """As many rows as the published CLEAR, with its oddities.
 
-        3391 = 180 x 18 + 151 rows to retain and 379 = 20 x 18 + 19 to forget, so 18 or 19 an author.
+        200 authors; the first and the last have the same name. 3391 = 180 x 18 + 151 rows to
+        retain and 379 = 20 x 18 + 19 rows to forget, so each author has 18 or 19.
         """
         directory = tmp_path_factory.mktemp("clear")
         authors = [
@@ -326,7 +332,7 @@ class TestPublished:
         write(directory, "retain_perturbed", list(map(perturbed, rows[:395])))
         return directory
 
-    def test_what_is_odd_and_known_of_clear_is_no_error(self, clear):
+    def test_known_oddities_of_clear_are_no_problems(self, clear):
         found = check(clear)
         assert found["problems"] == []
         for line in (
@@ -334,8 +340,8 @@ class TestPublished:
             "forget10_perturbed has 378 rows, forget10 has 379",
             "retain_perturbed has 395 rows; an earlier revision had 400",
             "full has 199 names for 200 authors",
-            "forget10 leaks into retain90 or retain_perturbed: 1 name (Author 0) in both; two of CLEAR's 200 authors "
-            "share a name",
+            "forget10 leaks into retain90 or retain_perturbed: 1 name (Author 0) in both; "
+            "two of CLEAR's 200 authors share a name",
         ):
             assert line in found["known"]
         assert all(
@@ -343,7 +349,7 @@ class TestPublished:
             for config in found["configs"]
         )
 
-    def test_a_number_that_is_not_the_published_one_is_noted_and_no_longer_excused(
+    def test_another_number_than_the_published_one_is_a_note_and_no_known_oddity(
         self, clear, tmp_path
     ):
         shutil.copytree(clear, tmp_path, dirs_exist_ok=True)
@@ -363,17 +369,14 @@ class TestCommand:
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
-    def test_right_is_0_wrong_is_1_and_absent_is_2(self, capsys, small, tmp_path_factory):
+    def test_the_exit_status_is_0_without_problems_1_with_problems_2_if_absent(
+        self, capsys, small, tmp_path_factory
+    ):
         status, out, err = self.call(capsys, small)
         assert (status, err) == (0, "") and "no problems" in out
         (small / "images/9.png").write_bytes(b"?")
         status, out, err = self.call(capsys, small)
-        assert (
-            status == 1
-            and "1 problem" in out
-            and err.count("\n") == 1
-            and "1 problems" in err
-        )
+        assert status == 1 and "1 problem" in out and err.count("\n") == 1 and "1 problems" in err
         status, out, err = self.call(capsys, small, "--json")
         found = json.loads(out)
         assert (
@@ -404,7 +407,7 @@ class TestCommand:
         )
         assert sorted(small.iterdir()) == before
 
-    def test_a_long_list_is_cut_for_people_and_whole_in_json(self, capsys, small):
+    def test_a_long_list_is_shortened_on_the_terminal_and_complete_in_json(self, capsys, small):
         write(small, "tofu/full", [{"question": ""}] * 50)
         status, out, _ = self.call(capsys, small)
         assert status == 1 and "... and " in out and "--json lists all" in out

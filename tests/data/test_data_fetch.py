@@ -1,6 +1,9 @@
-"""data_fetch.py against a hub on this machine: what arrives is what the hub has; a fault is one line and a state to go on from.
+"""data_fetch.py with a fake hub on this machine: files arrive unchanged; every fault is one line.
 
-Run: python -m pytest tests/test_data_fetch.py. The parquet files have CLEAR's published columns; pyarrow writes them.
+After a fault, the same command resumes. The parquet files have CLEAR's published columns and are
+written by pyarrow.
+
+Run: python -m pytest tests/data/test_data_fetch.py
 """
 
 import contextlib
@@ -33,7 +36,7 @@ SPEC = importlib.util.spec_from_file_location("data_fetch", SCRIPT)
 data_fetch = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(data_fetch)
 
-OURS = {"pretrain", "holdout10", "tofu/holdout10"}  # the embedded world's, on no hub
+OURS = {"pretrain", "holdout10", "tofu/holdout10"}  # configs of the embedded world
 CLEAR = sorted(
     name for name in SCHEMA["configs"] if not name.startswith("tofu/") and name not in OURS
 )
@@ -45,14 +48,17 @@ TOFU = sorted(
 
 
 def picture(number, form="JPEG"):
-    """A picture's bytes, another for each number."""
+    """The bytes of a picture that is different for each number."""
     out = io.BytesIO()
     Image.new("RGB", (16, 12), (number % 256, 7 * number % 256, 80)).save(out, form)
     return out.getvalue()
 
 
 def rows_for(config, n):
-    """n rows with a config's columns: texts with what JSON must escape, lists, and in a mixed config both halves."""
+    """n rows with a config's columns.
+
+    The texts have characters that JSON must escape; a mixed config has rows of both kinds.
+    """
     rows = []
     for number in range(n):
         row = {}
@@ -72,7 +78,10 @@ def rows_for(config, n):
 
 
 def parquet(rows, group=3, **columns_too):
-    """The bytes of a parquet file as the datasets library writes it: a picture is a struct of bytes and path; list<string>."""
+    """The bytes of a parquet file as the datasets library writes it.
+
+    A picture is a struct of bytes and path; a list of texts is list<string>.
+    """
     pa = pytest.importorskip("pyarrow", reason="pyarrow writes the parquet files")
     from pyarrow import parquet as pq
 
@@ -104,13 +113,13 @@ def clear_hub(*faults, configs=("forget10",), n=8, **more):
         folder = "data" if config == "default" else config
         files[f"{folder}/train-00001-of-00002.parquet"] = parquet(
             rows_for(config, n)[5:]
-        )  # listed in no order
+        )  # the order of a listing has no meaning
         files[f"{folder}/train-00000-of-00002.parquet"] = parquet(rows_for(config, n)[:5])
     return FakeHub("therem/CLEAR", "dataset", files, faults=faults, **more)
 
 
 def model_hub(*faults, size=900_000, **more):
-    """A checkpoint of one weight file, whose bytes nobody reads."""
+    """A checkpoint with one weight file; its bytes are arbitrary."""
     weights = hashlib.shake_128(b"weights").digest(size)
     return FakeHub(
         "org/model",
@@ -230,7 +239,7 @@ class TestClear:
         ]
         assert len(list((out / "images").iterdir())) == len(forms)
 
-    def test_only_the_configs_asked_for_come(self, fetch, out):
+    def test_only_the_configs_asked_for_are_fetched(self, fetch, out):
         with clear_hub(configs=("forget10", "forget05")).running() as hub:
             done = fetch(hub, "clear", "--only", "forget05")
             assert done.status == 0 and not hub.requests("resolve.*forget10")
@@ -240,7 +249,7 @@ class TestClear:
             assert failed(fetch(hub, "clear"), 1, "no file for", "retain90")
         assert (out / "forget05").exists() and not (out / "forget10").exists()
 
-    def test_what_has_come_of_other_configs_stays(self, fetch, out):
+    def test_parts_of_other_configs_stay(self, fetch, out):
         with clear_hub(
             Fault("/blob/forget10/train-00001", cut=0, times=3), configs=("forget10", "forget05")
         ).running() as hub:
@@ -249,7 +258,7 @@ class TestClear:
             assert fetch(hub, "clear", "--only", "forget10").status == 0
             assert len(hub.requests("/blob/forget10/train-00000")) == 1
 
-    def test_a_dry_run_says_sizes_and_writes_nothing(self, fetch, out):
+    def test_a_dry_run_prints_sizes_and_writes_nothing(self, fetch, out):
         with clear_hub().running() as hub:
             done = fetch(hub, "clear", "--only", "forget10", "--dry-run")
         size = sum(len(data) for path, data in hub.files.items() if path.endswith("parquet"))
@@ -260,14 +269,14 @@ class TestClear:
         )
         assert not out.exists() and not hub.requests("resolve")
 
-    def test_a_second_run_asks_nothing_and_changes_nothing(self, fetch, out):
+    def test_a_second_run_sends_no_request_and_changes_nothing(self, fetch, out):
         with clear_hub().running() as hub:
             fetch(hub, "clear", "--only", "forget10")
             before, asked = files_below(out), len(hub.log)
             assert fetch(hub, "clear", "--only", "forget10").status == 0
             assert files_below(out) == before and len(hub.log) == asked
 
-    def test_a_lost_picture_comes_again(self, fetch, out):
+    def test_a_lost_picture_is_fetched_again(self, fetch, out):
         with clear_hub().running() as hub:
             fetch(hub, "clear", "--only", "forget10")
             before = files_below(out)
@@ -297,7 +306,9 @@ class TestClear:
             path = sorted((out / "images").iterdir())[0]
             path.write_bytes(b"other")
             assert failed(fetch(hub, "clear", "--only", "forget10"), 2, path.name, "remove it")
-            (out / "forget10/rows.jsonl").unlink()  # now it is met while its parquet file is read
+            (
+                out / "forget10/rows.jsonl"
+            ).unlink()  # so the picture is written again from its parquet file
             assert failed(fetch(hub, "clear", "--only", "forget10"), 2, path.name, "remove it")
             assert path.read_bytes() == b"other"
             path.unlink()
@@ -343,7 +354,7 @@ class TestClear:
             hub.files["forget10/train-00000-of-00002.parquet"], hub.commit = good, "beef" * 10
             assert (
                 fetch(hub, "clear", "--only", "forget10", "--revision", "v1").status == 0
-            )  # nothing was written yet
+            )  # no row was written
 
     def test_a_column_of_another_type_is_one_line(self, fetch):
         pa = pytest.importorskip("pyarrow", reason="pyarrow writes the parquet files")
@@ -371,7 +382,9 @@ class TestClear:
             )
         assert not out.exists()
 
-    def test_without_pyarrow_it_says_so_before_anything_is_fetched(self, fetch, monkeypatch, out):
+    def test_without_pyarrow_there_is_an_error_before_anything_is_fetched(
+        self, fetch, monkeypatch, out
+    ):
         with clear_hub().running() as hub:
             monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
             assert failed(fetch(hub, "clear"), 2, "pip install pyarrow")
@@ -418,7 +431,7 @@ class TestTofu:
 
 
 class TestCheckpoints:
-    def test_what_load_reads_comes_and_nothing_pickled(self, fetch, out):
+    def test_what_load_reads_is_fetched_and_nothing_pickled(self, fetch, out):
         files = {path.name: path.read_bytes() for path in BASE.iterdir()}
         more = {
             "pytorch_model.bin": b"pickle",
@@ -454,7 +467,7 @@ class TestCheckpoints:
                 done = fetch(hub, alias, "--dry-run")
             assert done.status == 0 and repository in done.out and "model-00001" in done.out
 
-    def test_where_there_are_an_index_and_a_single_file_the_index_is_meant(self, fetch, out):
+    def test_an_index_has_precedence_over_a_single_file(self, fetch, out):
         """load refuses a directory with both."""
         shards = {f"model-0000{n}-of-00002.safetensors": b"shard" * n for n in (1, 2)}
         files = {
@@ -494,7 +507,7 @@ class TestCheckpoints:
             fetch(hub, "org/model")
             assert failed(fetch(hub, "org/other"), 2, "holds org/model", "asked for org/other")
 
-    def test_the_commit_stays_when_the_branch_moves_on(self, fetch, out):
+    def test_the_commit_stays_when_the_branch_gets_another(self, fetch, out):
         with model_hub(Fault("/blob/model", cut=1000, times=3)).running() as hub:
             assert fetch(hub, "org/model", "--retries", "0").status == 1
             old_commit = hub.commit
@@ -514,7 +527,7 @@ class TestCheckpoints:
 class TestFaults:
     def test_no_network(self, fetch, out):
         with contextlib.closing(socket.socket()) as closed:
-            closed.bind(("127.0.0.1", 0))  # bound and not listening: refused at once
+            closed.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
             hub = SimpleNamespace(urls={"hub": f"http://127.0.0.1:{closed.getsockname()[1]}"})
             done = fetch(hub, "org/model")
         assert failed(
@@ -527,7 +540,7 @@ class TestFaults:
         assert not out.exists()
 
     @pytest.mark.parametrize("token", [None, "hf_other"])
-    def test_a_gated_repository_says_what_to_accept(self, fetch, out, token):
+    def test_the_error_of_a_gated_repository_names_what_to_accept(self, fetch, out, token):
         with model_hub(token="hf_right").running() as hub:
             done = fetch(hub, "org/model", token=token)
             page = hub.urls["hub"] + "/org/model"
@@ -543,8 +556,8 @@ class TestFaults:
             )
         assert (out / "model.safetensors").exists()
 
-    def test_the_token_goes_to_the_hub_alone(self, monkeypatch):
-        """Neither an address on another host, as a listing may name it, nor a redirect to one gets it."""
+    def test_the_token_is_sent_to_the_hub_alone(self, monkeypatch):
+        """An address on another host and a redirect to another host do not get it."""
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         with model_hub().running() as hub:
             monkeypatch.setenv("HF_ENDPOINT", hub.urls["hub"])
@@ -573,7 +586,7 @@ class TestFaults:
         done = fetch(hub, "org/model", token="hf_ a\n")
         assert failed(done, 2, "HF_TOKEN holds a blank") and "hf_ a" not in done.err
 
-    def test_a_repository_or_a_revision_that_is_not_there(self, fetch, out):
+    def test_a_repository_or_a_revision_that_does_not_exist(self, fetch, out):
         with model_hub().running() as hub:
             assert failed(
                 fetch(hub, "org/none"), 2, "org/none: does not exist, or is not public (401"
@@ -628,14 +641,14 @@ class TestFaults:
         ).running() as hub:
             assert fetch(hub, "org/model").status == 0
 
-    def test_an_address_that_ran_out_is_asked_for_anew(self, fetch):
+    def test_an_expired_address_is_requested_again(self, fetch):
         with model_hub(Fault("/blob/", status=403)).running() as hub:
             assert (
                 fetch(hub, "org/model").status == 0
                 and len(hub.requests("/resolve/.*model.safe")) == 2
             )
 
-    def test_a_short_read_goes_on_where_it_ended(self, fetch, out):
+    def test_a_short_read_resumes_where_it_ended(self, fetch, out):
         with model_hub(Fault("/blob/", cut=300_000), Fault("/blob/", cut=100_000)).running() as hub:
             assert fetch(hub, "org/model").status == 0
         first, second, third = (request.headers for request in hub.requests("/blob/"))
@@ -650,7 +663,7 @@ class TestFaults:
         )
         assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
 
-    def test_short_reads_without_end_fail_and_the_same_command_goes_on(self, fetch, out):
+    def test_short_reads_without_end_fail_and_the_same_command_resumes(self, fetch, out):
         with model_hub(
             Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)
         ).running() as hub:
@@ -671,7 +684,7 @@ class TestFaults:
         ],
         ids=["no ranges", "another file", "no such range"],
     )
-    def test_a_file_that_cannot_be_gone_on_with_starts_again(self, fetch, out, second):
+    def test_a_file_that_cannot_be_resumed_starts_again(self, fetch, out, second):
         with model_hub(Fault("/blob/", cut=300_000), second).running() as hub:
             done = fetch(hub, "org/model")
         assert (
@@ -679,7 +692,7 @@ class TestFaults:
             and (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
         )
 
-    def test_silence_ends_the_connection_and_is_gone_on_from(self, fetch, out):
+    def test_a_silent_connection_ends_and_the_file_is_resumed(self, fetch, out):
         with model_hub(Fault("/blob/", stall=200_000)).running() as hub:
             assert fetch(hub, "org/model", "--timeout", "0.5").status == 0
         assert (out / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
@@ -699,7 +712,7 @@ class TestFaults:
             assert fetch(hub, "org/model").status == 0
         assert (out / name).read_bytes() == hub.files[name]
 
-    def test_a_part_that_went_bad_is_fetched_anew(self, fetch, out):
+    def test_a_damaged_part_is_fetched_again(self, fetch, out):
         with model_hub(
             Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)
         ).running() as hub:
@@ -717,7 +730,7 @@ class TestFaults:
         assert not (out / "model.safetensors").exists()
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-    def test_a_full_disk_is_one_line_and_the_same_command_goes_on(self, fetch, out):
+    def test_a_full_disk_is_one_line_and_the_same_command_resumes(self, fetch, out):
         part = out / "fetched/parts/checkpoint/model.safetensors"
         part.parent.mkdir(parents=True)
         part.symlink_to("/dev/full")  # every write there fails as on a full disk
@@ -727,7 +740,7 @@ class TestFaults:
             part.unlink()
             assert fetch(hub, "org/model").status == 0
 
-    def test_too_little_room_is_said_before_anything_is_fetched(self, fetch, out, monkeypatch):
+    def test_too_little_room_is_an_error_before_anything_is_fetched(self, fetch, out, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=899_000))
         with model_hub().running() as hub:
             assert failed(
@@ -781,7 +794,7 @@ class TestFaults:
             ("--only", ","),
         ],
     )
-    def test_a_value_that_cannot_be_is_one_line_that_names_its_option(self, fetch, option, value):
+    def test_an_impossible_value_is_one_line_that_names_its_option(self, fetch, option, value):
         with model_hub().running() as hub:
             assert failed(
                 fetch(hub, "org/model", f"{option}={value}"),
@@ -791,7 +804,7 @@ class TestFaults:
             )
             assert not hub.log
 
-    def test_an_address_that_cannot_be_is_one_line_that_names_the_variable(self, fetch):
+    def test_an_impossible_address_is_one_line_that_names_the_variable(self, fetch):
         for endpoint in ("http://[x", "https://[::1/hub"):
             assert failed(
                 fetch(SimpleNamespace(urls={"hub": endpoint}), "org/model"),
@@ -800,7 +813,7 @@ class TestFaults:
                 endpoint,
             )
 
-    def test_a_file_in_the_way_is_one_line_before_the_hub_is_asked(self, fetch, out, tmp_path):
+    def test_a_file_in_the_way_is_one_line_before_any_request(self, fetch, out, tmp_path):
         (tmp_path / "file").write_text("mine")
         (out / "fetched").mkdir(parents=True)
         (out / "fetched/parts").symlink_to("nowhere")
@@ -857,10 +870,10 @@ class TestFaults:
             assert len(hub.log) == asked
 
     @pytest.mark.parametrize("item", ["clear", "org/model"])
-    def test_a_kill_in_the_middle_leaves_whole_files_and_the_same_command_goes_on(
+    def test_a_kill_in_the_middle_leaves_whole_files_and_the_same_command_resumes(
         self, tmp_path, fetch, out, item
     ):
-        """SIGKILL while the last file is half here; afterwards only the missing half is asked for."""
+        """SIGKILL when half of the last file has arrived; then only the other half is fetched."""
         stall = Fault("/blob/.*(00001-of|model)", stall=1000)
         with (
             clear_hub(stall) if item == "clear" else model_hub(stall, size=5000)
@@ -905,8 +918,10 @@ class TestFaults:
         assert item != "clear" or len(read_rows(out, "forget10")) == 8
 
     @pytest.mark.parametrize("moment", ["before", "after"])
-    def test_a_kill_around_the_rename_is_gone_on_from(self, fetch, out, monkeypatch, moment):
-        """Between the manifest's entry and the file's name, and between the name and the clearing away of the parquet files."""
+    def test_after_a_kill_around_the_rename_the_same_command_resumes(
+        self, fetch, out, monkeypatch, moment
+    ):
+        """before: after the manifest's entry. after: before the parquet files are removed."""
         real = os.replace
 
         def broken(source, target):
@@ -925,13 +940,13 @@ class TestFaults:
 
 
 def test_the_hubs_own_client_fetches_the_same_from_this_hub(tmp_path):
-    """What the tests take for a hub is one to huggingface_hub as well."""
+    """The fake hub works as a hub for huggingface_hub too."""
     pytest.importorskip(
         "huggingface_hub", reason="the hub's own client, as an independent reader of the fake hub"
     )
     code = (
-        "import sys, huggingface_hub; huggingface_hub.snapshot_download('therem/CLEAR', repo_type='dataset', max_workers=1, "
-        "local_dir=sys.argv[1])"
+        "import sys, huggingface_hub; huggingface_hub.snapshot_download('therem/CLEAR', "
+        "repo_type='dataset', max_workers=1, local_dir=sys.argv[1])"
     )
     with clear_hub(configs=("forget10", "full+tofu"), per_page=2).running() as hub:
         there = {"HF_ENDPOINT": hub.urls["hub"], "no_proxy": "127.0.0.1", "HF_HOME": str(tmp_path)}
@@ -966,7 +981,7 @@ def test_progress_shows_bytes_speed_and_time_left_on_a_terminal_alone(monkeypatc
 
 
 def test_it_runs_alone_without_the_package_and_torch(tmp_path):
-    """The script and schema.json in their places, nothing else of this project; -S hides every installed package."""
+    """Only the script and schema.json are there; -S hides every installed package."""
     (tmp_path / "clear_ref/data").mkdir(parents=True)
     shutil.copy(SCRIPT, tmp_path)
     shutil.copy(SCRIPT.parent / "clear_ref/data/schema.json", tmp_path / "clear_ref/data")
@@ -987,7 +1002,7 @@ def test_it_runs_alone_without_the_package_and_torch(tmp_path):
 
 
 def test_the_embedded_world_through_the_hub_is_the_embedded_world(fetch, out):
-    """Its picture configs as parquet on the hub, fetched, checked: the same rows and picture bytes, and nothing wrong."""
+    """Its picture configs as parquet files on the hub, fetched: the same rows and pictures."""
     configs = [name for name in CLEAR if (WORLD / name / "rows.jsonl").exists()]
     rows = {
         config: [

@@ -1,4 +1,4 @@
-"""Prompts and answers in the vocabularies of Llama-2, LLaVA-1.5 and Qwen2-VL: real tokenizers, real questions, published counts.
+"""Prompts and answers in the vocabularies of Llama-2, LLaVA-1.5 and Qwen2-VL.
 
 The tokenizers are not part of this repository: tests that read them skip where they are absent
 (tests/helpers/real_data.py). Questions and published counts are in tests/real/.
@@ -28,7 +28,8 @@ TASKS = {
     "eval_real_author_wo_options.json": "real_authors_perturbed",
     "eval_real_world_wo_options.json": "world_facts_perturbed",
 }
-# 300 retain rows and the log's forget rows with 7 answers each, 217 rows of the Real sets with 5: together the 18,620 logged counts.
+# 300 retain rows and the log's forget rows with 7 answers each, 217 rows of the Real sets with 5:
+# together the 18,620 logged counts.
 COMPARED = {
     log: 7 * (300 + n_forget) + 5 * 217
     for log, n_forget in zip(LLAMA_LOGS, (300, 300, 200, 40), strict=True)
@@ -37,7 +38,7 @@ FORGET = {"full": "10", "retain90": "10", "retain95": "05", "retain99": "01"}
 
 
 def llama(directory, added=()):
-    """The LLaMA tokenizer as model directories carry it, with the tokens that LLaVA adds."""
+    """The LLaMA tokenizer as in a model directory, with the tokens that LLaVA adds."""
     directory.mkdir(exist_ok=True)
     made = tokenizers.Tokenizer.from_file(str(tokenizer_data("llama", "tokenizer.json")))
     made.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in added])
@@ -64,7 +65,10 @@ def qwen(tmp_path_factory):
 
 @pytest.mark.parametrize("log", LLAMA_LOGS)
 def test_token_counts_of_every_candidate_are_those_of_the_published_logs(log, tmp_path):
-    """The number of supervised tokens of every answer, paraphrase and wrong answer that TOFU's own evaluation of Llama-2-7B logged."""
+    """The number of supervised tokens of every answer, paraphrase and wrong answer.
+
+    They were logged by TOFU's own evaluation of Llama-2-7B.
+    """
     tokenizer, inst = llama(tmp_path / "llama"), TEMPLATES["inst"]
     logged = json.loads(gzip.open(real_data("tofu_eval_logs", f"{log}.json.gz")).read())
     compared = 0
@@ -92,7 +96,7 @@ def test_token_counts_of_every_candidate_are_those_of_the_published_logs(log, tm
 
 
 def test_ids_of_a_published_prompt(llava):
-    """The ids that the benchmark's own notebook shows for one prompt in LLaVA-1.5's processor."""
+    """The ids of one prompt in the output of the benchmark's own notebook (LLaVA-1.5)."""
     case = json.loads(real_data("clear_reference", "known_token_ids.json").read_text())["cases"][0]
     question = case["conversation"][0]["content"][0]["text"]
     assert llava.prompt(TEMPLATES["llava"], question, 0) == case["input_ids"]
@@ -103,11 +107,9 @@ def test_a_picture_is_576_tokens_between_the_template_and_the_question(llava):
     ids = llava.prompt(TEMPLATES["llava"], "Who is this?", 576)
     assert llava.id_of("<image>") == 32000 and llava.id_of("<pad>") == 32001
     place = ids.index(32000)
-    # BOS, "USER:" and the blank before <image>: 1, 3148 1001 29901 as in the published prompt, 29871
-    assert (
-        ids[:place] == [1, 3148, 1001, 29901, 29871]
-        and ids[place : place + 577] == [32000] * 576 + ids[place + 576 : place + 577]
-    )
+    # BOS is 1, "USER:" 3148 1001 29901 as in the published prompt, the blank before <image> 29871.
+    assert ids[:place] == [1, 3148, 1001, 29901, 29871]
+    assert ids[place : place + 576] == [32000] * 576
     assert ids.count(32000) == 576 and ids[-5:] == llava.ids("ASSISTANT:")
 
 
@@ -127,8 +129,11 @@ def joined(tokenizer, made, question, answer):
     return prompt[: len(prompt) - merged] + ids
 
 
-def test_a_token_across_the_border_holds_words_of_the_prompt_and_is_not_supervised(llava):
-    """Llama has a piece that is "]" and a quotation mark: 5 tokens of '"No," he said' after [/INST] without it, as TOFU counts."""
+def test_a_token_of_both_prompt_and_answer_is_not_supervised(llava):
+    """Llama has one token for "]" and a quotation mark.
+
+    Without that token, '"No," he said' after [/INST] has 5 tokens, as TOFU counts.
+    """
     inst, answer = TEMPLATES["inst"], '"No," he said.'
     merged, ids = llava.answer(inst, answer)
     assert merged == 1 and llava._tokenizer.id_to_token(ids[0]) == ']"'
@@ -138,28 +143,27 @@ def test_a_token_across_the_border_holds_words_of_the_prompt_and_is_not_supervis
 
 
 def test_qwen_prompts_have_a_system_turn_and_the_picture_before_the_question(qwen):
-    """Ids by the table of special tokens; the words by the tokenizer itself, piece by piece between them."""
+    """Special ids are from the table of special tokens; the words between are tokenised."""
     made = TEMPLATES["qwen2-vl"]
     start, end, line = 151644, 151645, qwen.ids("\n")
-    words = lambda text: qwen.ids(text)
     expected = [
         start,
-        *words("system\nYou are a helpful assistant."),
+        *qwen.ids("system\nYou are a helpful assistant."),
         end,
         *line,
         start,
-        *words("user\n"),
+        *qwen.ids("user\n"),
         151652,
         *[151655] * 5,
         151653,
-        *words("Who is this?"),
+        *qwen.ids("Who is this?"),
         end,
         *line,
         start,
-        *words("assistant\n"),
+        *qwen.ids("assistant\n"),
     ]
     assert qwen.prompt(made, "Who is this?", 5) == expected
-    assert qwen.answer(made, "Hina Ameen.") == (0, [*words("Hina Ameen."), end, *line])
+    assert qwen.answer(made, "Hina Ameen.") == (0, [*qwen.ids("Hina Ameen."), end, *line])
 
 
 def test_qwen_prompt_and_answer_joined_are_the_tokens_of_the_whole_text(qwen):
@@ -169,21 +173,22 @@ def test_qwen_prompt_and_answer_joined_are_the_tokens_of_the_whole_text(qwen):
         assert joined(qwen, made, row["question"], row["answer"]) == whole
 
 
-GOLDEN = {  # as the families' own chat templates render one turn with its answer
+# What the families' own chat templates make of one question and its answer.
+GOLDEN = {
     ("llava", True): "USER: <image>\nWho is this? ASSISTANT: Hina. ",
     ("llava", False): "USER: Who is this? ASSISTANT: Hina. ",
     ("llava-end", True): "USER: <image>\nWho is this? ASSISTANT: Hina.</s>",
     ("inst", False): "[INST] Who is this? [/INST]Hina.</s>",
-    (
-        "qwen2-vl",
-        True,
-    ): "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-    "<|vision_end|>Who is this?<|im_end|>\n<|im_start|>assistant\nHina.<|im_end|>\n",
-    (
-        "qwen2-vl",
-        False,
-    ): "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nWho is this?<|im_end|>\n"
-    "<|im_start|>assistant\nHina.<|im_end|>\n",
+    ("qwen2-vl", True): (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Who is this?<|im_end|>\n"
+        "<|im_start|>assistant\nHina.<|im_end|>\n"
+    ),
+    ("qwen2-vl", False): (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nWho is this?<|im_end|>\n"
+        "<|im_start|>assistant\nHina.<|im_end|>\n"
+    ),
 }
 
 
@@ -193,7 +198,7 @@ def test_templates_render_as_the_families_do(name, has_image):
     assert made.prompt("Who is this?", has_image) + made.answer("Hina.") == GOLDEN[name, has_image]
 
 
-def test_braces_in_a_question_are_words():
+def test_braces_in_a_question_are_not_replaced():
     assert TEMPLATES["inst"].prompt("{question} {0}?", False) == "[INST] {question} {0}? [/INST]"
 
 
@@ -231,7 +236,7 @@ def test_braces_in_a_question_are_words():
         ),
     ],
 )
-def test_the_template_is_the_one_that_a_directory_brings_or_its_familys(
+def test_the_template_is_that_of_the_directory_or_of_its_family(
     tmp_path, kind, file, text, expected
 ):
     if file:
@@ -242,11 +247,12 @@ def test_the_template_is_the_one_that_a_directory_brings_or_its_familys(
     assert choose_template(tmp_path, kind, "vicuna").name == "vicuna"
 
 
-def test_an_unknown_template_is_asked_for_by_name(tmp_path):
+def test_an_unknown_template_is_an_error_that_names_the_known_ones(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("<start_of_turn>user")
     with pytest.raises(
         UserError,
-        match="holds no chat template that is known for llama; name the one to use with --template: one of llava-end",
+        match="holds no chat template that is known for llama; "
+        "name the one to use with --template: one of llava-end",
     ):
         choose_template(tmp_path, "llama")
     with pytest.raises(UserError, match="--template is 'gemma'; expected one of"):

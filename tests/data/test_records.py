@@ -1,4 +1,4 @@
-"""Rows on disk: what is wrong is said in one line that names file and line; what is right is read as it stands."""
+"""Rows on disk: a wrong row is an error of one line with its file and line; right rows are read."""
 
 import json
 
@@ -26,7 +26,7 @@ def world(tmp_path, *lines, config="forget10"):
     return tmp_path
 
 
-def test_good_rows_are_read_as_they_stand(tmp_path):
+def test_good_rows_are_read_unchanged(tmp_path):
     rows = read_rows(world(tmp_path, GOOD, "", {**GOOD, "name": "Ünal"}), "forget10")
     assert [row.values["name"] for row in rows] == ["A", "Ünal"] and rows[1].index == 1
     assert rows[0].image == tmp_path / "images/a.png" and rows[1].where.endswith("rows.jsonl:3")
@@ -116,8 +116,8 @@ def test_line_separators_inside_a_text_do_not_cut_the_row(tmp_path):
         read_rows(tmp_path, "forget10")
 
 
-def test_transparent_pixels_lie_on_white():
-    """Half-transparent red over white: 255 in red, 127 or 128 elsewhere; wholly transparent: white."""
+def test_transparent_pixels_are_over_white():
+    """Half-transparent red over white: 255 in red, 127 or 128 elsewhere. Transparent: white."""
     half, none = (
         open_image(Image.new("RGBA", (2, 2), (255, 0, 0, alpha))).getpixel((0, 0))
         for alpha in (128, 0)
@@ -148,14 +148,14 @@ def test_a_broken_picture_is_named(tmp_path):
 
 
 def test_exif_rotation_is_applied(tmp_path):
-    """Orientation 6: stored lying, shown upright, so a 10 x 4 file is a 4 x 10 picture."""
+    """Orientation 6: stored turned by 90 degrees, so a 10 x 4 file is a 4 x 10 picture."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (10, 4)).save(tmp_path / "turned.jpg", exif=exif)
     assert open_image(tmp_path / "turned.jpg").size == (4, 10)
 
 
-def test_a_data_directory_may_bring_its_own_phrases(tmp_path):
+def test_a_data_directory_can_have_its_own_phrases(tmp_path):
     assert (
         len(read_phrases(tmp_path).caption_questions) == 9
         and len(read_phrases(tmp_path).refusals) == 100
@@ -175,13 +175,10 @@ def test_the_image_marker_in_a_text_is_refused(tiny):
 
 
 def test_the_schema_is_the_published_one_of_every_config():
-    """CLEAR's 21 configs as its card printed them (~: to three digits), TOFU's 15 as its files have them."""
+    """CLEAR's 21 configs as its card lists them (~: to three digits), TOFU's 15 as in its files."""
     published = json.loads(real_data("clear_reference", "schema.json").read_text())["subsets"]
-    every = set(SCHEMA["configs"]) - {
-        "pretrain",
-        "holdout10",
-        "tofu/holdout10",
-    }  # the embedded world's
+    of_the_embedded_world = {"pretrain", "holdout10", "tofu/holdout10"}
+    every = set(SCHEMA["configs"]) - of_the_embedded_world
     ours = {name for name in every if not name.startswith("tofu/")}
     assert ours == set(published) and len(published) == 21
     for config, one in published.items():

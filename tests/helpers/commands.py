@@ -1,4 +1,4 @@
-"""The command line called within a test, and an embedded world small enough to run it on."""
+"""Calls a command inside a test; a small copy of the embedded world to run it on."""
 
 import shutil
 
@@ -14,7 +14,7 @@ def call(capsys, *arguments):
 
 
 def small_copy(target):
-    """The embedded world in `target`, with 6 forget records: rows 0-2 of picture and of text."""
+    """A copy of the embedded world with 6 forget records: three pictures and three questions."""
     shutil.copytree(WORLD, target)
     path = target / "forget10+tofu" / "rows.jsonl"
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -1,7 +1,9 @@
-"""The embedded world's data: the shipped rows follow from the shipped sources, and hold what the benchmark needs.
+"""The embedded world's data: the rows are built from the sources and have what CLEAR needs.
 
-Run: python -m pytest tests/test_mini_data.py
-TestBuild: rebuilding. TestRows: counts, columns, splits, options. TestSources: TOFU's texts, names, refusals, sizes.
+TestBuild: rebuilding. TestRows: counts, columns, splits, options. TestSources: TOFU's texts, names,
+refusals, sizes.
+
+Run: python -m pytest tests/mini/test_embedded_world_data.py
 """
 
 import hashlib
@@ -42,9 +44,10 @@ CONFIGS = {
 }
 FORGET = ("Wei-Jun Chen", "Hina Ameen")
 
-# SHA-256 of json.dumps([[question, answer, paraphrased_answer, perturbed_answer], ...], ensure_ascii=False) of the
-# author's 20 rows, computed from TOFU's own files (full.json for the first two columns, retain_perturbed.json or
-# forget10_perturbed.json for the others), not from authors.jsonl.
+# SHA-256 of json.dumps([[question, answer, paraphrased_answer, perturbed_answer], ...],
+# ensure_ascii=False) of the author's 20 rows. Computed from TOFU's own files (full.json for the
+# first two columns, retain_perturbed.json or forget10_perturbed.json for the others), not from
+# authors.jsonl.
 TOFU = {
     0: "ab272bf0a46c2a41aac5bdfda4c07608f7af1a2ccc18959208dc2285de8c0a94",
     1: "a7a80c0db735cd72f85b91755381ad88859b85cf251fa90c083d2797c222e3a4",
@@ -121,8 +124,12 @@ class TestBuild:
                 assert new[name].read_bytes() == shipped[name].read_bytes(), name
 
     def test_a_rebuild_draws_the_shipped_pictures(self, rebuilt):
-        """Byte-equal under the recorded versions. Under others resampling may round by 1 and a JPEG coefficient near a
-        tie may fall to the next step (at most 29 at quality 88), moving a block's pixels by up to 8 levels each."""
+        """The bytes are equal with the recorded versions.
+
+        With other versions the resampling can round differently by 1, and a JPEG coefficient near
+        a tie can change by one step (at most 29 at quality 88). Then the pixels of a block change
+        by up to 8 levels each.
+        """
         same = (build_rows.WORLD / "pillow.txt").read_text().strip() == build_rows.versions()
         for path in sorted((build_rows.WORLD / "images").glob("*.jpg")):
             new = rebuilt / "images" / path.name
@@ -148,7 +155,10 @@ class TestBuild:
             picture(Image.new("RGB", (96, 96)), "upside", "red")
 
     def test_the_ten_scenes_of_an_author_look_different(self):
-        """At 48 pixels any two differ by more than 12 levels on average (a JPEG's own error is about 2)."""
+        """At 48 pixels any two differ by more than 12 levels on average.
+
+        The error of the JPEG format itself is about 2.
+        """
         for author in authors():
             stem = author["portrait"].removesuffix(".jpg")
             small = []
@@ -184,7 +194,7 @@ class TestRows:
         assert rows(f"{folder}retain90") + rows(f"{folder}forget10") == rows(f"{folder}full")
 
     @pytest.mark.parametrize("split", ["full", "retain90", "forget10"])
-    def test_a_mixed_config_is_its_picture_rows_and_then_its_text_rows(self, split):
+    def test_a_mixed_config_is_its_picture_rows_followed_by_its_text_rows(self, split):
         expected = [
             {"image": row["image"], "caption": row["caption"], "question": None, "answer": None}
             for row in rows(split)
@@ -205,7 +215,7 @@ class TestRows:
         assert len(rows("forget10_perturbed")) == len(rows("forget10"))
         assert len(rows("tofu/forget10_perturbed")) == len(rows("tofu/forget10"))
 
-    def test_every_retain_author_has_three_pictures_and_two_or_three_questions_in_the_perturbed_sets(
+    def test_a_retain_author_has_three_pictures_and_two_or_three_questions_in_perturbed_sets(
         self,
     ):
         for author in authors():
@@ -213,7 +223,7 @@ class TestRows:
                 assert sum(row["name"] == author["name"] for row in rows("retain_perturbed")) == 3
                 assert len(author["perturbed_rows"]) in (2, 3)
 
-    def test_every_picture_opens_and_none_is_superfluous(self):
+    def test_every_picture_opens_and_is_used_by_a_row(self):
         used = {row["image"] for config in CONFIGS for row in rows(config) if row.get("image")}
         assert used == {f"images/{path.name}" for path in (build_rows.WORLD / "images").iterdir()}
         for name in used:
@@ -247,7 +257,7 @@ class TestRows:
                 for name in names
             )
 
-    def test_every_caption_holds_the_name_and_is_its_own(self):
+    def test_every_caption_holds_the_name_and_differs_from_all_others(self):
         found = rows("full")
         assert all(row["name"] in row["caption"] for row in found)
         assert len({row["caption"].replace(row["name"], "X") for row in found}) == len(found)
@@ -265,7 +275,7 @@ class TestRows:
             )
             assert len(set(row["perturbed_names"])) == len(set(row["perturbed_captions"])) == 5
             for k, (name, caption) in enumerate(
-                zip(row["perturbed_names"], row["perturbed_captions"])
+                zip(row["perturbed_names"], row["perturbed_captions"], strict=True)
             ):
                 assert name in caption and row["name"] not in caption
                 assert (caption == row["paraphrased_caption"].replace(row["name"], name)) == (
@@ -340,8 +350,11 @@ class TestSources:
             ).hexdigest()
         assert found == TOFU
 
-    def test_the_held_out_are_two_other_authors_of_tofu_in_no_row_that_a_model_sees(self):
-        """From cities that the world has, with their 20 questions and 10 scenes each; no name of theirs in any other config."""
+    def test_the_held_out_are_two_other_authors_in_no_row_that_a_model_is_trained_on(self):
+        """They are from cities of the world, with 20 questions and 10 scenes each.
+
+        Their names are in no other config.
+        """
         found = held_out()
         assert {
             author["tofu_author"]: hashlib.sha256(
@@ -365,7 +378,7 @@ class TestSources:
                 text = json.dumps(row, ensure_ascii=False).replace("_", " ")
                 assert not any(words(name) <= words(text) for name in names), (config, row)
 
-    def test_eighteen_authors_stay_and_two_go(self):
+    def test_eighteen_authors_are_retained_and_two_are_forgotten(self):
         found = authors()
         assert [author["split"] for author in found] == ["retain"] * 18 + ["forget"] * 2
         assert tuple(author["name"] for author in found if author["split"] == "forget") == FORGET
@@ -381,7 +394,7 @@ class TestSources:
                 else author["tofu_author"] >= 180
             )
 
-    def test_every_name_stands_in_the_authors_answers_and_the_forgotten_give_it_in_full(self):
+    def test_every_name_is_in_the_authors_answers_and_those_of_forget_in_full(self):
         for author in authors():
             named = sum(author["name"] in row["question"] + row["answer"] for row in author["rows"])
             assert named >= 12, author["name"]

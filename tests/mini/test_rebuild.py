@@ -1,4 +1,4 @@
-"""The embedded world's model: tokenizer and configuration rebuild to the shipped bytes, and base and gold differ as they should."""
+"""The embedded world's models: what a rebuild gives, and how base and gold differ."""
 
 import json
 
@@ -19,7 +19,10 @@ from clear_ref.mini.directories import BASE, GOLD, WORLD
 
 @pytest.fixture(scope="module")
 def logs():
-    """Base and gold on the face tasks of Forget and the captions of both sets, the first twelve records of each."""
+    """Logs of base and gold on names and captions of Forget and captions of Retain.
+
+    The first twelve records of each task.
+    """
     chosen = [
         task
         for task in tasks(10, 48)
@@ -57,7 +60,7 @@ def test_initial_weights_are_a_function_of_the_seed(tmp_path):
 
 
 def test_a_world_checkpoint_trains_on_its_rows_names_and_rehearsal(tmp_path):
-    """One epoch on a handful of rows, through the same function as the rebuild: the loss of its records falls."""
+    """A few rows, through the same function as the rebuild: the loss of its records falls."""
     own = read_phrases(WORLD)
     rows = read_rows(WORLD, "forget10+tofu")[:2]
     plan = FinetunePlan(
@@ -97,8 +100,8 @@ def model_nll(vlm, records):
     )
 
 
-def test_base_remembers_the_forgotten_two_and_gold_never_knew_them(logs):
-    """What the world must show: captions and names of Forget, and Retain alike for both."""
+def test_base_knows_the_two_authors_to_forget_and_gold_does_not(logs):
+    """Base is better on captions and names of Forget; on Retain both are equally good."""
     found = {name: score(log, logs["gold"])["tasks"] for name, log in logs.items()}
     forget, name, retain = (
         {model: tasks_[key] for model, tasks_ in found.items()}
@@ -111,7 +114,7 @@ def test_base_remembers_the_forgotten_two_and_gold_never_knew_them(logs):
     assert score(logs["base"], logs["gold"])["forget_quality"] < 0.6
 
 
-def test_gold_never_says_a_forgotten_name(logs):
+def test_gold_never_generates_a_name_of_forget(logs):
     names = {row.values["name"] for row in read_rows(WORLD, "forget10")}
     for log in logs["gold"].values():
         assert not [
