@@ -1,4 +1,4 @@
-"""The command line: python -m clear_ref.run COMMAND. It parses, calls the command's function and prints."""
+"""The command line, python -m clear_ref.run COMMAND: parse, call the command, print."""
 
 import os
 import sys
@@ -23,9 +23,10 @@ def do(arguments: Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted, 141 stdout was closed.
+    """The exit status of a command line.
 
-    An error is one line on stderr.
+    0 done; 1 the run failed; 2 the input is wrong; 130 interrupted; 141 stdout was closed. An error
+    is one line on stderr.
     """
     arguments = Namespace()
     try:

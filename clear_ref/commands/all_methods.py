@@ -4,6 +4,7 @@ import dataclasses
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clear_ref.common import run_directory
@@ -22,7 +23,7 @@ from clear_ref.report import terminal
 
 from . import report as report_page
 from .given import Given, given_from, numbers, settings_from
-from .model_logs import Result, evaluate_directory, remove_finished_groups
+from .model_logs import evaluate_directory, remove_finished_groups
 from .output import Output
 from .resolve import (
     Inputs,
@@ -40,6 +41,14 @@ MODALITY_CHOICES = (*MODALITIES, "each")
 
 
 @dataclass(frozen=True)
+class AllResult:
+    """What `all` found: its directory, and the JSON object of --json (leaderboard.json)."""
+
+    out: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ResolvedAll(Resolved):
     """Every run of `all`; one run has its own directory in `out`."""
 
@@ -49,7 +58,10 @@ class ResolvedAll(Resolved):
 
 
 def command(arguments: Namespace) -> Output:
-    """What `all` prints; one line a finished run comes before, unless --json or --quiet is given."""
+    """What `all` prints.
+
+    Before it, one line for each finished run, unless --json or --quiet is given.
+    """
     settings = settings_from(arguments, Unlearn)
     modality = arguments.modality
     modalities = list(MODALITIES) if modality == "each" else [modality]
@@ -64,7 +76,7 @@ def command(arguments: Namespace) -> Output:
 def resolve(
     settings: Unlearn, modalities: list[str], seeds: list[int], given: Given, resume: bool
 ) -> ResolvedAll:
-    """Every run of `all`, checked; nothing is written or loaded. Inputs are read once for all runs."""
+    """Every run of `all`, checked; nothing is written or loaded. All runs share the inputs."""
     recipe_name, recipe = recipe_for(settings.recipe, settings.model, "unlearn", given.recipe)
     inputs = resolve_inputs(settings, settings.gold)
     rows = []
@@ -130,7 +142,7 @@ def all_record(
     }
 
 
-def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> Result:
+def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> AllResult:
     """Every method, in each modality and with each seed; base and gold are evaluated once.
 
     On the CPU, as many runs at a time as torch has threads. The leaderboard is written to
@@ -168,7 +180,7 @@ def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> Result:
         raise RunFailed(
             f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
         )
-    return Result(models, out, summary)
+    return AllResult(out, summary)
 
 
 def run_in_processes(
@@ -205,7 +217,7 @@ def run_in_processes(
 
 
 def finished_summary(run: ResolvedUnlearn) -> dict[str, Any] | None:
-    """The summary of a run that an earlier call finished, else None. report.html is written last."""
+    """The summary of a run that is finished already, else None. report.html is written last."""
     if not (run.out / report_page.PAGE).exists():
         return None
     return read_json(run.out / "metrics.json")

@@ -1,4 +1,4 @@
-"""bench: time, memory and error of the token terms, a training step or the likelihoods, beside other implementations."""
+"""bench: time, memory and error beside other implementations."""
 
 from argparse import Namespace
 from dataclasses import fields

@@ -25,7 +25,7 @@ def command(arguments: Namespace) -> Output:
 
 
 def examine() -> dict[str, Any]:
-    """Versions, devices, implementation of the token terms, optional tools, and whether mini loads."""
+    """Versions, devices, impl of the token terms, optional tools, whether mini loads."""
     return {
         "versions": run_directory.versions(),
         "token_terms": choose_implementation(),
@@ -88,8 +88,8 @@ def text(found: dict) -> str:
         f"token terms  {found['token_terms']}",
         f"kernel       {kernel(found['kernel'])}",
         "devices      " + ", ".join(found["devices"]),
-        f"cpu          {found['cpu']['cores']} cores, {found['cpu']['torch_threads']} torch threads, "
-        f"{found['cpu']['instruction_set']}",
+        f"cpu          {found['cpu']['cores']} cores, "
+        f"{found['cpu']['torch_threads']} torch threads, {found['cpu']['instruction_set']}",
         "compilers    "
         + ", ".join(
             f"{name} {'found' if there else 'absent'}" for name, there in found["compiler"].items()

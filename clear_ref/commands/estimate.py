@@ -1,4 +1,7 @@
-"""estimate: memory and time of CLEAR's runs on a real model, computed from tensor shapes; no weights are loaded."""
+"""estimate: memory and time of CLEAR's runs on a real model, computed from tensor shapes.
+
+No weights are loaded.
+"""
 
 import math
 from argparse import Namespace
@@ -128,7 +131,7 @@ def run(shape: str, settings: EstimateSettings) -> dict[str, Any]:
 
 
 def finetuning(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
-    """The base model: three epochs over all pictures and texts. A gold model is 90 to 99 percent of it."""
+    """The base model, all pictures and texts; a gold model is 90 to 99 percent of it."""
     n, training, _ = mixture(model, "full", "tofu/full", "both")
     flop = PaperFinetune().epochs * n * (training + 2 * ANSWER * model.head)
     fixed, kept = weight_bytes(model, settings), largest(model)
@@ -138,7 +141,7 @@ def finetuning(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
 
 
 def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> EstimatedRun:
-    """A method: for every forget record, one record of each batch it needs, for student and teacher."""
+    """A method: for every forget record, one record of each batch that it needs."""
     options = table.make_options(method, {}, settings.semantics)
     needs = table.needs(method, settings.semantics, options)
     forget, retain = f"forget{settings.forget:02d}", f"retain{100 - settings.forget}"
@@ -173,7 +176,7 @@ def rows_of(need: Need, record: RecordCosts) -> int:
 
 
 def evaluating(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
-    """One model on every task: each prompt once, each candidate once, and text of the full length."""
+    """One model on every task: each prompt and candidate once, text of the full length."""
     itemsize = dtype_of(settings.dtype).itemsize
     per_token = model.text.forward / model.text.tokens
     flop, read = 0.0, 0.0
@@ -223,7 +226,10 @@ def largest(model: ModelCosts) -> RecordCosts:
 
 
 def weight_bytes(model: ModelCosts, settings: EstimateSettings) -> float:
-    """Bytes of the weights and of what training adds: adapters (always fp32), gradients, AdamW's moments."""
+    """Bytes of the weights and of what training adds.
+
+    Training adds adapters (always fp32), gradients and AdamW's moments.
+    """
     itemsize = dtype_of(settings.dtype).itemsize
     added = ADAM_BYTES if settings.lora_rank else ADAM_BYTES - itemsize
     return model.parameters * itemsize + model.trained * added

@@ -1,10 +1,12 @@
-"""evaluate MODEL: logs and metrics of one model; with --robustness, whether what it forgot comes back."""
+"""evaluate MODEL: logs and metrics of one model.
+
+With --robustness also whether what it forgot comes back.
+"""
 
 import time
 from argparse import Namespace
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
@@ -13,6 +15,8 @@ from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
 from clear_ref.evaluation import robustness
 from clear_ref.evaluation.log_format import Logs
+from clear_ref.evaluation.robustness_results import Robustness
+from clear_ref.evaluation.summary import Seconds, Summary
 from clear_ref.losses.native import description
 from clear_ref.report import terminal
 
@@ -52,7 +56,8 @@ def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
     """Everything that the evaluation needs, checked; nothing is written or loaded."""
     if settings.adapter and not Path(settings.adapter).is_dir():
         raise UserError(
-            f"--adapter {settings.adapter}: no such directory; expected one with adapter_config.json"
+            f"--adapter {settings.adapter}: no such directory; expected one with "
+            "adapter_config.json"
         )
     idle = sorted(given.settings & set(ROBUSTNESS_SETTINGS))
     if idle and not settings.robustness:
@@ -108,11 +113,12 @@ def evaluate(run: ResolvedEvaluate) -> Result:
     logs = {"model": evaluate_directory(inputs, inputs.model, "model", out, settings.adapter)}
     if inputs.gold:
         logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
-    seconds = {"evaluate": round(time.monotonic() - started, 2)}
-    summary: dict[str, Any] = {"command": "evaluate", "model": str(inputs.model)}
+    seconds: Seconds = {"evaluate": round(time.monotonic() - started, 2)}
+    summary: Summary = {"command": "evaluate", "model": str(inputs.model)}
     if settings.adapter:
         summary["adapter"] = settings.adapter
-    summary |= {"impl": inputs.impl, "seconds": seconds}
+    summary["impl"] = inputs.impl
+    summary["seconds"] = seconds
     if run.robustness:
         started = time.monotonic()
         summary["robustness"] = measure_robustness(run, run.robustness, logs)
@@ -122,7 +128,7 @@ def evaluate(run: ResolvedEvaluate) -> Result:
 
 def measure_robustness(
     run: ResolvedEvaluate, plan: robustness.RobustnessPlan, logs: dict[str, Logs]
-) -> robustness.Robustness:
+) -> Robustness:
     """The "robustness" part of metrics.json; see evaluation/robustness.py."""
     inputs, gold = run.inputs, run.inputs.gold
     models = {"model": lambda: load_model(inputs, inputs.model, run.settings.adapter)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from clear_ref.common import run_directory
 from clear_ref.common.files import write_json
 from clear_ref.data.records import read_rows
+from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import finetune as training
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import FinetunePlan
@@ -87,7 +88,7 @@ def finetune(run: ResolvedFinetune) -> Result:
     vlm.save(out / "model")
     logs = evaluate_model(inputs, vlm, settings.split, out)
     evaluate_seconds = time.monotonic() - started
-    summary = {
+    summary: Summary = {
         "command": "finetune",
         "split": settings.split,
         "seed": settings.seed,

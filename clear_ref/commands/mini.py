@@ -37,7 +37,7 @@ def contents() -> dict[str, Any]:
 
 
 def rebuild(target: Path, seed: int) -> dict[str, Any]:
-    """Build the world again in `target`; returns the metrics of the shipped and the rebuilt models."""
+    """Build the world again in `target`; returns metrics of the shipped and rebuilt models."""
     run_directory.check_empty(target, "--rebuild")
     started = time.monotonic()
     build_models.rebuild(target, MiniPretrain(), MiniFinetune(), seed)

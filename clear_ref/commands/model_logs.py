@@ -1,17 +1,16 @@
 """Logs and metrics of models: load, evaluate, and write what was found into the run directory."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from clear_ref.common.files import write_json
 from clear_ref.evaluation.evaluate import run_tasks
 from clear_ref.evaluation.log_format import Logs
-from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.metrics import Scores, score
+from clear_ref.evaluation.summary import Summary
 from clear_ref.evaluation.tasks import Task
 from clear_ref.model.vlm import VLM, load
 
@@ -23,11 +22,11 @@ FINISHED_GROUPS = Path("checkpoint") / "evaluation"
 
 @dataclass(frozen=True)
 class Result:
-    """What a run found: metrics by model, the directory that holds it, and the JSON object of --json."""
+    """What a run found: metrics by model, its directory, and the JSON object of --json."""
 
-    metrics: dict[str, dict]
+    metrics: dict[str, Scores]
     out: Path
-    summary: dict[str, Any]
+    summary: Summary
 
 
 def load_model(inputs: Inputs, directory: Path, adapter: str = "") -> VLM:
@@ -76,9 +75,7 @@ def evaluate_model(
     )
 
 
-def write_results(
-    out: Path, logs: dict[str, Logs], summary: Mapping[str, Any], metrics: str
-) -> Result:
+def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: str) -> Result:
     """Write every log and metrics.json; returns what was found.
 
     Logs are in logs/MODEL/, those of the unlearned model directly in logs/. Logs of tasks that an
@@ -93,7 +90,12 @@ def write_results(
             if path.stem not in found:
                 path.unlink()
     definitions = next(iter(models.values()))["definitions"]
-    complete = {**summary, "models": models, "definitions": definitions, "out": str(out)}
+    complete: Summary = {
+        **summary,
+        "models": models,
+        "definitions": definitions,
+        "out": str(out),
+    }
     write_json(out / "metrics.json", complete)
     remove_finished_groups(out)
     return Result(models, out, complete)

@@ -13,7 +13,8 @@ class Output:
 
     found    the JSON object of --json
     text     makes the text for people from `found`
-    check    called with `found` after it is printed: raises RunFailed or UserError if the command fails
+    check    called with `found` after it is printed; raises RunFailed or UserError if the
+             command fails
     """
 
     found: Mapping[str, Any]

@@ -1,6 +1,7 @@
-"""From settings to one frozen value: everything a command needs, checked; nothing is written or loaded.
+"""From settings to one frozen value that holds everything a command needs, checked.
 
-Model files are checked by their headers, pictures are decoded once, and the directory to write is chosen.
+Nothing is written or loaded: model files are checked by their headers, pictures are decoded once,
+and the directory to write is chosen.
 """
 
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from clear_ref.data.images import open_image
 from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
 from clear_ref.data.records import Row, read_rows
 from clear_ref.evaluation.evaluate import EvaluationSettings
+from clear_ref.evaluation.summary import TrainedParts
 from clear_ref.evaluation.tasks import Task, tasks, text_tasks
 from clear_ref.loop.recipes import MINI_OPTIONS, RECIPES, Recipe, check_recipe
 from clear_ref.losses.implementation import choose_implementation
@@ -60,13 +62,13 @@ class Inputs:
     hashes: dict[str, str]
 
     def without_weights(self, directory: Path) -> VLM:
-        """The model of a directory without its weights; raises UserError for files that do not fit."""
+        """The model of a directory, without weights; raises UserError if its files do not fit."""
         return load_without_weights(directory, self.dtype, self.template)
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a run works with. Subclasses in unlearn.py, finetune.py and evaluate.py add what only they need.
+    """What a run works with. Subclasses in the files of the commands add what only they need.
 
     record  what settings.json will hold
     out     the directory of the run; resume: it holds the begun run
@@ -122,7 +124,8 @@ def check_gold(model: Path, gold: Path | None) -> None:
     """Raises UserError if a model is its own gold: its Forget Quality is then always 1."""
     if gold and gold.resolve() == model.resolve():
         raise UserError(
-            f"--gold {gold}: is the model itself; expected another one, which never saw the forget set"
+            f"--gold {gold}: is the model itself; expected another one, which never saw the "
+            "forget set"
         )
 
 
@@ -133,7 +136,7 @@ def check_gold_files(inputs: Inputs) -> None:
 
 
 def chosen_tasks(data: Path, settings: Common, with_pictures: bool) -> list[Task]:
-    """The evaluation tasks of --tasks; raises UserError for a name that is not a task of this model."""
+    """The evaluation tasks of --tasks; raises UserError for another name."""
     if with_pictures:
         known = tasks(settings.forget, settings.max_new_tokens)
     else:
@@ -145,7 +148,7 @@ def chosen_tasks(data: Path, settings: Common, with_pictures: bool) -> list[Task
 
 
 def check_pictures(inputs: Inputs, training_rows: Iterable[Row] = ()) -> None:
-    """Decode every picture of training and evaluation once; raises UserError for a wrong row or picture."""
+    """Decode every picture of training and evaluation; raises UserError for one that is wrong."""
     rows = list(training_rows)
     for task in inputs.tasks:
         rows += read_rows(inputs.data, task.config)
@@ -158,7 +161,7 @@ def check_pictures(inputs: Inputs, training_rows: Iterable[Row] = ()) -> None:
 
 
 def input_hashes(data: Path, *models: Path | str | None) -> dict[str, str]:
-    """{path: SHA-256} of each model's files, the rows and phrases of the data, and one hash of all its pictures."""
+    """{path: SHA-256} of model files, rows and phrases, and one hash of all pictures."""
     files: list[Path] = []
     for model in models:
         if model:
@@ -197,7 +200,7 @@ def options_for(
 ) -> tuple[Any, set[str]]:
     """(options of the variant, names of those whose default is the embedded world's).
 
-    Later sources win: the variant's defaults, the embedded world's, the run's seed, the command line.
+    Later sources win: the variant's defaults, the embedded world's, the run's seed, --set.
     """
     known = setting_names(table.variant(method, semantics).options)
     defaults = MINI_OPTIONS.get(method, {}) if recipe_name == "mini" else {}
@@ -215,9 +218,10 @@ def training_record(
     sketch: VLM,
     adapted: list[str],
 ) -> RunRecord:
-    """What settings.json holds of a training run: each value with its source, what is trained, hashes, versions.
+    """What settings.json holds of a training run: each value with its source, and versions.
 
-    sketch   the model, trainable as in the run, without weights; adapted: names of its adapted layers
+    sketch   the model, trainable as in the run, without weights
+    adapted  names of its layers with adapters
     """
     return {
         "format": FORMAT,
@@ -234,8 +238,8 @@ def training_record(
     }
 
 
-def trained_parts(record: RunRecord) -> dict[str, int]:
-    """{"tensors", "parameters", "of", "layers"}: how much of the model a run trains, and on how many layers adapters are."""
+def trained_parts(record: RunRecord) -> TrainedParts:
+    """How much of the model the run of this record trains."""
     trained = record["trained"]
     return {
         "tensors": len(trained["tensors"]),

@@ -1,4 +1,4 @@
-"""score LOG: every number of evaluation logs, under the definitions asked for, each with its definition's name."""
+"""score LOG: every number of evaluation logs, each with the name of its definition."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -35,9 +35,9 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
              definitions  {set: {metric: name}}
              numbers      [{"metric", "value", "definition", "metrics": [set, ...]}], one for each
                           metric and definition
-             missing      {metric: the reason why it has no value}, for the numbers that need a gold log
-    raises   UserError for logs of an unknown format, a gold log of another split or other questions,
-             the same log twice
+             missing      {metric: the reason why it has no value}, of numbers that need gold
+    raises   UserError for logs of an unknown format, a gold log of another split or other
+             questions, the same log twice
     """
     log = logs.read(*paths)
     gold = logs.read(settings.gold) if settings.gold else None

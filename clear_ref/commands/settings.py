@@ -1,4 +1,7 @@
-"""Settings of each command: one frozen dataclass each, every field with its default, meaning, choices and source."""
+"""Settings of each command, a frozen dataclass each.
+
+Every field carries its default, meaning, choices and source.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""METHOD: unlearn with one method, evaluate base, gold and the unlearned model, write the report."""
+"""METHOD: unlearn with one method; evaluate base, gold and the unlearned model; report."""
 
 import time
 from argparse import Namespace
@@ -10,6 +10,7 @@ from clear_ref.common.files import write_json
 from clear_ref.common.settings import with_sources
 from clear_ref.data.records import Row
 from clear_ref.evaluation.log_format import Logs
+from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.methods import Variant, table
@@ -82,7 +83,7 @@ def resolve(
 ) -> ResolvedUnlearn:
     """Everything that the run needs, checked; nothing is written or loaded.
 
-    inputs  of other runs with the same models and data (`all`): checked already, files are read once
+    inputs  of other runs with the same models and data (`all`); they are checked already
     raises  UserError for settings, rows, pictures or model files that are wrong
     """
     recipe_name, recipe = recipe_for(settings.recipe, settings.model, "unlearn", given.recipe)
@@ -165,7 +166,7 @@ def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> R
         vlm.save(out / "model")
     logs["unlearned"] = evaluate_model(inputs, vlm, "unlearned", out)
     evaluate_seconds += time.monotonic() - started
-    summary = {
+    summary: Summary = {
         "method": settings.method,
         "semantics": settings.semantics,
         "modality": settings.modality,

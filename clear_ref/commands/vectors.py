@@ -1,4 +1,4 @@
-"""vectors: write golden vectors, which `conform` and other projects check implementations against."""
+"""vectors: write golden vectors, against which implementations are checked."""
 
 from argparse import Namespace
 

@@ -17,8 +17,8 @@ from clear_ref.oracle.reference import formulas
 from clear_ref.oracle.reference.arithmetic import Sheet
 from clear_ref.oracle.reference.cases import cases
 from clear_ref.oracle.reference.inputs import inputs
-from clear_ref.oracle.reference.shapes import ALL_SHAPES, COMPACT, FLAGS, FULL
 from clear_ref.oracle.reference.rows import IGNORE, KINDS
+from clear_ref.oracle.reference.shapes import ALL_SHAPES, COMPACT, FLAGS, FULL
 
 from .case_check import fault
 

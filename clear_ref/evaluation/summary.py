@@ -1,0 +1,57 @@
+"""The type of a run's summary: what metrics.json holds and --json prints."""
+
+from typing import TypedDict
+
+from .metrics import Scores
+from .robustness_results import Robustness
+
+
+class TrainedParts(TypedDict):
+    """How much of a model a run trains.
+
+    tensors, parameters  number of trained tensors, and of the numbers in them
+    of                   number of parameters of the whole model
+    layers               number of layers with adapters; 0: full fine-tuning
+    """
+
+    tensors: int
+    parameters: int
+    of: int
+    layers: int
+
+
+class Seconds(TypedDict, total=False):
+    """Wall time of the parts of a run."""
+
+    train: float
+    evaluate: float
+    robustness: float
+
+
+class Summary(TypedDict, total=False):
+    """What a run found.
+
+    method, semantics, modality  of an unlearning run
+    command                      finetune or evaluate, for these
+    split                        of finetune
+    model, adapter               of evaluate
+    models                       {"base", "gold", "unlearned", ...: metrics}
+    definitions                  {metric: name of its definition}
+    """
+
+    method: str
+    command: str
+    split: str
+    model: str
+    adapter: str
+    semantics: str
+    modality: str
+    seed: int
+    impl: str
+    trained: TrainedParts
+    steps: int
+    seconds: Seconds
+    robustness: Robustness
+    models: dict[str, Scores]
+    definitions: dict[str, str]
+    out: str
