@@ -13,7 +13,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.settings import setting
 from clear_ref.common.text_table import aligned
 from clear_ref.data.records import SCHEMA
-from clear_ref.evaluation.likelihood import TOGETHER
+from clear_ref.evaluation.likelihood import TOKENS_PER_BATCH
 from clear_ref.evaluation.tasks import Task, tasks
 from clear_ref.loop.recipes import PaperFinetune
 from clear_ref.loop.unlearn import MODALITIES
@@ -191,7 +191,7 @@ def evaluating(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
         n_batches = -(-rows // settings.eval_batch)
         read += n_batches * task.max_new_tokens * model.parameters * itemsize
     cache = settings.eval_batch * (largest(model).tokens - ANSWER + GROWTH) * model.cache
-    memory = model.parameters * itemsize + cache + TOGETHER * model.vocabulary * itemsize
+    memory = model.parameters * itemsize + cache + TOKENS_PER_BATCH * model.vocabulary * itemsize
     seconds = read / (settings.gb_per_s * 1e9)
     return estimated_run("evaluate", flop, memory, memory, settings, seconds)
 

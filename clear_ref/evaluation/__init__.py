@@ -1,1 +1,1 @@
-"""Evaluation: tasks, likelihoods of candidate answers, generated text, and the metrics made of them."""
+"""Evaluation of a model: tasks, likelihoods of candidate answers, generated text, metrics."""

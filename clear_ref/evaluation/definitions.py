@@ -1,17 +1,26 @@
-"""What a report can print: which functions make a task's parts, which parts make a number, and what each is called.
+"""The sets of definitions: which functions make the parts of a task, and which parts make a number.
 
-paper     the paper's section 5.2, its gaps filled as each docstring says
-released  the authors' code: mm/calculate_metrics.py and mm/build_vllm_table.py; for text nlp/aggregate_eval_stat.py and the
-          formulas that reproduce the paper's printed text tables
+paper     the paper's section 5.2; what it leaves open is chosen as each docstring says
+released  the authors' code: mm/calculate_metrics.py and mm/build_vllm_table.py; for text
+          nlp/aggregate_eval_stat.py and the formulas that reproduce the paper's printed text tables
 tofu      TOFU, aggregate_eval_stat.py; its successor open-unlearning computes the same
+
+A part is one metric of one task, such as the ROUGE of eval_log. A reported number is the harmonic
+mean of some parts (AGGREGATES) or a function of the logs of a model and of gold (QUALITIES).
 """
 
 import inspect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from clear_ref.common.errors import UserError
 
 from . import quality, task_metrics
+from .log_format import Log
+
+TaskFunction = Callable[[Log], float]  # of a task's log
+QualityFunction = Callable[[Log, Log], float]  # of a model's log and gold's log of one task
+Part = tuple[str, str]  # (task, its metric: rouge, probability or truth_ratio)
 
 SETS = ("paper", "released", "tofu")
 REAL_PICTURES = ("eval_real_faces_wo_options", "eval_real_world_wo_options")
@@ -30,34 +39,37 @@ PICTURES = (
     "eval_forget_facerec",
     "eval_retain_facerec",
 )
-QUALITY_TASKS = (
-    "eval_log_forget",
-    "eval_text_forget",
-)  # Forget Quality is of the first that was evaluated
-OPTIONAL = (
-    "rouge1",
-    "rouge_f",
-)  # parts of which a log may hold neither the column nor the text; part of no aggregate
-THREE, TWO = ("rouge", "probability", "truth_ratio"), ("probability", "truth_ratio")
+# Forget Quality compares the logs of the first of these tasks that was evaluated.
+QUALITY_TASKS = ("eval_log_forget", "eval_text_forget")
+# Metrics that some logs cannot give, because they have neither the column nor the text. No
+# aggregate uses them.
+OPTIONAL = ("rouge1", "rouge_f")
+WITH_ROUGE = ("rouge", "probability", "truth_ratio")
+WITHOUT_ROUGE = ("probability", "truth_ratio")
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A reported metric: its name in every report, a few words, and the whole of it (formula, source, flaw)."""
+    """The definition of a reported number.
+
+    name   its name in every report
+    words  a short description
+    text   the whole definition: formula, source, flaw
+    """
 
     name: str
     words: str
     text: str
 
 
-def _of(tasks, names) -> list[tuple[str, str]]:
-    return [(task, part) for task in tasks for part in names]
+def _parts(tasks: Iterable[str], names: Iterable[str]) -> list[Part]:
+    return [(task, name) for task in tasks for name in names]
 
 
-# The parts of each reported number: (task, part).
-AGGREGATES = {
+# {set of definitions: {reported number: its parts}}
+AGGREGATES: dict[str, dict[str, list[Part]]] = {
     "paper": {
-        "real": _of(REAL_PICTURES, THREE),
+        "real": _parts(REAL_PICTURES, WITH_ROUGE),
         "retain": [
             ("eval_log", "rouge"),
             ("eval_retain_facerec", "probability"),
@@ -68,30 +80,31 @@ AGGREGATES = {
             ("eval_forget_facerec", "probability"),
             ("eval_log_forget", "truth_ratio"),
         ],
-        "real_faces": _of(REAL_PICTURES[:1], THREE),
-        "real_world": _of(REAL_PICTURES[1:], THREE),
-        "text_real": _of(REAL_TEXT, THREE),
-        "text_retain": _of(["eval_text_retain"], THREE),
-        "text_forget": _of(["eval_text_forget"], THREE),
+        "real_faces": _parts(REAL_PICTURES[:1], WITH_ROUGE),
+        "real_world": _parts(REAL_PICTURES[1:], WITH_ROUGE),
+        "text_real": _parts(REAL_TEXT, WITH_ROUGE),
+        "text_retain": _parts(["eval_text_retain"], WITH_ROUGE),
+        "text_forget": _parts(["eval_text_forget"], WITH_ROUGE),
     },
     "released": {
-        "real": _of(REAL_PICTURES, TWO),
-        "retain": _of(("eval_log", "eval_retain_facerec"), TWO),
-        "forget": _of(("eval_log_forget", "eval_forget_facerec"), TWO),
-        "model_utility": _of((*REAL_PICTURES, "eval_log", "eval_retain_facerec"), THREE),
-        "text_real": _of(REAL_TEXT, TWO),
-        "text_retain": _of(["eval_text_retain"], TWO),
-        "text_forget": _of(["eval_text_forget"], THREE),
-        "text_model_utility": _of(("eval_text_retain", *REAL_TEXT), THREE),
+        "real": _parts(REAL_PICTURES, WITHOUT_ROUGE),
+        "retain": _parts(("eval_log", "eval_retain_facerec"), WITHOUT_ROUGE),
+        "forget": _parts(("eval_log_forget", "eval_forget_facerec"), WITHOUT_ROUGE),
+        "model_utility": _parts((*REAL_PICTURES, "eval_log", "eval_retain_facerec"), WITH_ROUGE),
+        "text_real": _parts(REAL_TEXT, WITHOUT_ROUGE),
+        "text_retain": _parts(["eval_text_retain"], WITHOUT_ROUGE),
+        "text_forget": _parts(["eval_text_forget"], WITH_ROUGE),
+        "text_model_utility": _parts(("eval_text_retain", *REAL_TEXT), WITH_ROUGE),
     },
     "tofu": {
-        "model_utility": _of(("eval_log", *REAL_PICTURES), THREE),
-        "text_model_utility": _of(("eval_text_retain", *REAL_TEXT), THREE),
+        "model_utility": _parts(("eval_log", *REAL_PICTURES), WITH_ROUGE),
+        "text_model_utility": _parts(("eval_text_retain", *REAL_TEXT), WITH_ROUGE),
     },
 }
 
-# Functions of two logs: metric, function, and the tasks of which the first that was evaluated is compared.
-QUALITIES = {
+# {set of definitions: {reported number: (function, tasks)}}; the function compares the logs of the
+# first of the tasks that was evaluated.
+QUALITIES: dict[str, dict[str, tuple[QualityFunction, tuple[str, ...]]]] = {
     "paper": {"forget_quality": (quality.forget_quality, QUALITY_TASKS)},
     "released": {
         "forget_quality": (quality.forget_quality_aligned, QUALITY_TASKS),
@@ -104,8 +117,8 @@ QUALITIES = {
     },
 }
 
-# What a function is called: name in reports, words.
-NAMES = {
+# {function: (name of its definition, words)}
+NAMES: dict[Callable[..., float], tuple[str, str]] = {
     task_metrics.rouge_recall: ("rougeL_recall", "ROUGE-L recall"),
     task_metrics.rouge_f: ("rougeL_f1", "ROUGE-L F1"),
     task_metrics.rouge1_recall: ("rouge1_recall", "ROUGE-1 recall"),
@@ -161,76 +174,86 @@ def check_set(metrics: str) -> None:
         raise UserError(f"--metrics is {metrics!r}; expected {', '.join(SETS)} or all")
 
 
-def functions(metrics: str, task: str, text: bool) -> dict:
-    """{part: function of the task's log} in one set of definitions.
+def functions(metrics: str, task: str, text: bool) -> dict[str, TaskFunction]:
+    """{metric: function of the task's log} in one set of definitions.
 
-    text    whether the logs are of a model that sees no pictures; eval_real_world_wo_options alone does not tell
+    text    whether the logs are of a model that sees no pictures; the task's name does not show
+            this for eval_real_world_wo_options
     """
-    forget = "forget" in task
-    ratio = {
-        ("paper", False): task_metrics.truth_ratio_score,
-        ("paper", True): task_metrics.truth_ratio_score,
-        ("tofu", False): task_metrics.truth_ratio_geometric_below_one,
-        ("tofu", True): task_metrics.truth_ratio_geometric_closer_to_one,
-        ("released", False): task_metrics.truth_ratio_grand_mean_below_one,
-        ("released", True): task_metrics.truth_ratio_grand_mean_closer_to_one,
-    }
     of_text = text or task not in (*PICTURES, "eval_real_world_wo_options")
-    found = {
+    # The released text code computes truth ratios as TOFU does.
+    ratio_set = "tofu" if metrics == "released" and of_text else metrics
+    probability = task_metrics.probability_of_answer
+    if task in MULTIPLE_CHOICE:
+        probability = task_metrics.probability_among_candidates
+    chosen: dict[str, TaskFunction] = {
         "rouge": task_metrics.rouge_recall,
-        "probability": task_metrics.probability_among_candidates
-        if task in MULTIPLE_CHOICE
-        else task_metrics.probability_of_answer,
-        "truth_ratio": ratio["tofu" if metrics == "released" and of_text else metrics, forget],
+        "probability": probability,
+        "truth_ratio": _truth_ratio(ratio_set, forget="forget" in task),
     }
-    return found | (
-        {"rouge1": task_metrics.rouge1_recall, "rouge_f": task_metrics.rouge_f}
-        if metrics == "tofu"
-        else {}
-    )
+    if metrics == "tofu":
+        chosen["rouge1"] = task_metrics.rouge1_recall
+        chosen["rouge_f"] = task_metrics.rouge_f
+    return chosen
 
 
-def definition(function) -> Definition:
-    """The definition of a function that reports print."""
-    return Definition(*NAMES[function], inspect.getdoc(function))
+def _truth_ratio(metrics: str, forget: bool) -> TaskFunction:
+    """The truth ratio of one set of definitions, of a Forget task or of another one."""
+    if metrics == "paper":
+        return task_metrics.truth_ratio_score
+    if metrics == "tofu":
+        if forget:
+            return task_metrics.truth_ratio_geometric_closer_to_one
+        return task_metrics.truth_ratio_geometric_below_one
+    if forget:
+        return task_metrics.truth_ratio_grand_mean_closer_to_one
+    return task_metrics.truth_ratio_grand_mean_below_one
+
+
+def definition(function: Callable[..., float]) -> Definition:
+    """The definition of a function in NAMES."""
+    name, words = NAMES[function]
+    return Definition(name, words, inspect.getdoc(function) or "")
 
 
 def definitions(metrics: str) -> dict[str, Definition]:
-    """Every metric of one set of definitions, by the name under which `definitions` of a report lists it."""
-    found = {
+    """Every definition of one set, by the name under which "definitions" of a report lists it."""
+    by_name: dict[str, Callable[..., float]] = {
         "rouge": task_metrics.rouge_recall,
         "probability_multiple_choice": task_metrics.probability_among_candidates,
         "probability_text": task_metrics.probability_of_answer,
     }
     if metrics == "paper":
-        found["truth_ratio"] = task_metrics.truth_ratio_score
+        by_name["truth_ratio"] = _truth_ratio("paper", forget=False)
     if metrics == "released":
-        found |= {
-            "truth_ratio": task_metrics.truth_ratio_grand_mean_below_one,
-            "truth_ratio_forget": task_metrics.truth_ratio_grand_mean_closer_to_one,
-        }
+        by_name["truth_ratio"] = _truth_ratio("released", forget=False)
+        by_name["truth_ratio_forget"] = _truth_ratio("released", forget=True)
+        by_name["text_truth_ratio"] = _truth_ratio("tofu", forget=False)
+        by_name["text_truth_ratio_forget"] = _truth_ratio("tofu", forget=True)
     if metrics == "tofu":
-        found |= {"rouge1": task_metrics.rouge1_recall, "rouge_f": task_metrics.rouge_f}
-    if metrics in ("released", "tofu"):
-        of_text = "text_" if metrics == "released" else ""
-        found |= {
-            f"{of_text}truth_ratio": task_metrics.truth_ratio_geometric_below_one,
-            f"{of_text}truth_ratio_forget": task_metrics.truth_ratio_geometric_closer_to_one,
-        }
-    found |= {metric: function for metric, (function, _) in QUALITIES[metrics].items()}
-    return {metric: definition(function) for metric, function in found.items()} | {
-        metric: aggregate_definition(metrics, metric) for metric in AGGREGATES[metrics]
-    }
+        by_name["rouge1"] = task_metrics.rouge1_recall
+        by_name["rouge_f"] = task_metrics.rouge_f
+        by_name["truth_ratio"] = _truth_ratio("tofu", forget=False)
+        by_name["truth_ratio_forget"] = _truth_ratio("tofu", forget=True)
+    for name, (function, _) in QUALITIES[metrics].items():
+        by_name[name] = function
+    found = {name: definition(function) for name, function in by_name.items()}
+    for name in AGGREGATES[metrics]:
+        found[name] = aggregate_definition(metrics, name)
+    return found
 
 
-def aggregate_definition(metrics: str, metric: str) -> Definition:
-    """The definition of a harmonic mean of parts: how many and, outside the paper's own, whether ROUGE is among them."""
-    of = AGGREGATES[metrics][metric]
-    name, words = "harmonic_mean", "columns: harmonic means"
+def aggregate_definition(metrics: str, aggregate: str) -> Definition:
+    """The definition of a harmonic mean of parts.
+
+    The names outside the set `paper` say how many parts there are, and whether ROUGE is one.
+    """
+    parts = AGGREGATES[metrics][aggregate]
+    name = "harmonic_mean"
+    words = "columns: harmonic means"
     if metrics != "paper":
-        with_rouge = any(part == "rouge" for _, part in of)
-        name += f"_of_{len(of)}_{'with' if with_rouge else 'without'}_rouge"
+        with_rouge = any(metric == "rouge" for _, metric in parts)
+        name += f"_of_{len(parts)}_{'with' if with_rouge else 'without'}_rouge"
         words += ", with ROUGE" if with_rouge else " of probability and truth ratio, without ROUGE"
-    return Definition(
-        name, words, "Harmonic mean of " + ", ".join(f"{part} of {task}" for task, part in of) + "."
-    )
+    listed = ", ".join(f"{metric} of {task}" for task, metric in parts)
+    return Definition(name, words, f"Harmonic mean of {listed}.")

@@ -1,13 +1,16 @@
-"""One model over the tasks: logs. A log holds what `score` needs and nothing that depends on how it was computed.
+"""Evaluation of one model on the tasks: one log for each task.
 
-Records are computed in groups, consecutive in their task: a group's prompts are run once, the likelihoods of all candidates and
-the greedy text go on from there. A group's composition is fixed by its size, so the same weights give the same logs (a limit
-cuts the last group); another size moves them by rounding.
+A log holds what `score` needs, and nothing that depends on how it was computed. Records are
+computed in groups of neighbours in their task: the prompts of a group are computed once, and from
+there the likelihoods of all candidates and the greedy text. The composition of a group depends on
+the group size alone, so the same weights give the same logs (a limit cuts the last group). Another
+group size changes the numbers by rounding.
 """
 
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -19,16 +22,23 @@ from clear_ref.data.prompts import Phrases
 from clear_ref.model.vlm import VLM
 
 from . import rouge
-from .likelihood import candidate_nll, plain_nll
-from .log_format import Logs
+from .likelihood import NllSum, candidate_nll, plain_nll
+from .log_format import LOG_FORMAT, Logs, RecordLog
 from .metrics import tofu_truth_ratio
 from .tasks import Item, Task, items
+
+# A task, and neighbouring records of it.
+Group = tuple[Task, list[Item]]
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How logs are computed: the first `limit` records of each task (None: all), `batch` of them together; plain: one forward of
-    prompt and answer for each candidate (for checking)."""
+    """How logs are computed.
+
+    limit   evaluate the first `limit` records of each task; None: all
+    batch   number of records in a group
+    plain   compute likelihoods by one forward of prompt and answer for each candidate (a check)
+    """
 
     limit: int | None = None
     batch: int = 8
@@ -37,134 +47,176 @@ class EvaluationSettings:
 
 def run_tasks(
     vlm: VLM,
-    directory,
+    directory: str | Path,
     phrases: Phrases,
-    chosen: list[Task],
-    how: EvaluationSettings = EvaluationSettings(),
-    what: str = "evaluate",
+    tasks: list[Task],
+    settings: EvaluationSettings = EvaluationSettings(),
+    label: str = "evaluate",
     kept: Path | None = None,
 ) -> Logs:
-    """{task name: log} of the chosen tasks; see `record_log` for a record's columns.
+    """{task name: its log}; see `record_log` for the columns.
 
-    On the CPU, groups of records are shared among as many processes as torch has threads.
-    kept    directory where each finished group is written, and read instead of computed: an evaluation that was stopped goes on.
-            It belongs to one model and one data directory
+    On the CPU the groups are computed by as many processes as torch has threads.
+
+    directory  data directory
+    label      text of the progress line
+    kept       directory to which each finished group is written, and from which it is read instead
+               of computed again, so that a stopped evaluation resumes. It belongs to one model and
+               one data directory
     """
-    work = [(task, items(task, directory, phrases, how.limit)) for task in chosen]
-    groups = [
-        (task, found[first : first + how.batch])
-        for task, found in work
-        for first in range(0, len(found), how.batch)
-    ]
-    n_processes = process_count(vlm.device)
-    known = [None if kept is None else _read_group(kept, *group, how) for group in groups]
+    groups = _groups_of(tasks, directory, phrases, settings)
+    known = [_read_group(kept, task, records, settings) for task, records in groups]
     missing = [group for group, found in zip(groups, known, strict=True) if found is None]
-    bar = Progress(what, len(groups), "group", done=len(groups) - len(missing))
+    computed = iter(_compute_groups(vlm, missing, settings, label, kept, len(groups)))
+    logs: dict[str, dict] = {task.name: _header(task) for task in tasks}
+    for (task, records), found in zip(groups, known, strict=True):
+        record_logs = next(computed) if found is None else found
+        for record, columns in zip(records, record_logs, strict=True):
+            for column, value in columns.items():
+                logs[task.name].setdefault(column, {})[str(record.index)] = value
+    return cast(Logs, logs)
 
-    def compute(group):
+
+def _groups_of(
+    tasks: list[Task], directory: str | Path, phrases: Phrases, settings: EvaluationSettings
+) -> list[Group]:
+    """The tasks' records in groups of settings.batch."""
+    groups = []
+    for task in tasks:
+        records = items(task, directory, phrases, settings.limit)
+        for first in range(0, len(records), settings.batch):
+            groups.append((task, records[first : first + settings.batch]))
+    return groups
+
+
+def _compute_groups(
+    vlm: VLM,
+    groups: list[Group],
+    settings: EvaluationSettings,
+    label: str,
+    kept: Path | None,
+    n_groups: int,
+) -> list[list[RecordLog]]:
+    """The record logs of each group; n_groups: number of all groups, those of `kept` included."""
+    n_processes = process_count(vlm.device)
+    bar = Progress(label, n_groups, "group", done=n_groups - len(groups))
+
+    def compute(group: Group) -> list[RecordLog]:
         task, records = group
-        found = group_logs(vlm, records, task.max_new_tokens, how.plain)
+        record_logs = group_logs(vlm, records, task.max_new_tokens, settings.plain)
         if kept is not None:
-            write_json(_group_file(kept, *group), {"of": _described(*group, how), "records": found})
-        bar.step(min(n_processes, len(groups) - bar.done), note=task.name)
-        return found
+            content = {"of": _description(task, records, settings), "records": record_logs}
+            write_json(_group_file(kept, task, records), content)
+        bar.step(min(n_processes, n_groups - bar.done), note=task.name)
+        return record_logs
 
     with torch.no_grad():
-        computed = iter(map_in_processes(compute, missing, n_processes))
+        results = map_in_processes(compute, groups, n_processes)
     bar.close()
-    logs = {
-        task.name: {
-            "format": "clear_ref.log/1",
-            "task": task.name,
-            "set": task.set_name,
-            "config": task.config,
-        }
-        for task in chosen
+    return results
+
+
+def _header(task: Task) -> dict:
+    """A log without columns."""
+    return {
+        "format": LOG_FORMAT,
+        "task": task.name,
+        "set": task.set_name,
+        "config": task.config,
     }
-    for (task, records), found in zip(groups, known, strict=True):
-        for item, columns in zip(records, next(computed) if found is None else found, strict=True):
-            for column, value in columns.items():
-                logs[task.name].setdefault(column, {})[str(item.index)] = value
-    return logs
 
 
 def _group_file(kept: Path, task: Task, records: list[Item]) -> Path:
     return kept / f"{task.name}-{records[0].index}.json"
 
 
-def _described(task: Task, records: list[Item], how: EvaluationSettings) -> dict:
-    """What a kept group is of; another one in its place is computed again."""
-    return {"task": asdict(task), "records": [item.index for item in records], "plain": how.plain}
+def _description(task: Task, records: list[Item], settings: EvaluationSettings) -> dict:
+    """What a kept group was computed from. A group with another description is computed again."""
+    return {
+        "task": asdict(task),
+        "records": [record.index for record in records],
+        "plain": settings.plain,
+    }
 
 
 def _read_group(
-    kept: Path, task: Task, records: list[Item], how: EvaluationSettings
-) -> list[dict] | None:
+    kept: Path | None, task: Task, records: list[Item], settings: EvaluationSettings
+) -> list[RecordLog] | None:
+    """The record logs of a kept group; None if there is none with this description."""
+    if kept is None:
+        return None
     path = _group_file(kept, task, records)
-    found = read_json(path) if path.exists() else {}
-    return found["records"] if found.get("of") == _described(task, records, how) else None
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if content.get("of") != _description(task, records, settings):
+        return None
+    return content["records"]
 
 
 def group_logs(
     vlm: VLM, records: list[Item], max_new_tokens: int, plain: bool = False
-) -> list[dict]:
+) -> list[RecordLog]:
     """`record_log` of a few records of one task, computed together."""
-    answers = [
-        list(dict.fromkeys((item.answer, item.paraphrased, *item.perturbed))) for item in records
+    candidates = [
+        list(dict.fromkeys((record.answer, record.paraphrased, *record.perturbed)))
+        for record in records
     ]
-    prompts = vlm.encode([item.prompt for item in records])
+    prompts = vlm.encode([record.prompt for record in records])
     prefilled = vlm.prefill(prompts)
-    sums = (
-        [plain_nll(vlm, item.prompt, of_one) for item, of_one in zip(records, answers, strict=True)]
-        if plain
-        else candidate_nll(vlm, prompts, answers, prefilled)
-    )
-    texts = vlm.generate(
-        prompts, max_new_tokens, prefilled
-    )  # last: this appends to the cache of `prefilled`
+    if plain:
+        sums = [
+            plain_nll(vlm, record.prompt, texts)
+            for record, texts in zip(records, candidates, strict=True)
+        ]
+    else:
+        sums = candidate_nll(vlm, prompts, candidates, prefilled)
+    # Generation is last because it appends to the cache of `prefilled`.
+    generated = vlm.generate(prompts, max_new_tokens, prefilled)
     return [
-        record_log(vlm, item, dict(zip(of_one, found)), text)
-        for item, of_one, found, text in zip(records, answers, sums, texts, strict=True)
+        record_log(vlm, record, dict(zip(texts, sums_of_record, strict=True)), text)
+        for record, texts, sums_of_record, text in zip(
+            records, candidates, sums, generated, strict=True
+        )
     ]
 
 
-def record_log(vlm: VLM, item: Item, known: dict[str, tuple[float, int]], generated: str) -> dict:
-    """The columns of one record: summed nll (nats), token counts and means of every candidate, the generated text, its ROUGE.
+def record_log(vlm: VLM, record: Item, sums: dict[str, NllSum], generated: str) -> RecordLog:
+    """The columns of one record.
 
-    known   {candidate: (summed nll, number of tokens)}
-    source  the columns of TOFU's and the released eval_log_aggregated.json; truth_ratio is TOFU's,
-            exp(paraphrased - mean perturbed)
+    sums     {candidate: (summed nll in nats, number of tokens)}
+    source   the columns of TOFU's and the released eval_log_aggregated.json; truth_ratio is
+             TOFU's, exp(paraphrased - mean perturbed)
+    raises   RunFailed if an nll is not finite
     """
-    candidates = (item.answer, item.paraphrased, *item.perturbed)
-    (truth, n_truth), (paraphrase, n_paraphrase), *perturbed = (known[text] for text in candidates)
-    if not all(math.isfinite(total) for total, _ in known.values()):
+    if not all(math.isfinite(total) for total, _ in sums.values()):
         raise RunFailed(
-            f"record {item.index}, {item.answer!r}: the nll of an answer is not finite; the model has diverged, "
-            "lower --lr"
+            f"record {record.index}, {record.answer!r}: the nll of an answer is not finite; the "
+            "model has diverged, lower --lr"
         )
-    means = [total / n for total, n in perturbed]
-    recall = rouge.scores(item.answer, generated)
+    answer_sum, n_answer = sums[record.answer]
+    paraphrased_sum, n_paraphrased = sums[record.paraphrased]
+    perturbed = [sums[text] for text in record.perturbed]
+    perturbed_means = [total / n for total, n in perturbed]
+    rouge_scores = rouge.scores(record.answer, generated)
+    prompt_text = vlm.template.prompt(record.prompt.question, record.prompt.image is not None)
     return {
-        "gt_loss": truth,
-        "num_token_gt": n_truth,
-        "avg_gt_loss": truth / n_truth,
-        "paraphrased_loss": paraphrase,
-        "num_token_paraphrased": n_paraphrase,
-        "avg_paraphrased_loss": paraphrase / n_paraphrase,
+        "gt_loss": answer_sum,
+        "num_token_gt": n_answer,
+        "avg_gt_loss": answer_sum / n_answer,
+        "paraphrased_loss": paraphrased_sum,
+        "num_token_paraphrased": n_paraphrased,
+        "avg_paraphrased_loss": paraphrased_sum / n_paraphrased,
         "perturb_loss": [total for total, _ in perturbed],
         "num_token_perturb": [n for _, n in perturbed],
-        "average_perturb_loss": means,
-        "truth_ratio": tofu_truth_ratio(paraphrase / n_paraphrase, means),
-        "rouge1_recall": recall["rouge1"].recall,
-        "rougeL_recall": recall["rougeL"].recall,
-        "generated_text": [
-            vlm.template.prompt(item.prompt.question, item.prompt.image is not None),
-            generated,
-            item.answer,
-        ],
+        "average_perturb_loss": perturbed_means,
+        "truth_ratio": tofu_truth_ratio(paraphrased_sum / n_paraphrased, perturbed_means),
+        "rouge1_recall": rouge_scores["rouge1"].recall,
+        "rougeL_recall": rouge_scores["rougeL"].recall,
+        "generated_text": [prompt_text, generated, record.answer],
         "candidates": {
-            "answer": item.answer,
-            "paraphrased": item.paraphrased,
-            "perturbed": list(item.perturbed),
+            "answer": record.answer,
+            "paraphrased": record.paraphrased,
+            "perturbed": list(record.perturbed),
         },
     }

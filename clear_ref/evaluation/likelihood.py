@@ -1,10 +1,13 @@
-"""Likelihoods of candidate answers: prompts are run once, and a record's candidates stand behind its prompt in one row.
+"""Likelihoods of candidate answers. Each prompt is computed once for all of its candidates.
 
-In that row each candidate looks at the prompt and at itself alone, so a record costs its prompt's and its answers' tokens once.
-`plain_nll` is the slow way that needs no argument: one forward of prompt and answer for every candidate.
+The candidates of a prompt are packed into one row after the prompt. There each candidate attends
+only to the prompt and to its own earlier tokens, so every prompt token and every answer token is
+computed once. `plain_nll` is the slow and simple way: one forward of prompt and answer for every
+candidate.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,160 +19,236 @@ from clear_ref.model.generate import Prefilled
 from clear_ref.model.language import next_positions
 from clear_ref.model.vlm import VLM
 
-TOGETHER = 512  # tokens of candidates in one batch: enough to keep matrix products busy, and few enough to fit beside the weights
-Sums = list[tuple[float, int]]  # of each candidate: summed nll in nats, number of tokens
+# Candidate tokens in one batch: enough for large matrix products, few enough to fit beside the
+# weights.
+TOKENS_PER_BATCH = 512
+# (summed nll in nats, number of tokens) of one candidate
+NllSum = tuple[float, int]
+# (how many of the prompt's last tokens the ids replace, ids); see Tokenizer.answer
+EncodedAnswer = tuple[int, list[int]]
 
 
 def candidate_nll(
     vlm: VLM, prompts: Batch, answers: list[list[str]], prefilled: Prefilled | None = None
-) -> list[Sums]:
-    """For each prompt (summed nll in nats, number of tokens) of each of its answers; an answer's end counts, as in training.
+) -> list[list[NllSum]]:
+    """For each prompt, (summed nll in nats, number of tokens) of each of its answers.
 
-    prompts  what vlm.encode made of records without answers
+    The end token of an answer counts, as in training.
+
+    prompts    result of vlm.encode for records without answers
     prefilled  result of vlm.prefill for these prompts; None: prefilled here
-    equals   plain_nll within rounding, however many prompts are computed together
+    equals     plain_nll within rounding, whatever prompts are computed together
     """
-    pieces = [
-        [vlm.tokenizer.answer(vlm.template, answer) for answer in of_one] for of_one in answers
+    encoded = [
+        [vlm.tokenizer.answer(vlm.template, answer) for answer in of_prompt]
+        for of_prompt in answers
     ]
-    return continuation_nll(vlm, prompts, prefilled or vlm.prefill(prompts), pieces)
+    return continuation_nll(vlm, prompts, prefilled or vlm.prefill(prompts), encoded)
 
 
-def plain_nll(vlm: VLM, prompt: Record, answers: list[str]) -> Sums:
-    """The same of one prompt, by one forward of prompt and answer for each candidate; every position is computed."""
-    every = [answer_nll(vlm, Record(prompt.question, answer, prompt.image)) for answer in answers]
-    return [(math.fsum(nll), len(nll)) for nll in every]
+def plain_nll(vlm: VLM, prompt: Record, answers: list[str]) -> list[NllSum]:
+    """The same for one prompt, by one forward of prompt and answer for each candidate."""
+    sums = []
+    for answer in answers:
+        nll = answer_nll(vlm, Record(prompt.question, answer, prompt.image))
+        sums.append((math.fsum(nll), len(nll)))
+    return sums
 
 
 @torch.no_grad()
 def answer_nll(vlm: VLM, record: Record) -> list[float]:
-    """The nll, in nats, of each token of the record's answer and its end, as in training: one forward of prompt and answer."""
+    """The nll, in nats, of each token of the record's answer, its end token included.
+
+    One forward of prompt and answer; the same tokens as in training.
+    """
     batch = vlm.encode([record])
-    asked = batch.labels[:, 1:] != IGNORE
-    logits = vlm.head(vlm.hidden(batch)[:, :-1][asked])
-    return token_terms(logits, batch.labels[:, 1:][asked], entropy=False).nll.double().tolist()
+    labels = batch.labels[:, 1:]
+    is_answer = labels != IGNORE
+    logits = vlm.head(vlm.hidden(batch)[:, :-1][is_answer])
+    return token_terms(logits, labels[is_answer], entropy=False).nll.double().tolist()
 
 
 @torch.no_grad()
-def continuation_nll(vlm: VLM, prompts: Batch, prefilled: Prefilled, pieces) -> list[Sums]:
-    """As candidate_nll, of encoded answers: for each prompt [(how many of the prompt's last tokens it replaces, its ids)]."""
-    found, T = [], prompts.input_ids.shape[1]
-    back = [
-        max(merged for merged, _ in of_one) for of_one in pieces
-    ]  # last tokens that some answer changes: not shared
-    candidates = [
-        [ids[T - n : T - merged] + own for merged, own in of_one]
-        for ids, n, of_one in zip(prompts.input_ids.tolist(), back, pieces, strict=True)
-    ]
-    for rows in together([sum(map(len, of_one)) for of_one in candidates], back):
-        kept = T - back[rows.start]
-        past = [
-            (layer.keys[rows, :, :kept], layer.values[rows, :, :kept]) for layer in prefilled.past
+def continuation_nll(
+    vlm: VLM,
+    prompts: Batch,
+    prefilled: Prefilled,
+    answers: Sequence[Sequence[EncodedAnswer]],
+) -> list[list[NllSum]]:
+    """candidate_nll of encoded answers."""
+    T = prompts.input_ids.shape[1]
+    # The last n_replaced positions of a prompt are replaced by some of its answers, so only the
+    # positions before them are shared by all candidates.
+    n_replaced = [max(replaced for replaced, _ in of_prompt) for of_prompt in answers]
+    candidates = []
+    for prompt_ids, n, of_prompt in zip(
+        prompts.input_ids.tolist(), n_replaced, answers, strict=True
+    ):
+        candidates.append([prompt_ids[T - n : T - replaced] + ids for replaced, ids in of_prompt])
+    widths = [sum(len(ids) for ids in of_prompt) for of_prompt in candidates]
+    sums = []
+    for rows in neighbour_batches(widths, n_replaced):
+        n_shared = T - n_replaced[rows.start]
+        cache = [
+            (layer.keys[rows, :, :n_shared], layer.values[rows, :, :n_shared])
+            for layer in prefilled.past
         ]
-        found += _nll_behind(
+        sums += _nll_after_prompts(
             vlm,
-            prefilled.hidden[rows, kept - 1 : kept],
-            past,
-            prefilled.positions[..., rows, :kept],
-            prompts.attention_mask[rows, :kept],
+            prefilled.hidden[rows, n_shared - 1 : n_shared],
+            cache,
+            prefilled.positions[..., rows, :n_shared],
+            prompts.attention_mask[rows, :n_shared],
             candidates[rows],
-            T - kept,
+            T - n_shared,
         )
-    return found
+    return sums
 
 
-def together(widths: list[int], back: list[int], most: int = TOGETHER) -> list[slice]:
-    """Which neighbours are computed in one batch, by how many tokens the candidates of each are: as many as, padded to the
-    longest, have at most `most` tokens, and at least one; only those that begin equally far `back` from their prompt's end."""
-    found, first = [], 0
+def neighbour_batches(
+    widths: list[int], n_replaced: list[int], most: int = TOKENS_PER_BATCH
+) -> list[slice]:
+    """Which neighbouring prompts are computed in one batch.
+
+    widths      number of candidate tokens of each prompt
+    n_replaced  how many of its last positions are not shared; equal within a batch
+    returns     slices of the prompts; each has as many neighbours as, padded to the widest, have at
+                most `most` tokens, and at least one
+    """
+    batches = []
+    first = 0
     for end in range(1, len(widths) + 1):
+        is_last = end == len(widths)
         if (
-            end == len(widths)
-            or back[end] != back[first]
+            is_last
+            or n_replaced[end] != n_replaced[first]
             or (end + 1 - first) * max(widths[first : end + 1]) > most
         ):
-            found.append(slice(first, end))
+            batches.append(slice(first, end))
             first = end
-    return found
+    return batches
 
 
-def _nll_behind(
-    vlm: VLM, last, past, positions, prompt_mask, candidates, unasked: int
-) -> list[Sums]:
-    """continuation_nll of a few prompts, of which `last` [B, 1, D] holds the last hidden state; of each candidate the first
-    `unasked` tokens are not counted."""
+def _nll_after_prompts(
+    vlm: VLM,
+    last_hidden: torch.Tensor,
+    cache: list[tuple[torch.Tensor, torch.Tensor]],
+    positions: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    candidates: list[list[list[int]]],
+    n_uncounted: int,
+) -> list[list[NllSum]]:
+    """continuation_nll of one batch of prompts.
+
+    last_hidden  [B, 1, D] the hidden state of the last shared position
+    cache        each layer's (keys, values) of the shared positions
+    positions    [.., B, S] the shared positions; prompt_mask [B, S]
+    candidates   token ids of each candidate of each prompt
+    n_uncounted  number of first tokens of each candidate whose nll is not counted
+    """
     decoder = vlm.model.decoder
-    row = pack(candidates, unasked, vlm.tokenizer.pad).to(vlm.device)
-    positions = next_positions(positions, int(row.offset.max()) + 1)
-    positions = positions.gather(-1, row.offset.expand(*positions.shape[:-1], -1))
-    mask = torch.cat((prompt_mask, torch.ones_like(row.ids)), 1)
-    after = decoder(
-        decoder.embed_tokens(row.ids),
-        mask,
-        positions,
-        past,
-        mask_for_window=lambda window: row.looks(prompt_mask, window),
+    packed = pack(candidates, n_uncounted, vlm.tokenizer.pad).to(vlm.device)
+    following = next_positions(positions, int(packed.position.max()) + 1)
+    packed_positions = following.gather(-1, packed.position.expand(*positions.shape[:-1], -1))
+
+    def mask_for_window(window: int | None) -> torch.Tensor:
+        return packed.attention_mask(prompt_mask, window)
+
+    hidden = decoder(
+        decoder.embed_tokens(packed.ids),
+        torch.cat((prompt_mask, torch.ones_like(packed.ids)), 1),
+        packed_positions,
+        cache,
+        mask_for_window=mask_for_window,
     )[0]
-    states = torch.cat((last, after), 1)  # column 1 + c holds what has seen the row's token c
-    seen = torch.where(row.offset == 0, 0, torch.arange(row.ids.shape[1], device=vlm.device))[
-        row.asked
-    ]
-    logits = vlm.head(states[row.asked.nonzero()[:, 0], seen])
-    nll = token_terms(logits, row.ids[row.asked], entropy=False).nll.double().cpu()
-    sums = iter(
-        [
-            (float(part.sum()), len(part))
-            for part in nll.split([len(ids) - unasked for one in candidates for ids in one])
-        ]
-    )
-    return [[next(sums) for _ in of_one] for of_one in candidates]
+    # states[:, 0] is the state after the prompt, states[:, 1 + c] that after the token in column c.
+    # A candidate's first token is predicted by states[:, 0], any other by states[:, its column].
+    states = torch.cat((last_hidden, hidden), 1)
+    columns = torch.arange(packed.ids.shape[1], device=vlm.device)
+    state_of_token = torch.where(packed.position == 0, 0, columns)
+    counted_rows = packed.counted.nonzero()[:, 0]
+    logits = vlm.head(states[counted_rows, state_of_token[packed.counted]])
+    nll = token_terms(logits, packed.ids[packed.counted], entropy=False).nll.double().cpu()
+    sums = []
+    start = 0
+    for of_prompt in candidates:
+        sums_of_prompt = []
+        for ids in of_prompt:
+            n_counted = len(ids) - n_uncounted
+            candidate_sum = nll[start : start + n_counted].sum()
+            sums_of_prompt.append((float(candidate_sum), n_counted))
+            start += n_counted
+        sums.append(sums_of_prompt)
+    return sums
 
 
 @dataclass(frozen=True)
-class Packed:
-    """[B, W] each: the candidates of every prompt end to end; piece: which one a token is of, -1 behind the last; offset: its
-    place in it; asked: whether its nll counts."""
+class PackedCandidates:
+    """The candidates of each prompt, one after another in one row. Each tensor is [B, W].
+
+    ids        token ids; the tokenizer's pad id after the last candidate
+    candidate  number of the candidate that a token belongs to; -1 for padding
+    position   position of the token in its candidate
+    counted    True if the token's nll counts
+    """
 
     ids: torch.Tensor
-    piece: torch.Tensor
-    offset: torch.Tensor
-    asked: torch.Tensor
+    candidate: torch.Tensor
+    position: torch.Tensor
+    counted: torch.Tensor
 
-    def to(self, device) -> "Packed":
-        """The same on a device."""
-        return Packed(
-            *(tensor.to(device) for tensor in (self.ids, self.piece, self.offset, self.asked))
+    def to(self, device: torch.device) -> "PackedCandidates":
+        """The same tensors on a device."""
+        return PackedCandidates(
+            self.ids.to(device),
+            self.candidate.to(device),
+            self.position.to(device),
+            self.counted.to(device),
         )
 
-    def looks(self, prompt_mask, window: int | None):
-        """[B, 1, W, S + W], True where a token looks: at its prompt [B, S] and at its own candidate up to itself.
+    def attention_mask(self, prompt_mask: torch.Tensor, window: int | None) -> torch.Tensor:
+        """[B, 1, W, S + W], True where a token may attend: to its prompt and to its own candidate
+        up to itself.
 
-        window  at no more than this many positions, its own included; prompts are padded on the left
+        prompt_mask  [B, S], 0 for padding, which is on the left
+        window       number of positions that a token may attend to, its own included; None: all
         """
         W, S = self.ids.shape[1], prompt_mask.shape[1]
-        own = (self.piece[:, :, None] == self.piece[:, None]) & (
-            self.offset[:, None] <= self.offset[:, :, None]
-        )
-        prompt = prompt_mask.bool()[:, None].expand(-1, W, -1)
+        query_position = self.position[:, :, None]
+        key_position = self.position[:, None]
+        to_own = self.candidate[:, :, None] == self.candidate[:, None]
+        to_own = to_own & (key_position <= query_position)
+        to_prompt = prompt_mask.bool()[:, None].expand(-1, W, -1)
         if window is not None:
-            own = own & (self.offset[:, :, None] - self.offset[:, None] < window)
-            back = S - torch.arange(
-                S, device=prompt_mask.device
-            )  # from a candidate's first token to each of the prompt's
-            prompt = prompt & (self.offset[:, :, None] + back < window)
-        return torch.cat((prompt, own), 2)[:, None]
+            to_own = to_own & (query_position - key_position < window)
+            # from the first token of a candidate back to each position of the prompt
+            distance = S - torch.arange(S, device=prompt_mask.device)
+            to_prompt = to_prompt & (query_position + distance < window)
+        return torch.cat((to_prompt, to_own), 2)[:, None]
 
 
-def pack(candidates: list[list[list[int]]], unasked: int, pad: int) -> Packed:
-    """The Packed of every prompt's candidates; of each the first `unasked` tokens are not asked for."""
-    made = [
-        [
-            (token, number, offset, offset >= unasked)
-            for number, ids in enumerate(of_one)
-            for offset, token in enumerate(ids)
-        ]
-        for of_one in candidates
-    ]
-    W = max(map(len, made))
-    found = [list(zip(*(columns + [(pad, -1, 0, False)] * (W - len(columns))))) for columns in made]
-    return Packed(*(torch.tensor([columns[i] for columns in found]) for i in range(4)))
+def pack(candidates: list[list[list[int]]], n_uncounted: int, pad: int) -> PackedCandidates:
+    """The PackedCandidates of each prompt's candidates.
+
+    candidates   token ids of each candidate of each prompt
+    n_uncounted  number of first tokens of each candidate whose nll is not counted
+    pad          id that fills a row after its last candidate
+    """
+    widths = [sum(len(ids) for ids in of_prompt) for of_prompt in candidates]
+    shape = (len(candidates), max(widths))
+    packed = PackedCandidates(
+        ids=torch.full(shape, pad),
+        candidate=torch.full(shape, -1),
+        position=torch.zeros(shape, dtype=torch.long),
+        counted=torch.zeros(shape, dtype=torch.bool),
+    )
+    for row, of_prompt in enumerate(candidates):
+        start = 0
+        for number, ids in enumerate(of_prompt):
+            end = start + len(ids)
+            packed.ids[row, start:end] = torch.tensor(ids)
+            packed.candidate[row, start:end] = number
+            packed.position[row, start:end] = torch.arange(len(ids))
+            packed.counted[row, start + n_uncounted : end] = True
+            start = end
+    return packed

@@ -1,80 +1,98 @@
-"""Columns of an evaluation log, read with care: what is missing or no finite number is named with its task and record."""
+"""Columns of an evaluation log, checked: errors name the task, the column and the record."""
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import TypeGuard
 
 from clear_ref.common.errors import UserError
 
-
-def name_of(log: dict) -> str:
-    """What messages call a log: its task."""
-    return log.get("task", "log")
+# A log of any kind: column name -> column. logs.py checks no values, so they are checked here.
+AnyLog = Mapping[str, object]
 
 
-def column_of(log: dict, column: str) -> dict:
-    """A column as it is; UserError if it is missing, no dict, or empty."""
-    found = log.get(column)
-    if not isinstance(found, dict):
-        raise UserError(
-            f"{name_of(log)}: no column {column}; found {', '.join(k for k in log if k != 'task') or 'none'}"
-            "; evaluate again"
-        )
-    if not found:
+def name_of(log: AnyLog) -> str:
+    """The task of a log, for messages."""
+    return str(log.get("task", "log"))
+
+
+def column_of(log: AnyLog, column: str) -> dict[str, object]:
+    """A column, unchanged; UserError if it is missing, not a dict, or empty."""
+    values = log.get(column)
+    if not isinstance(values, dict):
+        columns = ", ".join(key for key in log if key != "task") or "none"
+        raise UserError(f"{name_of(log)}: no column {column}; found {columns}; evaluate again")
+    if not values:
         raise UserError(
             f"{name_of(log)}: column {column} is empty; expected one record or more; evaluate again"
         )
-    return found
+    return values
 
 
-def finite(log: dict, column: str, key: str, value) -> float:
-    """The value; UserError unless it is finite and, but for rounding, not negative, as losses and shares are."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < -1e-3:
+def finite(log: AnyLog, column: str, index: str, value: object) -> float:
+    """The value; UserError unless it is a finite number and not below -1e-3.
+
+    Losses and shares are not negative, except by rounding.
+    """
+    number = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+    if not math.isfinite(number) or number < -1e-3:
         raise UserError(
-            f"{name_of(log)}: {column} of record {key} is {value!r}; expected a finite number >= 0; "
-            "the model may have diverged"
+            f"{name_of(log)}: {column} of record {index} is {value!r}; expected a finite number "
+            ">= 0; the model may have diverged"
         )
-    return float(value)
+    return number
 
 
-def numbers(log: dict, column: str) -> dict[str, float]:
-    """A column of one finite number a record."""
-    return {key: finite(log, column, key, value) for key, value in column_of(log, column).items()}
-
-
-def lists(log: dict, column: str) -> dict[str, list[float]]:
-    """A column of one or more finite numbers a record."""
-    found = column_of(log, column)
-    for key, values in found.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(
-                f"{name_of(log)}: {column} of record {key} is {values!r}; expected a list of numbers"
-            )
+def numbers(log: AnyLog, column: str) -> dict[str, float]:
+    """A column of one finite number for each record."""
     return {
-        key: [finite(log, column, key, value) for value in values] for key, values in found.items()
+        index: finite(log, column, index, value) for index, value in column_of(log, column).items()
     }
 
 
-def texts(log: dict) -> dict[str, list[str]]:
-    """The column generated_text: [prompt, generated, expected] a record."""
-    found = column_of(log, "generated_text")
-    for key, texts in found.items():
-        if (
-            not isinstance(texts, list)
-            or len(texts) != 3
-            or not all(isinstance(text, str) for text in texts)
-        ):
+def lists(log: AnyLog, column: str) -> dict[str, list[float]]:
+    """A column of a list of one or more finite numbers for each record."""
+    checked = {}
+    for index, values in column_of(log, column).items():
+        if not isinstance(values, list) or not values:
             raise UserError(
-                f"{name_of(log)}: generated_text of record {key} is {str(texts)[:80]}"
-                "; expected [prompt, generated, expected]; evaluate again"
+                f"{name_of(log)}: {column} of record {index} is {values!r}; expected a list of "
+                "numbers"
             )
-    return found
+        checked[index] = [finite(log, column, index, value) for value in values]
+    return checked
 
 
-def same_records(log: dict, a: dict, b: dict, name_a: str, name_b: str) -> None:
-    """UserError unless two columns hold the same records."""
-    odd = sorted(set(a) ^ set(b))
+def texts(log: AnyLog) -> dict[str, list[str]]:
+    """The column generated_text: [prompt, generated, expected] for each record."""
+    checked = {}
+    for index, values in column_of(log, "generated_text").items():
+        if not _is_three_texts(values):
+            raise UserError(
+                f"{name_of(log)}: generated_text of record {index} is {str(values)[:80]}; expected "
+                "[prompt, generated, expected]; evaluate again"
+            )
+        checked[index] = values
+    return checked
+
+
+def _is_three_texts(value: object) -> TypeGuard[list[str]]:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    return all(isinstance(text, str) for text in value)
+
+
+def same_records(log: AnyLog, a: Iterable[str], b: Iterable[str], name_a: str, name_b: str) -> None:
+    """UserError unless two columns hold the same records.
+
+    a, b            the columns, or their indices
+    name_a, name_b  what messages call them
+    """
+    indices_a, indices_b = set(a), set(b)
+    odd = sorted(indices_a ^ indices_b)
     if odd:
         raise UserError(
-            f"{name_of(log)}: record {odd[0]} is in only one of {name_a} ({len(a)} records) and {name_b} "
-            f"({len(b)} records); evaluate again"
+            f"{name_of(log)}: record {odd[0]} is in only one of {name_a} ({len(indices_a)} "
+            f"records) and {name_b} ({len(indices_b)} records); evaluate again"
         )

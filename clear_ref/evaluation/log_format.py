@@ -12,6 +12,8 @@ avg, average    the loss divided by the number of the candidate's tokens
 
 from typing import TypedDict
 
+LOG_FORMAT = "clear_ref.log/1"
+
 
 class Candidates(TypedDict):
     """The texts whose likelihood a record compares."""
@@ -41,9 +43,10 @@ class RecordLog(TypedDict):
 
 
 class Log(TypedDict, total=False):
-    """One task's log. Only avg_gt_loss, avg_paraphrased_loss, average_perturb_loss and either
-    rougeL_recall or generated_text are needed for the metrics; logs of other projects may lack the
-    other keys.
+    """One task's log.
+
+    The metrics need avg_gt_loss, avg_paraphrased_loss, average_perturb_loss, and rougeL_recall or
+    generated_text. Logs of other projects may lack the other keys.
 
     format   clear_ref.log/1, in logs that this project has written
     task     the task's name, such as eval_log_forget

@@ -1,11 +1,13 @@
 """The benchmark's metrics: pure functions of evaluation logs.
 
-A log is a dict of columns, a column a dict from the row's index, as text, to a value (evaluate.py), as in TOFU's and
-the released eval_log_aggregated.json. Every mean is exactly rounded (math.fsum), so no order of records or candidates
-can change a bit. Losses are nll per token in nats; ratios are formed from their differences, so losses of 1e4 neither
-overflow nor turn into 0/0.
+A log is a dict of columns; a column is a dict from a record's index, as text, to a value
+(log_format.py), as in TOFU's and the released eval_log_aggregated.json. Every mean is exactly
+rounded (math.fsum), so the order of records and candidates does not change a bit. Losses are nll
+per token in nats; ratios are formed from their differences, so losses of 1e4 neither overflow nor
+give 0/0.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clear_ref.common.errors import UserError
@@ -19,13 +21,15 @@ from .definitions import (
     QUALITIES,
     SETS,
     Definition,
+    Part,
+    QualityFunction,
     check_set,
     definitions,
     functions,
 )
 from .distances import auc, jensen_shannon_distance, ks_p_value, ks_statistic, log10_ks_p_value
 from .exact_means import harmonic_mean, mean
-from .log_format import Logs
+from .log_format import Log, Logs
 from .quality import (
     forget_quality,
     forget_quality_aligned,
@@ -101,106 +105,128 @@ __all__ = [
     "truth_ratios",
 ]
 
-# What `score` returns. Values are numbers, None, or the dicts "tasks", "definitions" and "also"; a
-# TypedDict cannot hold both those three keys and the metrics' names of every set of definitions.
+# Metrics of one task: "rouge", "probability", "truth_ratio", "n" (number of records); in the set
+# tofu also "rouge1" and "rouge_f".
+TaskScores = dict[str, float | None]
+# What `score` returns. The values are numbers, None, and the dicts "tasks", "definitions" and
+# "also"; a TypedDict cannot hold these three keys and the numbers' names of every set.
 Scores = dict[str, Any]
 
 PARTS = AGGREGATES["paper"]
 DEFINITIONS = definitions("paper")
+# The column in which a log may hold an optional metric.
+OPTIONAL_COLUMNS = {"rouge1": "rouge1_recall", "rouge_f": "rougeL_f1"}
 
 
-def aggregate(parts, tasks: dict[str, dict]) -> float | None:
-    """The harmonic mean of the named parts; None where a task they are of is not among `tasks`.
+def aggregate(parts: Iterable[Part], tasks: Mapping[str, TaskScores]) -> float | None:
+    """The harmonic mean of the named parts; None if a task of theirs is not among `tasks`.
 
-    parts   [(task, part)], an entry of AGGREGATES
-    tasks   {task: {part: number}}, as score_task gives them
+    parts   [(task, metric)], an entry of AGGREGATES
+    tasks   {task: {metric: number}}, as score_task returns them
     """
-    have = all(task in tasks for task, _ in parts)
-    return harmonic_mean(tasks[task][part] for task, part in parts) if have else None
+    values = []
+    for task, metric in parts:
+        if task not in tasks:
+            return None
+        value = tasks[task][metric]
+        if value is None:
+            raise UserError(f"{task}: {metric} is None; expected a number; evaluate again")
+        values.append(value)
+    return harmonic_mean(values)
 
 
-def is_text(tasks) -> bool:
-    """Whether these tasks are those of a model that sees no pictures."""
+def is_text(tasks: Iterable[str]) -> bool:
+    """True if these are tasks of a model that sees no pictures."""
     return not set(tasks) & set(PICTURES)
 
 
-def score_task(task: str, log: dict, metrics: str = "paper", text: bool = False) -> dict:
-    """{"rouge", "probability", "truth_ratio", "n"} of one task's log; the task's name decides which probability.
+def score_task(task: str, log: Log, metrics: str = "paper", text: bool = False) -> TaskScores:
+    """{"rouge", "probability", "truth_ratio", "n"} of one task's log.
 
-    metrics  the set of definitions, one of SETS; tofu has "rouge1" and "rouge_f" too, None where the log does not tell
+    task     its name decides which probability is used
+    metrics  the set of definitions, one of SETS; tofu adds "rouge1" and "rouge_f", None if the log
+             has neither the column nor the text
     text     see definitions.functions
     """
-    log = {"task": task, **log}
-    wanted = (
-        "avg_gt_loss",
-        "avg_paraphrased_loss",
-        "rougeL_recall" if "rougeL_recall" in log else "generated_text",
-    )
-    for column in wanted[1:]:
-        log_columns.same_records(
-            log,
-            log_columns.column_of(log, wanted[0]),
-            log_columns.column_of(log, column),
-            wanted[0],
-            column,
+    log = {**log, "task": log.get("task", task)}
+    rouge_column = "rougeL_recall" if "rougeL_recall" in log else "generated_text"
+    answers = log_columns.column_of(log, "avg_gt_loss")
+    for column in ("avg_paraphrased_loss", rouge_column):
+        values = log_columns.column_of(log, column)
+        log_columns.same_records(log, answers, values, "avg_gt_loss", column)
+    scores: TaskScores = {}
+    for metric, function in functions(metrics, task, text).items():
+        missing = (
+            metric in OPTIONAL
+            and OPTIONAL_COLUMNS[metric] not in log
+            and "generated_text" not in log
         )
-    found = {}
-    for part, function in functions(metrics, task, text).items():
-        stored = {"rouge1": "rouge1_recall", "rouge_f": "rougeL_f1"}.get(part)
-        missing = part in OPTIONAL and stored not in log and "generated_text" not in log
-        found[part] = None if missing else function(log)
-    return found | {"n": len(log_columns.column_of(log, "avg_gt_loss"))}
+        scores[metric] = None if missing else function(log)
+    scores["n"] = len(answers)
+    return scores
 
 
 def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> Scores:
-    """metrics.json of one model: the reported numbers, None where a task they are made of was not evaluated.
+    """metrics.json of one model: the reported numbers, None if a task they need was not evaluated.
 
-    logs, gold_logs  {task: log}; a task may carry the ending .json that TOFU gives it
-    metrics          paper, released or tofu: whose definitions; all: the paper's, and the others' results beside them
-    returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world", "text_real", "text_retain",
-                      "text_forget",
-                      "tasks": {task: {"rouge", "probability", "truth_ratio", "n"}}, "definitions": {metric: name}}; the other
-                      sets have their own numbers (AGGREGATES, QUALITIES), all has "also": {"released": {...}, "tofu": {...}}
-    raises           UserError for an unknown task, a missing column, an empty log, a bad loss, other records in gold
+    logs, gold_logs  {task: log}; a task's name may end with .json, as in TOFU's files
+    metrics          the set of definitions: paper, released or tofu; all: the paper's, with the
+                     results of the others under "also"
+    returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world",
+                      "text_real", "text_retain", "text_forget",
+                      "tasks": {task: TaskScores}, "definitions": {number: definition's name}};
+                     the other sets have their own numbers (AGGREGATES, QUALITIES); all adds
+                     "also": {"released": {...}, "tofu": {...}}
+    raises           UserError for an unknown task, a missing column, an empty log, a loss that is
+                     not a finite number, other records in gold
     """
     check_set(metrics)
     if metrics == "all":
-        return score(logs, gold_logs) | {
-            "also": {name: score(logs, gold_logs, name) for name in SETS[1:]}
-        }
-    logs, gold_logs = (
-        _by_task(logs, "logs"),
-        None if gold_logs is None else _by_task(gold_logs, "gold logs"),
-    )
-    tasks = {task: score_task(task, log, metrics, is_text(logs)) for task, log in logs.items()}
-    result = {
-        metric: None
-        for metric in ("real", "retain", "forget", *QUALITIES[metrics], *AGGREGATES[metrics])
+        also = {name: score(logs, gold_logs, name) for name in SETS[1:]}
+        return score(logs, gold_logs) | {"also": also}
+    logs = _by_task(logs, "logs")
+    if gold_logs is not None:
+        gold_logs = _by_task(gold_logs, "gold logs")
+    text = is_text(logs)
+    tasks = {task: score_task(task, log, metrics, text) for task, log in logs.items()}
+    # The order of the numbers in metrics.json.
+    order = ("real", "retain", "forget", *QUALITIES[metrics], *AGGREGATES[metrics])
+    result: Scores = dict.fromkeys(order)
+    for number, parts in AGGREGATES[metrics].items():
+        result[number] = aggregate(parts, tasks)
+    if gold_logs is not None:
+        for number, (function, quality_tasks) in QUALITIES[metrics].items():
+            result[number] = _quality(function, quality_tasks, logs, gold_logs)
+    known = definitions(metrics)
+    result["tasks"] = tasks
+    result["definitions"] = {number: definition.name for number, definition in known.items()}
+    return result
+
+
+def _quality(
+    function: QualityFunction, quality_tasks: tuple[str, ...], logs: Logs, gold_logs: Logs
+) -> float | None:
+    """The function of both models' logs of the first of the tasks that was evaluated; or None."""
+    task = next((task for task in quality_tasks if task in logs), None)
+    if task is None:
+        return None
+    if task not in gold_logs:
+        raise UserError(
+            f"gold logs hold {', '.join(gold_logs)}; expected {task} too; evaluate gold on it"
+        )
+    log: Log = {**logs[task], "task": logs[task].get("task", task)}
+    gold_log: Log = {
+        **gold_logs[task],
+        "task": gold_logs[task].get("task", f"{task} of gold"),
     }
-    for metric, parts in AGGREGATES[metrics].items():
-        result[metric] = aggregate(parts, tasks)
-    for metric, (function, candidates) in QUALITIES[metrics].items():
-        task = next((task for task in candidates if task in logs), None)
-        if gold_logs is not None and task is not None:
-            if task not in gold_logs:
-                raise UserError(
-                    f"gold logs hold {', '.join(gold_logs)}; expected {task} too; evaluate gold on it"
-                )
-            result[metric] = function(
-                {"task": task, **logs[task]}, {"task": f"{task} of gold", **gold_logs[task]}
-            )
-    return {
-        **result,
-        "tasks": tasks,
-        "definitions": {metric: found.name for metric, found in definitions(metrics).items()},
-    }
+    return function(log, gold_log)
 
 
-# ---- reading a log
+def _by_task(logs: Logs, what: str) -> Logs:
+    """The logs by task name without .json, in the order of PARTS.
 
-
-def _by_task(logs: dict, what: str) -> dict:
-    """The logs by task name without .json, in PARTS' order; UserError for a name that is no task's."""
+    raises  UserError for an unknown task, or if there is none
+    """
     named = {task.removesuffix(".json"): log for task, log in logs.items()}
     known = dict.fromkeys(task for parts in PARTS.values() for task, _ in parts)
     for task, log in named.items():

@@ -1,12 +1,14 @@
-"""Porter's stemmer with the extensions that nltk's PorterStemmer has on by default; ROUGE's values depend on it.
+"""Porter's stemmer with the default extensions of nltk's PorterStemmer. ROUGE uses it.
 
-source  M. F. Porter, "An algorithm for suffix stripping", 1980 (steps 1a to 5b); nltk's departures are marked "nltk:"
-words   lower-case letters and digits; a digit counts as a consonant, as there
+source  M. F. Porter, "An algorithm for suffix stripping", 1980 (steps 1a to 5b); differences of
+        nltk's version are marked "nltk:"
+words   lower-case letters and digits; a digit counts as a consonant, as in nltk
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 
-# nltk: words whose stem is given, and words that are their own.
+# nltk: words with a given stem, and words that are their own stem.
 IRREGULAR = {
     "skies": "sky",
     "dying": "die",
@@ -20,8 +22,9 @@ UNCHANGED = frozenset(
     ("sky", "news", "inning", "outing", "canning", "howe", "proceed", "exceed", "succeed")
 )
 
-# Steps 2 to 4: the first suffix of the list that the word ends with decides, whether or not its condition holds.
-# nltk: bli (Porter 1980: abli -> able), fulli and logi (whose condition counts the l) are additions.
+# Steps 2 to 4: only the first suffix of the list that the word ends with is tried, whether or not
+# its condition holds. nltk: bli (Porter 1980: abli -> able), fulli and logi (whose condition counts
+# the l) are additions.
 STEP_2 = (
     ("ational", "ate"),
     ("tional", "tion"),
@@ -103,7 +106,7 @@ def stem(word: str) -> str:
 
 
 def _shape(word: str) -> str:
-    """One letter for each of the word's: "v" vowel, "c" consonant. y is a vowel exactly after a consonant."""
+    """A letter for each of the word's: "v" vowel, "c" consonant; y is a vowel after a consonant."""
     shape = ""
     for letter in word:
         vowel = letter in "aeiou" or (letter == "y" and shape.endswith("c"))
@@ -112,18 +115,21 @@ def _shape(word: str) -> str:
 
 
 def _measure(word: str) -> int:
-    """How many vowel groups are followed by a consonant: m in [C](VC)^m[V]."""
+    """Number of vowel groups that are followed by a consonant: m in [C](VC)^m[V]."""
     return _shape(word).count("vc")
 
 
 def _ends_short(word: str) -> bool:
-    """Whether it ends consonant, vowel, consonant other than w, x, y. nltk: a word of just vowel, consonant as well."""
+    """True if the word ends in consonant, vowel, consonant other than w, x, y.
+
+    nltk: also for a word of one vowel and one consonant.
+    """
     shape = _shape(word)
     return (shape.endswith("cvc") and word[-1] not in "wxy") or shape == "vc"
 
 
 def _plural(word: str) -> str:
-    """Step 1a. nltk: a four-letter word in -ies keeps its e (ties, tie)."""
+    """Step 1a. nltk: a word of four letters in -ies keeps its e (ties, tie)."""
     if word.endswith("ies"):
         return word[:-1] if len(word) == 4 else word[:-2]
     if word.endswith("sses"):
@@ -137,7 +143,11 @@ def _past(word: str) -> str:
         return word[:-1] if len(word) == 4 else word[:-2]
     if word.endswith("eed"):
         return word[:-1] if _measure(word[:-3]) > 0 else word
-    rest = word[:-2] if word.endswith("ed") else word[:-3] if word.endswith("ing") else ""
+    rest = ""
+    if word.endswith("ed"):
+        rest = word[:-2]
+    elif word.endswith("ing"):
+        rest = word[:-3]
     if "v" not in _shape(rest):
         return word
     if rest.endswith(("at", "bl", "iz")):
@@ -148,13 +158,16 @@ def _past(word: str) -> str:
 
 
 def _final_y(word: str) -> str:
-    """Step 1c. nltk: -y becomes -i after a consonant but the first letter (Porter 1980: if a vowel precedes)."""
-    turns = word.endswith("y") and len(word) > 2 and _shape(word[:-1]).endswith("c")
-    return word[:-1] + "i" if turns else word
+    """Step 1c. nltk: -y becomes -i after a consonant that is not the first letter.
+
+    Porter 1980: if the word has a vowel before the -y.
+    """
+    changes = word.endswith("y") and len(word) > 2 and _shape(word[:-1]).endswith("c")
+    return word[:-1] + "i" if changes else word
 
 
-def _replace(word: str, rules) -> str:
-    """The word with its first matching suffix replaced, if what is left before the suffix has m > 0."""
+def _replace(word: str, rules: Iterable[tuple[str, str]]) -> str:
+    """The word with its first matching suffix replaced, if the part before the suffix has m > 0."""
     for suffix, replacement in rules:
         if word.endswith(suffix):
             rest = word[: len(word) - len(suffix)]
@@ -164,9 +177,11 @@ def _replace(word: str, rules) -> str:
 
 
 def _double_suffix(word: str) -> str:
-    """Step 2. nltk: after -alli became -al, the step is taken once more."""
+    """Step 2. nltk: after -alli became -al, the step is repeated."""
     changed = _replace(word, STEP_2)
-    return _double_suffix(changed) if word.endswith("alli") and changed != word else changed
+    if word.endswith("alli") and changed != word:
+        return _double_suffix(changed)
+    return changed
 
 
 def _single_suffix(word: str) -> str:

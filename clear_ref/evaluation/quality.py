@@ -1,6 +1,8 @@
-"""Forget Quality: how much a model's truth ratios on the forget set are like those of gold, a model that never saw it.
+"""Forget Quality: how similar a model's truth ratios on the forget set are to those of gold, a
+model that never saw the forget set.
 
-Every function takes the two models' logs of one forget task and raises UserError unless both are of the same records.
+Every function takes the logs of one forget task of both models, and raises UserError unless both
+are of the same records.
 """
 
 import math
@@ -12,54 +14,70 @@ from clear_ref.common.files import one_line
 
 from . import log_columns
 from .distances import jensen_shannon_distance, ks_p_value, log10_ks_p_value
+from .log_format import Log
 from .task_metrics import geometric_truth_ratios, grand_mean_truth_ratios, truth_ratios
 
 
-def histogram(log: dict, bins: int = 10) -> np.ndarray:
-    """[bins] shares of the records whose R/(1+R) falls in each of `bins` equal bins on [0, 1], 1 in the last."""
+def histogram(log: Log, bins: int = 10) -> np.ndarray:
+    """[bins] shares of the records whose R/(1+R) is in each of `bins` equal bins on [0, 1]; the
+    last bin includes 1."""
     shares = [1.0 / (1.0 + math.exp(min(-value, 700.0))) for value in truth_ratios(log).values()]
-    return np.histogram(shares, bins, (0.0, 1.0))[0] / len(shares)
+    counts, _ = np.histogram(shares, bins, (0.0, 1.0))
+    return counts / len(shares)
 
 
-def forget_quality(log: dict, gold_log: dict) -> float:
-    """1 - Jensen-Shannon distance between two models' truth ratios on the forget captions (a language model's: on the forget
-    questions); in [1 - sqrt(ln 2), 1].
+def forget_quality(log: Log, gold_log: Log) -> float:
+    """1 - Jensen-Shannon distance between two models' truth ratios on the forget captions (of a
+    language model: on the forget questions); in [1 - sqrt(ln 2), 1].
 
     formula 1 - jensen_shannon_distance(h, h_gold), h = shares of R/(1+R) in 10 equal bins on [0, 1]
-    source  paper 5.2 names distance and quantity; natural logarithm as published values go down to 0.18; bins ours
-    flaw    a histogram does not see which record moved, nor how far two disjoint ones are apart
-    raises  UserError when the two logs are not of the same records
+    source  paper 5.2 names distance and quantity; natural logarithm, because published values go
+            down to 0.18; the bins are this project's choice
+    flaw    a histogram does not show which record changed, nor how far two disjoint ones are apart
+    raises  UserError if the two logs are not of the same records
     """
     same_questions(log, gold_log)
     return 1.0 - jensen_shannon_distance(histogram(log), histogram(gold_log))
 
 
-def forget_quality_aligned(log: dict, gold_log: dict) -> float:
-    """1 - Jensen-Shannon distance between two vectors of truth ratios, record against record; in [1 - sqrt(ln 2), 1].
+def forget_quality_aligned(log: Log, gold_log: Log) -> float:
+    """1 - Jensen-Shannon distance between two vectors of truth ratios, record against record; in
+    [1 - sqrt(ln 2), 1].
 
-    formula 1 - jensen_shannon_distance(v, v_gold), v_i = 1/R_i by grand mean, record by record; as v is divided by its sum,
-            R's constant cancels: v_i = exp(-l_paraphrased,i) / sum_j exp(-l_paraphrased,j)
+    formula 1 - jensen_shannon_distance(v, v_gold), v_i = 1/R_i by grand mean, record by record; as
+            v is divided by its sum, R's constant cancels:
+            v_i = exp(-l_paraphrased,i) / sum_j exp(-l_paraphrased,j)
     source  released code, mm/calculate_metrics.py:51-72 with mm/build_vllm_table.py:103
-    flaw    the wrong answers do not enter, nor does a constant added to every loss; it compares which records hold the
-            probability, not how truth ratios are distributed: the same values in another order of records are not 1
-    raises  UserError when the two logs are not of the same records
+    flaw    neither the wrong answers nor a constant added to every loss count; it compares which
+            records have the probability, not how truth ratios are distributed: the same values in
+            another order of records do not give 1
+    raises  UserError if the two logs are not of the same records
     """
     same_questions(log, gold_log)
-    ours, gold = grand_mean_truth_ratios(log), grand_mean_truth_ratios(gold_log)
-    least = [min(ratios.values()) for ratios in (ours, gold)]  # so that the largest share is exp(0)
-    vectors = [
-        [math.exp(low - ratios[key]) for key in ours] for low, ratios in zip(least, (ours, gold))
-    ]
-    return 1.0 - jensen_shannon_distance(*vectors)
+    log_ratios = grand_mean_truth_ratios(log)
+    gold_log_ratios = grand_mean_truth_ratios(gold_log)
+    indices = list(log_ratios)
+    return 1.0 - jensen_shannon_distance(
+        _inverse_ratios(log_ratios, indices), _inverse_ratios(gold_log_ratios, indices)
+    )
 
 
-def forget_quality_ks(log: dict, gold_log: dict) -> float:
-    """Exact p-value of the two-sample Kolmogorov-Smirnov test between two models' truth ratios, in [0, 1]: TOFU's Forget Quality.
+def _inverse_ratios(log_ratios: dict[str, float], indices: list[str]) -> list[float]:
+    """1/R of each record, scaled so that the largest is exp(0)."""
+    least = min(log_ratios.values())
+    return [math.exp(least - log_ratios[index]) for index in indices]
 
-    formula ks_p_value(R, R_gold), R geometric; it depends on their order alone, so logarithms are compared
-    source  TOFU, aggregate_eval_stat.py:7-24; released text code, nlp/aggregate_eval_stat.py; open-unlearning's ks_test
-    flaw    see ks_p_value; a model that never learned anything is as good as gold if its truth ratios are alike
-    raises  UserError when the two logs are not of the same records
+
+def forget_quality_ks(log: Log, gold_log: Log) -> float:
+    """Exact p-value of the two-sample Kolmogorov-Smirnov test between two models' truth ratios, in
+    [0, 1]: TOFU's Forget Quality.
+
+    formula ks_p_value(R, R_gold), R geometric; only their order counts, so logarithms are compared
+    source  TOFU, aggregate_eval_stat.py:7-24; released text code, nlp/aggregate_eval_stat.py;
+            open-unlearning's ks_test
+    flaw    see ks_p_value; a model that never learned anything is as good as gold if its truth
+            ratios are similar
+    raises  UserError if the two logs are not of the same records
     """
     same_questions(log, gold_log)
     return ks_p_value(
@@ -67,13 +85,14 @@ def forget_quality_ks(log: dict, gold_log: dict) -> float:
     )
 
 
-def forget_quality_log10_ks(log: dict, gold_log: dict) -> float:
-    """log10 of forget_quality_ks, at most 0; finite where the p-value is less than any double.
+def forget_quality_log10_ks(log: Log, gold_log: Log) -> float:
+    """log10 of forget_quality_ks, at most 0; finite also for a p-value that is too small for a
+    double.
 
     formula log10_ks_p_value(R, R_gold), R geometric
     source  as forget_quality_ks
     flaw    see ks_p_value
-    raises  UserError when the two logs are not of the same records
+    raises  UserError if the two logs are not of the same records
     """
     same_questions(log, gold_log)
     return log10_ks_p_value(
@@ -81,24 +100,26 @@ def forget_quality_log10_ks(log: dict, gold_log: dict) -> float:
     )
 
 
-def forget_quality_ln_ks(log: dict, gold_log: dict) -> float:
-    """Natural logarithm of forget_quality_ks, at most 0: the "log FQ" of the paper's tables of text-only models.
+def forget_quality_ln_ks(log: Log, gold_log: Log) -> float:
+    """Natural logarithm of forget_quality_ks, at most 0: the "log FQ" of the paper's tables of
+    text-only models.
 
     formula ln(10) log10_ks_p_value(R, R_gold), R geometric
     source  released text code, nlp/results.ipynb (column Log Forget Quality)
-    flaw    see ks_p_value; printed without its base
-    raises  UserError when the two logs are not of the same records
+    flaw    see ks_p_value; the tables do not name the base of the logarithm
+    raises  UserError if the two logs are not of the same records
     """
     return math.log(10.0) * forget_quality_log10_ks(log, gold_log)
 
 
-def forget_quality_ks_grand_mean(log: dict, gold_log: dict) -> float:
-    """Exact p-value of the two-sample Kolmogorov-Smirnov test between two models' truth ratios by grand mean, in [0, 1].
+def forget_quality_ks_grand_mean(log: Log, gold_log: Log) -> float:
+    """Exact p-value of the two-sample Kolmogorov-Smirnov test between two models' truth ratios by
+    grand mean, in [0, 1].
 
     formula ks_p_value(R, R_gold), R by grand mean
     source  released code, mm/calculate_metrics.py:71; no table shows it
     flaw    see ks_p_value and grand_mean_truth_ratios; here the constants do not cancel
-    raises  UserError when the two logs are not of the same records
+    raises  UserError if the two logs are not of the same records
     """
     same_questions(log, gold_log)
     return ks_p_value(
@@ -106,46 +127,57 @@ def forget_quality_ks_grand_mean(log: dict, gold_log: dict) -> float:
     )
 
 
-def same_questions(log: dict, gold_log: dict) -> None:
-    """UserError, naming what differs first, unless both logs are of one split, of the same records and expect the same texts.
+def same_questions(log: Log, gold_log: Log) -> None:
+    """UserError, naming the first difference, unless both logs are of one split, of the same
+    records, and expect the same texts.
 
-    Spaces do not count: TOFU's logs hold texts that were tokenised and decoded, which has "Mammadov ," for "Mammadov,".
+    Spaces are ignored: TOFU's logs hold texts that were tokenised and decoded, with "Mammadov ,"
+    for "Mammadov,".
     """
-    ours, gold = (log_columns.column_of(each, "avg_paraphrased_loss") for each in (log, gold_log))
-    splits = [each.get("config") for each in (log, gold_log)]
-    if None not in splits and splits[0] != splits[1]:
+    name = log_columns.name_of(log)
+    indices = log_columns.column_of(log, "avg_paraphrased_loss").keys()
+    gold_indices = log_columns.column_of(gold_log, "avg_paraphrased_loss").keys()
+    config, gold_config = log.get("config"), gold_log.get("config")
+    if config is not None and gold_config is not None and config != gold_config:
         raise UserError(
-            f"{log_columns.name_of(log)}: is of split {splits[0]}, gold's of {splits[1]}; "
-            "evaluate both models on one split"
+            f"{name}: is of split {config}, gold's of {gold_config}; evaluate both models on one "
+            "split"
         )
     if "generated_text" in log and "generated_text" in gold_log:
-        texts, gold_texts = log_columns.texts(log), log_columns.texts(gold_log)
-        for key in texts:
-            if key in gold_texts and "".join(texts[key][2].split()) != "".join(
-                gold_texts[key][2].split()
-            ):
-                raise UserError(
-                    f"{log_columns.name_of(log)}: gold is of another split or set; record {key} expects "
-                    f"{one_line(repr(texts[key][2]), 80)}, in gold {one_line(repr(gold_texts[key][2]), 80)}; "
-                    "evaluate both models on the same rows"
-                )
-    odd = sorted(set(ours) ^ set(gold))
+        _same_expected_texts(name, log_columns.texts(log), log_columns.texts(gold_log))
+    odd = sorted(indices ^ gold_indices)
     if odd:
         raise UserError(
-            f"{log_columns.name_of(log)}: {len(ours)} records, gold has {len(gold)}; record {odd[0]} is in only one; "
-            "evaluate both models on the same rows of one split"
+            f"{name}: {len(indices)} records, gold has {len(gold_indices)}; record {odd[0]} is in "
+            "only one; evaluate both models on the same rows of one split"
         )
 
 
-def refuse_identical(log: dict, gold_log: dict) -> None:
-    """UserError if every loss of the log is also gold's: one log given twice has Forget Quality 1 whatever the model is."""
-    losses = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss")
-    if all(
-        log_columns.column_of(log, column) == log_columns.column_of(gold_log, column)
-        for column in losses
-    ):
-        n = len(log_columns.column_of(log, losses[0]))
-        raise UserError(
-            f"{log_columns.name_of(log)}: all losses of its {n} records are gold's too, as of one log given twice; "
-            "expected the log of another model, one that never saw the forget set"
-        )
+def _same_expected_texts(
+    name: str, texts: dict[str, list[str]], gold_texts: dict[str, list[str]]
+) -> None:
+    """UserError if a record of both logs has two expected texts; spaces are ignored."""
+    for index in texts:
+        if index not in gold_texts:
+            continue
+        expected, gold_expected = texts[index][2], gold_texts[index][2]
+        if "".join(expected.split()) != "".join(gold_expected.split()):
+            raise UserError(
+                f"{name}: gold is of another split or set; record {index} expects "
+                f"{one_line(repr(expected), 80)}, in gold {one_line(repr(gold_expected), 80)}; "
+                "evaluate both models on the same rows"
+            )
+
+
+def refuse_identical(log: Log, gold_log: Log) -> None:
+    """UserError if all losses of both logs are equal: a log compared with itself has Forget Quality
+    1, whatever the model is."""
+    columns = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss")
+    for column in columns:
+        if log_columns.column_of(log, column) != log_columns.column_of(gold_log, column):
+            return
+    n = len(log_columns.column_of(log, "avg_gt_loss"))
+    raise UserError(
+        f"{log_columns.name_of(log)}: all losses of its {n} records are gold's too, as of one log "
+        "given twice; expected the log of another model, one that never saw the forget set"
+    )

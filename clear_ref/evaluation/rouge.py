@@ -1,12 +1,14 @@
-"""ROUGE-1 and ROUGE-L of one text against another, with Porter stemming.
+"""ROUGE-1 and ROUGE-L of a generated text against an expected text, with Porter stemming.
 
-source  C.-Y. Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; the numbers are those of Google's
-        rouge-score with use_stemmer=True, which TOFU, the released code and open-unlearning all call
-flaw    recall alone rewards length: a text that holds the answer somewhere scores 1, whatever else it says
+source  C.-Y. Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; the numbers are
+        those of Google's rouge-score with use_stemmer=True, which TOFU, the released code and
+        open-unlearning call
+flaw    recall alone rewards length: a text that contains the answer scores 1, whatever else it says
 """
 
 import re
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from .porter import stem
@@ -14,7 +16,12 @@ from .porter import stem
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of matched tokens: of the generated text (precision), of the expected one (recall); f: harmonic mean."""
+    """Shares of matched words.
+
+    precision  of the words of the generated text
+    recall     of the words of the expected text
+    f          harmonic mean of both
+    """
 
     precision: float
     recall: float
@@ -22,30 +29,34 @@ class Score:
 
 
 def tokens(text: str) -> list[str]:
-    """The words ROUGE compares: runs of a-z and 0-9 of the lowered text, those longer than three characters stemmed.
+    """The words that ROUGE compares: runs of a-z and 0-9 of the text in lower case.
 
-    A letter outside a-z separates words, as it does in rouge-score: "café" is "caf".
+    Words longer than three characters are stemmed. A letter outside a-z separates words, as it does
+    in rouge-score: "café" gives "caf".
     """
-    return [stem(word) if len(word) > 3 else word for word in re.findall("[a-z0-9]+", text.lower())]
+    words = re.findall("[a-z0-9]+", text.lower())
+    return [stem(word) if len(word) > 3 else word for word in words]
 
 
 def scores(expected: str, generated: str) -> dict[str, Score]:
-    """{"rouge1": Score, "rougeL": Score} of the generated text; all zero where either has no word."""
-    want, got = tokens(expected), tokens(generated)
-    shared = sum((Counter(want) & Counter(got)).values())
+    """{"rouge1": Score, "rougeL": Score} of the generated text; all 0 if either has no word."""
+    expected_words = tokens(expected)
+    generated_words = tokens(generated)
+    n_common = sum((Counter(expected_words) & Counter(generated_words)).values())
+    lcs = lcs_length(expected_words, generated_words)
     return {
-        "rouge1": _score(shared, len(got), len(want)),
-        "rougeL": _score(lcs_length(want, got), len(got), len(want)),
+        "rouge1": _score(n_common, len(generated_words), len(expected_words)),
+        "rougeL": _score(lcs, len(generated_words), len(expected_words)),
     }
 
 
-def lcs_length(a, b) -> int:
-    """Length of the longest common subsequence of two sequences of hashable items.
+def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+    """Length of the longest common subsequence of two sequences.
 
-    Row by row of the dynamic programme, a row held as the bits of one integer: bit i is 0 where the row's value rises
-    at a[i] (Hyyrö 2004, "Bit-parallel LCS-length computation revisited").
+    The dynamic programme row by row; a row is stored as the bits of one integer: bit i is 0 where
+    the row's value rises at a[i] (Hyyrö 2004, "Bit-parallel LCS-length computation revisited").
     """
-    places = {}
+    places: dict[Hashable, int] = {}
     for i, item in enumerate(a):
         places[item] = places.get(item, 0) | 1 << i
     ones = (1 << len(a)) - 1
@@ -56,9 +67,9 @@ def lcs_length(a, b) -> int:
     return len(a) - row.bit_count()
 
 
-def _score(matched: int, n_generated: int, n_expected: int) -> Score:
-    """The three shares; 0 where there is nothing to divide by."""
-    precision, recall = matched / max(n_generated, 1), matched / max(n_expected, 1)
-    return Score(
-        precision, recall, 2 * precision * recall / (precision + recall) if matched else 0.0
-    )
+def _score(n_matched: int, n_generated: int, n_expected: int) -> Score:
+    """The three shares; 0 if there is nothing to divide by."""
+    precision = n_matched / max(n_generated, 1)
+    recall = n_matched / max(n_expected, 1)
+    f = 2 * precision * recall / (precision + recall) if n_matched else 0.0
+    return Score(precision, recall, f)

@@ -1,8 +1,9 @@
-"""The evaluation tasks: which rows, which question, which answers are compared.
+"""The evaluation tasks: which rows, which question, which candidate answers.
 
-source  released code, config/mm/eval.yaml:8-39 (the first six, under their names); the two text tasks are TOFU's questions, which
-        the released multimodal code never asks
-differs one caption question per row, the same for every candidate and every model (released: a new random draw for each)
+source  released code, config/mm/eval.yaml:8-39 (the first six tasks, with their names); the two
+        text tasks are TOFU's questions, which the released multimodal code does not ask
+differs one caption question for each row, the same for every candidate and every model (released: a
+        new random draw for each)
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,15 @@ from clear_ref.data.records import Record, Row, read_rows
 
 @dataclass(frozen=True)
 class Task:
-    """config: where the rows lie. question: "caption", "name" or the row's own. The others: columns of the answers compared."""
+    """An evaluation task.
+
+    set_name        Real Faces, Real World, Real, Forget or Retain
+    config          data config of the rows
+    question        "caption": one of the caption questions; "name": the question for the name;
+                    "row": the row's own question
+    answer, paraphrased, perturbed   columns of the candidate answers
+    max_new_tokens  length limit of the generated text
+    """
 
     name: str
     set_name: str
@@ -29,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Item:
-    """One row of a task: the prompt and the answers whose likelihood is asked for."""
+    """One row of a task: the prompt, and the candidate answers whose likelihood is computed."""
 
     index: int
     prompt: Record
@@ -39,95 +48,134 @@ class Item:
 
 
 def tasks(forget: int, max_new_tokens: int) -> list[Task]:
-    """All tasks for forget01, forget05 or forget10; the first six are the benchmark's, in its order.
+    """All tasks for forget01, forget05 or forget10; the first six are the benchmark's, in its
+    order.
 
-    max_new_tokens  for captions and text answers; names and the one-word answers of the Real sets get a quarter of it
+    max_new_tokens  for captions and text answers; for names and the one-word answers of the Real
+                    sets a quarter of it
     """
-    part, short = f"forget{forget:02d}_perturbed", max_new_tokens // 4
-    caption = ("caption", "caption", "paraphrased_caption", "perturbed_captions", max_new_tokens)
-    name = ("name", "name", "name", "perturbed_names", short)
-    text = ("row", "answer", "paraphrased_answer", "perturbed_answer", max_new_tokens)
+    forget_config = f"forget{forget:02d}_perturbed"
+    short = max_new_tokens // 4
     return [
-        Task(
-            "eval_real_faces_wo_options",
-            "Real Faces",
-            "real_faces",
-            "name",
-            "answer",
-            "answer",
-            "options",
-            short,
-        ),
-        Task(
-            "eval_real_world_wo_options",
-            "Real World",
-            "real_world",
-            "row",
-            "answer",
-            "answer",
-            "options",
-            short,
-        ),
-        Task("eval_log_forget", "Forget", part, *caption),
-        Task("eval_log", "Retain", "retain_perturbed", *caption),
-        Task("eval_forget_facerec", "Forget", part, *name),
-        Task("eval_retain_facerec", "Retain", "retain_perturbed", *name),
-        Task("eval_text_forget", "Forget", f"tofu/{part}", *text),
-        Task("eval_text_retain", "Retain", "tofu/retain_perturbed", *text),
+        _real_task("eval_real_faces_wo_options", "Real Faces", "real_faces", "name", short),
+        _real_task("eval_real_world_wo_options", "Real World", "real_world", "row", short),
+        _caption_task("eval_log_forget", "Forget", forget_config, max_new_tokens),
+        _caption_task("eval_log", "Retain", "retain_perturbed", max_new_tokens),
+        _name_task("eval_forget_facerec", "Forget", forget_config, short),
+        _name_task("eval_retain_facerec", "Retain", "retain_perturbed", short),
+        _text_task("eval_text_forget", "Forget", f"tofu/{forget_config}", max_new_tokens),
+        _text_task("eval_text_retain", "Retain", "tofu/retain_perturbed", max_new_tokens),
     ]
 
 
-def text_tasks(forget: int, max_new_tokens: int, directory) -> list[Task]:
-    """The tasks of a model that sees no pictures: the two text tasks, and TOFU's two Real sets where the directory has them.
+def _real_task(name: str, set_name: str, config: str, question: str, max_new_tokens: int) -> Task:
+    return Task(
+        name=name,
+        set_name=set_name,
+        config=config,
+        question=question,
+        answer="answer",
+        paraphrased="answer",
+        perturbed="options",
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def _caption_task(name: str, set_name: str, config: str, max_new_tokens: int) -> Task:
+    return Task(
+        name=name,
+        set_name=set_name,
+        config=config,
+        question="caption",
+        answer="caption",
+        paraphrased="paraphrased_caption",
+        perturbed="perturbed_captions",
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def _name_task(name: str, set_name: str, config: str, max_new_tokens: int) -> Task:
+    return Task(
+        name=name,
+        set_name=set_name,
+        config=config,
+        question="name",
+        answer="name",
+        paraphrased="name",
+        perturbed="perturbed_names",
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def _text_task(
+    name: str,
+    set_name: str,
+    config: str,
+    max_new_tokens: int,
+    paraphrased: str = "paraphrased_answer",
+) -> Task:
+    return Task(
+        name=name,
+        set_name=set_name,
+        config=config,
+        question="row",
+        answer="answer",
+        paraphrased=paraphrased,
+        perturbed="perturbed_answer",
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def text_tasks(forget: int, max_new_tokens: int, directory: str | Path) -> list[Task]:
+    """The tasks of a model that sees no pictures: the two text tasks, and those of TOFU's two Real
+    sets that the data directory has.
 
     source  locuslab/tofu, config/eval_everything.yaml (names and columns); released code, nlp/
     """
     short = max_new_tokens // 4
-    real = [
-        Task(
-            f"eval_real_{name}_wo_options",
-            "Real",
-            f"tofu/{config}",
-            "row",
-            "answer",
-            "answer",
-            "perturbed_answer",
-            short,
-        )
+    real_tasks = [
+        _text_task(name, "Real", config, short, paraphrased="answer")
         for name, config in (
-            ("author", "real_authors_perturbed"),
-            ("world", "world_facts_perturbed"),
+            ("eval_real_author_wo_options", "tofu/real_authors_perturbed"),
+            ("eval_real_world_wo_options", "tofu/world_facts_perturbed"),
         )
     ]
-    have = [task for task in real if (Path(directory) / task.config / "rows.jsonl").exists()]
-    return have + [
-        task for task in tasks(forget, max_new_tokens) if task.config.startswith("tofu/")
+    chosen = [
+        task for task in real_tasks if (Path(directory) / task.config / "rows.jsonl").exists()
     ]
+    for task in tasks(forget, max_new_tokens):
+        if task.config.startswith("tofu/"):
+            chosen.append(task)
+    return chosen
 
 
-def items(task: Task, directory, phrases: Phrases, limit: int | None = None) -> list[Item]:
-    """The task's rows as prompts and candidate answers; the first `limit` rows, all by default."""
+def items(
+    task: Task, directory: str | Path, phrases: Phrases, limit: int | None = None
+) -> list[Item]:
+    """The task's rows as prompts and candidate answers; the first `limit` rows, None: all."""
     return [item(task, row, phrases) for row in read_rows(directory, task.config)[:limit]]
 
 
 def caption_question(row: Row, phrases: Phrases) -> str:
-    """What an evaluation asks about a row's picture: a function of the row's number alone."""
-    return phrases.caption_questions[
-        draws.choice(0, "evaluation caption question", 0, row.index, len(phrases.caption_questions))
-    ]
+    """The question that an evaluation asks about a row's picture: chosen by the row's number."""
+    n = len(phrases.caption_questions)
+    number = draws.choice(0, "evaluation caption question", 0, row.index, n)
+    return phrases.caption_questions[number]
 
 
 def item(task: Task, row: Row, phrases: Phrases) -> Item:
-    """One row as its task asks it."""
+    """One row with the task's question and candidate answers."""
+    values = row.values
     if task.question == "caption":
         question = caption_question(row, phrases)
+    elif task.question == "name":
+        question = phrases.name_question
     else:
-        question = phrases.name_question if task.question == "name" else row.values["question"]
-    values = row.values
+        question = values["question"]
     return Item(
-        row.index,
-        Record(question, None, row.image),
-        values[task.answer],
-        values[task.paraphrased],
-        tuple(values[task.perturbed]),
+        index=row.index,
+        prompt=Record(question, None, row.image),
+        answer=values[task.answer],
+        paraphrased=values[task.paraphrased],
+        perturbed=tuple(values[task.perturbed]),
     )

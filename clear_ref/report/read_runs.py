@@ -193,7 +193,7 @@ def _logs(folder: Path, known: dict) -> dict:
             kind, tasks, _ = log_files.recognise(parse_json(data, path), path)
             if kind != log_files.FORMATS[0]:
                 raise UserError(
-                    f"{path}: is a log of {kind}; expected one of {log_files.OURS} in a run's directory"
+                    f"{path}: is a log of {kind}; expected one of {log_files.LOG_FORMAT} in a run's directory"
                 )
             for log in tasks.values():
                 with _named(path):

@@ -11,7 +11,7 @@ from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import evaluate
 from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
-from clear_ref.evaluation.likelihood import candidate_nll, plain_nll, together
+from clear_ref.evaluation.likelihood import candidate_nll, neighbour_batches, plain_nll
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import BASE, WORLD
 
@@ -88,14 +88,14 @@ def test_a_prompt_is_run_once_and_each_answer_token_once(tiny):
 def test_neighbours_are_computed_together_until_the_batch_is_full():
     """At most 10 tokens, padded to the longest: 4 + 5 fit as 2 x 5, a third would make 15; 12 stands alone; 1, 1, 1 fit, if all
     begin at their prompt's end."""
-    assert together([4, 5, 2, 12, 1, 1, 1], [0] * 7, 10) == [
+    assert neighbour_batches([4, 5, 2, 12, 1, 1, 1], [0] * 7, 10) == [
         slice(0, 2),
         slice(2, 3),
         slice(3, 4),
         slice(4, 7),
     ]
-    assert together([1, 1, 1], [0, 1, 1], 10) == [slice(0, 1), slice(1, 3)]
-    assert together([3], [0], 10) == [slice(0, 1)]
+    assert neighbour_batches([1, 1, 1], [0, 1, 1], 10) == [slice(0, 1), slice(1, 3)]
+    assert neighbour_batches([3], [0], 10) == [slice(0, 1)]
 
 
 def test_the_same_weights_give_the_same_log_whatever_the_threads():

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from clear_ref.data.batches import Batch
 from clear_ref.data.draws import torch_generator
 from clear_ref.evaluation import likelihood
-from clear_ref.evaluation.likelihood import continuation_nll, together
+from clear_ref.evaluation.likelihood import continuation_nll, neighbour_batches
 from clear_ref.model.generate import prefill
 from clear_ref.model.language import CausalLM
 from clear_ref.model.language_config import language_config
@@ -79,7 +79,9 @@ def expected(vlm, prompts, row, merged, own, pixel_values=None, grid=None):
 @pytest.mark.parametrize("name", DECODERS)
 def test_text_decoders(name, most, monkeypatch):
     """most: tokens of candidates in one batch; 1 computes every prompt's alone."""
-    monkeypatch.setattr(likelihood, "together", lambda widths, back: together(widths, back, most))
+    monkeypatch.setattr(
+        likelihood, "neighbour_batches", lambda widths, back: neighbour_batches(widths, back, most)
+    )
     kind, more = DECODERS[name]
     vlm, prompts = (
         drawn(CausalLM(language_config(TEXT | more, "config.json", kind))),

@@ -114,7 +114,7 @@ def run_directory(path, seed, n=6, config="forget10_perturbed", models=("",)):
         for task, own in logs_of(RELEASED, f"{seed} {model}", n).items():
             write(
                 path / "logs" / model / f"{task}.json",
-                {"format": logs.OURS, "task": task, "config": config, **own},
+                {"format": logs.LOG_FORMAT, "task": task, "config": config, **own},
             )
     return path
 
@@ -132,7 +132,7 @@ def test_each_format_is_told_by_its_keys_and_gives_the_same_numbers(tmp_path, pa
         ("open", open_unlearning(text), text, "open-unlearning"),
         (
             "ours",
-            {"format": logs.OURS, "task": "eval_log", **released["eval_log"]},
+            {"format": logs.LOG_FORMAT, "task": "eval_log", **released["eval_log"]},
             {"eval_log": released["eval_log"]},
             "clear_ref",
         ),
