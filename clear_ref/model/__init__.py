@@ -1,1 +1,1 @@
-"""The model room: a vision-language model written out in plain PyTorch, its weights, its adapters, its generation."""
+"""The model room: vision-language models in plain PyTorch, their weights, adapters, generation."""

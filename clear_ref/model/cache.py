@@ -1,51 +1,69 @@
-"""Keys and values of tokens that a decoder layer has seen, and how new ones join them."""
+"""The KV cache: a decoder layer's keys and values of earlier tokens.
+
+shapes  keys and values are [B, key-value heads, positions, head_dim] each
+"""
 
 import torch
+from torch import Tensor
 
-GROWTH = 64  # positions by which a KVCache grows
+GROWTH = 64  # positions by which a full KVCache is enlarged
+
+KeysValues = tuple[Tensor, Tensor]
 
 
 class KVCache:
-    """One layer's keys and values with room behind them, so that generation does not copy what is there for each new token."""
+    """One layer's keys and values in a buffer with free space at its end.
 
-    def __init__(self, keys, values):
-        """Of n positions, [B, heads, n, head_dim] each."""
-        self._keys, self._values, self.n = keys, values, keys.shape[2]
+    Generation writes a new token into the free space, so it does not copy the earlier tokens.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        """A cache that holds these keys and values, of n positions."""
+        self._keys = keys
+        self._values = values
+        self.n = keys.shape[2]
 
     @property
-    def keys(self):
+    def keys(self) -> Tensor:
         """[B, heads, n, head_dim]"""
         return self._keys[:, :, : self.n]
 
     @property
-    def values(self):
+    def values(self) -> Tensor:
         """[B, heads, n, head_dim]"""
         return self._values[:, :, : self.n]
 
-    def extend(self, keys, values):
-        """Write new positions behind the others; returns all keys and values."""
-        first, last = self.n, self.n + keys.shape[2]
+    def extend(self, keys: Tensor, values: Tensor) -> KeysValues:
+        """Append new positions; returns all keys and values."""
+        first = self.n
+        last = first + keys.shape[2]
         if last > self._keys.shape[2]:
-            self._keys, self._values = (
-                _with_room(old, first, max(GROWTH, last - first))
-                for old in (self._keys, self._values)
-            )
-        self._keys[:, :, first:last], self._values[:, :, first:last], self.n = keys, values, last
+            growth = max(GROWTH, last - first)
+            self._keys = _enlarged(self._keys, first, growth)
+            self._values = _enlarged(self._values, first, growth)
+        self._keys[:, :, first:last] = keys
+        self._values[:, :, first:last] = values
+        self.n = last
         return self.keys, self.values
 
-    def select(self, rows) -> None:
-        """Keep only these rows of the batch."""
-        self._keys, self._values = self._keys[rows], self._values[rows]
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch (indices, or True for each row to keep)."""
+        self._keys = self._keys[rows]
+        self._values = self._values[rows]
 
 
-def _with_room(old, n: int, more: int):
-    made = old.new_empty(*old.shape[:2], n + more, old.shape[3])
-    made[:, :, :n] = old[:, :, :n]
-    return made
+def _enlarged(buffer: Tensor, n: int, growth: int) -> Tensor:
+    """A new buffer of n + growth positions with the first n of the old one."""
+    new = buffer.new_empty(*buffer.shape[:2], n + growth, buffer.shape[3])
+    new[:, :, :n] = buffer[:, :, :n]
+    return new
 
 
-def joined(past, keys, values):
-    """All keys and values of a layer: what is there (KVCache, or a pair of tensors, which stays as it is) and the new ones."""
+def joined(past: KVCache | KeysValues, keys: Tensor, values: Tensor) -> KeysValues:
+    """All keys and values of a layer: those of `past`, then the new ones.
+
+    A KVCache takes the new ones in; a pair of tensors is left as it is.
+    """
     if isinstance(past, KVCache):
         return past.extend(keys, values)
     return torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)

@@ -1,26 +1,33 @@
-"""Regular expressions from outside, matched against layer names: a faulty or an endless one is an error, never a wait."""
+"""Regular expressions from a user's files and options, with a time limit.
+
+They are matched against layer names. A faulty expression is an error, and so is one that is not
+matched within the time limit.
+"""
 
 import re
 import signal
 import threading
 from dataclasses import dataclass
+from types import FrameType
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 
-TIME_LIMIT_S = 0.2  # seconds of CPU time for one name: honest expressions take microseconds, some others more than a lifetime
+# Seconds of CPU time for one name. Usual expressions take microseconds; an expression with nested
+# repetitions can take time exponential in the length of the name.
+TIME_LIMIT_S = 0.2
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A regular expression for whole names; `where` names it in errors."""
+    """A regular expression for whole names; error messages begin with `where`."""
 
-    pattern: re.Pattern
+    pattern: re.Pattern[str]
     where: str
 
     @classmethod
     def of(cls, text: str, where: str) -> "Expression":
-        """raises UserError if the text is no regular expression"""
+        """The compiled expression; UserError if the text is not a regular expression."""
         try:
             return cls(re.compile(text), where)
         except (re.error, RecursionError, OverflowError) as error:
@@ -30,21 +37,25 @@ class Expression:
             ) from None
 
     def matches(self, name: str) -> bool:
-        """Whether it matches the whole name. UserError where that is not known within TIME_LIMIT_S (in a program's main thread, the
-        only one that a timer can interrupt)."""
+        """True if the expression matches the whole name.
+
+        raises  UserError after TIME_LIMIT_S without a result. The limit applies in the main thread
+                of a program only, because a timer can interrupt no other thread.
+        """
         if threading.current_thread() is not threading.main_thread():
             return self.pattern.fullmatch(name) is not None
 
-        def stop(*_):
+        def stop(signal_number: int, frame: FrameType | None) -> None:
             raise UserError(
                 f"{self.where} is {one_line(repr(self.pattern.pattern), 100)}, not matched with "
-                f"{one_line(name, 100)} within {TIME_LIMIT_S:g} s; expected a simpler expression, or a list of names"
+                f"{one_line(name, 100)} within {TIME_LIMIT_S:g} s; "
+                "expected a simpler expression, or a list of names"
             )
 
-        before = signal.signal(signal.SIGVTALRM, stop)
-        timer = signal.setitimer(signal.ITIMER_VIRTUAL, TIME_LIMIT_S)
+        old_handler = signal.signal(signal.SIGVTALRM, stop)
+        old_timer = signal.setitimer(signal.ITIMER_VIRTUAL, TIME_LIMIT_S)
         try:
             return self.pattern.fullmatch(name) is not None
         finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, *timer)
-            signal.signal(signal.SIGVTALRM, before)
+            signal.setitimer(signal.ITIMER_VIRTUAL, *old_timer)
+            signal.signal(signal.SIGVTALRM, old_handler)

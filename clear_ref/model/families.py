@@ -1,94 +1,107 @@
-"""The architectures that `load` knows: how each reads its config.json, is built, and takes pictures."""
+"""The table of model families: how each reads config.json, is built and processes pictures.
+
+A family is identified by config.json's model_type. README.md in this folder says how to add one.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from PIL import Image
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_json
-from clear_ref.data.images import ClipImages
+from clear_ref.common.files import PathName, read_json
+from clear_ref.data.images import ClipImages, Picture
 from clear_ref.data.qwen_images import Qwen2VLImages
 
-from .language import CausalLM
-from .language_config import language_config
+from .base_model import CausalLM, Model
+from .language_config import LanguageConfig, language_config
 from .llava import Llava, LlavaConfig
 from .qwen2_vl import Qwen2VL, Qwen2VLConfig
 
+# The config class of a family. Its `text` is the LanguageConfig of the decoder.
+ConfigT = TypeVar("ConfigT", LanguageConfig, LlavaConfig, Qwen2VLConfig)
+ImageProcessor = Callable[[Image.Image], Picture]
+
 
 @dataclass(frozen=True)
-class Family:
-    """name: config.json's model_type. config: (config.json, where) -> its config. text: that config -> the LanguageConfig in it.
-    model: config -> nn.Module. images: (directory, config) -> the picture processor; None: it sees no pictures."""
+class Family(Generic[ConfigT]):
+    """What a family provides.
+
+    name    config.json's model_type
+    config  (config.json, its path for error messages) -> the family's config, every value checked
+    model   the config -> the nn.Module, with random or no weights
+    images  (model directory, the config) -> the image processor; None: a language model
+    """
 
     name: str
-    config: Callable
-    text: Callable
-    model: Callable
-    images: Callable | None
+    config: Callable[[dict[str, Any], PathName], ConfigT]
+    model: Callable[[ConfigT], Model]
+    images: Callable[[PathName, ConfigT], ImageProcessor] | None
 
     @property
     def sees_pictures(self) -> bool:
-        """Whether pictures go with its text."""
+        """True if a record may have a picture."""
         return self.images is not None
 
 
-def _plain(name: str) -> Family:
-    return Family(
-        name,
-        lambda config, where: language_config(config, where, name),
-        lambda config: config,
-        CausalLM,
-        None,
-    )
+def _language_family(name: str) -> Family[LanguageConfig]:
+    def config(values: dict[str, Any], where: PathName) -> LanguageConfig:
+        return language_config(values, where, name)
+
+    return Family(name, config, CausalLM, None)
 
 
-def _clip_images(directory, config: LlavaConfig) -> ClipImages:
-    made = ClipImages.from_directory(directory, config.vision.patch_size)
-    if made.crop != config.vision.image_size:
+def _clip_images(directory: PathName, config: LlavaConfig) -> ClipImages:
+    """The image processor of a LLaVA directory; UserError if it does not fit config.json."""
+    processor = ClipImages.from_directory(directory, config.vision.patch_size)
+    if processor.crop != config.vision.image_size:
         raise UserError(
-            f"{directory}: preprocessor_config.json crops to {made.crop} pixels, config.json expects "
-            f"{config.vision.image_size}"
+            f"{directory}: preprocessor_config.json crops to {processor.crop} pixels, "
+            f"config.json expects {config.vision.image_size}"
         )
-    return made
+    return processor
 
 
-def _qwen_images(directory, config: Qwen2VLConfig) -> Qwen2VLImages:
-    made, vision = Qwen2VLImages.from_directory(directory), config.vision
-    for key, found, expected in (
-        ("patch_size", made.patch_size, vision.patch_size),
-        ("temporal_patch_size", made.temporal_patch_size, vision.temporal_patch_size),
-        ("merge_size", made.merge_size, vision.spatial_merge_size),
+def _qwen_images(directory: PathName, config: Qwen2VLConfig) -> Qwen2VLImages:
+    """The image processor of a Qwen2-VL directory; UserError if it does not fit config.json."""
+    processor = Qwen2VLImages.from_directory(directory)
+    vision = config.vision
+    for key, value, expected in (
+        ("patch_size", processor.patch_size, vision.patch_size),
+        ("temporal_patch_size", processor.temporal_patch_size, vision.temporal_patch_size),
+        ("merge_size", processor.merge_size, vision.spatial_merge_size),
     ):
-        if found != expected:
+        if value != expected:
             raise UserError(
-                f"{directory}: preprocessor_config.json has {key} {found}, config.json expects {expected}"
+                f"{directory}: preprocessor_config.json has {key} {value}, "
+                f"config.json expects {expected}"
             )
-    return made
+    return processor
 
 
-FAMILIES = {
-    found.name: found
-    for found in (
-        Family("llava", LlavaConfig.from_json, lambda config: config.text, Llava, _clip_images),
-        Family(
-            "qwen2_vl", Qwen2VLConfig.from_json, lambda config: config.text, Qwen2VL, _qwen_images
-        ),
-        _plain("llama"),
-        _plain("mistral"),
-        _plain("qwen2"),
-    )
+# Any: each family has a config class of its own.
+FAMILIES: dict[str, Family[Any]] = {
+    "llava": Family("llava", LlavaConfig.from_json, Llava, _clip_images),
+    "qwen2_vl": Family("qwen2_vl", Qwen2VLConfig.from_json, Qwen2VL, _qwen_images),
+    "llama": _language_family("llama"),
+    "mistral": _language_family("mistral"),
+    "qwen2": _language_family("qwen2"),
 }
 
 
-def family(config: dict, where) -> Family:
-    """The family of a config.json by its model_type; UserError for one that is not known here."""
-    kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in FAMILIES:
-        raise UserError(f"{where}: model_type is {kind!r}; expected one of {', '.join(FAMILIES)}")
-    return FAMILIES[kind]
+def family(config: dict[str, Any], where: PathName) -> Family[Any]:
+    """The family of a config.json by its model_type; UserError if the type is unknown."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise UserError(
+            f"{where}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[model_type]
 
 
-def sees_pictures(directory) -> bool:
-    """Whether the model of a directory takes pictures, from its config.json alone."""
+def sees_pictures(directory: PathName) -> bool:
+    """True if a record may have a picture; only the directory's config.json is read."""
     where = Path(directory) / "config.json"
     return family(read_json(where), where).sees_pictures

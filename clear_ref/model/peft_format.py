@@ -1,293 +1,186 @@
-"""Adapters on disk as PEFT writes them: adapter_config.json and adapter_model.safetensors.
+"""Adapters in PEFT's file format: adapter_config.json and adapter_model.safetensors.
 
-Names are those of the transformers classes that PEFT wrapped, of whichever generation (names.py); today's are written.
+The files have the layer names of the transformers classes that PEFT wrapped. The names of every
+generation are read (names.py); those of the current generation are written.
 """
 
-import math
 import re
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import one_line, read_json, write_json
+from clear_ref.common.files import PathName, one_line
 
 from . import lora
-from .expression import Expression
-from .names import GENERATIONS, MODULES_TODAY, ours, spelled
-from .weights import check_fit, fill, read_tensors, weights_of, write_tensors
+from .names import CURRENT_MODULES, GENERATIONS, name_in_generation, our_name
+from .peft_config import CONFIG, AdapterConfig, read_config, write_config
+from .weights import (
+    Shape,
+    StoredTensor,
+    check_fit,
+    fill,
+    read_tensors,
+    weights_of,
+    write_tensors,
+)
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
-COPY = re.compile(
-    r"base_model\.model\.(.+)\.base_layer\.weight"
-)  # PEFT adds the base weight of a head that it adapted
-READ = {
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "target_modules",
-    "exclude_modules",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "bias",
-    "init_lora_weights",
-}
-# Where the adapter comes from and how it was trained. lora_dropout acts in training alone: it is no part of a finished adapter.
-NOT_OF_THE_RESULT = {
-    "task_type",
-    "auto_mapping",
-    "peft_version",
-    "base_model_name_or_path",
-    "revision",
-    "inference_mode",
-    "lora_dropout",
-    "eva_config",
-    "megatron_core",
-    "qalora_group_size",
-}
-STARTS = (
-    True,
-    False,
-    None,
-    "gaussian",
-    "orthogonal",
-    "eva",
-)  # initial values that leave the base weights as they are
+WEIGHTS = "adapter_model.safetensors"
+LORA_TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
+# PEFT also stores the base weight of a head that it adapted.
+BASE_COPY = re.compile(r"base_model\.model\.(.+)\.base_layer\.weight")
 
 
-def _tensor(layer: str, part: str) -> str:
+def _tensor_name(layer: str, part: str) -> str:
+    """PEFT's name of a layer's tensor; part: A or B."""
     return f"base_model.model.{layer}.lora_{part}.weight"
 
 
-def tensors(model, family: str) -> dict[str, torch.Tensor]:
-    """The adapters' tensors under PEFT's names of today. family: config.json's model_type."""
-    return {
-        _tensor(spelled(name, family), part): getattr(adapter, f"lora_{part}")
-        for name, adapter in lora.adapters(model).items()
-        for part in "AB"
+def tensors(model: nn.Module, family: str) -> dict[str, Tensor]:
+    """The adapters' tensors under PEFT's current names. family: config.json's model_type."""
+    found: dict[str, Tensor] = {}
+    for name, adapter in lora.adapters(model).items():
+        layer = name_in_generation(name, family)
+        found[_tensor_name(layer, "A")] = adapter.lora_A
+        found[_tensor_name(layer, "B")] = adapter.lora_B
+    return found
+
+
+def save(model: nn.Module, family: str, directory: PathName, base: str) -> None:
+    """Write the adapters; UserError if the model has none.
+
+    base  the name of the base model in adapter_config.json
+    """
+    adapters = {
+        name_in_generation(name, family): adapter for name, adapter in lora.adapters(model).items()
     }
-
-
-def save(model, family: str, directory, base: str) -> None:
-    """Write the adapters; UserError if the model has none. base: what adapter_config.json calls the base model."""
-    found = {spelled(name, family): adapter for name, adapter in lora.adapters(model).items()}
-    if not found:
+    if not adapters:
         raise UserError(
             "the model carries no LoRA adapters; add_lora() first, or save() the whole model"
         )
-    first = next(iter(found.values()))
     write_tensors(Path(directory) / WEIGHTS, tensors(model, family))
-    write_json(
-        Path(directory) / CONFIG,
-        {
-            "peft_type": "LORA",
-            "task_type": None,
-            "base_model_name_or_path": base,
-            "r": first.rank,
-            "lora_alpha": first.alpha,
-            "rank_pattern": {
-                re.escape(name): a.rank for name, a in found.items() if a.rank != first.rank
-            },
-            "alpha_pattern": {
-                re.escape(name): a.alpha for name, a in found.items() if a.alpha != first.alpha
-            },
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "use_rslora": first.stabilised,
-            "inference_mode": True,
-            "target_modules": sorted(found),
-        },
-    )
+    write_config(Path(directory) / CONFIG, adapters, base)
 
 
-def read_config(path) -> dict:
-    """The adapter_config.json with every value that `load` uses checked; UserError for a kind of adapter not computed here."""
-    config = {
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        "use_rslora": False,
-        "bias": "none",
-        "exclude_modules": None,
-        "init_lora_weights": True,
-        "r": None,
-        "lora_alpha": None,
-        "target_modules": None,
-    }
-    config |= {key: value for key, value in read_json(path).items() if value is not None}
+def _split_tensors(stored: dict[str, StoredTensor], file: Path) -> tuple[dict[str, str], list[str]]:
+    """({name of a LoRA tensor: its layer}, names of base weight copies) of a file's tensors.
 
-    def is_number(value):
-        return (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        )
-
-    def is_rank(value):
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-    def is_names(value):
-        return (
-            isinstance(value, str)
-            or isinstance(value, list)
-            and all(isinstance(name, str) for name in value)
-        )
-
-    def each(check):
-        return lambda value: isinstance(value, dict) and all(map(check, value.values()))
-
-    for key, good, expected in (
-        ("peft_type", lambda value: value == "LORA", "'LORA'"),
-        ("r", is_rank, "a whole number above 0"),
-        ("rank_pattern", each(is_rank), "layer names with whole numbers above 0"),
-        ("lora_alpha", is_number, "a number"),
-        ("alpha_pattern", each(is_number), "layer names with numbers"),
-        (
-            "target_modules",
-            lambda value: is_names(value) and value,
-            "layer names, or one regular expression",
-        ),
-        (
-            "exclude_modules",
-            lambda value: value is None or is_names(value),
-            "layer names, or one regular expression",
-        ),
-        ("use_rslora", lambda value: isinstance(value, bool), "true or false"),
-        ("bias", lambda value: value == "none", "'none'"),
-        (
-            "init_lora_weights",
-            lambda value: value in STARTS,
-            f"one of {STARTS}; other starts change the base weights",
-        ),
-    ):
-        if not good(config.get(key)):
-            raise UserError(
-                f"{path}: {key} is {one_line(repr(config.get(key)), 100)}; expected {expected}"
-            )
-    for key in sorted(set(config) - READ - NOT_OF_THE_RESULT):
-        if config[key]:
-            raise UserError(
-                f"{path}: {one_line(key, 60)} is {one_line(repr(config[key]), 100)}, which is not computed here; "
-                "expected it absent or false, train the adapter without it"
-            )
-    return config
-
-
-def _by_pattern(patterns: dict, name: str, default, where):
-    """PEFT's rule: the first key that matches the whole name or its last parts."""
-    for key, value in patterns.items():
-        if Expression.of(rf"(.*\.)?({key})", where).matches(name):
-            return value
-    return default
-
-
-def _meant(config: dict, known: dict[str, str], path) -> set[str]:
-    """Of {our layer name: its name where PEFT ran}, the layers that the config chooses."""
-
-    def wanted(key):
-        return (
-            Expression.of(config[key], f"{path}: {key}")
-            if isinstance(config[key], str)
-            else config[key] or []
-        )
-
-    targets = config["target_modules"]
-    if isinstance(targets, str) and targets.lower() == "all-linear":
-        chosen = {name for name in known if not lora.is_head(name)}
-    else:
-        chosen = {
-            name for name, theirs in known.items() if lora.matches(theirs, wanted("target_modules"))
-        }
-    return {name for name in chosen if not lora.matches(known[name], wanted("exclude_modules"))}
-
-
-def _known(config: dict, theirs: set[str], layers, family: str, path) -> dict[str, str]:
-    """{our layer name: its name in the generation that wrote the adapter}: the one in which config and tensors agree.
-
-    raises  UserError where there is none; it says what the config chooses and the file lacks, or the other way round
+    raises  UserError if there is no LoRA tensor, or a tensor of another kind
     """
-    stored = {ours(name, family) for name in theirs}
-    if stored - set(layers):
+    layer_of: dict[str, str] = {}
+    copies: list[str] = []
+    others: list[str] = []
+    for name in stored:
+        lora_tensor = LORA_TENSOR.fullmatch(name)
+        if lora_tensor is not None:
+            layer_of[name] = lora_tensor[1]
+        elif BASE_COPY.fullmatch(name):
+            copies.append(name)
+        else:
+            others.append(name)
+    if others or not layer_of:
         raise UserError(
-            f"{path.parent / WEIGHTS}: adapts {one_line(min(stored - set(layers)), 100)}, which is no linear layer "
-            "of the model; is this adapter for another model?"
-        )
-    fault = f"{path.parent / WEIGHTS}: its layers have names of several generations of transformers; expected those of one"
-    for generation in sorted(GENERATIONS, key=lambda column: column != MODULES_TODAY):
-        known = {name: spelled(name, family, generation) for name in layers}
-        if theirs <= set(known.values()):
-            meant = _meant(config, known, path)
-            if meant == stored:
-                return known
-            fault = (
-                f"{path}: target_modules chooses {len(meant)} layers, {WEIGHTS} has {len(stored)}; expected the same, they "
-                f"differ in {one_line(min(meant ^ stored), 100)}"
-            )
-    raise UserError(fault)
-
-
-def load(model, family: str, directory) -> list[str]:
-    """Put the adapters of a PEFT directory on the model, which must have none; returns the adapted layers' names.
-
-    An adapter on the output head loads too, unless the head is the embedding; a copy of the base weight in its file has to be
-    the model's own. Nothing is put on unless everything fits.
-    raises  UserError for a kind of adapter that is not computed here, a layer that is no linear layer, tensors that do not fit
-    """
-    path, file = Path(directory) / CONFIG, Path(directory) / WEIGHTS
-    config, stored, layers = read_config(path), weights_of(file), lora.linear_layers(model)
-    copies = {name: stored.pop(name) for name in list(stored) if COPY.fullmatch(name)}
-    odd = [name for name in stored if not TENSOR.fullmatch(name)]
-    if odd or not stored:
-        raise UserError(
-            f"{file}: holds {one_line(min(odd), 100) if odd else 'no tensor'}; expected "
+            f"{file}: holds {one_line(min(others), 100) if others else 'no tensor'}; expected "
             "base_model.model.LAYER.lora_A.weight and lora_B.weight, of linear layers"
         )
-    known = _known(config, {TENSOR.fullmatch(name)[1] for name in stored}, layers, family, path)
-    names = [
-        name
-        for name in layers
-        if _tensor(known[name], "A") in stored or _tensor(known[name], "B") in stored
-    ]
+    return layer_of, copies
+
+
+def _their_names(
+    config: AdapterConfig,
+    adapted: set[str],
+    layers: dict[str, lora.Linear],
+    family: str,
+    file: Path,
+) -> dict[str, str]:
+    """{our layer name: its name in the generation that wrote the adapter}.
+
+    It is the generation in which the config chooses exactly the layers that have tensors.
+    adapted  the names of these layers in the file
+    raises   UserError if there is no such generation; the message says how config and tensors
+             differ
+    """
+    stored = {our_name(name, family) for name in adapted}
+    if stored - set(layers):
+        raise UserError(
+            f"{file}: adapts {one_line(min(stored - set(layers)), 100)}, which is no linear layer "
+            "of the model; is this adapter for another model?"
+        )
+    problem = (
+        f"{file}: its layers have names of several generations of transformers; "
+        "expected those of one"
+    )
+    current_first = sorted(GENERATIONS, key=lambda column: column != CURRENT_MODULES)
+    for generation in current_first:
+        their_names = {name: name_in_generation(name, family, generation) for name in layers}
+        if adapted <= set(their_names.values()):
+            chosen = config.chosen(their_names)
+            if chosen == stored:
+                return their_names
+            problem = (
+                f"{config.path}: target_modules chooses {len(chosen)} layers, {WEIGHTS} has "
+                f"{len(stored)}; expected the same, they differ in "
+                f"{one_line(min(chosen ^ stored), 100)}"
+            )
+    raise UserError(problem)
+
+
+def _check_not_tied(
+    model: nn.Module, layers: dict[str, lora.Linear], names: list[str], path: Path
+) -> None:
+    """UserError if a layer's weight is shared with another part of the model."""
     parameters = [parameter for _, parameter in model.named_parameters(remove_duplicate=False)]
     for name in names:
         if sum(parameter is layers[name].weight for parameter in parameters) > 1:
             raise UserError(
-                f"{path}: adapts {name}, which the config ties to the embedding; expected an adapter of other layers"
+                f"{path}: adapts {name}, which the config ties to the embedding; "
+                "expected an adapter of other layers"
             )
-    ranks = {
-        name: _by_pattern(config["rank_pattern"], known[name], config["r"], f"{path}: rank_pattern")
+
+
+def load(model: nn.Module, family: str, directory: PathName) -> list[str]:
+    """Attach the adapters of a PEFT directory to a model without any; returns the layers' names.
+
+    An adapter on the output head is loaded too, unless the head is the embedding. If the file
+    holds a copy of the head's base weight, it must equal the model's.
+    raises  UserError for a kind of adapter that is not computed here, a layer that is no linear
+            layer, tensors that do not fit; then nothing has been attached
+    """
+    path = Path(directory) / CONFIG
+    file = Path(directory) / WEIGHTS
+    config = read_config(path)
+    stored = weights_of(file)
+    layer_of, copies = _split_tensors(stored, file)
+    adapted = set(layer_of.values())
+    layers = lora.linear_layers(model)
+    their_names = _their_names(config, adapted, layers, family, file)
+    names = [name for name in layers if their_names[name] in adapted]
+    _check_not_tied(model, layers, names, path)
+    ranks = {name: config.rank_of(their_names[name]) for name in names}
+    alphas = {name: config.alpha_of(their_names[name]) for name in names}
+    base_weights = {
+        f"base_model.model.{their_names[name]}.base_layer.weight": layers[name].weight
         for name in names
     }
-    alphas = {
-        name: _by_pattern(
-            config["alpha_pattern"], known[name], config["lora_alpha"], f"{path}: alpha_pattern"
-        )
-        for name in names
-    }
-    shapes = {_tensor(known[name], "A"): (ranks[name], layers[name].in_features) for name in names}
-    shapes |= {
-        _tensor(known[name], "B"): (layers[name].out_features, ranks[name]) for name in names
-    }
-    originals = {
-        f"base_model.model.{known[name]}.base_layer.weight": layers[name].weight for name in names
-    }
-    shapes |= {name: originals[name].shape for name in copies if name in originals}
-    check_fit(shapes, {name: tensor.shape for name, tensor in (stored | copies).items()}, file)
+    expected: dict[str, Shape] = {}
+    for name in names:
+        layer = layers[name]
+        expected[_tensor_name(their_names[name], "A")] = (ranks[name], layer.in_features)
+        expected[_tensor_name(their_names[name], "B")] = (layer.out_features, ranks[name])
+    expected |= {name: base_weights[name].shape for name in copies if name in base_weights}
+    check_fit(expected, {name: tensor.shape for name, tensor in stored.items()}, file)
     values = read_tensors(file)
     for name in copies:
-        if not torch.equal(values.pop(name).to(originals[name]), originals[name]):
+        if not torch.equal(values.pop(name).to(base_weights[name]), base_weights[name]):
             raise UserError(
-                f"{file}: {one_line(name, 100)} is not the model's; this adapter is for another base model"
+                f"{file}: {one_line(name, 100)} is not the model's; "
+                "this adapter is for another base model"
             )
-    lora.put(model, ranks, alphas, stabilised=config["use_rslora"])
-    found = lora.adapters(model)
-    fill(
-        {
-            _tensor(known[name], part): getattr(found[name], f"lora_{part}")
-            for name in names
-            for part in "AB"
-        },
-        values,
-        file,
-    )
+    lora.attach(model, ranks, alphas, stabilised=config.stabilised)
+    targets: dict[str, Tensor] = {}
+    for name, adapter in lora.adapters(model).items():
+        targets[_tensor_name(their_names[name], "A")] = adapter.lora_A
+        targets[_tensor_name(their_names[name], "B")] = adapter.lora_B
+    fill(targets, values, file)
     return names

@@ -1,27 +1,34 @@
-"""Qwen2-VL's vision tower: the patches of pictures of any size in one row, attention within each picture, two-axis rotary
-positions, and a merger that makes one token of a block of patches.
+"""Qwen2-VL's vision tower, for pictures of any size.
 
-source  Wang et al. 2024 (Qwen2-VL) 2.1; numbers equal to transformers' Qwen2VisionTransformerPretrainedModel within fp32 rounding
+The patches of all pictures form one sequence. A patch attends to the patches of its own picture,
+its rotary position has two axes, and a merger makes one token of each block of patches.
+source  Wang et al. 2024 (Qwen2-VL) 2.1
+equals  transformers' Qwen2VisionTransformerPretrainedModel within fp32 rounding
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import PathName
 
-from .language import at_least_float32, rotate
+from .language import Checkpointable, at_least_float32, rotate
 from .language_config import number, whole_number
 from .lora import Linear
 from .vision import MLP, LayerNorm
 
 NORM_EPS = 1e-6
 ROPE_THETA = 10000.0
-# What transformers' Qwen2VLVisionConfig takes for a key that vision_config leaves out.
-DEFAULTS = {
+Grid = Sequence[tuple[int, int]]  # (rows, columns) in patches of each picture
+
+# The values that transformers' Qwen2VLVisionConfig uses for a key that vision_config omits.
+DEFAULTS: dict[str, Any] = {
     "embed_dim": 1280,
     "mlp_ratio": 4,
     "depth": 32,
@@ -37,7 +44,11 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Qwen2VisionConfig:
-    """hidden_size is the tower's own width, config.json's embed_dim; config.json's hidden_size is output_size here."""
+    """The sizes of a tower.
+
+    hidden_size  the tower's own width, config.json's embed_dim
+    output_size  the decoder's width, config.json's hidden_size
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -50,50 +61,65 @@ class Qwen2VisionConfig:
     output_size: int
 
     @property
-    def head_dim(self):
+    def head_dim(self) -> int:
+        """The width of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
-    def patch_width(self):
+    def patch_width(self) -> int:
         """How many numbers one patch holds."""
         return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
 
-def vision_config(config: dict, where) -> Qwen2VisionConfig:
-    """The tower that a vision_config describes. UserError for one that is not computed here."""
+def vision_config(config: dict[str, Any], where: PathName) -> Qwen2VisionConfig:
+    """The tower that a vision_config describes; UserError for one that is not computed here."""
     values = DEFAULTS | {key: value for key, value in config.items() if value is not None}
     theta = (values.get("rope_parameters") or {}).get("rope_theta", ROPE_THETA)
-    for key, found, expected in (
+    for key, value, expected in (
         ("hidden_act", values["hidden_act"], DEFAULTS["hidden_act"]),
         ("rope_theta", theta, ROPE_THETA),
         ("in_chans", values.get("in_chans", values["in_channels"]), values["in_channels"]),
     ):
-        if found != expected:
-            raise UserError(f"{where}: vision {key} is {found!r}; expected {expected!r}")
-    width, ratio, *rest = (values[key] for key in list(DEFAULTS)[:-1])
-    for key, value in zip(DEFAULTS, (width, ratio, *rest)):
-        (number if key == "mlp_ratio" else whole_number)(
-            {key: value}, key, f"{where}: vision_config"
-        )
-    if width % (4 * values["num_heads"]):
+        if value != expected:
+            raise UserError(f"{where}: vision {key} is {value!r}; expected {expected!r}")
+    place = f"{where}: vision_config"
+    width = whole_number(values, "embed_dim", place)
+    number(values, "mlp_ratio", place)
+    tower = Qwen2VisionConfig(
+        hidden_size=width,
+        intermediate_size=int(width * values["mlp_ratio"]),
+        num_hidden_layers=whole_number(values, "depth", place),
+        num_attention_heads=whole_number(values, "num_heads", place),
+        in_channels=whole_number(values, "in_channels", place),
+        patch_size=whole_number(values, "patch_size", place),
+        temporal_patch_size=whole_number(values, "temporal_patch_size", place),
+        spatial_merge_size=whole_number(values, "spatial_merge_size", place),
+        output_size=whole_number(values, "hidden_size", place),
+    )
+    if width % (4 * tower.num_attention_heads):
         raise UserError(
-            f"{where}: vision embed_dim is {width}; expected a multiple of 4 times num_heads, {values['num_heads']}"
+            f"{where}: vision embed_dim is {width}; "
+            f"expected a multiple of 4 times num_heads, {tower.num_attention_heads}"
         )
-    return Qwen2VisionConfig(width, int(width * ratio), *rest)
+    return tower
 
 
-def places(grid, merge: int) -> torch.Tensor:
-    """Row and column [P, 2] of every patch of pictures of (h, w) patches, in stored order: block by block of merge x merge."""
+def patch_places(grid: Grid, merge: int) -> Tensor:
+    """Row and column [P, 2] of every patch, in stored order: block by block of merge x merge."""
+    places: list[Tensor] = []
+    for h, w in grid:
+        row_by_row = torch.cartesian_prod(torch.arange(h), torch.arange(w))
+        blocks = row_by_row.view(h // merge, merge, w // merge, merge, 2).transpose(1, 2)
+        places.append(blocks.reshape(-1, 2))
+    return torch.cat(places)
 
-    def of_one(h, w):
-        raster = torch.cartesian_prod(torch.arange(h), torch.arange(w))
-        return raster.view(h // merge, merge, w // merge, merge, 2).transpose(1, 2).reshape(-1, 2)
 
-    return torch.cat([of_one(h, w) for h, w in grid])
+def patch_rotary(places: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin [P, head_dim] of the patches' rotary angles, in fp32 or wider.
 
-
-def patch_rotary(places, head_dim: int, dtype):
-    """cos and sin [P, head_dim] in fp32 or wider: the first half of the angles turns with the row, the second with the column."""
+    The first half of the angles depends on the row, the second half on the column.
+    places  [P, 2], see `patch_places`
+    """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     half = head_dim // 2
     exponent = torch.arange(0, half, 2, dtype=wide, device=places.device) / half
@@ -103,9 +129,13 @@ def patch_rotary(places, head_dim: int, dtype):
 
 
 class Projection(nn.Module):
-    """The patch embedding: in checkpoints a 3-d convolution whose stride is its kernel, so one matrix product a patch."""
+    """The patch embedding.
 
-    def __init__(self, config: Qwen2VisionConfig):
+    Checkpoints hold it as a 3-d convolution. Its stride equals its kernel, so it is one matrix
+    product for each patch.
+    """
+
+    def __init__(self, config: Qwen2VisionConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(
             torch.zeros(
@@ -117,49 +147,63 @@ class Projection(nn.Module):
             )
         )
 
-    def forward(self, pixels):
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[P, D] of patches [P, patch_width]."""
         return F.linear(pixels.to(self.weight.dtype), self.weight.flatten(1))
 
 
 class PatchEmbed(nn.Module):
-    def __init__(self, config: Qwen2VisionConfig):
+    """The projection, under the name that checkpoints use."""
+
+    def __init__(self, config: Qwen2VisionConfig) -> None:
         super().__init__()
         self.proj = Projection(config)
 
 
 class Attention(nn.Module):
-    def __init__(self, config: Qwen2VisionConfig):
+    """Self-attention of each picture's patches to one another."""
+
+    def __init__(self, config: Qwen2VisionConfig) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
         self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x, cos, sin, sizes):
-        """x [P, D] of all pictures; sizes: the patches of each. A picture at a time: a mask over all would take P * P numbers."""
-        q, k, v = (
-            self.qkv(x).view(len(x), 3, 1, self.heads, -1).permute(1, 2, 3, 0, 4)
-        )  # each [1, heads, P, head_dim]
-        q, k = (rotate(at_least_float32(part), cos, sin).to(x.dtype) for part in (q, k))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, sizes: list[int]) -> Tensor:
+        """[P, D] of x [P, D].
+
+        sizes  the number of patches of each picture. Attention is computed picture by picture: a
+               mask over all pictures would take P * P numbers
+        """
+        qkv = self.qkv(x).view(len(x), 3, 1, self.heads, -1).permute(1, 2, 3, 0, 4)
+        q, k, v = qkv  # each [1, heads, P, head_dim]
+        q = rotate(at_least_float32(q), cos, sin).to(x.dtype)
+        k = rotate(at_least_float32(k), cos, sin).to(x.dtype)
         pictures = zip(q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True)
-        y = torch.cat([F.scaled_dot_product_attention(*picture) for picture in pictures], 2)
+        outputs = [F.scaled_dot_product_attention(*picture) for picture in pictures]
+        y = torch.cat(outputs, 2)
         return self.proj(y[0].transpose(0, 1).reshape(len(x), -1))
 
 
 class Block(nn.Module):
-    def __init__(self, config: Qwen2VisionConfig):
+    """One layer: attention and MLP, each after a norm and with a residual connection."""
+
+    def __init__(self, config: Qwen2VisionConfig) -> None:
         super().__init__()
         self.norm1 = LayerNorm(config.hidden_size, NORM_EPS)
         self.norm2 = LayerNorm(config.hidden_size, NORM_EPS)
         self.attn = Attention(config)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x, cos, sin, sizes):
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, sizes: list[int]) -> Tensor:
         x = x + self.attn(self.norm1(x), cos, sin, sizes)
         return x + self.mlp(self.norm2(x))
 
 
 class Merger(nn.Module):
-    def __init__(self, config: Qwen2VisionConfig):
+    """One token of the decoder's width for each block of merge x merge patches."""
+
+    def __init__(self, config: Qwen2VisionConfig) -> None:
         super().__init__()
         self.width = config.hidden_size * config.spatial_merge_size**2
         self.ln_q = LayerNorm(config.hidden_size, NORM_EPS)
@@ -167,32 +211,35 @@ class Merger(nn.Module):
             Linear(self.width, self.width), nn.GELU(), Linear(self.width, config.output_size)
         )
 
-    def forward(self, x):
-        """[P / merge^2, output_size]: a block's patches side by side, which is why patches come block by block."""
+    def forward(self, x: Tensor) -> Tensor:
+        """[P / merge^2, output_size] of x [P, D].
+
+        The patches of a block are next to one another in x, so `view` concatenates them.
+        """
         return self.mlp(self.ln_q(x).view(-1, self.width))
 
 
-class Qwen2VisionTower(nn.Module):
-    """checkpointing: a training forward keeps only each block's input and computes the rest again in backward."""
+class Qwen2VisionTower(Checkpointable):
+    """Patch embedding, blocks and merger."""
 
-    def __init__(self, config: Qwen2VisionConfig):
+    def __init__(self, config: Qwen2VisionConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpointing = False
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.merger = Merger(config)
 
-    def forward(self, pixels, grid):
-        """Token features of all pictures, one after the other.
+    def forward(self, pixels: Tensor, grid: Grid) -> Tensor:
+        """Token features of all pictures, one picture after the other.
 
         pixels   [P, patch_width], the pictures' patches in stored order
-        grid     (h, w) of every picture in patches, multiples of the merge size; the products sum to P
+        grid     (h, w) of every picture in patches, multiples of the merge size; the products sum
+                 to P
         returns  [P / merge^2, output_size]
         """
         x = self.patch_embed.proj(pixels)
-        where = places(grid, self.config.spatial_merge_size).to(x.device)
-        cos, sin = patch_rotary(where, self.config.head_dim, x.dtype)
+        places = patch_places(grid, self.config.spatial_merge_size).to(x.device)
+        cos, sin = patch_rotary(places, self.config.head_dim, x.dtype)
         sizes = [h * w for h, w in grid]
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():

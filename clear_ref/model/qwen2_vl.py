@@ -1,20 +1,27 @@
-"""Qwen2-VL: a tower for pictures of any size, whose features stand at the image tokens of a decoder with three-axis positions.
+"""Qwen2-VL: a vision tower for pictures of any size and a decoder with three-axis positions.
 
-source  Wang et al. 2024 (Qwen2-VL); structure, hub names and numbers of transformers' Qwen2VLForConditionalGeneration
-not     the plain positions that the released code's transformers (4.45) has in training, where it is given no position_ids
+The tower's features take the place of the image tokens.
+source  Wang et al. 2024 (Qwen2-VL); structure, hub names and numbers of transformers'
+        Qwen2VLForConditionalGeneration
+differs the released code's transformers (4.45) computes plain one-axis positions in training,
+        where it is given no position_ids; here positions have three axes in training too
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from clear_ref.common.errors import ShapeError, UserError
+from clear_ref.common.files import PathName
 
-from .language import CausalLM, place_features
+from .base_model import CausalLM, place_features
 from .language_config import LanguageConfig, language_config, part_of
 from .qwen2_vision import Qwen2VisionConfig, Qwen2VisionTower, vision_config
 
-# What transformers' Qwen2VLConfig takes for a key that config.json leaves out.
+# The values that transformers' Qwen2VLConfig uses for a key that config.json omits.
 DEFAULTS = {
     "image_token_id": 151655,
     "video_token_id": 151656,
@@ -25,6 +32,8 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Qwen2VLConfig:
+    """The decoder's config, the tower's, and the ids of special tokens."""
+
     text: LanguageConfig
     vision: Qwen2VisionConfig
     image_token_id: int
@@ -33,8 +42,8 @@ class Qwen2VLConfig:
     vision_end_token_id: int
 
     @classmethod
-    def from_json(cls, config: dict, where) -> "Qwen2VLConfig":
-        """From a config.json, the decoder's keys in text_config or, as the hub has them, at the top.
+    def from_json(cls, config: dict[str, Any], where: PathName) -> "Qwen2VLConfig":
+        """From a config.json; the decoder's keys are in text_config, or at the top level.
 
         raises  UserError for a structure that this code does not compute
         """
@@ -44,46 +53,56 @@ class Qwen2VLConfig:
         tower = vision_config(part_of(config, "vision_config", where), where)
         if tower.output_size != language.hidden_size:
             raise UserError(
-                f"{where}: vision_config's hidden_size is {tower.output_size}; expected the decoder's, "
-                f"{language.hidden_size}"
+                f"{where}: vision_config's hidden_size is {tower.output_size}; "
+                f"expected the decoder's, {language.hidden_size}"
             )
-        tokens = [config.get(key, default) for key, default in DEFAULTS.items()]
-        if (
-            not all(isinstance(token, int) and token >= 0 for token in tokens)
-            or tokens[0] >= language.vocab_size
-        ):
+        tokens = {key: config.get(key, default) for key, default in DEFAULTS.items()}
+        are_ids = all(isinstance(token, int) and token >= 0 for token in tokens.values())
+        if not are_ids or tokens["image_token_id"] >= language.vocab_size:
             raise UserError(
-                f"{where}: {', '.join(DEFAULTS)} are {tokens}; expected token ids, that of a picture in "
-                f"[0, {language.vocab_size})"
+                f"{where}: {', '.join(tokens)} are {list(tokens.values())}; expected token ids, "
+                f"that of a picture in [0, {language.vocab_size})"
             )
-        return cls(language, tower, *tokens)
+        return cls(text=language, vision=tower, **tokens)
 
 
 class Qwen2VL(CausalLM):
-    """A language model with a tower beside it: `model`, `lm_head` and `visual`, the names that the hub's checkpoints use."""
+    """A language model with a vision tower.
 
-    def __init__(self, config: Qwen2VLConfig):
+    `model`, `lm_head` and `visual` are the names that the hub's checkpoints use.
+    """
+
+    image_token_id: int
+
+    def __init__(self, config: Qwen2VLConfig) -> None:
         super().__init__(config.text)
-        self.image_token_id, self.video_token_id = config.image_token_id, config.video_token_id
-        self.merge, self.patch_width = config.vision.spatial_merge_size, config.vision.patch_width
+        self.image_token_id = config.image_token_id
+        self.video_token_id = config.video_token_id
+        self.merge = config.vision.spatial_merge_size
+        self.patch_width = config.vision.patch_width
         self.visual = Qwen2VisionTower(config.vision)
 
-    def embed(self, input_ids, pixels=None, grid=None):
+    def embed(
+        self, input_ids: Tensor, pixels: Tensor | None = None, grid: Tensor | None = None
+    ) -> Tensor:
         """[B, T, D]: token embeddings, with the pictures' features at the image tokens, in order.
 
-        pixels, grid  [patches, patch width] and int64 [N, 3] of the batch's pictures, or None without any
-        raises        ShapeError if patches, grid and image tokens disagree; UserError for a video token
+        pixels  [patches, patch width] of the batch's pictures; None without pictures
+        grid    int64 [N, 3] of the same pictures; None without pictures
+        raises  ShapeError if patches, grid and image tokens disagree; UserError for a video token
         """
         if bool((input_ids == self.video_token_id).any()):
             raise UserError(
-                f"input_ids hold the video token {self.video_token_id}; expected pictures alone, send frames as such"
+                f"input_ids hold the video token {self.video_token_id}; "
+                "expected pictures only, send frames as pictures"
             )
         sizes = self.picture_sizes(grid)
-        found = [0, self.patch_width] if pixels is None else list(pixels.shape)
+        shape = [0, self.patch_width] if pixels is None else list(pixels.shape)
         expected = [sum(h * w for h, w in sizes), self.patch_width]
-        if found != expected:
+        if shape != expected:
             raise ShapeError(
-                f"pixel_values are {found}; expected {expected}, the patches that image_grid_thw counts"
+                f"pixel_values are {shape}; "
+                f"expected {expected}, the patches that image_grid_thw counts"
             )
         return place_features(
             self.model.embed_tokens(input_ids),
@@ -92,28 +111,35 @@ class Qwen2VL(CausalLM):
             f"h * w / {self.merge**2} tokens for each picture of h * w patches",
         )
 
-    def positions(self, input_ids, attention_mask, grid=None):
+    def positions(
+        self, input_ids: Tensor, attention_mask: Tensor, grid: Tensor | None = None
+    ) -> Tensor:
         """[3, B, T]: the position of every token in time, row and column; 0 at padding.
 
-        Text counts on by one on all three. The tokens of a picture that starts at s stand at (s, s + row, s + column), and what
-        follows goes on at s + max(rows, columns).
-        raises  ShapeError where image tokens and pictures disagree
+        A text token is one further than the token before it, on all three axes. The tokens of a
+        picture that starts at s have the positions (s, s + row, s + column), and the text after it
+        continues at s + max(rows, columns).
+        raises  ShapeError if image tokens and pictures disagree
         """
         pictures = iter([(h // self.merge, w // self.merge) for h, w in self.picture_sizes(grid)])
-        found = torch.zeros(3, *input_ids.shape, dtype=torch.long)
-        image, real = (input_ids == self.image_token_id).cpu(), attention_mask.bool().cpu()
+        positions = torch.zeros(3, *input_ids.shape, dtype=torch.long)
+        is_image = (input_ids == self.image_token_id).cpu()
+        is_real = attention_mask.bool().cpu()
         for row in range(len(input_ids)):
-            found[:, row, real[row]] = row_positions(image[row][real[row]], pictures, row)
+            real = is_real[row]
+            positions[:, row, real] = row_positions(is_image[row][real], pictures, row)
         if next(pictures, None) is not None:
             raise ShapeError(
-                "image_grid_thw names more pictures than input_ids hold; expected one entry a picture"
+                "image_grid_thw names more pictures than input_ids hold; "
+                "expected one entry for each picture"
             )
-        return found.to(input_ids.device)
+        return positions.to(input_ids.device)
 
-    def picture_sizes(self, grid) -> list[tuple[int, int]]:
+    def picture_sizes(self, grid: Tensor | None) -> list[tuple[int, int]]:
         """(h, w) in patches of every picture of image_grid_thw [N, 3] (None: no picture).
 
-        raises  ShapeError for another shape, a time other than 1 or a side that the merge size does not divide
+        raises  ShapeError for another shape, a time other than 1, or a side that is not a multiple
+                of the merge size
         """
         if grid is None:
             return []
@@ -122,35 +148,42 @@ class Qwen2VL(CausalLM):
         for t, h, w in grid.tolist():
             if t != 1 or h < 1 or w < 1 or h % self.merge or w % self.merge:
                 raise ShapeError(
-                    f"image_grid_thw holds {[t, h, w]}; expected 1 and two multiples of {self.merge}"
+                    f"image_grid_thw holds {[t, h, w]}; expected 1 and two multiples of "
+                    f"{self.merge}"
                 )
         return [(h, w) for _, h, w in grid.tolist()]
 
 
-def row_positions(image, pictures, row: int):
-    """[3, T] positions of one row's tokens, padding left out.
+def row_positions(is_image: Tensor, pictures: Iterator[tuple[int, int]], row: int) -> Tensor:
+    """[3, T] positions of one row's tokens without padding.
 
-    image     [T], True at image tokens
-    pictures  iterator over the (rows, columns) of tokens of the batch's pictures, of which this row takes its own
-    raises    ShapeError, which names `row` and the token, where a picture's tokens are not rows * columns on end
+    is_image  [T], True at image tokens
+    pictures  (rows, columns) in tokens of the batch's pictures; this row's pictures are taken
+              from the iterator
+    raises    ShapeError that names `row` and the token, if a picture's tokens are not
+              rows * columns consecutive image tokens
     """
-    parts, done, position = [], 0, 0
-    tokens = image.nonzero().flatten().tolist()
-    while tokens:
-        first = tokens[0]
+    parts: list[Tensor] = []
+    n_done = 0  # tokens of the row that have positions
+    position = 0  # of the next token
+    image_tokens = is_image.nonzero().flatten().tolist()
+    while image_tokens:
+        first = image_tokens[0]
         high, wide = next(pictures, (0, 0))
         n = high * wide
-        if not n or tokens[:n] != list(range(first, first + n)):
+        if not n or image_tokens[:n] != list(range(first, first + n)):
             raise ShapeError(
-                f"row {row}: the picture at token {first} should be {n} image tokens on end by image_grid_thw; "
-                "expected pictures in the order of their tokens, row after row"
+                f"row {row}: the picture at token {first} should be {n} consecutive image tokens "
+                "by image_grid_thw; expected pictures in the order of their tokens, row after row"
             )
-        n_text = first - done
-        start = position + n_text
+        start = position + first - n_done
         parts.append(torch.arange(position, start).expand(3, -1))
-        inside = torch.cartesian_prod(torch.arange(high), torch.arange(wide)).T
-        parts.append(start + torch.cat((torch.zeros(1, n, dtype=torch.long), inside)))
-        position, done, tokens = start + max(high, wide), first + n, tokens[n:]
-    return torch.cat(
-        (*parts, torch.arange(position, position + len(image) - done).expand(3, -1)), 1
-    )
+        row_and_column = torch.cartesian_prod(torch.arange(high), torch.arange(wide)).T
+        time = torch.zeros(1, n, dtype=torch.long)
+        parts.append(start + torch.cat((time, row_and_column)))
+        position = start + max(high, wide)
+        n_done = first + n
+        image_tokens = image_tokens[n:]
+    n_rest = len(is_image) - n_done
+    parts.append(torch.arange(position, position + n_rest).expand(3, -1))
+    return torch.cat(parts, 1)

@@ -1,44 +1,52 @@
-"""Checkpoints of random weights, of any size, for tests of size and speed: a 7B model on a machine that cannot hold it twice."""
+"""Random weights of any model, written tensor by tensor, for tests of size and speed.
+
+Only one tensor at a time is in memory, so a 7B model can be written on a machine with little.
+"""
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
+from clear_ref.common.files import PathName
 from clear_ref.data.draws import torch_generator
 
-from .weights import SHARD_BYTES, write_weights
+from .weights import SHARD_BYTES, Shape, write_weights
 
 
-def random_weight(name: str, shape: tuple, dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """One tensor that depends on (seed, name, shape, dtype) alone: weights of norms 1, biases 0, anything else normal.
+def random_weight(name: str, shape: Shape, dtype: torch.dtype, seed: int) -> Tensor:
+    """One tensor, which depends on (seed, name, shape, dtype) only.
 
-    The spread is 1/sqrt(fan in), fan in being all sizes but the first (of a vector: its own).
+    Weights of norms are 1, biases 0. Everything else is normal with a standard deviation of
+    1/sqrt(fan in); fan in is the product of all sizes but the first (of a vector: its own size).
     """
     if len(shape) == 1 and name.endswith((".weight", ".bias")):
         return torch.full(shape, float(name.endswith(".weight")), dtype=dtype)
-    spread = math.prod(shape[1:] or shape) ** -0.5
-    return torch.empty(shape, dtype=dtype).normal_(
-        0, spread, generator=torch_generator(seed, f"random_weights/{name}")
-    )
+    fan_in = math.prod(shape[1:] or shape)
+    generator = torch_generator(seed, f"random_weights/{name}")
+    return torch.empty(shape, dtype=dtype).normal_(0, fan_in**-0.5, generator=generator)
 
 
 def write_random(
-    directory,
-    shapes: dict[str, tuple],
+    directory: PathName,
+    shapes: Mapping[str, Shape],
     dtype: torch.dtype = torch.bfloat16,
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
-    step=lambda: None,
+    step: Callable[[], None] | None = None,
 ) -> list[str]:
-    """Write a model directory's weights at random, in shards as `write_weights`; returns the file names.
+    """Write random weights into a model directory, in shards as `write_weights`.
 
-    shapes  {our name: shape}, such as of a model on the meta device; one tensor at a time is in memory
-    dtype   float32, float64, bfloat16 or float16
-    step    called before each tensor
+    shapes   {our name: shape}, such as of a model on the meta device
+    dtype    float32, float64, bfloat16 or float16
+    step     called before each tensor
+    returns  the file names
     """
 
-    def tensor_of(name):
-        step()
+    def tensor_of(name: str) -> Tensor:
+        if step is not None:
+            step()
         return random_weight(name, shapes[name], dtype, seed)
 
     return write_weights(directory, shapes, dtype, tensor_of, shard_bytes)

@@ -1,23 +1,26 @@
-"""The CLIP vision tower: class token, pre-layernorm, quick_gelu; features are an inner layer's patch tokens.
+"""The CLIP vision tower: class token, layer norm before the layers, quick_gelu.
 
+The features that LLaVA uses are the patch tokens of an inner layer.
 source  Radford et al. 2021; numbers equal to transformers' CLIPVisionModel within fp32 rounding
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import PathName
 
-from .language import at_least_float32
+from .language import Checkpointable, at_least_float32
 from .language_config import number, whole_number
 from .lora import Linear
 
-# What transformers' CLIPVisionConfig takes for a key that vision_config leaves out, and what LlavaConfig takes without one.
-DEFAULTS = {
+# The values that transformers' CLIPVisionConfig uses for a key that vision_config omits.
+DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
@@ -28,7 +31,8 @@ DEFAULTS = {
     "hidden_act": "quick_gelu",
     "num_channels": 3,
 }
-LLAVA = {
+# The values that transformers' LlavaConfig uses without a vision_config.
+LLAVA: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_hidden_layers": 24,
@@ -38,8 +42,20 @@ LLAVA = {
 }
 
 
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+)
+
+
 @dataclass(frozen=True)
 class VisionConfig:
+    """The sizes of a tower; image_size and patch_size in pixels."""
+
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -49,40 +65,46 @@ class VisionConfig:
     layer_norm_eps: float
 
     @property
-    def n_patches(self):
+    def n_patches(self) -> int:
+        """The patches of a picture."""
         return (self.image_size // self.patch_size) ** 2
 
 
-def vision_config(config: dict, where) -> VisionConfig:
-    """The tower that a vision_config describes ({}: LLaVA-1.5's). UserError for one that is not computed here."""
+def vision_config(config: dict[str, Any], where: PathName) -> VisionConfig:
+    """The tower that a vision_config describes ({}: LLaVA-1.5's).
+
+    raises  UserError for a tower that is not computed here, or inconsistent sizes
+    """
     values = DEFAULTS | (config or LLAVA)
     for key in ("hidden_act", "num_channels"):
         if values[key] != DEFAULTS[key]:
             raise UserError(f"{where}: vision {key} is {values[key]!r}; expected {DEFAULTS[key]!r}")
-    sizes = list(DEFAULTS)[:6]
-    for key in sizes:
-        whole_number(values, key, f"{where}: vision_config")
-    if (
-        values["hidden_size"] % values["num_attention_heads"]
-        or values["patch_size"] > values["image_size"]
-    ):
-        raise UserError(
-            f"{where}: vision sizes do not go together: {', '.join(f'{key} {values[key]}' for key in sizes)}"
-        )
-    return VisionConfig(*(values[key] for key in sizes), number(values, "layer_norm_eps", where))
+    sizes = {key: whole_number(values, key, f"{where}: vision_config") for key in SIZES}
+    heads_fit = sizes["hidden_size"] % sizes["num_attention_heads"] == 0
+    if not heads_fit or sizes["patch_size"] > sizes["image_size"]:
+        listed = ", ".join(f"{key} {size}" for key, size in sizes.items())
+        raise UserError(f"{where}: vision sizes do not go together: {listed}")
+    return VisionConfig(**sizes, layer_norm_eps=number(values, "layer_norm_eps", where))
 
 
 class LayerNorm(nn.LayerNorm):
-    def forward(self, x):
-        """Normalised in fp32 or wider, rounded once. Weight and bias are applied outside of torch's fused operator: that one sums
-        their gradient in an order that depends on the number of threads."""
+    """Layer normalisation, equal for every number of threads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x normalised in fp32 or wider, rounded once.
+
+        Weight and bias are applied outside of torch's fused operator, which sums their gradients
+        in an order that depends on the number of threads.
+        """
         wide = at_least_float32(x)
         normed = F.layer_norm(wide, self.normalized_shape, None, None, self.eps)
         return (normed * self.weight.to(wide.dtype) + self.bias.to(wide.dtype)).to(x.dtype)
 
 
 class Embeddings(nn.Module):
-    def __init__(self, config: VisionConfig):
+    """Pictures to patch embeddings, with a class token first."""
+
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
         self.patch_embedding = nn.Conv2d(
@@ -90,94 +112,112 @@ class Embeddings(nn.Module):
         )
         self.position_embedding = nn.Embedding(config.n_patches + 1, config.hidden_size)
 
-    def forward(self, pixels):
-        """pixels [N, 3, H, W] -> [N, 1 + P, D], patches row by row."""
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[N, 1 + P, D] of pixels [N, 3, H, W], patches row by row."""
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        first = self.class_embedding.expand(len(pixels), 1, -1)
-        return torch.cat((first, patches), 1) + self.position_embedding.weight
+        class_token = self.class_embedding.expand(len(pixels), 1, -1)
+        return torch.cat((class_token, patches), 1) + self.position_embedding.weight
 
 
 class Attention(nn.Module):
-    def __init__(self, config: VisionConfig):
+    """Self-attention over a picture's patches."""
+
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            Linear(config.hidden_size, config.hidden_size) for _ in range(4)
-        )
+        width = config.hidden_size
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.out_proj = Linear(width, width)
 
-    def forward(self, x):
-        N, P, D = x.shape
-        q, k, v = (
-            layer(x).view(N, P, self.heads, -1).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        q = self._split_heads(self.q_proj(x))
+        k = self._split_heads(self.k_proj(x))
+        v = self._split_heads(self.v_proj(x))
         y = F.scaled_dot_product_attention(q, k, v)
-        return self.out_proj(y.transpose(1, 2).reshape(N, P, D))
+        return self.out_proj(y.transpose(1, 2).reshape(x.shape))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """[N, P, D] as [N, heads, P, head_dim]."""
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
 
 class QuickGelu(torch.autograd.Function):
-    """x sigmoid(1.702 x), of which only x is kept: it is silu(1.702 x) / 1.702, so its derivative is silu's at 1.702 x."""
+    """x sigmoid(1.702 x). Only x is kept for backward.
+
+    The function is silu(1.702 x) / 1.702, so its derivative is that of silu at 1.702 x.
+    ctx  torch's context object, on which forward stores what backward needs
+    """
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return torch.sigmoid_(1.702 * x).mul_(x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return torch.ops.aten.silu_backward(grad, 1.702 * x)
 
 
 class MLP(nn.Module):
-    def __init__(self, config: VisionConfig):
-        super().__init__()
-        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
+    """The feed-forward network of a layer."""
 
-    def forward(self, x):
+    def __init__(self, width: int, inner_width: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(width, inner_width)
+        self.fc2 = Linear(inner_width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
         return self.fc2(QuickGelu.apply(self.fc1(x)))
 
 
 class Layer(nn.Module):
-    def __init__(self, config: VisionConfig):
+    """One layer: attention and MLP, each after a norm and with a residual connection."""
+
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
         self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
         self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 
 
 class Encoder(nn.Module):
-    def __init__(self, config: VisionConfig):
+    """The layers, under the name that checkpoints use."""
+
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
 
-class VisionModel(nn.Module):
-    """checkpointing: a training forward keeps only each layer's input and computes the rest again in backward."""
+class VisionModel(Checkpointable):
+    """Embeddings and layers."""
 
-    def __init__(self, config: VisionConfig):
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.checkpointing = False
         self.embeddings = Embeddings(config)
-        self.pre_layrnorm = LayerNorm(
-            config.hidden_size, config.layer_norm_eps
-        )  # spelled so in every checkpoint
+        # Checkpoints have this misspelt name.
+        self.pre_layrnorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.encoder = Encoder(config)
-        self.post_layernorm = LayerNorm(
-            config.hidden_size, config.layer_norm_eps
-        )  # stored; patch features skip it
+        # Checkpoints hold this norm; patch features are taken before it, so it is never computed.
+        self.post_layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, pixels, layer):
-        """Hidden states [N, 1 + P, D] number `layer` of the N + 1 (0: the embeddings; -2: before the last layer)."""
+    def forward(self, pixels: Tensor, layer: int) -> Tensor:
+        """[N, 1 + P, D]: hidden states number `layer` of pictures [N, 3, H, W].
+
+        layer  0: the embeddings; L: the output of the last of L layers; -1: the same; -2: the
+               input of the last layer
+        """
         x = self.pre_layrnorm(self.embeddings(pixels))
-        for block in self.encoder.layers[: layer % (len(self.encoder.layers) + 1)]:
+        n_computed = layer % (len(self.encoder.layers) + 1)
+        for block in self.encoder.layers[:n_computed]:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -188,6 +228,6 @@ class VisionModel(nn.Module):
 class VisionTower(nn.Module):
     """A CLIP tower under the name that checkpoints use."""
 
-    def __init__(self, config: VisionConfig):
+    def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.vision_model = VisionModel(config)

@@ -1,62 +1,72 @@
-"""Weights in and out of safetensors files, exactly: a missing, extra or misshapen tensor is an error that names it.
+"""Weights read from and written to safetensors files, exactly.
 
-A model directory holds model.safetensors, or model.safetensors.index.json and the shards it names. One tensor at a time is in
-memory beside the model, when reading and when writing.
+A missing, extra or misshapen tensor is an error that names it. A model directory holds
+model.safetensors, or model.safetensors.index.json and the shards that it names. Reading and
+writing keep one tensor at a time in memory beside the model.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import atomic_file, one_line, parse_json, read_json
+from clear_ref.common.files import PathName, atomic_file, one_line, parse_json, read_json
 
-from .names import COMPUTED, ours
+from .names import COMPUTED, our_name
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# The dtypes of weights by their code in a file's header.
 CODES = {
     "F32": torch.float32,
     "F64": torch.float64,
     "BF16": torch.bfloat16,
     "F16": torch.float16,
-}  # in a file's header
+}
 SHARD_BYTES = 5_000_000_000
 
+Shape = tuple[int, ...]  # torch.Size is one
 
-class Stored(NamedTuple):
-    """Where a tensor is and what its file's header says of it."""
+
+class StoredTensor(NamedTuple):
+    """A tensor in a file: the file, the tensor's name there, and its shape in the file's header."""
 
     path: Path
     name: str
-    shape: tuple[int, ...]
+    shape: Shape
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
+    """The first three names, for an error message."""
     names = sorted(names)
-    return ", ".join(one_line(name, 180) for name in names[:3]) + (
-        ", ..." if len(names) > 3 else ""
-    )
+    shown = ", ".join(one_line(name, 180) for name in names[:3])
+    return shown + (", ..." if len(names) > 3 else "")
 
 
-def read_header(path) -> dict[str, dict]:
-    """{tensor: {"dtype", "shape", "data_offsets"}} of a safetensors file, checked against its size; no tensor is read.
+def read_header(path: PathName) -> dict[str, dict[str, Any]]:
+    """The header of a safetensors file, checked against its size; no tensor is read.
 
-    raises  UserError if the file is missing, truncated, or its header is not whole, true and without repeats
+    returns  {tensor: {"dtype", "shape", "data_offsets"}}
+    raises   UserError if the file is missing or truncated, or its header is incomplete, false or
+             names a tensor twice
     """
     path = Path(path)
-    if not path.is_file():  # nor a pipe, which would keep us waiting
+    if not path.is_file():  # this also excludes FIFOs, on which open() would block
         raise UserError(f"{path}: no such file; expected the weights in safetensors form")
     try:
         with safe_open(str(path), framework="pt"), open(path, "rb") as file:
-            # By now the library has held sizes, offsets, shapes and dtypes against the file. It keeps the last of two entries
-            # of one name and says nothing, other readers may keep the first: so the header is read once more.
-            header = parse_json(file.read(int.from_bytes(file.read(8), "little")), path)
+            # safe_open has checked sizes, offsets, shapes and dtypes against the file. Of two
+            # entries with the same name it silently keeps the last, and other readers may keep
+            # the first. So the header is read again: parse_json rejects a key given twice.
+            n_bytes = int.from_bytes(file.read(8), "little")
+            header = parse_json(file.read(n_bytes), path)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path}: not a whole safetensors file ({one_line(error)}); fetch or write it again"
@@ -65,116 +75,137 @@ def read_header(path) -> dict[str, dict]:
     return header
 
 
-def read_tensors(path) -> dict[str, torch.Tensor]:
-    """Every tensor of one safetensors file; UserError as `read_header`."""
+def read_tensors(path: PathName) -> dict[str, Tensor]:
+    """Every tensor of one safetensors file; UserError as in `read_header`."""
     header = read_header(path)
     with safe_open(str(path), framework="pt") as file:
         return {name: file.get_tensor(name) for name in header}
 
 
-def weights_of(path) -> dict[str, Stored]:
-    """The weights that one file holds, by stored name; UserError as `read_header`, and for a dtype that weights do not have."""
+def weights_of(path: PathName) -> dict[str, StoredTensor]:
+    """The weights in one file, by stored name.
+
+    raises  UserError as `read_header`, and for a dtype that weights do not have
+    """
     header = read_header(path)
     for name, entry in header.items():
         if entry["dtype"] not in CODES and not COMPUTED.search(name):
             raise UserError(
-                f"{path}: {one_line(name, 100)} is {entry['dtype']}; expected one of {', '.join(CODES)}, "
-                "convert the checkpoint first"
+                f"{path}: {one_line(name, 100)} is {entry['dtype']}; "
+                f"expected one of {', '.join(CODES)}, convert the checkpoint first"
             )
-    return {name: Stored(Path(path), name, tuple(entry["shape"])) for name, entry in header.items()}
+    return {
+        name: StoredTensor(Path(path), name, tuple(entry["shape"]))
+        for name, entry in header.items()
+    }
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    found = read_json(index).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    """{tensor: file name} of an index file, every file name checked."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(
-            f"{index}: weight_map is {one_line(json.dumps(found), 60)}; expected an object of tensor and file names"
+            f"{index}: weight_map is {one_line(json.dumps(weight_map), 60)}; "
+            "expected an object of tensor and file names"
         )
-    for file in found.values():
-        # A plain name only, so nothing leads out of the folder. A plain name may be a link: the hub's cache is made of them.
-        if (
-            not isinstance(file, str)
-            or not file.endswith(".safetensors")
-            or set(file) & set("/\\\0")
-        ):
+    for file in weight_map.values():
+        # A name without path separators, so that no file outside the folder is read. The name may
+        # be a symbolic link: the hub's cache consists of links.
+        is_plain = (
+            isinstance(file, str) and file.endswith(".safetensors") and not set(file) & set("/\\\0")
+        )
+        if not is_plain:
             raise UserError(
                 f"{index}: weight_map names the file {one_line(json.dumps(file), 100)}; "
                 "expected the plain name of a .safetensors file in the same folder"
             )
-    return found
+    return weight_map
 
 
-def stored_weights(directory) -> tuple[Path, dict[str, Stored]]:
-    """What a model directory holds, by stored name, from the headers alone; before it the file that says so (weights or index).
+def stored_weights(directory: PathName) -> tuple[Path, dict[str, StoredTensor]]:
+    """The weights of a model directory, read from the headers only.
 
-    raises  UserError naming the file at fault; also for no weights, both forms at once, index and shards that disagree
+    returns  the file that lists them (weights or index), and {stored name: tensor}
+    raises   UserError that names the file: no weights, both forms at once, index and shards that
+             disagree
     """
     directory = Path(directory)
-    single, index = directory / SINGLE, directory / INDEX
+    single = directory / SINGLE
+    index = directory / INDEX
     if single.exists() and index.exists():
         raise UserError(
-            f"{directory}: holds {SINGLE} and {INDEX}; expected one of the two, remove the one that is not meant"
+            f"{directory}: holds {SINGLE} and {INDEX}; "
+            "expected one of the two, remove the one that is not meant"
         )
     if single.exists():
         return single, weights_of(single)
-    if not index.exists():
-        old = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
-        if old:
-            raise UserError(
-                f"{directory / old[0]}: weights in pickle form, which can run code and is never opened here; "
-                f"expected {SINGLE}, convert the checkpoint to safetensors first"
-            )
+    if index.exists():
+        return index, _weights_of_shards(directory, _weight_map(index))
+    pickles = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
+    if pickles:
         raise UserError(
-            f"{single}: no such file, nor {INDEX}; expected the model's weights in safetensors form"
+            f"{directory / pickles[0]}: weights in pickle form, which can run code and is never "
+            f"opened here; expected {SINGLE}, convert the checkpoint to safetensors first"
         )
-    placed, found = _weight_map(index), {}
-    for file in sorted(set(placed.values())):
+    raise UserError(
+        f"{single}: no such file, nor {INDEX}; expected the model's weights in safetensors form"
+    )
+
+
+def _weights_of_shards(directory: Path, weight_map: dict[str, str]) -> dict[str, StoredTensor]:
+    """The weights of all shards; UserError if a shard and the index disagree."""
+    weights: dict[str, StoredTensor] = {}
+    for file in sorted(set(weight_map.values())):
         shard = weights_of(directory / file)
-        listed = {name for name, where in placed.items() if where == file}
+        listed = {name for name, place in weight_map.items() if place == file}
         if listed - set(shard):
             raise UserError(
-                f"{directory / file}: lacks {_some(listed - set(shard))}, which {INDEX} places there; "
-                "fetch both again"
+                f"{directory / file}: lacks {_first_names(listed - set(shard))}, which {INDEX} "
+                "places there; fetch both again"
             )
         if set(shard) - listed:
             raise UserError(
-                f"{directory / file}: holds {_some(set(shard) - listed)}, which {INDEX} does not place there; "
-                "fetch both again"
+                f"{directory / file}: holds {_first_names(set(shard) - listed)}, which {INDEX} "
+                "does not place there; fetch both again"
             )
-        found |= shard
-    return index, found
+        weights |= shard
+    return weights
 
 
-def check_fit(expected: dict[str, tuple], found: dict[str, tuple], where) -> None:
-    """UserError that lists the first missing, extra and misshapen names unless both have the same names and shapes."""
-    shapes = [
-        f"{name} is {list(found[name])}, expected {list(expected[name])}"
-        for name in set(expected) & set(found)
-        if tuple(found[name]) != tuple(expected[name])
+def check_fit(expected: Mapping[str, Shape], actual: Mapping[str, Shape], where: PathName) -> None:
+    """UserError unless both have the same names and shapes.
+
+    The message lists the first missing, unexpected and misshapen names.
+    """
+    misshapen = [
+        f"{name} is {list(actual[name])}, expected {list(expected[name])}"
+        for name in set(expected) & set(actual)
+        if tuple(actual[name]) != tuple(expected[name])
     ]
-    faults = [
-        f"{kind} {len(names)}: {_some(names)}"
+    problems = [
+        f"{kind} {len(names)}: {_first_names(names)}"
         for kind, names in (
-            ("missing", set(expected) - set(found)),
-            ("unexpected", set(found) - set(expected)),
-            ("misshapen", shapes),
+            ("missing", list(set(expected) - set(actual))),
+            ("unexpected", list(set(actual) - set(expected))),
+            ("misshapen", misshapen),
         )
         if names
     ]
-    if faults:
+    if problems:
         raise UserError(
-            f"{where}: tensors do not fit the model: {'; '.join(faults)}; is this the directory of that model?"
+            f"{where}: tensors do not fit the model: {'; '.join(problems)}; "
+            "is this the directory of that model?"
         )
 
 
-def fill(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], where) -> None:
-    """Copy `tensors` into `target` name by name, converting the dtype; nothing is copied unless everything fits.
+def fill(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: PathName) -> None:
+    """Copy `tensors` into `target` name by name, converting the dtype.
 
-    raises  UserError that lists the first missing, extra and misshapen names
+    raises  UserError as `check_fit`; then nothing has been copied
     """
     check_fit(
         {name: tensor.shape for name, tensor in target.items()},
-        {name: t.shape for name, t in tensors.items()},
+        {name: tensor.shape for name, tensor in tensors.items()},
         where,
     )
     with torch.no_grad():
@@ -183,59 +214,73 @@ def fill(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], wher
 
 
 def load_weights(
-    target: dict[str, torch.Tensor], directory, family: str, tied: dict[str, str] | None = None
+    target: Mapping[str, Tensor],
+    directory: PathName,
+    family: str,
+    tied: Mapping[str, str] | None = None,
 ) -> None:
-    """Fill `target` (our name -> parameter) from a model directory, in the target's dtypes and on its devices.
+    """Fill `target` (our name -> parameter) from a model directory.
 
-    family, tied, raises  as `fitting_weights`; where it raises, nothing has been filled
-    memory  beside the target one tensor at a time, mapped from its file and let go (a conversion on the CPU needs no copy)
+    The target's dtypes and devices are kept.
+    family, tied, raises  as `fitting_weights`; if it raises, nothing has been filled
+    memory  beside the target one tensor at a time, memory-mapped from its file and then released
+            (a conversion on the CPU needs no copy)
     """
-    found = fitting_weights(target, directory, family, tied)
+    stored = fitting_weights(target, directory, family, tied)
     with torch.no_grad():
-        for name, tensor in found.items():
+        for name, tensor in stored.items():
             if name in target:
                 target[name].copy_(_read(tensor))
 
 
 def fitting_weights(
-    target: dict[str, torch.Tensor], directory, family: str, tied: dict[str, str] | None = None
-) -> dict[str, Stored]:
-    """What a model directory holds, by our names, once it is certain that it fills `target`; only shapes of `target` are used.
+    target: Mapping[str, Tensor],
+    directory: PathName,
+    family: str,
+    tied: Mapping[str, str] | None = None,
+) -> dict[str, StoredTensor]:
+    """The weights of a model directory by our names, checked to fit `target`.
 
-    family  config.json's model_type: it decides which stored name is which of ours (names.py)
-    tied    {name: name in target}: what is no parameter of its own; a file may lack it, or hold an equal copy
-    raises  UserError as `stored_weights`; for tensors that do not fit
+    target  only its shapes are used
+    family  config.json's model_type, which decides the names (names.py)
+    tied    {name: name in target} of a tensor that is no parameter of its own; a file may omit it,
+            or hold an equal copy
+    raises  UserError as `stored_weights`, and for tensors that do not fit
     """
     where, stored = stored_weights(directory)
-    found = {}
-    for name, tensor in stored.items():
-        if COMPUTED.search(name):
+    weights: dict[str, StoredTensor] = {}
+    for stored_name, tensor in stored.items():
+        if COMPUTED.search(stored_name):
             continue
-        if ours(name, family) in found:
+        name = our_name(stored_name, family)
+        if name in weights:
             raise UserError(
-                f"{where}: {_some([name, found[ours(name, family)].name])} are two names of one tensor; expected one"
+                f"{where}: {_first_names([stored_name, weights[name].name])} are two names of one "
+                "tensor; expected one"
             )
-        found[ours(name, family)] = tensor
-    copies = {name: of for name, of in (tied or {}).items() if name in found}
-    check_fit(
-        {name: tensor.shape for name, tensor in target.items()}
-        | {name: target[of].shape for name, of in copies.items()},
-        {name: tensor.shape for name, tensor in found.items()},
-        where,
-    )
-    for name, of in copies.items():
-        one, other = _read(found[name]), _read(found[of])
-        wide = torch.promote_types(one.dtype, other.dtype)
-        if not torch.equal(one.to(wide), other.to(wide)):
+        weights[name] = tensor
+    copies = {name: source for name, source in (tied or {}).items() if name in weights}
+    expected: dict[str, Shape] = {name: tensor.shape for name, tensor in target.items()}
+    expected |= {name: target[source].shape for name, source in copies.items()}
+    check_fit(expected, {name: tensor.shape for name, tensor in weights.items()}, where)
+    for name, source in copies.items():
+        copy = _read(weights[name])
+        original = _read(weights[source])
+        wide = torch.promote_types(copy.dtype, original.dtype)
+        if not torch.equal(copy.to(wide), original.to(wide)):
             raise UserError(
-                f"{found[name].path}: {found[name].name} differs from {found[of].name}, and config.json ties them; "
-                "expected equal tensors, or tie_word_embeddings false"
+                f"{weights[name].path}: {weights[name].name} differs from {weights[source].name}, "
+                "and config.json ties them; expected equal tensors, or tie_word_embeddings false"
             )
-    return found
+    return weights
 
 
-def _read(tensor: Stored) -> torch.Tensor:
-    # The file is opened for each tensor: an open map keeps all that was read through it in resident memory.
+def _read(tensor: StoredTensor) -> Tensor:
+    """The values of one tensor.
+
+    The file is opened for each tensor, because an open memory map keeps everything that was read
+    through it in resident memory.
+    """
     try:
         with safe_open(str(tensor.path), framework="pt") as file:
             return file.get_tensor(tensor.name)
@@ -245,18 +290,26 @@ def _read(tensor: Stored) -> torch.Tensor:
         ) from None
 
 
-def write_tensors(path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write one safetensors file, names sorted, whole or not at all."""
+def write_tensors(path: PathName, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file, names sorted, completely or not at all."""
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with atomic_file(path) as temporary:
         save_file(ready, temporary, metadata={"format": "pt"})
 
 
-def shards_of(shapes: dict[str, tuple], dtype: torch.dtype, shard_bytes: int) -> list[list[str]]:
-    """The names of each shard: in the order given, a new shard where the next tensor would pass `shard_bytes`."""
-    shards, size = [[]], 0
+def _n_bytes(shape: Shape, dtype: torch.dtype) -> int:
+    return torch.Size(shape).numel() * dtype.itemsize
+
+
+def shards_of(shapes: Mapping[str, Shape], dtype: torch.dtype, shard_bytes: int) -> list[list[str]]:
+    """The names in each shard, in the order given.
+
+    A new shard begins where the next tensor would make the shard larger than `shard_bytes`.
+    """
+    shards: list[list[str]] = [[]]
+    size = 0
     for name, shape in shapes.items():
-        needed = torch.Size(shape).numel() * dtype.itemsize
+        needed = _n_bytes(shape, dtype)
         if shards[-1] and size + needed > shard_bytes:
             shards.append([])
             size = 0
@@ -265,15 +318,24 @@ def shards_of(shapes: dict[str, tuple], dtype: torch.dtype, shard_bytes: int) ->
     return shards
 
 
-def _write_shard(path, names: list[str], shapes, dtype, tensor_of) -> None:
-    """A file of the format's published layout: header size, JSON header padded to 8 bytes, data in the header's order."""
-    code, header, end = (
-        next(code for code, known in CODES.items() if known == dtype),
-        {"__metadata__": {"format": "pt"}},
-        0,
-    )
+def _write_shard(
+    path: Path,
+    names: list[str],
+    shapes: Mapping[str, Shape],
+    dtype: torch.dtype,
+    tensor_of: Callable[[str], Tensor],
+) -> None:
+    """Write a file in the published safetensors format.
+
+    The size of the header in 8 bytes, the JSON header padded to a multiple of 8 bytes, then the
+    data in the header's order.
+    """
+    code = next(code for code, known in CODES.items() if known == dtype)
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name in names:
-        start, end = end, end + torch.Size(shapes[name]).numel() * dtype.itemsize
+        start = end
+        end = start + _n_bytes(shapes[name], dtype)
         header[name] = {"dtype": code, "shape": list(shapes[name]), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
@@ -283,58 +345,53 @@ def _write_shard(path, names: list[str], shapes, dtype, tensor_of) -> None:
             tensor = tensor_of(name).detach()
             if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shapes[name]):
                 raise UserError(
-                    f"{name} is {tensor.dtype} {list(tensor.shape)}; expected {dtype} {list(shapes[name])}"
+                    f"{name} is {tensor.dtype} {list(tensor.shape)}; "
+                    f"expected {dtype} {list(shapes[name])}"
                 )
-            file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def write_weights(
-    directory,
-    shapes: dict[str, tuple],
+    directory: PathName,
+    shapes: Mapping[str, Shape],
     dtype: torch.dtype,
-    tensor_of: Callable[[str], torch.Tensor],
+    tensor_of: Callable[[str], Tensor],
     shard_bytes: int = SHARD_BYTES,
 ) -> list[str]:
-    """Write a model directory's weights, whole or not at all; returns the file names. Earlier weights there are replaced.
+    """Write a model directory's weights, completely or not at all; returns the file names.
 
-    tensor_of    gives a tensor when its turn comes, so one at a time is in memory
-    shard_bytes  above this the weights become shards and an index, which appears last
+    Earlier weights in the directory are replaced.
+    tensor_of    returns the tensor of a name when it is written, so one at a time is in memory
+    shard_bytes  larger weights are written as shards and an index, which appears last
     """
     directory = Path(directory)
     shapes = {name: shapes[name] for name in sorted(shapes)}
     shards = shards_of(shapes, dtype, shard_bytes)
     total = len(shards)
-    files = (
-        [SINGLE]
-        if total == 1
-        else [f"model-{n:05d}-of-{total:05d}.safetensors" for n in range(1, total + 1)]
-    )
-    with ExitStack() as renames:  # the first entered is renamed last: the index
+    if total == 1:
+        files = [SINGLE]
+    else:
+        files = [f"model-{n:05d}-of-{total:05d}.safetensors" for n in range(1, total + 1)]
+    with ExitStack() as renames:  # the file entered first is renamed last: the index
         if total > 1:
-            size = sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
-            index = {
-                "metadata": {"total_size": size},
-                "weight_map": {n: f for f, names in zip(files, shards) for n in names},
+            weight_map = {
+                name: file for file, names in zip(files, shards, strict=True) for name in names
             }
+            size = sum(_n_bytes(shape, dtype) for shape in shapes.values())
+            index = {"metadata": {"total_size": size}, "weight_map": weight_map}
             renames.enter_context(atomic_file(directory / INDEX)).write_text(
                 json.dumps(index, indent=2) + "\n", encoding="utf-8"
             )
-        for file, names in zip(files, shards):
-            _write_shard(
-                renames.enter_context(atomic_file(directory / file)),
-                names,
-                shapes,
-                dtype,
-                tensor_of,
-            )
-        if (
-            total > 1
-        ):  # shards of an earlier save are about to be replaced one by one: nothing may point at a mixture
+        for file, names in zip(files, shards, strict=True):
+            path = renames.enter_context(atomic_file(directory / file))
+            _write_shard(path, names, shapes, dtype, tensor_of)
+        if total > 1:
+            # The shards of an earlier save are now replaced one by one. Without the old index no
+            # reader takes a mixture of old and new shards.
             (directory / INDEX).unlink(missing_ok=True)
-    for path in [
-        directory / (SINGLE if total > 1 else INDEX),
-        *directory.glob("model-?????-of-?????.safetensors"),
-    ]:
+    obsolete = [directory / (SINGLE if total > 1 else INDEX)]
+    obsolete += directory.glob("model-?????-of-?????.safetensors")
+    for path in obsolete:
         if path.name not in files:
             path.unlink(missing_ok=True)
     return files

@@ -12,7 +12,8 @@ from clear_ref.commands import estimate
 from clear_ref.data.draws import torch_generator
 from clear_ref.model import shapes
 from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
-from clear_ref.model.language import CausalLM, rotary
+from clear_ref.model.base_model import CausalLM
+from clear_ref.model.language import rotary
 from clear_ref.model.language_config import language_config
 
 D, I, V, L, T = 32, 48, 64, 3, 10

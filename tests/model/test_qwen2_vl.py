@@ -12,7 +12,7 @@ from clear_ref.common.errors import ShapeError, UserError
 from clear_ref.data.draws import torch_generator
 from clear_ref.data.qwen_images import Qwen2VLImages, patches, smart_resize
 from clear_ref.model.language import next_positions
-from clear_ref.model.qwen2_vision import patch_rotary, places
+from clear_ref.model.qwen2_vision import patch_places, patch_rotary
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 
 CONFIG = {
@@ -173,7 +173,7 @@ def test_patches_stand_block_by_block_and_their_values_by_channel_time_row_and_c
         for row, column in order
     ]
     assert found.tolist() == expected
-    assert places([(4, 6)], 2).tolist() == [
+    assert patch_places([(4, 6)], 2).tolist() == [
         list(place) for place in order
     ]  # the tower's places are in the same order
 
@@ -220,9 +220,9 @@ def test_queries_of_bf16_are_turned_in_fp32_and_rounded_once(model, monkeypatch)
     )
     layer, grid = model.visual.blocks[0].attn.bfloat16(), [(4, 10)]
     x = torch.randn(40, 16, generator=torch_generator(1, "x")).bfloat16()
-    layer(x, *patch_rotary(places(grid, 2), 8, torch.bfloat16), [40])
+    layer(x, *patch_rotary(patch_places(grid, 2), 8, torch.bfloat16), [40])
     plain = layer.qkv(x)[:, :16].detach().double().view(40, 2, 8)
-    row, column = places(grid, 2).double().T[:, :, None]
+    row, column = patch_places(grid, 2).double().T[:, :, None]
     angle = torch.stack((row, row * 0.01, column, column * 0.01), -1)
     turned = torch.complex(plain[..., :4], plain[..., 4:]) * torch.polar(
         torch.ones_like(angle), angle
@@ -251,7 +251,7 @@ def test_a_block_of_patches_becomes_one_token_in_the_order_of_the_picture(model)
     model.visual.blocks = torch.nn.ModuleList()
     drawn, _ = pixels((4, 4))
     changed = drawn.clone()
-    changed[places([(4, 4)], 2).tolist().index([1, 3])] += (
+    changed[patch_places([(4, 4)], 2).tolist().index([1, 3])] += (
         1  # row 1, column 3: block (0, 1), token 1
     )
     difference = (model.visual(drawn, [(4, 4)]) - model.visual(changed, [(4, 4)])).abs().amax(1)
@@ -306,7 +306,7 @@ def test_checkpointing_never_changes_a_gradient(model):
         ),
         (
             lambda ids, drawn, grid: (ids, drawn, grid[[1, 0, 2]]),
-            "row 0: the picture at token 2 should be 6 image tokens on end",
+            "row 0: the picture at token 2 should be 6 consecutive image tokens",
         ),
         (
             lambda ids, drawn, grid: (ids, drawn, grid[:, 1:]),
@@ -330,7 +330,7 @@ def test_pictures_and_tokens_that_disagree_are_errors_that_say_how(model, change
 
 
 def test_a_video_token_is_an_error(model):
-    with pytest.raises(UserError, match="video token 31; expected pictures alone"):
+    with pytest.raises(UserError, match="video token 31; expected pictures only"):
         model.embed(torch.tensor([[1, 31]]))
 
 

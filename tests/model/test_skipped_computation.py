@@ -18,7 +18,8 @@ from clear_ref.loop import prefix
 from clear_ref.loop.train import Stage, all_batch_rows, first_row, rows_of
 from clear_ref.methods import Need
 from clear_ref.mini.directories import BASE, WORLD
-from clear_ref.model.language import CausalLM, Decoder, SwiGLU
+from clear_ref.model.base_model import CausalLM
+from clear_ref.model.language import Decoder, SwiGLU
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from clear_ref.model.vision import QuickGelu

@@ -199,8 +199,8 @@ KNOWN = [
 
 @pytest.mark.parametrize("family, ours, stored", [(row[0], row[1], row[2:]) for row in KNOWN])
 def test_every_generation_of_names_is_read_and_written(family, ours, stored):
-    assert [names.ours(name, family) for name in stored] == [ours] * 4
-    assert [names.spelled(ours, family, generation) for generation in names.GENERATIONS] == list(
+    assert [names.our_name(name, family) for name in stored] == [ours] * 4
+    assert [names.name_in_generation(ours, family, generation) for generation in names.GENERATIONS] == list(
         stored
     )
 
@@ -552,7 +552,7 @@ def test_a_wrong_directory_gets_one_line_and_fills_nothing(tmp_path, kind):
 CHILD = """
 import contextlib, re, resource, sys, torch
 from pathlib import Path
-from clear_ref.errors import UserError
+from clear_ref.common.errors import UserError
 from clear_ref.model.weights import load_weights
 status = lambda key: int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 """

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from clear_ref.common.errors import ShapeError, UserError
-from clear_ref.model.language import at_least_float32, place_features
+from clear_ref.model.base_model import place_features
+from clear_ref.model.language import at_least_float32
 from clear_ref.model.vlm import VLM
 
 from .comparison import Comparison
