@@ -1,175 +1,210 @@
-"""The command `explain`: what a method's file says, or with a batch what the method does to each of its tokens."""
+"""The command `explain`: what a method's file says or, with a batch, what it does to each token."""
 
 from argparse import Namespace
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
+from clear_ref.common.devices import DTYPES
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_text
 from clear_ref.common.settings import setting
 from clear_ref.data.prompts import read_phrases
 from clear_ref.loop.plan import UnlearnPlan
-from clear_ref.loop.unlearn import label_mask, split_rows
+from clear_ref.loop.unlearn import MODALITIES, label_mask, split_rows
 from clear_ref.methods import table
 from clear_ref.mini import directories
-from clear_ref.model.vlm import load
+from clear_ref.model.vlm import MASKS, VLM, load
 from clear_ref.oracle.explain import method_file, terminal
-from clear_ref.oracle.explain.attribution import explain
+from clear_ref.oracle.explain.explanation import Explanation, explain
+from clear_ref.oracle.explain.method_file import Description
 from clear_ref.oracle.explain.page import page
+from clear_ref.oracle.explain.side_by_side import ComparedRecord, side_by_side
 
-from .given import given_from, settings_from
+from .given import Given, given_from, settings_from
 from .output import Output
 from .resolve import options_for
+from .settings import (
+    data_setting,
+    device_setting,
+    forget_setting,
+    model_setting,
+    seed_setting,
+    template_setting,
+)
 
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """explain METHOD."""
+    """Options of `explain METHOD`."""
 
-    semantics: str = setting("", "one meaning; default: without --batch all, with it paper")
+    semantics: str = setting("", "one semantics; default: all; with --batch: paper")
     compare: str = setting(
-        "", "two meanings with a comma, such as paper,released: a batch in both, side by side"
+        "",
+        "two semantics with a comma, such as paper,released: a batch under both, side by side",
     )
     html: str = setting("", "file for a page with the tokens of a batch coloured")
     records: int = setting(2, "records in the batch")
     index: int = setting(0, "the first record's number in the forget set")
-    model: str = setting("mini", "model directory in HF format, or mini: the embedded world's base")
+    model: str = model_setting("mini")
     adapter: str = setting(
         "",
         "PEFT directory: the student is the model with these adapters, the teacher without; "
         "default: none, the student is the teacher",
     )
-    template: str = setting(
-        "",
-        "chat template by name (data/prompts.py); default: the one that the model directory asks for",
-    )
-    data: str = setting(
-        "mini", "data directory (CONFIG/rows.jsonl, images/), or mini: the embedded world's"
-    )
-    modality: str = setting("both", "which forget set: both, text or visual")
-    forget: int = setting(
-        10, "which forget split: 1, 5 or 10 percent of the authors", "paper Sec. 4"
-    )
+    template: str = template_setting()
+    data: str = data_setting()
+    modality: str = setting("both", "which forget set", choices=list(MODALITIES))
+    forget: int = forget_setting()
     mask: str = setting(
         "auto",
-        "what the labels cover: answer, released (image and prompt too) or auto: as the meaning has it",
+        "what the labels cover: answer, released (image and prompt too) "
+        "or auto: as the semantics has it",
+        choices=("auto", *MASKS),
     )
-    seed: int = setting(0, "key of every random choice")
-    device: str = setting("cpu", "torch device, such as cpu or cuda")
+    seed: int = seed_setting()
+    device: str = device_setting()
     dtype: str = setting(
-        "float64", "compute dtype of the weights: float64, float32, bfloat16 or float16"
+        "float64", "dtype of the weights and of the computation", choices=list(DTYPES)
     )
 
 
-def run(
-    method: str, s: ExplainSettings, batch: bool, options_given: dict, options_for, given=()
-) -> dict:
-    """What --json prints: `describe`'s result; or {"explained": [one or two results of `explain`], "beside": of two}.
+class ExplainedBatch(TypedDict):
+    """What `explain METHOD --batch --json` prints.
 
-    options_for  (method, semantics, recipe name, seed, given) -> (options, names): where the run's own options come from
-    given        the settings that were named, to refuse those that change nothing
-    raises       UserError for input that is wrong
+    explained  one Explanation, or two with --compare
+    beside     with --compare: both side by side
+    html       with --html: the file that was written
     """
-    if not (batch or s.compare or s.html):
-        if options_given:
-            raise UserError(
-                "--set changes nothing without a batch; add --batch, or leave --set out"
-            )
-        idle = [f"--{f.name}" for f in fields(s) if f.name in given and f.name != "semantics"]
-        if idle:
-            raise UserError(
-                f"{', '.join(idle)} {'change' if len(idle) > 1 else 'changes'} nothing without a batch; add --batch, "
-                f"or leave {'them' if len(idle) > 1 else 'it'} out"
-            )
-        return method_file.describe(method, s.semantics or None)
-    meanings = (
-        [name.strip() for name in s.compare.split(",")]
-        if s.compare
-        else [s.semantics or table.DEFAULT_SEMANTICS]
-    )
-    if s.compare and (len(set(meanings)) != 2 or len(meanings) != 2 or s.semantics):
-        raise UserError(
-            f"--compare is {s.compare!r}"
-            + (f" beside --semantics {s.semantics}" if s.semantics else "")
-            + "; expected two different meanings, such as --compare paper,released, and no --semantics"
-        )
-    recipe = "mini" if s.model == "mini" else "paper"
-    options = {
-        name: options_for(method, name, recipe, s.seed, options_given)[0] for name in meanings
-    }
-    found = explained(method, s, options)
-    if s.html:
-        write_text(Path(s.html), page(found))
-    return (
-        {"explained": found}
-        | ({"beside": terminal.beside(*found)} if s.compare else {})
-        | ({"html": s.html} if s.html else {})
-    )
 
-
-def explained(method: str, s: ExplainSettings, options: dict) -> list[dict]:
-    """The batch in each meaning of `options`."""
-    directory, data = directories.model_directory(s.model), directories.data_directory(s.data)
-    if s.adapter and not Path(s.adapter).is_dir():
-        raise UserError(
-            f"--adapter {s.adapter}: no such directory; expected one with adapter_config.json"
-        )
-    vlm = load(directory, s.dtype, s.device, s.template)
-    if s.adapter:
-        vlm.load_adapter(s.adapter)
-    if s.forget not in (1, 5, 10):
-        raise UserError(f"--forget is {s.forget}; expected 1, 5 or 10")
-    rows, own, found = (
-        split_rows(data, s.modality, s.forget, vlm.images is not None),
-        read_phrases(data),
-        [],
-    )
-    if s.records < 1 or not 0 <= s.index <= len(rows[0]) - s.records:
-        raise UserError(
-            f"--index is {s.index} and --records {s.records}; the forget set has records 0 to {len(rows[0]) - 1}"
-        )
-    for semantics, one in options.items():
-        chosen = table.variant(method, semantics)
-        plan = UnlearnPlan(*rows, tuple(chosen.needs_of(one)), own, s.seed, chosen.contents)
-        mask = label_mask(vlm.family.name, chosen, s.mask)
-        result = explain(
-            vlm, method, semantics, one, plan, range(s.index, s.index + s.records), mask
-        )
-        teacher = (
-            f"student {directory.name} with {s.adapter}, teacher {directory.name}"
-            if s.adapter
-            else f"student and teacher are the same: {directory.name}"
-        )
-        if table.reference_model(method, one) == "idk":
-            teacher += (
-                "; the reference that training makes first, tuned on refusals, is not made here"
-            )
-        found.append(
-            result
-            | {
-                "teacher": f"{teacher}; labels cover the {'answer' if mask == 'answer' else 'released span'}"
-            }
-        )
-    return found
-
-
-def text(found: dict) -> str:
-    """What the command prints for people."""
-    if "meanings" in found:
-        return method_file.text(found)
-    shown = (
-        terminal.compared(*found["explained"])
-        if "beside" in found
-        else terminal.one(found["explained"][0])
-    )
-    return f"{shown}\n\nwritten to {found['html']}" if "html" in found else shown
+    explained: list[Explanation]
+    beside: NotRequired[list[ComparedRecord]]
+    html: NotRequired[str]
 
 
 def command(arguments: Namespace) -> Output:
     """What `explain` prints."""
     settings = settings_from(arguments, ExplainSettings)
     given = given_from(arguments, ExplainSettings)
-    found = run(
-        arguments.method, settings, arguments.batch, given.options, options_for, given.settings
-    )
-    return Output(found, text)
+    if arguments.batch or settings.compare or settings.html:
+        return Output(explain_batch(arguments.method, settings, given.options), batch_text)
+    check_without_batch(given)
+    return Output(describe(arguments.method, settings), method_file.text)
+
+
+def describe(method: str, settings: ExplainSettings) -> Description:
+    """What the method's file says."""
+    return method_file.describe(method, settings.semantics or None)
+
+
+def check_without_batch(given: Given) -> None:
+    """UserError for a setting or option that changes nothing without a batch."""
+    if given.options:
+        raise UserError("--set changes nothing without a batch; add --batch, or leave --set out")
+    names = [field.name for field in fields(ExplainSettings) if field.name != "semantics"]
+    unused = [f"--{name}" for name in names if name in given.settings]
+    if unused:
+        one = len(unused) == 1
+        raise UserError(
+            f"{', '.join(unused)} {'changes' if one else 'change'} nothing without a batch; "
+            f"add --batch, or leave {'it' if one else 'them'} out"
+        )
+
+
+def explain_batch(
+    method: str, settings: ExplainSettings, given_options: dict[str, str]
+) -> ExplainedBatch:
+    """The Explanation of a batch under one semantics or two; raises UserError for wrong input."""
+    recipe_name = "mini" if settings.model == "mini" else "paper"
+    options = {
+        semantics: options_for(method, semantics, recipe_name, settings.seed, given_options)[0]
+        for semantics in chosen_semantics(settings)
+    }
+    explanations = explain_each(method, settings, options)
+    result = ExplainedBatch(explained=explanations)
+    if settings.compare:
+        result["beside"] = side_by_side(explanations[0], explanations[1])
+    if settings.html:
+        write_text(Path(settings.html), page(explanations))
+        result["html"] = settings.html
+    return result
+
+
+def chosen_semantics(settings: ExplainSettings) -> list[str]:
+    """The two semantics of --compare, or the one of --semantics."""
+    if not settings.compare:
+        return [settings.semantics or table.DEFAULT_SEMANTICS]
+    names = [name.strip() for name in settings.compare.split(",")]
+    if len(names) != 2 or names[0] == names[1] or settings.semantics:
+        also = f" beside --semantics {settings.semantics}" if settings.semantics else ""
+        raise UserError(
+            f"--compare is {settings.compare!r}{also}; expected two different semantics, "
+            "such as --compare paper,released, and no --semantics"
+        )
+    return names
+
+
+def explain_each(
+    method: str, settings: ExplainSettings, options: dict[str, object]
+) -> list[Explanation]:
+    """The Explanation of the batch under each semantics; options: {semantics: the options}."""
+    directory = directories.model_directory(settings.model)
+    data = directories.data_directory(settings.data)
+    vlm = load_student(settings, directory)
+    rows = split_rows(data, settings.modality, settings.forget, vlm.images is not None)
+    n_forget = len(rows[0])
+    if settings.records < 1 or not 0 <= settings.index <= n_forget - settings.records:
+        raise UserError(
+            f"--index is {settings.index} and --records {settings.records}; "
+            f"the forget set has records 0 to {n_forget - 1}"
+        )
+    phrases = read_phrases(data)
+    indices = range(settings.index, settings.index + settings.records)
+    explanations = []
+    for semantics, chosen_options in options.items():
+        variant = table.variant(method, semantics)
+        batches = tuple(variant.needs_of(chosen_options))
+        plan = UnlearnPlan(*rows, batches, phrases, settings.seed, variant.contents)
+        mask = label_mask(vlm.family.name, variant, settings.mask)
+        about = models_in_words(directory, settings.adapter)
+        if table.reference_model(method, chosen_options) == "idk":
+            about += (
+                "; the reference that training makes first, tuned on refusals, is not made here"
+            )
+        about += f"; labels cover the {'answer' if mask == 'answer' else 'released span'}"
+        explanations.append(
+            explain(vlm, method, semantics, chosen_options, plan, indices, mask, about)
+        )
+    return explanations
+
+
+def load_student(settings: ExplainSettings, directory: Path) -> VLM:
+    """The model, with its adapters if --adapter is given; without them it is the teacher."""
+    if settings.adapter and not Path(settings.adapter).is_dir():
+        raise UserError(
+            f"--adapter {settings.adapter}: no such directory; expected one with "
+            "adapter_config.json"
+        )
+    vlm = load(directory, settings.dtype, settings.device, settings.template)
+    if settings.adapter:
+        vlm.load_adapter(settings.adapter)
+    return vlm
+
+
+def models_in_words(directory: Path, adapter: str) -> str:
+    """Which models student and teacher are."""
+    if adapter:
+        return f"student {directory.name} with {adapter}, teacher {directory.name}"
+    return f"student and teacher are the same: {directory.name}"
+
+
+def batch_text(result: ExplainedBatch) -> str:
+    """The text of an ExplainedBatch for the terminal."""
+    explanations = result["explained"]
+    if "beside" in result:
+        shown = terminal.comparison_text(explanations[0], explanations[1])
+    else:
+        shown = terminal.explanation_text(explanations[0])
+    if "html" in result:
+        shown += f"\n\nwritten to {result['html']}"
+    return shown

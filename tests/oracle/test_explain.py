@@ -1,6 +1,7 @@
-"""explain: contributions sum to the loss, weights and slopes are those of autograd and of paper, text and page say it.
+"""explain: contributions sum to the loss, and weights and slopes are those of autograd and by hand.
 
-Run: python -m pytest tests/test_explain.py
+The text and the page show these numbers.
+Run: python -m pytest tests/oracle/test_explain.py
 """
 
 import json
@@ -14,23 +15,25 @@ import pytest
 import torch
 
 from clear_ref.commands import explain
+from clear_ref.losses.hidden_states import control_vector
 from clear_ref.methods import METHODS, method_loss, needs, variant
 from clear_ref.methods.table import make_options
 from clear_ref.oracle.certify import random_trials
-from clear_ref.oracle.explain import attribution, method_file, page, terminal
+from clear_ref.oracle.explain import folding, method_file, page, terminal
+from clear_ref.oracle.explain.attribution import attribute
 from clear_ref.oracle.reference.inputs import inputs
 from clear_ref.run import main
 
-MEANINGS = [
+EVERY_VARIANT = [
     (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
 ]
 
 
-def taken_apart(method, semantics, given, shape=None):
-    outputs = random_trials.batches(
-        method, semantics, given, shape or random_trials.shape_for(method, semantics)
-    )
-    options, ids = make_options(method, given, semantics), {}
+def attributed(method, semantics, given):
+    """(outputs, input ids, Attribution) of a method's loss on random batches."""
+    shape = random_trials.shape_for(method, semantics)
+    outputs = random_trials.batches(method, semantics, given, shape)
+    options = make_options(method, given, semantics)
     chosen = variant(method, semantics)
     n = min(len(one.labels) for one in outputs.values())
     outputs = {
@@ -41,48 +44,47 @@ def taken_apart(method, semantics, given, shape=None):
     }
     if chosen.prepare_options is not None:
         options = chosen.prepare_options(options, n)
-    for name in outputs:
-        ids[name] = torch.from_numpy(
-            inputs(shape or random_trials.shape_for(method, semantics))[name]["input_ids"]
-        )[:n]
-    return (
-        outputs,
-        ids,
-        attribution.take_apart(lambda batches: chosen.loss(batches, options), outputs, ids),
-    )
+    batches = inputs(shape)
+    ids = {name: torch.from_numpy(batches[name]["input_ids"])[:n] for name in outputs}
+    attribution = attribute(lambda batches: chosen.loss(batches, options), outputs, ids)
+    return outputs, ids, attribution
 
 
-@pytest.mark.parametrize("method, semantics", MEANINGS)
-def test_the_contributions_of_every_method_meaning_and_option_sum_to_its_loss(method, semantics):
-    """1e-12 of the terms' size: a few thousand float64 roundings, as many as there are rows and columns to add."""
+@pytest.mark.parametrize("method, semantics", EVERY_VARIANT)
+def test_the_contributions_of_every_variant_and_option_sum_to_its_loss(method, semantics):
+    """Tolerance 1e-12 of the terms' size: a few thousand float64 roundings.
+
+    So many rows and columns are added.
+    """
     for given in random_trials.option_sets(method, semantics):
-        outputs, _, found = taken_apart(method, semantics, given)
-        size = max(1.0, sum(map(abs, found["terms"].values())))
+        outputs, _, found = attributed(method, semantics, given)
+        size = max(1.0, sum(map(abs, found.terms.values())))
         total = sum(
-            float(row["contribution"].sum()) for rows in found["rows"].values() for row in rows
+            float(row.contribution.sum()) for rows in found.records.values() for row in rows
         )
         whole = float(method_loss(method, outputs, semantics, **given).value)
-        assert abs(total - whole) < 1e-12 * size and abs(found["loss"] - whole) < 1e-12 * size, (
-            given
-        )
+        assert abs(total - whole) < 1e-12 * size and abs(found.loss - whole) < 1e-12 * size, given
 
 
-@pytest.mark.parametrize("method, semantics", [pair for pair in MEANINGS if pair[0] != "rmu"])
+@pytest.mark.parametrize("method, semantics", [pair for pair in EVERY_VARIANT if pair[0] != "rmu"])
 def test_d_logit_is_the_derivative_of_the_loss_by_autograd(method, semantics):
     for given in random_trials.option_sets(method, semantics):
-        outputs, ids, found = taken_apart(method, semantics, given)
+        outputs, ids, found = attributed(method, semantics, given)
         result = random_trials.loss(method, semantics, given, outputs)
-        for name, rows in found["rows"].items():
+        for name, rows in found.records.items():
             for s, row in enumerate(rows):
                 wanted = result.gradients[name][s, :-1].gather(1, ids[name][s, 1:, None])[:, 0]
-                assert (row["d_logit"] - wanted).abs().max() < 1e-12 * result.scale
+                assert (row.d_logit - wanted).abs().max() < 1e-12 * result.scale
                 p = outputs[name].logits[s, :-1].softmax(-1).gather(1, ids[name][s, 1:, None])[:, 0]
-                assert ((row["d_logp"] * (1 - p)) - wanted).abs().max() < 1e-12 * result.scale
+                assert ((row.d_logp * (1 - p)) - wanted).abs().max() < 1e-12 * result.scale
 
 
 def test_moving_one_log_probability_moves_the_loss_by_d_logp():
-    """log p of one token raised by h, the others of its row scaled to fit: (L(+h) - L(-h)) / 2h, truncation h^2 < 1e-8."""
-    outputs, ids, found = taken_apart("scrub", "released", {})
+    """log p of one token is raised by h, and the other tokens of its row are scaled to sum to 1.
+
+    (L(+h) - L(-h)) / 2h has a truncation error of about h^2 < 1e-8.
+    """
+    outputs, ids, found = attributed("scrub", "released", {})
     for name, s, t in (("forget", 0, 1), ("forget", 1, 0), ("retain", 2, 2)):
         losses = []
         for h in (1e-4, -1e-4):
@@ -104,30 +106,34 @@ def test_moving_one_log_probability_moves_the_loss_by_d_logp():
                     ).value
                 )
             )
-        assert float(found["rows"][name][s]["d_logp"][t]) == pytest.approx(
+        assert float(found.records[name][s].d_logp[t]) == pytest.approx(
             (losses[0] - losses[1]) / 2e-4, abs=1e-7
         )
 
 
-def test_row_weights_are_the_papers():
-    """scrub (paper): nll 1/n over all answer tokens; KL +-1/(B length). npo: -(2/B) sigmoid(-beta u) at every answer row."""
-    outputs, _, found = taken_apart("scrub", "paper", {})
+def test_row_weights_are_those_of_the_papers_formulas():
+    """The weights in the formulas of scrub and npo (paper).
+
+    scrub  nll: 1 / n over all answer tokens; KL: +-1 / (B length)
+    npo    nll: -(2 / B) sigmoid(-beta u) at every answer row
+    """
+    outputs, _, found = attributed("scrub", "paper", {})
     one = outputs["retain"]
     lengths = (one.labels[:, 1:] != -100).sum(1)
-    for s, row in enumerate(found["rows"]["retain"]):
+    for s, row in enumerate(found.records["retain"]):
         answer = torch.nn.functional.pad(one.labels[s, 1:] != -100, (0, 1))
         assert torch.allclose(
-            row["weights"]["nll"], answer / lengths.sum().double(), rtol=0, atol=1e-15
+            row.weights["nll"], answer / lengths.sum().double(), rtol=0, atol=1e-15
         )
         assert torch.allclose(
-            row["weights"]["kl_teacher_student"],
+            row.weights["kl_teacher_student"],
             answer / (3 * lengths[s]).double(),
             rtol=0,
             atol=1e-15,
         )
-    outputs, _, found = taken_apart("npo", "paper", {"beta": 0.5})
+    outputs, _, found = attributed("npo", "paper", {"beta": 0.5})
     one = outputs["forget"]
-    for s, row in enumerate(found["rows"]["forget"]):
+    for s, row in enumerate(found.records["forget"]):
         rows = (one.labels[s, 1:] != -100).nonzero()[:, 0]
         labels = one.labels[s, rows + 1]
         nll, teacher = (
@@ -136,16 +142,17 @@ def test_row_weights_are_the_papers():
         )
         weight = -2 / 3 * torch.sigmoid(-0.5 * (nll - teacher))
         assert torch.allclose(
-            row["weights"]["nll"][rows], weight.expand(len(rows)), rtol=0, atol=1e-14
+            row.weights["nll"][rows], weight.expand(len(rows)), rtol=0, atol=1e-14
         )
-        assert not row["weights"]["nll"][~torch.isin(torch.arange(one.labels.shape[1]), rows)].any()
+        assert not row.weights["nll"][~torch.isin(torch.arange(one.labels.shape[1]), rows)].any()
 
 
 def test_a_hidden_state_contributes_its_own_squared_distance():
-    """rmu (paper) on retain: alpha / (B length) |h - h_teacher|^2; on forget 1 / (B length) |h - c u|^2."""
-    from clear_ref.losses.hidden_states import control_vector
+    """rmu (paper): alpha / (B length) |h - h_teacher|^2 on retain.
 
-    outputs, _, found = taken_apart("rmu", "paper", {"c": 7.0})
+    On forget 1 / (B length) |h - c u|^2.
+    """
+    outputs, _, found = attributed("rmu", "paper", {"c": 7.0})
     for name in ("forget", "retain"):
         one = outputs[name]
         target = (
@@ -156,8 +163,8 @@ def test_a_hidden_state_contributes_its_own_squared_distance():
             * one.attention_mask
             / (3 * one.attention_mask.sum(1, keepdim=True))
         )
-        for s, row in enumerate(found["rows"][name]):
-            assert torch.allclose(row["contribution"], wanted[s], rtol=1e-12, atol=1e-13)
+        for s, row in enumerate(found.records[name]):
+            assert torch.allclose(row.contribution, wanted[s], rtol=1e-12, atol=1e-13)
 
 
 def command(capsys, *arguments):
@@ -168,11 +175,9 @@ def command(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def kl_released():
-    """A record with a picture and one of text, padded together, in the released meaning."""
+    """One record under kl (released): the forget record has a picture."""
     settings = explain.ExplainSettings(semantics="released", records=1)
-    from clear_ref.commands.resolve import options_for
-
-    return explain.run("kl", settings, True, {}, options_for)["explained"][0]
+    return explain.explain_batch("kl", settings, {})["explained"][0]
 
 
 def test_a_batch_of_the_embedded_world_sums_and_knows_its_kinds(kl_released):
@@ -199,7 +204,7 @@ def test_a_batch_of_the_embedded_world_sums_and_knows_its_kinds(kl_released):
 def test_folding_changes_no_sum(kl_released):
     for records in kl_released["batches"].values():
         for record in records:
-            folded = terminal.folded(record["lines"])
+            folded = folding.folded(record["lines"])
             assert sum(line["contribution"] for line in folded) == pytest.approx(
                 sum(line["contribution"] for line in record["lines"]), abs=1e-15
             )
@@ -222,7 +227,7 @@ class Page(HTMLParser):
         self.links += [found[key] for key in ("src", "href", "action") if key in found]
 
 
-def test_the_page_is_self_contained_and_colours_what_is_pushed(kl_released):
+def test_the_page_has_no_links_and_colours_the_tokens_that_are_pushed(kl_released):
     text = page.page([kl_released])
     shown = Page(text)
     assert (
@@ -238,7 +243,7 @@ def test_the_page_is_self_contained_and_colours_what_is_pushed(kl_released):
     assert not [name for name in shown.classes if name.startswith("t prompt ") and "up" in name]
 
 
-def test_what_stands_in_the_data_never_becomes_markup(kl_released):
+def test_text_of_the_data_never_becomes_markup(kl_released):
     text = json.loads(json.dumps(kl_released))
     record = text["batches"]["forget"][0]
     record["question"] = "<script>alert(1)</script>"
@@ -247,7 +252,7 @@ def test_what_stands_in_the_data_never_becomes_markup(kl_released):
     assert "<script" not in written and "<img" not in written and "&lt;script&gt;" in written
 
 
-def test_two_meanings_are_set_side_by_side_with_their_difference(capsys, tmp_path):
+def test_two_semantics_are_shown_side_by_side_with_their_difference(capsys, tmp_path):
     status, shown, _ = command(
         capsys,
         "scrub",
@@ -273,7 +278,7 @@ def test_two_meanings_are_set_side_by_side_with_their_difference(capsys, tmp_pat
     assert "released" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_meanings_with_other_records_are_shown_each_alone(capsys):
+def test_records_that_differ_between_two_semantics_are_shown_each_alone(capsys):
     """idk: refusals in the paper's idk batch, the true answers in the released one."""
     status, shown, _ = command(
         capsys, "idk", "--compare", "paper,released", "--records", "1", "--json"
@@ -284,7 +289,7 @@ def test_meanings_with_other_records_are_shown_each_alone(capsys):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_description_has_every_meaning_with_its_formula_and_source(method, capsys):
+def test_the_description_has_every_semantics_with_its_formula_and_source(method, capsys):
     status, shown, _ = command(capsys, method)
     found = method_file.describe(method)
     assert (
@@ -305,7 +310,7 @@ def test_the_description_has_every_meaning_with_its_formula_and_source(method, c
     ]
 
 
-def test_a_number_out_of_its_turn_is_a_reference():
+def test_a_number_that_is_not_the_next_one_is_a_reference():
     found = method_file.numbered(["R1 as idk.py's D3", "says. R2 the", "other."])
     assert found == [["R1", "as idk.py's D3 says."], ["R2", "the other."]]
 
@@ -317,8 +322,8 @@ def test_a_number_out_of_its_turn_is_a_reference():
         (["npo", "--semantics", "papers"], "semantics is 'papers'; expected one of"),
         (["npo", "--set", "beta=2"], "--set changes nothing without a batch"),
         (["npo", "--batch", "--set", "gamma=2"], "has no option 'gamma'"),
-        (["npo", "--compare", "paper"], "expected two different meanings"),
-        (["npo", "--compare", "paper, paper"], "expected two different meanings"),
+        (["npo", "--compare", "paper"], "expected two different semantics"),
+        (["npo", "--compare", "paper, paper"], "expected two different semantics"),
         (["npo", "--mask", "released"], "--mask changes nothing without a batch; add --batch"),
         (
             ["npo", "--model", "mini", "--dtype", "float32", "--modality", "text"],
@@ -328,7 +333,7 @@ def test_a_number_out_of_its_turn_is_a_reference():
         (["npo", "--batch", "--records", "0"], "--records 0"),
         (["npo", "--batch", "--index", "60"], "the forget set has records 0 to"),
         (["npo", "--batch", "--adapter", "nowhere"], "no such directory"),
-        (["npo", "--batch", "--forget", "3"], "--forget is 3; expected 1, 5 or 10"),
+        (["npo", "--batch", "--forget", "3"], "forget is 3; expected one of 1, 5, 10"),
         (["rmu", "--batch", "--set", "layer=9"], "decoder layer is 9"),
     ],
 )
@@ -338,7 +343,7 @@ def test_wrong_input_is_one_clear_line(arguments, words, capsys):
 
 
 def test_no_statement_of_a_formula_is_cut_where_its_line_ends():
-    """What follows a semicolon names something or is a sentence; a cut one would begin with the rest of one."""
+    """No line of a formula ends with a word that asks for another one."""
     for method, module in METHODS.items():
         for line in module.__doc__.split("needs ")[0].splitlines():
             words = re.sub(r"\s*\[[^\[\]]*\]$", "", line).split()
@@ -365,7 +370,7 @@ def test_a_closed_pipe_ends_quietly():
     "arguments, words",
     [(["npo"], "interrupted; --resume --out DIR continues"), (["explain", "npo"], "interrupted\n")],
 )
-def test_an_interrupt_speaks_of_resume_only_where_there_is_one(
+def test_an_interrupt_names_resume_only_for_a_command_that_has_it(
     arguments, words, capsys, monkeypatch
 ):
     def interrupted(_):

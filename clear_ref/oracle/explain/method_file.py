@@ -1,139 +1,197 @@
-"""A method file's head as data and as text: formulas, sources, resolutions, deviations."""
+"""The docstring of a method file as data and as text: formulas, sources, deviations."""
 
 import re
 import textwrap
 from dataclasses import fields
+from typing import TypedDict
 
 from clear_ref.common.errors import UserError
-from clear_ref.methods import formula_table, table
+from clear_ref.methods import Variant, formula_table, table
 
+# The first word or words of a line that starts a field of the docstring.
 FIELD = re.compile(
-    r"(paper|original|released(?:@[\d-]+)?|needs|positions|resolved|deviations|at teacher|evidence)(?: +(.*))?$"
+    r"(paper|original|released(?:@[\d-]+)?|needs|positions|resolved|deviations|at teacher|evidence)"
+    r"(?: +(.*))?$"
 )
+SOURCE_IN_BRACKETS = re.compile(r"\s*\[[^\[\]]*[a-zA-Z]{2}[^\[\]]*\]$")
 WIDTH = 100
 
 
-def describe(method: str, semantics: str | None = None) -> dict:
-    """What the method's file says of it.
+class DescribedOption(TypedDict):
+    """One option of a variant: its default, what it does, where the default is from."""
 
-    semantics  one meaning, or None: all
-    returns    {"method", "about", "meanings": {name: {"formula": [line], "source", "reads", "divides", "options"}}, "needs",
-               "positions", "resolved", "deviations": [[number, text]], "at_teacher", "evidence"}
-    raises     UserError for a method or meaning that is not there
+    name: str
+    default: object
+    meaning: str
+    source: str
+
+
+class DescribedVariant(TypedDict):
+    """One method under one semantics.
+
+    formula  lines; source: of the formula
+    reads    the batches with their row sets
+    divides  by what the sums are divided
     """
-    module, found = table.method_module(method), heads(method)
+
+    formula: list[str]
+    source: str
+    reads: str
+    divides: str
+    options: list[DescribedOption]
+
+
+class Description(TypedDict):
+    """What a method's file says about it, as `explain METHOD --json` prints it.
+
+    meanings    {semantics: DescribedVariant}
+    resolved, deviations  [number, text] of each resolution (R1) and each deviation (D1)
+    at_teacher  what is true if student and teacher are the same
+    evidence    how this is known
+    """
+
+    method: str
+    about: str
+    meanings: dict[str, DescribedVariant]
+    needs: str
+    positions: str
+    resolved: list[list[str]]
+    deviations: list[list[str]]
+    at_teacher: str
+    evidence: str
+
+
+def describe(method: str, semantics: str | None = None) -> Description:
+    """The Description of a method under one semantics, or under all if `semantics` is None.
+
+    raises  UserError for a method or a semantics that does not exist
+    """
+    module = table.method_module(method)
+    lines_of = docstring_fields(method)
     sources = formula_table.formulas(module)
+    names = list(module.VARIANTS)
     if semantics is not None:
-        table.variant(method, semantics)
-        if semantics not in module.VARIANTS:
-            semantics = next(name for name in table.later(semantics) if name in module.VARIANTS)
-    names = list(module.VARIANTS) if semantics is None else [semantics]
-    meanings = {}
+        names = [own_name(method, semantics)]
+    variants = {}
     for name in sorted(names, key=table.SEMANTICS.index):
-        chosen = module.VARIANTS[name]
-        meanings[name] = {
-            "formula": found.get(name, []),
-            "source": sources[name][1] if name in sources else "",
-            "reads": formula_table.rows_read(chosen),
-            "divides": "by the counts of each batch, and then the mean of the step's batches"
-            if chosen.by_batch
-            else "by the counts of the whole step",
-            "options": [
-                {
-                    "name": f.name,
-                    "default": f.default,
-                    "meaning": f.metadata["meaning"],
-                    "source": f.metadata["source"],
-                }
-                for f in fields(chosen.options)
-            ],
-        }
-    prose = {
-        key: " ".join(found.get(key, []))
-        for key in ("needs", "positions", "at teacher", "evidence")
-    }
-    return {
-        "method": method,
-        "about": module.__doc__.splitlines()[0],
-        "meanings": meanings,
-        "needs": prose["needs"],
-        "positions": prose["positions"],
-        "resolved": numbered(found.get("resolved", [])),
-        "deviations": numbered(found.get("deviations", [])),
-        "at_teacher": prose["at teacher"],
-        "evidence": prose["evidence"],
-    }
+        source = sources[name][1] if name in sources else ""
+        variants[name] = described_variant(module.VARIANTS[name], lines_of.get(name, []), source)
+    text_of = {key: " ".join(lines) for key, lines in lines_of.items()}
+    return Description(
+        method=method,
+        about=str(module.__doc__).splitlines()[0],
+        meanings=variants,
+        needs=text_of.get("needs", ""),
+        positions=text_of.get("positions", ""),
+        resolved=numbered(lines_of.get("resolved", [])),
+        deviations=numbered(lines_of.get("deviations", [])),
+        at_teacher=text_of.get("at teacher", ""),
+        evidence=text_of.get("evidence", ""),
+    )
 
 
-def heads(method: str) -> dict[str, list[str]]:
-    """{field: its lines, sources in brackets left out} of a method file's docstring."""
-    found, key = {}, None
-    for line in table.method_module(method).__doc__.splitlines()[2:]:
+def own_name(method: str, semantics: str) -> str:
+    """The semantics itself, or the later one that the method has in its place."""
+    table.variant(method, semantics)  # raises UserError if there is none of that name
+    variants = table.method_module(method).VARIANTS
+    if semantics in variants:
+        return semantics
+    return next(name for name in table.later(semantics) if name in variants)
+
+
+def described_variant(variant: Variant, formula: list[str], source: str) -> DescribedVariant:
+    """The DescribedVariant of a Variant with the formula and the source of its docstring."""
+    divides = "by the counts of the whole step"
+    if variant.by_batch:
+        divides = "by the counts of each batch, and then the mean of the step's batches"
+    options = [
+        DescribedOption(
+            name=field.name,
+            default=field.default,
+            meaning=field.metadata["meaning"],
+            source=field.metadata["source"],
+        )
+        for field in fields(variant.options)
+    ]
+    return DescribedVariant(
+        formula=formula,
+        source=source,
+        reads=formula_table.rows_read(variant),
+        divides=divides,
+        options=options,
+    )
+
+
+def docstring_fields(method: str) -> dict[str, list[str]]:
+    """{field: its lines} of a method file's docstring, without the sources in brackets."""
+    found: dict[str, list[str]] = {}
+    key = None
+    for line in str(table.method_module(method).__doc__).splitlines()[2:]:
         start = FIELD.match(line)
         if start:
-            key, line = start.group(1), start.group(2) or ""
+            key = start.group(1)
+            line = start.group(2) or ""
             found[key] = []
-        line = re.sub(r"\s*\[[^\[\]]*[a-zA-Z]{2}[^\[\]]*\]$", "", line).strip()
+        line = SOURCE_IN_BRACKETS.sub("", line).strip()
         if key is not None and line:
             found[key].append(line)
     return found
 
 
 def numbered(lines: list[str]) -> list[list[str]]:
-    """[[number, text]] of "R1 ... R2 ...", wherever a number stands; a number out of its turn is a reference, not a start."""
-    found = []
-    for part in " ".join(lines).split(" "):
-        if re.fullmatch(r"[RD]\d+", part) and int(part[1:]) == len(found) + 1:
-            found.append([part, []])
-        elif not found:
-            raise UserError(
-                f"method file: {part!r} stands before the first number; expected R1 or D1"
-            )
+    """[[number, text]] of "R1 ... R2 ...".
+
+    A number starts a new text only if it is the next one; otherwise it is a reference.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for word in " ".join(lines).split(" "):
+        if re.fullmatch(r"[RD]\d+", word) and int(word[1:]) == len(found) + 1:
+            found.append((word, []))
+        elif found:
+            found[-1][1].append(word)
         else:
-            found[-1][1].append(part)
+            raise UserError(
+                f"method file: the text starts with {word!r}; expected its first number, R1 or D1"
+            )
     return [[number, " ".join(words)] for number, words in found]
 
 
-def text(found: dict) -> str:
-    """The description for a terminal, wrapped."""
-    lines = [*textwrap.wrap(found["about"], WIDTH), ""]
-    for name, one in found["meanings"].items():
-        lines += [name, *(part for line in one["formula"] for part in hanging("    ", line))]
-        lines += hanging("    source   ", one["source"]) + hanging("    reads    ", one["reads"])
-        lines += hanging("    divides  ", one["divides"])
-        for option in one["options"]:
-            lines += hanging(
-                "    option   ",
-                f"{option['name']} = {option['default']}: {option['meaning']} ({option['source']})",
-            )
-        lines.append("")
-    for title in ("needs", "positions"):
-        lines += [title, *hanging("    ", found[title]), ""]
-    for title, key in (
-        ("resolved: gaps and contradictions of the paper", "resolved"),
-        ("deviations of the released code", "deviations"),
-    ):
-        lines += [
-            title,
-            *(line for number, part in found[key] for line in hanging(f"    {number:4}", part)),
-            "",
-        ]
-    return "\n".join(
-        [
-            *lines,
-            "where student and teacher are the same",
-            *hanging("    ", found["at_teacher"]),
-            "",
-            "how we know",
-            *hanging("    ", found["evidence"]),
-        ]
-    )
+def text(description: Description) -> str:
+    """The description for a terminal, wrapped at WIDTH columns."""
+    lines = [*textwrap.wrap(description["about"], WIDTH), ""]
+    for name, variant in description["meanings"].items():
+        lines += variant_lines(name, variant)
+    lines += ["needs", *hanging("    ", description["needs"]), ""]
+    lines += ["positions", *hanging("    ", description["positions"]), ""]
+    lines.append("resolved: gaps and contradictions of the paper")
+    for number, part in description["resolved"]:
+        lines += hanging(f"    {number:4}", part)
+    lines += ["", "deviations of the released code"]
+    for number, part in description["deviations"]:
+        lines += hanging(f"    {number:4}", part)
+    lines += ["", "where student and teacher are the same"]
+    lines += hanging("    ", description["at_teacher"])
+    lines += ["", "how we know"]
+    lines += hanging("    ", description["evidence"])
+    return "\n".join(lines)
+
+
+def variant_lines(name: str, variant: DescribedVariant) -> list[str]:
+    """The lines of one semantics, and an empty one."""
+    lines = [name]
+    for line in variant["formula"]:
+        lines += hanging("    ", line)
+    lines += hanging("    source   ", variant["source"])
+    lines += hanging("    reads    ", variant["reads"])
+    lines += hanging("    divides  ", variant["divides"])
+    for option in variant["options"]:
+        about = f"{option['name']} = {option['default']}: {option['meaning']} ({option['source']})"
+        lines += hanging("    option   ", about)
+    return [*lines, ""]
 
 
 def hanging(start: str, words: str) -> list[str]:
-    """The words wrapped behind `start`, later lines set in as far."""
-    return (
-        textwrap.wrap(words, WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
-        if words
-        else []
-    )
+    """The words wrapped after `start`, later lines indented by as much; [] without words."""
+    if not words:
+        return []
+    return textwrap.wrap(words, WIDTH, initial_indent=start, subsequent_indent=" " * len(start))
