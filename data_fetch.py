@@ -490,7 +490,7 @@ class Hub:
         have += received
         if have < size:
             raise Retry(
-                f"{file['path']}: {have} of {size} bytes came ({why})", received=received > 0
+                f"{file['path']}: {have} of {size} bytes arrived ({why})", received=received > 0
             )
 
     def copy(
@@ -948,7 +948,7 @@ class Fetch:
         self.progress.show(f"checking {path}")
         if self.name == "clear":
             written = self.manifest["written"].get(target)
-            right = f"sha256:{written['sha256'] if written else ' none, no run here made it'}"
+            right = f"sha256:{written['sha256']}" if written else "no file, as no run here wrote it"
             found = "sha256:" + digest(path)
         else:
             right = expected(files[0])

@@ -172,7 +172,7 @@ class TestFaults:
             Fault("/blob/", cut=300_000), Fault("/blob/", cut=0, times=3)
         ).running() as hub:
             assert failed(
-                fetch(hub, "org/model"), 1, "300000 of 900000 bytes came", "same command resumes"
+                fetch(hub, "org/model"), 1, "300000 of 900000 bytes arrived", "same command resumes"
             )
             assert not (out / "model.safetensors").exists()
             assert fetch(hub, "org/model").status == 0
