@@ -165,7 +165,7 @@ def test_evaluation_by_hand():
         ("llama-2-7b", "llama-2-7b sees no pictures; expected --modality text"),
         ("llava-78m --lora-rank 0", "small steps are lost in bfloat16"),
         ("llava-78m --tflops 0", "--tflops is 0.0"),
-        ("llava-78m --modality taste", "--modality is 'taste'"),
+        ("llava-78m --modality taste", "modality is 'taste'"),
         ("llava-78m --semantics mine", "semantics is 'mine'"),
     ],
 )
@@ -174,13 +174,14 @@ def test_bad_input_is_one_line(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_readme_shows_what_the_command_prints(capsys):
-    """Every estimate in README is the command's own output."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_the_papers_tables_shows_what_the_command_prints(capsys):
+    """Every estimate on the page is the command's own output."""
+    page = Path(__file__).parents[2] / "clear_ref/commands/reproducing.md"
+    text = page.read_text(encoding="utf-8")
     shown = re.findall(
-        r"\$ python -m clear_ref.run (estimate [^\n]*)\n```\n```text\n(.*?)```", readme, re.S
+        r"\$ python -m clear_ref.run (estimate [^\n]*)\n```\n```text\n(.*?)```", text, re.S
     )
-    assert shown, "README shows no estimate"
+    assert shown, "the page shows no estimate"
     for command, output in shown:
         assert run.main(command.split()) == 0
         assert capsys.readouterr().out == output
