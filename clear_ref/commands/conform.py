@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from clear_ref.common.errors import RunFailed
-from clear_ref.oracle.vectors import conform
+from clear_ref.oracle.vectors import conform, conform_text
 
 from .given import settings_from
 from .output import Output
@@ -12,7 +12,7 @@ from .output import Output
 def command(arguments: Namespace) -> Output:
     """What `conform` prints; it fails if a case fails."""
     found = conform.run(settings_from(arguments, conform.ConformSettings), arguments.strict)
-    return Output(found, lambda result: conform.text(result, arguments.cases), check)
+    return Output(found, lambda result: conform_text.text(result, arguments.cases), check)
 
 
 def check(found: dict) -> None:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from clear_ref.common.errors import UserError
-from clear_ref.oracle.vectors import golden
+from clear_ref.oracle.vectors import golden, vector_files
 
 from .output import Output
 
@@ -14,4 +14,6 @@ def command(arguments: Namespace) -> Output:
         raise UserError(
             "vectors: --out is ''; expected a directory (. for the working directory), or no --out"
         )
-    return Output(golden.write(golden.build(not arguments.compact), arguments.out), golden.text)
+    return Output(
+        vector_files.write(golden.build(not arguments.compact), arguments.out), vector_files.text
+    )

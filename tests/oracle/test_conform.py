@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from clear_ref.common.errors import UserError  # noqa: E402
 from clear_ref.methods import METHODS  # noqa: E402
 from clear_ref.oracle.mistakes.known import MISTAKES  # noqa: E402
-from clear_ref.oracle.vectors import conform, golden, judged_function  # noqa: E402
+from clear_ref.oracle.vectors import conform, conform_text, golden, judged_function, vector_files  # noqa: E402
 from clear_ref.run import main  # noqa: E402
 from tests.implementations import mistaken  # noqa: E402
 
@@ -113,7 +113,7 @@ def test_the_right_meaning_is_never_blamed_on_a_mistake_and_a_wild_number_on_non
     assert {case["verdict"] for case in found["cases"]} == {"fail"} and not any(
         case["mistakes"] for case in found["cases"]
     )
-    assert "no known mistake" in conform.text(found)
+    assert "no known mistake" in conform_text.text(found)
 
 
 def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsys):
@@ -233,9 +233,9 @@ def test_a_gradient_that_is_given_is_compared_where_the_loss_agrees():
 
 def test_inputs_are_the_same_question_in_every_dtype():
     entry = next(entry for entry in golden.build().entries if entry["id"] == "kl/paper/plain")
-    held = golden.read(GOLDEN).batches(entry)["retain"]["logits"]
+    held = vector_files.read(GOLDEN).batches(entry)["retain"]["logits"]
     for dtype in ("float64", "float32", "bfloat16"):
-        given = judged_function.load("tests.implementations.ours:loss", "", dtype).as_wanted(
+        given = judged_function.load("tests.implementations.ours:loss", "", dtype).convert(
             "logits", held
         )
         assert given.dtype == judged_function.DTYPES[dtype] and given.requires_grad

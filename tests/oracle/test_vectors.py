@@ -28,11 +28,12 @@ from clear_ref.oracle.reference import cases, exact, formulas, shapes
 from clear_ref.oracle.reference.arithmetic import Sheet
 from clear_ref.oracle.reference.inputs import inputs as make_inputs
 from clear_ref.oracle.reference.rows import IGNORE
-from clear_ref.oracle.vectors import golden
+from clear_ref.oracle.vectors import golden, vector_files
+from clear_ref.oracle.vectors.vector_set import digest
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "vectors" / "golden"
-SHIPPED = golden.read(GOLDEN)
+SHIPPED = vector_files.read(GOLDEN)
 RIGHT = [entry for entry in SHIPPED.entries if entry["result"] != "invalid"]
 WRONG = [entry for entry in SHIPPED.entries if entry["result"] == "invalid"]
 MEANINGS = [
@@ -159,7 +160,7 @@ def test_the_package_gives_every_token_term(shape):
         labels[:, :-1] = held["labels"][:, 1:]
         flat = [torch.from_numpy(held[name]).flatten(0, 1) for name in ("logits", "teacher_logits")]
         found = token_terms(flat[0], torch.from_numpy(labels).flatten(), flat[1])
-        for column in golden.COLUMNS:
+        for column in golden.TERM_COLUMNS:
             expected = held[f"terms/{column}"].ravel()
             room = FLOAT64 * (1 + np.abs(held["logits"]).max())
             assert np.abs(getattr(found, column).numpy() - expected).max() <= room, (
@@ -400,7 +401,7 @@ def test_the_shipped_vectors_are_what_the_command_writes_byte_for_byte(tmp_path)
         path.name: path.read_bytes() for path in GOLDEN.iterdir() if path.name != "FORMAT.md"
     }
     assert sum(map(len, written.values())) < 1.5e6
-    golden.write(golden.build(), tmp_path)
+    vector_files.write(golden.build(), tmp_path)
     assert written == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
@@ -408,7 +409,7 @@ def test_each_case_carries_the_hash_of_its_arrays():
     right = {entry["id"]: entry for entry in RIGHT}
     for entry in SHIPPED.entries:
         batches = SHIPPED.batches(right[entry.get("of", entry["id"])])
-        assert golden.digest(batches, SHIPPED.gradients(entry)) == entry["sha256"], entry["id"]
+        assert digest(batches, SHIPPED.gradients(entry)) == entry["sha256"], entry["id"]
 
 
 def test_vectors_that_were_changed_cut_or_lost_are_refused(tmp_path):
@@ -419,13 +420,13 @@ def test_vectors_that_were_changed_cut_or_lost_are_refused(tmp_path):
     with pytest.raises(
         UserError, match="kl.safetensors: its bytes are not those that kl.json names"
     ):
-        golden.read(tmp_path)
+        vector_files.read(tmp_path)
     (tmp_path / "kl.safetensors").unlink()
     with pytest.raises(UserError, match="kl.safetensors: no such file"):
-        golden.read(tmp_path)
+        vector_files.read(tmp_path)
     (tmp_path / "kl.json").write_text('{"format": 2}')
     with pytest.raises(UserError, match="kl.json: format is 2; expected 1"):
-        golden.read(tmp_path)
+        vector_files.read(tmp_path)
     for path in GOLDEN.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     text = (tmp_path / "kl.json").read_text()
@@ -436,9 +437,9 @@ def test_vectors_that_were_changed_cut_or_lost_are_refused(tmp_path):
     ):
         (tmp_path / "kl.json").write_text(text.replace(old, new, 1))
         with pytest.raises(UserError, match=f"case 'kl/paper/plain' lacks {lacking}"):
-            golden.read(tmp_path)
+            vector_files.read(tmp_path)
     with pytest.raises(UserError, match="inputs.json: no such file"):
-        golden.read(tmp_path / "nowhere")
+        vector_files.read(tmp_path / "nowhere")
 
 
 def test_only_the_command_line_imports_the_oracle():

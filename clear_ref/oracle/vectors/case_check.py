@@ -1,112 +1,173 @@
-"""One case of a vector file, read from JSON: what is wrong with it. Format: tests/vectors/golden/FORMAT.md."""
+"""Checks one case of a vector file, as read from JSON. Format: tests/vectors/golden/FORMAT.md.
 
+tests/vectors/golden/schema.json states the same types as a JSON Schema. This check also compares a
+case with the methods, their options, and the arrays of the file.
+"""
+
+from collections.abc import Callable
 from dataclasses import asdict
 from math import isfinite
+from typing import Any, NamedTuple, cast
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 from clear_ref.methods import METHODS, table
 
-
-def is_number(value) -> bool:
-    """A finite number, no bool."""
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) < 1e300
-        and isfinite(value)
-    )
+from .vector_set import Entry, Vectors
 
 
-def is_text(value) -> bool:
-    """A text."""
+def is_text(value: object) -> bool:
+    """True for a text."""
     return isinstance(value, str)
 
 
-def is_object(of):
-    """Whether a value is an object of such values."""
-    return lambda value: isinstance(value, dict) and all(map(of, value.values()))
+def is_number(value: object) -> bool:
+    """True for a finite number; False for true and false."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 1e300 and isfinite(value)
 
 
-def is_list(value) -> bool:
-    """Whether a value is a list of texts."""
-    return isinstance(value, list) and all(map(is_text, value))
+def is_size(value: object) -> bool:
+    """True for a finite number of 0 or more."""
+    return isinstance(value, (int, float)) and is_number(value) and value >= 0
 
 
-TEXT, NUMBER = (is_text, "text"), (is_number, "a finite number")
-SIZE = (lambda value: is_number(value) and value >= 0, "a number of 0 or more")
-NAMES = (is_object(is_text), "an object of array names")
-BOTH = {"id": TEXT, "method": TEXT, "loss": NUMBER, "gradients": NAMES, "sha256": TEXT}
-KINDS = (
-    {"of": TEXT, "mistake": TEXT} | BOTH,
-    {
-        "semantics": TEXT,
-        "options": (lambda v: isinstance(v, dict), "an object"),
-        "shape": TEXT,
-        "flags": (is_list, "a list of texts"),
-        "batches": (is_object(is_list), "an object of lists of texts"),
-        "terms": (is_object(is_number), "an object of numbers"),
-        "scale": SIZE,
-        "weight": SIZE,
-    }
-    | BOTH,
-)
+def is_object(value: object) -> bool:
+    """True for an object."""
+    return isinstance(value, dict)
+
+
+def is_text_list(value: object) -> bool:
+    """True for a list of texts."""
+    return isinstance(value, list) and all(is_text(item) for item in value)
+
+
+def is_object_of_texts(value: object) -> bool:
+    """True for an object whose values are texts."""
+    return isinstance(value, dict) and all(is_text(item) for item in value.values())
+
+
+def is_object_of_numbers(value: object) -> bool:
+    """True for an object whose values are finite numbers."""
+    return isinstance(value, dict) and all(is_number(item) for item in value.values())
+
+
+def is_object_of_text_lists(value: object) -> bool:
+    """True for an object whose values are lists of texts."""
+    return isinstance(value, dict) and all(is_text_list(item) for item in value.values())
+
+
+class Kind(NamedTuple):
+    """A kind of JSON value: a test for it, and its name in error messages."""
+
+    matches: Callable[[object], bool]
+    name: str
+
+
+TEXT = Kind(is_text, "text")
+NUMBER = Kind(is_number, "a finite number")
+SIZE = Kind(is_size, "a number of 0 or more")
+KEYS_OF_BOTH = {
+    "id": TEXT,
+    "method": TEXT,
+    "loss": NUMBER,
+    "gradients": Kind(is_object_of_texts, "an object of array names"),
+    "sha256": TEXT,
+}
+KEYS_OF_WRONG = {"of": TEXT, "mistake": TEXT} | KEYS_OF_BOTH
+KEYS_OF_RIGHT = {
+    "semantics": TEXT,
+    "options": Kind(is_object, "an object"),
+    "shape": TEXT,
+    "flags": Kind(is_text_list, "a list of texts"),
+    "batches": Kind(is_object_of_text_lists, "an object of lists of texts"),
+    "terms": Kind(is_object_of_numbers, "an object of numbers"),
+    "scale": SIZE,
+    "weight": SIZE,
+} | KEYS_OF_BOTH
 RESULTS = ("valid", "acceptable", "invalid")
 
 
-def fault(vectors, method: str, entry) -> str | None:
-    """What is wrong with a case of a method's file, and what is expected, as the end of a sentence; None: it is whole."""
+def problem_of_case(vectors: Vectors, method: str, entry: object) -> str | None:
+    """The first problem of a case of a method's file, as the end of a sentence; None without one.
+
+    vectors  with the arrays of "inputs" and of the method
+    """
     if not isinstance(entry, dict):
-        return f"is {one_line(repr(entry), 60)}; expected an object"
-    if "result" not in entry:
-        return "lacks result"
-    if entry["result"] not in RESULTS:
-        return f"has result {one_line(repr(entry['result']), 60)}; expected one of {', '.join(RESULTS)}"
-    right = entry["result"] != "invalid"
-    for key, (is_one, expected) in (
-        KINDS[right] | ({"control": TEXT} if right and method == "rmu" else {})
-    ).items():
-        if key not in entry:
-            return f"lacks {key}"
-        if not is_one(entry[key]):
-            return f"has {key} {one_line(repr(entry[key]), 60)}; expected {expected}"
-    if entry["method"] != method:
-        return f"has method {one_line(repr(entry['method']), 60)}; expected {method!r}, the file's"
+        return f"is {_short(entry)}; expected an object"
+    problem = _problem_of_keys(entry, method)
+    if problem:
+        return problem
+    case = cast(Entry, entry)  # its keys and values are checked
     try:
-        return (of_meaning(entry) if right else None) or of_arrays(vectors, entry, right)
+        if case["result"] == "invalid":
+            vectors.gradients(case)
+            return None
+        return _problem_of_semantics(case) or _problem_of_arrays(vectors, case)
     except KeyError as error:
         return f"lacks array {one_line(repr(error.args[0]), 100)}"
 
 
-def of_meaning(entry) -> str | None:
-    """What is wrong with the semantics, options or batches of a right answer."""
-    method, semantics, options = entry["method"], entry["semantics"], entry["options"]
-    if semantics not in METHODS[method].VARIANTS:
-        return f"has semantics {one_line(repr(semantics), 60)}; expected one of {', '.join(METHODS[method].VARIANTS)}"
+def _problem_of_keys(entry: dict[str, Any], method: str) -> str | None:
+    """A key that is missing, or a value of a wrong kind."""
+    if "result" not in entry:
+        return "lacks result"
+    if entry["result"] not in RESULTS:
+        return f"has result {_short(entry['result'])}; expected one of {', '.join(RESULTS)}"
+    is_right = entry["result"] != "invalid"
+    keys = dict(KEYS_OF_RIGHT if is_right else KEYS_OF_WRONG)
+    if is_right and method == "rmu":
+        keys["control"] = TEXT
+    for key, kind in keys.items():
+        if key not in entry:
+            return f"lacks {key}"
+        if not kind.matches(entry[key]):
+            return f"has {key} {_short(entry[key])}; expected {kind.name}"
+    if entry["method"] != method:
+        return f"has method {_short(entry['method'])}; expected {method!r}, as in the file's name"
+    return None
+
+
+def _problem_of_semantics(entry: Entry) -> str | None:
+    """What is wrong with the semantics, options or batches of a right result."""
+    method = entry["method"]
+    semantics = entry["semantics"]
+    options = entry["options"]
+    known = METHODS[method].VARIANTS
+    if semantics not in known:
+        return f"has semantics {_short(semantics)}; expected one of {', '.join(known)}"
     try:
         made = table.make_options(method, options, semantics)
     except UserError as error:
         return f"has wrong options ({one_line(error)})"
     if asdict(made) != options:
-        return f"has options {one_line(repr(options), 100)}; expected every one, such as {one_line(repr(asdict(made)), 200)}"
-    for what in ("batches", "gradients"):
-        wanted = set(table.needs(method, semantics, made))
-        if set(entry[what]) != wanted:
-            return f"has {what} {one_line(repr(list(entry[what])), 100)}; expected {', '.join(sorted(wanted))}"
+        return (
+            f"has options {one_line(repr(options), 100)}; expected every option, such as "
+            f"{one_line(repr(asdict(made)), 200)}"
+        )
+    wanted = set(table.needs(method, semantics, made))
+    for key, names in (("batches", entry["batches"]), ("gradients", entry["gradients"])):
+        if set(names) != wanted:
+            shown = one_line(repr(list(names)), 100)
+            return f"has {key} {shown}; expected {', '.join(sorted(wanted))}"
     return None
 
 
-def of_arrays(vectors, entry, right: bool) -> str | None:
-    """What is wrong with the arrays that a case names; KeyError for one that is not there."""
-    batches = vectors.batches(entry) if right else {}
-    gradients, student = (
-        vectors.gradients(entry),
-        "hidden" if entry["method"] == "rmu" else "logits",
-    )
-    for name, batch in batches.items():
+def _problem_of_arrays(vectors: Vectors, entry: Entry) -> str | None:
+    """What is wrong with the arrays of a right result; KeyError for a missing array."""
+    gradients = vectors.gradients(entry)
+    student = "hidden" if entry["method"] == "rmu" else "logits"
+    for name, batch in vectors.batches(entry).items():
         for key in ("labels", "attention_mask", student):
             if key not in batch:
                 return f"has batch {name} without {key}; expected it"
-        if gradients[name].shape != batch[student].shape:
-            return f"has a gradient of {name} of shape {list(gradients[name].shape)}; expected {list(batch[student].shape)}"
+        shape = list(gradients[name].shape)
+        expected = list(batch[student].shape)
+        if shape != expected:
+            return f"has a gradient of {name} of shape {shape}; expected {expected}"
     return None
+
+
+def _short(value: object) -> str:
+    return one_line(repr(value), 60)

@@ -1,143 +1,149 @@
-"""Someone else's loss function: found by name, called on a case, its answer checked for being an answer at all."""
+"""A loss function of another project: import it, call it on a case, and check what it returns."""
 
 import hashlib
 import importlib
 import math
 import os
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
+from clear_ref.oracle.reference.rows import Batches
+
+from .vector_set import Entry
 
 FRAMEWORKS = ("torch", "numpy")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
+Gradients = dict[str, np.ndarray]
+Arguments = dict[str, dict[str, np.ndarray | torch.Tensor]]
+
 
 @dataclass(frozen=True)
-class Foreign:
-    """A function(method, batches, options), as `--impl` names it, and how it wants its arrays."""
+class JudgedFunction:
+    """A function(method, batches, options), as --impl names it.
+
+    name       module:function
+    framework  "torch" or "numpy": the kind of arrays that it takes
+    dtype      a key of DTYPES: the dtype of the floating-point arrays that it takes
+    """
 
     name: str
-    function: object
+    function: Callable[..., object]
     framework: str
     dtype: str
 
-    def __call__(self, entry, batches) -> tuple[float, dict[str, np.ndarray] | None]:
-        """Its loss and, where it gives one, d loss / d student tensor by batch, on a case's arrays.
+    def __call__(self, entry: Entry, batches: Batches) -> tuple[float, Gradients | None]:
+        """Its loss, and d loss / d student tensor by batch, on a case's arrays.
 
-        raises  UserError naming the case if it raises, returns anything else or a number that is not finite, or changes its input
+        The gradients are those that it returns or autograd computes; None without either.
+        raises  UserError naming the case if the function raises, changes its input, or returns
+                anything that is no finite number
         """
         case = entry["id"]
-        given = {
-            name: {key: self.as_wanted(key, array) for key, array in batch.items()}
-            for name, batch in batches.items()
-        }
-        before = fingerprint(given)
+        arguments: Arguments = {}
+        for name, batch in batches.items():
+            arguments[name] = {key: self.convert(key, array) for key, array in batch.items()}
+        fingerprint_before = fingerprint(arguments)
+        options = {**entry["options"], "semantics": entry["semantics"]}
         try:
-            returned = self.function(
-                entry["method"], given, {**entry["options"], "semantics": entry["semantics"]}
-            )
-            value, gradients = (
-                returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
-            )
-            if (
-                gradients is None
-                and isinstance(value, torch.Tensor)
-                and value.ndim == 0
-                and value.grad_fn is not None
-            ):
-                gradients = self.differentiate(value, given)
+            returned = self.function(entry["method"], arguments, options)
+            loss, gradients = _loss_and_gradients(returned, arguments)
         except (Exception, SystemExit) as error:
             raise UserError(
                 f"{case}: {self.name} raised {type(error).__name__}: {one_line(error, 160)}; "
-                "expected a loss (--methods names the methods to ask for)"
+                "expected a loss (--methods names the methods to test)"
             ) from None
-        if fingerprint(given) != before:
+        if fingerprint(arguments) != fingerprint_before:
             raise UserError(
-                f"{case}: {self.name} changed its inputs; expected them as they were: work on a copy"
+                f"{case}: {self.name} changed its inputs; expected unchanged inputs: work on a copy"
             )
-        return self.number(case, value), None if gradients is None else self.arrays(
-            case, gradients, batches
-        )
+        checked_loss = self.check_loss(case, loss)
+        if gradients is None:
+            return checked_loss, None
+        return checked_loss, self.check_gradients(case, gradients, batches)
 
-    def as_wanted(self, key, array):
-        """A fresh array or tensor; floats in the dtype asked for, the student's tensors as leaves that want a gradient."""
+    def convert(self, key: str, array: np.ndarray) -> np.ndarray | torch.Tensor:
+        """A new array or tensor; floats in self.dtype, the student's tensors with requires_grad."""
+        is_float = array.dtype == np.float64
         if self.framework == "numpy":
-            return array.astype(self.dtype) if array.dtype == np.float64 else array.copy()
+            return array.astype(self.dtype) if is_float else array.copy()
         tensor = torch.from_numpy(array.copy())
-        if array.dtype != np.float64:
+        if not is_float:
             return tensor
         return tensor.to(DTYPES[self.dtype]).requires_grad_(key in ("logits", "hidden"))
 
-    def differentiate(self, value, given):
-        """d value / d student tensor by batch, by autograd; zeros for a batch that it does not read."""
-        leaves = {
-            name: batch["logits" if "logits" in batch else "hidden"]
-            for name, batch in given.items()
-        }
-        found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-        return {
-            name: torch.zeros_like(leaf) if one is None else one
-            for (name, leaf), one in zip(leaves.items(), found)
-        }
-
-    def number(self, case, value) -> float:
-        """The loss as a float."""
-        shape = getattr(value, "shape", ())
-        if (
-            not isinstance(value, (int, float, np.ndarray, np.generic, torch.Tensor))
-            or math.prod(shape) != 1
-            or len(shape)
-        ):
-            found = f"a {type(value).__name__}" + (f" of shape {list(shape)}" if len(shape) else "")
+    def check_loss(self, case: str, loss: object) -> float:
+        """The loss as a float; UserError if it is no finite scalar."""
+        shape = tuple(getattr(loss, "shape", ()))
+        is_number = isinstance(loss, (int, float, np.ndarray, np.generic, torch.Tensor))
+        if not is_number or shape:
+            found = f"a {type(loss).__name__}" + (f" of shape {list(shape)}" if shape else "")
             raise UserError(
-                f"{case}: {self.name} returned {found}; expected a number, or (a number, {{batch: gradient}})"
+                f"{case}: {self.name} returned {found}; expected a number, or "
+                "(a number, {batch: gradient})"
             )
-        number = float(value.detach() if isinstance(value, torch.Tensor) else value)
+        number = float(loss.detach() if isinstance(loss, torch.Tensor) else cast(float, loss))
         if not math.isfinite(number):
             raise UserError(f"{case}: {self.name} returned {number}; expected a finite loss")
         return number
 
-    def arrays(self, case, gradients, batches) -> dict[str, np.ndarray]:
-        """The gradients in float64."""
+    def check_gradients(self, case: str, gradients: object, batches: Batches) -> Gradients:
+        """The gradients in float64; UserError for a wrong batch, shape or number."""
         if not isinstance(gradients, dict) or gradients.keys() != batches.keys():
-            found = (
-                sorted(map(str, gradients))
-                if isinstance(gradients, dict)
-                else type(gradients).__name__
-            )
+            found = str(type(gradients).__name__)
+            if isinstance(gradients, dict):
+                found = str(sorted(str(key) for key in gradients))
             raise UserError(
-                f"{case}: {self.name} returned gradients of {found}; expected a dict of {', '.join(batches)}"
+                f"{case}: {self.name} returned gradients of {found}; expected a dict of "
+                + ", ".join(batches)
             )
-        found = {}
+        checked = {}
         for name, gradient in gradients.items():
-            expected = batches[name]["logits" if "logits" in batches[name] else "hidden"].shape
-            array = (
-                gradient.detach().double().numpy()
-                if isinstance(gradient, torch.Tensor)
-                else np.asarray(gradient, np.float64)
-            )
+            array = _float64(gradient)
+            expected = batches[name][_student_tensor(batches[name])].shape
             if array.shape != expected:
                 raise UserError(
-                    f"{case}: {self.name} returned a gradient of {name} of shape {list(array.shape)}; "
-                    f"expected {list(expected)}"
+                    f"{case}: {self.name} returned a gradient of {name} of shape "
+                    f"{list(array.shape)}; expected {list(expected)}"
                 )
             if not np.isfinite(array).all():
-                where = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+                index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
                 raise UserError(
-                    f"{case}: {self.name} returned {array[tuple(where)]} in the gradient of {name} at {where}; "
-                    "expected finite numbers"
+                    f"{case}: {self.name} returned {array[tuple(index)]} in the gradient of {name} "
+                    f"at {index}; expected finite numbers"
                 )
-            found[name] = array
-        return found
+            checked[name] = array
+        return checked
 
 
-def load(name, framework, dtype) -> Foreign:
-    """The Foreign of module:function, looked up in the working directory too; UserError where there is none."""
+def load(name: str, framework: str, dtype: str) -> JudgedFunction:
+    """The function `module:function`, searched in the working directory too.
+
+    framework  "torch", "numpy" or "": the function's attribute `framework`, torch without one
+    raises     UserError if there is no such function, or framework or dtype is unknown
+    """
+    function = _import_function(name)
+    framework = framework or getattr(function, "framework", "torch")
+    if framework not in FRAMEWORKS:
+        raise UserError(f"--framework is {framework!r}; expected one of {', '.join(FRAMEWORKS)}")
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if framework == "numpy" and dtype == "bfloat16":
+        raise UserError(
+            "--dtype is bfloat16 with numpy, which has no bfloat16; expected float64 or float32, "
+            "or --framework torch"
+        )
+    return JudgedFunction(name, function, framework, dtype)
+
+
+def _import_function(name: str) -> Callable[..., object]:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UserError(f"--impl is {name!r}; expected module:function, such as mylosses.npo:loss")
@@ -147,34 +153,60 @@ def load(name, framework, dtype) -> Foreign:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"--impl {name}: module {module_name} does not import ({type(error).__name__}: {one_line(error, 160)}); "
-            "expected a module of the working directory or of an installed package"
+            f"--impl {name}: module {module_name} does not import ({type(error).__name__}: "
+            f"{one_line(error, 160)}); expected a module of the working directory or of an "
+            "installed package"
         ) from None
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(
-            f"--impl {name}: {module_name} has no function {function_name}; expected one of its functions"
+            f"--impl {name}: {module_name} has no function {function_name}; expected one of its "
+            "functions"
         )
-    framework = framework or getattr(function, "framework", "torch")
-    for option, value, choices in (("framework", framework, FRAMEWORKS), ("dtype", dtype, DTYPES)):
-        if value not in choices:
-            raise UserError(f"--{option} is {value!r}; expected one of {', '.join(choices)}")
-    if framework == "numpy" and dtype == "bfloat16":
-        raise UserError(
-            "--dtype is bfloat16 with numpy, which has none; expected float64 or float32, or --framework torch"
-        )
-    return Foreign(name, function, framework, dtype)
+    return function
 
 
-def fingerprint(given) -> str:
-    """SHA-256 over every array of every batch, and their names."""
-    total = hashlib.sha256()
-    for name, batch in given.items():
+def _student_tensor(batch: Mapping[str, object]) -> str:
+    return "logits" if "logits" in batch else "hidden"
+
+
+def _loss_and_gradients(returned: object, arguments: Arguments) -> tuple[object, object]:
+    """(loss, gradients): as returned, or by autograd if the loss has a grad_fn; else None."""
+    if isinstance(returned, tuple) and len(returned) == 2:
+        loss, gradients = returned
+    else:
+        loss, gradients = returned, None
+    is_scalar_tensor = isinstance(loss, torch.Tensor) and loss.ndim == 0
+    if gradients is None and is_scalar_tensor and loss.grad_fn is not None:
+        gradients = _differentiate(loss, arguments)
+    return loss, gradients
+
+
+def _differentiate(loss: torch.Tensor, batches: Arguments) -> dict[str, torch.Tensor]:
+    """d loss / d student tensor by batch; zeros for a batch that the loss does not read."""
+    leaves = {}
+    for name, batch in batches.items():
+        leaves[name] = cast(torch.Tensor, batch[_student_tensor(batch)])  # the loss is a tensor too
+    computed = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    gradients = {}
+    for (name, leaf), gradient in zip(leaves.items(), computed, strict=True):
+        gradients[name] = torch.zeros_like(leaf) if gradient is None else gradient
+    return gradients
+
+
+def _float64(array: object) -> np.ndarray:
+    if isinstance(array, torch.Tensor):
+        return array.detach().double().numpy()
+    return np.asarray(array, np.float64)
+
+
+def fingerprint(batches: Arguments) -> str:
+    """SHA-256 over the name, shape and bytes of every array of every batch."""
+    sha256 = hashlib.sha256()
+    for name, batch in batches.items():
         for key, array in batch.items():
             if isinstance(array, torch.Tensor):
                 array = array.detach().contiguous().view(torch.uint8).numpy()
-            total.update(
-                f"{name}/{key}\n{np.shape(array)}\n".encode()
-                + np.ascontiguousarray(array).tobytes()
-            )
-    return total.hexdigest()
+            sha256.update(f"{name}/{key}\n{np.shape(array)}\n".encode())
+            sha256.update(np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()

@@ -1,0 +1,66 @@
+"""The JSON object that `conform --json` prints, and the summary of one method in it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypedDict
+
+from .verdict import Verdict
+
+# Counts of one method, its largest errors, and what explains the cases that are not `pass`:
+# meanings and mistakes are {name: number of cases}.
+MethodSummary = TypedDict(
+    "MethodSummary",
+    {
+        "pass": int,
+        "acceptable": int,
+        "fail": int,
+        "error": float,
+        "gradient_error": float | None,
+        "meanings": dict[str, int],
+        "mistakes": dict[str, int],
+    },
+)
+
+
+class ConformResult(TypedDict):
+    """What `conform --json` prints."""
+
+    impl: str
+    framework: str
+    dtype: str
+    semantics: list[str]
+    strict: bool
+    tolerance: dict[str, float | str]
+    counts: dict[str, int]
+    methods: dict[str, MethodSummary]
+    passed: bool
+    cases: list[Verdict]
+
+
+def counts_of(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """The number of verdicts of each kind."""
+    count = Counter(verdict["verdict"] for verdict in verdicts)
+    return {name: count[name] for name in ("pass", "acceptable", "fail")}
+
+
+def summarize(verdicts: Sequence[Verdict]) -> MethodSummary:
+    """The MethodSummary of one method's verdicts."""
+    counts = counts_of(verdicts)
+    gradient_errors = [v["gradient_error"] for v in verdicts if v["gradient_error"] is not None]
+    semantics: Counter[str] = Counter()
+    mistakes: Counter[str] = Counter()
+    for verdict in verdicts:
+        if verdict["verdict"] == "pass":
+            continue
+        if verdict["meaning"]:
+            semantics[verdict["meaning"]] += 1
+        mistakes.update(verdict["mistakes"])
+    return {
+        "pass": counts["pass"],
+        "acceptable": counts["acceptable"],
+        "fail": counts["fail"],
+        "error": max(verdict["error"] for verdict in verdicts),
+        "gradient_error": max(gradient_errors, default=None),
+        "meanings": semantics,
+        "mistakes": mistakes,
+    }
