@@ -1,4 +1,5 @@
-"""clear_ref: the reference implementation of CLEAR, a benchmark for unlearning in vision-language models.
+"""clear_ref: the reference implementation of CLEAR, a benchmark for unlearning in vision-language
+models.
 
 Names used everywhere (clear_ref/README.md has the whole table)
   B batch, T position, V vocabulary, D width, P image patches, n rows of logits

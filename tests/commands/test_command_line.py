@@ -1,4 +1,6 @@
-"""The command line from outside: what it prints, where it writes, how it fails. Each failure: exit 2, one line, nothing written."""
+"""The command line from outside: what it prints, where it writes, how it fails. Each failure: exit
+2, one line, nothing written.
+"""
 
 import json
 import os
@@ -315,7 +317,9 @@ def test_tasks_chooses_what_is_evaluated(capsys, tmp_path):
 
 
 def test_a_killed_evaluation_resumes_where_it_stopped(capsys, tmp_path):
-    """SIGKILL once two groups are there; --resume computes the others alone, and ends in the logs of one that was never stopped."""
+    """SIGKILL once two groups are there; --resume computes the others alone, and ends in the logs
+    of one that was never stopped.
+    """
     arguments = [
         "evaluate",
         "mini",
@@ -361,7 +365,9 @@ def test_a_killed_evaluation_resumes_where_it_stopped(capsys, tmp_path):
 
 
 def test_a_run_holds_the_logs_of_its_last_evaluation_alone(capsys, tmp_path):
-    """Resumed with fewer tasks and more records: no log of the earlier evaluation is left to be mixed with the new ones."""
+    """Resumed with fewer tasks and more records: no log of the earlier evaluation is left to be
+    mixed with the new ones.
+    """
     arguments = (
         "evaluate",
         "mini",
@@ -404,7 +410,9 @@ def test_resume_refuses_another_implementation_of_token_terms(capsys, tmp_path):
 
 
 def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_world, monkeypatch):
-    """Two methods; one run stopped after training, the other finished: the finished one stays as it is, the table is the same."""
+    """Two methods; one run stopped after training, the other finished: the finished one stays as it
+    is, the table is the same.
+    """
     monkeypatch.setattr(
         table, "METHODS", {name: table.METHODS[name] for name in ("grad_ascent", "kl")}
     )
@@ -555,7 +563,9 @@ def test_a_broken_picture_stops_before_anything_is_written(capsys, tmp_path, sma
 
 
 def test_a_model_that_cannot_be_read_leaves_nothing_behind(capsys, tmp_path, small_world):
-    """A gold model without weights, an adapter directory without its files, a model to evaluate without its tokenizer."""
+    """A gold model without weights, an adapter directory without its files, a model to evaluate
+    without its tokenizer.
+    """
     shutil.copytree(BASE, tmp_path / "no_weights")
     (tmp_path / "no_weights/model.safetensors").unlink()
     (tmp_path / "empty").mkdir()

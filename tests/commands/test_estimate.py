@@ -1,4 +1,6 @@
-"""estimate: operations and bytes from shapes are those worked out by hand, or those of the same model with real tensors."""
+"""estimate: operations and bytes from shapes are those worked out by hand, or those of the same
+model with real tensors.
+"""
 
 import json
 import re
@@ -11,38 +13,41 @@ from clear_ref import run
 from clear_ref.commands import estimate
 from clear_ref.data.draws import torch_generator
 from clear_ref.model import shapes
-from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 from clear_ref.model.base_model import CausalLM
+from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 from clear_ref.model.language import rotary
 from clear_ref.model.language_config import language_config
 
-D, I, V, L, T = 32, 48, 64, 3, 10
+D, MLP, V, L, T = 32, 48, 64, 3, 10
 LLAMA = {
     "model_type": "llama",
     "vocab_size": V,
     "hidden_size": D,
-    "intermediate_size": I,
+    "intermediate_size": MLP,
     "num_hidden_layers": L,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
 LINEAR = (
-    D * D * 2 + D * (D // 2) * 2 + 3 * D * I
+    D * D * 2 + D * (D // 2) * 2 + 3 * D * MLP
 )  # q and o, k and v of half the heads, gate, up, down
 PAIRS = D * T * T  # multiply-adds of one product of attention, all heads
 
 
 def test_operations_by_hand():
-    """A multiply-add is two operations. Forward: each weight once a token, and attention's two products of T x T. Training of all
-    weights: forward, gradient of the input and of the weights, and attention's five products backward (flash attention recomputes
-    its first). Through adapters: no gradient of the weights; rank 1 adds little, of which torch counts what it knows."""
+    """A multiply-add is two operations. Forward: each weight once a token, and attention's two
+    products of T x T. Training of all weights: forward, gradient of the input and of the
+    weights, and attention's five products backward (flash attention recomputes its first).
+    Through adapters: no gradient of the weights; rank 1 adds little, of which torch counts what
+    it knows.
+    """
     found = model_costs(LLAMA, torch.float32, 0, T, 0)
     assert found.text.forward == L * (2 * T * LINEAR + 2 * 2 * PAIRS)
     assert found.text.training == L * (3 * 2 * T * LINEAR + 2 * (2 + 5) * PAIRS)
     adapted = model_costs(LLAMA, torch.float32, 1, T, 0)
     least, most = (
         L * (2 * 2 * T * LINEAR + 2 * 7 * PAIRS),
-        L * 2 * 3 * T * (5 * D + 4 * D + 3 * (D + I)),
+        L * 2 * 3 * T * (5 * D + 4 * D + 3 * (D + MLP)),
     )
     assert (
         adapted.text.forward == found.text.forward
@@ -51,18 +56,21 @@ def test_operations_by_hand():
 
 
 def test_counts_by_hand():
-    """Parameters: layers with two norms, embedding, head, last norm; adapters of rank 2: (in + out) numbers a rank. Keys and values
-    of half the heads, in bytes."""
+    """Parameters: layers with two norms, embedding, head, last norm; adapters of rank 2: (in + out)
+    numbers a rank. Keys and values of half the heads, in bytes.
+    """
     found = model_costs(LLAMA, torch.float32, 2, T, 0)
     assert found.parameters == L * (LINEAR + 2 * D) + 2 * V * D + D
-    assert found.trained == L * 2 * (2 * 2 * D + 2 * (D + D // 2) + 3 * (D + I))
+    assert found.trained == L * 2 * (2 * 2 * D + 2 * (D + D // 2) + 3 * (D + MLP))
     assert found.cache == 2 * L * (D // 2) * 4 and found.head == 2 * D * V and found.picture is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_kept_is_what_a_real_forward_keeps(dtype):
-    """The same layers with real tensors, through the whole decoder: autograd's hook sees each storage once. Above the layers the
-    last norm keeps two tensors of [T, D] in fp32 and its factor; within 3 %."""
+    """The same layers with real tensors, through the whole decoder: autograd's hook sees each
+    storage once. Above the layers the last norm keeps two tensors of [T, D] in fp32 and its
+    factor; within 3 %.
+    """
     config = language_config(LLAMA | {"num_hidden_layers": 20}, "config.json", "llama")
     model, kept = CausalLM(config).to(dtype), {}
     own = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
@@ -94,7 +102,9 @@ def test_a_picture_has_its_tokens(shape, n_image):
 
 
 def test_seven_billion_parameters_are_two_operations_each_a_token():
-    """LLaVA-1.5-7B: embedding aside (131 M) every parameter is used once a token, 576 of them in the tower; within 2 %."""
+    """LLaVA-1.5-7B: embedding aside (131 M) every parameter is used once a token, 576 of them in
+    the tower; within 2 %.
+    """
     found = model_costs(shapes.config_of("llava-1.5-7b"), torch.bfloat16, 8, 75, 1024)
     text = 2 * (
         found.parameters - 2 * 32064 * 4096 - 305e6 - 21e6
@@ -118,9 +128,11 @@ def fabricated(picture=True):
 
 
 def test_a_method_by_hand():
-    """kl forgets 379 pictures and 400 texts: forget trained, retain trained and watched by the teacher; 45 answer rows of the head
-    forward and backward, and once more for the teacher. Memory: weights in bf16, 100 adapters in fp32 with gradient and two
-    moments; two pictures; two or three logits of 45 rows each."""
+    """kl forgets 379 pictures and 400 texts: forget trained, retain trained and watched by the
+    teacher; 45 answer rows of the head forward and backward, and once more for the teacher.
+    Memory: weights in bf16, 100 adapters in fp32 with gradient and two moments; two pictures;
+    two or three logits of 45 rows each.
+    """
     s = estimate.EstimateSettings(tflops=1e-6)
     found = estimate.unlearning(fabricated(), "kl", s)
     forget = (379 * 20 + 400 * 3) / 779
@@ -136,7 +148,9 @@ def test_a_method_by_hand():
 
 
 def test_full_fine_tuning_by_hand():
-    """All 1000 weights in fp32 with gradient and two moments: 16 bytes each; kl's teacher is a copy, 4 bytes each."""
+    """All 1000 weights in fp32 with gradient and two moments: 16 bytes each; kl's teacher is a
+    copy, 4 bytes each.
+    """
     known, s = (
         ModelCosts(1000, 1000, 10, 7, 50, RecordCosts(75, 1.0, 3.0, 11, 5), None),
         estimate.EstimateSettings(lora_rank=0, dtype="float32", modality="text"),
@@ -148,8 +162,10 @@ def test_full_fine_tuning_by_hand():
 
 
 def test_evaluation_by_hand():
-    """Text alone, forget10 and retain: 400 + 400 questions, each its prompt of 30 tokens, 7 candidates of 45 and 64 generated; the
-    weights are read for each of 64 tokens of every 8 records."""
+    """Text alone, forget10 and retain: 400 + 400 questions, each its prompt of 30 tokens, 7
+    candidates of 45 and 64 generated; the weights are read for each of 64 tokens of every 8
+    records.
+    """
     s = estimate.EstimateSettings(modality="text", tflops=1e-6, gb_per_s=1e-6)
     found = estimate.evaluating(fabricated(picture=False), s)
     per_token = 1.0 / 75

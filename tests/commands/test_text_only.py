@@ -1,4 +1,6 @@
-"""A plain language model through the whole run: --modality text, TOFU's questions, no picture anywhere."""
+"""A plain language model through the whole run: --modality text, TOFU's questions, no picture
+anywhere.
+"""
 
 import json
 import shutil
@@ -48,7 +50,7 @@ def gold(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The embedded world's text rows beside two of TOFU's Real sets, made up here in their columns."""
+    """The embedded world's text rows, and two of TOFU's Real sets with made-up rows."""
     directory = tmp_path_factory.mktemp("data") / "text"
     shutil.copytree(WORLD / "tofu", directory / "tofu")
     for name in ("real_authors_perturbed", "world_facts_perturbed"):

@@ -14,8 +14,8 @@ from clear_ref.data.batches import Batch
 from clear_ref.data.draws import torch_generator
 from clear_ref.evaluation import likelihood
 from clear_ref.evaluation.likelihood import continuation_nll, neighbour_batches
-from clear_ref.model.generate import prefill
 from clear_ref.model.base_model import CausalLM
+from clear_ref.model.generate import prefill
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from tests.model.test_qwen2_vl import CONFIG, IMAGE, pixels

@@ -1,4 +1,6 @@
-"""Every tracked page: its commands are commands of this project, its links lead to files that exist."""
+"""Every tracked page: its commands are commands of this project, its links lead to files that
+exist.
+"""
 
 import importlib.util
 import re

@@ -1,4 +1,6 @@
-"""The house: arrows between rooms, imports, file sizes, no network, no pickle, a README that says what the code does."""
+"""The house: arrows between rooms, imports, file sizes, no network, no pickle, a README that says
+what the code does.
+"""
 
 import ast
 import dataclasses
@@ -51,7 +53,9 @@ def imports(path):
 
 
 def backward(path, module):
-    """Whether a file imports from a room that comes after its own. Only the package's __init__.py may import from any room."""
+    """Whether a file imports from a room that comes after its own. Only the package's __init__.py
+    may import from any room.
+    """
     parts = module.split(".")
     if parts[0] != "clear_ref" or path == PACKAGE / "__init__.py":
         return False
@@ -77,7 +81,9 @@ def test_data_flows_one_way():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_an_import_from_a_later_room_is_seen_in_every_file(path, tmp_path):
-    """A mutant of each file that imports from the next room is caught; for run.py, the last, one from no room at all."""
+    """A mutant of each file that imports from the next room is caught; for run.py, the last, one
+    from no room at all.
+    """
     if path == PACKAGE / "__init__.py":
         return
     here = ORDER.index(path.relative_to(PACKAGE).with_suffix("").parts[0])
@@ -114,7 +120,9 @@ def test_nothing_is_pickled_and_nothing_reaches_the_network():
 
 
 def test_files_have_one_duty():
-    """Methods have up to 150 lines, every other module up to 400; .ci/check holds the columns to 100."""
+    """Methods have up to 150 lines, every other module up to 400; .ci/check holds the columns to
+    100.
+    """
     for path in FILES:
         lines = path.read_text(encoding="utf-8").splitlines()
         assert len(lines) <= (150 if path.parent.name == "methods" else 400), (
@@ -123,7 +131,9 @@ def test_files_have_one_duty():
 
 
 def test_public_functions_say_what_comes_back():
-    """Every public function of a module has a docstring, but the variants of a method: their file's head is their docstring."""
+    """Every public function of a module has a docstring, but the variants of a method: their file's
+    head is their docstring.
+    """
     missing = []
     for path in FILES:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -141,7 +151,9 @@ def test_public_functions_say_what_comes_back():
 
 
 def test_no_unfinished_words_and_no_private_paths():
-    """Every text of the project. NotImplementedError is an unfinished word but in a test, which may expect it of others."""
+    """Every text of the project. NotImplementedError is an unfinished word but in a test, which may
+    expect it of others.
+    """
     unfinished = "|".join(first + rest for first, rest in UNFINISHED)
     words = re.compile(rf"\b({unfinished})\b|(^|[^A-Za-z])/(work|root|farm)/")
     here = [
@@ -223,7 +235,9 @@ def test_help_is_printed_by_a_process(command):
 
 
 def settings_of(command, kind):
-    """The fields that are options of a command: its settings but what it takes another way, and its recipe."""
+    """The fields that are options of a command: its settings but what it takes another way, and its
+    recipe.
+    """
     from clear_ref.bench import likelihood, training_step
     from clear_ref.commands import settings
     from clear_ref.common.settings import setting_names
@@ -248,7 +262,9 @@ def settings_of(command, kind):
 
 
 def test_help_names_every_setting_with_its_source(capsys):
-    """For each command: option, meaning and source of every setting, however --help breaks its lines."""
+    """For each command: option, meaning and source of every setting, however --help breaks its
+    lines.
+    """
     from clear_ref import run
 
     commands = next(action.choices for action in run.parser()._actions if action.dest == "command")
