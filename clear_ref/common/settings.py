@@ -79,6 +79,12 @@ def convert(kind: type[DataclassInstance], name: str, text: str) -> Any:
     return value
 
 
+def field_choices(kind: type[DataclassInstance], name: str) -> tuple[Any, ...]:
+    """The choices of a field; () if any value of the default's type is allowed."""
+    [chosen] = [each for each in fields(kind) if each.name == name]
+    return chosen.metadata.get("choices") or ()
+
+
 def check_choices(settings: DataclassInstance) -> None:
     """UserError for the first field whose value is neither its default nor one of its choices."""
     for each in fields(settings):

@@ -74,12 +74,12 @@ class Options:
         "paper Sec. 3.2 hints at one, App. B.6 has none",
     )
     reference: str = setting(
-        "idk", "idk: the base tuned on refusals first; base: the base itself", "paper App. B.6"
+        "idk", "idk: the base tuned on refusals; base: the base", "paper App. B.6", ("idk", "base")
     )
 
     def __post_init__(self) -> None:
         check_finite(self, "lambda_idk", "lambda_dpo", "retain_weight", positive=("beta",))
-        check_one_of(self, "reference", "idk", "base")
+        check_one_of(self, "reference")
 
 
 @dataclass(frozen=True)

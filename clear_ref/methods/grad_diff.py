@@ -12,11 +12,9 @@ original   L = -mean_t nll_forget + mean_t nll_retain        [TOFU dataloader.py
                                  [open-unlearning src/trainer/unlearn/grad_diff.py:26-63 at d3d7cf9]
 
 needs      forget, retain; the teacher of a batch whose term is a KL. The teacher is the model
-           before unlearning: adapters off, or without adapters a frozen copy
-           (loop/teacher.py:Teacher)
+           before unlearning: adapters off, or else a frozen copy (loop/teacher.py:Teacher)
 positions  mean_t: answer tokens, divided by their number (token mean). mean_rows: all B x T rows,
-           padding, image and prompt included, divided by B x T. sum_rows: the same rows, not
-           divided.
+           padding, image and prompt included, divided by B x T. sum_rows: the same, not divided.
            Label mask: answer; under released: released (D1) for Qwen2-VL, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 lambda is the weight of the retain term, as in Eq. 1; App. B.3 prints no weight, which
@@ -56,12 +54,15 @@ class Options:
         1.0, "weight of the retain term", "paper Eq. 1; no value given, App. B.3 prints 1"
     )
     forget: str = setting(
-        "ce", "forget term: ce | entropy (maximised)", "paper App. B.3; B.2 names the entropy"
+        "ce",
+        "forget term: ce | entropy (maximised)",
+        "paper App. B.3; B.2 names the entropy",
+        choices=("ce", "entropy"),
     )
 
     def __post_init__(self) -> None:
         check_finite(self, "lambda_retain")
-        check_one_of(self, "forget", "ce", "entropy")
+        check_one_of(self, "forget")
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,28 @@ class Released:
         1.0, "weight of the forget term", "CLEAR config/mm/forget.yaml at bb14c96 (loss_beta)"
     )
     forget: str = setting(
-        "ce", "forget term: ce | entropy | kl", "CLEAR mm/trainer.py:191-211 at bb14c96"
+        "ce",
+        "forget term: ce | entropy | kl",
+        "CLEAR mm/trainer.py:191-211 at bb14c96",
+        choices=("ce", "entropy", "kl"),
     )
-    retain: str = setting("ce", "retain term: ce | kl", "CLEAR mm/trainer.py:213-227 at bb14c96")
+    retain: str = setting(
+        "ce", "retain term: ce | kl", "CLEAR mm/trainer.py:213-227 at bb14c96", ("ce", "kl")
+    )
 
     def __post_init__(self) -> None:
         check_finite(self, "beta")
-        check_one_of(self, "forget", "ce", "entropy", "kl")
-        check_one_of(self, "retain", "ce", "kl")
+        check_one_of(self, "forget", "retain")
 
 
 @dataclass(frozen=True)
 class Original:
-    retain: str = setting("ce", "retain term: ce | kl", "TOFU; open-unlearning's retain_loss_type")
+    retain: str = setting(
+        "ce", "retain term: ce | kl", "TOFU; open-unlearning's retain_loss_type", ("ce", "kl")
+    )
 
     def __post_init__(self) -> None:
-        check_one_of(self, "retain", "ce", "kl")
+        check_one_of(self, "retain")
 
 
 def ce_or_kl(batch: BatchRows, kind: str) -> torch.Tensor:

@@ -66,10 +66,11 @@ class Options:
         "student_teacher",
         "direction of the retain KL: student_teacher | teacher_student",
         "paper App. B.9; Sec. 3.2 prints the other",
+        choices=("student_teacher", "teacher_student"),
     )
 
     def __post_init__(self) -> None:
-        check_one_of(self, "kl", "student_teacher", "teacher_student")
+        check_one_of(self, "kl")
 
 
 @dataclass(frozen=True)

@@ -69,12 +69,15 @@ class Options:
 class Original:
     beta: float = setting(0.1, BETA_MEANING, "NPO config/forget.yaml at 1207bbe")
     retain: str = setting(
-        "none", "added retain term: none | ce | kl", "NPO: npo, npo_grad_diff, npo_KL"
+        "none",
+        "added retain term: none | ce | kl",
+        "NPO: npo, npo_grad_diff, npo_KL",
+        choices=("none", "ce", "kl"),
     )
 
     def __post_init__(self) -> None:
         check_finite(self, positive=("beta",))
-        check_one_of(self, "retain", "none", "ce", "kl")
+        check_one_of(self, "retain")
 
 
 def paper(batches: Batches, options: Options | Original) -> Loss:

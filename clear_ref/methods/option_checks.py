@@ -1,9 +1,15 @@
 """Checks of a method's options: their types, and the ranges that the method files give."""
 
+from __future__ import annotations
+
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.settings import field_choices
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def check_finite(options: object, *names: str, positive: tuple[str, ...] = ()) -> None:
@@ -16,11 +22,13 @@ def check_finite(options: object, *names: str, positive: tuple[str, ...] = ()) -
             raise UserError(f"option {name} is {value}; expected a number above 0")
 
 
-def check_one_of(options: object, name: str, *choices: str) -> None:
-    """Raises UserError unless the named option is one of the choices."""
-    value = getattr(options, name)
-    if value not in choices:
-        raise UserError(f"option {name} is {value!r}; expected one of {', '.join(choices)}")
+def check_one_of(options: DataclassInstance, *names: str) -> None:
+    """Raises UserError unless each named option is one of the choices of its field."""
+    for name in names:
+        choices = field_choices(type(options), name)
+        value = getattr(options, name)
+        if value not in choices:
+            raise UserError(f"option {name} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def check_at_least(options: object, name: str, least: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from clear_ref import methods
-from clear_ref.common.errors import UserError
+from clear_ref.common.settings import field_choices
 from clear_ref.data.draws import uniform_vector
 from clear_ref.losses.outputs import Outputs
 from clear_ref.mini.directories import BASE
@@ -46,7 +46,7 @@ def option_sets(method: str, semantics: str) -> list[dict]:
         {f.name: word, **few}
         for f in fields(kind)
         if f.type is str
-        for word in choices(kind, f.name)
+        for word in field_choices(kind, f.name)
         if word != f.default
     ]
     numbers = {f.name: 2 * f.default for f in fields(kind) if f.type is float}
@@ -56,15 +56,6 @@ def option_sets(method: str, semantics: str) -> list[dict]:
         else []
     )
     return [few, *words, *({**one, **few} for one in doubled)]
-
-
-def choices(kind, name: str) -> list[str]:
-    """The words that an option may be, as its own check lists them."""
-    try:
-        kind(**{name: "?"})
-    except UserError as error:
-        return str(error).rsplit("one of ", 1)[1].split(", ")
-    return []
 
 
 def shape_for(method: str, semantics: str, usual: str = "plain") -> str:
