@@ -12,6 +12,7 @@ import pytest
 
 from clear_ref.methods import table
 from clear_ref.run import parser
+from tests.helpers import table_of_tests
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = ("*.md", "clear_ref/**/*.md", "csrc/*.md", "findings/*.md", "tests/**/*.md")
@@ -108,3 +109,8 @@ def test_every_room_has_a_page_that_names_its_files(room):
     text = (room / "README.md").read_text(encoding="utf-8")
     modules = {path.name for path in room.glob("*.py")} - {"__init__.py"}
     assert not [name for name in sorted(modules) if name not in text]
+
+
+def test_the_page_of_the_tests_lists_every_file_with_its_claim():
+    """python -m tests.helpers.table_of_tests makes the table again."""
+    assert table_of_tests.PAGE.read_text(encoding="utf-8") == table_of_tests.page_with_table()
