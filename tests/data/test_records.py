@@ -8,7 +8,7 @@ from PIL import Image
 from clear_ref import Record
 from clear_ref.common.errors import UserError
 from clear_ref.data.images import open_image
-from clear_ref.data.prompts import read_phrases
+from clear_ref.data.prompts import TEMPLATES, read_phrases
 from clear_ref.data.records import SCHEMA, columns, read_rows
 from clear_ref.mini.directories import WORLD
 from tests.helpers.real_data import real_data, tofu_files, tofu_rows
@@ -223,3 +223,9 @@ def test_a_column_that_may_be_absent_may_be_there(tmp_path, config, row):
     (directory / config / "rows.jsonl").write_text(json.dumps({**row, extra: 3}))
     with pytest.raises(UserError, match=f"column {extra} is 3; expected a text"):
         read_rows(directory, config)
+
+
+def test_a_template_for_text_has_no_place_for_a_picture():
+    assert TEMPLATES["vicuna"].prompt("Who?", False).endswith("USER: Who? ASSISTANT:")
+    with pytest.raises(UserError, match="template vicuna has no place for a picture"):
+        TEMPLATES["vicuna"].prompt("Who?", True)
