@@ -13,8 +13,9 @@ import torch.nn.functional as F
 
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.evaluation.likelihood import continuation_nll
+from clear_ref.loop.stage import Stage
+from clear_ref.loop.step import backward, row_totals
 from clear_ref.loop.teacher import Teacher
-from clear_ref.loop.train import Stage, backward, row_totals
 from clear_ref.methods import needs, variant
 from clear_ref.methods.table import make_options
 from clear_ref.model import lora, peft_format

@@ -17,7 +17,7 @@ from clear_ref.common.settings import with_sources
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
 from clear_ref.loop.recipes import Recipe
-from clear_ref.loop.unlearn import MODALITIES
+from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import table
 from clear_ref.report import terminal
 

@@ -16,7 +16,7 @@ from clear_ref.data.records import SCHEMA
 from clear_ref.evaluation.likelihood import TOKENS_PER_BATCH
 from clear_ref.evaluation.tasks import Task, tasks
 from clear_ref.loop.recipes import PaperFinetune
-from clear_ref.loop.unlearn import MODALITIES
+from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import Need, table
 from clear_ref.methods.table import SEMANTICS
 from clear_ref.model import shapes

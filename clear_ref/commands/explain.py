@@ -11,7 +11,8 @@ from clear_ref.common.files import write_text
 from clear_ref.common.settings import setting
 from clear_ref.data.prompts import read_phrases
 from clear_ref.loop.plan import UnlearnPlan
-from clear_ref.loop.unlearn import MODALITIES, label_mask, split_rows
+from clear_ref.loop.rows import MODALITIES, split_rows
+from clear_ref.loop.unlearn import label_mask
 from clear_ref.methods import table
 from clear_ref.mini import directories
 from clear_ref.model.vlm import MASKS, VLM, load

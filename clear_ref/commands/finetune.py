@@ -9,8 +9,8 @@ from clear_ref.common.files import write_json
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import finetune as training
-from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import FinetunePlan
+from clear_ref.loop.prepare import prepare
 from clear_ref.report import terminal
 
 from .given import Given, given_from, settings_from
@@ -50,7 +50,7 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     plan = FinetunePlan(read_rows(inputs.data, config), inputs.phrases, settings.seed)
     check_pictures(inputs, plan.rows)
     sketch = inputs.without_weights(inputs.model)
-    adapted = unlearning.prepare(sketch, recipe, settings.seed)
+    adapted = prepare(sketch, recipe, settings.seed)
     record = training_record(
         "finetune", settings, inputs, recipe_name, recipe, given, sketch, adapted
     )
@@ -71,7 +71,7 @@ def finetune(run: ResolvedFinetune) -> Result:
     inputs, settings, out = run.inputs, run.settings, run.out
     write_json(out / run_directory.SETTINGS_FILE, run.record)
     vlm = load_model(inputs, inputs.model)
-    unlearning.prepare(vlm, run.recipe, settings.seed)
+    prepare(vlm, run.recipe, settings.seed)
     started = time.monotonic()
     steps = training.finetune(
         vlm,

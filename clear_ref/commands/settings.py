@@ -10,7 +10,7 @@ from clear_ref.common.devices import DTYPES
 from clear_ref.common.settings import setting
 from clear_ref.evaluation.definitions import SETS
 from clear_ref.loop.recipes import RECIPES
-from clear_ref.loop.unlearn import MODALITIES
+from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods.table import SEMANTICS
 from clear_ref.model.vlm import MASKS
 

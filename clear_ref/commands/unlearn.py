@@ -13,6 +13,8 @@ from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan
+from clear_ref.loop.prepare import prepare
+from clear_ref.loop.rows import split_rows
 from clear_ref.methods import Variant, table
 from clear_ref.report import terminal
 
@@ -69,7 +71,7 @@ def command(arguments: Namespace) -> Output:
 
 def training_rows(settings: Unlearn, inputs: Inputs) -> tuple[list[Row], list[Row]]:
     """(forget, retain): the data rows of the chosen split and modality."""
-    return unlearning.split_rows(
+    return split_rows(
         inputs.data,
         settings.modality,
         settings.forget,
@@ -102,7 +104,7 @@ def resolve(
     sketch = inputs.without_weights(inputs.model)
     sketch.check_layer(getattr(options, "layer", None))
     trained_layers = variant.targets(options) if variant.targets else None
-    adapted = unlearning.prepare(sketch, recipe, settings.seed, trained_layers)
+    adapted = prepare(sketch, recipe, settings.seed, trained_layers)
     mask = unlearning.label_mask(sketch.family.name, variant, settings.mask)
     record = training_record(
         "unlearn", settings, inputs, recipe_name, recipe, given, sketch, adapted
@@ -141,22 +143,22 @@ def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> R
     vlm = load_model(inputs, inputs.model)
     if "base" not in logs:
         logs = {"base": evaluate_model(inputs, vlm, "base", out)} | logs
-    unlearning.prepare(vlm, run.recipe, settings.seed, run.trained_layers)
+    prepare(vlm, run.recipe, settings.seed, run.trained_layers)
     evaluate_seconds = time.monotonic() - started
     started = time.monotonic()
-    steps = unlearning.unlearn(
-        vlm,
-        settings.method,
-        settings.semantics,
-        run.options,
-        run.recipe,
-        run.rows,
-        inputs.phrases,
-        settings.seed,
-        out,
-        run.resume,
-        run.mask,
+    training = unlearning.Unlearning(
+        method=settings.method,
+        semantics=settings.semantics,
+        options=run.options,
+        recipe=run.recipe,
+        rows=run.rows,
+        phrases=inputs.phrases,
+        seed=settings.seed,
+        mask=run.mask,
+        out=out,
+        resume=run.resume,
     )
+    steps = unlearning.unlearn(vlm, training)
     train_seconds = time.monotonic() - started
     started = time.monotonic()
     if run.adapted:

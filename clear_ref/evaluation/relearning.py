@@ -27,8 +27,8 @@ from clear_ref.data import draws
 from clear_ref.data.records import Record, Row, read_rows
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
+from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import Recipe
-from clear_ref.loop.unlearn import prepare
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 

@@ -1,30 +1,39 @@
 """Plain training of a model on a plan: base and gold models, relearning."""
 
+from pathlib import Path
+
 from clear_ref.methods.table import make_options, variant
 from clear_ref.model.vlm import VLM
 
 from .plan import FinetunePlan
-from .train import Stage, train
+from .recipes import Recipe
+from .stage import Stage
+from .train import AfterStep, Training, train
 
 
 def finetune(
     vlm: VLM,
     plan: FinetunePlan,
-    recipe,
+    recipe: Recipe,
     seed: int,
     name: str,
-    out=None,
-    resume=False,
-    after_step=None,
+    out: Path | None = None,
+    resume: bool = False,
+    after_step: AfterStep | None = None,
 ) -> int:
-    """Train every weight (or the adapters, where there are any) on a plan's records; returns the number of steps.
+    """Train all weights, or the adapters if there are any; returns the number of steps.
 
-    out, resume, after_step  as in train
+    name         of the stage, in the trace
+    out, resume  as in train.Training
+    after_step   as in train.train
     """
     if not recipe.lora_rank:
         vlm.model.requires_grad_(True)
-    plain, options = variant("retain_ft", "paper"), make_options("retain_ft", {})
-    stage = Stage(name, plain.needs_of(options), lambda batches: plain.loss(batches, options))
-    steps = train(vlm, plan, stage, recipe, seed, out, resume, after_step=after_step)
+    retain_ft = variant("retain_ft", "paper")
+    options = make_options("retain_ft", {})
+    stage = Stage(
+        name, retain_ft.needs_of(options), lambda batches: retain_ft.loss(batches, options)
+    )
+    steps = train(vlm, Training(plan, stage, recipe, seed, out, resume), after_step=after_step)
     vlm.model.requires_grad_(False)
     return steps

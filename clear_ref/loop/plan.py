@@ -1,9 +1,11 @@
-"""Which records each step sees. Every choice is keyed (data/draws.py), so a plan is a pure function of its seed.
+"""The records that each step sees. Every choice is keyed (data/draws.py): a function of the seed.
 
-source  released loader: one forget row an index, its retain partner drawn uniformly with replacement (mm/dataset.py:250),
-        the epoch as long as the forget set for every method, caption questions drawn at each access (mm/dataset.py:245)
-differs in what methods/variant.py's BatchContents say of each meaning: what the idk and random batches hold, and whether the views of
-        one record in a step share one draw of the question (paper, original) or draw one each (released)
+source  the released loader (CLEAR mm/dataset.py:245-250 at bb14c96): one forget row an index, its
+        retain partner drawn uniformly with replacement, the epoch as long as the forget set for
+        every method, caption questions drawn at each access
+differs under each semantics as methods/batch_contents.py says: what the idk and random batches
+        hold, and whether the records made from one forget record share one draw of the caption
+        question (paper, original) or have a draw each (released)
 """
 
 from dataclasses import dataclass
@@ -19,8 +21,9 @@ from clear_ref.methods.batch_contents import BatchContents, IdkAnswer, QuestionD
 class FinetunePlan:
     """Plain training on `rows`: each once an epoch, as the batch that retain_ft trains on.
 
-    named       rows with picture and name, each asked for the name once an epoch
-    rehearsal   rows of earlier training; n_rehearsal of them, drawn anew each epoch, are trained on beside the others
+    named        rows with picture and name; each is asked for the name once an epoch
+    rehearsal    rows of earlier training; n_rehearsal of them, drawn anew for each epoch, are
+                 trained on too
     """
 
     rows: list[Row]
@@ -30,30 +33,32 @@ class FinetunePlan:
     rehearsal: tuple[Row, ...] = ()
     n_rehearsal: int = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows) + len(self.named) + self.n_rehearsal
 
     def records(self, epoch: int, index: int) -> dict[str, Record]:
         """The record of one index, under the name of its batch."""
+        return {"retain": self._record(epoch, index)}
+
+    def _record(self, epoch: int, index: int) -> Record:
         if index < len(self.rows):
-            return {
-                "retain": ask(self.rows[index], self.phrases, self.seed, "retain", epoch, index)
-            }
+            return ask(self.rows[index], self.phrases, self.seed, "retain", epoch, index)
         index -= len(self.rows)
         if index < len(self.named):
             row = self.named[index]
-            return {"retain": Record(self.phrases.name_question, row.values["name"], row.image)}
-        drawn = draws.permutation(self.seed, "rehearsal", epoch, len(self.rehearsal))[
-            index - len(self.named)
-        ]
-        return {
-            "retain": ask(self.rehearsal[drawn], self.phrases, self.seed, "rehearsal", epoch, index)
-        }
+            return Record(self.phrases.name_question, row.values["name"], row.image)
+        shuffled = draws.permutation(self.seed, "rehearsal", epoch, len(self.rehearsal))
+        row = self.rehearsal[shuffled[index - len(self.named)]]
+        return ask(row, self.phrases, self.seed, "rehearsal", epoch, index)
 
 
 @dataclass(frozen=True)
 class UnlearnPlan:
-    """Unlearning `forget`: each forget row once an epoch, beside it what the method's batches need, made as `views` says."""
+    """Unlearning: each forget row once an epoch, with the records of the method's other batches.
+
+    batches   names of the batches that the method reads
+    contents  what the idk and random batches hold
+    """
 
     forget: list[Row]
     retain: list[Row]
@@ -87,28 +92,29 @@ class UnlearnPlan:
         """How many random batches the method reads."""
         return sum(name.startswith("random") for name in self.batches)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.forget)
 
     def records(self, epoch: int, index: int) -> dict[str, Record]:
-        """The record of one index for each batch the method needs."""
+        """The record of one index for each batch that the method reads."""
         forget = ask(self.forget[index], self.phrases, self.seed, "forget", epoch, index)
-        views, random = {}, self._random_rows(epoch, index)
+        random_rows = self._random_rows(epoch, index)
+        records = {}
         for name in self.batches:
             if name == "forget":
-                views[name] = forget
+                records[name] = forget
             elif name == "retain":
-                partner = draws.choice(self.seed, "retain partner", epoch, index, len(self.retain))
-                views[name] = ask(
-                    self.retain[partner], self.phrases, self.seed, "retain", epoch, index
-                )
+                records[name] = self._retain(epoch, index)
             elif name == "idk":
-                views[name] = self._idk(forget, epoch, index)
+                records[name] = self._idk(forget, epoch, index)
             else:
-                views[name] = self._random(
-                    random[int(name.removeprefix("random")) - 1], name, forget, epoch, index
-                )
-        return views
+                row = random_rows[int(name.removeprefix("random")) - 1]
+                records[name] = self._random(row, name, forget, epoch, index)
+        return records
+
+    def _retain(self, epoch: int, index: int) -> Record:
+        partner = draws.choice(self.seed, "retain partner", epoch, index, len(self.retain))
+        return ask(self.retain[partner], self.phrases, self.seed, "retain", epoch, index)
 
     def _idk(self, forget: Record, epoch: int, index: int) -> Record:
         question = forget.question
@@ -117,7 +123,7 @@ class UnlearnPlan:
             question = ask(row, self.phrases, self.seed, "idk", epoch, index).question
         return Record(question, self._idk_answer(forget, epoch, index), forget.image)
 
-    def _idk_answer(self, forget: Record, epoch: int, index: int) -> str:
+    def _idk_answer(self, forget: Record, epoch: int, index: int) -> str | None:
         kind = self.contents.idk
         if kind is IdkAnswer.TRUTH:
             return forget.answer
@@ -154,13 +160,15 @@ class UnlearnPlan:
         return Record(forget.question, row.values["answer"])
 
 
+# What a stage is trained on.
+Plan = FinetunePlan | UnlearnPlan
+
+
 def ask(row: Row, phrases: Phrases, seed: int, batch: str, epoch: int, index: int) -> Record:
-    """The row as a record; a picture is asked about with the caption question drawn for this epoch and index."""
+    """The row as a record; for a picture, the caption question is drawn for epoch and index."""
     questions = phrases.caption_questions
-    return training_record(
-        row,
-        questions[draws.choice(seed, f"caption question/{batch}", epoch, index, len(questions))],
-    )
+    number = draws.choice(seed, f"caption question/{batch}", epoch, index, len(questions))
+    return training_record(row, questions[number])
 
 
 def order(seed: int, epoch: int, n: int) -> list[int]:

@@ -1,84 +1,96 @@
-"""Hidden states of batches that begin alike: what they share, prompt and picture, is computed once, forward and backward.
+"""Hidden states of batches with a common prefix: prompt and picture are computed once.
 
-The views of one forget record (its answer, a refusal, others' answers) differ in their answers alone. A batch of one record is
-cut before its first label; batches of several are padded by different amounts, and go one by one, as do those whose labels begin
-inside a picture (mask "released"): a picture is computed whole.
+This holds for forward and backward. The records that are made from one forget record (its answer, a
+refusal, answers of others) have the same prompt and differ in their answers. A batch of one record
+is cut before its first label. Batches of several records are padded by different amounts, and are
+computed one by one. So are batches whose labels begin inside a picture (mask "released"), because a
+picture is computed whole.
 """
 
 import torch
+from torch import Tensor
 
-from clear_ref.data.batches import IGNORE
+from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.model.language import next_positions
 from clear_ref.model.vlm import VLM
 
 
-def groups(vlm: VLM, batches: dict, layers: dict) -> list[list[str]]:
-    """The batches' names, those together that share a prompt and are needed at the same layer (layers: {name: layer or None})."""
-    found = []
+def groups(vlm: VLM, batches: dict[str, Batch], layers: dict[str, int | None]) -> list[list[str]]:
+    """The names of the batches; those with a common prompt and the same layer are in one list.
+
+    layers  {batch name: decoder layer that is read, or None: the last}
+    """
+    grouped: list[list[str]] = []
     for name, batch in batches.items():
-        for names in found:
+        for names in grouped:
+            same_layer = layers[names[0]] == layers[name]
             if (
-                layers[names[0]] == layers[name]
+                same_layer
                 and not vlm.model.decoder.checkpointing
-                and _alike(batches[names[0]], batch, vlm.model.image_token_id)
+                and _same_prompt(batches[names[0]], batch, vlm.model.image_token_id)
             ):
                 names.append(name)
                 break
         else:
-            found.append([name])
-    return found
+            grouped.append([name])
+    return grouped
 
 
-def hidden_of_all(vlm: VLM, batches: list, layer: int | None, start: int) -> list[torch.Tensor]:
-    """[1, T - start, D] of each batch of a group, as VLM.hidden gives them one by one, within rounding.
+def hidden_of_all(vlm: VLM, batches: list[Batch], layer: int | None, start: int) -> list[Tensor]:
+    """[1, T - start, D] of each batch of a group; equals VLM.hidden of each, within rounding.
 
-    start   at most the last position of the shared prompt
+    start   at most the last position of the common prompt
     """
     if len(batches) == 1:
         return [vlm.hidden(batches[0], layer, start)]
     vlm.check_layer(layer)
-    model, decoder, first = vlm.model, vlm.model.decoder, batches[0]
-    n = _prompt_length(first)
-    ids, mask = first.input_ids[:, :n], first.attention_mask[:, :n]
-    positions = model.positions(ids, mask, first.image_grid_thw)
-    begun, past = decoder(
-        model.embed(ids, first.pixel_values, first.image_grid_thw),
-        mask,
-        positions,
-        layer=layer,
-        start=start,
-    )
-    found = []
+    model = vlm.model
+    decoder = model.decoder
+    first = batches[0]
+    n_prompt = _prompt_length(first)
+    prompt_ids = first.input_ids[:, :n_prompt]
+    prompt_mask = first.attention_mask[:, :n_prompt]
+    positions = model.positions(prompt_ids, prompt_mask, first.image_grid_thw)
+    embedded = model.embed(prompt_ids, first.pixel_values, first.image_grid_thw)
+    prompt_hidden, cache = decoder(embedded, prompt_mask, positions, layer=layer, start=start)
+    hidden = []
     for batch in batches:
-        own = batch.input_ids[:, n:]
-        after = next_positions(positions, own.shape[1])
-        following = decoder(decoder.embed_tokens(own), batch.attention_mask, after, past, layer)[0]
-        found.append(torch.cat((begun, following), 1))
-    return found
+        answer_ids = batch.input_ids[:, n_prompt:]
+        after = next_positions(positions, answer_ids.shape[1])
+        embedded = decoder.embed_tokens(answer_ids)
+        answer_hidden = decoder(embedded, batch.attention_mask, after, cache, layer)[0]
+        hidden.append(torch.cat((prompt_hidden, answer_hidden), 1))
+    return hidden
 
 
-def _alike(one, other, image_token_id: int | None) -> bool:
+def _same_prompt(one: Batch, other: Batch, image_token_id: int | None) -> bool:
+    """True for batches of one record each with the same ids and pictures before the first label."""
     if len(one.input_ids) > 1 or len(other.input_ids) > 1:
         return False
-    n = _prompt_length(one)
-    if image_token_id is not None and any(
-        bool((batch.input_ids[:, n:] == image_token_id).any()) for batch in (one, other)
-    ):
+    n_prompt = _prompt_length(one)
+    if n_prompt == 0 or n_prompt != _prompt_length(other):
         return False
+    for batch in (one, other):
+        if image_token_id is not None and _has(batch.input_ids[:, n_prompt:], image_token_id):
+            return False
     return (
-        0 < n == _prompt_length(other)
-        and torch.equal(one.input_ids[:, :n], other.input_ids[:, :n])
-        and all(
-            a is b or (a is not None and b is not None and a.shape == b.shape and torch.equal(a, b))
-            for a, b in (
-                (one.pixel_values, other.pixel_values),
-                (one.image_grid_thw, other.image_grid_thw),
-            )
-        )
+        torch.equal(one.input_ids[:, :n_prompt], other.input_ids[:, :n_prompt])
+        and _same_tensor(one.pixel_values, other.pixel_values)
+        and _same_tensor(one.image_grid_thw, other.image_grid_thw)
     )
 
 
-def _prompt_length(batch) -> int:
+def _has(ids: Tensor, token_id: int) -> bool:
+    return bool((ids == token_id).any())
+
+
+def _same_tensor(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one is other or (one.shape == other.shape and torch.equal(one, other))
+
+
+def _prompt_length(batch: Batch) -> int:
     """Positions of a batch of one record before its first label; 0 without labels."""
     answer = (batch.labels[0] != IGNORE).nonzero()
     return int(answer[0]) if len(answer) else 0

@@ -1,10 +1,13 @@
-"""How to train: the recipes of the paper and of the embedded world, every value with its meaning and source."""
+"""How to train: the recipes of the paper and of the embedded world (mini).
+
+Every value has its meaning and its source.
+"""
 
 import math
 from dataclasses import dataclass
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import setting
+from clear_ref.common.settings import check_choices, setting
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,10 @@ class Recipe:
     warmup_epochs: float = setting(
         1.0,
         "linear warm-up, in epochs, before the linear decay",
-        "released code (mm/forget.py); there the first step has rate 0",
+        "CLEAR mm/forget.py at bb14c96; there the first step has rate 0",
     )
     clip: float = setting(
-        1.0, "largest gradient norm of a step", "released code (Trainer's default)"
+        1.0, "largest gradient norm of a step", "CLEAR at bb14c96 (Trainer's default)"
     )
     lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
     lora_alpha: float = setting(32.0, "adapters are scaled by alpha / rank", "paper App. H")
@@ -31,37 +34,40 @@ class Recipe:
         "all",
         "adapted layers: all (every linear layer but the head), language "
         "(those of the decoder) or names with commas",
-        "released code (utils.py:10-19)",
+        "CLEAR utils.py:10-19 at bb14c96",
     )
     records_at_once: int = setting(
         1,
-        "records of a step computed together; memory, speed and order of sums, not meaning; with 1 "
-        "nothing is padded (--semantics paper; in the others batch_size records are padded together)",
+        "records of a step computed together; changes memory, speed and order of sums only; with 1 "
+        "nothing is padded (--semantics paper; the others pad batch_size records together)",
     )
     checkpointing: str = setting(
         "off",
         "on: keep only each layer's input for backward and compute the rest again; less memory, "
         "more time, the same numbers",
+        choices=("on", "off"),
     )
     l1: float = setting(
         0.0,
         "weight of the sum of absolute values of what is trained",
-        "released code (config/mm/forget.yaml)",
+        "CLEAR config/mm/forget.yaml at bb14c96",
     )
     l0: float = setting(
         0.0,
         "weight of the number of trained values that are not 0: no gradient",
-        "released code (the same)",
+        "CLEAR config/mm/forget.yaml at bb14c96",
     )
     norm_from: str = setting(
         "init",
         "what l1 and l0 measure: init (adapters themselves, or the change of the weights) or zero "
         "(the weights; --lora-rank 0)",
-        "released code (the same)",
+        "CLEAR config/mm/forget.yaml at bb14c96",
+        choices=("init", "zero"),
     )
     threads: int = setting(
         1,
-        "CPU threads of training; more are faster for wide models, and the last bits then depend on them",
+        "CPU threads of training; more are faster for wide models, and the last bits then depend "
+        "on their number",
     )
 
 
@@ -115,7 +121,7 @@ class MiniFinetune(Recipe):
 
 @dataclass(frozen=True)
 class MiniPretrain(MiniFinetune):
-    """What the embedded world's models learn before they meet an author: faces with names, shapes with questions."""
+    """Pre-training of the embedded world's models: faces with names, shapes with questions."""
 
     epochs: int = setting(
         8,
@@ -126,8 +132,9 @@ class MiniPretrain(MiniFinetune):
     records_at_once: int = setting(8, "records computed together", "mini: speed")
 
 
-# Method options that differ in the embedded world from what methods/NAME.py has for real models, each with its reason.
-# rmu: the decoder has four layers; with c = 30 the Forget metric ends at 0.48, with the 300 of real models at 0.54 (seed 0).
+# Method options whose default in the embedded world differs from that of methods/NAME.py.
+# rmu: the decoder has four layers. With c = 30 the Forget metric ends at 0.48, with the 300 of real
+# models at 0.54 (seed 0).
 MINI_OPTIONS = {"rmu": {"layer": 2, "c": 30.0}}
 
 
@@ -137,26 +144,30 @@ RECIPES = {
 }
 
 
+AT_LEAST_ONE = ("epochs", "batch_size", "accumulate", "records_at_once", "threads")
+POSITIVE = ("lr", "clip", "lora_alpha")
+NOT_NEGATIVE = ("weight_decay", "warmup_epochs", "l1", "l0")
+
+
 def check_recipe(recipe: Recipe) -> None:
     """UserError for a value that no training can run with."""
-    for name in ("epochs", "batch_size", "accumulate", "records_at_once", "threads", "lora_rank"):
-        least = 0 if name == "lora_rank" else 1
-        if getattr(recipe, name) < least:
-            raise UserError(f"{name} is {getattr(recipe, name)}; expected {least} or more")
-    if recipe.checkpointing not in ("on", "off"):
-        raise UserError(f"checkpointing is {recipe.checkpointing!r}; expected on or off")
-    for name in ("lr", "clip", "lora_alpha"):
-        if not 0 < getattr(recipe, name) < math.inf:
-            raise UserError(f"{name} is {getattr(recipe, name)}; expected a positive number")
-    for name in ("weight_decay", "warmup_epochs", "l1", "l0"):
-        if not 0 <= getattr(recipe, name) < math.inf:
-            raise UserError(f"{name} is {getattr(recipe, name)}; expected 0 or a positive number")
-    if recipe.norm_from not in ("init", "zero"):
-        raise UserError(f"norm_from is {recipe.norm_from!r}; expected init or zero")
-    if recipe.norm_from == "zero" and recipe.lora_rank and (recipe.l1 or recipe.l0):
+    check_choices(recipe)
+    for name in AT_LEAST_ONE:
+        _check(recipe, name, getattr(recipe, name) >= 1, "1 or more")
+    _check(recipe, "lora_rank", recipe.lora_rank >= 0, "0 or more")
+    for name in POSITIVE:
+        _check(recipe, name, 0 < getattr(recipe, name) < math.inf, "a positive number")
+    for name in NOT_NEGATIVE:
+        _check(recipe, name, 0 <= getattr(recipe, name) < math.inf, "0 or a positive number")
+    _check(recipe, "beta2", 0 <= recipe.beta2 < 1, "0 or more and less than 1")
+    regularised = recipe.l1 or recipe.l0
+    if recipe.norm_from == "zero" and recipe.lora_rank and regularised:
         raise UserError(
-            f"norm_from is zero with lora_rank {recipe.lora_rank}, and adapters leave the weights as they are; "
-            "expected --norm-from init, or --lora-rank 0"
+            f"norm_from is zero with lora_rank {recipe.lora_rank}, and adapters do not change the "
+            "weights; expected --norm-from init, or --lora-rank 0"
         )
-    if not 0 <= recipe.beta2 < 1:
-        raise UserError(f"beta2 is {recipe.beta2}; expected 0 or more and less than 1")
+
+
+def _check(recipe: Recipe, name: str, valid: bool, expected: str) -> None:
+    if not valid:
+        raise UserError(f"{name} is {getattr(recipe, name)}; expected {expected}")

@@ -3,7 +3,9 @@
 import copy
 
 import torch
+from torch import Tensor
 
+from clear_ref.data.batches import Batch
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
@@ -11,24 +13,33 @@ from .prefix import hidden_of_all
 
 
 class Teacher:
-    """With LoRA: the same weights, adapters in `mode` (off, or reference: as `lora.freeze_reference` kept them).
-    Without: a copy of the model, made now."""
+    """The frozen model.
 
-    def __init__(self, vlm: VLM, mode: str = "off"):
-        self.vlm, self.mode = vlm, mode
-        self.copy = None
+    With adapters: the same weights, with the adapters in `mode`: "off", or "reference", as
+    lora.freeze_reference saved them. Without adapters: a copy of the model as it is now.
+    """
+
+    def __init__(self, vlm: VLM, mode: str = "off") -> None:
+        self.vlm = vlm
+        self.mode = mode
+        self.copy: VLM | None = None
         if not lora.adapters(vlm.model):
             self.copy = copy.copy(vlm)
             self.copy.model = copy.deepcopy(vlm.model).requires_grad_(False)
 
     @torch.no_grad()
-    def hidden_of_all(self, batches: list, layer=None, start=0) -> list[torch.Tensor]:
-        """[B, T - start, D] of the frozen model for each batch of a group, as prefix.hidden_of_all."""
+    def hidden_of_all(
+        self, batches: list[Batch], layer: int | None = None, start: int = 0
+    ) -> list[Tensor]:
+        """[B, T - start, D] of the frozen model for each batch of a group."""
         if self.copy is not None:
             return hidden_of_all(self.copy, batches, layer, start)
         with lora.mode(self.vlm.model, self.mode):
             return hidden_of_all(self.vlm, batches, layer, start)
 
-    def head(self, hidden):
-        """Logits of the frozen model's hidden states. LoRA never adapts the head, so there it is the student's."""
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of the frozen model's hidden states.
+
+        LoRA never adapts the output layer: with adapters it is the student's.
+        """
         return (self.copy or self.vlm).head(hidden)

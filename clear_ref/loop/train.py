@@ -1,246 +1,208 @@
 """The training loop: forward, the method's loss, backward, AdamW, linear decay after warm-up.
 
-One optimiser step takes batch_size * accumulate records. They are computed `records_at_once` at a time, and each reduction
-divides by the counts of the whole step, so the parts add up to the loss of the one big batch, however it is cut. The parts are
-cut from the whole step, so how it splits into batch_size and accumulate cannot change a bit. With records_at_once = 1 nothing
-is ever padded. A stage that is `by_batch` is the exception, as its authors' trainers are: each batch_size records are padded
-together and are a loss of their own, and the step is the mean of them. (So is an incomplete last step; the released trainer
-divides that by `accumulate` all the same, or carries it into the next epoch, by version.)
+One optimiser step takes batch_size * accumulate records. They are computed `records_at_once` at a
+time, and each reduction divides by the counts of the whole step, so the parts add up to the loss of
+the one big batch. The parts are cut from the whole step, so its cut into batch_size and accumulate
+changes no bit. With records_at_once = 1 nothing is padded.
+
+A stage that is `by_batch` is the exception, as its authors' trainers are: each batch_size records
+are padded together and give a loss of their own, and the step is the mean of these. This holds for
+an incomplete last step too; the released trainer divides that by `accumulate` all the same, or
+moves it into the next epoch, depending on its version.
 """
 
-import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import isfinite
 from pathlib import Path
+from typing import cast
 
 import torch
 
-from clear_ref.common.errors import RunFailed, ShapeError
-from clear_ref.common.files import write_text
+from clear_ref.common.errors import RunFailed
 from clear_ref.common.progress import Progress
-from clear_ref.losses.rows import BatchRows, select_rows
+from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
-from . import checkpoint, prefix
+from . import checkpoint
 from .norms import Norms
-from .plan import order
+from .plan import Plan, order
+from .recipes import Recipe
+from .stage import Stage, trainable
+from .step import step_loss
 from .teacher import Teacher
+from .trace import Trace, TraceLine
+
+AfterStep = Callable[[TraceLine], None]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One training run inside a run: its name, what each batch needs, and the loss of the batches.
+class Training:
+    """One stage on one plan.
 
-    by_batch  see above; mask: label mask (VLM.encode)
-    phases    stages that take turns in every epoch, each with a pass over the plan; none: this stage itself
-    epochs    a phase is part of the first so many epochs; None: of all
+    out     run directory: trace.jsonl gets one line per step, checkpoint/ the state after every
+            epoch; None: neither
+    resume  continue from out/checkpoint; the end has the same bytes as that of an uninterrupted run
     """
 
-    name: str
-    needs: dict
-    loss: object
-    hidden_layer: int | None = None
-    by_batch: bool = False
-    mask: str = "answer"
-    phases: tuple["Stage", ...] = ()
-    epochs: int | None = None
+    plan: Plan
+    stage: Stage
+    recipe: Recipe
+    seed: int
+    out: Path | None = None
+    resume: bool = False
 
-    def passes(self, epoch: int) -> list["Stage"]:
-        """What is done in an epoch, in order: each a pass over the plan."""
-        return [one for one in self.phases or (self,) if one.epochs is None or epoch < one.epochs]
+    def n_steps(self) -> int:
+        """Optimiser steps of the whole stage; the last step of a pass has what is left of it."""
+        per_pass = -(-len(self.plan) // self.records_per_step())
+        n_passes = sum(len(self.stage.passes(epoch)) for epoch in range(self.recipe.epochs))
+        return per_pass * n_passes
+
+    def records_per_step(self) -> int:
+        """Records of one optimiser step."""
+        return self.recipe.batch_size * self.recipe.accumulate
 
 
-def learning_rate(recipe, step: int, n_steps: int, steps_per_epoch: int) -> float:
-    """Linear warm-up over the first warmup_epochs, then linear decay to zero after the last step. step counts from 0."""
+def learning_rate(recipe: Recipe, step: int, n_steps: int, steps_per_epoch: int) -> float:
+    """Linear warm-up over the first warmup_epochs, then linear decay to zero after the last step.
+
+    step  counts from 0
+    """
     warm = round(recipe.warmup_epochs * steps_per_epoch)
     if step < warm:
         return recipe.lr * (step + 1) / (warm + 1)
     return recipe.lr * (n_steps - step) / max(n_steps - warm, 1)
 
 
-def trainable(vlm: VLM) -> dict[str, torch.nn.Parameter]:
-    """The parameters that training changes, by name."""
-    return {
-        name: parameter
-        for name, parameter in vlm.model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def all_batch_rows(
-    vlm: VLM, batches: dict, stage: Stage, teacher, n_sequences, n_rows, key=(0, 0)
-) -> dict[str, BatchRows]:
-    """Every batch as the method sees it: student and teacher by row, or their hidden states at a layer."""
-    layers = {
-        name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()
-    }
-    student, frozen, starts = {}, {}, {}
-    for names in prefix.groups(vlm, batches, layers):
-        start = min(first_row(batches[name], stage.needs[name]) for name in names)
-        watched = [name for name in names if stage.needs[name].teacher]
-        if watched:
-            frozen |= zip(
-                watched,
-                teacher.hidden_of_all([batches[name] for name in watched], layers[names[0]], start),
-            )
-        student |= zip(
-            names,
-            prefix.hidden_of_all(vlm, [batches[name] for name in names], layers[names[0]], start),
-        )
-        starts |= dict.fromkeys(names, start)
-    found = {}
-    for name, need in stage.needs.items():
-        if need.hidden:
-            found[name] = BatchRows(
-                labels=batches[name].labels,
-                attention_mask=batches[name].attention_mask,
-                n_sequences=n_sequences,
-                n_rows=n_rows.get(name),
-                hidden=student[name],
-                teacher_hidden=frozen.get(name),
-                key=key,
-            )
-        else:
-            found[name] = BatchRows(
-                labels=batches[name].labels,
-                attention_mask=batches[name].attention_mask,
-                student_logits=rows_of(vlm, student[name], starts[name]),
-                teacher_logits=rows_of(teacher, frozen.get(name), starts[name]),
-                n_sequences=n_sequences,
-                n_rows=n_rows.get(name),
-                key=key,
-            )
-    return found
-
-
-def rows_of(model, hidden, start: int):
-    """A function of (sequence [n], position [n]): logits [n, V] of hidden states [B, T - start, D], which begin at `start`."""
-    if hidden is None:
-        return None
-
-    def logits(sequence, position):
-        if bool((position < start).any()):
-            raise ShapeError(
-                f"row {int(position.min())} of the logits is read, and those from {start} on are computed; "
-                "expected a Need that names every row set which the loss reads"
-            )
-        return model.head(hidden[sequence, position - start])
-
-    return logits
-
-
-def first_row(batch, need) -> int:
-    """The first position of a batch at which anything is read: of logits that of the first row, of hidden states 0."""
-    if need.hidden:
-        return 0
-    positions = torch.cat(
-        [select_rows(batch.labels, batch.attention_mask, row_set).position for row_set in need.rows]
-    )
-    return int(positions.min()) if len(positions) else 0
-
-
-def step_loss(
-    vlm: VLM, plan, stage: Stage, teacher, recipe, epoch: int, indices
-) -> tuple[float, dict, int]:
-    """Backward of one optimiser step; returns its loss, its named terms and the number of answer tokens trained on."""
-    at_once = recipe.batch_size if stage.by_batch else recipe.records_at_once
-    slices = [indices[i : i + at_once] for i in range(0, len(indices), at_once)]
-    encoded = []
-    for part in slices:
-        views = [plan.records(epoch, index) for index in part]
-        encoded.append(
-            {name: vlm.encode([view[name] for view in views], stage.mask) for name in stage.needs}
-        )
-    n_rows = row_totals(encoded, stage.needs)
-    n_tokens = sum(counts.get("answer", 0) for counts in n_rows.values())
-    keys = [(epoch, part[0]) for part in slices]
-    value, terms = backward(vlm, encoded, stage, teacher, len(indices), n_rows, keys)
-    return value, terms, n_tokens
-
-
-def row_totals(encoded, needs) -> dict[str, dict[str, int]]:
-    """{batch name: {row set that is needed of it: its rows in all parts of the step}}."""
-    return {
-        name: {
-            row_set: sum(
-                len(select_rows(batches[name].labels, batches[name].attention_mask, row_set).labels)
-                for batches in encoded
-            )
-            for row_set in need.rows
-        }
-        for name, need in needs.items()
-    }
-
-
-def backward(
-    vlm: VLM, encoded, stage: Stage, teacher, n_sequences: int, n_rows, keys
-) -> tuple[float, dict]:
-    """Backward of a step's parts, each {batch name: Batch}; returns the step's loss and named terms.
-
-    n_sequences, n_rows  totals of the whole step, by which reductions divide; a stage that is by_batch takes each part's own
-    keys                 for each part, what its BatchRows' random choices are functions of
-    """
-    value, terms = 0.0, {}
-    if stage.by_batch:
-        n_sequences, n_rows = None, {}
-    share = 1 / len(encoded) if stage.by_batch else 1
-    for key, batches in zip(keys, encoded, strict=True):
-        loss = stage.loss(all_batch_rows(vlm, batches, stage, teacher, n_sequences, n_rows, key))
-        (share * loss.value).backward()
-        value += share * float(loss.value.detach())
-        for name, term in loss.terms.items():
-            terms[name] = terms.get(name, 0.0) + share * float(term.detach())
-    return value, terms
-
-
-def stage_steps(plan, recipe, stage: Stage) -> int:
-    """Optimiser steps of a whole stage; the last step of a pass takes what is left of it."""
-    per_pass = -(-len(plan) // (recipe.batch_size * recipe.accumulate))
-    return per_pass * sum(len(stage.passes(epoch)) for epoch in range(recipe.epochs))
-
-
 def train(
     vlm: VLM,
-    plan,
-    stage: Stage,
-    recipe,
-    seed: int,
-    out: Path | None,
-    resume: bool = False,
-    teacher=None,
-    after_step=None,
+    training: Training,
+    teacher: Teacher | None = None,
+    after_step: AfterStep | None = None,
 ) -> int:
-    """Train the model's trainable parameters in place; returns the number of optimiser steps of the whole stage.
+    """Train the model's trainable parameters in place; returns the number of steps of the stage.
 
-    out     run directory: trace.jsonl gets one line a step, checkpoint/ the state after every epoch; None: neither
-    teacher the frozen model; None: the model as it is now, if the stage needs one
-    resume  go on from out/checkpoint, to the same bytes that a straight run reaches
-    after_step  called after every step with its line of the trace; it may look at the model, not change it
-    raises  RunFailed when a loss or gradient is not finite
+    teacher     the frozen model; None: the model as it is now, if the stage needs one
+    after_step  called after every step with its line of the trace; it must not change the model
+    raises      RunFailed if a loss or gradient is not finite
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(training.recipe.threads)
     try:
-        return run_stage(vlm, plan, stage, recipe, seed, out, resume, teacher, after_step)
+        trainer = Trainer(vlm, training, teacher)
+        trainer.run(after_step)
+        return trainer.n_steps
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)
 
 
-def run_stage(
-    vlm: VLM,
-    plan,
-    stage: Stage,
-    recipe,
-    seed: int,
-    out: Path | None,
-    resume: bool,
-    teacher,
-    after_step,
-) -> int:
-    """What `train` does, in as many threads as are set."""
-    parameters = trainable(vlm)
+class Trainer:
+    """The state of one training: parameters, optimiser, steps made."""
+
+    def __init__(self, vlm: VLM, training: Training, teacher: Teacher | None) -> None:
+        self.vlm = vlm
+        self.training = training
+        self.parameters = trainable(vlm)
+        self.optimiser = adamw(self.parameters, training.recipe)
+        self.n_steps = training.n_steps()
+        # The regularisation and the teacher keep the weights of the start: before any restore.
+        self.norms = Norms(self.parameters, training.recipe, bool(lora.adapters(vlm.model)))
+        if teacher is None and training.stage.needs_teacher:
+            teacher = Teacher(vlm)
+        self.teacher = teacher
+        self.step = 0
+        self.epoch = 0
+        self.trace = Trace(training.out, training.stage.name)
+        if training.resume:
+            self._restore()
+        self.trace.keep(self.step)
+
+    def run(self, after_step: AfterStep | None) -> None:
+        """All epochs that are left; a checkpoint after each."""
+        stage, plan = self.training.stage, self.training.plan
+        per_step = self.training.records_per_step()
+        bar = Progress(f"train {stage.name}", self.n_steps, done=self.step)
+        for epoch in range(self.epoch, self.training.recipe.epochs):
+            visited = order(self.training.seed, epoch, len(plan))
+            starts = range(0, len(plan), per_step)
+            for phase, start in product(stage.passes(epoch), starts):
+                line = self._one_step(phase, epoch, visited[start : start + per_step])
+                if after_step is not None:
+                    after_step(line)
+                bar.step(note=f"loss {line['loss']:.4g}")
+            self.trace.write()
+            self._save(epoch + 1)
+        bar.close()
+
+    def _one_step(self, phase: Stage, epoch: int, indices: Sequence[int]) -> TraceLine:
+        """One optimiser step on these records of the plan; returns its line of the trace."""
+        started = time.monotonic()
+        recipe, stage = self.training.recipe, self.training.stage
+        rate = learning_rate(recipe, self.step, self.n_steps, self.n_steps // recipe.epochs)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        value, terms, n_answer_tokens = step_loss(
+            self.vlm, self.training.plan, phase, self.teacher, recipe, epoch, indices
+        )
+        value, terms = self.norms.add(value, terms)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), recipe.clip))
+        if not (isfinite(value) and isfinite(norm)):
+            self.trace.write()
+            raise RunFailed(
+                f"{stage.name}, step {self.step + 1}: loss is {value}, gradient norm {norm}; "
+                f"terms {terms}; lower --lr or look at the data of this step"
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        fields = {
+            "stage": stage.name,
+            "step": self.step,
+            "epoch": epoch,
+            **({"phase": phase.name} if stage.phases else {}),
+            "loss": value,
+            "terms": terms,
+            "gradient_norm": norm,
+            "lr": rate,
+            "answer_tokens": n_answer_tokens,
+            "seconds": round(time.monotonic() - started, 4),
+        }
+        line = cast(TraceLine, fields)
+        self.trace.add(line)
+        return line
+
+    def _restore(self) -> None:
+        """Continue from the checkpoint, if it is one of this stage."""
+        if self.training.out is None:
+            return
+        directory = self.training.out / CHECKPOINT_DIRECTORY
+        state = checkpoint.read_state(directory)
+        if state is not None and state["stage"] == self.training.stage.name:
+            checkpoint.restore(directory, state_tensors(self.optimiser, self.parameters))
+            self.step = state["step"]
+            self.epoch = state["epoch"]
+
+    def _save(self, epochs_done: int) -> None:
+        if self.training.out is None:
+            return
+        checkpoint.save(
+            self.training.out / CHECKPOINT_DIRECTORY,
+            stage=self.training.stage.name,
+            step=self.step,
+            n_steps=self.n_steps,
+            epoch=epochs_done,
+            tensors=state_tensors(self.optimiser, self.parameters),
+        )
+
+
+def adamw(parameters: dict[str, torch.Tensor], recipe: Recipe) -> torch.optim.AdamW:
+    """The optimiser, with the zero moments that its first step would make.
+
+    So a checkpoint names every parameter, whether it was stepped or not.
+    """
     optimiser = torch.optim.AdamW(
         parameters.values(),
         lr=recipe.lr,
@@ -248,110 +210,22 @@ def run_stage(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    start_moments(optimiser, parameters)
-    per_step = recipe.batch_size * recipe.accumulate
-    n_steps = stage_steps(plan, recipe, stage)
-    steps_per_epoch = n_steps // recipe.epochs
-    norms = Norms(parameters, recipe, bool(lora.adapters(vlm.model)))
-    if teacher is None and any(need.teacher for need in stage.needs.values()):
-        teacher = Teacher(vlm)
-    step = done = 0
-    trace = Trace(out, stage.name)
-    if resume:
-        state = checkpoint.progress(out / "checkpoint")
-        if state and state["stage"] == stage.name:
-            checkpoint.restore(out / "checkpoint", state_tensors(optimiser, parameters))
-            step, done = state["step"], state["epoch"]
-    trace.keep(step)
-    bar = Progress(f"train {stage.name}", n_steps, done=step)
-    for epoch in range(done, recipe.epochs):
-        visit = order(seed, epoch, len(plan))
-        for one, first in product(stage.passes(epoch), range(0, len(plan), per_step)):
-            started = time.monotonic()
-            rate = learning_rate(recipe, step, n_steps, steps_per_epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            value, terms, n_tokens = step_loss(
-                vlm, plan, one, teacher, recipe, epoch, visit[first : first + per_step]
-            )
-            value, terms = norms.add(value, terms)
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.clip))
-            if not (value == value and abs(value) < float("inf") and norm < float("inf")):
-                trace.write()
-                raise RunFailed(
-                    f"{stage.name}, step {step + 1}: loss is {value}, gradient norm {norm}; terms {terms}; "
-                    "lower --lr or look at the data of this step"
-                )
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            step += 1
-            line = {
-                "stage": stage.name,
-                "step": step,
-                "epoch": epoch,
-                **({"phase": one.name} if stage.phases else {}),
-                "loss": value,
-                "terms": terms,
-                "gradient_norm": norm,
-                "lr": rate,
-                "answer_tokens": n_tokens,
-                "seconds": round(time.monotonic() - started, 4),
-            }
-            trace.add(line)
-            if after_step is not None:
-                after_step(line)
-            bar.step(note=f"loss {value:.4g}")
-        trace.write()
-        if out is not None:
-            checkpoint.save(
-                out / "checkpoint",
-                {"stage": stage.name, "step": step, "n_steps": n_steps, "epoch": epoch + 1},
-                state_tensors(optimiser, parameters),
-            )
-    bar.close()
-    return n_steps
-
-
-def start_moments(optimiser, parameters) -> None:
-    """Give AdamW the zero moments that first steps would make: a checkpoint names every parameter, stepped or not yet."""
     for parameter in parameters.values():
         optimiser.state[parameter] = {
             "step": torch.zeros((), device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
+    return optimiser
 
 
-def state_tensors(optimiser, parameters) -> dict[str, torch.Tensor]:
+def state_tensors(
+    optimiser: torch.optim.Optimizer, parameters: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Everything that a resumed run needs, by name: parameters and AdamW's moments."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, parameter in parameters.items():
         tensors[f"parameter/{name}"] = parameter
         for key, value in optimiser.state[parameter].items():
             tensors[f"{key}/{name}"] = value
     return tensors
-
-
-class Trace:
-    """trace.jsonl: the lines of earlier stages and of the steps that the checkpoint has, then one line a step."""
-
-    def __init__(self, out: Path | None, stage: str):
-        self.path = None if out is None else out / "trace.jsonl"
-        self.stage, self.lines = stage, []
-
-    def keep(self, step: int) -> None:
-        """Take over what is on disk up to this step of this stage."""
-        if self.path is not None and self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                if row["stage"] != self.stage or row["step"] <= step:
-                    self.lines.append(line)
-
-    def add(self, row: dict) -> None:
-        """One more step."""
-        self.lines.append(json.dumps(row))
-
-    def write(self) -> None:
-        """Put the file on disk, whole, if there is a run directory."""
-        if self.path is not None:
-            write_text(self.path, "".join(line + "\n" for line in self.lines))

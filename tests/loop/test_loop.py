@@ -13,9 +13,14 @@ from clear_ref.data.records import read_rows
 from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan, order
+from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import MiniUnlearn, Recipe
+from clear_ref.loop.rows import split_rows
+from clear_ref.loop.stage import Stage, trainable
+from clear_ref.loop.step import step_loss
 from clear_ref.loop.teacher import Teacher
-from clear_ref.loop.train import Stage, learning_rate, step_loss, trainable
+from clear_ref.loop.train import Training, learning_rate
+from clear_ref.loop.unlearn import Unlearning
 from clear_ref.methods import METHODS, make_options, needs, variant
 from clear_ref.mini.directories import WORLD
 from clear_ref.model import lora
@@ -26,7 +31,7 @@ OPTIONS = {"rmu": {"layer": 1, "c": 2.0}}
 @pytest.fixture(scope="module")
 def rows():
     """Six forget records, pictures and text, and twelve to retain."""
-    forget, retain = unlearning.split_rows(WORLD, "both", 10)
+    forget, retain = split_rows(WORLD, "both", 10)
     return forget[:3] + forget[20:23], retain[:6] + retain[200:206]
 
 
@@ -35,9 +40,8 @@ def options_of(method):
 
 
 def run(vlm, method, rows, recipe, seed=0, out=None, resume=False):
-    unlearning.prepare(vlm, recipe, seed)
-    return unlearning.unlearn(
-        vlm,
+    prepare(vlm, recipe, seed)
+    settings = Unlearning(
         method,
         "paper",
         options_of(method),
@@ -45,14 +49,15 @@ def run(vlm, method, rows, recipe, seed=0, out=None, resume=False):
         rows,
         read_phrases(WORLD),
         seed,
-        out,
-        resume,
+        out=out,
+        resume=resume,
     )
+    return unlearning.unlearn(vlm, settings)
 
 
 def gradients(vlm, method, rows, recipe):
     """Loss, named terms and gradients of one step of six records, from adapters that are not zero and a teacher that differs."""
-    unlearning.prepare(vlm, recipe, 0)
+    prepare(vlm, recipe, 0)
     with torch.no_grad():
         for name, adapter in lora.adapters(vlm.model).items():
             adapter.lora_B.normal_(0, 0.1, generator=draws.torch_generator(3, name))
@@ -229,7 +234,9 @@ def test_sku_ends_on_the_other_side_of_its_start(tiny_directory, rows, monkeypat
         ends = []
         for finish in (None, "negate_delta"):
             monkeypatch.setattr(
-                unlearning.table, "second_stage", lambda method, semantics="paper", value=finish: value
+                unlearning.table,
+                "second_stage",
+                lambda method, semantics="paper", value=finish: value,
             )
             vlm = load(tiny_directory, "float64")
             start = {name: tensor.clone() for name, tensor in vlm.weights().items()}
@@ -247,20 +254,21 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
 
     seen = {}
 
-    def inspect(vlm, plan, stage, recipe, seed, out, resume, teacher=None):
-        if stage.name == "dpo":
+    def inspect(vlm, run, teacher=None):
+        if run.stage.name == "dpo":
             seen["student"] = {name: p.detach().clone() for name, p in trainable(vlm).items()}
             seen["teacher"] = teacher
             return 0
-        return training.train(vlm, plan, stage, recipe, seed, out, resume, teacher)
+        return training.train(vlm, run, teacher)
 
     monkeypatch.setattr(unlearning, "train", inspect)
     vlm = load(tiny_directory)
     recipe = MiniUnlearn(epochs=3, lr=5e-3, lora_rank=2)
-    names = unlearning.prepare(vlm, recipe, 0)
+    names = prepare(vlm, recipe, 0)
     start = {name: p.detach().clone() for name, p in trainable(vlm).items()}
     own = read_phrases(WORLD)
-    unlearning.unlearn(vlm, "dpo", "paper", make_options("dpo", {}), recipe, rows, own, 0)
+    run = Unlearning("dpo", "paper", make_options("dpo", {}), recipe, rows, own, 0)
+    unlearning.unlearn(vlm, run)
     assert names and all(torch.equal(start[name], seen["student"][name]) for name in start)
     batch = vlm.encode([UnlearnPlan(*rows, ("idk",), own, 0).records(0, 0)["idk"]])
     mask = batch.labels[0, 1:] != -100
@@ -278,7 +286,7 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, rows):
     plan = UnlearnPlan(*rows, ("retain",), read_phrases(WORLD), 0)
     recipe = Recipe(lora_rank=2, epochs=1)
-    unlearning.prepare(tiny, recipe, 0)
+    prepare(tiny, recipe, 0)
     from clear_ref.methods import Loss, Need
 
     stage = Stage(
@@ -287,7 +295,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tiny, rows):
         lambda s: Loss.of(bad=s["retain"].terms("answer").nll.sum() * float("nan")),
     )
     with pytest.raises(RunFailed, match="broken, step 1: loss is nan"):
-        training.train(tiny, plan, stage, recipe, 0, None)
+        training.train(tiny, Training(plan, stage, recipe, 0))
 
 
 def test_the_schedule_by_hand():
@@ -355,24 +363,21 @@ def test_a_plan_gives_each_batch_its_record(rows):
 
 
 def test_modalities_select_their_half():
-    both, visual, text = (
-        unlearning.split_rows(WORLD, name, 10) for name in ("both", "visual", "text")
-    )
+    both, visual, text = (split_rows(WORLD, name, 10) for name in ("both", "visual", "text"))
     assert (len(both[0]), len(visual[0]), len(text[0])) == (60, 20, 40)
     assert all(row.image for row in visual[0]) and not any(row.image for row in text[0])
     assert len(both[1]) == len(visual[1]) == len(text[1]) == 540 and read_rows(
         WORLD, "retain90+tofu"
     )
     with pytest.raises(UserError, match="^modality is 'audio'"):
-        unlearning.split_rows(WORLD, "audio", 10)
+        split_rows(WORLD, "audio", 10)
 
 
 def test_the_retain_set_has_a_modality_of_its_own():
     """540 retain rows: 180 pictures and 360 texts, whatever is forgotten; without pictures text, unless pictures are asked for."""
     for modality in ("both", "visual", "text"):
         found = {
-            kind: unlearning.split_rows(WORLD, modality, 10, True, kind)
-            for kind in ("both", "visual", "text")
+            kind: split_rows(WORLD, modality, 10, True, kind) for kind in ("both", "visual", "text")
         }
         assert {kind: len(rows[1]) for kind, rows in found.items()} == {
             "both": 540,
@@ -383,13 +388,13 @@ def test_the_retain_set_has_a_modality_of_its_own():
             row.image for row in found["text"][1]
         )
         assert all(rows[0] == found["both"][0] for rows in found.values())
-    assert len(unlearning.split_rows(WORLD, "text", 10, False)[1]) == 360
+    assert len(split_rows(WORLD, "text", 10, False)[1]) == 360
     with pytest.raises(UserError, match="^retain modality is 'audio'"):
-        unlearning.split_rows(WORLD, "both", 10, True, "audio")
+        split_rows(WORLD, "both", 10, True, "audio")
     with pytest.raises(
         UserError, match="--retain-modality is visual, and the model sees no pictures"
     ):
-        unlearning.split_rows(WORLD, "text", 10, False, "visual")
+        split_rows(WORLD, "text", 10, False, "visual")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +412,7 @@ def test_a_picture_and_prompt_that_batches_share_are_computed_once(
         return plain(self, pixels)
 
     monkeypatch.setattr(type(tiny.model), "image_features", counted)
-    unlearning.prepare(tiny, Recipe(lora_rank=2), 0)
+    prepare(tiny, Recipe(lora_rank=2), 0)
     wanted = needs(method, "paper", options_of(method))
     plan = UnlearnPlan(rows[0][:4], rows[1][:1], tuple(wanted), read_phrases(WORLD), 0)
     stage = Stage(method, wanted, lambda batches: variant(method).loss(batches, options_of(method)))

@@ -16,9 +16,12 @@ from clear_ref.data.records import Row, training_record
 from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan
+from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import MiniUnlearn, Recipe
+from clear_ref.loop.rows import split_rows
+from clear_ref.loop.stage import trainable
+from clear_ref.loop.step import step_loss
 from clear_ref.loop.teacher import Teacher
-from clear_ref.loop.train import step_loss, trainable
 from clear_ref.losses import Outputs
 from clear_ref.methods import METHODS, SEMANTICS, BatchContents, make_options, method_loss, variant
 from clear_ref.methods.batch_contents import QuestionDraw, RandomAnswer
@@ -33,7 +36,7 @@ AUTHORS = json.loads(
 @pytest.fixture(scope="module")
 def rows():
     """Three pictures and three texts to forget, six and six to retain."""
-    forget, retain = unlearning.split_rows(WORLD, "both", 10)
+    forget, retain = split_rows(WORLD, "both", 10)
     return forget[:3] + forget[20:23], retain[:6] + retain[200:206]
 
 
@@ -74,7 +77,10 @@ def test_the_idk_batch_of_each_meaning(method, semantics, picture, text, rows):
 
 
 def test_released_views_of_a_picture_draw_a_question_each_and_ours_share_one(rows):
-    for views, differ in ((BatchContents(), False), (BatchContents(questions=QuestionDraw.OWN), True)):
+    for views, differ in (
+        (BatchContents(), False),
+        (BatchContents(questions=QuestionDraw.OWN), True),
+    ):
         pairs = [
             (one["forget"].question, one["idk"].question)
             for row, one in records(rows, ("forget", "idk"), views)
@@ -113,7 +119,9 @@ def test_random_answers_of_the_others_and_of_the_retain_set(rows):
     names = ("random1", "random2")
     for method, source in (("sku", rows[0]), ("llmu", rows[1])):
         answers = {truth(row) for row in source}
-        for row, views in records(rows, ("forget", *names), variant(method, "original").contents, 2):
+        for row, views in records(
+            rows, ("forget", *names), variant(method, "original").contents, 2
+        ):
             for name in names:
                 assert (
                     views[name].answer in answers - {truth(row)}
@@ -124,9 +132,19 @@ def test_random_answers_of_the_others_and_of_the_retain_set(rows):
         UserError, match="the retain set has 12 records, the method asks for 13 random answers"
     ):
         UnlearnPlan(
-            *rows, tuple(f"random{k}" for k in range(1, 14)), OWN, 0, BatchContents(random=RandomAnswer.RETAIN_RECORD)
+            *rows,
+            tuple(f"random{k}" for k in range(1, 14)),
+            OWN,
+            0,
+            BatchContents(random=RandomAnswer.RETAIN_RECORD),
         )
-    UnlearnPlan(*rows, tuple(f"random{k}" for k in range(1, 7)), OWN, 0, BatchContents(random=RandomAnswer.ANY_FORGET_RECORD))
+    UnlearnPlan(
+        *rows,
+        tuple(f"random{k}" for k in range(1, 7)),
+        OWN,
+        0,
+        BatchContents(random=RandomAnswer.ANY_FORGET_RECORD),
+    )
 
 
 def test_the_released_mask_supervises_most_of_the_picture_and_the_question(tiny, rows):
@@ -172,7 +190,7 @@ def test_the_label_mask_of_a_run():
 
 def test_the_released_mask_is_what_the_authors_collator_gave():
     """Their collator on four records of the embedded world, run once: width, real tokens, ids and the span of labels."""
-    found, forget = AUTHORS["mask"], unlearning.split_rows(WORLD, "both", 10)[0]
+    found, forget = AUTHORS["mask"], split_rows(WORLD, "both", 10)[0]
     records = [training_record(forget[one["row"]], one["question"]) for one in found["records"]]
     batch = load(BASE).encode(records, "released")
     assert (
@@ -250,11 +268,10 @@ def train(
     chosen, options = variant(method, semantics), options or options_of(method, semantics)
     recipe = MiniUnlearn(**{"epochs": 1, "lora_rank": 2, **recipe})
     vlm = load(directory)
-    unlearning.prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
+    prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
     start = {name: p.detach().clone() for name, p in trainable(vlm).items()}
-    steps = unlearning.unlearn(
-        vlm, method, semantics, options, recipe, rows, OWN, 0, out, resume, mask
-    )
+    run = unlearning.Unlearning(method, semantics, options, recipe, rows, OWN, 0, mask, out, resume)
+    steps = unlearning.unlearn(vlm, run)
     return vlm, start, steps
 
 
@@ -288,7 +305,7 @@ def gradients(vlm, method, semantics, rows, recipe, indices, epoch=0):
 @pytest.mark.parametrize("method", ["kl", "llmu", "rmu", "npo", "grad_diff"])
 def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(method, tiny, rows):
     """batch_size 2 x accumulate 2: each pair is encoded together and its raw outputs go to method_loss; records_at_once is not asked."""
-    unlearning.prepare(tiny, Recipe(lora_rank=2), 0)
+    prepare(tiny, Recipe(lora_rank=2), 0)
     with torch.no_grad():
         for name, parameter in trainable(tiny).items():
             parameter.add_(0.05)
@@ -436,7 +453,9 @@ def test_weight_regularisation_is_a_named_term_of_the_trace_and_moves_the_weight
 
 
 def test_only_paper_and_original_sku_have_a_second_stage():
-    assert {name: variant("sku", name).second_stage for name in ("paper", "released", "original")} == {
+    assert {
+        name: variant("sku", name).second_stage for name in ("paper", "released", "original")
+    } == {
         "paper": "negate_delta",
         "released": None,
         "original": "negate_delta",

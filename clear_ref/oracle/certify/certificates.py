@@ -17,7 +17,7 @@ from clear_ref.common.errors import RunFailed
 from clear_ref.common.progress import Progress
 from clear_ref.data.prompts import read_phrases
 from clear_ref.loop.plan import UnlearnPlan
-from clear_ref.loop.unlearn import split_rows
+from clear_ref.loop.rows import split_rows
 from clear_ref.mini.directories import WORLD
 from clear_ref.oracle import encoded_batches
 from clear_ref.oracle.reference import cases, formulas
