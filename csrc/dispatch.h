@@ -1,4 +1,4 @@
-// The CPU kernels this processor can run, and their rows handed to threads.
+// The CPU kernels that this processor can run, and the distribution of rows to threads.
 
 #pragma once
 
@@ -8,10 +8,11 @@
 
 namespace token_terms {
 
-// Weakest first; the last is the fastest.
+// The slowest first, the fastest last.
 const std::vector<const CpuKernel*>& cpu_kernels();
 
 void cpu_stats(const CpuKernel&, const Problem&, bool entropy, float* table, int threads);
-void cpu_dlogits(const CpuKernel&, const Problem&, const float* table, const float* upstream, void* gradient, int threads);
+void cpu_dlogits(const CpuKernel&, const Problem&, const float* table, const float* upstream,
+                 void* gradient, int threads);
 
 }  // namespace token_terms

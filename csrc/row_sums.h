@@ -1,13 +1,18 @@
-// The sums over one row of logits, or two, from which every term follows on the CPU.
+// The sums over one row of logits, or over two rows, from which every term is computed on the CPU.
 //
-// A row is read in blocks that stay in the first-level cache: the block's maximum, then its sums relative to the row's maximum
-// so far, x = z - max z and u = t - max t, and to t_r, the teacher's logit at the student's maximum:
-//   S = sum e^x   W = sum e^x x   G = sum of e^x (x - (t - t_r)) for the student, of e^u (u - x) for the teacher
-// kl_teacher_student = G_t / S_t - ln S_t + ln S_s, and so on: an offset common to a row's logits never enters.
+// A row is read in blocks that fit the first-level cache: first the block's maximum, then its sums
+// relative to the row's maximum so far, x = z - max z and u = t - max t, and to t_r, the teacher's
+// logit at the student's maximum:
+//   S = sum e^x
+//   W = sum e^x x
+//   G = sum e^x (x - (t - t_r)) for the student, sum e^u (u - x) for the teacher
+// kl_teacher_student = G_t / S_t - ln S_t + ln S_s, and so on. An offset common to all logits of a
+// row has no effect.
 //
-// Where the student is sure, S is 1 and a little, and the gradient is made of that little: the largest column adds exactly 1 to
-// S and 0 to W and G. Columns that are much of the rest, which are few, are added in double one by one, and the others in fp32
-// lanes that are emptied into sums in double before long.
+// If one probability of the student is almost 1, S is 1 plus a small number, and the gradient is
+// computed from that small number: the largest column adds exactly 1 to S and 0 to W and G. The few
+// columns that are a large part of the rest are added in double, one by one. The others are added
+// in fp32 lanes, which are added to sums in double after every GROUP columns.
 
 #pragma once
 
@@ -16,8 +21,14 @@
 namespace token_terms {
 namespace INSTRUCTION_SET {
 
-constexpr int64_t BLOCK = 2048, GROUP = 256, WIDTH = 16, SUMS = 8;  // columns; of lanes emptied at once; lanes; sums in double
-constexpr float LARGE = -0.5f;  // a vector with an x or u above it is added in double: a few of a row, each at the price of ten
+constexpr int64_t BLOCK = 2048;  // columns
+// Columns that are added in lanes before the lanes are added to sums in double.
+constexpr int64_t GROUP = 256;
+constexpr int64_t WIDTH = 16;  // lanes
+constexpr int64_t SUMS = 8;    // sums in double
+// A vector with an x or u above this is added in double. A row has few of them; each takes ten
+// times as long.
+constexpr float LARGE = -0.5f;
 
 #if defined(__GNUC__)
 static inline void prefetch(const void* p) { __builtin_prefetch(p); }
@@ -25,31 +36,45 @@ static inline void prefetch(const void* p) { __builtin_prefetch(p); }
 static inline void prefetch(const void*) {}
 #endif
 
-// What one tensor's side of a row has summed so far, relative to `top`.
+// The sums of one row of one tensor so far, relative to `top`.
 struct Side {
     double sum[SUMS] = {}, weighted[SUMS] = {}, gap[SUMS] = {};
-    float top = -INFINITY, other = 0;  // `other`: of a student, the teacher's logit at the top, or 0 where that is infinite
-    float reference() const { return top == -INFINITY ? 0.0f : top; }  // -inf - -inf would be NaN
+    float top = -INFINITY;
+    float other = 0;  // in the student's: the teacher's logit at the top, or 0 if that is infinite
+
+    // -inf - -inf would be NaN.
+    float reference() const { return top == -INFINITY ? 0.0f : top; }
 };
 
-struct Totals { double sum, weighted, gap; };
+struct Totals {
+    double sum, weighted, gap;
+};
 
-static double total(const double* x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+static double total(const double* x) {
+    return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+}
 
 static Totals totals(const Side& side) {
-    // A side without any logit above -inf has no distribution; its sum is 0, or NaN already.
+    // A row without a logit above -inf has no distribution; its sum is 0 or NaN.
     return {side.top == -INFINITY ? NAN : total(side.sum), total(side.weighted), total(side.gap)};
 }
 
-static double shrunk(double value, double factor) { return factor == 0 && value == value ? 0 : value * factor; }  // inf * 0 = 0
+// value * factor, where inf * 0 is 0.
+static double shrunk(double value, double factor) {
+    return factor == 0 && value == value ? 0 : value * factor;
+}
 
-// Move the side's reference up to `top`, where the other side's logit is `other`. A teacher's gaps are measured from the
-// student's top too: it is `teacher` then.
+// Changes the sums of a side to a larger `top`, at which the other tensor's logit is `other`. The
+// gaps of the teacher are relative to the student's top too: when the student's top changes,
+// `teacher` is the teacher's side; otherwise it is null.
 static void raise(Side& side, Side* teacher, float top, float other) {
-    const bool first = side.top == -INFINITY;  // every sum is 0 or NaN, and the teacher's gaps are 0, infinite or NaN
-    const double rise = double(top) - double(side.top), factor = first ? 1 : exp(-rise);
+    // The first rise: every sum is 0 or NaN, and the teacher's gaps are 0, infinite or NaN.
+    const bool first = side.top == -INFINITY;
+    const double rise = double(top) - double(side.top);
+    const double factor = first ? 1 : exp(-rise);
     const double widening = rise - (double(other) - double(side.other));
-    side.top = top, side.other = other;
+    side.top = top;
+    side.other = other;
     if (first) return;
     for (int i = 0; i < SUMS; ++i) {
         side.weighted[i] = shrunk(side.weighted[i] - rise * side.sum[i], factor);
@@ -60,13 +85,15 @@ static void raise(Side& side, Side* teacher, float top, float other) {
 }
 
 // The two largest of some lanes.
-struct Tops { float first, second; };
+struct Tops {
+    float first, second;
+};
 
 static Tops tops(Lanes lanes) {
     float values[WIDTH];
     store(lanes, values);
     Tops top = {-INFINITY, -INFINITY};
-    for (float value : values) {  // without branches, which would be guessed wrong; NaN is in neither
+    for (float value : values) {  // without branches: they could not be predicted; NaN is not found
         const float less = value > top.first ? top.first : value;
         top.first = value > top.first ? value : top.first;
         top.second = less > top.second ? less : top.second;
@@ -74,15 +101,16 @@ static Tops tops(Lanes lanes) {
     return top;
 }
 
-// `count` < WIDTH columns, the rest -inf, which contributes nothing.
-template <class T> static inline Lanes load_some(const T* p, int64_t count) {
+// `count` < WIDTH columns; the other lanes are -inf, which contributes nothing.
+template <class T>
+static inline Lanes load_some(const T* p, int64_t count) {
     T padded[WIDTH];
     for (int i = 0; i < WIDTH; ++i) from_float(-INFINITY, padded + i);
     memcpy(padded, p, size_t(count) * sizeof(T));
     return load(padded);
 }
 
-// Lanes near the maximum, one by one: x = z - top and e^x in double.
+// x = z - top and e^x in double, for lanes near the maximum.
 static void in_double(Lanes z, float top, double* x, double* e) {
     float values[WIDTH], power[WIDTH], rest[WIDTH];
     const Exponential found = exponential_in_full(z, Reference(top));
@@ -95,29 +123,42 @@ static void in_double(Lanes z, float top, double* x, double* e) {
     }
 }
 
-template <bool TEACHER> static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
+template <bool TEACHER>
+static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
     double e[WIDTH], f[WIDTH], x[WIDTH], u[WIDTH];
     float t[WIDTH];
     in_double(z, student.reference(), x, e);
-    if (TEACHER) in_double(ts, teacher.reference(), u, f), store(ts, t);
+    if (TEACHER) {
+        in_double(ts, teacher.reference(), u, f);
+        store(ts, t);
+    }
     for (int i = 0; i < WIDTH; ++i) {  // where e is 0 the other factor may be infinite
         student.sum[i % SUMS] += e[i];
         if (e[i] != 0) student.weighted[i % SUMS] += e[i] * x[i];
         if (!TEACHER) continue;
         teacher.sum[i % SUMS] += f[i];
-        if (f[i] != 0) teacher.weighted[i % SUMS] += f[i] * u[i], teacher.gap[i % SUMS] += f[i] * (u[i] - x[i]);
-        if (e[i] != 0) student.gap[i % SUMS] += e[i] * (x[i] - (double(t[i]) - double(student.other)));
+        if (f[i] != 0) {
+            teacher.weighted[i % SUMS] += f[i] * u[i];
+            teacher.gap[i % SUMS] += f[i] * (u[i] - x[i]);
+        }
+        if (e[i] != 0)
+            student.gap[i % SUMS] += e[i] * (x[i] - (double(t[i]) - double(student.other)));
     }
 }
 
-// The sums of one group of columns, in lanes, without the vectors that hold large ones.
-template <bool TEACHER, bool ENTROPIES> struct Group {
+// The sums of one group of columns, in lanes, without the vectors that have large columns.
+template <bool TEACHER, bool ENTROPIES>
+struct Group {
     Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s;
 
-    // Whether they were added: not where there is a large one, an x of `large` or a u of LARGE.
-    ALWAYS_INLINE bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top, Lanes other, float large) {
+    // Adds a vector unless one of its columns is large: x >= `large` or u >= LARGE. Returns whether
+    // it was added.
+    ALWAYS_INLINE bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top,
+                           Lanes other, float large) {
         const Lanes x = z - z_top.whole, u = ts - t_top.whole;
-        if (__builtin_expect(any(not_below(x, large), not_below(TEACHER ? u : x, TEACHER ? LARGE : large)), 0)) return false;
+        if (__builtin_expect(
+                any(not_below(x, large), not_below(TEACHER ? u : x, TEACHER ? LARGE : large)), 0))
+            return false;
         Mask live, live_t;
         const Lanes e = exponential(z, x, z_top, live);
         s = s + e;
@@ -142,7 +183,8 @@ template <bool TEACHER, bool ENTROPIES> struct Group {
     }
 };
 
-template <class T> static Tops block_tops(const T* p, int64_t count) {
+template <class T>
+static Tops block_tops(const T* p, int64_t count) {
     Lanes even = all(-INFINITY), odd = even;
     int64_t j = 0;
     for (; j + 2 * WIDTH <= count; j += 2 * WIDTH) {
@@ -157,7 +199,8 @@ template <class T> static Tops block_tops(const T* p, int64_t count) {
 static bool reaches(Lanes z, float top) { return any(not_below(z, top), not_below(z, top)); }
 
 // The teacher's logit in the first column where the student's is `top`.
-template <class T> static float at_top(const T* z, const T* t, int64_t count, float top) {
+template <class T>
+static float at_top(const T* z, const T* t, int64_t count, float top) {
     int64_t j = 0;
     while (j + WIDTH <= count && !reaches(load(z + j), top)) j += WIDTH;
     while (to_float(z[j]) != top) ++j;
@@ -165,12 +208,17 @@ template <class T> static float at_top(const T* z, const T* t, int64_t count, fl
     return there - there == 0 ? there : 0;
 }
 
-// From which x on a student's column is added in double: LARGE, and where the student is sure what is more than e^-0.5 to e^-4
-// of all but the top, the more so the surer. `rest`: what was summed but for the top; `next`: the block's largest x below the top.
+// The bound of x above which a column of the student is added in double. It is LARGE; if one
+// probability is almost 1, columns are added in double that are more than e^-0.5 to e^-4 of the sum
+// without the top, the smaller the sum the lower the bound. `rest`: the sum so far without the top;
+// `next`: the block's largest x below the top.
 static float large_from(double rest, double next) {
     if (rest >= 1) return LARGE;
-    const double known = log(rest), log_rest = known > next ? known : next;
-    const double near = 1.5 * log_rest + double(LARGE), far = log_rest - 4, bound = near > far ? near : far;
+    const double known = log(rest);
+    const double log_rest = known > next ? known : next;
+    const double near = 1.5 * log_rest + double(LARGE);
+    const double far = log_rest - 4;
+    const double bound = near > far ? near : far;
     return bound < double(LARGE) ? float(bound) : LARGE;
 }
 
@@ -179,31 +227,41 @@ static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, 
     for (int64_t start = 0; start < vocabulary; start += BLOCK) {
         const int64_t count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK;
         const T *zs = z + start, *ts = TEACHER ? t + start : nullptr;
-        const Tops z_tops = block_tops(zs, count), t_tops = TEACHER ? block_tops(ts, count) : z_tops;
+        const Tops z_tops = block_tops(zs, count),
+                   t_tops = TEACHER ? block_tops(ts, count) : z_tops;
         const bool rises = z_tops.first > student.top;
-        if (rises) raise(student, TEACHER ? &teacher : nullptr, z_tops.first, TEACHER ? at_top(zs, ts, count, z_tops.first) : 0);
+        if (rises)
+            raise(student, TEACHER ? &teacher : nullptr, z_tops.first,
+                  TEACHER ? at_top(zs, ts, count, z_tops.first) : 0);
         if (TEACHER && t_tops.first > teacher.top) raise(teacher, nullptr, t_tops.first, 0);
         const Reference z_top(student.reference()), t_top(teacher.reference());
         const float next = rises ? z_tops.second : z_tops.first;
         const Lanes other = all(student.other);
-        const float large = large_from(total(student.sum) - (rises ? 0 : 1), double(next) - double(student.reference()));
+        const float large = large_from(total(student.sum) - (rises ? 0 : 1),
+                                       double(next) - double(student.reference()));
         for (int64_t first = 0; first < count; first += GROUP) {
             const int64_t end = count - first < GROUP ? count : first + GROUP;
             const auto some = [&](const T* row, int64_t j) {
-                return !TEACHER && row == ts ? all(0) : j + WIDTH <= end ? load(row + j) : load_some(row + j, end - j);
+                return !TEACHER && row == ts ? all(0)
+                       : j + WIDTH <= end    ? load(row + j)
+                                             : load_some(row + j, end - j);
             };
             Group<TEACHER, ENTROPIES> group;
-            unsigned left = 0;  // one bit for each vector; no call in the loop, so that the registers are its own
+            // One bit for each vector that was not added. The loop has no call, so that it keeps
+            // its registers.
+            unsigned left = 0;
             int64_t j = first;
             for (; j + WIDTH <= end; j += WIDTH) {
-                // The next block comes into the cache while this one is computed.
+                // The next block is loaded into the cache while this one is computed.
                 for (int64_t ahead = 0; ahead < WIDTH; ahead += 64 / int64_t(sizeof(T))) {
                     prefetch(zs + j + BLOCK + ahead);
                     if (TEACHER) prefetch(ts + j + BLOCK + ahead);
                 }
-                left = left << 1 | !group.add(load(zs + j), TEACHER ? load(ts + j) : all(0), z_top, t_top, other, large);
+                left = left << 1 | !group.add(load(zs + j), TEACHER ? load(ts + j) : all(0), z_top,
+                                              t_top, other, large);
             }
-            if (j < end) left = left << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top, other, large);
+            if (j < end)
+                left = left << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top, other, large);
             group.empty_into(student, teacher);
             for (j = first + (end - first - 1) / WIDTH * WIDTH; left; left >>= 1, j -= WIDTH)
                 if (left & 1) add_large<TEACHER>(some(zs, j), some(ts, j), student, teacher);

@@ -1,5 +1,6 @@
-// stats and dlogits of token_terms.h on a GPU. Every partition is fixed and nothing is added atomically: the same bits on
-// every run. Nothing is allocated and nothing waits, so a CUDA graph can hold the launches.
+// stats and dlogits of token_terms.h on a GPU. The division of work is fixed and there are no
+// atomic additions: the same bits on every run. Nothing is allocated and nothing waits, so a CUDA
+// graph can capture the launches.
 
 #include "token_terms_gradient.cuh"
 #include "token_terms_sums.cuh"
@@ -7,58 +8,65 @@
 namespace token_terms {
 namespace {
 
-// ---- forward: one block for a row, or, where rows are too few to fill the GPU, several and a second kernel ----
+// ---- forward: one block for each row; several, and a second kernel, if rows are too few ----
 
 constexpr int MAX_PARTS = 16;
 
-// Blocks that must fit on a multiprocessor at once, which bounds their registers: enough loads in flight to hide memory.
+// Blocks that must fit on a multiprocessor at the same time, which limits their registers: enough
+// loads are then in flight to hide the latency of memory.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-constexpr int ROW_BLOCKS = 1;  // packed extremes take several instructions there
+constexpr int ROW_BLOCKS = 1;  // a packed maximum takes several instructions there
 #else
 constexpr int ROW_BLOCKS = 2;
 #endif
 
 struct Part {
     Sums<double> sums;
-    std::int64_t wants_care;  // whether careful_sums must see the row
+    std::int64_t wants_care;  // whether careful_sums must compute the row
 };
 
 struct Forward {
     Problem problem;
     bool entropy;
     float* table;
-    Part* partials;         // [n, parts], null where a row is one block's
-    unsigned parts;         // blocks of one row
-    std::int64_t first_row; // of this launch
+    Part* partials;          // [n, parts]; null if one block computes a row
+    unsigned parts;          // blocks of one row
+    std::int64_t first_row;  // of this launch
 };
 
-__device__ __forceinline__ double not_below_zero(double kl) { return kl < 0 ? 0 : kl; }  // NaN < 0 is false: NaN stays
+// NaN < 0 is false: NaN stays NaN.
+__device__ __forceinline__ double not_below_zero(double kl) { return kl < 0 ? 0 : kl; }
 
-// lse in two parts. From the maximum and not from lse: a double that holds both has no bits left for the log at 3e38.
-__device__ __forceinline__ void write_lse(float* table, std::int64_t n, int lse, int low, double max, double log_sum) {
+// lse in two parts. The low part is computed from the maximum, not from lse: at 3e38 a double that
+// holds the sum of both has no bits left for the log.
+__device__ __forceinline__ void write_lse(float* table, std::int64_t n, int lse, int low,
+                                          double max, double log_sum) {
     const float high = static_cast<float>(max + log_sum);
     table[lse * n] = high;
     table[low * n] = static_cast<float>((max - high) + log_sum);
 }
 
 template <Type type>
-__device__ __forceinline__ float nll_of(const Problem& problem, const TokenRow& row, const void* logits, double max,
-                                        double log_sum) {
+__device__ __forceinline__ float nll_of(const Problem& problem, const TokenRow& row,
+                                        const void* logits, double max, double log_sum) {
     const std::int64_t label = problem.labels[row.index];
     if (label == problem.ignore_index) return 0;
     if (!in_vocabulary(problem, label)) return NAN;
     return static_cast<float>((max - value<type>(logits, label)) + log_sum);
 }
 
-__device__ __forceinline__ void write_split(float* table, std::int64_t n, int high, int low, double value) {
+__device__ __forceinline__ void write_two_parts(float* table, std::int64_t n, int high, int low,
+                                                double value) {
     table[high * n] = static_cast<float>(value);
     const double rest = value - table[high * n];
-    table[low * n] = rest == rest ? static_cast<float>(rest) : 0;  // an infinite value has none
+    // An infinite value has no low part.
+    table[low * n] = rest == rest ? static_cast<float>(rest) : 0;
 }
 
 // One thread writes a row's column of the table.
 template <Type type>
-__device__ __forceinline__ void write_row(const Forward& forward, const TokenRow& row, const Sums<double>& sums) {
+__device__ __forceinline__ void write_row(const Forward& forward, const TokenRow& row,
+                                          const Sums<double>& sums) {
     const Problem& problem = forward.problem;
     const std::int64_t n = problem.n;
     float* table = forward.table + row.index;
@@ -70,41 +78,53 @@ __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow
     table[TOP * n] = sums.student_max;
     if (forward.entropy) {
         table[ENTROPY * n] = static_cast<float>(student_log - sums.student_self / sums.student_sum);
-        write_split(table, n, DROP, DROP_LOW, sums.student_self / sums.student_sum);
+        write_two_parts(table, n, DROP, DROP_LOW, sums.student_self / sums.student_sum);
     }
     if (!row.teacher) return;
-    const double teacher_log = log(sums.teacher_sum), shift = student_log - teacher_log;
+    const double teacher_log = log(sums.teacher_sum);
+    const double shift = student_log - teacher_log;
     write_lse(table, n, TEACHER_LSE, TEACHER_LSE_LOW, sums.teacher_max, teacher_log);
     table[TEACHER_NLL * n] = nll_of<type>(problem, row, row.teacher, sums.teacher_max, teacher_log);
-    if (forward.entropy) table[TEACHER_ENTROPY * n] = static_cast<float>(teacher_log - sums.teacher_self / sums.teacher_sum);
-    table[KL_TEACHER_STUDENT * n] = static_cast<float>(not_below_zero(sums.teacher_student / sums.teacher_sum + shift));
-    const double gap = sums.student_teacher / sums.student_sum, there = static_cast<double>(sums.there) - sums.teacher_max;
+    if (forward.entropy)
+        table[TEACHER_ENTROPY * n] =
+            static_cast<float>(teacher_log - sums.teacher_self / sums.teacher_sum);
+    table[KL_TEACHER_STUDENT * n] =
+        static_cast<float>(not_below_zero(sums.teacher_student / sums.teacher_sum + shift));
+    const double gap = sums.student_teacher / sums.student_sum;
+    const double there = static_cast<double>(sums.there) - sums.teacher_max;
     table[KL_STUDENT_TEACHER * n] = static_cast<float>(not_below_zero((gap - there) - shift));
     table[TEACHER_AT_TOP * n] = sums.there;
-    write_split(table, n, GAP, GAP_LOW, gap);
+    write_two_parts(table, n, GAP, GAP_LOW, gap);
 }
 
-// Merges the block's sums of a whole row, looks again where they cannot be right or the student is sure, and writes the row.
+// Merges the block's sums of a whole row and writes the row. The sums are computed again by
+// careful_sums if they cannot be right, by sure_sums if one probability of the student is above
+// 1/2.
 template <Type type>
-__device__ __forceinline__ void finish_row(const Forward& forward, const TokenRow& row, Sums<double>& own, bool wants_care) {
+__device__ __forceinline__ void finish_row(const Forward& forward, const TokenRow& row,
+                                           Sums<double>& own, bool wants_care) {
     __shared__ Sums<double> total;
     if (!row.skipped) {
         block_merge(total, own);
         wants_care |= own.student_max < Format<type>::LOWEST_MAX || own.student_max > -PADDING;
-        if (row.teacher) wants_care |= own.teacher_max < Format<type>::LOWEST_MAX || own.teacher_max > -PADDING;
+        if (row.teacher)
+            wants_care |= own.teacher_max < Format<type>::LOWEST_MAX || own.teacher_max > -PADDING;
         const std::int64_t vocabulary = forward.problem.vocabulary;
-        if (__syncthreads_or(wants_care)) careful_sums<type>(total, row.student, row.teacher, vocabulary);
-        else if ((row.teacher || forward.entropy) && total.student_sum < SURE)
+        if (__syncthreads_or(wants_care)) {
+            careful_sums<type>(total, row.student, row.teacher, vocabulary);
+        } else if ((row.teacher || forward.entropy) && total.student_sum < SURE) {
             sure_sums<type>(total, row.student, row.teacher, vocabulary);
+        }
     }
     if (threadIdx.x == 0) write_row<type>(forward, row, total);
 }
 
-// A thread's sums over the vectors [first, end) of a row. Threads take vectors in turn, VECTORS of each row at once and
-// the last few one by one.
+// A thread's sums over the vectors [first, end) of a row. Threads take vectors in turn, VECTORS of
+// each row at once and the last few one by one.
 template <Type type, bool TEACHER, bool ENTROPY, bool ALIGNED>
-__device__ __forceinline__ Sums<float> thread_sums(const TokenRow& row, std::int64_t vocabulary, std::int64_t first,
-                                                   std::int64_t end, unsigned& smallest) {
+__device__ __forceinline__ Sums<float> thread_sums(const TokenRow& row, std::int64_t vocabulary,
+                                                   std::int64_t first, std::int64_t end,
+                                                   unsigned& smallest) {
     constexpr int VECTORS = TEACHER ? 2 : 4;
     Sums<float> sums = no_sums<float>();
     const std::int64_t whole = vocabulary / LOGITS<type> < end ? vocabulary / LOGITS<type> : end;
@@ -114,8 +134,11 @@ __device__ __forceinline__ Sums<float> thread_sums(const TokenRow& row, std::int
         unsigned student[VECTORS * WORDS], teacher[VECTORS * WORDS];
 #pragma unroll
         for (int k = 0; k < VECTORS; ++k) {
-            load<type, ALIGNED, false>(student + k * WORDS, row.student, v + k * THREADS, vocabulary);
-            if (TEACHER) load<type, ALIGNED, false>(teacher + k * WORDS, row.teacher, v + k * THREADS, vocabulary);
+            load<type, ALIGNED, false>(student + k * WORDS, row.student, v + k * THREADS,
+                                       vocabulary);
+            if (TEACHER)
+                load<type, ALIGNED, false>(teacher + k * WORDS, row.teacher, v + k * THREADS,
+                                           vocabulary);
         }
         add<type, TEACHER, ENTROPY>(sums, smallest, student, teacher);
     }
@@ -123,33 +146,44 @@ __device__ __forceinline__ Sums<float> thread_sums(const TokenRow& row, std::int
     for (; v < end; v += THREADS) {
         unsigned student[WORDS], teacher[WORDS];
         const bool vector = ALIGNED && v < whole;
-        if (vector) load<type, true, false>(student, row.student, v, vocabulary);
-        else load<type, false, false>(student, row.student, v, vocabulary);
-        if (TEACHER && vector) load<type, true, false>(teacher, row.teacher, v, vocabulary);
-        else if (TEACHER) load<type, false, false>(teacher, row.teacher, v, vocabulary);
+        if (vector) {
+            load<type, true, false>(student, row.student, v, vocabulary);
+        } else {
+            load<type, false, false>(student, row.student, v, vocabulary);
+        }
+        if (TEACHER && vector) {
+            load<type, true, false>(teacher, row.teacher, v, vocabulary);
+        } else if (TEACHER) {
+            load<type, false, false>(teacher, row.teacher, v, vocabulary);
+        }
         add<type, TEACHER, ENTROPY>(sums, smallest, student, teacher);
     }
     return sums;
 }
 
 template <Type type, bool TEACHER, bool ENTROPY, bool ALIGNED>
-__global__ void __launch_bounds__(THREADS, ALIGNED ? ROW_BLOCKS : 1) row_sums(const __grid_constant__ Forward forward) {
+__global__ void __launch_bounds__(THREADS, ALIGNED ? ROW_BLOCKS : 1)
+    row_sums(const __grid_constant__ Forward forward) {
     const Problem& problem = forward.problem;
-    const unsigned parts = forward.parts, part = blockIdx.x % parts;
+    const unsigned parts = forward.parts;
+    const unsigned part = blockIdx.x % parts;
     const TokenRow row = row_at<type>(problem, forward.first_row + blockIdx.x / parts);
     Sums<double> sums = no_sums<double>();
     bool wants_care = false;
     if (!row.skipped) {
         const std::int64_t vectors = (problem.vocabulary + LOGITS<type> - 1) / LOGITS<type>;
-        const std::int64_t of_part = (vectors + parts - 1) / parts, first = part * of_part;
+        const std::int64_t of_part = (vectors + parts - 1) / parts;
+        const std::int64_t first = part * of_part;
         const std::int64_t end = first + of_part < vectors ? first + of_part : vectors;
         unsigned smallest = Format<type>::PADDING_WORD;
-        const Sums<float> own = thread_sums<type, TEACHER, ENTROPY, ALIGNED>(row, problem.vocabulary, first, end, smallest);
+        const Sums<float> own = thread_sums<type, TEACHER, ENTROPY, ALIGNED>(
+            row, problem.vocabulary, first, end, smallest);
         float z[2];
         Format<type>::unpack(smallest, z);
         wants_care = z[0] < PADDING || (Format<type>::PER_WORD == 2 && z[1] < PADDING);
-        sums = {own.student_max, own.teacher_max, own.student_sum, own.teacher_sum, own.teacher_student,
-                own.student_teacher, own.student_self, own.teacher_self, 0};
+        sums = {own.student_max,  own.teacher_max,     own.student_sum,
+                own.teacher_sum,  own.teacher_student, own.student_teacher,
+                own.student_self, own.teacher_self,    0};
     }
     if (!forward.partials) return finish_row<type>(forward, row, sums, wants_care);
     if (row.skipped) return;
@@ -159,7 +193,8 @@ __global__ void __launch_bounds__(THREADS, ALIGNED ? ROW_BLOCKS : 1) row_sums(co
     if (threadIdx.x == 0) forward.partials[row.index * parts + part] = {total, wants_care ? 1 : 0};
 }
 
-// The second kernel: thread k takes part k of the block's row, then the row is finished as a whole one is.
+// The second kernel: thread k loads part k of the block's row, then the row is finished by
+// finish_row.
 template <Type type>
 __global__ void __launch_bounds__(THREADS) merge_parts(const __grid_constant__ Forward forward) {
     const TokenRow row = row_at<type>(forward.problem, forward.first_row + blockIdx.x);
@@ -175,14 +210,16 @@ __global__ void __launch_bounds__(THREADS) merge_parts(const __grid_constant__ F
 
 // ---- host ----
 
-// The runtime keeps the last error until asked: asked here, it cannot be taken for one of the next launch.
-const char* words_of(cudaError_t error) {
+// The runtime keeps the last error until it is asked for. It is asked for here, so that it is not
+// taken for an error of the next launch.
+const char* message_of(cudaError_t error) {
     if (error == cudaSuccess) return nullptr;
     cudaGetLastError();
     return cudaGetErrorString(error);
 }
 
-// Makes `device` current where it is not, and restores. Never blindly: that would create a context on another GPU.
+// Makes `device` the current one if it is not, and restores the earlier one. A call that is not
+// needed is not made: it would create a context on another GPU.
 class CurrentDevice {
 public:
     explicit CurrentDevice(int device) {
@@ -203,16 +240,17 @@ private:
     bool changed = false;
 };
 
-// `rows` rows of `per_row` blocks, in as many launches as the grid's limit asks for.
+// `rows` rows of `per_row` blocks, in as many launches as the limit of the grid requires.
 template <class Arguments>
-cudaError_t launch(void (*kernel)(Arguments), Arguments arguments, std::int64_t rows, std::int64_t per_row, int threads,
-                   int device, void* stream) {
+cudaError_t launch(void (*kernel)(Arguments), Arguments arguments, std::int64_t rows,
+                   std::int64_t per_row, int threads, int device, void* stream) {
     int limit = 0;
     const cudaError_t found = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxGridDimX, device);
     if (found != cudaSuccess) return found;
     const std::int64_t at_once = limit / per_row > 0 ? limit / per_row : 1;
     for (std::int64_t row = 0; row < rows; row += at_once) {
-        const unsigned blocks = static_cast<unsigned>((rows - row < at_once ? rows - row : at_once) * per_row);
+        const unsigned blocks =
+            static_cast<unsigned>((rows - row < at_once ? rows - row : at_once) * per_row);
         arguments.first_row = row;
 #ifdef __CUDACC__
         kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(arguments);
@@ -228,33 +266,39 @@ cudaError_t launch(void (*kernel)(Arguments), Arguments arguments, std::int64_t 
 std::int64_t element_size(Type type) { return type == FLOAT32 ? 4 : 2; }
 
 bool on_vectors(const void* pointer, std::int64_t stride, Type type) {
-    return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0 && stride * element_size(type) % 16 == 0;
+    return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0 &&
+           stride * element_size(type) % 16 == 0;
 }
 
 bool inputs_on_vectors(const Problem& p) {
-    return on_vectors(p.student, p.student_stride, p.type) && on_vectors(p.teacher, p.teacher_stride, p.type);
+    return on_vectors(p.student, p.student_stride, p.type) &&
+           on_vectors(p.teacher, p.teacher_stride, p.type);
 }
 
-// Two blocks for each multiprocessor where the rows allow, none of them with less than a vector for each thread.
+// As many blocks as give each multiprocessor two, but no block has less than a vector for each
+// thread.
 unsigned parts_of_row(const Problem& problem, int multiprocessors) {
     const std::int64_t logits = 16 / element_size(problem.type) * THREADS;
     std::int64_t parts = (problem.vocabulary + logits - 1) / logits;
-    const std::int64_t wanted = (2 * static_cast<std::int64_t>(multiprocessors) + problem.n - 1) / problem.n;
+    const std::int64_t wanted =
+        (2 * static_cast<std::int64_t>(multiprocessors) + problem.n - 1) / problem.n;
     if (parts > wanted) parts = wanted;
     return static_cast<unsigned>(parts > MAX_PARTS ? MAX_PARTS : parts);
 }
 
 template <Type type, bool ALIGNED>
 void (*row_sums_for(bool teacher, bool entropy))(Forward) {
-    if (teacher) return entropy ? row_sums<type, true, true, ALIGNED> : row_sums<type, true, false, ALIGNED>;
+    if (teacher)
+        return entropy ? row_sums<type, true, true, ALIGNED> : row_sums<type, true, false, ALIGNED>;
     return entropy ? row_sums<type, false, true, ALIGNED> : row_sums<type, false, false, ALIGNED>;
 }
 
 template <Type type>
 cudaError_t launch_stats(const Forward& forward, int device, void* stream) {
     const Problem& p = forward.problem;
-    const auto kernel = inputs_on_vectors(p) ? row_sums_for<type, true>(p.teacher, forward.entropy)
-                                             : row_sums_for<type, false>(p.teacher, forward.entropy);
+    const auto kernel = inputs_on_vectors(p)
+                            ? row_sums_for<type, true>(p.teacher, forward.entropy)
+                            : row_sums_for<type, false>(p.teacher, forward.entropy);
     const cudaError_t error = launch(kernel, forward, p.n, forward.parts, THREADS, device, stream);
     if (error != cudaSuccess || !forward.partials) return error;
     return launch(merge_parts<type>, forward, p.n, 1, THREADS, device, stream);
@@ -267,8 +311,11 @@ cudaError_t launch_dlogits(Backward backward, int device, void* stream) {
     const std::int64_t logits = TILE_THREADS * TILE_VECTORS * LOGITS<type>;
     backward.tiles = static_cast<unsigned>((p.vocabulary + logits - 1) / logits);
     void (*kernel)(Backward) = row_gradients<type, false, false>;
-    if (p.teacher) kernel = aligned ? row_gradients<type, true, true> : row_gradients<type, true, false>;
-    else if (aligned) kernel = row_gradients<type, false, true>;
+    if (p.teacher) {
+        kernel = aligned ? row_gradients<type, true, true> : row_gradients<type, true, false>;
+    } else if (aligned) {
+        kernel = row_gradients<type, false, true>;
+    }
     return launch(kernel, backward, p.n, backward.tiles, TILE_THREADS, device, stream);
 }
 
@@ -277,35 +324,43 @@ cudaError_t launch_dlogits(Backward backward, int device, void* stream) {
 std::int64_t cuda_workspace(const Problem& problem, int device) {
     int multiprocessors = 0;
     if (problem.n == 0) return 0;
-    if (words_of(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))) return 0;
+    if (message_of(
+            cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)))
+        return 0;
     const unsigned parts = parts_of_row(problem, multiprocessors);
-    return parts == 1 ? 0 : problem.n * parts * static_cast<std::int64_t>(sizeof(Part) / sizeof(float));
+    return parts == 1 ? 0
+                      : problem.n * parts * static_cast<std::int64_t>(sizeof(Part) / sizeof(float));
 }
 
-const char* cuda_stats(const Problem& problem, bool entropy, float* table, float* workspace, int device, void* stream) {
+const char* cuda_stats(const Problem& problem, bool entropy, float* table, float* workspace,
+                       int device, void* stream) {
     if (problem.n == 0) return nullptr;
     const CurrentDevice current(device);
-    if (current.error != cudaSuccess) return words_of(current.error);
+    if (current.error != cudaSuccess) return message_of(current.error);
     int multiprocessors = 0;
-    const cudaError_t error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    if (error != cudaSuccess) return words_of(error);
+    const cudaError_t error =
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    if (error != cudaSuccess) return message_of(error);
     const unsigned parts = workspace ? parts_of_row(problem, multiprocessors) : 1;
     Part* partials = parts == 1 ? nullptr : reinterpret_cast<Part*>(workspace);
     const Forward forward = {problem, entropy, table, partials, parts, 0};
-    if (problem.type == FLOAT32) return words_of(launch_stats<FLOAT32>(forward, device, stream));
-    if (problem.type == BFLOAT16) return words_of(launch_stats<BFLOAT16>(forward, device, stream));
-    return words_of(launch_stats<FLOAT16>(forward, device, stream));
+    if (problem.type == FLOAT32) return message_of(launch_stats<FLOAT32>(forward, device, stream));
+    if (problem.type == BFLOAT16)
+        return message_of(launch_stats<BFLOAT16>(forward, device, stream));
+    return message_of(launch_stats<FLOAT16>(forward, device, stream));
 }
 
-const char* cuda_dlogits(const Problem& problem, const float* table, const float* upstream, void* gradient, int device,
-                         void* stream) {
+const char* cuda_dlogits(const Problem& problem, const float* table, const float* upstream,
+                         void* gradient, int device, void* stream) {
     if (problem.n == 0) return nullptr;
     const CurrentDevice current(device);
-    if (current.error != cudaSuccess) return words_of(current.error);
+    if (current.error != cudaSuccess) return message_of(current.error);
     const Backward backward = {problem, table, upstream, gradient, 0, 0};
-    if (problem.type == FLOAT32) return words_of(launch_dlogits<FLOAT32>(backward, device, stream));
-    if (problem.type == BFLOAT16) return words_of(launch_dlogits<BFLOAT16>(backward, device, stream));
-    return words_of(launch_dlogits<FLOAT16>(backward, device, stream));
+    if (problem.type == FLOAT32)
+        return message_of(launch_dlogits<FLOAT32>(backward, device, stream));
+    if (problem.type == BFLOAT16)
+        return message_of(launch_dlogits<BFLOAT16>(backward, device, stream));
+    return message_of(launch_dlogits<FLOAT16>(backward, device, stream));
 }
 
 }  // namespace token_terms

@@ -1,5 +1,5 @@
-// The gradient of the terms with respect to the student's logits: one block for a tile of a row. What a row's upstream makes
-// needless is branched away, the same way by all threads of a tile.
+// The gradient of the terms with respect to the student's logits: one block for a tile of a row.
+// Terms whose upstream gradient is 0 are skipped; all threads of a tile take the same branch.
 
 #pragma once
 
@@ -10,19 +10,21 @@ namespace token_terms {
 constexpr int TILE_THREADS = 256;
 constexpr int TILE_VECTORS = 4;  // of one thread
 constexpr int TILE_STEP = 2;     // of them at once
-constexpr int TILE_BLOCKS = 4;   // that must fit on a multiprocessor at once, which bounds their registers
+// Blocks that must fit on a multiprocessor at the same time, which limits their registers.
+constexpr int TILE_BLOCKS = 4;
 
 struct Backward {
     Problem problem;
     const float* table;
     const float* upstream;
     void* gradient;
-    std::int64_t first_row; // of this launch
-    unsigned tiles;         // of one row
+    std::int64_t first_row;  // of this launch
+    unsigned tiles;          // of one row
 };
 
-// dz = p (alpha + b ((z - top) - (t - there)) - h (z - top)) - a q - c onehot(label), with the means -b gap + h drop in alpha:
-// what cancels where the student is sure is taken together. rest = alpha - c, for the label's column.
+// dz = p (alpha + b ((z - top) - (t - there)) - h (z - top)) - a q - c onehot(label), with the
+// means -b gap + h drop in alpha: terms that cancel when one probability of the student is almost 1
+// are computed together. rest = alpha - c, for the label's column.
 struct Factors {
     float lse, lse_low, teacher_lse, teacher_lse_low;
     float top, there, alpha, rest, a, b, c, h;
@@ -40,7 +42,8 @@ __device__ __forceinline__ Factors factors_of(const Backward& backward, const To
     }
     const float l = upstream[LSE * n];
     f.h = upstream[ENTROPY * n];
-    f.c = backward.problem.labels[row.index] == backward.problem.ignore_index ? 0.f : upstream[NLL * n];
+    f.c = backward.problem.labels[row.index] == backward.problem.ignore_index ? 0.f
+                                                                              : upstream[NLL * n];
     if (row.teacher) {
         f.a = upstream[KL_TEACHER_STUDENT * n];
         f.b = upstream[KL_STUDENT_TEACHER * n];
@@ -51,7 +54,8 @@ __device__ __forceinline__ Factors factors_of(const Backward& backward, const To
     f.lse_low = table[LSE_LOW * n];
     f.top = table[TOP * n];
     f.rest = f.a + l;
-    // A factor of 0 drops its term: a gap may be infinite. A row of the teacher that holds NaN tells of it by its divergence.
+    // A factor of 0 removes its term, because a gap may be infinite. If a row of the teacher has a
+    // NaN, its divergence is NaN.
     if (f.b != 0) {
         const float kl = table[KL_STUDENT_TEACHER * n];
         f.there = table[TEACHER_AT_TOP * n];
@@ -64,23 +68,31 @@ __device__ __forceinline__ Factors factors_of(const Backward& backward, const To
     return f;
 }
 
-// fp32 gets the exponential that its gradient shows; 16 bits round away what exp2_fast leaves.
+// fp32 uses the exact exponential, because its gradient would show the error of exp2_fast; rounding
+// to 16 bits removes it.
 template <Type type>
 __device__ __forceinline__ float probability(float log_p) {
     return log_p < SMALLEST_LOG ? 0.f : type == FLOAT32 ? exp_full(log_p) : exp_fast(log_p);
 }
 
-__device__ __forceinline__ double probability_in_full(double log_p) { return log_p < SMALLEST_LOG ? 0 : exp(log_p); }
+__device__ __forceinline__ double probability_in_full(double log_p) {
+    return log_p < SMALLEST_LOG ? 0 : exp(log_p);
+}
 
-// Stores the gradient of the label's own column, formed in double: p - 1 after rounding is noise where the student is sure.
-// A call, not inlined: double exponentials would set the register count of the tiles.
+// Stores the gradient of the label's column, computed in double: if p is almost 1, p - 1 computed
+// from a rounded p has no correct digits. Not inlined: the double exponentials would increase the
+// number of registers of the tiles.
 template <Type type>
-__device__ __noinline__ void store_at_label(const Backward& backward, std::int64_t index, std::int64_t label) {
+__device__ __noinline__ void store_at_label(const Backward& backward, std::int64_t index,
+                                            std::int64_t label) {
     const TokenRow row = row_at<type>(backward.problem, index);
     const Factors f = factors_of(backward, row);
-    const double z = value<type>(row.student, label), t = f.a != 0 || f.b != 0 ? value<type>(row.teacher, label) : 0.f;
-    const double p = probability_in_full((z - f.lse) - f.lse_low), x = z - f.top;
-    double dz = f.c * (p - 1), factor = f.rest;
+    const double z = value<type>(row.student, label);
+    const double t = f.a != 0 || f.b != 0 ? value<type>(row.teacher, label) : 0.f;
+    const double p = probability_in_full((z - f.lse) - f.lse_low);
+    const double x = z - f.top;
+    double dz = f.c * (p - 1);
+    double factor = f.rest;
     if (f.h != 0) factor -= f.h * x;
     if (f.b != 0) factor += f.b * (x - (t - f.there));
     if (p != 0) dz += p * factor;
@@ -92,7 +104,8 @@ __device__ __noinline__ void store_at_label(const Backward& backward, std::int64
 }
 
 template <Type type, bool A, bool B, bool H>
-__device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* student, const unsigned* teacher, const Factors& f) {
+__device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* student,
+                                            const unsigned* teacher, const Factors& f) {
     constexpr int PER_WORD = Format<type>::PER_WORD;
 #pragma unroll
     for (int i = 0; i < WORDS; ++i) {
@@ -109,15 +122,18 @@ __device__ __forceinline__ void gradient_of(unsigned* out, const unsigned* stude
             if (B) factor = fmaf(f.b, x - (t[j] - f.there), factor);
             dz[j] = p * factor;
             if ((H || B) && p == 0) dz[j] = 0;  // not 0 * -inf
-            if (A) dz[j] = fmaf(-f.a, probability<type>((t[j] - f.teacher_lse) - f.teacher_lse_low), dz[j]);
+            if (A)
+                dz[j] = fmaf(-f.a, probability<type>((t[j] - f.teacher_lse) - f.teacher_lse_low),
+                             dz[j]);
         }
         out[i] = Format<type>::pack(dz);
     }
 }
 
-// This thread's vectors of a tile, from vector `v` on.
+// The gradient of this thread's vectors of a tile, from vector `v` on.
 template <Type type, bool ALIGNED, bool A, bool B, bool H>
-__device__ __forceinline__ void tile(const TokenRow& row, const Factors& f, void* out, std::int64_t v, std::int64_t vocabulary) {
+__device__ __forceinline__ void tile(const TokenRow& row, const Factors& f, void* out,
+                                     std::int64_t v, std::int64_t vocabulary) {
     const std::int64_t vectors = (vocabulary + LOGITS<type> - 1) / LOGITS<type>;
     constexpr int STEP = ALIGNED ? TILE_STEP : 1;
 #pragma unroll 1
@@ -126,20 +142,23 @@ __device__ __forceinline__ void tile(const TokenRow& row, const Factors& f, void
 #pragma unroll
         for (int k = 0; k < STEP; ++k) {
             const std::int64_t own = v + k * TILE_THREADS;
-            const std::int64_t safe = own < vectors ? own : v;  // no branch between the loads: all are in flight at once
+            // No branch between the loads, so that all are in flight at the same time.
+            const std::int64_t safe = own < vectors ? own : v;
             load<type, ALIGNED, true>(student[k], row.student, safe, vocabulary);
             if (A || B) load<type, ALIGNED, true>(teacher[k], row.teacher, safe, vocabulary);
         }
 #pragma unroll
         for (int k = 0; k < STEP; ++k) {
             gradient_of<type, A, B, H>(words, student[k], teacher[k], f);
-            if (v + k * TILE_THREADS < vectors) store<type, ALIGNED>(out, v + k * TILE_THREADS, vocabulary, words);
+            if (v + k * TILE_THREADS < vectors)
+                store<type, ALIGNED>(out, v + k * TILE_THREADS, vocabulary, words);
         }
     }
 }
 
 template <Type type, bool ALIGNED>
-__device__ __forceinline__ void fill(float with, void* out, std::int64_t v, std::int64_t vocabulary) {
+__device__ __forceinline__ void fill(float with, void* out, std::int64_t v,
+                                     std::int64_t vocabulary) {
     const float pair[2] = {with, with};
     const unsigned word = Format<type>::pack(pair), words[WORDS] = {word, word, word, word};
 #pragma unroll 1
@@ -149,11 +168,12 @@ __device__ __forceinline__ void fill(float with, void* out, std::int64_t v, std:
 
 template <Type type, bool TEACHER, bool ALIGNED>
 __global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2)
-row_gradients(const __grid_constant__ Backward backward) {
+    row_gradients(const __grid_constant__ Backward backward) {
     const Problem& problem = backward.problem;
     const std::int64_t vocabulary = problem.vocabulary;
     const TokenRow row = row_at<type>(problem, backward.first_row + blockIdx.x / backward.tiles);
-    const std::int64_t first = static_cast<std::int64_t>(blockIdx.x % backward.tiles) * (TILE_THREADS * TILE_VECTORS);
+    const std::int64_t first =
+        static_cast<std::int64_t>(blockIdx.x % backward.tiles) * (TILE_THREADS * TILE_VECTORS);
     const std::int64_t v = first + threadIdx.x;
     using Bits = typename Format<type>::Bits;
     Bits* out = static_cast<Bits*>(backward.gradient) + row.index * vocabulary;
@@ -161,20 +181,33 @@ row_gradients(const __grid_constant__ Backward backward) {
     if (f.all_zero) return fill<type, ALIGNED>(0.f, out, v, vocabulary);
     if (f.c != 0 && !in_vocabulary(problem, problem.labels[row.index]))
         return fill<type, ALIGNED>(NAN, out, v, vocabulary);
-    const bool h = f.h != 0;  // with b always formed: one tile more would be too large for its registers
+    // With b, the term of h is always computed: another tile function would need too many
+    // registers.
+    const bool h = f.h != 0;
     if (TEACHER && f.b != 0) {
-        if (f.a != 0) tile<type, ALIGNED, true, true, true>(row, f, out, v, vocabulary);
-        else tile<type, ALIGNED, false, true, true>(row, f, out, v, vocabulary);
+        if (f.a != 0) {
+            tile<type, ALIGNED, true, true, true>(row, f, out, v, vocabulary);
+        } else {
+            tile<type, ALIGNED, false, true, true>(row, f, out, v, vocabulary);
+        }
     } else if (TEACHER && f.a != 0) {
-        if (h) tile<type, ALIGNED, true, false, true>(row, f, out, v, vocabulary);
-        else tile<type, ALIGNED, true, false, false>(row, f, out, v, vocabulary);
+        if (h) {
+            tile<type, ALIGNED, true, false, true>(row, f, out, v, vocabulary);
+        } else {
+            tile<type, ALIGNED, true, false, false>(row, f, out, v, vocabulary);
+        }
     } else {
-        if (h) tile<type, ALIGNED, false, false, true>(row, f, out, v, vocabulary);
-        else tile<type, ALIGNED, false, false, false>(row, f, out, v, vocabulary);
+        if (h) {
+            tile<type, ALIGNED, false, false, true>(row, f, out, v, vocabulary);
+        } else {
+            tile<type, ALIGNED, false, false, false>(row, f, out, v, vocabulary);
+        }
     }
     if (f.c == 0) return;
-    // The thread that stored the label's vector stores that column again: its own two stores keep their order.
-    const std::int64_t label = problem.labels[row.index], from_own = label / LOGITS<type> - v;
+    // The thread that stored the label's vector stores the label's column again: two stores of one
+    // thread keep their order.
+    const std::int64_t label = problem.labels[row.index];
+    const std::int64_t from_own = label / LOGITS<type> - v;
     if (from_own >= 0 && from_own < TILE_THREADS * TILE_VECTORS && from_own % TILE_THREADS == 0)
         store_at_label<type>(backward, row.index, label);
 }

@@ -1,14 +1,18 @@
-// The sums over one row of logits from which every term follows, kept relative to the largest logit met so far.
+// The sums over one row of logits from which every term is computed, relative to the largest logit
+// so far.
 //
 // With x = z - student_max and u = t - teacher_max of the student's logits z and the teacher's t:
 //     student_sum = sum e^x             teacher_sum = sum e^u
 //     teacher_student = sum e^u (u - x) student_teacher = sum e^x (x - u)
 //     student_self = sum e^x x          teacher_self = sum e^u u
-// In the sums of a whole row student_teacher is sum e^x (x - (t - there)), where `there` is teacher_max, or of a sure student, the
-// teacher's logit at the student's largest, which then adds exactly 0: its gradient is what little the others add.
-// Relative to both maxima, an offset common to a row's logits never enters. z - max comes first and the factor log2(e)
-// second: one fused multiply-add would save an instruction, but leaves the largest logit at 2^(rounding) instead of 1, so
-// that nll could fall below 0 and a confident token's gradient would be noise.
+// In the sums of a whole row, student_teacher is sum e^x (x - (t - there)). `there` is teacher_max
+// or, if one probability of the student is above 1/2, the teacher's logit at the student's largest,
+// which then adds exactly 0: the gradient is computed from the small numbers that the other columns
+// add. Because sums are relative to both maxima, an offset common to all logits of a row has no
+// effect. First max is subtracted from z, then the difference is multiplied by log2(e). One fused
+// multiply-add would save an instruction, but the largest logit would become 2^(rounding) instead
+// of 1: nll could be below 0, and the gradient of a label with p near 1 would have no correct
+// digits.
 
 #pragma once
 
@@ -21,7 +25,7 @@ constexpr int WARP = 32;
 constexpr int WARPS = THREADS / WARP;
 constexpr unsigned WHOLE_WARP = 0xFFFFFFFFu;
 constexpr int N_SUMS = 6;
-constexpr double SURE = 2;  // a student_sum below it: the largest has more than half of p
+constexpr double SURE = 2;  // if student_sum is below this, the largest probability is above 1/2
 
 template <class Float>
 struct Sums {
@@ -30,25 +34,29 @@ struct Sums {
     float there;
 };
 
-// Of no logits. The maxima are finite, so that no difference of two maxima is NaN.
+// The sums of no logits. The maxima are finite, so that no difference of two maxima is NaN.
 template <class Float>
 __device__ __forceinline__ Sums<Float> no_sums() {
     return {PADDING, PADDING, 0, 0, 0, 0, 0, 0, 0};
 }
 
-// The same sums relative to other maxima, at least as large as the present ones.
+// The same sums relative to other maxima, which are at least as large as the present ones.
 template <bool TEACHER, bool ENTROPY, class Float>
 __device__ __forceinline__ void rebase(Sums<Float>& sums, float student_max, float teacher_max) {
     const Float student_rise = static_cast<Float>(student_max) - sums.student_max;
     const Float student_factor = exp_fast(-static_cast<float>(student_rise));
-    if (ENTROPY) sums.student_self = fma(-student_rise, sums.student_sum, sums.student_self) * student_factor;
+    if (ENTROPY)
+        sums.student_self =
+            fma(-student_rise, sums.student_sum, sums.student_self) * student_factor;
     if (TEACHER) {
         const Float teacher_rise = static_cast<Float>(teacher_max) - sums.teacher_max;
         const Float teacher_factor = exp_fast(-static_cast<float>(teacher_rise));
         const Float gap = student_rise - teacher_rise;
         sums.teacher_student = fma(gap, sums.teacher_sum, sums.teacher_student) * teacher_factor;
         sums.student_teacher = fma(-gap, sums.student_sum, sums.student_teacher) * student_factor;
-        if (ENTROPY) sums.teacher_self = fma(-teacher_rise, sums.teacher_sum, sums.teacher_self) * teacher_factor;
+        if (ENTROPY)
+            sums.teacher_self =
+                fma(-teacher_rise, sums.teacher_sum, sums.teacher_self) * teacher_factor;
         sums.teacher_sum *= teacher_factor;
         sums.teacher_max = teacher_max;
     }
@@ -56,7 +64,8 @@ __device__ __forceinline__ void rebase(Sums<Float>& sums, float student_max, flo
     sums.student_max = student_max;
 }
 
-// The largest logit of some words or `least`, if larger. NaN is not seen: it reaches every sum by itself.
+// The largest logit of some words, or `least` if that is larger. NaN is ignored here: it makes
+// every sum NaN.
 template <Type type, int N>
 __device__ __forceinline__ float largest_of(const unsigned (&words)[N], float least) {
     unsigned largest = words[0];
@@ -68,10 +77,11 @@ __device__ __forceinline__ float largest_of(const unsigned (&words)[N], float le
     return Format<type>::PER_WORD == 2 ? fmaxf(least, z[1]) : least;
 }
 
-// Adds logits of both rows. -inf is right in a student alone, without entropy; everywhere else `smallest` must tell of it.
+// Adds logits of both rows. -inf gives the right sums in a student alone, without entropy; in all
+// other cases `smallest` must show that there was one.
 template <Type type, bool TEACHER, bool ENTROPY, int N>
-__device__ __forceinline__ void add(Sums<float>& sums, unsigned& smallest, const unsigned (&student)[N],
-                                    const unsigned (&teacher)[N]) {
+__device__ __forceinline__ void add(Sums<float>& sums, unsigned& smallest,
+                                    const unsigned (&student)[N], const unsigned (&teacher)[N]) {
     constexpr int PER_WORD = Format<type>::PER_WORD;
     rebase<TEACHER, ENTROPY>(sums, largest_of<type>(student, sums.student_max),
                              TEACHER ? largest_of<type>(teacher, sums.teacher_max) : 0.f);
@@ -100,8 +110,8 @@ __device__ __forceinline__ void add(Sums<float>& sums, unsigned& smallest, const
     }
 }
 
-// Every thread of the block gets the two maxima over its threads. Between two calls the block must meet: an earlier call's
-// readers may still be there.
+// Every thread of the block gets the two maxima over its threads. Between two calls the block must
+// synchronise: threads may still be reading the results of the earlier call.
 __device__ __forceinline__ void block_max(float& student, float& teacher) {
     __shared__ float of_warp[2][WARPS];
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
@@ -119,12 +129,13 @@ __device__ __forceinline__ void block_max(float& student, float& teacher) {
     }
 }
 
-// Adds up the block's sums, which are relative to the same maxima, always in the same order. Thread 0 writes `total`, in
-// shared memory, and is the one to read it. Between two calls the block must meet.
+// Adds up the block's sums, which are relative to the same maxima, always in the same order. Thread
+// 0 writes `total`, in shared memory, and only thread 0 may read it. Between two calls the block
+// must synchronise.
 __device__ __forceinline__ void block_sum(Sums<double>& total, const Sums<double>& own) {
     __shared__ double of_warp[WARPS][N_SUMS];
-    double part[N_SUMS] = {own.student_sum, own.teacher_sum, own.teacher_student, own.student_teacher, own.student_self,
-                           own.teacher_self};
+    double part[N_SUMS] = {own.student_sum,     own.teacher_sum,  own.teacher_student,
+                           own.student_teacher, own.student_self, own.teacher_self};
 #pragma unroll 1
     for (int distance = WARP / 2; distance > 0; distance /= 2) {
 #pragma unroll
@@ -141,10 +152,11 @@ __device__ __forceinline__ void block_sum(Sums<double>& total, const Sums<double
 #pragma unroll
         for (int k = 0; k < N_SUMS; ++k) part[k] += of_warp[warp][k];
     }
-    total = {own.student_max, own.teacher_max, part[0], part[1], part[2], part[3], part[4], part[5], own.there};
+    total = {own.student_max, own.teacher_max, part[0], part[1],  part[2],
+             part[3],         part[4],         part[5], own.there};
 }
 
-// `total` of all threads' logits, as by block_sum. Every thread gets the maxima in its `own`.
+// `total` of all threads' logits, as in block_sum. Every thread gets the maxima in its `own`.
 __device__ __forceinline__ void block_merge(Sums<double>& total, Sums<double>& own) {
     float student_max = own.student_max, teacher_max = own.teacher_max;
     block_max(student_max, teacher_max);
@@ -153,24 +165,32 @@ __device__ __forceinline__ void block_merge(Sums<double>& total, Sums<double>& o
     block_sum(total, own);
 }
 
-// To every thread of the block: the teacher's logit where the student's is `student_max`, the largest of several, 0 where that is
-// infinite. Between this and another block_max the block must meet.
+// For every thread of the block: the teacher's logit where the student's is `student_max`; the
+// largest if there are several; 0 if it is infinite. Between this and another block_max the block
+// must synchronise.
 template <Type type>
-__device__ __forceinline__ float teacher_at(const void* student, const void* teacher, std::int64_t vocabulary, float student_max) {
+__device__ __forceinline__ float teacher_at(const void* student, const void* teacher,
+                                            std::int64_t vocabulary, float student_max) {
     float there = -INFINITY, unused = 0;
 #pragma unroll 1
     for (std::int64_t column = threadIdx.x; teacher && column < vocabulary; column += THREADS)
-        if (value<type>(student, column) == student_max) there = fmaxf(there, value<type>(teacher, column));
+        if (value<type>(student, column) == student_max)
+            there = fmaxf(there, value<type>(teacher, column));
     block_max(there, unused);
     return there - there == 0 ? there : 0;
 }
 
-// The sums of `total` that a sure student's gradient is made of, once more: relative to its largest column, with exp_full.
-// A call, not inlined, like careful_sums: they would set the register count of the loops beside them.
+// Computes again, with exp_full and relative to the student's largest column, those sums of `total`
+// from which the gradient is computed if one probability of the student is above 1/2. Not inlined,
+// and neither is careful_sums: they would increase the number of registers of the loops that call
+// them.
 template <Type type>
-__device__ __noinline__ void sure_sums(Sums<double>& total, const void* student, const void* teacher, std::int64_t vocabulary) {
-    const float student_max = total.student_max, there = teacher_at<type>(student, teacher, vocabulary, student_max);
-    float self = 0, gap = 0;
+__device__ __noinline__ void sure_sums(Sums<double>& total, const void* student,
+                                       const void* teacher, std::int64_t vocabulary) {
+    const float student_max = total.student_max,
+                there = teacher_at<type>(student, teacher, vocabulary, student_max);
+    float self = 0;
+    float gap = 0;
 #pragma unroll 1
     for (std::int64_t column = threadIdx.x; column < vocabulary; column += THREADS) {
         const float x = value<type>(student, column) - student_max;
@@ -182,17 +202,21 @@ __device__ __noinline__ void sure_sums(Sums<double>& total, const void* student,
     const Sums<double> before = total;
     block_sum(total, {student_max, 0, 0, 0, 0, gap, self, 0, 0});
     if (threadIdx.x > 0) return;
-    const double own_gap = total.student_teacher, own_self = total.student_self;
+    const double own_gap = total.student_teacher;
+    const double own_self = total.student_self;
     total = before;
-    total.student_teacher = own_gap, total.student_self = own_self, total.there = there;
+    total.student_teacher = own_gap;
+    total.student_self = own_self;
+    total.there = there;
 }
 
-// `total` of a row that holds -inf or logits so large that fp32 sums of differences overflow: both rows are read twice,
-// differences and sums are in double, and a column without weight is left out of its sum instead of multiplied. A largest
-// logit of -inf or +inf makes its own weight NaN, as it must be.
+// `total` of a row that has -inf or logits so large that fp32 sums of differences overflow. Both
+// rows are read twice, differences and sums are in double, and a column with weight 0 is left out
+// of its sum, not multiplied. If the largest logit is -inf or +inf, its own weight is NaN, as it
+// must be.
 template <Type type>
-__device__ __noinline__ void careful_sums(Sums<double>& total, const void* student, const void* teacher,
-                                          std::int64_t vocabulary) {
+__device__ __noinline__ void careful_sums(Sums<double>& total, const void* student,
+                                          const void* teacher, std::int64_t vocabulary) {
     float student_max = -INFINITY, teacher_max = -INFINITY;
 #pragma unroll 1
     for (std::int64_t column = threadIdx.x; column < vocabulary; column += THREADS) {
