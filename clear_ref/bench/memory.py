@@ -1,21 +1,31 @@
-"""How much more memory of this process becomes resident during a call (Linux)."""
+"""The growth of this process's resident memory during a call (Linux)."""
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
-def growth(call) -> dict:
-    """{bytes, how}: growth of this process's resident high-water mark over what is resident now, while `call` runs."""
+def growth(call: Callable[[], object]) -> dict[str, Any]:
+    """{bytes, how}: the peak of resident memory while `call` runs, minus what is resident before.
+
+    how  says if the peak could be reset; if not, the growth is a lower bound
+    """
     gc.collect()
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        how, before = "VmHWM, reset", _status("VmRSS")
+        how = "VmHWM, reset"
+        before = _status("VmRSS")
     except OSError:
-        how, before = "VmHWM, not reset: at least", _status("VmHWM")
+        how = "VmHWM, not reset: at least"
+        before = _status("VmHWM")
     call()
     return {"bytes": max(_status("VmHWM") - before, 0), "how": how}
 
 
-def _status(key):
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+def _status(key: str) -> int:
+    """Bytes of one line of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no line {key}")

@@ -1,8 +1,12 @@
-"""A training step, generation and likelihoods beside the released way of computing them: time, peak memory, and equal results."""
+"""bench --what step: a training step, generation and likelihoods beside the released way.
+
+It measures time and peak memory of both ways, in child processes (training_step_worker.py), and
+that the results are equal.
+"""
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -11,28 +15,13 @@ from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
 from clear_ref.common.settings import parse_names, setting
-from clear_ref.common.text_table import aligned
 from clear_ref.losses import native
 
-from .token_terms import RETURNED_AT_ONCE, child, hardware
+from .process import RETURNED_AT_ONCE, Findings, command_line, hardware, run_in_child
 from .training_step_inputs import EVALUATIONS, METHODS, SHAPES, TASKS, described, write
 from .training_step_ways import WAYS
 
-COLUMNS = (
-    "task",
-    "ours s",
-    "released s",
-    "faster",
-    "in CPU time",
-    "ours MB",
-    "released MB",
-    "share",
-    "+ weights: ours MB",
-    "released MB",
-    "share",
-    "difference",
-)
-PEERS = ("transformers", "peft")
+PACKAGES = ("transformers", "peft")  # of the released way
 
 
 @dataclass(frozen=True)
@@ -55,71 +44,70 @@ def check(settings: BenchStepSettings) -> list[str]:
             raise UserError(f"{name} is {getattr(settings, name)}; expected 1 or more")
     if settings.shape not in SHAPES:
         raise UserError(f"shape is {settings.shape!r}; expected one of {', '.join(SHAPES)}")
-    chosen = {"default": [*METHODS, *EVALUATIONS], "all": list(TASKS)}.get(settings.tasks)
-    return parse_names(settings.tasks, TASKS, "tasks", "default, all") if chosen is None else chosen
+    if settings.tasks == "default":
+        return [*METHODS, *EVALUATIONS]
+    if settings.tasks == "all":
+        return list(TASKS)
+    return parse_names(settings.tasks, TASKS, "tasks", "default, all")
 
 
-def run(settings: BenchStepSettings) -> dict:
-    """Everything measured, with what it was measured on.
+class Measuring:
+    """Runs the child processes of one benchmark and shows the progress."""
 
-    tasks   {task: {ours, released: {seconds, cpu_seconds: {median, least, most}, peak: {bytes, how, weights_bytes}, value},
-            difference: {loss, gradient | ids | nll}, faster, cpu_faster, memory_share, share_with_weights}}; the last five only
-            where both ways could be measured. faster: released / ours; shares: ours / released
+    def __init__(self, settings: BenchStepSettings, directory: str, n_processes: int) -> None:
+        self.job = {
+            "shape": settings.shape,
+            "threads": settings.threads,
+            "rounds": settings.rounds,
+            "directory": directory,
+        }
+        self.progress = Progress("bench", n_processes, "process")
+
+    def times(self, tasks: list[str]) -> Findings:
+        """What training_step_worker.time_job finds."""
+        job = self.job | {"kind": "time", "tasks": tasks}
+        return self._run(job, f"time of {', '.join(tasks)}", {})
+
+    def peak(self, task: str, way: str) -> Findings:
+        """What training_step_worker.peak_job finds."""
+        job = self.job | {"kind": "peak", "tasks": [task], "way": way}
+        return self._run(job, f"peak of {task}, {way}", RETURNED_AT_ONCE)
+
+    def _run(self, job: Findings, label: str, environment: dict[str, str]) -> Findings:
+        found = run_in_child("clear_ref.bench.training_step_worker", job, label, environment)
+        self.progress.step(note=label)
+        return found
+
+
+def run(settings: BenchStepSettings) -> Findings:
+    """Everything measured, with the machine and versions.
+
+    tasks   {task: {ours, released: {seconds, cpu_seconds: {median, least, most}, peak: {bytes, how,
+            weights_bytes}, value}, difference: {loss, gradient | ids | nll}, faster, cpu_faster,
+            memory_share, share_with_weights}}; the last five only if both ways could be measured.
+            faster: released / ours; shares: ours / released
     absent  {way: {absent: reason}}
     """
     tasks = check(settings)
-    job = {
-        "shape": settings.shape,
-        "threads": settings.threads,
-        "rounds": settings.rounds,
-        "dtype": "float32",
-    }
-    progress = Progress("bench", 1 + len(tasks) * len(WAYS), "process")
     with tempfile.TemporaryDirectory() as directory:
+        processes = Measuring(settings, directory, 1 + len(tasks) * len(WAYS))
         n_parameters = write(Path(directory), settings.shape)
-
-        def measure(kind, names, environment, **more):
-            found = child(
-                job
-                | {
-                    "kind": kind,
-                    "directory": directory,
-                    "tasks": names,
-                    "peers": [*names, *more.values()],
-                }
-                | more,
-                environment,
-                "clear_ref.bench.training_step_worker",
-            )
-            progress.step(note=f"{kind} of {', '.join([*names, *more.values()])}")
-            return found
-
-        timed = measure("time", tasks, {})
+        timed = processes.times(tasks)
         present = [way for way in WAYS if way not in timed["absent"]]
         for task in tasks:
-            with ThreadPoolExecutor(len(present)) as pool:  # a peak does not depend on a neighbour
-                for way, peak in zip(
-                    present,
-                    pool.map(
-                        lambda way: measure("peak", [task], RETURNED_AT_ONCE, way=way), present
-                    ),
-                ):
-                    timed["tasks"][task][way]["peak"] = peak
-    progress.close()
-    given = [
-        f"--{f.name} {getattr(settings, f.name)}"
-        if " " not in str(getattr(settings, f.name))
-        else f"--{f.name} {getattr(settings, f.name)!r}"
-        for f in fields(settings)
-        if getattr(settings, f.name) != f.default
-    ]
+            # Both ways at once: a peak does not depend on another process.
+            with ThreadPoolExecutor(len(present)) as pool:
+                running = {way: pool.submit(processes.peak, task, way) for way in present}
+                for way, future in running.items():
+                    timed["tasks"][task][way]["peak"] = future.result()
+    processes.progress.close()
     return {
-        "command": " ".join(["python -m clear_ref.run bench --what step", *given]),
+        "command": command_line(settings, "step"),
         "settings": asdict(settings),
         "inputs": described(settings.shape, n_parameters),
         "hardware": hardware("cpu"),
         "kernel": native.description(),
-        "versions": run_directory.versions() | {name: version(name) for name in PEERS},
+        "versions": run_directory.versions() | {name: version(name) for name in PACKAGES},
         "absent": timed["absent"],
         "tasks": {task: summary(measured) for task, measured in timed["tasks"].items()},
     }
@@ -133,105 +121,31 @@ def version(package: str) -> str | None:
         return None
 
 
-def summary(found: dict) -> dict:
-    """A task's measurements in medians, and ours beside released: `run`'s docstring."""
-    made = {}
-    for way in set(WAYS) & set(found):
-        made[way] = found[way] | {
-            key: {
-                "median": median(found[way][key]),
-                "least": min(found[way][key]),
-                "most": max(found[way][key]),
+def summary(measured: Findings) -> Findings:
+    """A task's measurements in medians, and ours compared with released (docstring of `run`)."""
+    found: Findings = {}
+    for way in WAYS:
+        if way in measured:
+            found[way] = measured[way] | {
+                key: {
+                    "median": median(measured[way][key]),
+                    "least": min(measured[way][key]),
+                    "most": max(measured[way][key]),
+                }
+                for key in ("seconds", "cpu_seconds")
             }
-            for key in ("seconds", "cpu_seconds")
-        }
-    if len(made) == len(WAYS):
-        ours, released = made["ours"], made["released"]
-        whole = [way["peak"]["bytes"] + way["peak"]["weights_bytes"] for way in (ours, released)]
-        made |= {
-            "difference": found["difference"],
-            "faster": released["seconds"]["median"] / ours["seconds"]["median"],
-            "cpu_faster": released["cpu_seconds"]["median"] / ours["cpu_seconds"]["median"],
-            "memory_share": ours["peak"]["bytes"] / max(released["peak"]["bytes"], 1),
-            "share_with_weights": whole[0] / whole[1],
-        }
-    return made
+    if len(found) < len(WAYS):
+        return found
+    ours, released = found["ours"], found["released"]
+    return found | {
+        "difference": measured["difference"],
+        "faster": released["seconds"]["median"] / ours["seconds"]["median"],
+        "cpu_faster": released["cpu_seconds"]["median"] / ours["cpu_seconds"]["median"],
+        "memory_share": ours["peak"]["bytes"] / max(released["peak"]["bytes"], 1),
+        "share_with_weights": bytes_with_weights(ours) / bytes_with_weights(released),
+    }
 
 
-def text(found: dict) -> str:
-    """The measurements as one aligned table."""
-    settings, versions, kernel = found["settings"], found["versions"], found["kernel"]
-    lines = [
-        found["command"],
-        *(f"inputs  {line}" for line in found["inputs"]),
-        f"on      {found['hardware']['cpu']}, {settings['threads']} thread{'s' if settings['threads'] > 1 else ''}, kernel "
-        f"{kernel['instruction_set'] or 'not built'}, Python {versions['python']}, torch {versions['torch']}, "
-        + ", ".join(f"{name} {versions[name] or 'absent'}" for name in PEERS)
-        + f"; medians (least-most) of {settings['rounds']} rounds",
-        "",
-    ]
-    lines += aligned(COLUMNS, [row(task, measured) for task, measured in found["tasks"].items()])
-    waits = max(
-        measured[way]["seconds"]["median"]
-        / measured[way]["cpu_seconds"]["median"]
-        / settings["threads"]
-        for measured in found["tasks"].values()
-        for way in WAYS
-        if way in measured
-    )
-    if waits > 1.2:
-        lines.append(
-            f"the machine was busy: wall time up to {waits:.1f} x CPU time; measure again when it is idle"
-        )
-    new = SHAPES[settings["shape"]]["rows"] * SHAPES[settings["shape"]]["new_tokens"]
-    if "generate" in found["tasks"]:
-        lines.append(
-            "generate, tokens/s: "
-            + ", ".join(
-                f"{way} {new / measured['seconds']['median']:.1f}"
-                for way in WAYS
-                if (measured := found["tasks"]["generate"].get(way))
-            )
-        )
-    lines += [
-        "faster: released / ours, in wall time and in CPU time; share: ours / released",
-        "MB: growth of the resident high-water mark over loaded models and inputs, in a process of its own; + weights: the",
-        "parameters of the models added: released holds a second copy where there is a teacher",
-        "difference: relative; loss: to the sum of its terms' magnitudes; gradient: of all adapters together, by norm",
-    ]
-    return "\n".join(
-        lines + [f"absent: {way}: {why['absent']}" for way, why in found["absent"].items()]
-    )
-
-
-def row(task: str, measured: dict) -> tuple:
-    """The cells of one task; a dash where a way is absent."""
-
-    def of(way, cell):
-        return cell(measured[way]) if way in measured else "-"
-
-    def ratio(key, form):
-        return form.format(measured[key]) if key in measured else "-"
-
-    def seconds(way):
-        return f"{way['seconds']['median']:.2f} ({way['seconds']['least']:.2f}-{way['seconds']['most']:.2f})"
-
-    def whole(way):
-        return f"{(way['peak']['bytes'] + way['peak']['weights_bytes']) / 1e6:.0f}"
-
-    shown = [
-        f"{name} {'equal' if value is True else 'DIFFERENT' if value is False else format(value, '.0e')}"
-        for name, value in measured.get("difference", {}).items()
-    ]
-    return (
-        task,
-        of("ours", seconds),
-        of("released", seconds),
-        ratio("faster", "{:.2f}"),
-        ratio("cpu_faster", "{:.2f}"),
-        *(of(way, lambda way: f"{way['peak']['bytes'] / 1e6:.0f}") for way in WAYS),
-        ratio("memory_share", "{:.2f}"),
-        *(of(way, whole) for way in WAYS),
-        ratio("share_with_weights", "{:.2f}"),
-        ", ".join(shown) or "-",
-    )
+def bytes_with_weights(way: Findings) -> int:
+    """Bytes of a way's peak and of its models' parameters."""
+    return way["peak"]["bytes"] + way["peak"]["weights_bytes"]

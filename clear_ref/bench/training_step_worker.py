@@ -1,24 +1,31 @@
-"""The process that measures the ways of `bench --what step`: python -m clear_ref.bench.training_step_worker JOB, JSON in and out.
+"""The child process of `bench --what step`.
 
-JOB   {kind: time | peak, directory, shape, tasks, threads, rounds}; a peak has one task and one way
+python -m clear_ref.bench.training_step_worker JOB prints JSON.
+JOB   {kind: time | peak, directory, shape, tasks, threads, rounds}; a peak has one task, and a way
 """
 
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from .memory import growth
-from .training_step_inputs import EVALUATIONS, SHAPES, make_inputs
-from .training_step_ways import WAYS
+from .process import Findings
+from .training_step_inputs import EVALUATIONS, SHAPES, Inputs, make_inputs
+from .training_step_ways import WAYS, Way
+
+Gradients = dict[str, Tensor]
 
 
-def run_task(way, task, inputs, shape):
-    """What a task gives: {loss, ...}, generated ids or summed nll."""
+def run_task(way: Way, task: str, inputs: Inputs, shape: str) -> Any:
+    """What a task gives: {loss, ...} of a step, generated ids, or summed nll."""
     if task == "generate":
-        return way.generate(inputs["prompts"], SHAPES[shape]["new_tokens"])
+        return way.generate(inputs["prompts"], SHAPES[shape].new_tokens)
     if task == "likelihood":
         return way.likelihood(inputs["questions"])
     for parameter in way.trained().values():
@@ -26,9 +33,12 @@ def run_task(way, task, inputs, shape):
     return way.step(task, inputs)
 
 
-def made_ways(names, directory, task="") -> tuple[dict, dict]:
-    """{name: way}, {name: {absent: reason}} where a package is missing."""
-    ways, absent = {}, {}
+def load_ways(
+    names: Iterable[str], directory: str, task: str = ""
+) -> tuple[dict[str, Way], dict[str, Findings]]:
+    """({name: way}, {name: {absent: reason}} where a package is missing)."""
+    ways: dict[str, Way] = {}
+    absent: dict[str, Findings] = {}
     for name in names:
         try:
             ways[name] = WAYS[name](Path(directory), task)
@@ -37,87 +47,105 @@ def made_ways(names, directory, task="") -> tuple[dict, dict]:
     return ways, absent
 
 
-def gradients(way) -> dict:
+def gradients(way: Way) -> Gradients:
     """The gradients of the last step, by PEFT's names; a parameter without one is left out."""
     return {name: p.grad for name, p in way.trained().items() if p.grad is not None}
 
 
-def compared(task, values: dict, grads: dict) -> dict:
-    """How far apart the ways are: {loss, gradient: relative}, {ids: equal or not} or {nll: the largest relative difference}.
+def compared(task: str, values: dict[str, Any], grads: dict[str, Gradients]) -> Findings:
+    """The differences of the ways: {loss, gradient}, {ids: whether equal} or {nll}.
 
-    Of losses, which are differences of larger numbers: relative to the sum of the magnitudes of their terms. Of gradients: the
-    norm of the difference of all of them together, relative to the released norm.
+    loss      difference relative to the sum of the magnitudes of the loss's terms: a loss is a
+              difference of larger numbers
+    gradient  norm of the difference of all gradients together, relative to the released norm
+    nll       the largest relative difference
     """
     ours, released = values["ours"], values["released"]
     if task == "generate":
         return {"ids": ours == released}
     if task == "likelihood":
         return {"nll": max(abs(a - b) / abs(b) for a, b in zip(ours, released, strict=True))}
-    loss = abs(ours["loss"] - released["loss"]) / sum(map(abs, ours["terms"].values()))
+    magnitude = sum(abs(term) for term in ours["terms"].values())
+    loss = abs(ours["loss"] - released["loss"]) / magnitude
     if grads["ours"].keys() != grads["released"].keys():
         return {"loss": loss, "gradient": float("inf")}
-
-    def norm(tensors):
-        return sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5
-
-    apart = norm(grads["ours"][name] - grads["released"][name] for name in grads["released"])
-    return {"loss": loss, "gradient": apart / norm(grads["released"].values())}
+    difference = norm(grads["ours"][name] - grads["released"][name] for name in grads["released"])
+    return {"loss": loss, "gradient": difference / norm(grads["released"].values())}
 
 
-def time_job(job) -> dict:
-    """{ways: {way: {absent} or {weights_bytes}}, tasks: {task: {way: {seconds, cpu_seconds: one a round, value}, difference}}}.
+def norm(tensors: Iterable[Tensor]) -> float:
+    """The norm of all tensors together."""
+    return sum(float(tensor.double().square().sum()) for tensor in tensors) ** 0.5
 
-    The ways take turns; in every round their results are compared, and the largest difference is kept.
+
+def time_job(job: Findings) -> Findings:
+    """Times of both ways, in turns, and the largest difference of their results in any round.
+
+    returns  {absent: {way: {absent}}, tasks: {task: {way: {seconds, cpu_seconds: [one a round],
+             value}, difference}}}
     """
-    ways, found = made_ways(WAYS, job["directory"])
-    tasks = {}
-    for task in job["tasks"]:
-        inputs, measured = (
-            make_inputs(job["shape"], task),
-            {name: {"seconds": [], "cpu_seconds": []} for name in ways},
-        )
-        for turn in range(job["rounds"]):
-            grads, values = {}, {}
-            for name in list(ways)[:: -1 if turn % 2 else 1]:
-                cpu, wall = time.process_time(), time.perf_counter()
-                values[name] = run_task(ways[name], task, inputs, job["shape"])
-                measured[name]["seconds"].append(time.perf_counter() - wall)
-                measured[name]["cpu_seconds"].append(time.process_time() - cpu)
-                grads[name] = gradients(ways[name]) if task not in EVALUATIONS else None
-            if len(ways) == len(WAYS):
-                for key, value in compared(task, values, grads).items():
-                    worst = min if key == "ids" else max
-                    measured.setdefault("difference", {})[key] = worst(
-                        value, measured.get("difference", {}).get(key, value)
-                    )
-        for name, value in values.items():
-            measured[name]["value"] = value
-        tasks[task] = measured
-    return {"absent": found, "tasks": tasks}
+    ways, absent = load_ways(WAYS, job["directory"])
+    tasks = {task: time_task(ways, task, job) for task in job["tasks"]}
+    return {"absent": absent, "tasks": tasks}
 
 
-def peak_job(job) -> dict:
-    """{bytes, how, weights_bytes | absent}: growth of the resident high-water mark in one run of the only task, models and inputs
-    loaded before; weights_bytes: of those models, adapters included."""
-    (task,), name = job["tasks"], job["way"]
-    ways, absent = made_ways([name], job["directory"], task)
+def time_task(ways: dict[str, Way], task: str, job: Findings) -> Findings:
+    """One task of time_job."""
+    inputs = make_inputs(job["shape"], task)
+    measured: Findings = {name: {"seconds": [], "cpu_seconds": []} for name in ways}
+    values: dict[str, Any] = {}
+    difference: Findings = {}
+    for turn in range(job["rounds"]):
+        grads = {}
+        names = list(ways)
+        for name in names[::-1] if turn % 2 else names:
+            cpu, wall = time.process_time(), time.perf_counter()
+            values[name] = run_task(ways[name], task, inputs, job["shape"])
+            measured[name]["seconds"].append(time.perf_counter() - wall)
+            measured[name]["cpu_seconds"].append(time.process_time() - cpu)
+            if task not in EVALUATIONS:
+                grads[name] = gradients(ways[name])
+        if len(ways) == len(WAYS):
+            for key, value in compared(task, values, grads).items():
+                worst = min if key == "ids" else max
+                difference[key] = worst(value, difference.get(key, value))
+    for name, value in values.items():
+        measured[name]["value"] = value
+    if difference:
+        measured["difference"] = difference
+    return measured
+
+
+def peak_job(job: Findings) -> Findings:
+    """{bytes, how, weights_bytes | absent}: growth of the peak of resident memory in one run.
+
+    Of the only task, with models and inputs loaded before. weights_bytes: of those models, adapters
+    included.
+    """
+    (task,) = job["tasks"]
+    ways, absent = load_ways([job["way"]], job["directory"], task)
     if absent:
-        return absent[name]
-    inputs, weights = make_inputs(job["shape"], task), 0
-    for module in ways[name].modules():
+        return absent[job["way"]]
+    way = ways[job["way"]]
+    inputs = make_inputs(job["shape"], task)
+    weights = 0
+    for module in way.modules():
         for parameter in module.parameters():
             weights += parameter.nbytes
-            parameter.detach().sum()  # weights that are mapped from a file become resident when they are read
-    return growth(lambda: run_task(ways[name], task, inputs, job["shape"])) | {
-        "weights_bytes": weights
-    }
+            # Weights that are mapped from a file become resident when they are read.
+            parameter.detach().sum()
+    found = growth(lambda: run_task(way, task, inputs, job["shape"]))
+    return found | {"weights_bytes": weights}
 
 
-def main(argument: str) -> dict:
-    """What the job in `argument` (JSON) found."""
+JOBS = {"time": time_job, "peak": peak_job}
+
+
+def main(argument: str) -> Findings:
+    """What the job in `argument` (JSON) finds."""
     job = json.loads(argument)
     torch.set_num_threads(job["threads"])
-    return {"time": time_job, "peak": peak_job}[job["kind"]](job)
+    return JOBS[job["kind"]](job)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,13 @@
 from argparse import Namespace
 from dataclasses import fields
 
-from clear_ref.bench import likelihood, token_terms, training_step
+from clear_ref.bench import (
+    likelihood,
+    token_terms,
+    token_terms_text,
+    training_step,
+    training_step_text,
+)
 from clear_ref.common.errors import UserError
 
 from .given import settings_from
@@ -30,9 +36,9 @@ def command(arguments: Namespace) -> Output:
                 )
     if arguments.what == "kernel":
         found = token_terms.run(settings_from(arguments, token_terms.BenchSettings))
-        return Output(found, token_terms.text)
+        return Output(found, token_terms_text.text)
     if arguments.what == "step":
         found = training_step.run(settings_from(arguments, training_step.BenchStepSettings))
-        return Output(found, training_step.text)
+        return Output(found, training_step_text.text)
     found = likelihood.run(settings_from(arguments, likelihood.BenchLikelihoodSettings))
     return Output(found, likelihood.text)

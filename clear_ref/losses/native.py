@@ -8,19 +8,11 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TypedDict
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.run_directory import KernelRecord
 
 from .formulas import N_STATS
-
-
-class KernelDescription(TypedDict):
-    """What is built: whether, the CPU instruction set in use, and CUDA compute capabilities."""
-
-    built: bool
-    instruction_set: str | None
-    cuda: list[str]
 
 
 def _load() -> tuple[ModuleType | None, str | None]:
@@ -104,8 +96,8 @@ def use_instruction_set(name: str) -> Iterator[None]:
         _instruction_set = before
 
 
-def description() -> KernelDescription:
-    """What is built of the compiled kernel."""
+def description() -> KernelRecord:
+    """What is built: whether, the CPU instruction set in use, CUDA compute capabilities."""
     return {
         "built": built(),
         "instruction_set": instruction_set(),

@@ -1,6 +1,6 @@
-"""The likelihood benchmark: what it counts is what the decoder computes, equal results, bad settings refused.
+"""`bench --what likelihood`: it counts what the decoder computes, results are equal.
 
-Run: python -m pytest tests/test_bench_likelihood.py
+Run: python -m pytest tests/bench/test_bench_likelihood.py
 """
 
 import pytest
@@ -13,8 +13,12 @@ from clear_ref.mini.directories import WORLD
 
 
 def test_a_case_counts_tokens_as_by_hand_and_finds_the_ways_equal(tiny):
-    """Names of three records: plain runs the prompt anew for each candidate; shared runs it once, and each answer's tokens once,
-    in a batch padded to the longest prompt (all equal: one question) and to the widest row. float64: equal to 1e-10."""
+    """Names of three records.
+
+    plain computes the prompt again for each candidate. shared computes it once, and each answer's
+    tokens once, in a batch padded to the longest prompt (all are equal: one question) and to the
+    widest row. In float64 results are equal to 1e-10.
+    """
     found = bench.measured(tiny, "names", 3, 2, None)
     rows = items(tasks(10, 64)[5], WORLD, read_phrases(WORLD), 3)
     texts = [list(dict.fromkeys((item.answer, item.paraphrased, *item.perturbed))) for item in rows]

@@ -1,8 +1,8 @@
-"""The benchmark: what it reports, that every peer computes the same loss, and what it refuses.
+"""`bench`: what it reports, that every peer computes the same loss, and what it refuses.
 
-Tiny logits: the times mean nothing here. Expected losses are the float64 definitions of token_terms_peers.reference, which
-test_reference_is_the_definition writes down a second time.
-Run: python -m pytest tests/test_bench.py
+The logits are tiny, so the times mean nothing. Expected losses are the float64 definitions of
+token_terms_inputs.reference, which test_reference_is_the_definition computes a second time.
+Run: python -m pytest tests/bench/test_bench_token_terms.py
 """
 
 import json
@@ -11,7 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clear_ref.bench import token_terms, token_terms_peers
+from clear_ref.bench import token_terms, token_terms_text
+from clear_ref.bench.token_terms_inputs import make_inputs, reference
+from clear_ref.bench.token_terms_peers import PEERS
+from clear_ref.bench.token_terms_worker import ready
 from clear_ref.common.errors import UserError
 from clear_ref.losses import native
 
@@ -21,9 +24,7 @@ TINY = token_terms.BenchSettings(
 CPU = torch.device("cpu")
 JOB = {"rows": 8, "vocabulary": 64, "dtype": "float32", "peers": []}
 UNCOMPILED = [
-    name
-    for name, peer in token_terms_peers.PEERS.items()
-    if not peer.needs_gpu and not name.startswith("compile")
+    name for name, peer in PEERS.items() if not peer.needs_gpu and not name.startswith("compile")
 ]
 
 
@@ -65,25 +66,23 @@ def test_report_has_the_documented_keys():
         "python -m clear_ref.run bench --rows 8 --vocabulary 64 --dtype float32 --rounds 2 "
         "--peers 'ours torch,eager'"
     )
-    table = token_terms.text(found)
-    assert (
-        "ours torch" in table and "to native" in table and max(map(len, table.splitlines())) < 200
-    )
+    table = token_terms_text.text(found)
+    assert "ours torch" in table
+    assert "to native" in table
+    assert max(map(len, table.splitlines())) < 200
 
 
 @pytest.mark.parametrize("dtype, within", [("float32", 1e-5), ("bfloat16", 2e-2)])
 def test_every_peer_computes_the_task(dtype, within):
-    """And the same gradient as eager in float64: what is faster has left nothing out."""
-    inputs = token_terms_peers.make_inputs(JOB | {"dtype": dtype}, CPU)
-    wanted = token_terms_peers.reference("all", inputs["all"])
+    """And the same gradient as eager in float64: a faster peer computes all of it."""
+    inputs = make_inputs(JOB | {"dtype": dtype}, CPU)
+    wanted = reference("all", inputs["all"])
     names = [name for name in UNCOMPILED if native.built() or name != "ours native"]
-    losses, values, absent = token_terms_peers.ready(names, inputs, CPU)
+    losses, values, absent = ready(names, inputs, CPU)
     assert not absent
     student, labels, teacher = inputs["all"]
     wide = student.detach().double().requires_grad_()
-    (exact,) = torch.autograd.grad(
-        token_terms_peers.PEERS["eager"].make()(wide, labels, teacher.double()), wide
-    )
+    (exact,) = torch.autograd.grad(PEERS["eager"].make()(wide, labels, teacher.double()), wide)
     for name, loss in losses.items():
         assert abs(values[name] - wanted) < within * abs(wanted), name
         (gradient,) = torch.autograd.grad(loss(*inputs["all"]), student)
@@ -91,21 +90,18 @@ def test_every_peer_computes_the_task(dtype, within):
 
 
 def test_reference_is_the_definition():
-    student, labels, teacher = token_terms_peers.make_inputs(JOB, CPU)["all"]
+    student, labels, teacher = make_inputs(JOB, CPU)["all"]
     p, q = student.detach().double().softmax(-1), teacher.double().softmax(-1)
     kept = [i for i in range(8) if int(labels[i]) != -100]
     assert len(kept) == 7
     wanted = sum(-float(p[i, labels[i]].log()) for i in kept) / 7 + float(
         (q * (q / p).log()).sum() + (p * (p / q).log()).sum()
     )
-    assert (
-        abs(token_terms_peers.reference("all", (student, labels, teacher)) - wanted)
-        < 1e-12 * wanted
-    )
+    assert abs(reference("all", (student, labels, teacher)) - wanted) < 1e-12 * wanted
 
 
 def test_peers_of_a_gpu_are_absent_with_the_reason():
-    losses, _, absent = token_terms_peers.ready(["liger", "cut cross-entropy"], {}, CPU)
+    losses, _, absent = ready(["liger", "cut cross-entropy"], {}, CPU)
     assert (
         not losses
         and set(absent) == {"liger", "cut cross-entropy"}
@@ -119,7 +115,7 @@ def test_ratio_and_floor():
     def peer(ms):
         return {"task": "all", "forward_ms": {"median": ms}, "both_ms": {"median": ms}}
 
-    found = token_terms.against(
+    found = token_terms.compared(
         {"ours native": peer(2.0), "eager": peer(3.0), "liger": {"absent": "x", "task": "all"}},
         {"copy": 1.0, "read": 1e9},
         10**6,
@@ -142,7 +138,7 @@ def test_threads_are_compared_in_turns_and_shown():
         assert times["speedup"][key] == pytest.approx(times["1"][key] / times["2"][key])
     for threads in "12":
         assert 0 < times[threads]["min"] <= times[threads]["median"] and times[threads]["cpu"] > 0
-    assert f"{times['speedup']['median']:.2f} x; least" in token_terms.text(found)
+    assert f"{times['speedup']['median']:.2f} x; least" in token_terms_text.text(found)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""The step benchmark: both ways compute the same thing, the report says what was measured, bad settings are refused.
+"""`bench --what step`: both ways compute the same, the report is complete, bad settings refused.
 
-The tiny shape: its times mean nothing. What ours must equal is the released way (transformers, PEFT), another program.
-Run: python -m pytest tests/test_bench_step.py
+The shape is tiny, so the times mean nothing. Ours must equal the released way (transformers, PEFT),
+which is another program.
+Run: python -m pytest tests/bench/test_bench_training_step.py
 """
 
 import json
@@ -12,9 +13,9 @@ import pytest
 import torch
 
 from clear_ref import run
-from clear_ref.bench import training_step
+from clear_ref.bench import training_step, training_step_text
 from clear_ref.bench import training_step_inputs as step_inputs
-from clear_ref.bench import training_step_worker as peers
+from clear_ref.bench import training_step_worker as worker
 from clear_ref.common.errors import UserError
 from clear_ref.data.batches import IGNORE
 
@@ -31,11 +32,14 @@ def directory(tmp_path_factory):
 
 @pytest.mark.parametrize("task", step_inputs.TASKS)
 def test_both_ways_compute_the_same(task, directory):
-    """fp32 sums of some ten thousand terms in other orders: losses and nll to 1e-6, all gradients together to 1e-5."""
+    """fp32 sums of about ten thousand terms in another order.
+
+    So losses and nll differ by at most 1e-6, all gradients together by at most 1e-5.
+    """
     for name in NEEDS_PARITY:
         pytest.importorskip(name, reason="the parity extra is not installed")
     job = {"directory": directory, "shape": "tiny", "tasks": [task], "threads": 1, "rounds": 1}
-    found = peers.time_job(job)["tasks"][task]["difference"]
+    found = worker.time_job(job)["tasks"][task]["difference"]
     if task == "generate":
         assert found == {"ids": True}
     elif task == "likelihood":
@@ -45,29 +49,35 @@ def test_both_ways_compute_the_same(task, directory):
 
 
 def test_a_difference_is_found():
-    """By hand: losses 1 and 1.1 whose terms are 3 and -2; gradients (3, 4) and (3, 4.5): norm 0.5 of sqrt(29.25)."""
+    """By hand: losses 1 and 1.1, the terms 3 and -2; gradients (3, 4) and (3, 4.5).
+
+    The norm of the difference is 0.5, the released norm sqrt(29.25).
+    """
     values = {"ours": {"loss": 1.0, "terms": {"a": 3.0, "b": -2.0}}, "released": {"loss": 1.1}}
     grads = {
         "ours": {"x": torch.tensor([3.0]), "y": torch.tensor([4.0])},
         "released": {"x": torch.tensor([3.0]), "y": torch.tensor([4.5])},
     }
-    found = peers.compared("kl", values, grads)
+    found = worker.compared("kl", values, grads)
     assert found["loss"] == pytest.approx(0.1 / 5) and found["gradient"] == pytest.approx(
         0.5 / 29.25**0.5
     )
-    assert peers.compared("kl", values, {**grads, "ours": {"x": grads["ours"]["x"]}})[
+    assert worker.compared("kl", values, {**grads, "ours": {"x": grads["ours"]["x"]}})[
         "gradient"
     ] == float("inf")
-    assert peers.compared("generate", {"ours": [[1, 2]], "released": [[1, 3]]}, {}) == {
+    assert worker.compared("generate", {"ours": [[1, 2]], "released": [[1, 3]]}, {}) == {
         "ids": False
     }
-    assert peers.compared("likelihood", {"ours": [1.0, 2.0], "released": [1.0, 2.5]}, {}) == {
+    assert worker.compared("likelihood", {"ours": [1.0, 2.0], "released": [1.0, 2.5]}, {}) == {
         "nll": pytest.approx(0.2)
     }
 
 
 def test_inputs_are_what_the_report_says():
-    """640 tokens, 40 of them answer, 576 of the picture; one record 16 shorter, none where padding would be counted."""
+    """640 tokens, 40 of them answer, 576 of the picture; one record is 16 shorter.
+
+    In the tasks that count padding, no record is shorter.
+    """
     made = step_inputs.make_inputs("small", "llmu")
     for name in ("forget", "retain", "idk"):
         batch = made[name]
@@ -111,20 +121,21 @@ def test_report_has_the_documented_keys():
     assert (
         ours["peak"]["bytes"] >= 0 and ours["peak"]["weights_bytes"] > 4e6
     )  # 2 x 32064 x 24 numbers of 4 bytes and more
-    table = training_step.text(found)
+    table = training_step_text.text(found)
     assert "grad_diff" in table and "share" in table and max(map(len, table.splitlines())) < 200
 
 
-def test_a_missing_package_is_said_and_ours_is_measured(directory, monkeypatch):
+def test_a_missing_package_is_named_and_ours_is_measured(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    found = peers.time_job(
+    found = worker.time_job(
         {"directory": directory, "shape": "tiny", "tasks": ["kl"], "threads": 1, "rounds": 1}
     )
-    reason = found["absent"]["released"]["absent"]  # without transformers that is missed first
+    # Where transformers is not installed, it is named as missing first.
+    reason = found["absent"]["released"]["absent"]
     assert list(found["tasks"]["kl"]) == ["ours"] and ("peft" in reason or "transformers" in reason)
     measured = found["tasks"]["kl"]
     measured["ours"]["peak"] = {"bytes": 10**6, "weights_bytes": 2 * 10**6}
-    assert training_step.row("kl", training_step.summary(measured))[2:5] == ("-", "-", "-")
+    assert training_step_text.cells("kl", training_step.summary(measured))[2:5] == ("-", "-", "-")
 
 
 def test_shares_and_ratios_by_hand():
