@@ -1,9 +1,10 @@
-"""Fixtures of the tests of data_fetch.py."""
+"""Fixtures of the tests of check-data and data_fetch.py."""
 
 from types import SimpleNamespace
 
 import pytest
 
+from tests.helpers.data_directories import caption, perturbed, write
 from tests.helpers.fetching import data_fetch
 
 
@@ -38,3 +39,20 @@ def fetch(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Ten authors, one of them to forget; every relation between the configs is right."""
+    rows = [caption(tmp_path, number) for number in range(10)]
+    qa = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(10)]
+    for config, part in (
+        ("full", slice(None)),
+        ("forget10", slice(9, None)),
+        ("retain90", slice(9)),
+    ):
+        write(tmp_path, config, rows[part])
+        write(tmp_path, f"tofu/{config}", qa[part])
+    write(tmp_path, "forget10_perturbed", [perturbed(rows[9])])
+    write(tmp_path, "retain_perturbed", list(map(perturbed, rows[:4])))
+    return tmp_path

@@ -12,60 +12,13 @@ import shutil
 import pytest
 from PIL import Image
 
-from clear_ref import run
 from clear_ref.common.errors import UserError
 from clear_ref.data.check import check, text
 from clear_ref.data.images import open_image
 from clear_ref.data.records import SCHEMA
 from clear_ref.mini.directories import WORLD
+from tests.helpers.data_directories import caption, colour, perturbed, write
 from tests.helpers.real_data import tofu_files
-
-
-def write(directory, config, rows):
-    (directory / config).mkdir(parents=True, exist_ok=True)
-    (directory / config / "rows.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
-    )
-
-
-def colour(directory, number, size=(8, 8)):
-    """A picture of its own colour; its path in rows."""
-    (directory / "images").mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number % 256, number // 256, 90)).save(
-        directory / "images" / f"{number}.png"
-    )
-    return f"images/{number}.png"
-
-
-def caption(directory, number, name=None, **more):
-    name = name or f"Person {number}"
-    return {"image": colour(directory, number), "caption": f"{name} smiles.", "name": name, **more}
-
-
-def perturbed(row, *names):
-    return {
-        **row,
-        "paraphrased_caption": "A smile.",
-        "perturbed_captions": ["Q smiles."],
-        "perturbed_names": [*names] or ["Q"],
-    }
-
-
-@pytest.fixture
-def small(tmp_path):
-    """Ten authors, one of them to forget; every relation between the configs is right."""
-    rows = [caption(tmp_path, number) for number in range(10)]
-    qa = [{"question": f"q{number}", "answer": f"a{number}"} for number in range(10)]
-    for config, part in (
-        ("full", slice(None)),
-        ("forget10", slice(9, None)),
-        ("retain90", slice(9)),
-    ):
-        write(tmp_path, config, rows[part])
-        write(tmp_path, f"tofu/{config}", qa[part])
-    write(tmp_path, "forget10_perturbed", [perturbed(rows[9])])
-    write(tmp_path, "retain_perturbed", list(map(perturbed, rows[:4])))
-    return tmp_path
 
 
 def only(found, *words, where="problems"):
@@ -361,54 +314,3 @@ class TestPublished:
         )
         path.write_text("\n".join(path.read_text().splitlines()[1:]))
         assert only(check(tmp_path), "have 3767 rows together, full has 3768")
-
-
-class TestCommand:
-    def call(self, capsys, *arguments):
-        status = run.main(["check-data", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    def test_the_exit_status_is_0_without_problems_1_with_problems_2_if_absent(
-        self, capsys, small, tmp_path_factory
-    ):
-        status, out, err = self.call(capsys, small)
-        assert (status, err) == (0, "") and "no problems" in out
-        (small / "images/9.png").write_bytes(b"?")
-        status, out, err = self.call(capsys, small)
-        assert status == 1 and "1 problem" in out and err.count("\n") == 1 and "1 problems" in err
-        status, out, err = self.call(capsys, small, "--json")
-        found = json.loads(out)
-        assert (
-            status == 1 and len(found["problems"]) == 1 and found["configs"]["full"]["rows"] == 10
-        )
-        for directory, words in (
-            (small / "none", "no such directory"),
-            (tmp_path_factory.mktemp("e"), "holds no CONFIG/rows"),
-        ):
-            status, out, err = self.call(capsys, directory)
-            assert (status, out) == (2, "") and words in err and err.count("\n") == 1
-
-    def test_an_empty_path_is_not_the_working_directory(self, capsys, monkeypatch, small):
-        monkeypatch.chdir(small)
-        assert self.call(capsys, ".")[0] == 0
-        status, out, err = self.call(capsys, "")
-        assert (
-            (status, out) == (2, "")
-            and "data is ''; expected mini or a directory" in err
-            and err.count("\n") == 1
-        )
-        before = sorted(small.iterdir())
-        status, (out, err) = run.main(["vectors", "--compact", "--out", ""]), capsys.readouterr()
-        assert (
-            (status, out) == (2, "")
-            and "--out is ''; expected a directory" in err
-            and err.count("\n") == 1
-        )
-        assert sorted(small.iterdir()) == before
-
-    def test_a_long_list_is_shortened_on_the_terminal_and_complete_in_json(self, capsys, small):
-        write(small, "tofu/full", [{"question": ""}] * 50)
-        status, out, _ = self.call(capsys, small)
-        assert status == 1 and "... and " in out and "--json lists all" in out
-        assert len(json.loads(self.call(capsys, small, "--json")[1])["problems"]) >= 50
