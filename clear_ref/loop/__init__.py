@@ -1,1 +1,1 @@
-"""The loop room: which records a step sees, the optimiser step, checkpoints."""
+"""Training: which records a step sees, the optimiser step, the teacher, checkpoints."""

@@ -1,5 +1,5 @@
 """Reductions: micro-batches add up, padding and order do not matter, chunks do not matter, broadcasting is refused,
-and each of the usual mistakes changes a value that tests/test_closed_form.py knows.
+and each of the usual mistakes changes a value that tests/helpers/values_by_hand.py has.
 
 Run: python -m pytest tests/test_reductions.py
 """
@@ -24,7 +24,7 @@ from clear_ref.losses import (
     token_mean,
 )
 from clear_ref.methods import METHODS, Loss, make_options, method_loss, needs, rmu, variant
-from tests.methods.test_values_by_hand import CASES, case_loss, rmu_batches
+from tests.helpers.values_by_hand import CASES, case_loss, rmu_batches
 
 LENGTHS = ((3, 4), (2, 1), (4, 2), (1, 3), (2, 5))  # (prompt, answer) tokens of five sequences
 V, D = 5, 3

@@ -1,7 +1,8 @@
-"""What holds at the start of unlearning, where the student is the teacher; and the row weights of the sequence methods.
+"""What holds at the start of unlearning, where the student is equal to the teacher.
 
-The gradients are with respect to raw logits, in float64. Expected ones are written down from p = softmax(z) directly.
-Run: python -m pytest tests/test_at_reference.py
+Also the row weights of the sequence methods away from it. The gradients are with respect to raw
+logits, in float64; the expected ones are in tests/helpers/at_the_teacher.py.
+Run: python -m pytest tests/methods/test_at_the_teacher.py
 """
 
 from dataclasses import replace
@@ -10,30 +11,19 @@ from math import log
 import pytest
 import torch
 
-from clear_ref.losses import IGNORE, Outputs
-from clear_ref.methods import make_options, method_loss, needs
-
-B, T, V, D = 3, 7, 5, 4
-LENGTHS = (4, 1, 2)  # answer tokens of each sequence
-
-
-def batch(seed, same=True):
-    g = torch.Generator().manual_seed(seed)
-    labels = torch.full((B, T), IGNORE)
-    for s, n in enumerate(LENGTHS):
-        labels[s, 2 : 2 + n] = torch.randint(0, V, (n,), generator=g)
-    logits, teacher = (2 * torch.randn(B, T, V, generator=g, dtype=torch.float64) for _ in range(2))
-    hidden, teacher_hidden = (
-        torch.randn(B, T, D, generator=g, dtype=torch.float64) for _ in range(2)
-    )
-    if same:
-        teacher, teacher_hidden = logits.clone(), hidden.clone()
-    return Outputs(logits, labels, teacher, None, hidden, teacher_hidden)
-
-
-def batches(method, same=True, **options):
-    names = needs(method, "paper", make_options(method, options))
-    return {name: batch(len(name) + 10 * ord(name[-1]), same) for name in names}
+from clear_ref.losses import IGNORE
+from clear_ref.methods import method_loss
+from tests.helpers.at_the_teacher import (
+    LENGTHS,
+    SEQUENCE,
+    SUM,
+    TOKEN,
+    B,
+    T,
+    batches,
+    close,
+    nll_gradient,
+)
 
 
 def loss_and_gradients(method, given, field="logits", **options):
@@ -44,31 +34,6 @@ def loss_and_gradients(method, given, field="logits", **options):
     loss = method_loss(method, moved, **options)
     loss.value.backward()
     return loss, {name: leaf.grad for name, leaf in leaves.items()}
-
-
-def nll_gradient(outputs, weights):
-    """weights[s] (p - onehot(label)) at every answer row, placed at the rows; weights [B]: one number per sequence."""
-    gradient = torch.zeros_like(outputs.logits)
-    p = outputs.logits.softmax(-1)
-    for s in range(B):
-        for t in range(T - 1):
-            label = int(outputs.labels[s, t + 1])
-            if label != IGNORE:
-                gradient[s, t] = weights[s] * p[s, t]
-                gradient[s, t, label] -= weights[s]
-    return gradient
-
-
-def close(found, wanted):
-    """float64 rounding of a few products of numbers below 10."""
-    return (found - wanted).abs().max() < 1e-14
-
-
-TOKEN = torch.full((B,), 1 / sum(LENGTHS), dtype=torch.float64)  # weights of a token mean
-SEQUENCE = torch.tensor(
-    [1 / (B * n) for n in LENGTHS], dtype=torch.float64
-)  # weights of a sequence mean
-SUM = torch.full((B,), 1 / B, dtype=torch.float64)  # weights of the mean sequence sum
 
 
 def sequence_sums(outputs, which="logits"):

@@ -17,14 +17,15 @@ from clear_ref.common.errors import UserError
 from clear_ref.losses import IGNORE, Outputs
 from clear_ref.methods import METHODS, SEMANTICS, make_options, method_loss, needs, rmu, variant
 from clear_ref.methods.table import later, markdown, option_help
-from tests.methods.test_at_the_teacher import B, T, V, close, nll_gradient
-from tests.methods.test_at_the_teacher import batches as at_reference
-from tests.methods.test_values_by_hand import (
+from tests.helpers.at_the_teacher import SEQUENCE, SUM, TOKEN, B, T, V, close, nll_gradient
+from tests.helpers.at_the_teacher import batches as at_the_teacher
+from tests.helpers.batches_by_hand import (
     K_STUDENT_TEACHER,
     K_TEACHER_STUDENT,
     L2,
     L3,
     RETAIN_NLL,
+    batch,
     batches,
 )
 
@@ -240,8 +241,6 @@ def test_npo_before_2025_03_30_is_log_one_plus_log_ratio_and_nan_beyond_its_edge
     assert method_loss("npo", given, "released@2024-10-23").value.item() == pytest.approx(
         expected, abs=1e-13
     )
-    from tests.methods.test_values_by_hand import batch
-
     assert method_loss(
         "npo", {"forget": batch([[1 / 16]], [[1 / 4]])}, "released@2024-12-10"
     ).value.isnan()
@@ -304,15 +303,10 @@ def gradients(method, given, semantics, **options):
     }
 
 
-LENGTHS = (4, 1, 2)
-TOKEN = torch.full((B,), 1 / sum(LENGTHS), dtype=torch.float64)
-SUM = torch.full((B,), 1 / B, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("beta", [1.0, 0.5])
 def test_released_npo_starts_away_from_uniform_whatever_beta_is(beta):
     """d/dz = (1/V - p) / rows at every row. The 1e-8 moves it by at most 1e-8 / min q, q here above 1e-5."""
-    given = at_reference("npo")
+    given = at_the_teacher("npo")
     _, found = gradients("npo", given, "released", beta=beta)
     p = given["forget"].logits.softmax(-1)
     assert p.min() > 1e-5 and (found["forget"] - (1 / V - p) / (B * T)).abs().max() < 1e-3 / (B * T)
@@ -320,7 +314,7 @@ def test_released_npo_starts_away_from_uniform_whatever_beta_is(beta):
 
 
 def test_npo_before_2025_03_30_starts_at_zero_with_twice_that_gradient():
-    given = at_reference("npo")
+    given = at_the_teacher("npo")
     loss, found = gradients("npo", given, "released@2024-12-10")
     assert loss.value == 0 and close(
         found["forget"], 2 * (1 / V - given["forget"].logits.softmax(-1)) / (B * T)
@@ -329,7 +323,7 @@ def test_npo_before_2025_03_30_starts_at_zero_with_twice_that_gradient():
 
 @pytest.mark.parametrize("semantics", ["released", "original"])
 def test_kl_starts_as_gradient_ascent_in_every_meaning(semantics):
-    given = at_reference("kl")
+    given = at_the_teacher("kl")
     loss, found = gradients("kl", given, semantics)
     assert (
         loss.terms["retain_kl"] == 0
@@ -340,7 +334,7 @@ def test_kl_starts_as_gradient_ascent_in_every_meaning(semantics):
 
 @pytest.mark.parametrize("semantics, options", [("released", {}), ("original", {"gamma": 1})])
 def test_scrub_starts_as_retain_fine_tuning_in_every_meaning(semantics, options):
-    given = at_reference("scrub")
+    given = at_the_teacher("scrub")
     loss, found = gradients("scrub", given, semantics, **options)
     assert (
         loss.terms["forget_kl"] == 0
@@ -350,7 +344,7 @@ def test_scrub_starts_as_retain_fine_tuning_in_every_meaning(semantics, options)
 
 
 def test_a_phase_of_scrub_is_its_own_terms_alone():
-    given = at_reference("scrub", same=False)
+    given = at_the_teacher("scrub", same=False)
     whole = method_loss("scrub", given, "original")
     most = method_loss("scrub", {"forget": given["forget"]}, "original", phase="max")
     least = method_loss("scrub", {"retain": given["retain"]}, "original", phase="min")
@@ -366,7 +360,7 @@ def test_a_phase_of_scrub_is_its_own_terms_alone():
 
 def test_released_llmu_on_text_cancels_and_stands_still():
     """The idk batch is the forget batch: the two nll terms cancel exactly; the KL's gradient is 0 at the teacher."""
-    given = at_reference("llmu")
+    given = at_the_teacher("llmu")
     given["idk"] = given["forget"]
     loss, found = gradients("llmu", given, "released")
     assert (
@@ -377,20 +371,20 @@ def test_released_llmu_on_text_cancels_and_stands_still():
 def test_original_llmu_starts_with_its_nll_terms_alone():
     """The gradient of H(teacher, student) is p - q, 0 at the teacher; its value there is the teacher's entropy."""
     given = {
-        name: at_reference("llmu")["forget"] for name in ("forget", "random1", "random2", "retain")
+        name: at_the_teacher("llmu")["forget"]
+        for name in ("forget", "random1", "random2", "retain")
     }
     loss, found = gradients("llmu", given, "original", n_random=2)
     logp = given["retain"].logits.log_softmax(-1)
     assert close(found["retain"], 0) and close(
         loss.terms["retain_cross_entropy"], -(logp.exp() * logp).sum(-1).mean()
     )
-    sequence = torch.tensor([1 / (B * n) for n in LENGTHS], dtype=torch.float64)
-    assert close(found["forget"], nll_gradient(given["forget"], -0.5 * sequence))
-    assert close(found["random2"], nll_gradient(given["random2"], 0.5 * sequence))
+    assert close(found["forget"], nll_gradient(given["forget"], -0.5 * SEQUENCE))
+    assert close(found["random2"], nll_gradient(given["random2"], 0.5 * SEQUENCE))
 
 
 def test_original_npo_and_dpo_start_at_log_two():
-    given = at_reference("dpo")
+    given = at_the_teacher("dpo")
     loss, found = gradients("npo", {"forget": given["forget"]}, "original")
     assert loss.value.item() == pytest.approx(20 * log(2), abs=1e-13) and close(
         found["forget"], nll_gradient(given["forget"], -SUM)
@@ -402,14 +396,14 @@ def test_original_npo_and_dpo_start_at_log_two():
 
 
 def test_released_dpo_is_the_likelihood_of_whole_idk_answers():
-    given = {"idk": at_reference("dpo", same=False)["idk"]}
+    given = {"idk": at_the_teacher("dpo", same=False)["idk"]}
     assert close(gradients("dpo", given, "released")[1]["idk"], nll_gradient(given["idk"], SUM))
 
 
 def test_released_entropy_is_minimised_by_descent():
     """The sign bug: a step against the gradient lowers the entropy of the forget batch; the paper's form raises it."""
     for semantics, sign in (("released", -1), ("paper", 1)):
-        given = at_reference("grad_diff")
+        given = at_the_teacher("grad_diff")
         _, found = gradients("grad_diff", given, semantics, forget="entropy")
         stepped = given["forget"].logits - 0.01 * found["forget"]
         entropy = [
@@ -423,7 +417,7 @@ def test_released_entropy_is_minimised_by_descent():
 
 def test_released_rmu_draws_each_mean_to_the_mean_of_the_vectors():
     """d/d mean_T h_b = 2 / (B D) (mean_T h_b - mean_j v_j), spread over T."""
-    given = at_reference("rmu")
+    given = at_the_teacher("rmu")
     h = given["forget"].hidden.clone().requires_grad_()
     loss = method_loss(
         "rmu", {**given, "forget": replace(given["forget"], hidden=h)}, "released", c=2

@@ -1,29 +1,8 @@
-"""Every method's value on a batch small enough for paper and pencil, and what method_loss refuses.
+"""Every method's value on batches small enough for values by hand, and what method_loss refuses.
 
-Vocabulary {0, 1}. A batch is written as the probability that the student gives to each answer token, one list per
-sequence. Lengths differ within a batch, so a token mean, a sequence mean and a sequence sum are three numbers. Every
-row that is no answer row (prompt, padding) holds logits that would change the value if they were read.
-
-Notation: L2 = log 2, L3 = log 3; nll of probability 1/2^k is k L2. Two-valued distributions (p, 1-p):
-KL(1/2 || 3/4) = 1/2 log(2/3) + 1/2 log 2 = L2 - L3/2 and KL(3/4 || 1/2) = 3/4 log(3/2) + 1/4 log(1/2) = 3/4 L3 - L2.
-
-    FORGET   student 1/2 1/4 | 1/16   nll 1 2 | 4 (L2)     token mean 7/3 L2       sums 3 L2 | 4 L2
-             teacher 1/4 1/4 | 1/8    nll 2 2 | 3 (L2)                             sums 4 L2 | 3 L2
-             log-ratio student/teacher of the answers: +L2 | -L2
-             KL(teacher || student) rows: KL(1/4 || 1/2) = KL(3/4 || 1/2) = 3/4 L3 - L2;  0;
-                KL(1/8 || 1/16) = 1/8 L2 + 7/8 log((7/8) / (15/16)) = 1/8 L2 + 7/8 log(14/15)
-    IDK      student 1/8 | 1/2 1/2    nll 3 | 1 1 (L2)     token mean 5/3 L2       sequence mean (3 + 1)/2 L2 = 2 L2
-             teacher 1/2 | 1/4 1/2    nll 1 | 2 1 (L2)     log-ratio: -2 L2 | +L2
-    RETAIN   student 1/2 3/4 | 1/4    nll L2, log 4/3 | log 4     token mean (L2 + log 4/3 + log 4)/3 = 1/3 log(32/3)
-             teacher 1/2 1/2 | 1/2    KL rows: 0, K | K
-                                      K = 3/4 L3 - L2 (student || teacher) or L2 - L3/2 (teacher || student)
-                                      sequence mean ((0 + K)/2 + K)/2 = 3/4 K   (a token mean would be 2/3 K)
-    RANDOM   1/2 1/2 | 1/2 -> L2;  1/4 1/4 | 1/4 -> 2 L2;  1/2 1/4 | 1/2 -> 4/3 L2
-
-Run: python -m pytest tests/test_closed_form.py
+The batches, the notation and the derivations: tests/helpers/batches_by_hand.py.
+Run: python -m pytest tests/methods/test_values_by_hand.py
 """
-
-from math import log
 
 import pytest
 import torch
@@ -34,129 +13,14 @@ from clear_ref.methods import (
     METHODS,
     make_options,
     method_loss,
-    needs,
     reference_model,
     rmu,
     sku,
     variant,
 )
 from clear_ref.methods.table import second_stage
-
-L2, L3 = log(2), log(3)
-K_STUDENT_TEACHER, K_TEACHER_STUDENT = 3 / 4 * L3 - L2, L2 - L3 / 2
-FORGET_KL = ((3 / 4 * L3 - L2) / 2 + L2 / 8 + 7 / 8 * log(14 / 15)) / 2
-RETAIN_NLL = log(32 / 3) / 3
-
-
-def batch(student, teacher=None, left=False):
-    """Outputs of answers given by their tokens' probabilities: two prompt tokens, the answer, padding to length 6."""
-    b, t = len(student), 6
-    labels, mask = torch.full((b, t), IGNORE), torch.zeros(b, t, dtype=torch.int64)
-    student_logits, teacher_logits = (
-        torch.tensor(pair, dtype=torch.float64).repeat(b, t, 1) for pair in ([3, -4], [5, -2])
-    )
-    for s, answer in enumerate(student):
-        start = t - 2 - len(answer) if left else 0
-        mask[s, start : start + 2 + len(answer)] = 1
-        for i in range(len(answer)):
-            token, row = (s + i) % 2, start + 1 + i
-            labels[s, row + 1] = token
-            for logits, table in ((student_logits, student), (teacher_logits, teacher)):
-                if table is not None:
-                    logits[s, row, token], logits[s, row, 1 - token] = (
-                        log(table[s][i]),
-                        log(1 - table[s][i]),
-                    )
-    return Outputs(student_logits, labels, None if teacher is None else teacher_logits, mask)
-
-
-def batches(names, left=False):
-    tables = {
-        "forget": ([[1 / 2, 1 / 4], [1 / 16]], [[1 / 4, 1 / 4], [1 / 8]]),
-        "idk": ([[1 / 8], [1 / 2, 1 / 2]], [[1 / 2], [1 / 4, 1 / 2]]),
-        "retain": ([[1 / 2, 3 / 4], [1 / 4]], [[1 / 2, 1 / 2], [1 / 2]]),
-        "random1": ([[1 / 2, 1 / 2], [1 / 2]],),
-        "random2": ([[1 / 4, 1 / 4], [1 / 4]],),
-        "random3": ([[1 / 2, 1 / 4], [1 / 2]],),
-    }
-    return {name: batch(*tables[name], left=left) for name in names}
-
-
-# method, options, expected terms. Numbers from the docstring above, never from the code under test.
-CASES = [
-    ("retain_ft", {}, {"retain_nll": RETAIN_NLL}),
-    ("grad_ascent", {}, {"forget_nll": -7 / 3 * L2}),
-    ("grad_diff", {}, {"forget_nll": -7 / 3 * L2, "retain_nll": RETAIN_NLL}),
-    ("grad_diff", {"lambda_retain": 3}, {"forget_nll": -7 / 3 * L2, "retain_nll": 3 * RETAIN_NLL}),
-    ("kl", {}, {"forget_nll": -7 / 3 * L2, "retain_kl": 3 / 4 * K_STUDENT_TEACHER}),
-    ("idk", {}, {"retain_nll": RETAIN_NLL, "idk_nll": 5 / 3 * L2}),
-    # h = idk log-ratio - forget log-ratio = (-2 - 1, 1 + 1) L2
-    # softplus(-beta h) = log(1 + 2^(3 beta)), log(1 + 2^(-2 beta))
-    ("dpo", {"beta": 1}, {"idk_nll": 5 / 3 * L2, "dpo": (log(9) + log(5 / 4)) / 2}),
-    ("dpo", {}, {"idk_nll": 5 / 3 * L2, "dpo": (log(1 + 2**0.3) + log(1 + 2**-0.2)) / 2}),
-    (
-        "dpo",
-        {"beta": 1, "lambda_idk": 2, "lambda_dpo": 3, "retain_weight": 4},
-        {
-            "idk_nll": 10 / 3 * L2,
-            "dpo": 3 / 2 * (log(9) + log(5 / 4)),
-            "retain_nll": 4 * RETAIN_NLL,
-        },
-    ),
-    # (2/beta) mean(log(1 + 2^beta), log(1 + 2^-beta))
-    # beta 1: 2 (log 3 + log 3/2)/2 = log 9/2;  beta 2: (log 5 + log 5/4)/2 = log 5/2
-    ("npo", {}, {"forget_npo": log(9 / 2)}),
-    ("npo", {"beta": 2}, {"forget_npo": log(5 / 2)}),
-    (
-        "scrub",
-        {},
-        {"retain_kl": 3 / 4 * K_TEACHER_STUDENT, "forget_kl": -FORGET_KL, "retain_nll": RETAIN_NLL},
-    ),
-    (
-        "scrub",
-        {"alpha": 2, "gamma": 5},
-        {
-            "retain_kl": 3 / 2 * K_TEACHER_STUDENT,
-            "forget_kl": -FORGET_KL,
-            "retain_nll": 5 * RETAIN_NLL,
-        },
-    ),
-    (
-        "llmu",
-        {},
-        {"forget_nll": -7 / 3 * L2, "idk_nll": 2 * L2, "retain_kl": 3 / 4 * K_STUDENT_TEACHER},
-    ),
-    (
-        "llmu",
-        {"kl": "teacher_student"},
-        {"forget_nll": -7 / 3 * L2, "idk_nll": 2 * L2, "retain_kl": 3 / 4 * K_TEACHER_STUDENT},
-    ),
-    # random: (1 + 2 + 4/3)/3 L2 = 13/9 L2
-    (
-        "sku",
-        {},
-        {
-            "forget_nll": 2.5 * 7 / 3 * L2,
-            "random_nll": 13 / 9 * L2,
-            "retain_kl": -0.5 * 3 / 4 * K_TEACHER_STUDENT,
-        },
-    ),
-    (
-        "sku",
-        {"n_random": 2, "w_forget": 1, "w_random": 4, "w_retain": 2},
-        {
-            "forget_nll": 7 / 3 * L2,
-            "random_nll": 4 * 3 / 2 * L2,
-            "retain_kl": -2 * 3 / 4 * K_TEACHER_STUDENT,
-        },
-    ),
-]
-
-
-def case_loss(method, options, left=False):
-    return method_loss(
-        method, batches(needs(method, "paper", make_options(method, options)), left), **options
-    )
+from tests.helpers.batches_by_hand import batch, batches
+from tests.helpers.values_by_hand import CASES, case_loss, rmu_batches
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["right_padding", "left_padding"])
@@ -168,34 +32,6 @@ def test_a_method_has_the_value_worked_out_by_hand(method, options, expected, le
         expected, abs=1e-14
     )
     assert loss.value.item() == pytest.approx(sum(expected.values()), abs=1e-14)
-
-
-def rmu_batches():
-    """Hidden states of width 2. u = (3/5, 4/5), c = 5: the target is (3, 4).
-
-    forget: squared distances 0, 1, 4 | 25 (the origin), mean over sequences (5/3 + 25)/2 = 40/3.
-    retain: distances to the teacher's 1, 1 | 2^2 + 1^2 = 5, mean over sequences (1 + 5)/2 = 3.
-    Padding holds 1000s.
-    """
-    far = [1000.0, 1000.0]
-    forget = torch.tensor([[[3.0, 4], [4, 4], [3, 2]], [[0, 0], far, far]], dtype=torch.float64)
-    retain = torch.tensor([[[1.0, 1], [2, 2], far], [[5, 5], far, far]], dtype=torch.float64)
-    teacher = torch.tensor(
-        [[[1.0, 0], [3, 2], [0, 0]], [[3, 4], [0, 0], [0, 0]]], dtype=torch.float64
-    )
-    labels = torch.full((2, 3), IGNORE)
-    return {
-        "forget": Outputs(
-            None, labels, attention_mask=torch.tensor([[1, 1, 1], [1, 0, 0]]), hidden=forget
-        ),
-        "retain": Outputs(
-            None,
-            labels,
-            attention_mask=torch.tensor([[1, 1, 0], [1, 0, 0]]),
-            hidden=retain,
-            teacher_hidden=teacher,
-        ),
-    }
 
 
 @pytest.mark.parametrize("alpha, retain", [(1, 3), (2, 6)])
