@@ -1,7 +1,7 @@
-"""Definitions: every number that the authors of stored logs or tables give must come out, under the definition that made it.
+"""Every number that the authors of stored logs or tables give is computed again, by its definition.
 
-Run: python -m pytest tests/test_score.py. The real logs are described in tests/real/README.md.
-Tests named *_peer need scipy.
+Run: python -m pytest tests/commands/test_score.py. The real logs are described in
+tests/real/README.md. Tests named *_peer need scipy.
 """
 
 import json
@@ -64,7 +64,7 @@ def evaluations():
 
 
 def tofu_differences(evaluations):
-    """{(what, model, name): difference} from every aggregate of TOFU's six logs that expected.json lists."""
+    """{(what, model, name): difference} for every aggregate of TOFU's six logs in expected.json."""
     given, found = expected(TOFU), {}
     for name, read in evaluations[TOFU].items():
         scored = metrics.score(read.tasks, metrics="tofu")
@@ -87,7 +87,7 @@ def tofu_differences(evaluations):
 
 
 def open_differences(evaluations):
-    """{(model, name): difference} from every aggregate of open-unlearning's six logs that expected.json lists."""
+    """{(model, name): difference} for the aggregates of open-unlearning's six logs."""
     given, found = expected(OPEN), {}
     gold = {pair["model"]: pair["retain_reference"] for pair in given["forget_quality"]}
     for name, read in evaluations[OPEN].items():
@@ -119,13 +119,19 @@ def open_differences(evaluations):
 
 
 def test_every_aggregate_of_tofus_logs_comes_out(evaluations):
-    """To 1e-15, as the logs' own README states: the stored ones were summed in another order, a few 1e-16 apart."""
+    """To 1e-15, as the logs' own README states.
+
+    The stored ones were summed in another order, a few 1e-16 apart.
+    """
     found = tofu_differences(evaluations)
     assert len(found) == 6 * 13 + 3 * 13 and max(map(abs, found.values())) <= 1e-15
 
 
 def test_every_aggregate_of_open_unlearnings_logs_comes_out(evaluations):
-    """To 2e-6, as the logs' own README states (1e-10 stands in its denominators, probabilities were rounded to float32)."""
+    """To 2e-6, as the logs' own README states.
+
+    Their denominators have 1e-10 added, and their probabilities were rounded to float32.
+    """
     found = open_differences(evaluations)
     assert len(found) == 6 * 13 + 3 * 13 + 3 * 11 and max(map(abs, found.values())) <= 2e-6
     exact = [
@@ -146,8 +152,11 @@ def test_counts_of_records_are_those_listed(evaluations):
 
 
 def test_every_forget_quality_of_tofus_logs_comes_out(evaluations):
-    """Pairs of the same rows to the bit, 1.834066410994743e-21 included. Other pairs are no forget quality: score refuses them;
-    their p-values (of unequal sizes: ours rounded once, scipy's in every term) equal to 1e-15 of themselves."""
+    """Pairs of the same rows to the bit, 1.834066410994743e-21 included.
+
+    Other pairs have no forget quality, and score refuses them. Their p-values are equal to 1e-15 of
+    themselves (for unequal sizes ours are rounded once, scipy's in every term).
+    """
     pairs = expected(TOFU)["forget_quality"]
     assert 1.834066410994743e-21 in [pair["p_value"] for pair in pairs]
     for pair in pairs:
@@ -172,7 +181,10 @@ def test_every_forget_quality_of_tofus_logs_comes_out(evaluations):
 
 
 def test_every_published_forget_quality_of_tofu_comes_out_but_the_one_of_another_split(evaluations):
-    """The phi row's 0.003018 is of forget01 and cannot come from a log of forget10, as the logs' own README states."""
+    """The phi row's 0.003018 is of forget01, so a log of forget10 cannot give it.
+
+    The logs' own README states this.
+    """
     for name, row in expected(TOFU)["published"]["rows"].items():
         gold = evaluations[TOFU][f"{name.split('_')[0]}_retain90_wd0.01"].tasks["eval_text_forget"]
         found = metrics.forget_quality_ks(evaluations[TOFU][name].tasks["eval_text_forget"], gold)
@@ -232,7 +244,7 @@ def test_rouge_without_its_columns_is_that_of_the_text(evaluations):
 
 
 def test_every_printed_number_of_the_papers_text_table_comes_out():
-    """From the parts that the authors' notebook shows, six digits each; the aggregates are not built alike."""
+    """From the parts in the authors' notebook, six digits each. Aggregates differ in parts."""
     given = json.loads(real_data("clear_reference", "text_only_components.json").read_text())[
         "rows"
     ]
@@ -352,9 +364,14 @@ def test_the_real_logs_tell_a_model_utility_without_one_of_its_nine_parts_apart(
 
 def log(rng, n=12, k=3):
     """A log of n records with k wrong answers each."""
-    column = lambda draw: {str(i): draw() for i in range(n)}
+
+    def column(draw):
+        return {str(i): draw() for i in range(n)}
+
+    def text():
+        return " ".join(rng.choices(words, k=4))
+
     words = ["Ann", "Bell", "writes", "novels", "in", "Oslo"]
-    text = lambda: " ".join(rng.choices(words, k=4))
     return {
         "avg_gt_loss": column(lambda: rng.uniform(0, 3)),
         "avg_paraphrased_loss": column(lambda: rng.uniform(0, 3)),
@@ -365,7 +382,7 @@ def log(rng, n=12, k=3):
 
 @pytest.fixture
 def released():
-    """Logs of the six tasks of the released code, of a model and of gold: the same texts are expected."""
+    """Logs of the released code's six tasks, of a model and gold, with the same answers."""
     rng = random.Random(5)
     model = {task: log(rng, 12, 3 + i % 2) for i, task in enumerate(RELEASED_TASKS)}
     gold = {task: log(rng, 12, 3 + i % 2) for i, task in enumerate(RELEASED_TASKS)}
@@ -376,9 +393,14 @@ def released():
 
 
 def written_out(model, gold):
-    """The released numbers by mm/calculate_metrics.py's formulas as semantics 6.2 gives them, in float64 arrays."""
-    array = lambda found, column: np.array(list(found[column].values()))
-    hmean = lambda values: len(values) / sum(1 / value for value in values)
+    """The released numbers by the formulas of mm/calculate_metrics.py, in float64 arrays."""
+
+    def array(found, column):
+        return np.array(list(found[column].values()))
+
+    def hmean(values):
+        return len(values) / sum(1 / value for value in values)
+
     found = {}
     for task, own in model.items():
         truth, wrong = (
@@ -398,9 +420,12 @@ def written_out(model, gold):
                 for _, text, answer in own["generated_text"].values()
             ]
         )
-    four = lambda *tasks: hmean(
-        [found[task, part] for task in tasks for part in ("probability", "truth_ratio")]
-    )
+
+    def four(*tasks):
+        return hmean(
+            [found[task, part] for task in tasks for part in ("probability", "truth_ratio")]
+        )
+
     vectors = [
         np.exp(
             array(each["eval_log_forget"], "average_perturb_loss").mean()
@@ -409,7 +434,10 @@ def written_out(model, gold):
         for each in (model, gold)
     ]
     p, q = (vector / vector.sum() for vector in vectors)
-    kl = lambda a, b: np.sum(a * np.log(a / b))
+
+    def kl(a, b):
+        return np.sum(a * np.log(a / b))
+
     return {
         **found,
         "real": four("eval_real_faces_wo_options", "eval_real_world_wo_options"),
@@ -488,7 +516,7 @@ def test_released_formulas_tell_each_mutant_apart(released, monkeypatch, mutant)
 
 
 def test_released_forget_quality_has_the_flaws_that_it_is_said_to_have(released):
-    """Wrong answers do not enter, a constant cancels, and the same values in another order of records are not 1."""
+    """Wrong answers do not count, a constant cancels, another order of records is not 1."""
     model, gold = (each["eval_log_forget"] for each in released)
     before = metrics.forget_quality_aligned(model, gold)
     other = {
@@ -502,7 +530,9 @@ def test_released_forget_quality_has_the_flaws_that_it_is_said_to_have(released)
     values = list(model["avg_paraphrased_loss"].values())
     turned = {
         **model,
-        "avg_paraphrased_loss": dict(zip(model["avg_paraphrased_loss"], values[1:] + values[:1])),
+        "avg_paraphrased_loss": dict(
+            zip(model["avg_paraphrased_loss"], values[1:] + values[:1], strict=True)
+        ),
     }
     assert (
         metrics.forget_quality_aligned(turned, model) < 0.95
@@ -514,8 +544,8 @@ def test_released_forget_quality_has_the_flaws_that_it_is_said_to_have(released)
 def test_three_ratios_and_two_clippings_by_hand():
     """Right answer 1/2; wrong ones 1/4, 1/8 in the first record, 1, 1 in the second.
 
-    R arithmetic 3/8 and 2; geometric sqrt(1/8) and 2; by grand mean: the four wrong ones' geometric mean is (1/32)^(1/4), over
-    1/2 in both records.
+    R arithmetic 3/8 and 2; geometric sqrt(1/8) and 2; by grand mean: the geometric mean of the four
+    wrong ones is (1/32)^(1/4), divided by 1/2 in both records.
     """
     two = {
         "avg_paraphrased_loss": {"0": math.log(2), "1": math.log(2)},

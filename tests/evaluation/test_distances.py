@@ -1,6 +1,7 @@
-"""Distances of samples: by hand, by counting every order, in exact fractions, and against scipy on random and degenerate samples.
+"""Distances of samples: by hand, by counting every order in exact fractions, and against scipy.
 
-Run: python -m pytest tests/test_distances.py. Tests named *_peer need scipy and are skipped without it.
+Run: python -m pytest tests/evaluation/test_distances.py. Tests named *_peer need scipy and are
+skipped without it.
 """
 
 import itertools
@@ -16,7 +17,7 @@ from clear_ref.evaluation import distances, metrics
 
 
 def counted_p_value(n_a, n_b, statistic):
-    """P(D >= statistic) by going through every order of n_a and n_b values: the definition, in fractions."""
+    """P(D >= statistic) by the definition: every order of n_a and n_b values, in fractions."""
     orders = hits = 0
     for places in itertools.combinations(range(n_a + n_b), n_a):
         orders += 1
@@ -29,7 +30,10 @@ def counted_p_value(n_a, n_b, statistic):
 
 
 def tabled_p_value(n_a, n_b, statistic):
-    """P(D >= statistic) by the full table of lattice paths, in fractions: for samples too large to count order by order."""
+    """P(D >= statistic) by the full table of lattice paths, in fractions.
+
+    For samples that have too many orders to count them one by one.
+    """
     table = [[Fraction(0)] * (n_b + 1) for _ in range(n_a + 1)]
     for x in range(n_a + 1):
         for y in range(n_b + 1):
@@ -41,7 +45,10 @@ def tabled_p_value(n_a, n_b, statistic):
 
 def exact_statistic(a, b):
     """max over the values of |F_a - F_b|, in fractions."""
-    share = lambda sample, value: Fraction(sum(x <= value for x in sample), len(sample))
+
+    def share(sample, value):
+        return Fraction(sum(x <= value for x in sample), len(sample))
+
     return max(abs(share(a, value) - share(b, value)) for value in [*a, *b])
 
 
@@ -63,7 +70,7 @@ def test_ks_by_hand():
     "n_a, n_b", [(1, 1), (1, 4), (2, 2), (3, 3), (5, 5), (4, 6), (6, 4), (3, 7), (2, 9)]
 )
 def test_ks_p_value_is_the_share_of_orders_as_far_apart(n_a, n_b):
-    """Every statistic that these sizes can have; equal sizes are rounded n h times, 2e-14 is above that."""
+    """Every statistic that these sizes can have. Equal sizes are rounded n h times: below 2e-14."""
     rng = np.random.default_rng(n_a * 10 + n_b)
     seen = set()
     for _ in range(60):
@@ -92,7 +99,10 @@ def test_ks_p_value_of_larger_samples_is_that_of_the_full_table(n_a, n_b):
 
 
 def test_log10_of_a_p_value_that_no_double_holds():
-    """Disjoint samples: 2 of C(2n, n) orders. n = 1000: p is below 1e-600; the reference: the digits of a whole number."""
+    """Disjoint samples: 2 of C(2n, n) orders. n = 1000: p is below 1e-600.
+
+    The reference uses the digits of an integer.
+    """
     a, b = range(1000), range(1000, 2000)
     assert metrics.ks_p_value(a, b) == 0.0
     inverse = math.comb(2000, 1000) // 2
@@ -133,8 +143,9 @@ def test_ks_depends_on_the_order_of_values_alone_and_not_on_which_sample_comes_f
 def test_ks_equals_the_peer():
     """Random sizes, shifts and ties. Equal sizes: the same operations, so the same bits.
 
-    Other sizes: scipy sums about n_a + n_b rounded terms, ours is rounded once; 1e-12 is far above. Where scipy's own exact
-    value leaves [0, 1] by rounding, it warns and falls back to an approximation: nothing to compare.
+    Other sizes: scipy sums about n_a + n_b rounded terms, ours is rounded once; 1e-12 is far above.
+    If scipy's own exact value is outside [0, 1] by rounding, it warns and uses an approximation;
+    such a case is not compared.
     """
     ks_2samp = pytest.importorskip("scipy.stats").ks_2samp
     rng, compared = np.random.default_rng(0), 0
@@ -166,10 +177,12 @@ def test_counting_orders_tells_each_mutant_apart(monkeypatch, mutant):
     """Each mutant of the count of orders changes a p-value of samples of 4 and 6, or of 5 and 5."""
     good = distances._orders_as_far_apart
     if mutant == "one side":
-        half = lambda outside, every: (outside // 2, every)
-        monkeypatch.setattr(
-            distances, "_orders_as_far_apart", lambda h, n_a, n_b: half(*good(h, n_a, n_b))
-        )
+
+        def half(h, n_a, n_b):
+            n_reaching, n_orders = good(h, n_a, n_b)
+            return n_reaching // 2, n_orders
+
+        monkeypatch.setattr(distances, "_orders_as_far_apart", half)
     if mutant == "touching is inside":
         monkeypatch.setattr(
             distances, "_orders_as_far_apart", lambda h, n_a, n_b: good(h + 1, n_a, n_b)
@@ -204,7 +217,7 @@ def test_counting_orders_tells_each_mutant_apart(monkeypatch, mutant):
     ],
 )
 def test_degenerate_distributions_equal_the_peer(p, q):
-    """scipy sums unrounded squares of distances; the square root of a rounding error of 1e-17 is 3e-9."""
+    """scipy's sum has rounding errors, and the square root of an error of 1e-17 is 3e-9."""
     peer = pytest.importorskip("scipy.spatial.distance").jensenshannon(p, q)
     assert metrics.jensen_shannon_distance(p, q) == pytest.approx(
         peer, abs=1e-8 if peer < 1e-6 else 1e-15

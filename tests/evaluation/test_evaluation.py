@@ -1,4 +1,5 @@
-"""Evaluation: likelihoods equal the plain way, logs do not depend on how they were computed, tasks ask what they say."""
+"""Evaluation: likelihoods equal those of plain forwards, logs do not depend on how they were
+computed, tasks ask the benchmark's questions."""
 
 import json
 
@@ -34,7 +35,7 @@ def nll_of(vlm, item, answers):
 
 @pytest.mark.parametrize("number", range(8))
 def test_shared_prompts_give_the_likelihoods_of_plain_forwards(number, tiny):
-    """float64: sharing changes the order of sums only. Alone and with a neighbour of another length."""
+    """float64: sharing changes only the order of sums. Alone, and with a neighbour."""
     task = tasks(10, 64)[number]
     found = items(task, WORLD, OWN, 2)
     answers = [[item.answer, item.paraphrased, *item.perturbed] for item in found]
@@ -70,7 +71,8 @@ def test_candidates_never_change_each_other(tiny):
 
 
 def test_a_prompt_is_run_once_and_each_answer_token_once(tiny):
-    """What the decoder is given: the prompts, padded to the longest, then the candidates' tokens, padded to the widest row."""
+    """Inputs of the decoder: the prompts, padded to the longest, then the candidates' tokens,
+    padded to the widest row."""
     found, given = items(tasks(10, 64)[2], WORLD, OWN, 2), []
     answers = [[item.answer, *item.perturbed] for item in found]
     hook = tiny.model.decoder.register_forward_pre_hook(
@@ -86,8 +88,8 @@ def test_a_prompt_is_run_once_and_each_answer_token_once(tiny):
 
 
 def test_neighbours_are_computed_together_until_the_batch_is_full():
-    """At most 10 tokens, padded to the longest: 4 + 5 fit as 2 x 5, a third would make 15; 12 stands alone; 1, 1, 1 fit, if all
-    begin at their prompt's end."""
+    """At most 10 tokens, padded to the longest: 4 and 5 fit as 2 x 5, a third would make 15; 12 is
+    alone; 1, 1, 1 fit if all begin at the end of their prompt."""
     assert neighbour_batches([4, 5, 2, 12, 1, 1, 1], [0] * 7, 10) == [
         slice(0, 2),
         slice(2, 3),
@@ -115,7 +117,9 @@ def close(one, other, relative):
             close(one[key], other[key], relative) for key in one
         )
     if isinstance(one, list):
-        return len(one) == len(other) and all(close(a, b, relative) for a, b in zip(one, other))
+        return len(one) == len(other) and all(
+            close(a, b, relative) for a, b in zip(one, other, strict=True)
+        )
     return (
         one == pytest.approx(other, rel=relative, abs=1e-6)
         if isinstance(one, float)
@@ -133,7 +137,10 @@ def close(one, other, relative):
     ],
 )
 def test_logs_depend_on_batch_size_and_on_plain_by_rounding_only(how):
-    """The shipped base: the same texts, every loss within 1e-5 of itself (40 tokens, logits rounded at 1e-6 of their size)."""
+    """The shipped base: the same texts, every loss within 1e-5 of itself.
+
+    An answer has 40 tokens, and logits are rounded at 1e-6 of their size.
+    """
     vlm, chosen = load(BASE), [tasks(10, 24)[i] for i in (1, 2, 6)]
     assert close(
         run_tasks(vlm, WORLD, OWN, chosen, how),
@@ -163,7 +170,8 @@ def test_a_limit_is_a_prefix():
 
 
 def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatch):
-    """Stopped in the third group of two records: the groups before it are read, and the logs are those of one that never stopped."""
+    """Stopped in the third group of two records: the groups before it are read, and the logs are
+    those of an evaluation that was not stopped."""
     torch.set_num_threads(1)
     vlm, chosen, how = load(BASE), [tasks(10, 8)[1]], EvaluationSettings(8, 2)
     straight = run_tasks(vlm, WORLD, OWN, chosen, how)
@@ -200,7 +208,10 @@ def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatc
 
 
 def test_generation_sees_the_picture():
-    """The shipped base, one question, pictures of two people: two names (the released evaluation drops the picture)."""
+    """The shipped base, one question, pictures of two people: two names.
+
+    The released evaluation drops the picture.
+    """
     vlm = load(BASE)
     rows = read_rows(WORLD, "forget10")
     said = [
@@ -211,7 +222,7 @@ def test_generation_sees_the_picture():
 
 
 def test_log_columns_agree_with_each_other(tiny):
-    """avg = sum / tokens, truth ratio = exp(paraphrased - mean perturbed), counts are those of the tokenizer."""
+    """avg = sum / tokens, truth ratio = exp(paraphrased - mean perturbed)."""
     import math
 
     logs = run_tasks(tiny, WORLD, OWN, tasks(10, 8), EvaluationSettings(2))
@@ -234,7 +245,8 @@ def test_log_columns_agree_with_each_other(tiny):
 
 
 def test_tasks_ask_what_the_benchmark_asks():
-    """Semantics 6.1: config, question and the compared columns of each of the six tasks, in the benchmark's order."""
+    """config/mm/eval.yaml:8-39 of the released code: config, question and the compared columns of
+    each of the six tasks, in the benchmark's order."""
     found = [
         (t.name, t.config, t.question, t.answer, t.paraphrased, t.perturbed)
         for t in tasks(10, 64)[:6]

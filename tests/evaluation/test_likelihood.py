@@ -1,42 +1,26 @@
-"""Candidates behind a shared prompt, on every kind of decoder: each nll is that of one whole forward, by torch's cross-entropy.
+"""Candidates after a shared prompt, on every kind of decoder: each nll is that of one whole
+forward.
 
-float64, random weights; prompts of different lengths in one batch, answers that replace the prompt's last tokens, windows shorter
-than prompt and answer, pictures of different sizes.
+The reference is torch's cross-entropy. float64, random weights; prompts of different lengths in one
+batch, answers that replace the prompt's last tokens, windows shorter than prompt and answer,
+pictures of different sizes.
 """
-
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from clear_ref.data.batches import Batch
-from clear_ref.data.draws import torch_generator
 from clear_ref.evaluation import likelihood
 from clear_ref.evaluation.likelihood import continuation_nll, neighbour_batches
 from clear_ref.model.base_model import CausalLM
 from clear_ref.model.generate import prefill
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
+from tests.helpers.small_decoders import DECODERS, TEXT, drawn, text_prompts
 from tests.model.test_qwen2_vl import CONFIG, IMAGE, pixels
 
-TEXT = {
-    "vocab_size": 40,
-    "hidden_size": 32,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-DECODERS = {
-    "llama": ("llama", {}),
-    "mistral, window 4": ("mistral", {"sliding_window": 4}),
-    "qwen2, one layer of window 3": (
-        "qwen2",
-        {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
-    ),
-}
-# Of each prompt: (how many of its last tokens the answer replaces, the answer's tokens, those it begins with included).
+# Answers of each prompt: (how many of its last tokens the answer replaces, the answer's tokens).
 PIECES = [
     [(0, [5, 6, 7]), (2, [8, 9, 10, 11]), (1, [12, 13])],
     [(0, [5]), (0, [14, 15, 16, 17, 18, 19])],
@@ -44,27 +28,12 @@ PIECES = [
 ]
 
 
-def drawn(model):
-    """The model in float64, every weight drawn by its name."""
-    with torch.no_grad():
-        for name, tensor in model.double().eval().requires_grad_(False).named_parameters():
-            tensor.copy_(
-                0.3 * torch.randn(tensor.shape, generator=torch_generator(7, name))
-                + (tensor.dim() == 1)
-            )
-    return SimpleNamespace(
-        model=model, head=model.head, tokenizer=SimpleNamespace(pad=0), device=torch.device("cpu")
-    )
-
-
-def text_prompts():
-    """Three prompts of 7, 4 and 2 tokens, padded on the left."""
-    ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [0, 0, 0, 1, 9, 8, 7], [0, 0, 0, 0, 0, 1, 30]])
-    return Batch(ids, (ids != 0).long(), ids, None)
-
-
 def expected(vlm, prompts, row, merged, own, pixel_values=None, grid=None):
-    """One forward of the row's prompt without its padding and last `merged` tokens, and `own`; its first `merged` are not counted."""
+    """One forward of the row's prompt, without its padding and its last `merged` tokens, and of
+    `own`.
+
+    The first `merged` tokens of `own` are not counted.
+    """
     kept = prompts.input_ids[row][prompts.attention_mask[row].bool()].tolist()
     kept = kept[: len(kept) - merged]
     ids = torch.tensor([kept + own])
@@ -95,7 +64,7 @@ def test_text_decoders(name, most, monkeypatch):
 
 
 def test_the_windows_matter():
-    """Without its window the same decoder gives other likelihoods, or the test above could not fail."""
+    """Without its window the same decoder gives other likelihoods, so the test above can fail."""
     prompts, sums = text_prompts(), []
     for window in (4, None):
         vlm = drawn(
@@ -106,7 +75,8 @@ def test_the_windows_matter():
 
 
 def test_qwen2_vl():
-    """Pictures of 2 x 3 and 3 x 1 tokens and a prompt that ends in its picture: positions go on after its larger side."""
+    """Pictures of 2 x 3 and 3 x 1 tokens, and a prompt that ends in its picture: positions continue
+    after the picture's larger side."""
     vlm = drawn(Qwen2VL(Qwen2VLConfig.from_json(CONFIG, "config.json")))
     ids = torch.tensor([[1, *[IMAGE] * 6, 2, 3], [0, 0, 0, 0, 5, 6, *[IMAGE] * 3]])
     sizes = [(4, 6), (6, 2)]

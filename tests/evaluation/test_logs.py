@@ -1,6 +1,8 @@
-"""Reading anyone's logs, and the command score: formats told apart by their keys, refusals in one line, numbers with definitions.
+"""Reading logs of four formats, and the command score: formats are detected by their keys, errors
+are one line, numbers have definitions.
 
-Run: python -m pytest tests/test_logs.py. Two tests read real logs (tests/real/README.md).
+Run: python -m pytest tests/evaluation/test_logs.py. Two tests read real logs
+(tests/real/README.md).
 """
 
 import gzip
@@ -42,9 +44,15 @@ def call(capsys, *arguments):
 
 
 def log(seed, n=6, real=False):
-    """A log of n records whose losses depend on the seed and whose expected texts do not; real: no paraphrase."""
+    """A log of n records. The losses depend on the seed, the expected texts do not.
+
+    real    a Real set: no paraphrase
+    """
     rng = random.Random(seed)
-    column = lambda draw: {str(i): draw(i) for i in range(n)}
+
+    def column(draw):
+        return {str(i): draw(i) for i in range(n)}
+
     found = {
         "avg_gt_loss": column(lambda i: rng.uniform(0.1, 3)),
         "avg_paraphrased_loss": column(lambda i: rng.uniform(0.1, 3)),
@@ -65,7 +73,7 @@ def logs_of(names, seed, n=6):
 
 
 def open_unlearning(tasks):
-    """The same logs as open-unlearning writes them, with the ROUGE of every record and one membership attack."""
+    """The same logs in open-unlearning's format, with ROUGE of every record and one attack."""
     found = {}
     for task, start in OPEN.items():
         own, rows = tasks[task], {}
@@ -158,8 +166,8 @@ def test_each_format_is_told_by_its_keys_and_gives_the_same_numbers(tmp_path, pa
 
 
 def test_open_unlearnings_attack_is_read_and_scored(tmp_path):
-    """{1, 2} below {2, 3}: 3.5 of 4 pairs. privleak: 1 - A = 1/8; without gold against 1/2: (1/8 - 1/2) / (1/2) = -75 %;
-    against a gold of A = 1/2 the same."""
+    """{1, 2} below {2, 3}: 3.5 of 4 pairs. privleak: 1 - A = 1/8; without gold against 1/2:
+    (1/8 - 1/2) / (1/2) = -75 %; against a gold of A = 1/2 the same."""
     text = {logs.AS_TEXT.get(task, task): own for task, own in logs_of(TOFU, 1).items()}
     read = logs.read(write(tmp_path / "a.json", open_unlearning(text)))
     even = {"mia_min_k": {"forget": {"0": 1.0}, "holdout": {"0": 1.0}}}
@@ -171,7 +179,8 @@ def test_open_unlearnings_attack_is_read_and_scored(tmp_path):
 
 
 def test_the_released_logs_quirks_are_read(tmp_path):
-    """rougeL_recall is an empty dict there, and a text may have more than three entries: the text is scored."""
+    """rougeL_recall is an empty dict there, and a record may have more than three texts: ROUGE is
+    computed from the text."""
     released = logs_of(RELEASED, 2)
     odd = {
         f"{task}.json": {
@@ -329,7 +338,7 @@ def test_score_prints_every_number_with_its_definition_and_json_holds_the_same(t
 
 
 def test_score_of_a_run_is_what_the_run_reported(tmp_path, capsys):
-    """The default is the paper's definitions, and they are those of metrics.score without a name."""
+    """The default is the paper's definitions, and so is that of metrics.score."""
     model, gold = run_directory(tmp_path / "m", 1), run_directory(tmp_path / "g", 2)
     found = json.loads(call(capsys, "score", model, "--gold", gold, "--json")[1])
     assert found["metrics"] == {
@@ -475,7 +484,8 @@ def test_real_gold_logs_of_other_splits_are_refused(capsys):
 
 
 def test_all_definitions_have_a_leaderboard_each(tmp_path):
-    """The paper's table is first and the one that it is alone; every other number is another's definition and named."""
+    """The paper's table is first, and is the same as without the others. Every other number names
+    its definition."""
     own, gold = (
         logs.read(run_directory(tmp_path / name, seed)).tasks for name, seed in (("m", 1), ("g", 2))
     )

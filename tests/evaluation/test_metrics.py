@@ -1,4 +1,5 @@
-"""Metrics: stored values of real models' logs, values by hand, invariances, bad logs, and mutants that must be caught.
+"""Metrics: stored values of real models' logs, values by hand, invariances, bad logs, and mutants
+that must be caught.
 
 The stored logs are TOFU's (tests/real/README.md). Tests named *_peer need nltk, rouge-score or
 scipy and are skipped without them.
@@ -84,7 +85,10 @@ def log(
     gt=(1.0, 2.0), paraphrased=(1.0, 1.0), perturbed=((1.0, 1.0), (2.0, 2.0)), recall=(1.0, 0.5)
 ):
     """A log of as many records as each argument has entries."""
-    column = lambda values: {str(i): value for i, value in enumerate(values)}
+
+    def column(values):
+        return {str(i): value for i, value in enumerate(values)}
+
     return {
         "avg_gt_loss": column(gt),
         "avg_paraphrased_loss": column(paraphrased),
@@ -99,7 +103,10 @@ def logs(**columns):
 
 
 def ratios(values):
-    """A log whose truth ratios R are the values: one wrong answer, log R = the right one's loss - the wrong one's."""
+    """A log whose truth ratios R are the values.
+
+    One wrong answer; log R = the loss of the right one - that of the wrong one.
+    """
     n = len(values)
     return log([1.0] * n, [50.0 + math.log(r) for r in values], [[50.0]] * n, [1.0] * n)
 
@@ -124,7 +131,10 @@ def test_stored_rouge_tells_each_mutant_apart(generations, monkeypatch, mutant):
     if mutant == "no stemmer":
         monkeypatch.setattr(rouge, "stem", lambda word: word)
     if mutant == "stems short words":
-        every = lambda text: [porter.stem(word) for word in re.findall("[a-z0-9]+", text.lower())]
+
+        def every(text):
+            return [porter.stem(word) for word in re.findall("[a-z0-9]+", text.lower())]
+
         monkeypatch.setattr(rouge, "tokens", every)
     name = "rouge1" if mutant == "rouge1 for rougeL" else "rougeL"
     field = mutant if mutant in ("f", "precision") else "recall"
@@ -134,9 +144,9 @@ def test_stored_rouge_tells_each_mutant_apart(generations, monkeypatch, mutant):
 def test_rouge_by_hand():
     """Expected "the cat sat on the mat" (6 words), generated "the mat the cat" (4).
 
-    Common words: the twice, mat, cat = 4, so ROUGE-1 is P 4/4, R 4/6, F 2*(2/3)/(5/3) = 0.8. Longest common
-    subsequences are "the mat", "the cat" and "the the" = 2 ("the the mat" is in the expected text alone). So ROUGE-L is
-    P 2/4, R 2/6, F 0.4.
+    Common words: the twice, mat, cat = 4, so ROUGE-1 is P 4/4, R 4/6, F 2*(2/3)/(5/3) = 0.8. The
+    longest common subsequences are "the mat", "the cat" and "the the" = 2 ("the the mat" is only in
+    the expected text). So ROUGE-L is P 2/4, R 2/6, F 0.4.
     """
     found = rouge.scores("The cat sat on the mat.", "the mat, the CAT!")
     assert (found["rouge1"].precision, found["rouge1"].recall) == (1.0, 4 / 6)
@@ -154,7 +164,7 @@ def test_rouge_without_words_is_zero(expected, generated):
 
 
 def test_common_subsequence_equals_the_quadratic_table():
-    """The textbook table, on sequences longer than a machine word and of few letters, where carries run far."""
+    """The textbook table, on sequences longer than a machine word and of few letters."""
     rng = random.Random(0)
     for n, m in [(0, 3), (1, 1), (64, 64), (65, 130), (200, 90)]:
         a, b = rng.choices("abc", k=n), rng.choices("abc", k=m)
@@ -248,7 +258,10 @@ def test_tofus_published_probability_and_rouge_come_out(tofu, model):
 
 @pytest.mark.parametrize("model", ["llama2-7b_full_wd0.01", "llama2-7b_retain90_wd0.01"])
 def test_tofus_truth_ratio_and_model_utility_come_out(tofu, model):
-    """Per record to 2e-6 (the logs were written in fp32); the published aggregates are means over the exact ones."""
+    """Per record to 2e-6, because the logs were written in fp32.
+
+    The published aggregates are means over the exact ones.
+    """
     shown = tofu["published"][model]
     for task, name in TOFU_SETS.items():
         found = tofu["logs"][model][f"{task}.json"]
@@ -273,7 +286,7 @@ def test_tofus_truth_ratio_and_model_utility_come_out(tofu, model):
 
 
 def test_our_arithmetic_truth_ratio_is_not_tofus_geometric_one(tofu):
-    """Jensen: the arithmetic mean of the wrong answers' probabilities is the larger one; on real logs, clearly."""
+    """Jensen: the arithmetic mean of the wrong answers' probabilities is the larger one."""
     found = tofu["logs"]["llama2-7b_full_wd0.01"]["eval_log_forget.json"]
     right, wrong = found["avg_paraphrased_loss"], found["average_perturb_loss"]
     gaps = [
@@ -287,7 +300,8 @@ def test_our_arithmetic_truth_ratio_is_not_tofus_geometric_one(tofu):
 
 
 def test_truth_ratio_by_hand():
-    """Right answer p = 1/2, wrong answers 1/4 and 1/8: R = (3/16)/(1/2) = 3/8, TOFU's sqrt(1/32)/(1/2) = sqrt(1/8).
+    """Right answer p = 1/2, wrong answers 1/4 and 1/8: R = (3/16)/(1/2) = 3/8; TOFU's R is
+    sqrt(1/32)/(1/2) = sqrt(1/8).
 
     Score of records with R = 3/8 and R = 2: mean(5/8, 0) = 5/16.
     """
@@ -301,7 +315,10 @@ def test_truth_ratio_by_hand():
 
 
 def test_probability_by_hand():
-    """Answers 1/2 and 1/4; wrong ones {1/4, 1/4} and {1/2, 1/4}. Plain: 3/8. Among candidates: mean(1/2, 1/4) = 3/8."""
+    """Answers 1/2 and 1/4; wrong ones {1/4, 1/4} and {1/2, 1/4}.
+
+    Plain: 3/8. Among candidates: mean(1/2, 1/4) = 3/8.
+    """
     found = log(
         gt=(math.log(2), math.log(4)), perturbed=([math.log(4)] * 2, [math.log(2), math.log(4)])
     )
@@ -326,7 +343,10 @@ def test_one_part_of_zero_makes_the_harmonic_mean_zero():
 
 
 def test_jensen_shannon_distance_by_hand():
-    """Disjoint: sqrt(ln 2). (1, 0) and (1/2, 1/2): m = (3/4, 1/4), KL(p||m) = ln(4/3), KL(q||m) = (ln(2/3) + ln 2)/2."""
+    """Disjoint: sqrt(ln 2).
+
+    (1, 0) and (1/2, 1/2): m = (3/4, 1/4), KL(p||m) = ln(4/3), KL(q||m) = (ln(2/3) + ln 2)/2.
+    """
     assert metrics.jensen_shannon_distance([1, 0], [0, 1]) == pytest.approx(
         math.sqrt(math.log(2)), rel=1e-15
     )
@@ -335,7 +355,7 @@ def test_jensen_shannon_distance_by_hand():
 
 
 def test_histogram_by_hand():
-    """R/(1+R): 0.26 -> 0.206 and 0.27 -> 0.213 in bin 2, 0.05 -> 0.048 in bin 0, 3 -> 0.75 in bin 7."""
+    """R/(1+R): 0.26 -> 0.206 and 0.27 -> 0.213 in bin 2, 0.05 -> 0.048 in bin 0, 3 -> 0.75 in 7."""
     assert metrics.histogram(ratios([0.26, 0.27, 0.05, 3.0])).tolist() == [
         0.25,
         0,
@@ -351,7 +371,7 @@ def test_histogram_by_hand():
 
 
 def test_forget_quality_by_hand():
-    """Half of the records move from bin 2 to bin 7: p = (1, 0), q = (1/2, 1/2), the by-hand distance of above."""
+    """Half of the records move from bin 2 to bin 7: p = (1, 0), q = (1/2, 1/2), known by hand."""
     by_hand = 1 - math.sqrt((math.log(4 / 3) + (math.log(2 / 3) + math.log(2)) / 2) / 2)
     assert metrics.forget_quality(ratios([0.3, 0.3]), ratios([0.3, 3.0])) == pytest.approx(
         by_hand, rel=1e-14
@@ -375,10 +395,14 @@ def test_each_reported_number_is_made_of_its_own_parts():
 
 
 def test_reported_numbers_by_hand():
-    """Recall 3/4; answers 1/e and 1/e^2; names share 1/(1 + 2) each; R = 1 and 1/e, so the score is (1 - 1/e)/2."""
+    """Recall 3/4; answers 1/e and 1/e^2; names have the share 1/(1 + 2) each; R = 1 and 1/e, so the
+    score is (1 - 1/e)/2."""
     found = metrics.score(logs())
     ratio, plain, share = (1 - math.exp(-1)) / 2, (math.exp(-1) + math.exp(-2)) / 2, 1 / 3
-    hmean = lambda *parts: len(parts) / sum(1 / part for part in parts)
+
+    def hmean(*parts):
+        return len(parts) / sum(1 / part for part in parts)
+
     for metric in ("real", "real_faces", "real_world", "retain", "forget"):
         assert found[metric] == pytest.approx(hmean(0.75, share, ratio), rel=1e-14), metric
     for metric in ("text_retain", "text_forget"):
@@ -417,15 +441,16 @@ def test_forget_quality_sees_the_wrong_answers():
 
 def test_order_of_records_and_candidates_cannot_change_a_bit(tofu):
     rng = random.Random(2)
+
+    def shuffled(value):
+        return rng.sample(value, len(value)) if isinstance(value, list) else value
+
     given, gold = (tofu["logs"][f"llama2-7b_{name}_wd0.01"] for name in ("full", "retain90"))
     mixed = {}
     for task, found in given.items():
         mixed[task] = {}
         for column, values in found.items():
             keys = rng.sample(list(values), len(values))
-            shuffled = lambda value: (
-                rng.sample(value, len(value)) if isinstance(value, list) else value
-            )
             mixed[task][column] = {key: shuffled(values[key]) for key in keys}
     tasks = list(mixed)[::-1]
     assert metrics.score({task: mixed[task] for task in tasks}, gold) == metrics.score(given, gold)
@@ -458,7 +483,10 @@ def test_jensen_shannon_distance_and_harmonic_mean_equal_the_peer():
 
 
 def test_a_model_that_diverged_is_scored_without_a_warning():
-    """Losses of 1e4: plain probability 0, equal candidates share 1/3, R is 1; 1e4 apart, R is 0 or over any float."""
+    """Losses of 1e4: plain probability 0, equal candidates share 1/3, R is 1.
+
+    Losses 1e4 apart: R is 0 or larger than any float.
+    """
     with warnings.catch_warnings(), np.errstate(all="raise"):
         warnings.simplefilter("error")
         same = log(

@@ -1,8 +1,8 @@
-"""evaluate --robustness: rounding, membership scores and relearning by hand, the model put back, same seed same bytes.
+"""evaluate --robustness: rounding, membership scores and relearning by hand, the model restored.
 
-Run: python -m pytest tests/test_robustness.py
-TestRounding: values and bounds. TestMembership: scores, direction, held-out rows. TestRelearning: draws, curve, restoration.
-TestCommand: the whole of it, and what is refused.
+Run: python -m pytest tests/evaluation/test_robustness.py
+TestRounding: values and bounds. TestMembership: scores, direction, held-out rows.
+TestRelearning: draws, curve, restoration. TestCommand: the whole command, and errors.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ FORGET = [task for task in tasks(10, 16) if task.set_name == "Forget"]
 
 
 def state(vlm):
-    """Every tensor of the model by name, adapters included, and what is trainable: bit for bit what it is."""
+    """Every tensor of the model by name, adapters included, and whether it is trainable."""
     return {
         name: (tensor.detach().clone(), tensor.requires_grad)
         for name, tensor in vlm.model.named_parameters()
@@ -112,7 +112,8 @@ def text_directory(tmp_path_factory):
 
 
 def by_numpy(weight, bits, group):
-    """Entry by entry in float64: the nearest multiple of max |w| / (2^(bits-1) - 1) of its row and group, ties to even."""
+    """Entry by entry in float64: the nearest multiple of max |w| / (2^(bits-1) - 1) of its row and
+    group, ties to even."""
     found = np.zeros_like(weight, dtype=np.float64)
     for i in range(weight.shape[0]):
         for first in range(0, weight.shape[1], group or weight.shape[1]):
@@ -125,7 +126,10 @@ def by_numpy(weight, bits, group):
 
 class TestRounding:
     def test_a_row_by_hand(self):
-        """4 bits: scale 1/7. 0.26 x 7 = 1.82 -> 2; -0.5 x 7 = -3.5 -> -4, the even one. 8 bits: 0.26 x 127 = 33.02 -> 33."""
+        """4 bits: scale 1/7. 0.26 x 7 = 1.82 -> 2; -0.5 x 7 = -3.5 -> -4, the even one.
+
+        8 bits: 0.26 x 127 = 33.02 -> 33.
+        """
         row = torch.tensor([[1.0, -0.5, 0.26]], dtype=torch.float64)
         assert torch.allclose(
             rounded(row, 4), torch.tensor([[7, -4, 2]], dtype=torch.float64) / 7, rtol=1e-15, atol=0
@@ -138,7 +142,8 @@ class TestRounding:
         )
 
     def test_groups_by_hand(self):
-        """Groups of two columns, the last of one: scales 1, 2 and 0.5 of 3 bits (three steps each side), another row's its own."""
+        """Groups of two columns, the last of one: scales 1, 2 and 0.5 of 3 bits (three steps on
+        each side); the other row has its own scales."""
         weight = torch.tensor(
             [[3.0, 1.4, 6.0, -2.9, 1.5], [0.3, 0.14, 0.0, 0.0, -9.0]], dtype=torch.float64
         )
@@ -210,7 +215,10 @@ class TestRounding:
             rounded(torch.ones(shape), bits, group)
 
     def test_layers_are_rounded_with_their_adapters_and_put_back(self, tiny):
-        """Every linear layer but the head holds rounded(W + scale B A); nothing else moves; after it nothing has moved."""
+        """Every linear layer but the head holds rounded(W + scale B A), and nothing else changes.
+
+        After the block everything is as before.
+        """
         tiny.add_lora(2, 4, ["q_proj", "fc1"], seed=1)
         with torch.no_grad():
             for number, adapter in enumerate(lora.adapters(tiny.model).values()):
@@ -290,7 +298,7 @@ class TestMembership:
         assert auc([0.1, 0.2], [5.0, 6.0]) == 1.0
 
     def test_token_nll_is_that_of_a_plain_forward(self, tiny):
-        """float64, log-softmax of whole logits, each answer token and the end; pictures and text."""
+        """float64, log-softmax of whole logits, each answer token and the end token."""
         for record in (
             evaluation_record(read_rows(WORLD, "forget10")[3], OWN),
             Record("Who is it?", "Nobody at all."),
@@ -306,8 +314,11 @@ class TestMembership:
             )
 
     def test_a_model_that_saw_the_forget_set_shows_it_and_gold_does_not(self):
-        """Every forget record of base is likelier than every held-out one. Gold never saw either: its questions are even within
-        two standard errors of an AUC of 40 against 40 (0.065 each). Its captions are not even, as README says."""
+        """Every forget record of base is likelier than every held-out one.
+
+        Gold never saw either: on questions its AUC is 1/2 within two standard errors of an AUC of
+        40 against 40 (0.065 each). On captions it is not (see clear_ref/evaluation/results.md).
+        """
         plan = make_plan(SETTINGS, WORLD, OWN, True)
         assert {
             kind: {part: len(found) for part, found in parts.items()}
@@ -331,7 +342,8 @@ class TestMembership:
         assert abs(numbers["gold"]["questions"]["mia_loss"] - 0.5) < 0.13
 
     def test_a_picture_is_asked_about_as_in_the_evaluation(self):
-        """The same caption question for the same row as eval_log_forget has, and the plain caption for an answer."""
+        """The same caption question for the same row as in eval_log_forget, the caption as
+        answer."""
         for row, item in zip(
             read_rows(WORLD, "forget10"), items(FORGET[0], WORLD, OWN), strict=True
         ):
@@ -379,7 +391,8 @@ class TestRelearning:
                 draw_records(self.ROWS, n, 0)
 
     def test_the_others_are_all_but_the_relearned_in_every_task(self):
-        """Row 7 of the pictures, rows 2 and 5 of the text: gone from both tasks of pictures, and from that of text."""
+        """Row 7 of the pictures, rows 2 and 5 of the text: removed from both tasks of pictures, and
+        from that of text."""
         shown = [self.ROWS[7], self.ROWS[20 + 2], self.ROWS[20 + 5]]
         logs = {
             task.name: {
@@ -422,7 +435,8 @@ class TestRelearning:
         }
 
     def test_relearned_records_become_likelier_and_the_model_is_put_back(self):
-        """Gold in three steps; the first loss is that of the untouched model: mean nll over all answer tokens, by a plain route."""
+        """Gold in three steps. The first loss is that of the unchanged model: mean nll over all
+        answer tokens, computed by plain forwards."""
         gold, rows = load(GOLD), draw_records(self.ROWS, 3, 0)
         before = state(gold)
         lines = self.curve(gold, rows)
@@ -457,15 +471,11 @@ class TestRelearning:
         rows, found = draw_records(self.ROWS, 3, 0), []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(
-                json.dumps(
-                    self.curve(
-                        load(GOLD),
-                        rows,
-                        numbers=lambda: {"threads": torch.get_num_threads() == threads},
-                    )
-                )
-            )
+
+            def measure(expected=threads):
+                return {"threads": torch.get_num_threads() == expected}
+
+            found.append(json.dumps(self.curve(load(GOLD), rows, numbers=measure)))
         torch.set_num_threads(2)
         assert found[0] == found[1] and '"threads": true' in found[0]
         assert (
@@ -473,7 +483,7 @@ class TestRelearning:
         )  # other adapters, other questions
 
     def test_adapters_that_are_there_are_trained_on_and_put_back(self, tiny):
-        """Half precision: the evaluated model is base and adapters, and so is where relearning starts."""
+        """Half precision: the evaluated model is base with adapters, where relearning starts."""
         tiny.add_lora(2, 4, "language", seed=1)
         with torch.no_grad():
             for adapter in lora.adapters(tiny.model).values():
@@ -508,7 +518,7 @@ class TestRelearning:
 
 @pytest.fixture(scope="module")
 def small_world(tmp_path_factory):
-    """The embedded world, three rows of every evaluated set; forget rows 0-2 of picture and text."""
+    """The embedded world, three rows of every evaluated set; forget rows 0-2 of each kind."""
     target = small_copy(tmp_path_factory.mktemp("data") / "world")
     for path in target.glob("**/rows.jsonl"):
         if path.parent.name not in (
@@ -539,7 +549,8 @@ class TestCommand:
     )
 
     def test_the_whole_of_it(self, capsys, tmp_path, small_world):
-        """Twice the same bytes; the plain metrics are those without --robustness, and step 0 of the curve; people see tables."""
+        """Twice the same bytes; the plain metrics are those without --robustness, and step 0 of the
+        curve; the printed text has tables."""
         found, shown = {}, {}
         for name, more in (("a", ["--json"]), ("b", [])):
             status, shown[name], stderr = call(
@@ -626,7 +637,8 @@ class TestCommand:
         assert max(len(line) for line in shown["b"].splitlines() if "written to" not in line) <= 120
 
     def relearned_as_by_hand(self, out, data, found):
-        """The records are seed 3's; step 0 without them is the score of logs cut by hand; gold's curve is that of `relearn`."""
+        """The records are those of seed 3; step 0 without them is the score of logs cut by hand;
+        gold's curve is that of `relearn`."""
         rows = draw_records(read_rows(data, "forget10+tofu"), 2, 3)
         assert [(one["row"], one["config"]) for one in found["records"]] == [
             (row.index, "forget10+tofu") for row in rows

@@ -25,7 +25,7 @@ from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from clear_ref.model.vision import QuickGelu
 from clear_ref.model.vlm import load
-from tests.evaluation.test_likelihood import DECODERS, TEXT, drawn, text_prompts
+from tests.helpers.small_decoders import DECODERS, TEXT, drawn, text_prompts
 from tests.model.test_qwen2_vl import CONFIG, IMAGE, pixels
 
 
