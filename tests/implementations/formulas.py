@@ -1,6 +1,7 @@
-"""Losses as TOFU, NPO and open-unlearning state them, rewritten in torch from their formulas: the original meaning.
+"""The `original` semantics in torch: losses as TOFU, NPO and open-unlearning define them.
 
-Sequences are summed through cross_entropy with reduction="none"; KLs run over every row of a batch, RMU over every position.
+Written from the formulas. Sequences are summed with cross_entropy and reduction="none"; KLs use
+every row of a batch, RMU every position.
 """
 
 import torch
@@ -147,5 +148,5 @@ LOSSES = {
 
 
 def loss(method, batches, options):
-    """The original meaning's loss, a torch scalar with its graph."""
+    """The loss under `original` semantics, a torch scalar with its graph."""
     return LOSSES[method](batches, options)

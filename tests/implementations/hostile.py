@@ -1,4 +1,4 @@
-"""Functions that conform must refuse, each in one way."""
+"""Functions that conform must refuse, each for one reason."""
 
 import sys
 
@@ -8,7 +8,7 @@ from . import ours
 
 
 def constant(method, batches, options):
-    """A number that has nothing to do with the question."""
+    """A number that does not depend on the inputs."""
     return 1234.5
 
 

@@ -1,4 +1,4 @@
-"""Losses with one known mistake each, as people write them in torch: what conform must reject and name."""
+"""Losses in torch with one known mistake each, which conform must reject and name."""
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid, softmax
@@ -25,7 +25,7 @@ def _first_lost(batch):
 
 
 def _retain_kl(make):
-    """KL minimisation, the original meaning, with another KL."""
+    """KL minimisation, semantics `original`, with another KL."""
     return lambda b, o: -formulas.mean_nll(b["forget"]) + make(b["retain"])
 
 
@@ -108,7 +108,7 @@ def _accumulated(b, o):
     return sum(-formulas.mean_nll(part["forget"]) for part in parts) / 2
 
 
-MISTAKEN = {  # mistake: (method, meaning, function)
+MISTAKEN = {  # mistake: (method, semantics, function)
     "padding_counted": (
         "grad_ascent",
         "paper",
@@ -205,7 +205,7 @@ MISTAKEN = {  # mistake: (method, meaning, function)
 
 
 def make(name):
-    """The function of one mistake behind conform's signature."""
+    """The function of one mistake with the signature that conform expects."""
     return lambda method, batches, options: MISTAKEN[name][2](batches, options)
 
 

@@ -1,4 +1,4 @@
-"""This package's losses behind conform's signature."""
+"""This package's losses with the signature that conform expects."""
 
 from clear_ref import Outputs, method_loss
 
@@ -6,7 +6,10 @@ READ = ("logits", "labels", "teacher_logits", "attention_mask", "hidden", "teach
 
 
 def loss(method, batches, options):
-    """The package's loss as a torch scalar with its graph. RMU's directions are its own, made from the option `seed`."""
+    """The package's loss, a torch scalar with its graph.
+
+    RMU computes its control vectors from the option `seed`; the given ones are not read.
+    """
     outputs = {
         name: Outputs(**{key: batch.get(key) for key in READ}) for name, batch in batches.items()
     }

@@ -1,4 +1,7 @@
-"""The paper's losses in vectorised numpy, values only: masks and sums over whole arrays, where the oracle goes row by row."""
+"""The `paper` semantics in vectorised numpy, values only.
+
+It uses masks and sums over whole arrays; the reference computes row by row.
+"""
 
 import numpy as np
 
@@ -118,7 +121,7 @@ LOSSES = {
 
 
 def loss(method, batches, options):
-    """The paper's meaning, a float."""
+    """The loss under `paper` semantics, a float."""
     return float(LOSSES[method](batches, options))
 
 

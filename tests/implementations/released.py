@@ -1,6 +1,7 @@
-"""The released code's losses, written from the ledger's description of what its head computes; whatever meaning is asked for.
+"""The losses of the authors' released code since 2025-03-30, whatever semantics are asked for.
 
-Its arithmetic: cross-entropies by token over the batch, KLs over every row of a batch through kl_div, the last line wins.
+Written from a description of what it computes: cross-entropies are means over the tokens of the
+batch; KLs are computed with kl_div over every row of a batch; DPO's last line overwrites its loss.
 """
 
 import torch

@@ -1,7 +1,8 @@
-"""conform: right implementations pass in every dtype, the released formulas are named as such, each known mistake is named, and a
-function that cannot be judged gets one line and exit status 2.
+"""conform: right implementations pass in every dtype, and released formulas are named as such.
 
-Run: python -m pytest tests/test_conform.py
+Each known mistake is named; a function that cannot be judged gives one line and exit status 2.
+
+Run: python -m pytest tests/oracle/test_conform.py
 """
 
 import json
@@ -13,74 +14,73 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from clear_ref.common.errors import UserError  # noqa: E402
-from clear_ref.methods import METHODS  # noqa: E402
-from clear_ref.oracle.mistakes.known import MISTAKES  # noqa: E402
-from clear_ref.oracle.vectors import conform, conform_text, golden, judged_function, vector_files  # noqa: E402
-from clear_ref.run import main  # noqa: E402
-from tests.implementations import mistaken  # noqa: E402
+from clear_ref.common.errors import UserError
+from clear_ref.methods import METHODS
+from clear_ref.oracle.mistakes.known import MISTAKES
+from clear_ref.oracle.vectors import conform, conform_text, golden, judged_function, vector_files
+from clear_ref.run import main
+from tests.implementations import mistaken
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "vectors" / "golden"
 
 
-def judged(impl, strict=False, **settings):
+def conform_result(impl, strict=False, **settings):
+    """The result of conform for a function on the stored vectors."""
     return conform.run(conform.ConformSettings(impl=impl, vectors=str(GOLDEN), **settings), strict)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_the_package_itself_passes_in_every_meaning_and_dtype(dtype):
-    found = judged("tests.implementations.ours:loss", dtype=dtype, semantics="all")
-    assert found["passed"] and found["counts"]["fail"] == 0 and len(found["cases"]) > 350
+    result = conform_result("tests.implementations.ours:loss", dtype=dtype, semantics="all")
+    assert result["passed"] and result["counts"]["fail"] == 0 and len(result["cases"]) > 350
     assert all(
         case["verdict"] == ("acceptable" if "/released" in case["id"] else "pass")
-        for case in found["cases"]
+        for case in result["cases"]
     )
     assert all(
-        case["gradient_error"] is not None and case["meaning"] is None for case in found["cases"]
+        case["gradient_error"] is not None and case["meaning"] is None for case in result["cases"]
     )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_numpy_implementation_of_the_paper_passes_by_value(dtype):
-    found = judged("tests.implementations.plain_numpy:loss", dtype=dtype)
-    assert found["framework"] == "numpy" and found["counts"] == {
-        "pass": len(found["cases"]),
+    result = conform_result("tests.implementations.plain_numpy:loss", dtype=dtype)
+    assert result["framework"] == "numpy" and result["counts"] == {
+        "pass": len(result["cases"]),
         "acceptable": 0,
         "fail": 0,
     }
-    assert {case["method"] for case in found["cases"]} == set(METHODS)
-    assert all(case["gradient_error"] is None for case in found["cases"])
+    assert {case["method"] for case in result["cases"]} == set(METHODS)
+    assert all(case["gradient_error"] is None for case in result["cases"])
 
 
 def test_the_original_formulas_pass_as_the_original_meaning_with_their_gradients():
-    found = judged("tests.implementations.formulas:loss", semantics="original")
-    assert found["counts"] == {"pass": len(found["cases"]), "acceptable": 0, "fail": 0}
-    assert {case["method"] for case in found["cases"]} == set(METHODS)
+    result = conform_result("tests.implementations.formulas:loss", semantics="original")
+    assert result["counts"] == {"pass": len(result["cases"]), "acceptable": 0, "fail": 0}
+    assert {case["method"] for case in result["cases"]} == set(METHODS)
 
 
-def test_the_released_formulas_are_acceptable_and_named_and_fail_when_the_paper_is_insisted_on():
-    found = judged("tests.implementations.released:loss", semantics="released")
-    failed = {case["id"] for case in found["cases"] if case["verdict"] == "fail"}
+def test_the_released_formulas_are_acceptable_and_named_and_fail_with_strict():
+    result = conform_result("tests.implementations.released:loss", semantics="released")
+    failed = {case["id"] for case in result["cases"] if case["verdict"] == "fail"}
     assert failed == {
         f"grad_diff/released/plain/{option}"
         for option in ("forget=entropy", "forget=kl", "retain=kl")
     }
-    assert {case["meaning"] for case in found["cases"] if case["id"] in failed} == {
+    assert {case["meaning"] for case in result["cases"] if case["id"] in failed} == {
         "released, the options ignored"
     }
-    assert found["counts"]["pass"] == 0 and not any(
-        case["meaning"] for case in found["cases"] if case["verdict"] == "acceptable"
+    assert result["counts"]["pass"] == 0 and not any(
+        case["meaning"] for case in result["cases"] if case["verdict"] == "acceptable"
     )
-    asked = judged("tests.implementations.released:loss")
+    asked = conform_result("tests.implementations.released:loss")
     same = ("retain_ft", "grad_ascent", "grad_diff", "idk")
     assert {method: row["acceptable"] > 0 for method, row in asked["methods"].items()} == {
         m: m not in same for m in METHODS
     }
     assert all("option" in case["flags"] for case in asked["cases"] if case["verdict"] == "fail")
-    strict = judged("tests.implementations.released:loss", strict=True)
+    strict = conform_result("tests.implementations.released:loss", strict=True)
     assert (
         not strict["passed"] and strict["methods"]["dpo"]["mistakes"]["last_debug_line_wins"] == 10
     )
@@ -90,30 +90,30 @@ def test_the_released_formulas_are_acceptable_and_named_and_fail_when_the_paper_
 
 @pytest.mark.parametrize("name", mistaken.MISTAKEN)
 def test_each_mistake_is_rejected_and_named_as_people_write_it(name):
-    """The functions are torch code with autograd; what conform compares them with is the oracle's numpy of the same mistake."""
+    """The functions are torch code with autograd; conform computes the mistakes in numpy."""
     method, semantics, _ = mistaken.MISTAKEN[name]
-    found = judged(
+    result = conform_result(
         f"tests.implementations.mistaken:{name}", methods=method, semantics=semantics, strict=True
     )
-    failed = [case for case in found["cases"] if case["verdict"] == "fail"]
-    assert not found["passed"] and failed
+    failed = [case for case in result["cases"] if case["verdict"] == "fail"]
+    assert not result["passed"] and failed
     plain = [case for case in failed if case["id"].startswith(f"{method}/{semantics}/plain")]
     if name == "entropy_sign":
         plain = [case for case in plain if case["id"].endswith("forget=entropy")]
     assert plain and all(name in case["mistakes"] for case in plain), plain
 
 
-def test_every_mistake_but_the_one_of_the_data_is_written_out_here():
+def test_every_mistake_except_the_one_of_the_data_has_a_torch_function():
     """idk_is_forget is made where batches are made; no loss function sees it."""
     assert {mistake.name for mistake in MISTAKES} - set(mistaken.MISTAKEN) == {"idk_is_forget"}
 
 
-def test_the_right_meaning_is_never_blamed_on_a_mistake_and_a_wild_number_on_none():
-    found = judged("tests.implementations.hostile:constant", methods="kl")
-    assert {case["verdict"] for case in found["cases"]} == {"fail"} and not any(
-        case["mistakes"] for case in found["cases"]
+def test_an_arbitrary_number_is_explained_by_no_mistake():
+    result = conform_result("tests.implementations.hostile:constant", methods="kl")
+    assert {case["verdict"] for case in result["cases"]} == {"fail"} and not any(
+        case["mistakes"] for case in result["cases"]
     )
-    assert "no known mistake" in conform_text.text(found)
+    assert "no known mistake" in conform_text.text(result)
 
 
 def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsys):
@@ -129,11 +129,11 @@ def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsy
     assert main([*arguments, "tests.implementations.ours:loss", "--cases"]) == 0
     assert "pass       kl/paper/plain: loss" in capsys.readouterr().out
     assert main([*arguments, "tests.implementations.ours:loss", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
     assert (
-        found["passed"]
-        and {case["verdict"] for case in found["cases"]} == {"pass"}
-        and "reason" in found["tolerance"]
+        result["passed"]
+        and {case["verdict"] for case in result["cases"]} == {"pass"}
+        and "reason" in result["tolerance"]
     )
 
 
@@ -226,12 +226,14 @@ def test_a_function_of_the_working_directory_is_found(tmp_path):
 
 
 def test_a_gradient_that_is_given_is_compared_where_the_loss_agrees():
-    found = judged("tests.implementations.hostile:right_loss_no_gradient", methods="grad_ascent")
-    assert {case["verdict"] for case in found["cases"]} == {"fail"}
-    assert all(case["error"] < 1e-12 and case["gradient_error"] == 1.0 for case in found["cases"])
+    result = conform_result(
+        "tests.implementations.hostile:right_loss_no_gradient", methods="grad_ascent"
+    )
+    assert {case["verdict"] for case in result["cases"]} == {"fail"}
+    assert all(case["error"] < 1e-12 and case["gradient_error"] == 1.0 for case in result["cases"])
 
 
-def test_inputs_are_the_same_question_in_every_dtype():
+def test_inputs_are_exact_in_every_dtype():
     entry = next(entry for entry in golden.build().entries if entry["id"] == "kl/paper/plain")
     held = vector_files.read(GOLDEN).batches(entry)["retain"]["logits"]
     for dtype in ("float64", "float32", "bfloat16"):
