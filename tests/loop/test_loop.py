@@ -1,4 +1,8 @@
-"""The loop: however a step is cut it is the same step; stop and resume equal a straight run; draws are pure functions."""
+"""Training: a step does not depend on how it is cut; stop and resume equal a straight run.
+
+Also: the schedule, and that draws are pure functions of their arguments.
+Run: python -m pytest tests/loop/test_loop.py
+"""
 
 import dataclasses
 import json
@@ -56,7 +60,10 @@ def run(vlm, method, rows, recipe, seed=0, out=None, resume=False):
 
 
 def gradients(vlm, method, rows, recipe):
-    """Loss, named terms and gradients of one step of six records, from adapters that are not zero and a teacher that differs."""
+    """Loss, named terms and gradients of one step of six records.
+
+    The adapters are not zero, so the teacher differs from the student.
+    """
     prepare(vlm, recipe, 0)
     with torch.no_grad():
         for name, adapter in lora.adapters(vlm.model).items():
@@ -80,7 +87,7 @@ def gradients(vlm, method, rows, recipe):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_records_at_once_never_changes_a_step(method, tiny_directory, rows):
-    """Six records one by one, in unequal parts, or in one padded batch: the same loss, terms and gradients (float64)."""
+    """Six records in parts of 1, of 4 or of 6 give the same loss, terms and gradients (float64)."""
     from clear_ref import load
 
     found = [
@@ -100,7 +107,10 @@ def test_records_at_once_never_changes_a_step(method, tiny_directory, rows):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, rows):
-    """Float64 central differences along a random unit direction of all adapters; truncation h^2 and rounding 1e-16/h are small."""
+    """Float64 central differences along a random unit direction of all adapters.
+
+    The truncation error h^2 and the rounding error 1e-16/h are small.
+    """
     recipe = Recipe(records_at_once=6, lora_rank=2)
     _, _, _, grads = gradients(tiny, method, rows, recipe)
     chosen, options = variant(method), options_of(method)
@@ -158,7 +168,7 @@ def test_batch_size_and_accumulation_cut_the_same_step_to_the_same_bytes(tiny_di
 
 @pytest.mark.parametrize("rank", [8, 0])
 def test_threads_never_change_a_bit(rank, tiny_directory, rows):
-    """Adapters, and every weight: training takes the number of threads from its recipe, not from its surroundings."""
+    """Adapters, and every weight: the number of threads comes from the recipe alone."""
     from clear_ref import load
 
     found = []
@@ -182,8 +192,8 @@ def test_another_seed_is_another_run(tiny_directory, rows):
     assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-class Killed(Exception):
-    pass
+class Stopped(Exception):
+    """Stands for a run that is killed."""
 
 
 @pytest.mark.parametrize("method, rank", [("scrub", 2), ("dpo", 2), ("dpo", 0), ("sku", 0)])
@@ -191,7 +201,10 @@ class Killed(Exception):
 def test_stop_and_resume_is_the_straight_run_byte_for_byte(
     method, rank, stop, tiny_directory, rows, tmp_path, monkeypatch
 ):
-    """Killed after `stop` optimiser steps (for dpo in its first or second stage), then resumed: equal weights, equal trace."""
+    """Stopped after `stop` optimiser steps, then resumed: equal weights, equal trace.
+
+    dpo is stopped in its first or in its second stage.
+    """
     from clear_ref import load
 
     recipe = MiniUnlearn(epochs=3, batch_size=3, lora_rank=rank)
@@ -201,7 +214,7 @@ def test_stop_and_resume_is_the_straight_run_byte_for_byte(
 
     def counted(*arguments):
         if steps[0] == stop:
-            raise Killed
+            raise Stopped
         steps[0] += 1
         return original(*arguments)
 
@@ -209,7 +222,7 @@ def test_stop_and_resume_is_the_straight_run_byte_for_byte(
     try:
         run(load(tiny_directory), method, rows, recipe, out=tmp_path / "stopped")
         assert stop >= 6 and method != "dpo"
-    except Killed:
+    except Stopped:
         pass
     monkeypatch.setattr(training, "step_loss", original)
     resumed = load(tiny_directory)
@@ -226,8 +239,8 @@ def test_stop_and_resume_is_the_straight_run_byte_for_byte(
     assert lines[0] == lines[1] and len(lines[0]) == (12 if method == "dpo" else 6)
 
 
-def test_sku_ends_on_the_other_side_of_its_start(tiny_directory, rows, monkeypatch):
-    """Stage 2: 2 theta_0 - theta_1 with every weight trained, and with adapters the same change of sign of B A."""
+def test_sku_ends_at_its_start_minus_the_trained_change(tiny_directory, rows, monkeypatch):
+    """Stage 2 is 2 theta_0 - theta_1 for whole weights; with adapters B A changes its sign."""
     from clear_ref import load
 
     for rank in (0, 2):
@@ -249,7 +262,10 @@ def test_sku_ends_on_the_other_side_of_its_start(tiny_directory, rows, monkeypat
 
 
 def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monkeypatch):
-    """After the first stage the student is back at the start and the teacher is not: it gives refusals a higher likelihood."""
+    """After the first stage the student is back at its start, the teacher is not.
+
+    The teacher gives refusals a higher likelihood.
+    """
     from clear_ref import load
 
     seen = {}
@@ -325,7 +341,7 @@ def test_draws_are_pure_functions_and_differ_in_every_argument():
 
 
 def test_draws_are_what_they_were():
-    """Stored values: a change of NumPy, Python or this code that moved a draw would move every published run."""
+    """Stored values: a change of NumPy, Python or this code that moves a draw moves every run."""
     assert draws.choice(0, "retain partner", 0, 0, 540) == 189
     assert draws.permutation(0, "order", 0, 8) == [0, 4, 5, 2, 7, 6, 1, 3]
     assert draws.uniform_vector(0, "rmu control vector", 2).tolist() == [
@@ -335,7 +351,10 @@ def test_draws_are_what_they_were():
 
 
 def test_choices_are_uniform():
-    """9,000 draws of 9: each count within 5 standard deviations (sqrt(9000 * 1/9 * 8/9) = 29.8) of 1,000."""
+    """Each count of 9,000 draws of 9 is within 5 standard deviations of 1,000.
+
+    The standard deviation is sqrt(9000 * 1/9 * 8/9) = 29.8.
+    """
     counts = [0] * 9
     for index in range(9000):
         counts[draws.choice(0, "uniform", 0, index, 9)] += 1
@@ -374,7 +393,10 @@ def test_modalities_select_their_half():
 
 
 def test_the_retain_set_has_a_modality_of_its_own():
-    """540 retain rows: 180 pictures and 360 texts, whatever is forgotten; without pictures text, unless pictures are asked for."""
+    """540 retain rows: 180 pictures and 360 texts, whatever is forgotten.
+
+    A model without pictures gets texts, unless pictures are asked for.
+    """
     for modality in ("both", "visual", "text"):
         found = {
             kind: split_rows(WORLD, modality, 10, True, kind) for kind in ("both", "visual", "text")
@@ -403,8 +425,11 @@ def test_the_retain_set_has_a_modality_of_its_own():
 def test_a_picture_and_prompt_that_batches_share_are_computed_once(
     method, student, teacher, tiny, rows, monkeypatch
 ):
-    """One record with a picture: forget, idk and random batches go through the tower together, retain by itself. (That the numbers
-    stay is the claim of test_records_at_once_never_changes_a_step: six at once share nothing.)"""
+    """One record with a picture: its forget, idk and random batches are computed together.
+
+    The retain batch is computed by itself. That the numbers are the same is the claim of
+    test_records_at_once_never_changes_a_step: six at once have no common prompt.
+    """
     towers, plain = [], type(tiny.model).image_features
 
     def counted(self, pixels):

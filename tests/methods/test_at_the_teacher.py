@@ -118,7 +118,10 @@ def test_sku_starts_as_training_on_right_and_wrong_answers():
 
 
 def test_away_from_the_teacher_npo_weighs_a_sequence_by_how_much_is_still_known():
-    """d/d nll_s of (2/beta) mean softplus(-beta u), u = nll - teacher's nll: -(2/B) sigmoid(-beta u_s)."""
+    """The weight of sequence s is -(2/B) sigmoid(-beta u_s), u = nll - teacher's nll.
+
+    It is d/d nll_s of (2/beta) mean softplus(-beta u).
+    """
     given = batches("npo", same=False)
     _, gradients = loss_and_gradients("npo", given, beta=0.5)
     u = sequence_sums(given["forget"]) - sequence_sums(given["forget"], "teacher_logits")
@@ -141,7 +144,10 @@ def test_away_from_the_teacher_dpo_weighs_a_pair_by_how_wrong_its_preference_is(
 
 
 def test_away_from_the_teacher_kl_rows_weigh_one_over_sequences_and_length():
-    """kl: student || teacher, row gradient p (log p - log q - KL); scrub: teacher || student, row gradient p - q."""
+    """The row gradient of kl is p (log p - log q - KL), that of scrub is p - q.
+
+    kl has KL(student || teacher), scrub KL(teacher || student).
+    """
     given = batches("scrub", same=False)
     logp, logq = (
         given["retain"].logits.log_softmax(-1),

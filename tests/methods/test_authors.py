@@ -1,7 +1,9 @@
-"""Ours against the authors' own code: losses, named terms and gradients that their code gave once, kept in vectors/authors.json.
+"""Ours against the authors' own code: losses, named terms and gradients in vectors/authors.json.
 
-The file says for each case which repository, commit and lines ran, what stood in for the rest of their program, and the seed of
-the inputs (tests/authors_inputs.py). None of their code is kept. Run: python -m pytest tests/test_authors.py
+The values were computed once by their code. The file says for each case which repository, commit
+and lines ran, what replaced the rest of their program, and the seed of the inputs
+(tests/helpers/authors_inputs.py). None of their code is kept.
+Run: python -m pytest tests/methods/test_authors.py
 """
 
 import json
@@ -76,9 +78,12 @@ def test_loss_and_gradient_are_the_authors_in_float64(case):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_loss_and_gradient_are_the_authors_in_fp32(case):
-    """The same inputs are exact in fp32. A few roundings of 6e-8 each in the loss with the compiled kernel, which sums in double;
-    plain PyTorch sums in fp32, and its KL is up to 2e-6 off. A gradient entry is a difference of two probabilities, and its error
-    is relative to the largest entry of its batch."""
+    """The same inputs are exact in fp32; the bounds follow from its rounding.
+
+    The loss has a few roundings of 6e-8 each with the compiled kernel, which sums in double. Plain
+    PyTorch sums in fp32, and its KL is up to 2e-6 off. A gradient entry is a difference of two
+    probabilities, so its error is relative to the largest entry of its batch.
+    """
     value, gradients = ours(case, torch.float32)
     relative = 1e-6 if choose_implementation() == "native" else 3e-6
     assert value == pytest.approx(
@@ -96,7 +101,7 @@ def parameters(values, adapted=False):
     names = ("lora_A" if adapted else "weight", "bias")
     return {
         name: torch.tensor(value, dtype=torch.float64).reshape(shape).requires_grad_()
-        for name, value, shape in zip(names, values, shapes)
+        for name, value, shape in zip(names, values, shapes, strict=True)
     }
 
 
@@ -114,13 +119,14 @@ def test_weight_regularisation_is_the_authors(case):
         return
     norms = Norms(trained, recipe, case["lora"])
     with torch.no_grad():
-        for tensor, after in zip(trained.values(), parameters(FOUND["weights"]["after"]).values()):
+        after_training = parameters(FOUND["weights"]["after"])
+        for tensor, after in zip(trained.values(), after_training.values(), strict=True):
             tensor.copy_(after)
     value, terms = norms.add(0.0, {})
     assert value == pytest.approx(case["loss"], rel=1e-14) == sum(terms.values()) and set(
         terms
     ) == {name for name in ("l1", "l0") if case[name]}
-    for tensor, theirs in zip(trained.values(), case["gradients"]):
+    for tensor, theirs in zip(trained.values(), case["gradients"], strict=True):
         found = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
         assert torch.allclose(
             found.flatten(), torch.tensor(theirs, dtype=torch.float64), rtol=0, atol=1e-16
@@ -134,7 +140,10 @@ def test_the_second_stage_of_sku_is_the_authors():
 
 
 def test_the_method_files_claim_authors_code_for_exactly_the_variants_that_ran():
-    """evidence in a method file's head, against the cases: dated names that a method does not define are its `released`."""
+    """`evidence` in a method file against the cases that ran.
+
+    A dated name that a method does not define is its `released`.
+    """
     ran = {
         (case["method"], name)
         for case in CASES.values()

@@ -1,6 +1,6 @@
-"""What the batches of each meaning hold, which tokens its labels cover, and that training in it does what it says.
+"""What the batches hold under each semantics, which tokens have a label, and that training works.
 
-Run: python -m pytest tests/test_views.py
+Run: python -m pytest tests/methods/test_batch_contents.py
 """
 
 import json
@@ -64,8 +64,11 @@ def truth(row):
     ],
 )
 @pytest.mark.parametrize("method", ["idk", "dpo"])
-def test_the_idk_batch_of_each_meaning(method, semantics, picture, text, rows):
-    """semantics.md 2.6: what the idk batch holds, for pictures and for texts. A line ends, but for the file's last."""
+def test_the_idk_batch_under_each_semantics(method, semantics, picture, text, rows):
+    """What the idk batch holds, for pictures and for texts.
+
+    line: a refusal with its line end; the last line of the file has none.
+    """
     lines = {refusal + "\n" for refusal in OWN.refusals[:-1]} | {OWN.refusals[-1]}
     seen = {"refusal": set(OWN.refusals), "line": lines}
     for row, views in records(rows, ("forget", "idk"), variant(method, semantics).contents):
@@ -148,7 +151,10 @@ def test_random_answers_of_the_others_and_of_the_retain_set(rows):
 
 
 def test_the_released_mask_supervises_most_of_the_picture_and_the_question(tiny, rows):
-    """The picture's 9 tokens count as 1 in the prompt, so 8 more tokens at the prompt's end are supervised; a text is not touched."""
+    """The picture's 9 tokens count as 1 in the prompt: 8 more tokens have a label.
+
+    They are at the end of the prompt. The labels of a text do not change.
+    """
     picture, text = rows[0][0], rows[0][3]
     given = [
         Record("Who is this?", "Hina Ameen.", picture.image),
@@ -189,7 +195,7 @@ def test_the_label_mask_of_a_run():
 
 
 def test_the_released_mask_is_what_the_authors_collator_gave():
-    """Their collator on four records of the embedded world, run once: width, real tokens, ids and the span of labels."""
+    """Their collator ran once on four records of mini: width, real tokens, ids, span of labels."""
     found, forget = AUTHORS["mask"], split_rows(WORLD, "both", 10)[0]
     records = [training_record(forget[one["row"]], one["question"]) for one in found["records"]]
     batch = load(BASE).encode(records, "released")
@@ -277,8 +283,13 @@ def train(
 
 @pytest.mark.parametrize("semantics", SEMANTICS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_in_every_meaning(method, semantics, tiny_directory, rows, tmp_path):
-    """Weights move, the trace has the terms of the meaning. The one that cannot go on is NPO before 2025-03-30: NaN in its 2nd step."""
+def test_every_method_trains_under_every_semantics(
+    method, semantics, tiny_directory, rows, tmp_path
+):
+    """The weights change and the trace has one line per step.
+
+    Only NPO before 2025-03-30 cannot be trained: NaN in its second step.
+    """
     if method == "npo" and "@" in semantics:
         with pytest.raises(RunFailed, match="npo, step [23]: loss is nan"):
             train(
@@ -304,10 +315,13 @@ def gradients(vlm, method, semantics, rows, recipe, indices, epoch=0):
 
 @pytest.mark.parametrize("method", ["kl", "llmu", "rmu", "npo", "grad_diff"])
 def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(method, tiny, rows):
-    """batch_size 2 x accumulate 2: each pair is encoded together and its raw outputs go to method_loss; records_at_once is not asked."""
+    """batch_size 2 x accumulate 2: the raw outputs of each pair go to method_loss.
+
+    Each pair is encoded together; records_at_once has no effect.
+    """
     prepare(tiny, Recipe(lora_rank=2), 0)
     with torch.no_grad():
-        for name, parameter in trainable(tiny).items():
+        for parameter in trainable(tiny).values():
             parameter.add_(0.05)
     indices = [4, 0, 2, 5]
     value, terms, found = gradients(
@@ -324,7 +338,7 @@ def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(meth
     total = 0
     for pair in (indices[:2], indices[2:]):
         given = {}
-        for name, need in chosen.needs_of(options).items():
+        for name in chosen.needs_of(options):
             batch = tiny.encode([plan.records(0, index)[name] for index in pair], "released")
             student = tiny.hidden(batch, layer)
             with torch.no_grad(), tiny.adapters_off():
@@ -352,7 +366,10 @@ def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(meth
 def test_scrub_alternates_max_and_min_epochs_and_resumes_byte_for_byte(
     tiny_directory, rows, tmp_path, monkeypatch
 ):
-    """msteps 2 of 3 epochs, 6 records, batch 3: 2 max and 2 min steps in the first two epochs, 2 min steps in the last."""
+    """msteps 2 of 3 epochs, 6 records, batch 3.
+
+    2 max and 2 min steps in each of the first two epochs, 2 min steps in the last.
+    """
     options = make_options("scrub", {"msteps": 2}, "original")
     arguments = dict(options=options, epochs=3, batch_size=3)
     straight, _, steps = train(
@@ -391,7 +408,7 @@ def test_scrub_alternates_max_and_min_epochs_and_resumes_byte_for_byte(
 
 @pytest.mark.parametrize("rank", [2, 0])
 def test_original_rmu_trains_the_down_projections_of_its_layers_alone(rank, tiny_directory, rows):
-    """Layer 1 of a decoder of 3: those of layers 0 and 1, with adapters and without; nothing else of the model moves."""
+    """Layer 1 of a decoder of 3: layers 0 and 1 are trained, and nothing else changes."""
     before = load(tiny_directory).weights()
     vlm, start, _ = train(tiny_directory, "rmu", "original", rows, lora_rank=rank)
     assert {
@@ -407,7 +424,10 @@ def test_original_rmu_trains_the_down_projections_of_its_layers_alone(rank, tiny
 def test_released_rmu_keeps_the_number_of_vectors_of_its_first_batch(
     tiny_directory, rows, monkeypatch
 ):
-    """Six records in batches of 4: the batch of 2 is still compared with 4 vectors. The older revision draws anew for each batch."""
+    """Six records in batches of 4: the batch of 2 is still compared with 4 vectors.
+
+    The older revision draws new vectors for each batch.
+    """
     from clear_ref.methods import rmu
 
     asked, original = [], rmu.control_vectors

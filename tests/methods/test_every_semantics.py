@@ -1,9 +1,10 @@
-"""The released and original meanings: values by hand, what holds at the teacher, how names resolve, what README's table says.
+"""`released` and `original`: values by hand, start of training, dated names, the README's table.
 
-The batches are those of tests/test_closed_form.py. Their rows that are no answer hold the logits (3, -4) of the student and (5, -2)
-of the teacher: both differ by 7, so the distributions are equal, every KL is 0 there, and the entropy is H7. Of a batch's 12 rows
-3 are answer rows. Derivations in the words of that file: nll in units of L2, two-valued distributions (p, 1 - p).
-Run: python -m pytest tests/test_meanings.py
+The batches are those of tests/helpers/batches_by_hand.py. Their rows that are no answer hold the
+logits (3, -4) of the student and (5, -2) of the teacher: both differ by 7, so the distributions are
+equal, every KL is 0 there, and the entropy is H7. Of a batch's 12 rows 3 are answer rows. The
+derivations use the notation of that file: nll in units of L2, distributions (p, 1 - p).
+Run: python -m pytest tests/methods/test_every_semantics.py
 """
 
 from dataclasses import replace
@@ -46,7 +47,7 @@ def warm(p, temperature):
     return a / (a + b)
 
 
-# answer rows (student, teacher): FORGET 1/2, 1/4; 1/4, 1/4; 1/16, 1/8.  RETAIN 1/2, 1/2; 3/4, 1/2; 1/4, 1/2
+# answer rows (student, teacher)
 FORGET, RETAIN = (
     ((1 / 2, 1 / 4), (1 / 4, 1 / 4), (1 / 16, 1 / 8)),
     ((1 / 2, 1 / 2), (3 / 4, 1 / 2), (1 / 4, 1 / 2)),
@@ -59,7 +60,8 @@ WARM = {
     for T_ in (1, 2)
 }
 FORGET_ENTROPY = [L2, 2 * L2 - 3 / 4 * L3, L2 / 4 + 15 / 16 * log(16 / 15)]
-# H(teacher, student) of the retain answers: 1/2, 1/2: L2;  1/2 against 3/4 or 1/4: 1/2 log(4/3) + 1/2 log 4
+# H(teacher, student) of the retain answers. 1/2, 1/2: L2
+# 1/2 against 3/4 or 1/4: 1/2 log(4/3) + 1/2 log 4
 CROSS = L2 + log(4 / 3) + log(4)
 
 
@@ -178,7 +180,8 @@ CASES = [
         )
         for name in SEMANTICS[2:]
     ),
-    # sequence means: forget (3/2 + 4)/2 L2 = 11/4 L2;  random 1, 2 and (3/2 + 1)/2 = 5/4 L2, their mean 17/12 L2
+    # sequence means: forget (3/2 + 4)/2 L2 = 11/4 L2
+    # random: 1, 2 and (3/2 + 1)/2 = 5/4 L2, their mean 17/12 L2
     (
         "llmu",
         "original",
@@ -214,7 +217,7 @@ CASES = [
 
 @pytest.mark.parametrize("left", [False, True], ids=["right_padding", "left_padding"])
 @pytest.mark.parametrize("method, semantics, options, expected", CASES)
-def test_a_meaning_has_the_value_worked_out_by_hand(method, semantics, options, expected, left):
+def test_a_variant_has_the_value_worked_out_by_hand(method, semantics, options, expected, left):
     """Tolerance: float64 rounding of sums of some dozen numbers below 10."""
     given = batches(needs(method, semantics, make_options(method, options, semantics)), left)
     loss = method_loss(method, given, semantics, **options)
@@ -232,7 +235,10 @@ def test_the_temperature_check_by_hand_can_fail():
 
 
 def test_npo_before_2025_03_30_is_log_one_plus_log_ratio_and_nan_beyond_its_edge():
-    """The answer 1/16 against 1/8 has log-ratio -0.69; 1/16 against 1/4 has -1.39: log of a negative number."""
+    """The log-ratio of 1/16 to 1/8 is -0.69; of 1/16 to 1/4 it is -1.39.
+
+    The second gives the log of a negative number.
+    """
     given = batches(["forget"])
     expected = npo(lambda p, q: log(p / q))
     assert method_loss("npo", given, "released@2024-12-10").value.item() == pytest.approx(
@@ -246,10 +252,16 @@ def test_npo_before_2025_03_30_is_log_one_plus_log_ratio_and_nan_beyond_its_edge
     ).value.isnan()
 
 
-def test_rmu_in_its_other_meanings_has_the_values_worked_out_by_hand(monkeypatch):
-    """u = (3/5, 4/5), c = 5: target (3, 4). Squared distances of the forget tokens: 13, 9 | 25, 2; over 4 tokens x 2: 49/8.
+def test_rmu_under_other_semantics_has_the_values_worked_out_by_hand(monkeypatch):
+    """u = (3/5, 4/5), c = 5: the target is (3, 4).
+
+    Squared distances of the forget tokens: 13, 9 | 25, 2; over 4 tokens x 2: 49/8.
+
     retain: squares of the differences 1, 0, 2, 1 | 0, 0, 0, 2: (1 + 4 + 1 + 4) / 8 = 5/4.
-    released: means over T (2, 1) and (1, 5/2); vectors (3, 4) and (5, 0): 10, 10 | 4 + 9/4, 16 + 25/4; over 4 pairs x 2 : 97/16."""
+
+    released: means over T (2, 1) and (1, 5/2); vectors (3, 4) and (5, 0): 10, 10 | 4 + 9/4, 16 +
+    25/4; over 4 pairs x 2: 97/16.
+    """
     forget = torch.tensor([[[1.0, 1], [3, 1]], [[0, 0], [2, 5]]], dtype=torch.float64)
     retain = torch.tensor([[[1.0, 1], [2, 2]], [[5, 5], [3, 3]]], dtype=torch.float64)
     moved = torch.tensor([[[2.0, 1], [4, 1]], [[5, 5], [3, 5]]], dtype=torch.float64)
@@ -305,7 +317,10 @@ def gradients(method, given, semantics, **options):
 
 @pytest.mark.parametrize("beta", [1.0, 0.5])
 def test_released_npo_starts_away_from_uniform_whatever_beta_is(beta):
-    """d/dz = (1/V - p) / rows at every row. The 1e-8 moves it by at most 1e-8 / min q, q here above 1e-5."""
+    """d/dz = (1/V - p) / rows at every row.
+
+    The 1e-8 changes it by at most 1e-8 / min q; q is above 1e-5 here.
+    """
     given = at_the_teacher("npo")
     _, found = gradients("npo", given, "released", beta=beta)
     p = given["forget"].logits.softmax(-1)
@@ -322,7 +337,7 @@ def test_npo_before_2025_03_30_starts_at_zero_with_twice_that_gradient():
 
 
 @pytest.mark.parametrize("semantics", ["released", "original"])
-def test_kl_starts_as_gradient_ascent_in_every_meaning(semantics):
+def test_kl_starts_as_gradient_ascent_under_every_semantics(semantics):
     given = at_the_teacher("kl")
     loss, found = gradients("kl", given, semantics)
     assert (
@@ -333,7 +348,7 @@ def test_kl_starts_as_gradient_ascent_in_every_meaning(semantics):
 
 
 @pytest.mark.parametrize("semantics, options", [("released", {}), ("original", {"gamma": 1})])
-def test_scrub_starts_as_retain_fine_tuning_in_every_meaning(semantics, options):
+def test_scrub_starts_as_retain_fine_tuning_under_every_semantics(semantics, options):
     given = at_the_teacher("scrub")
     loss, found = gradients("scrub", given, semantics, **options)
     assert (
@@ -358,8 +373,11 @@ def test_a_phase_of_scrub_is_its_own_terms_alone():
         method_loss("scrub", given, "original", phase="max")
 
 
-def test_released_llmu_on_text_cancels_and_stands_still():
-    """The idk batch is the forget batch: the two nll terms cancel exactly; the KL's gradient is 0 at the teacher."""
+def test_released_llmu_on_text_cancels_and_starts_with_a_zero_gradient():
+    """The idk batch is the forget batch: the two nll terms cancel exactly.
+
+    The gradient of the KL is 0 at the teacher.
+    """
     given = at_the_teacher("llmu")
     given["idk"] = given["forget"]
     loss, found = gradients("llmu", given, "released")
@@ -369,7 +387,10 @@ def test_released_llmu_on_text_cancels_and_stands_still():
 
 
 def test_original_llmu_starts_with_its_nll_terms_alone():
-    """The gradient of H(teacher, student) is p - q, 0 at the teacher; its value there is the teacher's entropy."""
+    """The gradient of H(teacher, student) is p - q: 0 at the teacher.
+
+    Its value there is the entropy of the teacher.
+    """
     given = {
         name: at_the_teacher("llmu")["forget"]
         for name in ("forget", "random1", "random2", "retain")
@@ -401,7 +422,10 @@ def test_released_dpo_is_the_likelihood_of_whole_idk_answers():
 
 
 def test_released_entropy_is_minimised_by_descent():
-    """The sign bug: a step against the gradient lowers the entropy of the forget batch; the paper's form raises it."""
+    """A step against the gradient lowers the entropy of the forget batch, because of the sign.
+
+    The form of the paper raises it.
+    """
     for semantics, sign in (("released", -1), ("paper", 1)):
         given = at_the_teacher("grad_diff")
         _, found = gradients("grad_diff", given, semantics, forget="entropy")
@@ -434,7 +458,10 @@ VARIANTS = [(method, name) for method, module in METHODS.items() for name in mod
 
 
 def batch_rows_of(method, semantics, cut=None, **arguments):
-    """(rows_of_batch, leaves) of the closed-form batches, or of sequence `cut` alone; hidden states are the logits themselves."""
+    """(options, batches, leaves) of the batches by hand, or of their sequence `cut` alone.
+
+    Hidden states are the logits themselves.
+    """
     options = make_options(method, {"rmu": {"c": 3}}.get(method, {}), semantics)
     if method == "rmu" and semantics == "released":
         options = replace(options, n_vectors=2)
@@ -463,20 +490,23 @@ def batch_rows_of(method, semantics, cut=None, **arguments):
 
 
 @pytest.mark.parametrize("method, semantics", VARIANTS)
-def test_chunks_of_rows_never_change_a_meaning(method, semantics):
-    """All rows, the whole vocabulary and other temperatures too: 2 rows at a time, computed again in backward, are all at once."""
+def test_chunks_of_rows_never_change_a_loss(method, semantics):
+    """2 rows at a time, computed again in backward, equal all rows at once.
+
+    This holds for all rows, the whole vocabulary and other temperatures too.
+    """
     found = []
     for chunk_rows in (2, 1000):
         options, rows_of_batch, leaves = batch_rows_of(method, semantics, chunk_rows=chunk_rows)
         loss = variant(method, semantics).loss(rows_of_batch, options)
         loss.value.backward()
         found.append([loss.value.detach(), *(leaf.grad for leaf in leaves.values())])
-    assert all(close(a, b) for a, b in zip(*found))
+    assert all(close(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("method, semantics", VARIANTS)
-def test_parts_add_up_where_a_meaning_is_given_the_totals_of_a_step(method, semantics):
-    """Every meaning divides by the totals that it is given: two parts of one padded batch are the batch."""
+def test_parts_add_up_if_a_loss_is_given_the_totals_of_a_step(method, semantics):
+    """Every variant divides by the totals given to it: two parts of a batch add up to it."""
     options, rows_of_batch, leaves = batch_rows_of(method, semantics)
     whole = variant(method, semantics).loss(rows_of_batch, options).value
     parts = 0
@@ -486,7 +516,7 @@ def test_parts_add_up_where_a_meaning_is_given_the_totals_of_a_step(method, sema
     assert parts.item() == pytest.approx(whole.item(), rel=1e-13, abs=1e-13)
 
 
-def test_a_dated_name_is_the_meaning_of_its_day_in_every_method():
+def test_a_dated_name_is_the_released_code_of_its_day_in_every_method():
     own = {
         (method, name)
         for method, module in METHODS.items()
@@ -510,8 +540,8 @@ def test_a_dated_name_is_the_meaning_of_its_day_in_every_method():
         assert all(variant(method, name).options() is not None for name in SEMANTICS)
     with pytest.raises(
         UserError,
-        match="semantics is 'released@2025'; expected one of paper, original, released, released@2024-12-10, "
-        "released@2024-10-23",
+        match="semantics is 'released@2025'; expected one of paper, original, released, "
+        "released@2024-12-10, released@2024-10-23",
     ):
         variant("kl", "released@2025")
 
@@ -554,12 +584,12 @@ def test_a_dated_name_is_the_meaning_of_its_day_in_every_method():
         ("llmu", "original", {"n_random": 0}, "option n_random is 0; expected at least 1"),
     ],
 )
-def test_an_option_of_another_meaning_is_refused(method, semantics, given, message):
+def test_an_option_of_other_semantics_is_refused(method, semantics, given, message):
     with pytest.raises(UserError, match=message):
         make_options(method, given, semantics)
 
 
-def test_help_names_the_meanings_that_alone_have_an_option():
+def test_help_names_the_semantics_that_alone_have_an_option():
     lines = option_help("scrub")
     assert any(line.startswith("original: msteps=3") for line in lines) and any(
         line.startswith("alpha=1.0") for line in lines

@@ -1,8 +1,9 @@
-"""Every method and meaning: its gradient in the raw logits (rmu: hidden states) against central finite differences, in float64;
-which rows get one; and that a variant's Need declares exactly what it reads.
+"""Every method and semantics: its gradient against central finite differences, in float64.
 
-Sequences differ in length, some prompt tokens come after answer tokens, and padding lies on either side.
-Run: python -m pytest tests/test_gradients.py
+The gradient is that of the raw logits, for rmu of the hidden states. Also: which rows get a
+gradient, and that the Need of a variant declares exactly what it reads. Sequences differ in length,
+some prompt tokens come after answer tokens, and padding is on either side.
+Run: python -m pytest tests/methods/test_gradients.py
 """
 
 from dataclasses import replace
@@ -14,9 +15,11 @@ from clear_ref.losses import IGNORE, Outputs
 from clear_ref.methods import METHODS, make_options, method_loss, needs
 
 STEP = 1e-4
-# Labels of two sequences over 6 positions; None: the second sequence has only 4 real tokens. Vocabulary 4, width 3.
+# Labels of two sequences over 6 positions. None: padding; the second sequence has 4 real tokens.
+# Vocabulary 4, width 3.
 LABELS = [[IGNORE, 2, 1, IGNORE, 3, 0], [IGNORE, IGNORE, 0, 2, None, None]]
-# Options that reach other code than the defaults do, or keep the loss below 100; every variant runs at least with its defaults.
+# Options that reach other code than the defaults do, or keep the loss below 100. Every variant runs
+# at least with its defaults.
 MORE = {
     ("grad_diff", "paper"): [{"lambda_retain": 0.7}, {"forget": "entropy"}],
     ("grad_diff", "released"): [
@@ -93,8 +96,11 @@ def finite_differences(method, semantics, options, given, name, field):
 
 @pytest.mark.parametrize("method, semantics, options, left", PADDED)
 def test_the_gradient_equals_finite_differences(method, semantics, options, left):
-    """Truncation STEP^2 / 6 * |third derivative| (below 6 for these sums of log-probabilities) < 1e-8; rounding
-    2^-53 * |loss| / STEP (loss below 100) < 2e-10. Bound: 1.2e-8."""
+    """The bound 1.2e-8 is the sum of two errors.
+
+    Truncation: STEP^2 / 6 * |third derivative| (below 6 for these sums of log-probabilities) <
+    1e-8. Rounding: 2^-53 * |loss| / STEP (loss below 100) < 2e-10.
+    """
     given = batches(method, semantics, options, left)
     field = "hidden" if method == "rmu" else "logits"
     leaves = {
@@ -110,7 +116,7 @@ def test_the_gradient_equals_finite_differences(method, semantics, options, left
 
 
 def rows_of(outputs, row_sets):
-    """[B, T], True at the rows of any of the row sets: as select_rows' docstring says, spelled out."""
+    """[B, T], True at the rows of any of the row sets, as the docstring of select_rows says."""
     read = torch.zeros(outputs.labels.shape, dtype=torch.bool)
     for row_set in row_sets:
         if row_set == "all":
@@ -140,7 +146,7 @@ def test_the_rows_that_a_need_declares_get_a_gradient_and_no_other_row_does(
 
 @pytest.mark.parametrize("method, semantics, options", CASES)
 def test_a_need_declares_the_teacher_and_the_hidden_states_exactly(method, semantics, options):
-    """What is not declared may be None, even where it could be read; what is declared changes the loss."""
+    """What is not declared may be None; what is declared changes the loss."""
     given = batches(method, semantics, options, True)
     declared = needs(method, semantics, make_options(method, options, semantics))
     value = method_loss(method, given, semantics, **options).value
@@ -170,7 +176,7 @@ def test_a_need_declares_the_teacher_and_the_hidden_states_exactly(method, seman
                 ), (name, changes)
 
 
-def test_every_method_and_meaning_is_certified():
+def test_every_method_and_semantics_is_certified():
     assert {case[:2] for case in CASES} == {
         (method, name) for method, module in METHODS.items() for name in module.VARIANTS
     }
