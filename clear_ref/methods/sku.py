@@ -63,7 +63,7 @@ Weights = dict[str, torch.Tensor]  # by name
 class Options:
     w_forget: float = setting(2.5, "weight of the forget answers", WEIGHTS)
     w_random: float = setting(1.0, "weight of the random answers", WEIGHTS)
-    w_retain: float = setting(0.5, "weight of leaving the teacher on retain", WEIGHTS)
+    w_retain: float = setting(0.5, "weight of minus the retain KL", WEIGHTS)
     n_random: int = setting(
         3, "random answers for each forget record", "CLEAR mm/dataset.py:268-278 at bb14c96"
     )
@@ -75,9 +75,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Original(Options):
-    w_forget: float = setting(0.5, "weight of the forget answers", f"{HARM}:258-260")
-    w_retain: float = setting(1.0, "weight of leaving the teacher on retain", f"{HARM}:267-272")
-    n_random: int = setting(5, "random answers for each forget record", f"{HARM}:194")
+    w_forget: float = setting(0.5, "weight of the forget answers", f"{HARM}:258-260 at a17663f")
+    w_retain: float = setting(1.0, "weight of minus the retain KL", f"{HARM}:267-272 at a17663f")
+    n_random: int = setting(5, "random answers for each forget record", f"{HARM}:194 at a17663f")
 
 
 def paper(batches: Batches, options: Options) -> Loss:
