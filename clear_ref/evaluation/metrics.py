@@ -231,7 +231,10 @@ def _by_task(logs: Logs, what: str) -> Logs:
     known = dict.fromkeys(task for parts in PARTS.values() for task, _ in parts)
     for task, log in named.items():
         if task not in known or not isinstance(log, dict):
-            raise UserError(f"{what}: {task!r} is no task with a log; known: {', '.join(known)}")
+            raise UserError(
+                f"{what}: {task!r} is not a known task with a log; expected one or more of "
+                f"{', '.join(known)}"
+            )
     if not named:
-        raise UserError(f"{what}: hold no task; expected one or more of {', '.join(known)}")
+        raise UserError(f"{what}: no task; expected one or more of {', '.join(known)}")
     return {task: named[task] for task in known if task in named}

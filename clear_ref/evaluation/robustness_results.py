@@ -107,7 +107,7 @@ def robustness_definitions(metrics: str = "paper") -> dict[str, Definition]:
         )
     of_relearning["mean_rise"] = Definition(
         "mean_rise",
-        "how far the curve lies above its start, on average",
+        "how far the curve is above its start, on average",
         inspect.getdoc(mean_rise) or "",
     )
     of_membership = {

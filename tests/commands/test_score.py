@@ -118,7 +118,7 @@ def open_differences(evaluations):
 # ---- every listed number
 
 
-def test_every_aggregate_of_tofus_logs_comes_out(evaluations):
+def test_every_aggregate_of_tofus_logs_is_reproduced(evaluations):
     """To 1e-15, as the logs' own README states.
 
     The stored ones were summed in another order, a few 1e-16 apart.
@@ -127,7 +127,7 @@ def test_every_aggregate_of_tofus_logs_comes_out(evaluations):
     assert len(found) == 6 * 13 + 3 * 13 and max(map(abs, found.values())) <= 1e-15
 
 
-def test_every_aggregate_of_open_unlearnings_logs_comes_out(evaluations):
+def test_every_aggregate_of_open_unlearnings_logs_is_reproduced(evaluations):
     """To 2e-6, as the logs' own README states.
 
     Their denominators have 1e-10 added, and their probabilities were rounded to float32.
@@ -151,7 +151,7 @@ def test_counts_of_records_are_those_listed(evaluations):
         assert {f"{named.get(task, task)}.json": one["n"] for task, one in found.items()} == rows
 
 
-def test_every_forget_quality_of_tofus_logs_comes_out(evaluations):
+def test_every_forget_quality_of_tofus_logs_is_reproduced(evaluations):
     """Pairs of the same rows to the bit, 1.834066410994743e-21 included.
 
     Other pairs have no forget quality, and score refuses them. Their p-values are equal to 1e-15 of
@@ -180,7 +180,9 @@ def test_every_forget_quality_of_tofus_logs_comes_out(evaluations):
                 metrics.score({"eval_text_forget": model}, {"eval_text_forget": gold}, "tofu")
 
 
-def test_every_published_forget_quality_of_tofu_comes_out_but_the_one_of_another_split(evaluations):
+def test_every_published_forget_quality_of_tofu_is_reproduced_but_the_one_of_another_split(
+    evaluations,
+):
     """The phi row's 0.003018 is of forget01, so a log of forget10 cannot give it.
 
     The logs' own README states this.
@@ -191,7 +193,7 @@ def test_every_published_forget_quality_of_tofu_comes_out_but_the_one_of_another
         assert (found == row["Forget Quality"]) == (name != "phi_full_wd0.01")
 
 
-def test_every_forget_quality_of_open_unlearning_comes_out_to_the_bit(evaluations):
+def test_every_forget_quality_of_open_unlearning_is_reproduced_to_the_bit(evaluations):
     for pair in expected(OPEN)["forget_quality"]:
         model, gold = (
             evaluations[OPEN][pair[key]].tasks["eval_text_forget"]
@@ -205,7 +207,7 @@ def test_every_forget_quality_of_open_unlearning_comes_out_to_the_bit(evaluation
         assert statistic == pair["ks_statistic"]
 
 
-def test_open_unlearnings_published_table_comes_out_as_printed(evaluations):
+def test_open_unlearnings_published_table_is_reproduced_as_printed(evaluations):
     given = expected(OPEN)
     gold = {pair["model"]: pair["retain_reference"] for pair in given["forget_quality"]}
     for row, names in (("Finetuned", gold), ("Retain", gold.values())):
@@ -243,7 +245,7 @@ def test_rouge_without_its_columns_is_that_of_the_text(evaluations):
         assert function(bare) == function(log)
 
 
-def test_every_printed_number_of_the_papers_text_table_comes_out():
+def test_every_printed_number_of_the_papers_text_table_is_reproduced():
     """From the parts in the authors' notebook, six digits each. Aggregates differ in parts."""
     given = json.loads(real_data("clear_reference", "text_only_components.json").read_text())[
         "rows"
@@ -282,7 +284,7 @@ def test_every_printed_number_of_the_papers_text_table_comes_out():
         ("text_model_utility", "forget too"),
     ],
 )
-def test_the_papers_text_table_tells_each_wrong_set_of_parts_apart(monkeypatch, wrong):
+def test_the_papers_text_table_detects_each_wrong_set_of_parts(monkeypatch, wrong):
     metric, how = wrong
     of = metrics.AGGREGATES["released"][metric]
     changed = {
@@ -292,7 +294,7 @@ def test_the_papers_text_table_tells_each_wrong_set_of_parts_apart(monkeypatch, 
     }[how]
     monkeypatch.setitem(metrics.AGGREGATES["released"], metric, changed)
     with pytest.raises(AssertionError):
-        test_every_printed_number_of_the_papers_text_table_comes_out()
+        test_every_printed_number_of_the_papers_text_table_is_reproduced()
 
 
 def test_log_forget_quality_of_text_is_the_natural_logarithm_of_the_p_value(evaluations):
@@ -319,7 +321,7 @@ def test_log_forget_quality_of_text_is_the_natural_logarithm_of_the_p_value(eval
         "F for recall",
     ],
 )
-def test_the_real_logs_tell_each_mutant_of_the_parts_apart(evaluations, monkeypatch, mutant):
+def test_the_real_logs_detect_each_mutant_of_the_metrics(evaluations, monkeypatch, mutant):
     forget, other = "truth_ratio_geometric_closer_to_one", "truth_ratio_geometric_below_one"
     good = {name: getattr(task_metrics, name) for name in (forget, other)}
     change = {
@@ -349,7 +351,7 @@ def test_the_real_logs_tell_each_mutant_of_the_parts_apart(evaluations, monkeypa
 
 
 @pytest.mark.parametrize("missing", range(9))
-def test_the_real_logs_tell_a_model_utility_without_one_of_its_nine_parts_apart(
+def test_the_real_logs_detect_a_model_utility_without_one_of_its_nine_parts(
     evaluations, monkeypatch, missing
 ):
     of = metrics.AGGREGATES["tofu"]["text_model_utility"]
@@ -487,7 +489,7 @@ def test_released_forget_quality_and_p_value_equal_the_peer(released):
         "histogram",
     ],
 )
-def test_released_formulas_tell_each_mutant_apart(released, monkeypatch, mutant):
+def test_released_formulas_detect_each_mutant(released, monkeypatch, mutant):
     forget, other = "truth_ratio_grand_mean_closer_to_one", "truth_ratio_grand_mean_below_one"
     good, aggregates = (
         {name: getattr(task_metrics, name) for name in (forget, other)},

@@ -173,7 +173,7 @@ def test_ks_equals_the_peer():
 
 
 @pytest.mark.parametrize("mutant", ["one side", "touching is inside", "no reflections"])
-def test_counting_orders_tells_each_mutant_apart(monkeypatch, mutant):
+def test_counting_orders_detects_each_mutant(monkeypatch, mutant):
     """Each mutant of the count of orders changes a p-value of samples of 4 and 6, or of 5 and 5."""
     good = distances._orders_as_far_apart
     if mutant == "one side":
@@ -246,6 +246,6 @@ def test_auc_by_hand():
 @pytest.mark.parametrize(
     "function", [metrics.ks_statistic, metrics.ks_p_value, metrics.log10_ks_p_value, metrics.auc]
 )
-def test_what_is_no_sample_is_an_error(function, a, b):
+def test_an_invalid_sample_is_an_error(function, a, b):
     with pytest.raises(UserError, match="expected one finite number or more"):
         function(a, b)

@@ -207,7 +207,7 @@ def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatc
     torch.set_num_threads(2)
 
 
-def test_generation_sees_the_picture():
+def test_generated_text_depends_on_the_picture():
     """The shipped base, one question, pictures of two people: two names.
 
     The released evaluation drops the picture.

@@ -131,7 +131,7 @@ def run_directory(path, seed, n=6, config="forget10_perturbed", models=("",)):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_each_format_is_told_by_its_keys_and_gives_the_same_numbers(tmp_path, packed):
+def test_each_format_is_detected_by_its_keys_and_gives_the_same_numbers(tmp_path, packed):
     released, tofu = logs_of(RELEASED, 1), logs_of(TOFU, 1)
     text = {logs.AS_TEXT.get(task, task): own for task, own in tofu.items()}
     for name, value, expected, format_name in (
@@ -178,7 +178,7 @@ def test_open_unlearnings_attack_is_read_and_scored(tmp_path):
         membership({"mia_min_k": {"forget": {"0": math.nan}, "holdout": {"0": 1.0}}})
 
 
-def test_the_released_logs_quirks_are_read(tmp_path):
+def test_the_released_logs_deviations_are_read(tmp_path):
     """rougeL_recall is an empty dict there, and a record may have more than three texts: ROUGE is
     computed from the text."""
     released = logs_of(RELEASED, 2)
@@ -246,7 +246,7 @@ def test_a_run_directory_its_logs_folder_and_its_files_are_the_same(tmp_path):
         ({"avg_gt_loss": {"0": 1.0}}, "no known format, its keys are avg_gt_loss"),
     ],
 )
-def test_what_is_no_known_log_is_one_line_that_says_what_is(tmp_path, capsys, value, message):
+def test_an_unknown_format_is_an_error_of_one_line(tmp_path, capsys, value, message):
     path = write(tmp_path / "x.json", value)
     status, stdout, stderr = call(capsys, "score", path)
     assert status == 2 and stdout == "" and stderr.count("\n") == 1
@@ -265,13 +265,13 @@ def test_what_is_no_known_log_is_one_line_that_says_what_is(tmp_path, capsys, va
         (b'{"eval_log": {}, "eval_log": {}}', "is given twice"),
     ],
 )
-def test_bytes_that_are_no_log_are_one_line(tmp_path, capsys, data, message):
+def test_bytes_that_are_not_a_log_are_an_error_of_one_line(tmp_path, capsys, data, message):
     (tmp_path / "x.json").write_bytes(data)
     status, stdout, stderr = call(capsys, "score", tmp_path / "x.json")
     assert status == 2 and stdout == "" and stderr.count("\n") == 1 and message in stderr
 
 
-def test_places_without_one_models_logs_are_one_line(tmp_path, capsys):
+def test_paths_without_the_logs_of_one_model_are_an_error_of_one_line(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     path = run_directory(tmp_path / "r", 3)
     write(tmp_path / "released.json", logs_of(RELEASED, 1))
@@ -414,7 +414,7 @@ def other_answers(path):
     write(file, found)
 
 
-def test_spaces_alone_are_no_other_question_set(tmp_path, capsys):
+def test_logs_that_differ_only_in_spaces_are_of_the_same_questions(tmp_path, capsys):
     model, gold = run_directory(tmp_path / "m", 1), run_directory(tmp_path / "g", 2)
     file = gold / "logs/eval_log_forget.json"
     file.write_text(file.read_text().replace("Ann Bell, 3", "Ann Bell , 3"))

@@ -127,7 +127,7 @@ def test_rouge_of_all_4542_stored_generations_is_exactly_the_stored_one(generati
 @pytest.mark.parametrize(
     "mutant", ["no stemmer", "stems short words", "f", "precision", "rouge1 for rougeL"]
 )
-def test_stored_rouge_tells_each_mutant_apart(generations, monkeypatch, mutant):
+def test_stored_rouge_detects_each_mutant(generations, monkeypatch, mutant):
     if mutant == "no stemmer":
         monkeypatch.setattr(rouge, "stem", lambda word: word)
     if mutant == "stems short words":
@@ -246,7 +246,7 @@ def test_rouge_equals_the_peer(generations):
 
 
 @pytest.mark.parametrize("model", ["llama2-7b_full_wd0.01", "llama2-7b_retain90_wd0.01"])
-def test_tofus_published_probability_and_rouge_come_out(tofu, model):
+def test_tofus_published_probability_and_rouge_are_reproduced(tofu, model):
     """The leaderboard summed in another order: a few ulp apart, far below 1e-14."""
     for task, name in TOFU_SETS.items():
         found = metrics.score_task(task, tofu["logs"][model][f"{task}.json"])
@@ -257,7 +257,7 @@ def test_tofus_published_probability_and_rouge_come_out(tofu, model):
 
 
 @pytest.mark.parametrize("model", ["llama2-7b_full_wd0.01", "llama2-7b_retain90_wd0.01"])
-def test_tofus_truth_ratio_and_model_utility_come_out(tofu, model):
+def test_tofus_truth_ratio_and_model_utility_are_reproduced(tofu, model):
     """Per record to 2e-6, because the logs were written in fp32.
 
     The published aggregates are means over the exact ones.
@@ -431,7 +431,7 @@ def test_forget_quality_is_one_for_the_same_model_and_never_leaves_its_range(tof
         assert LOWEST - 1e-15 <= metrics.forget_quality(ratios(a), ratios(b)) <= 1.0
 
 
-def test_forget_quality_sees_the_wrong_answers():
+def test_forget_quality_depends_on_the_wrong_answers():
     """The released one does not: there a global constant stands for them and cancels."""
     a = ratios([0.3, 0.4, 3.0])
     b = copy.deepcopy(a)
@@ -512,7 +512,7 @@ def test_a_model_that_diverged_is_scored_without_a_warning():
         assert metrics.forget_quality(apart, same) == pytest.approx(LOWEST, abs=1e-15)
 
 
-def test_a_model_that_says_nothing_gets_rouge_zero_from_its_text():
+def test_an_empty_text_has_rouge_zero():
     found = log()
     del found["rougeL_recall"]
     found["generated_text"] = {
@@ -526,7 +526,7 @@ def test_a_model_that_says_nothing_gets_rouge_zero_from_its_text():
 @pytest.mark.parametrize(
     "column", ["avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss", "rougeL_recall"]
 )
-def test_a_value_that_is_no_finite_number_is_an_error_that_names_task_column_and_record(
+def test_a_value_that_is_not_a_finite_number_is_an_error_that_names_task_column_and_record(
     column, value
 ):
     bad = log()
@@ -620,6 +620,6 @@ def test_harmonic_mean_of_nothing_or_of_a_negative_number_is_an_error(values):
 @pytest.mark.parametrize(
     "p, q", [([1, 0], [1]), ([0, 0], [1, 0]), ([1, -1], [1, 0]), ([[1]], [[1]])]
 )
-def test_distance_of_what_is_no_distribution_is_an_error(p, q):
+def test_distance_of_an_invalid_distribution_is_an_error(p, q):
     with pytest.raises(UserError):
         metrics.jensen_shannon_distance(p, q)

@@ -189,7 +189,7 @@ class TestRounding:
             and found.isfinite().all()
         )
 
-    def test_what_is_rounded_stays(self):
+    def test_rounding_again_changes_nothing(self):
         """But for the last bit of the scale: 7 (s / 7) is not always s."""
         weight = torch.randn((8, 64), generator=torch.Generator().manual_seed(5))
         once = rounded(weight, 4, 32)
@@ -214,7 +214,7 @@ class TestRounding:
         with pytest.raises(UserError, match="expected 2 to 16 bits"):
             rounded(torch.ones(shape), bits, group)
 
-    def test_layers_are_rounded_with_their_adapters_and_put_back(self, tiny):
+    def test_layers_are_rounded_with_their_adapters_and_restored(self, tiny):
         """Every linear layer but the head holds rounded(W + scale B A), and nothing else changes.
 
         After the block everything is as before.
@@ -249,7 +249,7 @@ class TestRounding:
                     assert torch.equal(parameter, before[name][0]), name
         assert same(state(tiny), before)
 
-    def test_eight_bits_take_the_row_and_a_failure_puts_the_model_back(self, tiny):
+    def test_eight_bits_take_the_row_and_a_failure_restores_the_model(self, tiny):
         before = state(tiny)
         with pytest.raises(RuntimeError, match="stop"):
             with rounded_layers(tiny.model, 8, 4) as names:
@@ -262,7 +262,7 @@ class TestRounding:
                 raise RuntimeError("stop")
         assert same(state(tiny), before)
 
-    def test_a_head_tied_to_the_embeddings_is_left_alone(self, text_directory):
+    def test_a_head_tied_to_the_embeddings_is_not_rounded(self, text_directory):
         """One tensor, two uses: neither is rounded."""
         vlm = load(text_directory, template="inst")
         embeddings = vlm.model.model.embed_tokens.weight
@@ -287,7 +287,7 @@ class TestMembership:
         )  # rounded down, one token at least
 
     @pytest.mark.parametrize("share", [0.0, -0.1, 1.01, math.nan])
-    def test_a_share_that_is_none_is_refused(self, share):
+    def test_an_invalid_share_is_refused(self, share):
         with pytest.raises(UserError, match="--min-k is"):
             mia_min_k([1.0], share)
 
@@ -363,7 +363,7 @@ class TestMembership:
         ):
             make_plan(SETTINGS, tmp_path / "w", OWN, True)
 
-    def test_without_held_out_rows_it_is_said_and_a_name_that_is_none_is_an_error(self, tmp_path):
+    def test_missing_held_out_rows_are_reported_and_an_unknown_name_is_an_error(self, tmp_path):
         shutil.copytree(WORLD, tmp_path / "w", ignore=shutil.ignore_patterns("holdout10"))
         found = make_plan(SETTINGS, tmp_path / "w", OWN, True)
         assert not found.compared and "captions: the data has no holdout10" in found.missing
@@ -390,7 +390,7 @@ class TestRelearning:
             with pytest.raises(UserError, match=f"--relearn-records is {n}; expected 1 to 59"):
                 draw_records(self.ROWS, n, 0)
 
-    def test_the_others_are_all_but_the_relearned_in_every_task(self):
+    def test_the_records_not_relearned_are_all_others_in_every_task(self):
         """Row 7 of the pictures, rows 2 and 5 of the text: removed from both tasks of pictures, and
         from that of text."""
         shown = [self.ROWS[7], self.ROWS[20 + 2], self.ROWS[20 + 5]]
@@ -434,7 +434,7 @@ class TestRelearning:
             "text_forget_not_relearned": None,
         }
 
-    def test_relearned_records_become_likelier_and_the_model_is_put_back(self):
+    def test_relearned_records_become_likelier_and_the_model_is_restored(self):
         """Gold in three steps. The first loss is that of the unchanged model: mean nll over all
         answer tokens, computed by plain forwards."""
         gold, rows = load(GOLD), draw_records(self.ROWS, 3, 0)
@@ -482,7 +482,7 @@ class TestRelearning:
             json.dumps(self.curve(load(GOLD), rows, seed=1)) != found[0]
         )  # other adapters, other questions
 
-    def test_adapters_that_are_there_are_trained_on_and_put_back(self, tiny):
+    def test_existing_adapters_are_trained_further_and_restored(self, tiny):
         """Half precision: the evaluated model is base with adapters, where relearning starts."""
         tiny.add_lora(2, 4, "language", seed=1)
         with torch.no_grad():
@@ -497,7 +497,7 @@ class TestRelearning:
         assert same(state(tiny), before) and lines[-1]["nll_relearned"] < lines[0]["nll_relearned"]
 
     @pytest.mark.parametrize("adapted", [False, True])
-    def test_a_failure_puts_the_model_back(self, tiny, adapted):
+    def test_a_failure_restores_the_model(self, tiny, adapted):
         if adapted:
             tiny.add_lora(2, 4, seed=1)
             tiny.model.requires_grad_(False)
@@ -548,7 +548,7 @@ class TestCommand:
         4,
     )
 
-    def test_the_whole_of_it(self, capsys, tmp_path, small_world):
+    def test_the_whole_command(self, capsys, tmp_path, small_world):
         """Twice the same bytes; the plain metrics are those without --robustness, and step 0 of the
         curve; the printed text has tables."""
         found, shown = {}, {}
@@ -664,7 +664,7 @@ class TestCommand:
         lines = relearn(load(GOLD), FinetunePlan(rows, OWN, 3), MiniUnlearn(), [1, 2], {}, dict)
         assert [line["nll_relearned"] for line in lines] == curve["nll_relearned"]
 
-    def test_people_see_three_tables(self):
+    def test_the_printed_text_has_three_tables(self):
         from clear_ref.report.robustness import lines
 
         curve = {
@@ -744,7 +744,7 @@ class TestCommand:
             (["--robustness", "--recipe", "large"], "--recipe is 'large'"),
         ],
     )
-    def test_what_nothing_can_run_with_is_one_line_and_nothing_is_written(
+    def test_a_setting_that_cannot_be_used_is_an_error_of_one_line_and_nothing_is_written(
         self, capsys, tmp_path, arguments, message
     ):
         status, stdout, stderr = call(
@@ -753,7 +753,7 @@ class TestCommand:
         assert status == 2 and stdout == "" and stderr.count("\n") == 1 and message in stderr
         assert not (tmp_path / "r").exists()
 
-    def test_a_language_model_is_probed_on_text_alone(
+    def test_a_language_model_is_measured_on_text_only(
         self, capsys, tmp_path, small_world, text_directory
     ):
         status, stdout, _ = call(
