@@ -29,6 +29,7 @@ from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import Recipe
+from clear_ref.loop.trace import TraceLine
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
@@ -169,8 +170,15 @@ def relearn(
         means = map_in_processes(mean_nll, records, process_count(vlm.device))
         return {"nll_relearned": mean(means)}
 
-    def after_step(line: dict) -> None:
-        lines.append({key: line[key] for key in ("step", "loss", "gradient_norm", "lr")})
+    def after_step(line: TraceLine) -> None:
+        lines.append(
+            {
+                "step": line["step"],
+                "loss": line["loss"],
+                "gradient_norm": line["gradient_norm"],
+                "lr": line["lr"],
+            }
+        )
         if line["step"] in measured_steps:
             n_training_threads = torch.get_num_threads()
             torch.set_num_threads(n_threads)
