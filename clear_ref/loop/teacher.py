@@ -1,6 +1,7 @@
 """The frozen model that KL terms and log-ratios compare with."""
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class Teacher:
     lora.freeze_reference saved them. Without adapters: a copy of the model as it is now.
     """
 
-    def __init__(self, vlm: VLM, mode: str = "off") -> None:
+    def __init__(self, vlm: VLM, mode: Literal["off", "reference"] = "off") -> None:
         self.vlm = vlm
         self.mode = mode
         self.copy: VLM | None = None
