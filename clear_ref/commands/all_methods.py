@@ -69,7 +69,7 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Unlearn)
     run = resolve(settings, modalities, seeds, given, arguments.resume)
     silent = arguments.json or arguments.quiet
-    result = run_all(run, (lambda row: None) if silent else terminal.one_of_all)
+    result = run_all(run, (lambda row: None) if silent else terminal.print_finished_run)
     return Output(result.summary, terminal.all_methods)
 
 

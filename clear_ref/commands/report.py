@@ -31,7 +31,9 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, write_text
 from clear_ref.mini import directories
 from clear_ref.report import formats, leaderboard, read_runs, samples, terminal
-from clear_ref.report.page import headline, page
+from clear_ref.report.headline import headline
+from clear_ref.report.page import page
+from clear_ref.report.run_groups import RunGroup, has_collapsed, run_groups
 
 from .given import settings_from
 from .output import Output
@@ -39,7 +41,6 @@ from .settings import Report
 
 PAGE = run_directory.REPORT_FILE
 TABLES = ("leaderboard.csv", "leaderboard.tex", "leaderboard.md")
-Lines = list[leaderboard.Row]
 
 
 def command(arguments: Namespace) -> Output:
@@ -57,46 +58,44 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
              run given twice, an `out` that is in use
     """
     report = read_runs.read(paths, settings.metrics)
-    lines = leaderboard.rows(report)
-    cards, notes = cards_of(report, lines, settings.data)
+    groups = run_groups(report)
+    cards, notes = cards_of(report, groups, settings.data)
     out = Path(settings.out) if settings.out else run_directory.unused_directory("report")
     run_directory.check_empty(out, "--out")
-    write(report, lines, cards, notes, out)
+    write(report, groups, cards, notes, out)
     return {
         "command": "report",
         "out": str(out),
         "files": [PAGE, *TABLES],
-        "title": headline(report, lines),
+        "title": headline(report, groups),
         "metrics": list(report.sets),
         "models": report.metrics,
-        "runs": [run_entry(report, line, run) for line in lines for run in line.runs],
+        "runs": [run_entry(report, group, run) for group in groups for run in group.runs],
         "lines": [
             {
-                "label": line.label,
-                "modality": line.panel,
-                "seeds": len(line.runs),
-                "retain_collapsed": line.collapsed,
+                "label": group.label,
+                "modality": group.panel,
+                "seeds": len(group.runs),
+                "retain_collapsed": group.collapsed,
             }
-            for line in lines
+            for group in groups
         ],
         "failed": list(report.failed),
         "notes": notes,
     }
 
 
-def run_entry(
-    report: read_runs.Report, line: leaderboard.Row, run: read_runs.Run
-) -> dict[str, Any]:
+def run_entry(report: read_runs.Report, group: RunGroup, run: read_runs.Run) -> dict[str, Any]:
     """One run in the JSON output; method, semantics and modality are null for an evaluate run."""
     unlearned = bool(run.semantics)
     return {
         "directory": str(run.where),
-        "label": line.label,
+        "label": group.label,
         "method": run.name if unlearned else None,
         "semantics": run.semantics or None,
         "modality": run.modality if unlearned else None,
         "seed": run.seed,
-        "retain_collapsed": leaderboard.collapsed(run.paper, report.paper.get("base")),
+        "retain_collapsed": has_collapsed(run.paper, report.paper.get("base")),
         "metrics": run.metrics,
     }
 
@@ -104,31 +103,31 @@ def run_entry(
 def of_run(out: Path, metrics: str) -> None:
     """Write the page of one run into its directory, from what the directory holds."""
     report = read_runs.read([out], metrics)
-    cards, notes = cards_of(report, leaderboard.rows(report))
+    cards, notes = cards_of(report, run_groups(report))
     write_text(out / PAGE, page(report, cards, notes))
 
 
 def of_all(out: Path, metrics: str) -> None:
     """Write the page and the tables of what `all` wrote, into its directory."""
     report = read_runs.read([out], metrics)
-    lines = leaderboard.rows(report)
-    cards, notes = cards_of(report, lines)
-    write(report, lines, cards, notes, out)
+    groups = run_groups(report)
+    cards, notes = cards_of(report, groups)
+    write(report, groups, cards, notes, out)
 
 
 def write(
     report: read_runs.Report,
-    lines: Lines,
+    groups: list[RunGroup],
     cards: list[samples.Card],
     notes: list[str],
     out: Path,
 ) -> None:
     """Write the page and the three tables; all are made before the first is written."""
-    tables = leaderboard.tables(report, lines)
+    tables = leaderboard.tables(report, groups)
     legend = leaderboard.legend(tables, report)
     texts = {
         PAGE: page(report, cards, notes),
-        "leaderboard.csv": formats.as_csv(report, lines),
+        "leaderboard.csv": formats.as_csv(report, groups),
         "leaderboard.tex": formats.as_latex(tables, report.sets, legend),
         "leaderboard.md": formats.as_markdown(tables, report.sets, legend),
     }
@@ -137,7 +136,7 @@ def write(
 
 
 def cards_of(
-    report: read_runs.Report, lines: Lines, data: str = ""
+    report: read_runs.Report, groups: list[RunGroup], data: str = ""
 ) -> tuple[list[samples.Card], list[str]]:
     """(records to show, notes), with pictures of a data directory (mini, or a path).
 
@@ -146,12 +145,13 @@ def cards_of(
     raises  UserError if the named directory is not that of the runs
     """
     if data:
-        return samples.cards(report, lines, directories.data_directory(data)), []
-    named = report.runs[0].record["settings"].get("data", {}).get("value", "mini")
+        return samples.cards(report, groups, directories.data_directory(data)), []
+    entry = report.runs[0].record["settings"].get("data")
+    named = entry["value"] if entry else "mini"
     try:
-        return samples.cards(report, lines, directories.data_directory(named)), []
+        return samples.cards(report, groups, directories.data_directory(named)), []
     except UserError as error:
         note = (
             f"Without pictures: {one_line(error)}; report --data names a directory that has them."
         )
-        return samples.cards(report, lines, None), [note]
+        return samples.cards(report, groups, None), [note]

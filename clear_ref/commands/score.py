@@ -6,7 +6,7 @@ from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.evaluation import definitions, logs, membership, metrics, quality
-from clear_ref.report import scores
+from clear_ref.report import terminal_score
 
 from .given import settings_from
 from .output import Output
@@ -22,7 +22,7 @@ NO_FORGET_TASK = "the log holds no forget task; expected one of " + ", ".join(
 
 def command(arguments: Namespace) -> Output:
     """What `score` prints."""
-    return Output(run(arguments.log, settings_from(arguments, Score)), scores.text)
+    return Output(run(arguments.log, settings_from(arguments, Score)), terminal_score.score)
 
 
 def run(paths: list[str], settings: Score) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What a person reads at the end: tables for the terminal and one self-contained page."""
+"""Results for a reader: tables for the terminal, one self-contained HTML page, tables in files."""

@@ -1,174 +1,239 @@
-"""Small charts as inline SVG: truth ratios of base, gold and a model, and losses against the optimiser step."""
+"""Small charts as inline SVG: truth ratios of base, gold and a model, and losses over steps.
+
+The drawing has 300 x 122 units, with y growing downwards. Curves are drawn between LEFT and RIGHT.
+"""
 
 import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from clear_ref.evaluation.definitions import QUALITY_TASKS
+from clear_ref.evaluation.log_format import Log, Logs
 from clear_ref.evaluation.quality import histogram
 
+from .columns import number
 from .html_frame import figure, text
-from .leaderboard import MARK, PANELS, Row
-from .table import number
+from .leaderboard import MARK, PANELS
+from .read_runs import TraceLine
+from .run_groups import RunGroup
 
-MOST_POINTS, FEWER_POINTS = 300, 100  # of a line: alone in its panel, one of several
-TONES = {
-    "both": "other",
-    "visual": "third",
-    "text": "second",
-}  # a curve's colour, where several modalities share a panel
+LEFT = 8
+RIGHT = 292
+BOTTOM = 104
+HEIGHT = 122
+N_BINS = 10
+# The most points of a curve: alone in its panel, and beside other curves.
+MOST_POINTS = 300
+FEWER_POINTS = 100
+# {modality: class of a curve}, for panels with several modalities.
+TONES = {"both": "other", "visual": "third", "text": "second"}
+DRAWING_ORDER = ("gold", "base", "other")
+
+Point = tuple[float, float]
+Curve = tuple[str, Sequence[tuple[int, float | None]]]
+"""Class of the line, and its (step, value)."""
 
 
-def panels_of(figures) -> str:
-    """Figures side by side, as many as there is room for."""
+def panels_of(figures: Iterable[str]) -> str:
+    """Figures side by side, as many as the page has room for."""
     return f'<div class="panels">{"".join(figures)}</div>'
 
 
-def truth_ratios(lines: list[Row], logs: dict) -> list[str]:
-    """A figure for each row: shares of the forget records by R / (1 + R), in Forget Quality's ten bins, of base, gold, the model.
+def truth_ratios(groups: list[RunGroup], logs: dict[str, Logs]) -> list[str]:
+    """A figure for each group: a histogram of the forget records by R / (1 + R), in ten bins.
 
-    logs     {"base", "gold": {task: log}}; of a row with several seeds the first one's log is drawn
-    returns  [] where no model was evaluated on a forget task
+    It shows base, gold and the model; Forget Quality compares the same ten bins.
+    logs     {"base", "gold": {task: log}}; of a group, the log of its first run is drawn
+    returns  [] if no model was evaluated on a forget task
     """
-    task = next((task for task in QUALITY_TASKS for row in lines if task in row.runs[0].logs), None)
+    task = _forget_task(groups)
     if task is None:
         return []
-    known = {
-        model: histogram({"task": task, **found[task]})
-        for model, found in logs.items()
-        if task in found
-    }
-    shares = [
-        known | {"other": histogram({"task": task, **row.runs[0].logs[task]})} for row in lines
-    ]
-    highest = max(float(share.max()) for found in shares for share in found.values())
-    return [_histogram(row, found, highest) for row, found in zip(lines, shares)]
-
-
-def _histogram(row: Row, shares: dict, highest: float) -> str:
-    """Step lines over ten bins, gold's area tinted."""
-    at = lambda i, share: f"{8 + 284 * i / 10:.1f} {104 - 88 * share / highest:.1f}"
-    drawn = [
-        '<line class="axis" x1="8" x2="292" y1="104" y2="104"/><line class="axis" x1="150" x2="150" y1="16" y2="104"/>'
-    ]
-    for kind, own in sorted(
-        shares.items(), key=lambda entry: ("gold", "base", "other").index(entry[0])
-    ):
-        steps = [
-            point
-            for i, share in enumerate(map(float, own))
-            for point in (at(i, share), at(i + 1, share))
-        ]
-        if kind == "gold":
-            drawn.append(f'<path class="area" d="M{at(0, 0)} L{" L".join(steps)} L{at(10, 0)} z"/>')
-        drawn.append(f'<path class="step {kind}" d="M{" L".join(steps)}"/>')
-    drawn += [
-        f'<text class="soft" x="8" y="12">{number(highest, 2)}</text>',
-        '<text class="soft" x="8" y="118">0</text>',
-        '<text class="soft" x="150" y="118" text-anchor="middle">0.5</text>',
-        '<text class="soft" x="292" y="118" text-anchor="end">1</text>',
-    ]
-    quality = row.runs[0].paper.get("forget_quality")
-    note = "" if quality is None else f"FQ {number(quality, 2)}"
-    told = {
-        "model" if kind == "other" else kind: " ".join(number(float(share), 2) for share in own)
-        for kind, own in shares.items()
-    }
-    about = (
-        f"{row.label}, {PANELS.get(row.panel, row.panel)}: shares by R / (1 + R) in ten bins. "
-        + "; ".join(f"{kind} {own}" for kind, own in told.items())
-    )
-    return figure(row.label + f" {MARK}" * bool(row.collapsed), drawn, 122, about, note=note)
-
-
-def learning(lines: list[Row]) -> str:
-    """Losses against the optimiser step as markup: of one run the loss and each term, of several the losses, a panel for each
-    method and stage; "" where no run was trained."""
-    runs = [(row, run) for row in lines for run in row.runs if run.trace]
-    if len(runs) == 1:
-        return panels_of(
-            figure for stage, rows in runs[0][1].trace.items() for figure in _terms(stage, rows)
-        )
-    grouped = {}
-    for row, run in runs:
-        for stage, rows in run.trace.items():
-            heading = row.label if stage == run.name else f"{row.label}, {stage}"
-            points = [(one["step"], one["loss"]) for one in rows]
-            grouped.setdefault(heading, []).append((TONES.get(run.modality, "other"), points))
-    return (
-        panels_of(curves(heading, own, FEWER_POINTS) for heading, own in grouped.items())
-        if grouped
-        else ""
-    )
-
-
-def _terms(stage: str, rows) -> list[str]:
-    """The loss of one stage, and its terms if there are several."""
-    terms = list(dict.fromkeys(term for row in rows for term in row["terms"]))
-    found = [curves(f"{stage}: loss", [("other", [(row["step"], row["loss"]) for row in rows])])]
-    return found + [
-        curves(
-            f"{stage}: {term}", [("other", [(row["step"], row["terms"].get(term)) for row in rows])]
-        )
-        for term in terms
-        if len(terms) > 1
+    shared = {model: _shares(task, own[task]) for model, own in logs.items() if task in own}
+    all_shares = []
+    for group in groups:
+        all_shares.append(shared | {"other": _shares(task, group.runs[0].logs[task])})
+    highest = max(float(share.max()) for shares in all_shares for share in shares.values())
+    return [
+        _histogram(group, shares, highest) for group, shares in zip(groups, all_shares, strict=True)
     ]
 
 
-def curves(heading: str, lines, most: int = MOST_POINTS) -> str:
-    """One figure of lines [(tone, [(step, value)])] on common axes.
+def _forget_task(groups: list[RunGroup]) -> str | None:
+    """The first forget task on which a model was evaluated."""
+    for task in QUALITY_TASKS:
+        if any(task in group.runs[0].logs for group in groups):
+            return task
+    return None
 
-    A value that is not finite is left out; a line of more than `most` points is averaged in equal groups; both are said.
+
+def _shares(task: str, log: Log) -> np.ndarray:
+    """[10] shares of the records by R / (1 + R)."""
+    named: Log = log if "task" in log else {**log, "task": task}
+    return histogram(named)
+
+
+def _histogram(group: RunGroup, shares: dict[str, np.ndarray], highest: float) -> str:
+    """Step lines over ten bins; the area below gold's line is tinted.
+
+    highest    the share at the top of the figure
     """
-    finite = [
-        (
-            tone,
-            [(step, value) for step, value in points if value is not None and math.isfinite(value)],
-        )
-        for tone, points in lines
+    middle = (LEFT + RIGHT) // 2
+    marks = [
+        f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>'
+        f'<line class="axis" x1="{middle}" x2="{middle}" y1="16" y2="{BOTTOM}"/>'
     ]
-    left_out = sum(value is not None for _, points in lines for _, value in points) - sum(
-        len(points) for _, points in finite
-    )
-    notes = [f"{left_out} not finite left out"] if left_out else []
-    finite = [(tone, points) for tone, points in finite if points]
+
+    def point(bin_edge: int, share: float) -> str:
+        x = LEFT + (RIGHT - LEFT) * bin_edge / N_BINS
+        y = BOTTOM - 88 * share / highest
+        return f"{x:.1f} {y:.1f}"
+
+    for kind in sorted(shares, key=DRAWING_ORDER.index):
+        steps = []
+        for i, share in enumerate(map(float, shares[kind])):
+            steps += [point(i, share), point(i + 1, share)]
+        line = " L".join(steps)
+        if kind == "gold":
+            area = f"M{point(0, 0)} L{line} L{point(N_BINS, 0)} z"
+            marks.append(f'<path class="area" d="{area}"/>')
+        marks.append(f'<path class="step {kind}" d="M{line}"/>')
+    marks += [
+        f'<text class="soft" x="{LEFT}" y="12">{number(highest, 2)}</text>',
+        f'<text class="soft" x="{LEFT}" y="118">0</text>',
+        f'<text class="soft" x="{middle}" y="118" text-anchor="middle">0.5</text>',
+        f'<text class="soft" x="{RIGHT}" y="118" text-anchor="end">1</text>',
+    ]
+    quality = group.runs[0].paper.get("forget_quality")
+    note = "" if quality is None else f"FQ {number(quality, 2)}"
+    numbers = []
+    for kind, own in shares.items():
+        name = "model" if kind == "other" else kind
+        numbers.append(f"{name} {' '.join(number(float(share), 2) for share in own)}")
+    panel = PANELS.get(group.panel, group.panel)
+    about = f"{group.label}, {panel}: shares by R / (1 + R) in ten bins. {'; '.join(numbers)}"
+    heading = group.label + (f" {MARK}" if group.collapsed else "")
+    return figure(heading, marks, HEIGHT, about, note=note)
+
+
+def learning(groups: list[RunGroup]) -> str:
+    """Losses over the optimiser steps, as markup; "" if no run was trained.
+
+    Of one run: the loss and each term. Of several: the losses, a panel for each method and stage.
+    """
+    runs = [(group, run) for group in groups for run in group.runs if run.trace]
+    if not runs:
+        return ""
+    if len(runs) == 1:
+        figures = []
+        for stage, lines in runs[0][1].trace.items():
+            figures += _loss_and_terms(stage, lines)
+        return panels_of(figures)
+    by_heading: dict[str, list[Curve]] = {}
+    for group, run in runs:
+        for stage, lines in run.trace.items():
+            heading = group.label if stage == run.name else f"{group.label}, {stage}"
+            points = [(line["step"], line["loss"]) for line in lines]
+            tone = TONES.get(run.modality, "other")
+            by_heading.setdefault(heading, []).append((tone, points))
+    return panels_of(curves(heading, own, FEWER_POINTS) for heading, own in by_heading.items())
+
+
+def _loss_and_terms(stage: str, lines: list[TraceLine]) -> list[str]:
+    """The loss of one stage, and its terms if there are several."""
+    losses = [(line["step"], line["loss"]) for line in lines]
+    figures = [curves(f"{stage}: loss", [("other", losses)])]
+    terms = dict.fromkeys(term for line in lines for term in line["terms"])
+    if len(terms) > 1:
+        for term in terms:
+            values = [(line["step"], line["terms"].get(term)) for line in lines]
+            figures.append(curves(f"{stage}: {term}", [("other", values)]))
+    return figures
+
+
+def curves(heading: str, lines: Sequence[Curve], most: int = MOST_POINTS) -> str:
+    """One figure of lines on common axes.
+
+    A value that is not finite is left out. A line of more than `most` points is replaced by means
+    of groups of equal size. A note in the figure says so in both cases.
+    """
+    finite, n_left_out = _finite(lines)
+    notes = [f"{n_left_out} not finite left out"] if n_left_out else []
     if not finite:
         return figure(heading, [], 1, note="no finite value")
-    group = max(-(-len(points) // most) for _, points in finite)
-    if group > 1:
-        notes.append(f"means of {group} steps")
-        finite = [
-            (
-                tone,
-                [
-                    tuple(math.fsum(column) / len(part) for column in zip(*part))
-                    for part in (points[i : i + group] for i in range(0, len(points), group))
-                ],
-            )
-            for tone, points in finite
-        ]
-    steps, values = zip(*(point for _, points in finite for point in points))
-    low, high, first, last = min(values), max(values), min(steps), max(steps)
-    across, up = (last - first) or 1, (high - low) or 1
-    drawn = [f'<line class="axis" x1="8" x2="292" y1="{y}" y2="{y}"/>' for y in (20, 104)]
+    size = max(-(-len(points) // most) for _, points in finite)
+    if size > 1:
+        notes.append(f"means of {size} steps")
+        finite = [(tone, _means_of_groups(points, size)) for tone, points in finite]
+    steps = [step for _, points in finite for step, _ in points]
+    values = [value for _, points in finite for _, value in points]
+    marks = [
+        f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>' for y in (20, BOTTOM)
+    ]
     for tone, points in finite:
-        line = " ".join(
-            f"{8 + 284 * (step - first) / across:.1f},{104 - 84 * (value - low) / up:.1f}"
-            for step, value in points
-        )
-        drawn.append(f'<polyline class="curve {tone}" points="{line}"/>')
-    drawn += [
-        f'<text class="soft" x="8" y="14">{high + 0.0:.4g}</text>',
-        f'<text class="soft" x="8" y="118">{low + 0.0:.4g}</text>',
-        f'<text class="soft" x="292" y="118" text-anchor="end">step {first:.0f} to {last:.0f}</text>',
+        marks.append(_polyline(tone, points, steps, values))
+    # Adding 0.0 turns -0.0 into 0.0.
+    marks += [
+        f'<text class="soft" x="{LEFT}" y="14">{max(values) + 0.0:.4g}</text>',
+        f'<text class="soft" x="{LEFT}" y="118">{min(values) + 0.0:.4g}</text>',
+        f'<text class="soft" x="{RIGHT}" y="118" text-anchor="end">'
+        f"step {min(steps):.0f} to {max(steps):.0f}</text>",
     ]
-    about = f"{heading}: from {finite[0][1][0][1] + 0.0:.4g} to {finite[0][1][-1][1] + 0.0:.4g}"
-    return figure(heading, drawn, 122, about, note=", ".join(notes))
+    first_line = finite[0][1]
+    about = f"{heading}: from {first_line[0][1] + 0.0:.4g} to {first_line[-1][1] + 0.0:.4g}"
+    return figure(heading, marks, HEIGHT, about, note=", ".join(notes))
 
 
-def key(marks) -> str:
+def _finite(lines: Sequence[Curve]) -> tuple[list[tuple[str, list[Point]]], int]:
+    """(lines with finite values only, number of values left out); None is not counted."""
+    finite = []
+    n_left_out = 0
+    for tone, points in lines:
+        kept: list[Point] = []
+        for step, value in points:
+            if value is None:
+                continue
+            if math.isfinite(value):
+                kept.append((step, value))
+            else:
+                n_left_out += 1
+        if kept:
+            finite.append((tone, kept))
+    return finite, n_left_out
+
+
+def _means_of_groups(points: list[Point], size: int) -> list[Point]:
+    """The mean step and mean value of each group of `size` points; the last may be smaller."""
+    means = []
+    for start in range(0, len(points), size):
+        group = points[start : start + size]
+        step = math.fsum(step for step, _ in group) / len(group)
+        value = math.fsum(value for _, value in group) / len(group)
+        means.append((step, value))
+    return means
+
+
+def _polyline(tone: str, points: list[Point], steps: list[float], values: list[float]) -> str:
+    """One line, scaled so that all steps and all values fit into the figure."""
+    first_step = min(steps)
+    lowest = min(values)
+    step_range = (max(steps) - first_step) or 1
+    value_range = (max(values) - lowest) or 1
+    drawn = []
+    for step, value in points:
+        x = LEFT + (RIGHT - LEFT) * (step - first_step) / step_range
+        y = BOTTOM - 84 * (value - lowest) / value_range
+        drawn.append(f"{x:.1f},{y:.1f}")
+    return f'<polyline class="curve {tone}" points="{" ".join(drawn)}"/>'
+
+
+def key(marks: Iterable[tuple[str, str]]) -> str:
     """A legend: [(class of the line, words)]."""
-    lines = [
-        f'<span><svg viewBox="0 0 26 10" aria-hidden="true"><line class="{kind}" x1="1" x2="25" y1="5" y2="5"/></svg> '
-        f"{text(words)}</span>"
-        for kind, words in marks
-    ]
-    return f'<p class="key">{"".join(lines)}</p>'
+    entries = []
+    for kind, words in marks:
+        line = f'<line class="{kind}" x1="1" x2="25" y1="5" y2="5"/>'
+        entries.append(
+            f'<span><svg viewBox="0 0 26 10" aria-hidden="true">{line}</svg> {text(words)}</span>'
+        )
+    return f'<p class="key">{"".join(entries)}</p>'

@@ -1,94 +1,137 @@
-"""Which runs may stand on one page: those of one base and one gold, asked the same questions and judged alike.
+"""Checks that runs are comparable, so that one page can show them.
 
-Forget Quality is a distance from gold and a collapse a share of base's Retain, so a page has one of each; another model is
-another page. Logs are compared value by value: where one differs, two tables would be mixed.
+All runs of a page have one base and one gold, the same questions and the same evaluation settings.
+Forget Quality is a distance from gold, and a collapse is a share of base's Retain: with two golds
+or two bases, the numbers of a table would not mean the same. Logs are compared value by value.
 """
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
+from clear_ref.common.run_directory import RunRecord
+from clear_ref.evaluation.log_format import Log, Logs
 
-# Settings that decide which questions are asked, how long an answer may be, and how likelihoods are rounded.
+# Settings that decide which questions are asked, how long an answer may be, and how likelihoods
+# are rounded.
 SAME = ("forget", "limit", "max_new_tokens", "tasks", "eval_batch", "plain")
 ADVICE = "expected runs of one evaluation; make a report of each"
 
 
-def check(runs) -> None:
-    """UserError naming two runs and the first thing in which they differ, unless all can be compared.
+def check(runs: Iterable[tuple[Path, RunRecord, Mapping[str, Logs]]]) -> None:
+    """UserError that names two runs and their first difference, unless all are comparable.
 
-    runs    [(directory, settings.json, {"base", "gold", "unlearned": {task: log}})]; base or gold may be missing
+    runs    [(directory, settings.json, {"base", "gold", "unlearned": {task: log}})]; base or gold
+            may be missing
     """
-    first = {}
+    first_settings: dict[str, tuple[Path, Any]] = {}
+    first_logs: dict[str, tuple[Path, Logs]] = {}
     for where, record, logs in runs:
-        for name in SAME:
-            value = record["settings"].get(name, {}).get("value")
-            other, before = first.setdefault(name, (where, value))
-            if before != value:
-                raise UserError(
-                    f"report {where}: {name} is {value!r}, of {other} {before!r}; {ADVICE}"
-                )
-        other, before = first.setdefault("unlearned", (where, logs["unlearned"]))
-        difference = questions(logs["unlearned"], before)
+        _check_settings(where, record, first_settings)
+        other, before = first_logs.setdefault("unlearned", (where, logs["unlearned"]))
+        difference = difference_of_questions(logs["unlearned"], before)
         if difference:
             raise UserError(
                 f"report {where}: asks other questions than {other}: {difference}; {ADVICE}"
             )
         for model in ("base", "gold"):
             if model in logs:
-                difference = questions(logs[model], logs["unlearned"])
-                if difference:
-                    raise UserError(
-                        f"report {where}: {model} was asked other questions than the model: {difference}; {ADVICE}"
-                    )
-                other, before = first.setdefault(model, (where, logs[model]))
-                difference = values(logs[model], before)
-                if difference:
-                    raise UserError(
-                        f"report {where}: its {model} is not that of {other}: {difference}; expected one {model} for "
-                        "all runs of a page; make a report of each"
-                    )
+                _check_shared_model(where, model, logs, first_logs)
 
 
-def questions(ours: dict, theirs: dict) -> str:
-    """What differs first between the questions of two models' logs, as words; "" if nothing does."""
+def _check_settings(where: Path, record: RunRecord, first: dict[str, tuple[Path, Any]]) -> None:
+    """UserError if a setting of SAME differs from that of the first run."""
+    for name in SAME:
+        entry = record["settings"].get(name)
+        value = entry.get("value") if entry else None
+        other, before = first.setdefault(name, (where, value))
+        if before != value:
+            raise UserError(f"report {where}: {name} is {value!r}, of {other} {before!r}; {ADVICE}")
+
+
+def _check_shared_model(
+    where: Path, model: str, logs: Mapping[str, Logs], first: dict[str, tuple[Path, Logs]]
+) -> None:
+    """UserError if base or gold has other questions than its run, or differs from the first one."""
+    difference = difference_of_questions(logs[model], logs["unlearned"])
+    if difference:
+        raise UserError(
+            f"report {where}: {model} was asked other questions than the model: {difference}; "
+            f"{ADVICE}"
+        )
+    other, before = first.setdefault(model, (where, logs[model]))
+    difference = difference_of_values(logs[model], before)
+    if difference:
+        raise UserError(
+            f"report {where}: its {model} is not that of {other}: {difference}; expected one "
+            f"{model} for all runs of a page; make a report of each"
+        )
+
+
+def difference_of_questions(ours: Logs, theirs: Logs) -> str:
+    """The first difference between the questions of two models' logs, in words; "" if none."""
     if ours is theirs:
         return ""
-    odd = [task for task in (*ours, *theirs) if (task in ours) != (task in theirs)]
-    if odd:
-        return f"{odd[0]} is in only one of them"
+    for task in (*ours, *theirs):
+        if (task in ours) != (task in theirs):
+            return f"{task} is in only one of them"
     for task, log in ours.items():
-        other = theirs[task]
-        if log.get("config") != other.get("config"):
-            return f"{task} is of {log.get('config')}, there of {other.get('config')}"
-        texts, others = (each.get("generated_text", {}) for each in (log, other))
-        odd = sorted(set(texts) ^ set(others))
-        if odd:
-            return f"{task} has {len(texts)} records, there {len(others)}; record {odd[0]} is in only one"
-        for key in texts:
-            for part, what in ((0, "is asked"), (2, "expects")):
-                pair = [
-                    text[part] if isinstance(text, list) and len(text) == 3 else text
-                    for text in (texts[key], others[key])
-                ]
-                if pair[0] != pair[1]:
-                    return f"record {key} of {task} {what} {_quoted(pair[0])}, there {_quoted(pair[1])}"
+        difference = _difference_of_texts(task, log, theirs[task])
+        if difference:
+            return difference
     return ""
 
 
-def values(ours: dict, theirs: dict) -> str:
-    """What differs first between two logs of what should be one model, as words; "" if nothing does."""
+def _difference_of_texts(task: str, log: Log, other: Log) -> str:
+    """The first difference between the prompts and expected answers of one task; "" if none."""
+    if log.get("config") != other.get("config"):
+        return f"{task} is of {log.get('config')}, there of {other.get('config')}"
+    texts = log.get("generated_text", {})
+    others = other.get("generated_text", {})
+    in_one_only = sorted(set(texts) ^ set(others))
+    if in_one_only:
+        return (
+            f"{task} has {len(texts)} records, there {len(others)}; "
+            f"record {in_one_only[0]} is in only one"
+        )
+    for index in texts:
+        for part, verb in ((0, "is asked"), (2, "expects")):
+            here = _part(texts[index], part)
+            there = _part(others[index], part)
+            if here != there:
+                return f"record {index} of {task} {verb} {_quoted(here)}, there {_quoted(there)}"
+    return ""
+
+
+def _part(texts: list[str], part: int) -> object:
+    """One of [prompt, generated, expected]; the whole value if it is something else."""
+    return texts[part] if isinstance(texts, list) and len(texts) == 3 else texts
+
+
+def difference_of_values(ours: Logs, theirs: Logs) -> str:
+    """The first difference between two logs of what should be one model, in words; "" if none."""
     if ours is theirs:
         return ""
     for task, log in ours.items():
-        for column, found in log.items():
-            other = theirs[task].get(column)
-            if found == other:
+        other_log = cast(dict[str, object], theirs[task])
+        for column, value in log.items():
+            other = other_log.get(column)
+            if value == other:
                 continue
-            if isinstance(found, dict) and isinstance(other, dict):
-                key = next(key for key in (*found, *other) if found.get(key) != other.get(key))
-                return f"{column} of record {key} of {task} is {_quoted(found.get(key))}, there {_quoted(other.get(key))}"
-            return f"{column} of {task} is {_quoted(found)}, there {_quoted(other)}"
+            if isinstance(value, dict) and isinstance(other, dict):
+                index = next(
+                    index for index in (*value, *other) if value.get(index) != other.get(index)
+                )
+                return (
+                    f"{column} of record {index} of {task} is {_quoted(value.get(index))}, "
+                    f"there {_quoted(other.get(index))}"
+                )
+            return f"{column} of {task} is {_quoted(value)}, there {_quoted(other)}"
     return ""
 
 
-def _quoted(value) -> str:
+def _quoted(value: object) -> str:
+    """The value as a short text for a message."""
     return one_line(repr(value), 70)

@@ -1,12 +1,16 @@
-"""The leaderboard for other programs: every run in CSV, and the page's tables in LaTeX and Markdown."""
+"""The leaderboard for other programs: every run in CSV, the page's tables in LaTeX and Markdown."""
 
 import csv
 import io
 import re
+from collections.abc import Sequence
 
-from .leaderboard import MARK, PANELS, Row, Table, collapsed
-from .read_runs import EVALUATED, Report
-from .table import columns_of
+from clear_ref.evaluation.metrics import Scores
+
+from .columns import columns_of, headings
+from .leaderboard import MARK, PANELS, Line, Table
+from .read_runs import EVALUATED, Report, Run
+from .run_groups import RunGroup, has_collapsed
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -26,131 +30,148 @@ LATEX = {
 MARKDOWN = re.compile(r"([\\`*_{}\[\]|~<>#])")
 
 
-def as_csv(report: Report, lines: list[Row]) -> str:
-    """One line for base, for gold and for each run, every number in full; a value that there is none of is empty.
+CSV_COLUMNS = (
+    "model",
+    "kind",
+    "method",
+    "semantics",
+    "modality",
+    "seed",
+    "retain_collapsed",
+    "out",
+)
 
-    columns  model, kind, method, semantics, modality, seed, retain_collapsed (true, false), out, and for every set of definitions
-             SET.METRIC with SET.METRIC.definition beside it
+
+def as_csv(report: Report, groups: list[RunGroup]) -> str:
+    """One line for base, for gold and for each run, every number in full.
+
+    A value that does not exist is empty.
+    columns  model, kind, method, semantics, modality, seed, retain_collapsed (true, false), out;
+             for every set of definitions SET.METRIC with SET.METRIC.definition beside it
     """
-    every = {
-        name: [
-            *(sets[name] for sets in report.metrics.values()),
-            *(run.metrics[name] for run in report.runs),
-        ]
-        for name in report.sets
-    }
-    metrics = [(name, metric) for name in report.sets for metric, _, _ in columns_of(every[name])]
-    header = ["model", "kind", "method", "semantics", "modality", "seed", "retain_collapsed", "out"]
-    header += [f"{name}.{metric}{end}" for name, metric in metrics for end in ("", ".definition")]
-    found = [
-        [model, model, "", "", "", "", "", "", *_numbers(sets, metrics)]
+    metrics = []
+    for name in report.sets:
+        all_scores = [sets[name] for sets in report.metrics.values()]
+        all_scores += [run.metrics[name] for run in report.runs]
+        metrics += [(name, metric) for metric, _, _ in columns_of(all_scores)]
+    header = [*CSV_COLUMNS]
+    for name, metric in metrics:
+        header += [f"{name}.{metric}", f"{name}.{metric}.definition"]
+    rows = [
+        [model, model, *[""] * 6, *_numbers(sets, metrics)]
         for model, sets in report.metrics.items()
     ]
-    for row in lines:
-        for run in row.runs:
-            lost = collapsed(run.paper, report.paper.get("base"))
-            kind = ["evaluated", ""] if run.modality == EVALUATED else ["unlearned", run.name]
-            found.append(
-                [
-                    row.label,
-                    *kind,
-                    run.semantics,
-                    "" if run.modality == EVALUATED else run.modality,
-                    "" if run.seed is None else run.seed,
-                    "" if lost is None else str(lost).lower(),
-                    str(run.where),
-                    *_numbers(run.metrics, metrics),
-                ]
-            )
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *found])
-    return text.getvalue()
+    base = report.paper.get("base")
+    for group in groups:
+        for run in group.runs:
+            rows.append([group.label, *_facts(run, base), *_numbers(run.metrics, metrics)])
+    output = io.StringIO()
+    csv.writer(output, lineterminator="\n").writerows([header, *rows])
+    return output.getvalue()
 
 
-def _numbers(sets: dict, metrics) -> list:
-    """The values of (set, metric) with their definitions' names; repr of a float is the float."""
+def _facts(run: Run, base: Scores | None) -> list[str]:
+    """The values of CSV_COLUMNS, without the model."""
+    is_unlearned = run.modality != EVALUATED
+    collapsed = has_collapsed(run.paper, base)
     return [
-        cell
-        for name, metric in metrics
-        for value in [sets[name].get(metric)]
-        for cell in (
-            ("", "") if value is None else (repr(value), sets[name]["definitions"].get(metric, ""))
-        )
+        "unlearned" if is_unlearned else "evaluated",
+        run.name if is_unlearned else "",
+        run.semantics,
+        run.modality if is_unlearned else "",
+        "" if run.seed is None else str(run.seed),
+        "" if collapsed is None else str(collapsed).lower(),
+        str(run.where),
     ]
 
 
-def title(table: Table, sets) -> str:
-    """What stands above a table: what was forgotten, the semantics and whose definitions where they are not the paper's alone."""
-    named = f", {table.semantics} semantics" if table.semantics else ""
-    named += "" if tuple(sets) == ("paper",) else f", {table.definitions} definitions"
-    return PANELS.get(table.panel, f"Forgetting {table.panel}") + named
+def _numbers(sets: dict[str, Scores], metrics: list[tuple[str, str]]) -> list[str]:
+    """The values of (set, metric), each with its definition's name; repr gives a float in full."""
+    cells = []
+    for name, metric in metrics:
+        value = sets[name].get(metric)
+        if value is None:
+            cells += ["", ""]
+        else:
+            cells += [repr(value), sets[name]["definitions"].get(metric, "")]
+    return cells
 
 
-def as_markdown(found: list[Table], sets, legend: list[str]) -> str:
-    """The tables with their titles, best in bold, and the legend; whatever stands in a name is text."""
+def title(table: Table, sets: Sequence[str]) -> str:
+    """The title of a table: what was forgotten, by which semantics, by whose definitions.
+
+    Semantics and definitions are left out if they are the paper's alone.
+    """
+    words = PANELS.get(table.panel, f"Forgetting {table.panel}")
+    if table.semantics:
+        words += f", {table.semantics} semantics"
+    if tuple(sets) != ("paper",):
+        words += f", {table.definitions} definitions"
+    return words
+
+
+def as_markdown(tables: list[Table], sets: Sequence[str], legend: list[str]) -> str:
+    """The tables with their titles, the best in bold, and the legend. Names are shown as text."""
     blocks = []
-    for table in found:
-        head = ["model", *(f"{heading} {arrow}" for _, heading, arrow in table.columns)]
-        lines = [head, ["---", *["---:"] * len(table.columns)]]
-        lines += [
-            [
-                _markdown(line.label + f" {MARK}" * line.collapsed),
-                *(f"**{cell.text}**" if cell.best else cell.text for cell in line.cells),
-            ]
-            for line in table.lines
+    for table in tables:
+        rows = [
+            ["model", *headings(table.columns)],
+            ["---", *["---:"] * len(table.columns)],
         ]
-        blocks += [
-            f"## {_markdown(title(table, sets))}",
-            "\n".join(f"| {' | '.join(cells)} |" for cells in lines),
-        ]
-    return "\n\n".join([*blocks, "\n".join(f"- {sentence}" for sentence in legend)]) + "\n"
+        for line in table.lines:
+            cells = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
+            rows.append([_markdown(_label(line)), *cells])
+        blocks.append(f"## {_markdown(title(table, sets))}")
+        blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in rows))
+    blocks.append("\n".join(f"- {sentence}" for sentence in legend))
+    return "\n\n".join(blocks) + "\n"
 
 
-def as_latex(found: list[Table], sets, legend: list[str]) -> str:
-    """The tables as plain tabular, best in bold, each after its title as a comment; no package is needed.
+def as_latex(tables: list[Table], sets: Sequence[str], legend: list[str]) -> str:
+    """The tables as plain tabular, the best in bold, each after its title as a comment.
 
-    Letters other than Latin ones in a name need an engine that has them (XeLaTeX, LuaLaTeX).
+    No package is needed. Letters other than Latin ones in a name need an engine that has them
+    (XeLaTeX, LuaLaTeX).
     """
     blocks = []
-    for table in found:
-        head = ["model", *(f"{heading} {arrow}" for _, heading, arrow in table.columns)]
-        lines = [" & ".join(map(_latex, head)) + r" \\ \hline"]
-        for i, line in enumerate(table.lines):
-            cells = [
-                rf"\textbf{{{_latex(cell.text)}}}" if cell.best else _latex(cell.text)
-                for cell in line.cells
-            ]
-            last = (
-                line.kind != "unlearned"
-                and i + 1 < len(table.lines)
-                and table.lines[i + 1].kind == "unlearned"
+    for table in tables:
+        header = ["model", *headings(table.columns)]
+        lines = [" & ".join(map(_latex, header)) + r" \\ \hline"]
+        for line, following in zip(table.lines, [*table.lines[1:], None], strict=True):
+            cells = [_latex(_label(line))]
+            for cell in line.cells:
+                shown = _latex(cell.text)
+                cells.append(rf"\textbf{{{shown}}}" if cell.best else shown)
+            ends_models = (
+                line.kind != "unlearned" and following is not None and following.kind == "unlearned"
             )
-            lines.append(
-                " & ".join([_latex(line.label + f" {MARK}" * line.collapsed), *cells])
-                + r" \\"
-                + r" \hline" * last
-            )
+            lines.append(" & ".join(cells) + r" \\" + (r" \hline" if ends_models else ""))
         blocks.append(
             "\n".join(
                 [
-                    f"% {_line(title(table, sets))}",
+                    f"% {_one_line(title(table, sets))}",
                     rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
                     *lines,
                     r"\end{tabular}",
                 ]
             )
         )
-    return "\n\n".join([*blocks, "\n".join(f"% {_line(sentence)}" for sentence in legend)]) + "\n"
+    blocks.append("\n".join(f"% {_one_line(sentence)}" for sentence in legend))
+    return "\n\n".join(blocks) + "\n"
 
 
-def _line(text: str) -> str:
-    """A text as one line, so that it can neither leave a comment nor a table's line."""
+def _label(line: Line) -> str:
+    return line.label + (f" {MARK}" if line.collapsed else "")
+
+
+def _one_line(text: str) -> str:
+    """A text as one line, so that it can neither end a comment nor a line of a table."""
     return " ".join(text.split())
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(sign, sign) for sign in _line(text))
+    return "".join(LATEX.get(sign, sign) for sign in _one_line(text))
 
 
 def _markdown(text: str) -> str:
-    return MARKDOWN.sub(r"\\\1", _line(text)).replace("&", "&amp;")
+    return MARKDOWN.sub(r"\\\1", _one_line(text)).replace("&", "&amp;")

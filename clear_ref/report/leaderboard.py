@@ -1,19 +1,17 @@
-"""Lines of the leaderboard: which runs are seeds of one line, what it is called, which Retain collapsed, which number is best."""
+"""The leaderboard of a page: a panel for each modality, base and gold first, then the runs.
 
-import hashlib
-import math
+run_groups.py decides which runs are seeds of one line, and the order of the lines.
+"""
+
 from dataclasses import dataclass
 
-from clear_ref.common.errors import UserError
-from clear_ref.common.files import one_line
-from clear_ref.methods.table import METHODS, SEMANTICS
+from clear_ref.evaluation.metrics import Scores
+from clear_ref.methods.table import SEMANTICS
 
-from .read_runs import EVALUATED, Report, Run
-from .table import columns_of, number, spread
+from .columns import HIGHER, LOWER, Column, columns_of, mean, number, spread
+from .read_runs import EVALUATED, Report
+from .run_groups import COLLAPSED, RunGroup, by_panel, semantics_of
 
-COLLAPSED = 0.5
-"""A model's Retain has collapsed where it is less than this share of base's: Retain or Retain text, whichever were evaluated,
-by the paper's definitions, the mean over the seeds. The paper shades such methods by eye; the half is ours."""
 MARK = "†"
 PANELS = {
     "both": "Forgetting pictures and text",
@@ -21,24 +19,16 @@ PANELS = {
     "text": "Forgetting text",
     EVALUATED: "Evaluated alone",
 }
-HIGHER, LOWER = "↑", "↓"
-# Settings that do not tell runs apart: paths, whose meaning the inputs' hashes are, and those whose outcome is told beside them.
-UNTOLD = {"out", "seed", "metrics", "data", "model", "gold", "adapter", "recipe", "mask"}
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One line: a method in one meaning, with one modality and one set of settings; its runs differ in their seed alone."""
-
-    label: str
-    panel: str
-    runs: tuple[Run, ...]
-    collapsed: bool | None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: as it is printed, its mean (None: not evaluated), and whether it is the best of its column."""
+    """One number of a table.
+
+    text     as it is printed
+    value    the mean over seeds; None: not evaluated
+    best     whether it is the best of its column
+    """
 
     text: str
     value: float | None
@@ -47,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One model of a table. kind: base, gold or unlearned."""
+    """One line of a table. kind: base, gold or unlearned."""
 
     label: str
     kind: str
@@ -59,211 +49,125 @@ class Line:
 class Table:
     """One leaderboard: of one panel, by one set of definitions.
 
-    semantics  the one meaning that all methods of the page have, if it is not the paper's
-    columns    (metric, heading, arrow)
+    semantics    the semantics that all methods of the page have; "" if it is the paper's, or if
+                 there are several
+    seeds        the largest number of seeds of a line
     """
 
     panel: str
     semantics: str
     definitions: str
-    columns: tuple[tuple[str, str, str], ...]
+    columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     seeds: int
 
 
-def collapsed(metrics: dict, base: dict | None) -> bool | None:
-    """Whether Retain has collapsed (see COLLAPSED); None where base or both numbers are missing.
-
-    metrics, base   {metric: number} by the paper's definitions
-    """
-    pairs = [
-        (metrics.get(metric), (base or {}).get(metric)) for metric in ("retain", "text_retain")
-    ]
-    pairs = [pair for pair in pairs if None not in pair]
-    return any(value < COLLAPSED * before for value, before in pairs) if pairs else None
-
-
-def rows(report: Report) -> list[Row]:
-    """The lines of every panel, in the order of PANELS and of METHODS.
-
-    Runs of one name, meaning and modality whose settings, options, inputs and implementation are equal are seeds of one line;
-    where such a value differs, the label says it; the meaning is named where there are several.
-    raises  UserError for two runs with everything equal, the seed too
-    """
-    several = len(_meanings(report)) > 1
-    groups = {}
-    for run in report.runs:
-        groups.setdefault((run.modality, run.name, run.semantics), []).append(run)
-    found = []
-    for (modality, name, semantics), runs in groups.items():
-        told = [_told(run) for run in runs]
-        varying = [
-            key
-            for key in dict.fromkeys(key for one in told for key in one)
-            if len({repr(one[key]) for one in told if key in one}) > 1
-        ]
-        lines = {}
-        for run, one in zip(runs, told):
-            lines.setdefault(
-                tuple(one_line(f"{key} {one.get(key)}", 60) for key in varying), []
-            ).append(run)
-        for own, seeds in lines.items():
-            words = [semantics] * (several and bool(semantics)) + list(own)
-            label = name + (f" ({', '.join(words)})" if words else "")
-            found.append(
-                Row(
-                    label,
-                    modality,
-                    _seeds(seeds),
-                    collapsed(_means(seeds), report.paper.get("base")),
-                )
-            )
-    panels, names, meanings = (
-        [*known, *dict.fromkeys(others)]
-        for known, others in (
-            (PANELS, (row.panel for row in found)),
-            (METHODS, (row.runs[0].name for row in found)),
-            (SEMANTICS, _meanings(report)),
-        )
-    )
-    return sorted(
-        found,
-        key=lambda row: (
-            panels.index(row.panel),
-            names.index(row.runs[0].name),
-            meanings.index(row.runs[0].semantics or SEMANTICS[0]),
-        ),
-    )
-
-
-def _meanings(report: Report) -> list[str]:
-    """The semantics that occur among methods."""
-    return list(dict.fromkeys(run.semantics for run in report.runs if run.semantics))
-
-
-def _told(run: Run) -> dict:
-    """What tells runs of one method apart: settings and options but UNTOLD, label mask, implementation, the inputs' hashes."""
-    found = {
-        key: entry.get("value")
-        for group in ("settings", "options")
-        for key, entry in run.record.get(group, {}).items()
-        if key not in UNTOLD
-    }
-    hashes = "".join(sorted(map(str, run.record["inputs"].values())))
-    return {
-        **found,
-        "label mask": run.record.get("label_mask"),
-        "token terms": run.summary["impl"],
-        "inputs": hashlib.sha256(hashes.encode()).hexdigest()[:8],
-    }
-
-
-def _seeds(runs) -> tuple[Run, ...]:
-    """The runs of a line by their seeds; UserError for one that is there twice."""
-    ordered = sorted(runs, key=lambda run: (run.seed is not None, run.seed))
-    for one, other in zip(ordered, ordered[1:]):
-        if one.seed == other.seed:
-            raise UserError(
-                f"report {other.where}: is the same run as {one.where}: {one.name}, seed {one.seed}, every setting; "
-                "name one of them"
-            )
-    return tuple(ordered)
-
-
-def _means(runs) -> dict:
-    """{metric: mean} of retain and text_retain over runs, by the paper's definitions; None where a run has none."""
-    values = {
-        metric: [run.paper.get(metric) for run in runs] for metric in ("retain", "text_retain")
-    }
-    return {
-        metric: None if None in found else math.fsum(found) / len(found)
-        for metric, found in values.items()
-    }
-
-
-def panels(lines: list[Row]) -> dict[str, list[Row]]:
-    """{modality: its rows}, in the order of the rows."""
-    return {
-        panel: [row for row in lines if row.panel == panel]
-        for panel in dict.fromkeys(row.panel for row in lines)
-    }
-
-
-def tables(report: Report, lines: list[Row]) -> list[Table]:
-    """A table for each panel and set of definitions: base and gold first, then the rows."""
+def tables(report: Report, groups: list[RunGroup]) -> list[Table]:
+    """A table for each panel and set of definitions: base and gold first, then the groups."""
     return [
-        _table(report, panel, name, own)
-        for panel, own in panels(lines).items()
-        for name in report.sets
+        _table(report, panel, definitions, own)
+        for panel, own in by_panel(groups).items()
+        for definitions in report.sets
     ]
 
 
-def _table(report: Report, panel: str, name: str, lines: list[Row]) -> Table:
-    every = [(model, model, False, [sets[name]]) for model, sets in report.metrics.items()]
-    every += [
-        (row.label, "unlearned", bool(row.collapsed), [run.metrics[name] for run in row.runs])
-        for row in lines
+@dataclass(frozen=True)
+class _Model:
+    """One line of a table before its cells are made: metrics has one entry for each seed."""
+
+    label: str
+    kind: str
+    collapsed: bool
+    metrics: list[Scores]
+
+
+def _table(report: Report, panel: str, definitions: str, groups: list[RunGroup]) -> Table:
+    models = [
+        _Model(name, name, False, [sets[definitions]]) for name, sets in report.metrics.items()
     ]
-    columns = columns_of([metrics for _, _, _, seeds in every for metrics in seeds])
-    seeds = max(len(row.runs) for row in lines)
-    cells = [
-        [
-            _cell([metrics.get(metric) for metrics in found], 2 if seeds > 1 else 3)
-            for metric, _, _ in columns
-        ]
-        for _, _, _, found in every
+    for group in groups:
+        metrics = [run.metrics[definitions] for run in group.runs]
+        models.append(_Model(group.label, "unlearned", bool(group.collapsed), metrics))
+    columns = columns_of(metrics for model in models for metrics in model.metrics)
+    seeds = max(len(group.runs) for group in groups)
+    cells = _cells(models, columns, decimals=2 if seeds > 1 else 3, mark_best=len(groups) > 1)
+    lines = [
+        Line(model.label, model.kind, model.collapsed, tuple(own))
+        for model, own in zip(models, cells, strict=True)
     ]
-    entitled = [j for j, (_, kind, lost, _) in enumerate(every) if kind == "unlearned" and not lost]
-    for i, (_, _, arrow) in enumerate(columns if len(lines) > 1 else ()):
-        for j in best([cells[j][i] for j in entitled], arrow):
-            cell = cells[entitled[j]][i]
-            cells[entitled[j]][i] = Cell(cell.text, cell.value, True)
-    meanings = _meanings(report)
+    semantics = semantics_of(report)
+    is_one_other = len(semantics) == 1 and semantics[0] != SEMANTICS[0]
     return Table(
-        panel,
-        meanings[0] if len(meanings) == 1 and meanings[0] != SEMANTICS[0] else "",
-        name,
-        tuple(columns),
-        tuple(
-            Line(label, kind, lost, tuple(own)) for (label, kind, lost, _), own in zip(every, cells)
-        ),
-        seeds,
+        panel=panel,
+        semantics=semantics[0] if is_one_other else "",
+        definitions=definitions,
+        columns=tuple(columns),
+        lines=tuple(lines),
+        seeds=seeds,
     )
 
 
-def _cell(values, decimals: int) -> Cell:
-    mean = None if None in values else math.fsum(values) / len(values)
-    return Cell(spread(values, decimals), mean)
+def _cells(
+    models: list[_Model], columns: list[Column], decimals: int, mark_best: bool
+) -> list[list[Cell]]:
+    """The cells of every model. An unlearned model that has not collapsed can have the best one."""
+    cells = []
+    for model in models:
+        own = []
+        for metric, _, _ in columns:
+            values = [metrics.get(metric) for metrics in model.metrics]
+            own.append(Cell(spread(values, decimals), mean(values)))
+        cells.append(own)
+    if not mark_best:
+        return cells
+    competing = [
+        own
+        for model, own in zip(models, cells, strict=True)
+        if model.kind == "unlearned" and not model.collapsed
+    ]
+    for column, (_, _, arrow) in enumerate(columns):
+        for number_of_model in best([own[column] for own in competing], arrow):
+            cell = competing[number_of_model][column]
+            competing[number_of_model][column] = Cell(cell.text, cell.value, best=True)
+    return cells
 
 
 def best(cells: list[Cell], arrow: str) -> list[int]:
-    """Which cells are best: the one with the best mean, and those whose mean prints alike; none where all of several print alike.
+    """Numbers of the best cells: the one with the best mean, and all whose mean prints the same.
 
-    arrow   of the column: higher or lower is better
+    arrow      of the column: HIGHER or LOWER is better
+    returns    [] if several cells have a number and all print the same
     """
-    known = {i: cell.text.split("±")[0] for i, cell in enumerate(cells) if cell.value is not None}
-    if not known:
+    values = {i: cell.value for i, cell in enumerate(cells) if cell.value is not None}
+    if not values:
         return []
-    first = (max if arrow == HIGHER else min)(known, key=lambda i: cells[i].value)
-    found = [i for i in known if known[i] == known[first]]
-    return found if len(found) < len(known) or len(known) == 1 else []
+    printed_mean = {i: cells[i].text.split("±")[0] for i in values}
+    choose = max if arrow == HIGHER else min
+    first = choose(values, key=lambda i: values[i])
+    equal = [i for i in values if printed_mean[i] == printed_mean[first]]
+    if len(equal) == len(values) and len(values) > 1:
+        return []
+    return equal
 
 
-def legend(found: list[Table], report: Report) -> list[str]:
-    """What the marks of these tables mean, a sentence each, in plain text."""
-    counts = sorted({table.seeds for table in found} - {1})
-    said = [f"{HIGHER} higher is better, {LOWER} lower is better, - not evaluated."]
+def legend(tables: list[Table], report: Report) -> list[str]:
+    """The meaning of the marks in these tables, a sentence each, in plain text."""
+    sentences = [f"{HIGHER} higher is better, {LOWER} lower is better, - not evaluated."]
+    counts = sorted({table.seeds for table in tables} - {1})
     if counts:
-        said.append(
-            f"Mean ± standard deviation (n - 1) over {' or '.join(map(str, counts))} seeds; else one run."
-        )
+        several = " or ".join(map(str, counts))
+        sentences.append(f"Mean ± standard deviation (n - 1) over {several} seeds; else one run.")
     if len(report.runs) > 1:
-        said.append("Bold: the best of its column among unlearned models, and what prints alike.")
+        sentences.append(
+            "Bold: the best unlearned model of the column, and those with the same printed number."
+        )
     if "base" in report.paper:
-        said.append(
-            f"{MARK} Retain collapsed: Retain or Retain text is less than {number(COLLAPSED, 1)} of base's. Such a model "
-            "has a low Forget for nothing, so it is never best."
+        sentences.append(
+            f"{MARK} Retain collapsed: Retain or Retain text is less than {number(COLLAPSED, 1)} "
+            "of base's. A low Forget of such a model is no success, so it is never the best."
         )
     else:
-        said.append("No run here evaluated base, so whether a Retain collapsed cannot be told.")
-    return said
+        sentences.append(
+            "No run here evaluated base, so it is unknown whether a Retain has collapsed."
+        )
+    return sentences

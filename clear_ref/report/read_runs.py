@@ -1,27 +1,37 @@
-"""Runs as their directories hold them, read again for a page: settings, training trace, logs, and the metrics of those logs."""
+"""Reads run directories for a page: settings, training trace, logs, and metrics of those logs."""
 
 import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, cast
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, parse_json, read_bytes, read_json, read_text
+from clear_ref.common.run_directory import (
+    FORMAT,
+    LEADERBOARD_FILE,
+    LOGS_DIRECTORY,
+    METRICS_FILE,
+    SETTINGS_FILE,
+    TRACE_FILE,
+    RunRecord,
+)
 from clear_ref.evaluation import log_columns
 from clear_ref.evaluation import logs as log_files
 from clear_ref.evaluation.definitions import SETS, check_set
-from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.log_format import Logs
+from clear_ref.evaluation.metrics import Scores, score
 
 from . import comparable
 
-SETTINGS, METRICS, TRACE, LEADERBOARD = (
-    "settings.json",
-    "metrics.json",
-    "trace.jsonl",
-    "leaderboard.json",
-)
-FORMAT, EVALUATED = "clear_ref.run/1", "evaluated"
-KINDS = {
+# The modality of a model that was only evaluated: the run does not know what was to be forgotten.
+EVALUATED = "evaluated"
+Kind = type | tuple[type, ...]
+NUMBER = (int, float)
+# {command: {key of metrics.json: its type}}: what a page needs.
+SUMMARY_KEYS: dict[str, dict[str, Kind]] = {
     "unlearn": {
         "method": str,
         "semantics": str,
@@ -33,24 +43,35 @@ KINDS = {
     },
     "evaluate": {"model": str, "seconds": dict, "impl": str},
 }
-NUMBER = (int, float)
+TRACE_KEYS: dict[str, Kind] = {"stage": str, "step": int, "loss": NUMBER, "terms": dict}
 EXPECTED = "expected the directory of a METHOD or an evaluate run, or one that `all` wrote"
+REPEAT = "expected what a finished run of this version writes; run it again"
+
+
+class TraceLine(TypedDict):
+    """The keys of a line of trace.jsonl that a page needs."""
+
+    stage: str
+    step: int
+    loss: float
+    terms: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """One run.
 
-    where      its directory, as it was named
+    where      its directory, as it was given
     name       the method; of `evaluate` the model's or adapter's directory
-    semantics  the method's meaning; "" where a model was only evaluated
-    modality   what was forgotten: both, visual, text; EVALUATED where the run does not know
-    seed       None where a model was only evaluated
-    record     settings.json                          summary    metrics.json
+    semantics  of the method; "" if a model was only evaluated
+    modality   what was forgotten: both, visual, text; EVALUATED if the run does not know
+    seed       None if a model was only evaluated
+    record     settings.json
+    summary    metrics.json
     logs       {task: log} of the unlearned (or evaluated) model
-    metrics    {set of definitions: what metrics.score returns}, beside the run's own gold
-    paper      the same by the paper's definitions, whichever were asked for
-    trace      {stage: rows of trace.jsonl}
+    metrics    {set of definitions: result of metrics.score}, compared with the run's own gold
+    paper      the result by the paper's definitions, whichever were asked for
+    trace      {stage: lines of trace.jsonl}
     """
 
     where: Path
@@ -58,214 +79,273 @@ class Run:
     semantics: str
     modality: str
     seed: int | None
-    record: dict
-    summary: dict
-    logs: dict
-    metrics: dict
-    paper: dict
-    trace: dict
+    record: RunRecord
+    summary: dict[str, Any]
+    logs: Logs
+    metrics: dict[str, Scores]
+    paper: Scores
+    trace: dict[str, list[TraceLine]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a page is made of: runs of one base and one gold on one set of questions.
+    """The content of a page: runs of one base and one gold on one set of questions.
 
     sets      the sets of definitions, in the order to show
     logs      {"base", "gold": {task: log}}, those that the runs have
-    metrics   {"base", "gold": {set: what metrics.score returns}}           paper      the same by the paper's definitions
-    failed    runs of an `all` that ended without a result: their directories' names
+    metrics   {"base", "gold": {set: result of metrics.score}}
+    paper     {"base", "gold": result by the paper's definitions}
+    failed    names of the directories of runs of `all` that failed
     """
 
     runs: tuple[Run, ...]
     sets: tuple[str, ...]
-    logs: dict
-    metrics: dict
-    paper: dict
+    logs: dict[str, Logs]
+    metrics: dict[str, dict[str, Scores]]
+    paper: dict[str, Scores]
     failed: tuple[str, ...] = ()
 
 
-def read(paths, metrics: str = "paper") -> Report:
-    """Every run in the directories named, of which each is a run's or one that `all` wrote.
+class RunFiles(NamedTuple):
+    """What the files of one run directory hold. logs: {"base", "gold", "unlearned": logs}."""
 
-    metrics  whose definitions: paper, released, tofu or all; computed from the logs, whatever the run itself printed
-    raises   UserError for a directory that is no run or an unfinished one, one named twice, a damaged file, and for runs that
-             cannot stand beside each other (comparable.py)
+    directory: Path
+    record: RunRecord
+    summary: dict[str, Any]
+    logs: dict[str, Logs]
+
+
+# {(name, SHA-256) of every file in a folder: their logs}. Base and gold are the same in most runs,
+# and equal files are read once.
+KnownLogs = dict[tuple[tuple[str, str], ...], Logs]
+
+
+def read(paths: Iterable[str | Path], metrics: str = "paper") -> Report:
+    """Every run in these directories. Each is the directory of a run, or one that `all` wrote.
+
+    metrics  set of definitions: paper, released, tofu or all. All numbers are computed from the
+             logs; the numbers in metrics.json are not used.
+    raises   UserError for a directory that is not a finished run, for one given twice, for a
+             damaged file, and for runs that cannot be compared (comparable.py)
     """
     check_set(metrics)
     directories, failed = _directories(paths)
-    known = {}  # logs by the hash of their files: base's and gold's are the same in most runs
-    found = [_open(directory, known) for directory in directories]
-    comparable.check([(where, record, logs) for where, record, _, logs in found])
-    shared = {}
-    for _, _, _, logs in found:
-        shared = {name: logs[name] for name in ("base", "gold") if name in logs} | shared
-    runs = [_run(where, record, summary, logs, metrics) for where, record, summary, logs in found]
-    models = {
-        name: _scores(name, shared[name], shared.get("gold"), metrics)
-        for name in ("base", "gold")
-        if name in shared
-    }
+    known: KnownLogs = {}
+    files = [_read_files(directory, known) for directory in directories]
+    comparable.check([(own.directory, own.record, own.logs) for own in files])
+    shared: dict[str, Logs] = {}
+    for own in files:
+        base_and_gold = {name: own.logs[name] for name in ("base", "gold") if name in own.logs}
+        shared = base_and_gold | shared
+    runs = [_run(own, metrics) for own in files]
+    metrics_of = {}
+    paper_of = {}
+    for name, logs in shared.items():
+        metrics_of[name], paper_of[name] = _scores(name, logs, shared.get("gold"), metrics)
     return Report(
-        tuple(runs),
-        SETS if metrics == "all" else (metrics,),
-        shared,
-        {name: sets for name, (sets, _) in models.items()},
-        {name: paper for name, (_, paper) in models.items()},
-        tuple(failed),
+        runs=tuple(runs),
+        sets=SETS if metrics == "all" else (metrics,),
+        logs=shared,
+        metrics=metrics_of,
+        paper=paper_of,
+        failed=tuple(failed),
     )
 
 
-def _directories(paths) -> tuple[list[Path], list[str]]:
-    """The run directories that the paths stand for, and the names of those in an `all` that hold no result."""
-    directories, failed, seen = [], [], {}
+def _directories(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """The run directories that the paths name, and the names of the failed runs of `all`."""
+    directories: list[Path] = []
+    failed: list[str] = []
+    seen: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if not path.is_dir():
-            raise UserError(f"report {path}: no such directory; {EXPECTED}")
-        below = [path]
-        if not (path / SETTINGS).is_file() or read_json(path / SETTINGS).get("command") == "all":
-            inner = sorted(sub for sub in path.iterdir() if (sub / SETTINGS).is_file())
-            if not inner:
-                raise UserError(f"report {path}: holds no run; {EXPECTED}")
-            if not (path / LEADERBOARD).is_file():
-                raise UserError(
-                    f"report {path}: holds {len(inner)} runs and no {LEADERBOARD}, as an `all` that has not ended; "
-                    "let it end (--resume), or name the finished runs in it one by one"
-                )
-            below = [sub for sub in inner if (sub / METRICS).is_file()]
-            failed += [sub.name for sub in inner if sub not in below]
-        for directory in below:
+        finished, failed_here = _runs_in(path)
+        failed += failed_here
+        for directory in finished:
             before = seen.setdefault(directory.resolve(), directory)
             if before is not directory:
                 raise UserError(
-                    f"report {path}: {directory} is there twice, as {before} too; name each run once"
+                    f"report {path}: {directory} is there twice, as {before} too; "
+                    "name each run once"
                 )
             directories.append(directory)
     return directories, failed
 
 
-def _open(directory: Path, known: dict):
-    """(directory, settings.json, metrics.json, {"base", "gold", "unlearned": logs}) of one run."""
-    record = read_json(directory / SETTINGS)
-    command = record.get("command")
-    if record.get("format") != FORMAT or command not in KINDS:
+def _runs_in(path: Path) -> tuple[list[Path], list[str]]:
+    """(directories of runs, names of failed runs) of one path that was given."""
+    if not path.is_dir():
+        raise UserError(f"report {path}: no such directory; {EXPECTED}")
+    settings = path / SETTINGS_FILE
+    if settings.is_file() and read_json(settings).get("command") != "all":
+        return [path], []
+    inner = sorted(sub for sub in path.iterdir() if (sub / SETTINGS_FILE).is_file())
+    if not inner:
+        raise UserError(f"report {path}: holds no run; {EXPECTED}")
+    if not (path / LEADERBOARD_FILE).is_file():
         raise UserError(
-            f"{directory / SETTINGS}: is of {one_line(repr(record.get('format')), 40)}, command "
-            f"{one_line(repr(command), 40)}; {EXPECTED}"
+            f"report {path}: holds {len(inner)} runs and no {LEADERBOARD_FILE}, as an `all` that "
+            "has not finished; finish it with --resume, or name its finished runs one by one"
         )
-    for key in ("settings", "inputs", "versions"):
-        _checked(record, key, dict, directory / SETTINGS)
-    for name, entry in (record["settings"] | record.get("options", {})).items():
-        if not isinstance(entry, dict) or not {"value", "source"} <= set(entry):
-            raise UserError(
-                f"{directory / SETTINGS}: setting {name} is {one_line(repr(entry), 60)}; expected its value and "
-                "source, as a run writes them; run it again"
-            )
-    if not (directory / METRICS).is_file():
-        raise UserError(
-            f"report {directory}: holds no {METRICS}, as a run that has not finished; let it end, or go on with it "
-            "(--resume)"
-        )
-    summary = read_json(directory / METRICS)
-    for key, kind in KINDS[command].items():
-        _checked(summary, key, kind, directory / METRICS)
-    for what in summary["seconds"]:
-        _checked(summary["seconds"], what, NUMBER, directory / METRICS)
+    finished = [sub for sub in inner if (sub / METRICS_FILE).is_file()]
+    return finished, [sub.name for sub in inner if sub not in finished]
+
+
+def _read_files(directory: Path, known: KnownLogs) -> RunFiles:
+    """The files of one run; UserError if one is missing or wrong."""
+    record = _read_record(directory / SETTINGS_FILE)
+    summary = _read_summary(directory, record["command"])
+    logs_directory = directory / LOGS_DIRECTORY
+    is_unlearning = record["command"] == "unlearn"
     folders = {
-        "unlearned": directory / "logs" if command == "unlearn" else directory / "logs" / "model",
-        "base": directory / "logs" / "base",
-        "gold": directory / "logs" / "gold",
+        "unlearned": logs_directory if is_unlearning else logs_directory / "model",
+        "base": logs_directory / "base",
+        "gold": logs_directory / "gold",
     }
-    found = {name: _logs(folder, known) for name, folder in folders.items() if folder.is_dir()}
-    if not found.get("unlearned"):
+    logs = {}
+    for name, folder in folders.items():
+        own = _read_logs(folder, known) if folder.is_dir() else {}
+        if own:
+            logs[name] = own
+    if "unlearned" not in logs:
         raise UserError(
             f"report {directory}: holds no logs in {folders['unlearned']}; evaluate it again"
         )
-    return directory, record, summary, {name: logs for name, logs in found.items() if logs}
+    return RunFiles(directory, record, summary, logs)
 
 
-def _logs(folder: Path, known: dict) -> dict:
+def _read_record(path: Path) -> RunRecord:
+    """settings.json of a METHOD or evaluate run."""
+    record = read_json(path)
+    command = record.get("command")
+    if record.get("format") != FORMAT or command not in SUMMARY_KEYS:
+        raise UserError(
+            f"{path}: is of {one_line(repr(record.get('format')), 40)}, command "
+            f"{one_line(repr(command), 40)}; {EXPECTED}"
+        )
+    for key in ("settings", "inputs", "versions"):
+        _check_type(record, key, dict, path)
+    for name, entry in (record["settings"] | record.get("options", {})).items():
+        if not isinstance(entry, dict) or not {"value", "source"} <= set(entry):
+            raise UserError(
+                f"{path}: setting {name} is {one_line(repr(entry), 60)}; expected its value and "
+                "source, as a run writes them; run it again"
+            )
+    return cast(RunRecord, record)
+
+
+def _read_summary(directory: Path, command: str) -> dict[str, Any]:
+    """metrics.json of a finished run."""
+    path = directory / METRICS_FILE
+    if not path.is_file():
+        raise UserError(
+            f"report {directory}: holds no {METRICS_FILE}, as a run that has not finished; "
+            "finish it with --resume"
+        )
+    summary = read_json(path)
+    for key, kind in SUMMARY_KEYS[command].items():
+        _check_type(summary, key, kind, path)
+    for phase in summary["seconds"]:
+        _check_type(summary["seconds"], phase, NUMBER, path)
+    return summary
+
+
+def _read_logs(folder: Path, known: KnownLogs) -> Logs:
     """{task: log} of the files in a folder; the same object for files of the same bytes."""
-    files = [(path, read_bytes(path)) for path in sorted(folder.glob("*.json"))]
-    key = tuple((path.name, hashlib.sha256(data).hexdigest()) for path, data in files)
+    contents = {path: read_bytes(path) for path in sorted(folder.glob("*.json"))}
+    key = tuple((path.name, hashlib.sha256(data).hexdigest()) for path, data in contents.items())
     if key not in known:
-        known[key] = {}
-        for path, data in files:
-            kind, tasks, _ = log_files.recognise(parse_json(data, path), path)
-            if kind != log_files.FORMATS[0]:
-                raise UserError(
-                    f"{path}: is a log of {kind}; expected one of {log_files.LOG_FORMAT} in a run's directory"
-                )
-            for log in tasks.values():
-                with _named(path):
-                    odd = [key for key in log_columns.texts(log) if not key.isdecimal()]
-                if odd:
-                    raise UserError(
-                        f"{path}: generated_text has the record {one_line(repr(odd[0]), 40)}; expected row numbers"
-                    )
-            known[key] |= tasks
+        logs: Logs = {}
+        for path, data in contents.items():
+            logs |= _read_log(path, data)
+        known[key] = logs
     return known[key]
 
 
-def _run(where: Path, record: dict, summary: dict, logs: dict, metrics: str) -> Run:
+def _read_log(path: Path, data: bytes) -> Logs:
+    """{task: log} of one file that this project has written."""
+    kind, logs, _ = log_files.recognise(parse_json(data, path), path)
+    if kind != log_files.FORMATS[0]:
+        raise UserError(
+            f"{path}: is a log of {kind}; expected one of {log_files.LOG_FORMAT} in a run's "
+            "directory"
+        )
+    for log in logs.values():
+        with _errors_name(path):
+            texts = log_columns.texts(log)
+        for index in texts:
+            if not index.isdecimal():
+                raise UserError(
+                    f"{path}: generated_text has the record {one_line(repr(index), 40)}; "
+                    "expected row numbers"
+                )
+    return logs
+
+
+def _run(files: RunFiles, metrics: str) -> Run:
+    """The run of these files, scored by a set of definitions."""
+    where, record, summary, logs = files
     sets, paper = _scores(where, logs["unlearned"], logs.get("gold"), metrics)
-    facts = {
-        "logs": logs["unlearned"],
-        "metrics": sets,
-        "paper": paper,
-        "record": record,
-        "summary": summary,
-    }
-    if record["command"] == "evaluate":
-        named = Path(
-            str(record["settings"].get("adapter", {}).get("value") or summary["model"])
-        ).resolve()
-        return Run(where, "/".join(named.parts[-2:]), "", EVALUATED, None, trace={}, **facts)
+    is_unlearning = record["command"] == "unlearn"
     return Run(
-        where,
-        summary["method"],
-        summary["semantics"],
-        summary["modality"],
-        summary["seed"],
-        trace=_trace(where / TRACE),
-        **facts,
+        where=where,
+        name=summary["method"] if is_unlearning else _evaluated_name(record, summary),
+        semantics=summary["semantics"] if is_unlearning else "",
+        modality=summary["modality"] if is_unlearning else EVALUATED,
+        seed=summary["seed"] if is_unlearning else None,
+        record=record,
+        summary=summary,
+        logs=logs["unlearned"],
+        metrics=sets,
+        paper=paper,
+        trace=_read_trace(where / TRACE_FILE) if is_unlearning else {},
     )
 
 
-def _scores(what, own: dict, gold: dict | None, metrics: str) -> tuple[dict, dict]:
+def _evaluated_name(record: RunRecord, summary: Mapping[str, Any]) -> str:
+    """The last two parts of the path of the adapter, or of the model if there is no adapter."""
+    adapter = record["settings"].get("adapter")
+    path = (adapter["value"] if adapter else "") or summary["model"]
+    return "/".join(Path(str(path)).resolve().parts[-2:])
+
+
+def _scores(
+    model: str | Path, logs: Logs, gold: Logs | None, metrics: str
+) -> tuple[dict[str, Scores], Scores]:
     """({set: metrics}, metrics by the paper's definitions) of one model's logs."""
-    with _named(what):
-        found = score(own, gold, metrics)
-        also = found.pop("also", {})
-        sets = {metrics if metrics != "all" else SETS[0]: found, **also}
-        return sets, sets.get(SETS[0]) or score(own, gold)
+    with _errors_name(model):
+        scores = score(logs, gold, metrics)
+        others = scores.pop("also", {})
+        first = SETS[0] if metrics == "all" else metrics
+        sets = {first: scores, **others}
+        paper = sets[SETS[0]] if SETS[0] in sets else score(logs, gold)
+        return sets, paper
 
 
 @contextmanager
-def _named(what):
-    """Errors of logs name their task; here they also say whose."""
+def _errors_name(model: str | Path) -> Iterator[None]:
+    """Adds the model to the messages of errors in logs, which name the task only."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"report {what}: {error}") from None
+        raise UserError(f"report {model}: {error}") from None
 
 
-def _trace(path: Path) -> dict[str, list[dict]]:
-    """{stage: rows} of trace.jsonl."""
-    stages = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        row = parse_json(line.encode("utf-8"), f"{path}:{number}")
-        for key, kind in (("stage", str), ("step", int), ("loss", NUMBER), ("terms", dict)):
-            _checked(row, key, kind, f"{path}:{number}")
-        for term in row["terms"]:
-            _checked(row["terms"], term, NUMBER, f"{path}:{number}")
-        stages.setdefault(row["stage"], []).append(row)
+def _read_trace(path: Path) -> dict[str, list[TraceLine]]:
+    """{stage: lines} of trace.jsonl."""
+    stages: dict[str, list[TraceLine]] = {}
+    for number, text in enumerate(read_text(path).splitlines(), 1):
+        where = f"{path}:{number}"
+        line = parse_json(text.encode("utf-8"), where)
+        for key, kind in TRACE_KEYS.items():
+            _check_type(line, key, kind, where)
+        for term in line["terms"]:
+            _check_type(line["terms"], term, NUMBER, where)
+        stages.setdefault(line["stage"], []).append(cast(TraceLine, line))
     return stages
 
 
-def _checked(found: dict, key: str, kind, where) -> None:
-    """UserError unless found[key] is there and of its kind."""
-    if not isinstance(found.get(key), kind):
-        raise UserError(
-            f"{where}: {key} is {one_line(repr(found.get(key)), 60)}; expected what a finished run of this version "
-            "writes; run it again"
-        )
+def _check_type(values: Mapping[str, Any], key: str, kind: Kind, where: str | Path) -> None:
+    """UserError unless values[key] exists and has the type."""
+    value = values.get(key)
+    if not isinstance(value, kind):
+        raise UserError(f"{where}: {key} is {one_line(repr(value), 60)}; {REPEAT}")

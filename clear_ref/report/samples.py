@@ -1,7 +1,8 @@
-"""What the models say: a few records, each with its picture, its questions, and the texts of base, gold and every model."""
+"""The models' answers: a few records with picture, questions, and the texts of all models."""
 
 import base64
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from clear_ref.common.files import one_line
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import TEMPLATES
 from clear_ref.data.records import read_rows
+from clear_ref.evaluation.log_format import Log
 
 from .html_frame import text
-from .leaderboard import PANELS, Row, panels
+from .leaderboard import PANELS
 from .read_runs import Report
+from .run_groups import RunGroup, by_panel
 
+# {task: number of its records that are shown}.
 SHOWN = {
     "eval_log_forget": 2,
     "eval_forget_facerec": 2,
@@ -33,130 +37,146 @@ TITLES = {
     "Real World": "Real world",
 }
 MIMES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
-MOST_BYTES, MOST_PIXELS, MOST_LETTERS = (
-    40_000,
-    320,
-    700,
-)  # a picture as it is, else its longer side; one text
+# A picture of at most this many bytes is embedded unchanged; another one is scaled down until its
+# longer side has at most this many pixels.
+MOST_BYTES = 40_000
+MOST_PIXELS = 320
+# The most characters of one text.
+MOST_LETTERS = 700
+
+Picture = tuple[str, bytes]
+"""MIME type and content."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One record of one task: its question, the text expected and what every model said, {panel: {model: text}}."""
+    """One record of one task.
+
+    expected    the right answer
+    said        {panel: {model: text}} of every model
+    """
 
     task: str
     index: int
     question: str
     expected: str
-    said: dict
+    said: dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Card:
-    """Questions about one picture, or one question without any. picture: (mime, bytes) or None."""
+    """Questions about one picture, or one question without a picture."""
 
     set_name: str
-    picture: tuple[str, bytes] | None
+    picture: Picture | None
     questions: tuple[Question, ...]
 
 
-def cards(report: Report, lines: list[Row], data: Path | None) -> list[Card]:
-    """The records that a page shows, evenly spaced in their tasks; a picture that several are about is there once.
+def cards(report: Report, groups: list[RunGroup], data: Path | None) -> list[Card]:
+    """The records that a page shows, evenly spaced in their tasks.
 
-    data     the data directory for the pictures; None: no pictures
-    raises   UserError if a row there is not the record that was evaluated, or its picture cannot be read
+    Questions about the same picture share a card.
+    data     data directory with the pictures; None: no pictures
+    raises   UserError if a row there is not the record that was evaluated, or if its picture cannot
+             be read
     """
-    found, own = [], report.runs[0].logs
+    logs = report.runs[0].logs
+    found: list[Card] = []
     for task, count in SHOWN.items():
-        texts = own.get(task, {}).get("generated_text", {})
-        keys = sorted(texts, key=int)
-        for key in dict.fromkeys(keys[i * len(keys) // count] for i in range(count if keys else 0)):
-            question = Question(
-                task,
-                int(key),
-                question_in(texts[key][0]),
-                texts[key][2],
-                {
-                    panel: {
-                        name: log[task]["generated_text"][key][1]
-                        for name, log in report.logs.items()
-                    }
-                    | {row.label: row.runs[0].logs[task]["generated_text"][key][1] for row in rows}
-                    for panel, rows in panels(lines).items()
-                },
-            )
-            seen = picture(data, own[task], question) if data else None
-            set_name = str(own[task].get("set", task))
-            same = next(
-                (
-                    i
-                    for i, card in enumerate(found)
-                    if seen and card.picture == seen and card.set_name == set_name
-                ),
-                None,
-            )
+        if task not in logs:
+            continue
+        set_name = str(logs[task].get("set", task))
+        for question in _questions(report, groups, task, count):
+            seen = picture(data, logs[task], question) if data else None
+            same = _card_of(found, set_name, seen)
             if same is None:
                 found.append(Card(set_name, seen, (question,)))
             else:
                 found[same] = Card(set_name, seen, (*found[same].questions, question))
-    return sorted(
-        found,
-        key=lambda card: list(dict.fromkeys(card.set_name for card in found)).index(card.set_name),
-    )
+    set_names = list(dict.fromkeys(card.set_name for card in found))
+    return sorted(found, key=lambda card: set_names.index(card.set_name))
+
+
+def _questions(report: Report, groups: list[RunGroup], task: str, count: int) -> Iterator[Question]:
+    """`count` records of a task, evenly spaced; all of them if there are fewer."""
+    texts = report.runs[0].logs[task].get("generated_text", {})
+    indices = sorted(texts, key=int)
+    if not indices:
+        return
+    chosen = dict.fromkeys(indices[i * len(indices) // count] for i in range(count))
+    for index in chosen:
+        shared = {name: log[task]["generated_text"][index][1] for name, log in report.logs.items()}
+        said = {}
+        for panel, own in by_panel(groups).items():
+            of_groups = {
+                group.label: group.runs[0].logs[task]["generated_text"][index][1] for group in own
+            }
+            said[panel] = shared | of_groups
+        prompt, _, expected = texts[index]
+        yield Question(task, int(index), question_in(prompt), expected, said)
+
+
+def _card_of(cards: list[Card], set_name: str, seen: Picture | None) -> int | None:
+    """Number of the card of this set that has this picture."""
+    for i, card in enumerate(cards):
+        if seen and card.picture == seen and card.set_name == set_name:
+            return i
+    return None
 
 
 def question_in(prompt: str) -> str:
-    """The question in a prompt of one of our templates; the whole prompt if it is of none."""
-    forms = [
-        (form + template.turn).split("{question}")
-        for template in TEMPLATES.values()
-        for form in (template.with_image, template.text_only)
-        if form
-    ]
-    fitting = [
-        (start, end) for start, end in forms if prompt.startswith(start) and prompt.endswith(end)
-    ]
-    start, end = max(fitting, key=lambda ends: len(ends[0]) + len(ends[1]), default=("", ""))
+    """The question in a prompt of one of our templates; the whole prompt if no template fits."""
+    longest = ("", "")
+    for template in TEMPLATES.values():
+        for form in (template.with_image, template.text_only):
+            if not form:
+                continue
+            start, end = (form + template.turn).split("{question}")
+            fits = prompt.startswith(start) and prompt.endswith(end)
+            if fits and len(start) + len(end) > len(longest[0]) + len(longest[1]):
+                longest = (start, end)
+    start, end = longest
     return prompt[len(start) : len(prompt) - len(end)]
 
 
-def picture(data: Path, log: dict, question: Question) -> tuple[str, bytes] | None:
-    """(mime, bytes) of a record's picture, None where it has none: the file itself, or smaller where that is large or of a kind
-    that browsers do not show.
+def picture(data: Path, log: Log, question: Question) -> Picture | None:
+    """The picture of a record; None if it has none.
 
+    The file itself, or a smaller JPEG if it is large or of a kind that browsers do not show.
     raises  UserError if the row of that number does not hold the text that the log expects
     """
     rows = read_rows(data, log["config"])
     row = rows[question.index] if question.index < len(rows) else None
-    if row is None or question.expected not in [
-        value for value in row.values.values() if isinstance(value, str)
-    ]:
-        there = "no such row" if row is None else one_line(repr(row.values), 80)
+    texts = [] if row is None else [v for v in row.values.values() if isinstance(v, str)]
+    if row is None or question.expected not in texts:
+        found = "no such row" if row is None else one_line(repr(row.values), 80)
         raise UserError(
-            f"{data}: row {question.index} of {log['config']} is {there}; expected the record that was evaluated, "
-            f"{one_line(repr(question.expected), 60)}"
+            f"{data}: row {question.index} of {log['config']} is {found}; expected the record that "
+            f"was evaluated, {one_line(repr(question.expected), 60)}"
         )
     if row.image is None:
         return None
-    whole = row.image.read_bytes()
-    if len(whole) <= MOST_BYTES and row.image.suffix.lower() in MIMES:
-        return MIMES[row.image.suffix.lower()], whole
-    small, out = open_image(row.image, row.where), io.BytesIO()
+    content = row.image.read_bytes()
+    suffix = row.image.suffix.lower()
+    if len(content) <= MOST_BYTES and suffix in MIMES:
+        return MIMES[suffix], content
+    small = open_image(row.image, row.where)
     small.thumbnail((MOST_PIXELS, MOST_PIXELS))
-    small.save(out, "JPEG", quality=85)
-    return "image/jpeg", out.getvalue()
+    jpeg = io.BytesIO()
+    small.save(jpeg, "JPEG", quality=85)
+    return "image/jpeg", jpeg.getvalue()
 
 
-def as_html(found: list[Card]) -> str:
-    """The cards under a heading for each set."""
-    blocks, set_name = [], None
-    for card in found:
+def as_html(cards: Sequence[Card]) -> str:
+    """The cards, with a heading for each set."""
+    blocks = []
+    set_name = None
+    for card in cards:
         if card.set_name != set_name:
             set_name = card.set_name
             blocks.append(f"<h3>{text(TITLES.get(set_name, set_name))}</h3>")
-        blocks.append(
-            f'<div class="card">{_image(card)}<div>{"".join(map(_question, card.questions))}</div></div>'
-        )
+        questions = "".join(map(_question, card.questions))
+        blocks.append(f'<div class="card">{_image(card)}<div>{questions}</div></div>')
     return "\n".join(blocks)
 
 
@@ -165,47 +185,46 @@ def _image(card: Card) -> str:
         return ""
     mime, data = card.picture
     about = f"the picture asked about: {card.questions[0].expected}"
-    return f'<img alt="{text(about)}" src="data:{mime};base64,{base64.b64encode(data).decode("ascii")}">'
+    content = base64.b64encode(data).decode("ascii")
+    return f'<img alt="{text(about)}" src="data:{mime};base64,{content}">'
 
 
 def _question(question: Question) -> str:
-    """A question, the text expected, and the models' texts; those of further panels are folded."""
+    """A question, the right answer, and the models' texts; those of further panels are folded."""
     where = f"{question.task}, record {question.index}"
+    expected = _text(question.expected)
     blocks = [
         f'<p class="asked"><b>{text(question.question)}</b> <span>{text(where)}</span></p>',
-        f'<dl class="expected"><div><dt>expected</dt><dd>{_said(question.expected)}</dd></div></dl>',
+        f'<dl class="expected"><div><dt>expected</dt><dd>{expected}</dd></div></dl>',
     ]
     for i, (panel, said) in enumerate(question.said.items()):
-        shown = "".join(
-            f"<div><dt>{text(', '.join(names))}</dt><dd>{_said(words)}</dd></div>"
-            for words, names in _alike(said)
-        )
-        shown = f'<dl class="said">{shown}</dl>'
-        title = PANELS.get(panel, panel)
-        blocks.append(
-            shown
-            if len(question.said) == 1
-            else f"<h4>{text(title)}</h4>{shown}"
-            if i == 0
-            else f"<details><summary>{text(title)}</summary>{shown}</details>"
-        )
+        shown = _texts_of_models(said)
+        title = text(PANELS.get(panel, panel))
+        if len(question.said) == 1:
+            blocks.append(shown)
+        elif i == 0:
+            blocks.append(f"<h4>{title}</h4>{shown}")
+        else:
+            blocks.append(f"<details><summary>{title}</summary>{shown}</details>")
     return "".join(blocks)
 
 
-def _alike(said: dict):
-    """(text, [models]) of every different text, in the order of the models."""
-    names = {}
+def _texts_of_models(said: dict[str, str]) -> str:
+    """Every different text once, with the names of its models, in the order of the models."""
+    models: dict[str, list[str]] = {}
     for name, words in said.items():
-        names.setdefault(words, []).append(name)
-    return names.items()
+        models.setdefault(words, []).append(name)
+    entries = []
+    for words, names in models.items():
+        entries.append(f"<div><dt>{text(', '.join(names))}</dt><dd>{_text(words)}</dd></div>")
+    return f'<dl class="said">{"".join(entries)}</dl>'
 
 
-def _said(words: str) -> str:
+def _text(words: str) -> str:
+    """A text as markup; a long one is cut."""
     if not words.strip():
         return "<i>nothing</i>"
-    more = len(words) - MOST_LETTERS
-    return (
-        text(words)
-        if more <= 0
-        else text(words[:MOST_LETTERS]) + f"<i>… and {more} more characters</i>"
-    )
+    n_more = len(words) - MOST_LETTERS
+    if n_more <= 0:
+        return text(words)
+    return text(words[:MOST_LETTERS]) + f"<i>… and {n_more} more characters</i>"

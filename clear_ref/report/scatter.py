@@ -1,21 +1,35 @@
-"""Forget against Retain: one mark a model, every one named beside its mark, no name over another.
-
-Marks that lie on each other cannot be told apart, so their names stand together in one block.
-"""
+"""A chart of Forget against Retain: one mark per model, with its name beside it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .html_frame import figure, text
-from .leaderboard import COLLAPSED, MARK, Row
-from .table import number
+from clear_ref.evaluation.metrics import Scores
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 36, 8, 24, 40
-SIZE = 11.5  # of a name, in units of the drawing
-NEAR, LINE = 7, 170  # marks nearer than this are named together; the longest line of such a block
-# What counts as distance: a line over another's mark, over another line, over another's name; no place at all.
-MARK_PASSED, LINE_PASSED, BLOCK_PASSED, NO_ROOM = 40, 40, 500, 1e6
-NARROW, WIDE = set("ijltfrI.,:;'|()[]!-/ "), set("mwMW@%†±—") | set("ABCDEFGHJKLNOPQRSTUVXYZ_")
+from .columns import number
+from .html_frame import figure, text
+from .label_placement import (
+    FONT_SIZE,
+    LINE_HEIGHT,
+    Box,
+    Point,
+    groups_of_near,
+    leader,
+    lines_of_block,
+    place,
+    text_width,
+)
+from .leaderboard import MARK
+from .run_groups import COLLAPSED, RunGroup
+
+# The drawing and the margins around the plot.
+WIDTH = 420
+LEFT = 36
+RIGHT = 8
+TOP = 24
+BOTTOM = 40
+TICK_STEPS = (0.02, 0.05, 0.1, 0.2)
+# (x, y) of each chart: of the numbers about pictures, and of those about text.
 AXES = (("retain", "forget"), ("text_retain", "text_forget"))
 NAMES = {
     "retain": "Retain",
@@ -26,315 +40,242 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle of the drawing."""
+class Mark:
+    """One model of a chart.
 
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def meets(self, other: "Box") -> bool:
-        """Whether the two share an area."""
-        return (
-            self.x < other.x + other.width
-            and other.x < self.x + self.width
-            and self.y < other.y + other.height
-            and other.y < self.y + self.height
-        )
-
-    def inside(self, other: "Box") -> bool:
-        """Whether this one lies within the other."""
-        return (
-            self.x >= other.x
-            and self.y >= other.y
-            and self.x + self.width <= other.x + other.width
-            and self.y + self.height <= other.y + other.height
-        )
-
-
-def text_width(words: str) -> float:
-    """Width of a name set in SIZE, rather too large: fonts differ, and names must not touch in any."""
-    return (
-        1.04
-        * SIZE
-        * sum(
-            0.4 if sign in NARROW else 0.84 if sign in WIDE else 0.62 if sign < "\u2000" else 1.05
-            for sign in words
-        )
-    )
-
-
-def together(points) -> list[list[int]]:
-    """The points in groups: those less than NEAR apart, directly or through others, are in one; by their first point."""
-    groups = []
-    for i, (x, y) in enumerate(points):
-        met = [
-            group
-            for group in groups
-            if any(math.hypot(x - points[j][0], y - points[j][1]) < NEAR for j in group)
-        ]
-        groups = [group for group in groups if group not in met] + [
-            sorted([i, *(j for group in met for j in group)])
-        ]
-    return sorted(groups)
-
-
-def block_of(names) -> list[list[int]]:
-    """Which names stand on which line of a block: as many on one as fit into LINE units."""
-    lines = [[]]
-    for i, name in enumerate(names):
-        if lines[-1] and text_width(", ".join(names[j] for j in (*lines[-1], i))) > LINE:
-            lines.append([])
-        lines[-1].append(i)
-    return lines
-
-
-def place(marks, blocks, frame: Box, taken=()) -> list[Box | None]:
-    """A box for each block of names near its mark: within the frame, over no mark and no other block.
-
-    marks    [(x, y)] of all marks, which take 5 units in each direction
-    blocks   [(number of its mark, width, height)]                            taken   boxes that are used already
-    returns  boxes in the order of the blocks, None where no room is left. Greedy: one block after the other at the nearest free
-             place, where what its line to the mark passes counts as distance too; of several orders the one with least distance
+    kind     base, gold, other, or lost: Retain has collapsed
+    seeds    (x, y) of each seed, in the units of the metrics
+    mean     (x, y) of the mark
     """
-    at = lambda i: marks[blocks[i][0]]
-    crowded = [
-        sum(math.hypot(x - at(i)[0], y - at(i)[1]) < 60 for x, y in marks)
-        for i in range(len(blocks))
-    ]
-    orders = [
-        sorted(range(len(blocks)), key=lambda i: (sign * by(i), i))
-        for sign in (-1, 1)
-        for by in (
-            lambda i: crowded[i],
-            lambda i: at(i)[0],
-            lambda i: at(i)[1],
-            lambda i: blocks[i][1],
+
+    name: str
+    kind: str
+    seeds: list[Point]
+
+    @property
+    def mean(self) -> Point:
+        return (
+            math.fsum(x for x, _ in self.seeds) / len(self.seeds),
+            math.fsum(y for _, y in self.seeds) / len(self.seeds),
         )
-    ]
-    return min(
-        (_placed(marks, blocks, frame, taken, order) for order in orders),
-        key=lambda found: found[0],
-    )[1]
 
 
-def _placed(marks, blocks, frame: Box, taken, order) -> tuple[float, list[Box | None]]:
-    """(sum of distances, boxes) of the blocks placed in this order."""
-    solid = [Box(x - 5, y - 5, 10, 10) for x, y in marks]
-    there, lines, found, total = list(taken), [], [None] * len(blocks), 0.0
-    for i in order:
-        mark, width, height = blocks[i]
-        x, y = marks[mark]
-        others = [
-            one
-            for one, (mark_x, mark_y) in zip(solid, marks)
-            if math.hypot(x - mark_x, y - mark_y) > NEAR
-        ]
-        least = NO_ROOM
-        for distance, box in _around(x, y, width, height, math.hypot(frame.width, frame.height)):
-            if distance >= least:
-                break
-            if box.inside(frame) and not any(
-                box.meets(other) for other in (*there, *solid, *lines)
-            ):
-                line = leader(x, y, box)
-                marks_passed, blocks_passed = (
-                    sum(any(piece.meets(other) for piece in line) for other in barred)
-                    for barred in (others, there)
-                )
-                cost = (
-                    distance
-                    + MARK_PASSED * marks_passed
-                    + BLOCK_PASSED * blocks_passed
-                    + LINE_PASSED * any(piece.meets(other) for piece in line for other in lines)
-                )
-                if cost < least:
-                    least, found[i] = cost, box
-        total += least
-        if found[i]:
-            there.append(found[i])
-            lines += leader(x, y, found[i])
-    return total, found
+@dataclass(frozen=True)
+class Scale:
+    """The scales of a chart: the values at the edges of the plot, and its ticks."""
+
+    x_low: float
+    x_high: float
+    x_ticks: list[float]
+    y_low: float
+    y_high: float
+    y_ticks: list[float]
+    height: int
+
+    @property
+    def plot(self) -> Box:
+        return Box(LEFT, TOP, WIDTH - RIGHT - LEFT, self.height - BOTTOM - TOP)
+
+    def __call__(self, point: Point) -> Point:
+        """Place of a value in the drawing."""
+        bottom = self.height - BOTTOM
+        across = self.plot.width / (self.x_high - self.x_low)
+        up = self.plot.height / (self.y_high - self.y_low)
+        return (LEFT + across * (point[0] - self.x_low), bottom - up * (point[1] - self.y_low))
 
 
-def _around(x: float, y: float, width: float, height: float, farthest: float):
-    """(distance, box) around a point, in growing distance, in sixteen directions each."""
-    for step in range(int(farthest / 7)):
-        distance = 7 + 7 * step
-        for turn in (0, 8, 1, -1, 4, -4, 2, -2, 3, -3, 7, -7, 6, -6, 5, -5):
-            across, down = math.cos(math.pi * turn / 8), math.sin(math.pi * turn / 8)
-            yield (
-                distance,
-                Box(
-                    x + across * (distance + width / 2) - width / 2,
-                    y + down * (distance + height / 2) - height / 2,
-                    width,
-                    height,
-                ),
-            )
+def ticks(values: Sequence[float], least: float = 0.2) -> tuple[float, float, list[float]]:
+    """(low, high, ticks) of an axis from 0 to 1 that shows the values with some room around them.
 
-
-def leader(x: float, y: float, box: Box) -> list[Box]:
-    """The line from a mark to a name that stands away from it, as small boxes along it; [] for a name right beside its mark."""
-    ends = min(max(x, box.x), box.x + box.width), min(max(y, box.y), box.y + box.height)
-    length = math.hypot(ends[0] - x, ends[1] - y)
-    if length < 12:
-        return []
-    n = int(length / 3)
-    return [
-        Box(x + (ends[0] - x) * k / n - 0.5, y + (ends[1] - y) * k / n - 0.5, 1, 1)
-        for k in range(2, n + 1)
-    ]
-
-
-def ticks(values, least: float = 0.2) -> tuple[float, float, list[float]]:
-    """(low, high, ticks) of an axis that holds the values with some room, in steps of 0.02, 0.05, 0.1 or 0.2, of 0 to 1."""
-    low, high = min(values), max(values)
+    least    the shortest range of an axis
+    ticks    in steps of 0.02, 0.05, 0.1 or 0.2
+    """
+    low = min(values)
+    high = max(values)
     room = max(0.12 * (high - low), (least - (high - low)) / 2, 0.02)
-    low, high = max(-0.04, low - room), min(1.04, high + room)
-    step = next(step for step in (0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6 or step == 0.2)
-    shown = [
-        k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    ]
-    return low, high, [value for value in shown if -1e-9 < value < 1 + 1e-9]
+    low = max(-0.04, low - room)
+    high = min(1.04, high + room)
+    step = next((step for step in TICK_STEPS if (high - low) / step <= 6), TICK_STEPS[-1])
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    multiples = [k * step for k in range(first, last + 1)]
+    return low, high, [value for value in multiples if -1e-9 < value < 1 + 1e-9]
 
 
-def scatters(lines: list[Row], models: dict, heading: str) -> list[str]:
-    """One panel's figures: of the pictures' numbers, and of the text's, as far as models have both numbers of a pair.
+def scatters(groups: list[RunGroup], models: dict[str, Scores], heading: str) -> list[str]:
+    """The charts of one panel: of the numbers about pictures, and of those about text.
 
-    lines    the panel's rows: the mean of a row's runs is its mark, each run a small dot when there are several
-    models   {"base", "gold": metrics by the paper's definitions}, as those of the runs are
+    A chart shows the models that have both of its numbers; without an unlearned model it is left
+    out.
+    groups   of the panel; a group's mark is the mean of its runs, with a small dot for each of
+             several runs
+    models   {"base", "gold": metrics by the paper's definitions}; the groups' are by them too
     """
-    marks = [(name, name, [found]) for name, found in models.items()]
-    marks += [
-        (
-            row.label + f" {MARK}" * bool(row.collapsed),
-            "lost" if row.collapsed else "other",
-            [run.paper for run in row.runs],
-        )
-        for row in lines
-    ]
-    found = []
-    for pair in AXES:
-        known = [
-            (name, kind, [(one[pair[0]], one[pair[1]]) for one in every])
-            for name, kind, every in marks
-            if all(one.get(metric) is not None for one in every for metric in pair)
-        ]
-        if any(kind in ("lost", "other") for _, kind, _ in known):
-            found.append(_drawn(known, pair, heading))
-    return found
+    charts = []
+    for x_metric, y_metric in AXES:
+        marks = _marks(groups, models, x_metric, y_metric)
+        if any(mark.kind in ("lost", "other") for mark in marks):
+            charts.append(_chart(marks, NAMES[x_metric], NAMES[y_metric], heading))
+    return charts
 
 
-def _drawn(marks, pair, heading: str) -> str:
-    """The chart of marks [(name, kind, [(x, y) of each seed])]."""
-    means = [
-        tuple(math.fsum(column) / len(seeds) for column in zip(*seeds)) for _, _, seeds in marks
-    ]
+def _marks(
+    groups: list[RunGroup], models: dict[str, Scores], x_metric: str, y_metric: str
+) -> list[Mark]:
+    """The models of which every seed has both numbers."""
+    candidates = [(name, name, [metrics]) for name, metrics in models.items()]
+    for group in groups:
+        name = group.label + (f" {MARK}" if group.collapsed else "")
+        kind = "lost" if group.collapsed else "other"
+        candidates.append((name, kind, [run.paper for run in group.runs]))
+    marks = []
+    for name, kind, seeds in candidates:
+        points = [(metrics.get(x_metric), metrics.get(y_metric)) for metrics in seeds]
+        known = [(x, y) for x, y in points if x is not None and y is not None]
+        if len(known) == len(points):
+            marks.append(Mark(name, kind, known))
+    return marks
+
+
+def _chart(marks: list[Mark], x_name: str, y_name: str, heading: str) -> str:
+    """The chart of these marks."""
+    # More than thirteen names need more room.
     height = 320 + 9 * max(0, len(marks) - 13)
-    right, bottom = WIDTH - RIGHT, height - BOTTOM
-    (x0, x1, x_ticks), (y0, y1, y_ticks) = (
-        ticks([point[axis] for _, _, seeds in marks for point in seeds]) for axis in (0, 1)
+    points = [point for mark in marks for point in mark.seeds]
+    x_axis = ticks([x for x, _ in points])
+    y_axis = ticks([y for _, y in points])
+    scale = Scale(*x_axis, *y_axis, height)
+    drawn, taken = _collapse_area(marks, scale)
+    drawn += _axes(scale, x_name, y_name)
+    for mark in marks:
+        drawn += _seeds(mark, scale)
+    names, unnamed = _names(marks, scale, taken)
+    drawn += names
+    # Drawn in reverse order, so that base is on top.
+    drawn += [_mark(mark.kind, *scale(mark.mean)) for mark in reversed(marks)]
+    note = f"without room for the names {', '.join(unnamed)}" if unnamed else ""
+    numbers = "; ".join(
+        f"{mark.name} {number(mark.mean[0], 2)}, {number(mark.mean[1], 2)}" for mark in marks
     )
-    across, up = (right - LEFT) / (x1 - x0), (bottom - TOP) / (y1 - y0)
-    at = lambda point: (LEFT + across * (point[0] - x0), bottom - up * (point[1] - y0))
-    drawn, taken = [], []
-    base = next((mean for (_, kind, _), mean in zip(marks, means) if kind == "base"), None)
-    edge = at((COLLAPSED * base[0], y0))[0] if base else LEFT
-    if edge > LEFT:
-        words = f"below {number(COLLAPSED, 1)} of base"
-        drawn.append(
-            f'<rect class="gone" x="{LEFT}" y="{TOP}" width="{edge - LEFT:.1f}" height="{bottom - TOP}"/>'
-        )
-        if text_width(words) + 8 < edge - LEFT:
-            drawn.append(f'<text class="soft" x="{LEFT + 5}" y="{TOP + 14}">{text(words)}</text>')
-            taken.append(Box(LEFT, TOP, text_width(words) + 8, 20))
-    for tick in x_ticks:
-        x = at((tick, y0))[0]
+    title = f"{y_name} against {x_name}"
+    return figure(title, drawn, height, f"{heading}: {title}. {numbers}", WIDTH, note)
+
+
+def _collapse_area(marks: list[Mark], scale: Scale) -> tuple[list[str], list[Box]]:
+    """The tinted area in which Retain has collapsed, and the box that its text takes."""
+    base = next((mark.mean for mark in marks if mark.kind == "base"), None)
+    edge = scale((COLLAPSED * base[0], 0.0))[0] if base else LEFT
+    if edge <= LEFT:
+        return [], []
+    width = edge - LEFT
+    words = f"below {number(COLLAPSED, 1)} of base"
+    drawn = [
+        f'<rect class="gone" x="{LEFT}" y="{TOP}" width="{width:.1f}" '
+        f'height="{scale.height - BOTTOM - TOP}"/>'
+    ]
+    if text_width(words) + 8 >= width:
+        return drawn, []
+    drawn.append(f'<text class="soft" x="{LEFT + 5}" y="{TOP + 14}">{text(words)}</text>')
+    return drawn, [Box(LEFT, TOP, text_width(words) + 8, 20)]
+
+
+def _axes(scale: Scale, x_name: str, y_name: str) -> list[str]:
+    """Grid lines, their numbers, and the names of the axes."""
+    right = WIDTH - RIGHT
+    height = scale.height
+    bottom = height - BOTTOM
+    drawn = []
+    for tick in scale.x_ticks:
+        x, _ = scale((tick, scale.y_low))
         drawn += [
             f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>',
-            f'<text class="soft" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{tick:.2f}</text>',
+            f'<text class="soft" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">'
+            f"{tick:.2f}</text>",
         ]
-    for tick in y_ticks:
-        y = at((x0, tick))[1]
+    for tick in scale.y_ticks:
+        _, y = scale((scale.x_low, tick))
         drawn += [
             f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>',
-            f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.2f}</text>',
+            f'<text class="soft" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
+            f"{tick:.2f}</text>",
         ]
-    drawn += [
-        f'<text x="{right}" y="{height - 7}" text-anchor="end">{NAMES[pair[0]]} → better</text>',
-        f'<text x="0" y="14">{NAMES[pair[1]]} ↓ better</text>',
+    return [
+        *drawn,
+        f'<text x="{right}" y="{height - 7}" text-anchor="end">{x_name} → better</text>',
+        f'<text x="0" y="14">{y_name} ↓ better</text>',
         f'<text class="soft" x="0" y="{height - 7}">↘ forgets, and keeps the rest</text>',
     ]
-    points = [at(mean) for mean in means]
-    for (_, kind, seeds), (x, y) in zip(marks, points):
-        for seed_x, seed_y in map(at, seeds if len(seeds) > 1 else ()):
-            drawn += [
-                f'<line class="ray {kind}" x1="{x:.1f}" y1="{y:.1f}" x2="{seed_x:.1f}" y2="{seed_y:.1f}"/>',
-                f'<circle class="seed {kind}" cx="{seed_x:.1f}" cy="{seed_y:.1f}" r="2"/>',
-            ]
-    groups = together(points)
-    blocks = [
-        [[marks[group[k]] for k in line] for line in block_of([marks[i][0] for i in group])]
-        for group in groups
-    ]
-    sizes = [
-        (
-            group[0],
-            max(text_width(", ".join(name for name, _, _ in line) + ",") for line in block),
-            (SIZE + 2) * len(block),
-        )
-        for group, block in zip(groups, blocks)
-    ]
-    boxes = place(points, sizes, Box(LEFT, TOP, right - LEFT, bottom - TOP), taken)
-    for (mark, _, _), block, box in zip(sizes, blocks, boxes):
-        if box:
-            drawn += _named(*points[mark], block, box)
-    drawn += [
-        _mark(kind, x, y) for (_, kind, _), (x, y) in reversed(list(zip(marks, points)))
-    ]  # base's frame lies on top
-    unnamed = [
-        name
-        for block, box in zip(blocks, boxes)
-        if box is None
-        for line in block
-        for name, _, _ in line
-    ]
-    note = "without room for the names " + ", ".join(unnamed) if unnamed else ""
-    about = f"{heading}: {NAMES[pair[1]]} against {NAMES[pair[0]]}. " + "; ".join(
-        f"{name} {number(x, 2)}, {number(y, 2)}" for (name, _, _), (x, y) in zip(marks, means)
-    )
-    return figure(f"{NAMES[pair[1]]} against {NAMES[pair[0]]}", drawn, height, about, WIDTH, note)
 
 
-def _named(x: float, y: float, block, box: Box) -> list[str]:
-    """A block of names in its box, flush with the mark's side, and the line to the mark where it stands away."""
-    line, drawn = leader(x, y, box), []
+def _seeds(mark: Mark, scale: Scale) -> list[str]:
+    """A small dot for each seed and a line from the mean to it; [] for one seed."""
+    if len(mark.seeds) == 1:
+        return []
+    x, y = scale(mark.mean)
+    drawn = []
+    for seed in mark.seeds:
+        seed_x, seed_y = scale(seed)
+        drawn += [
+            f'<line class="ray {mark.kind}" x1="{x:.1f}" y1="{y:.1f}" '
+            f'x2="{seed_x:.1f}" y2="{seed_y:.1f}"/>',
+            f'<circle class="seed {mark.kind}" cx="{seed_x:.1f}" cy="{seed_y:.1f}" r="2"/>',
+        ]
+    return drawn
+
+
+def _names(marks: list[Mark], scale: Scale, taken: list[Box]) -> tuple[list[str], list[str]]:
+    """(the names as SVG, the names for which there is no room)."""
+    points = [scale(mark.mean) for mark in marks]
+    blocks = []
+    sizes = []
+    for group in groups_of_near(points):
+        names = [marks[i].name for i in group]
+        block = [[marks[group[k]] for k in line] for line in lines_of_block(names)]
+        width = max(text_width(", ".join(mark.name for mark in line) + ",") for line in block)
+        blocks.append(block)
+        sizes.append((group[0], width, LINE_HEIGHT * len(block)))
+    boxes = place(points, sizes, scale.plot, taken)
+    drawn = []
+    unnamed = []
+    for (first, _, _), block, box in zip(sizes, blocks, boxes, strict=True):
+        if box is None:
+            unnamed += [mark.name for line in block for mark in line]
+        else:
+            drawn += _block(points[first], block, box)
+    return drawn, unnamed
+
+
+def _block(point: Point, block: list[list[Mark]], box: Box) -> list[str]:
+    """A block of names in its box, aligned to the mark's side, and the line to a distant mark."""
+    x, y = point
+    drawn = []
+    line = leader(point, box)
     if line:
+        end = line[-1]
         drawn.append(
-            f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" x2="{line[-1].x + 0.5:.1f}" y2="{line[-1].y + 0.5:.1f}"/>'
+            f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" '
+            f'x2="{end.x + 0.5:.1f}" y2="{end.y + 0.5:.1f}"/>'
         )
-    anchor, start = (
-        ("start", box.x)
-        if box.x >= x
-        else ("end", box.x + box.width)
-        if box.x + box.width <= x
-        else ("middle", box.x + box.width / 2)
-    )
-    for k, names in enumerate(block):
-        words = ", ".join(
-            f'<tspan class="{kind}">{text(name)}</tspan>' for name, kind, _ in names
-        ) + "," * (k + 1 < len(block))
+    if box.x >= x:
+        anchor, start = "start", box.x
+    elif box.x + box.width <= x:
+        anchor, start = "end", box.x + box.width
+    else:
+        anchor, start = "middle", box.x + box.width / 2
+    for k, marks in enumerate(block):
+        words = ", ".join(f'<tspan class="{mark.kind}">{text(mark.name)}</tspan>' for mark in marks)
+        if k + 1 < len(block):
+            words += ","
+        line_y = box.y + FONT_SIZE - 1 + LINE_HEIGHT * k
         drawn.append(
-            f'<text class="name" x="{start:.1f}" y="{box.y + SIZE - 1 + (SIZE + 2) * k:.1f}" text-anchor="{anchor}">'
+            f'<text class="name" x="{start:.1f}" y="{line_y:.1f}" text-anchor="{anchor}">'
             f"{words}</text>"
         )
     return drawn
 
 
 def _mark(kind: str, x: float, y: float) -> str:
-    """Base an open square, gold a diamond, a model a disc, one whose Retain collapsed a ring."""
+    """Base is an open square, gold a diamond, a model a disc, a collapsed model a ring."""
     if kind == "base":
         return f'<rect class="mark base" x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10"/>'
     if kind == "gold":

@@ -1,13 +1,15 @@
-"""What the command line prints for people."""
+"""The texts that the commands print for people: of one run, of `all`, of `report`, of `mini`."""
 
-from . import robustness
+from typing import Any
+
+from .columns import number
 from .leaderboard import COLLAPSED, MARK, PANELS
-from .table import leaderboard, leaderboard_over_seeds, number, per_task
+from .terminal_robustness import robustness
+from .terminal_tables import leaderboard, leaderboard_over_seeds, per_task
 
 
-def one_run(summary: dict) -> str:
-    """The leaderboard of one run, its times and where it was written."""
-    seconds = ", ".join(f"{what} {value:.0f} s" for what, value in summary["seconds"].items())
+def one_run(summary: dict[str, Any]) -> str:
+    """The leaderboard of one run, its times and its directory."""
     title = " ".join(
         str(summary[key]) for key in ("method", "command", "split", "model") if key in summary
     )
@@ -17,91 +19,88 @@ def one_run(summary: dict) -> str:
         if key in summary
     )
     if "trained" in summary:
-        found = summary["trained"]
-        kind = f"adapters on {found['layers']} layers" if found["layers"] else "all weights"
-        about += f"\ntrained: {kind}, {found['parameters']:,} of {found['of']:,} parameters"
-    return "\n".join(
-        [
-            f"{title}: {about}" if about else title,
-            "",
-            leaderboard(list(summary["models"].items())),
-            "",
-            *robustness.lines(summary.get("robustness")),
-            f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}",
-        ]
-    )
+        trained = summary["trained"]
+        kind = f"adapters on {trained['layers']} layers" if trained["layers"] else "all weights"
+        parameters = f"{trained['parameters']:,} of {trained['of']:,} parameters"
+        about += f"\ntrained: {kind}, {parameters}"
+    seconds = ", ".join(f"{phase} {value:.0f} s" for phase, value in summary["seconds"].items())
+    lines = [
+        f"{title}: {about}" if about else title,
+        "",
+        leaderboard(list(summary["models"].items())),
+        "",
+        *robustness(summary.get("robustness")),
+        f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}",
+    ]
+    return "\n".join(lines)
 
 
-def one_of_all(row: dict) -> None:
-    """One line for each finished run of `all`, while the others go on."""
+def print_finished_run(row: dict[str, Any]) -> None:
+    """Print one line about a finished run of `all`, while other runs continue."""
     metrics = row["metrics"]
-    found = "  ".join(f"{name} {number(metrics[name])}" for name in ("real", "retain", "forget"))
+    numbers = "  ".join(f"{name} {number(metrics[name])}" for name in ("real", "retain", "forget"))
     seconds = f"({row['seconds']['train']:.0f} s + {row['seconds']['evaluate']:.0f} s)"
-    print(
-        f"{row['method']:12} {row['modality']:6} seed {row['seed']}  {found}  {seconds}", flush=True
-    )
+    run = f"{row['method']:12} {row['modality']:6} seed {row['seed']}"
+    print(f"{run}  {numbers}  {seconds}", flush=True)
 
 
-def all_methods(summary: dict) -> str:
+def all_methods(summary: dict[str, Any]) -> str:
     """The leaderboard of every method, one table for each modality."""
+    seeds = ", ".join(map(str, summary["seeds"]))
     blocks = []
     for modality in dict.fromkeys(row["modality"] for row in summary["runs"]):
-        runs = [row for row in summary["runs"] if row["modality"] == modality]
         rows = [(name, [metrics]) for name, metrics in summary["models"].items()]
-        rows += [
-            (method, [row["metrics"] for row in runs if row["method"] == method])
-            for method in dict.fromkeys(row["method"] for row in runs)
-        ]
-        seeds = ", ".join(map(str, summary["seeds"]))
+        by_method: dict[str, list[dict]] = {}
+        for row in summary["runs"]:
+            if row["modality"] == modality:
+                by_method.setdefault(row["method"], []).append(row["metrics"])
+        rows += by_method.items()
         title = f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}"
         blocks += ["", title, "", leaderboard_over_seeds(rows)]
     return "\n".join([*blocks, "", f"token terms: {summary['impl']}; written to {summary['out']}"])
 
 
-def report(summary: dict) -> str:
-    """The leaderboards of commands.report.run, one for each panel, and where its files are."""
-    first, *others = summary["metrics"]
-    joined = lambda sets: (
-        sets[first] | ({"also": {name: sets[name] for name in others}} if others else {})
-    )
-    blocks, runs = [summary["title"]], iter(summary["runs"])
-    decimals = 2 if any(line["seeds"] > 1 for line in summary["lines"]) else 3
+def report(summary: dict[str, Any]) -> str:
+    """The leaderboards of commands.report.run, one for each panel, and its files."""
+    several_seeds = any(line["seeds"] > 1 for line in summary["lines"])
+    decimals = 2 if several_seeds else 3
+    # The runs are in the order of the lines; a line has as many runs as seeds.
+    runs = iter(summary["runs"])
+    blocks = [summary["title"]]
     for panel in dict.fromkeys(line["modality"] for line in summary["lines"]):
-        rows = [(name, [joined(sets)]) for name, sets in summary["models"].items()]
-        rows += [
-            (
-                line["label"] + f" {MARK}" * bool(line["retain_collapsed"]),
-                [joined(next(runs)["metrics"]) for _ in range(line["seeds"])],
-            )
-            for line in summary["lines"]
-            if line["modality"] == panel
-        ]
+        rows = [(name, [_joined(sets)]) for name, sets in summary["models"].items()]
+        for line in summary["lines"]:
+            if line["modality"] == panel:
+                label = line["label"] + (f" {MARK}" if line["retain_collapsed"] else "")
+                seeds = [_joined(next(runs)["metrics"]) for _ in range(line["seeds"])]
+                rows.append((label, seeds))
         blocks += ["", PANELS.get(panel, panel), "", leaderboard_over_seeds(rows, decimals)]
     if any(line["retain_collapsed"] for line in summary["lines"]):
-        blocks += [
-            "",
-            f"{MARK} Retain collapsed: Retain or Retain text is less than {COLLAPSED} of base's",
-        ]
+        meaning = f"Retain or Retain text is less than {COLLAPSED} of base's"
+        blocks += ["", f"{MARK} Retain collapsed: {meaning}"]
+    for note in summary["notes"]:
+        blocks.append(f"\n{note}")
     files = ", ".join(summary["files"])
-    return "\n".join(
-        [
-            *blocks,
-            *(f"\n{note}" for note in summary["notes"]),
-            "",
-            f"{files} written to {summary['out']}",
-        ]
-    )
+    return "\n".join([*blocks, "", f"{files} written to {summary['out']}"])
 
 
-def mini(found: dict) -> str:
-    """The embedded world's rows, and after a rebuild how close it came."""
-    lines = [f"data  {found['data']}", f"base  {found['base']}", f"gold  {found['gold']}"]
-    lines += [f"{rows:6} rows  {config}" for config, rows in found["rows"].items()]
-    if "rebuilt" in found:
-        rows = list(found["models"].items())
+def _joined(sets: dict[str, dict]) -> dict:
+    """{set: metrics} in the form of metrics.score(..., "all"): later sets are in "also"."""
+    first, *others = sets
+    if not others:
+        return sets[first]
+    return sets[first] | {"also": {name: sets[name] for name in others}}
+
+
+def mini(summary: dict[str, Any]) -> str:
+    """The embedded world's rows; after a rebuild, the numbers of the old and the new models."""
+    lines = [f"data  {summary['data']}", f"base  {summary['base']}", f"gold  {summary['gold']}"]
+    lines += [f"{rows:6} rows  {config}" for config, rows in summary["rows"].items()]
+    if "rebuilt" in summary:
+        rows = list(summary["models"].items())
         lines += [
             "",
-            f"rebuilt in {found['minutes']} minutes: {found['rebuilt']}",
+            f"rebuilt in {summary['minutes']} minutes: {summary['rebuilt']}",
             "",
             leaderboard(rows),
             "",

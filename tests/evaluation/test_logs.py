@@ -17,7 +17,7 @@ from clear_ref.commands import settings
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import logs, metrics
 from clear_ref.evaluation.membership import membership
-from clear_ref.report import table
+from clear_ref.report import terminal_tables
 from tests.helpers.real_data import real_data
 
 RELEASED = (
@@ -493,12 +493,12 @@ def test_all_definitions_have_a_leaderboard_each(tmp_path):
         (name, metrics.score(found, gold, "all"))
         for name, found in (("unlearned", own), ("gold", gold))
     ]
-    alone = table.leaderboard(
+    alone = terminal_tables.leaderboard(
         [(name, metrics.score(found, gold)) for name, found in (("unlearned", own), ("gold", gold))]
     )
     for text in (
-        table.leaderboard(rows),
-        table.leaderboard_over_seeds([(name, [one]) for name, one in rows]),
+        terminal_tables.leaderboard(rows),
+        terminal_tables.leaderboard_over_seeds([(name, [one]) for name, one in rows]),
     ):
         first, *others = text.split(" definitions\n\n")[1:]
         assert (
@@ -511,4 +511,4 @@ def test_all_definitions_have_a_leaderboard_each(tmp_path):
             and "R by grand mean" in others[0]
             and "KS p-value against gold, R geometric" in others[1]
         )
-    assert alone in table.leaderboard(rows)
+    assert alone in terminal_tables.leaderboard(rows)

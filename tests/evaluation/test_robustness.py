@@ -665,7 +665,7 @@ class TestCommand:
         assert [line["nll_relearned"] for line in lines] == curve["nll_relearned"]
 
     def test_the_printed_text_has_three_tables(self):
-        from clear_ref.report.robustness import lines
+        from clear_ref.report.terminal_robustness import robustness
 
         curve = {
             "nll_relearned": [1.0, 0.5],
@@ -699,7 +699,7 @@ class TestCommand:
             "missing": "captions: the data has no holdout10",
             "definitions": {name: one.name for name, one in robustness_definitions().items()},
         }
-        text = "\n".join(lines(found))
+        text = "\n".join(robustness(found))
         for words in (
             "relearning 1 of 9 forget records",
             "0.200  0.250      0.025  harmonic_mean\n",
@@ -710,7 +710,10 @@ class TestCommand:
             "membership not computed of captions: the data has no holdout10",
         ):
             assert words in text, (words, text)
-        assert "not relearned      model" not in text.split("Forget text")[0] and lines(None) == []
+        assert (
+            "not relearned      model" not in text.split("Forget text")[0]
+            and robustness(None) == []
+        )
 
     @pytest.mark.parametrize(
         "arguments, message",

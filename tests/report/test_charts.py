@@ -11,11 +11,11 @@ from PIL import Image
 
 from clear_ref.data.prompts import TEMPLATES
 from clear_ref.mini.directories import WORLD
-from clear_ref.report import charts, leaderboard, read_runs, samples, scatter
+from clear_ref.report import charts, label_placement, read_runs, run_groups, samples, scatter
 from tests.helpers import made_runs
 from tests.helpers.html_reader import Reader
 
-FRAME = scatter.Box(36, 24, 376, 256)
+FRAME = label_placement.Box(36, 24, 376, 256)
 NAMES = [
     "retain_ft",
     "grad_ascent †",
@@ -37,7 +37,7 @@ def read(tmp_path, *runs):
     report = read_runs.read(
         [made_runs.write(tmp_path / f"run{i}", **run) for i, run in enumerate(runs)]
     )
-    return report, leaderboard.rows(report)
+    return report, run_groups.run_groups(report)
 
 
 def tags(markup, name):
@@ -61,14 +61,14 @@ def crowds():
 
 @pytest.mark.parametrize("points", list(crowds()))
 def test_every_name_is_placed_and_none_lies_on_a_name_or_a_mark(points):
-    groups = scatter.together(points)
+    groups = label_placement.groups_of_near(points)
     assert sorted(i for group in groups for i in group) == list(range(13)), "each mark in one group"
     blocks = [[NAMES[i] for i in group] for group in groups]
     sizes = [
-        (group[0], scatter.text_width(max(block, key=len)), 13.5 * len(block))
+        (group[0], label_placement.text_width(max(block, key=len)), 13.5 * len(block))
         for group, block in zip(groups, blocks)
     ]
-    boxes = scatter.place(points, sizes, FRAME)
+    boxes = label_placement.place(points, sizes, FRAME)
     assert None not in boxes
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]
     apart = lambda a, b: a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
@@ -81,22 +81,30 @@ def test_every_name_is_placed_and_none_lies_on_a_name_or_a_mark(points):
 
 
 def test_marks_on_each_other_share_a_block_and_others_do_not():
-    assert scatter.together([(0, 0), (100, 0), (3, 3), (6, 6), (100, 8)]) == [[0, 2, 3], [1], [4]]
-    assert scatter.block_of(["a" * 20, "b" * 20, "c"]) == [[0], [1, 2]]
+    assert label_placement.groups_of_near([(0, 0), (100, 0), (3, 3), (6, 6), (100, 8)]) == [
+        [0, 2, 3],
+        [1],
+        [4],
+    ]
+    assert label_placement.lines_of_block(["a" * 20, "b" * 20, "c"]) == [[0], [1, 2]]
 
 
 def test_no_room_is_none_and_not_an_overlap():
     assert (
-        scatter.place(
-            [(10, 10), (12, 30)], [(0, 500, 14), (1, 20, 14)], scatter.Box(0, 0, 100, 40)
+        label_placement.place(
+            [(10, 10), (12, 30)], [(0, 500, 14), (1, 20, 14)], label_placement.Box(0, 0, 100, 40)
         )[0]
         is None
     )
 
 
 def test_a_lone_name_is_beside_its_mark_without_a_line():
-    [box] = scatter.place([(200, 150)], [(0, 40, 13.5)], FRAME)
-    assert box.x == 207 and box.y < 150 < box.y + box.height and scatter.leader(200, 150, box) == []
+    [box] = label_placement.place([(200, 150)], [(0, 40, 13.5)], FRAME)
+    assert (
+        box.x == 207
+        and box.y < 150 < box.y + box.height
+        and label_placement.leader((200, 150), box) == []
+    )
 
 
 def test_marks_lie_where_their_numbers_are_and_say_what_they_are(tmp_path):
@@ -265,7 +273,7 @@ def test_one_run_shows_its_terms_and_several_a_panel_for_each_method(tmp_path):
         "curve second"
     ] + ["curve other"] * 2
     report = read_runs.read([made_runs.write_evaluated(tmp_path / "e")])
-    assert charts.learning(leaderboard.rows(report)) == ""
+    assert charts.learning(run_groups.run_groups(report)) == ""
 
 
 # ---- samples

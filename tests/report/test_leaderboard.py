@@ -9,7 +9,7 @@ import pytest
 
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import metrics
-from clear_ref.report import formats, leaderboard, read_runs
+from clear_ref.report import formats, leaderboard, read_runs, run_groups
 from tests.helpers import made_runs
 
 HOSTILE = r"""a|b_c % & # $ {x} ~ ^ \input{y} <script>alert("1")</script> `z` [l](u) *s*"""
@@ -19,7 +19,7 @@ def made(tmp_path, *runs, metrics="paper"):
     """(report, rows, tables) of runs given as made_runs.write takes them."""
     paths = [made_runs.write(tmp_path / f"run{i}", **run) for i, run in enumerate(runs)]
     report = read_runs.read(paths, metrics)
-    lines = leaderboard.rows(report)
+    lines = run_groups.run_groups(report)
     return report, lines, leaderboard.tables(report, lines)
 
 
@@ -79,8 +79,8 @@ def test_collapse_is_by_the_papers_definitions_whichever_are_shown(tmp_path):
 def test_without_base_nobody_knows_what_collapsed(tmp_path):
     report, [row], tables = made(tmp_path, {"method": "kl", "retain": 0.01, "base": None})
     assert row.collapsed is None and not tables[0].lines[-1].collapsed
-    assert any("cannot be told" in sentence for sentence in leaderboard.legend(tables, report))
-    assert leaderboard.collapsed({"retain": None}, {"retain": 0.7}) is None
+    assert any("it is unknown" in sentence for sentence in leaderboard.legend(tables, report))
+    assert run_groups.has_collapsed({"retain": None}, {"retain": 0.7}) is None
 
 
 def test_best_by_hand_and_a_collapsed_model_is_never_best(tmp_path):
@@ -215,7 +215,7 @@ def test_runs_with_other_implementations_or_label_masks_are_other_lines(tmp_path
         paths = [made_runs.write(tmp_path / name / str(seed), seed=seed) for seed in (0, 1)]
         made_runs.change(paths[1] / file, lambda one: one.update({key: value}))
         words = {"impl": "token terms", "label_mask": "label mask"}[key]
-        labels = [row.label for row in leaderboard.rows(read_runs.read(paths))]
+        labels = [row.label for row in run_groups.run_groups(read_runs.read(paths))]
         assert len(labels) == 2 and f"scrub ({words} {value})" in labels
 
 

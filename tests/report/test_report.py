@@ -10,7 +10,18 @@ import pytest
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import metrics
 from clear_ref.mini.directories import WORLD
-from clear_ref.report import html_frame, leaderboard, page, read_runs, samples, scatter, table
+from clear_ref.report import (
+    columns,
+    html_frame,
+    leaderboard,
+    page,
+    read_runs,
+    run_groups,
+    samples,
+    scatter,
+    terminal_tables,
+)
+from clear_ref.report.headline import headline
 from tests.helpers import made_runs
 from tests.helpers.html_reader import Reader
 
@@ -22,10 +33,11 @@ def scored(start, **changed):
     """Metrics of one vision-language model, every number another one, recognisable in a text."""
     numbers = (round(start + i / 1000, 3) for i in range(100))
     found = {
-        metric: None if metric == "text_real" else next(numbers) for metric, _, _ in table.COLUMNS
+        metric: None if metric == "text_real" else next(numbers)
+        for metric, _, _ in columns.PAPER_COLUMNS
     }
     found["tasks"] = {
-        task: {**{part: next(numbers) for part in table.PARTS}, "n": 300} for task in TASKS
+        task: {**{part: next(numbers) for part in columns.PARTS}, "n": 300} for task in TASKS
     }
     return {
         **found,
@@ -39,7 +51,7 @@ def scored(start, **changed):
 
 def test_leaderboard_by_hand():
     rows = [("base", scored(0.2, forget_quality=None)), ("scrub", scored(0.4))]
-    lines = table.leaderboard(rows).splitlines()
+    lines = terminal_tables.leaderboard(rows).splitlines()
     assert lines[:3] == [
         "model  Forget ↓  Retain ↑  Faces ↑  World ↑  Real ↑   FQ ↑  Retain text ↑  Forget text ↓",
         "base      0.200     0.201    0.202    0.203   0.204      -          0.206          0.207",
@@ -50,7 +62,7 @@ def test_leaderboard_by_hand():
 
 def test_a_column_that_no_model_has_is_left_out():
     """A language model is evaluated on text alone."""
-    of_text = {metric: None for metric, _, _ in table.COLUMNS} | {
+    of_text = {metric: None for metric, _, _ in columns.PAPER_COLUMNS} | {
         "text_real": 0.25,
         "text_forget": 0.5,
     }
@@ -58,7 +70,7 @@ def test_a_column_that_no_model_has_is_left_out():
         ("base", {**scored(0.2), **of_text}),
         ("scrub", {**scored(0.2), **of_text, "text_retain": 0.75}),
     ]
-    assert table.leaderboard(rows).splitlines()[:3] == [
+    assert terminal_tables.leaderboard(rows).splitlines()[:3] == [
         "model  Real text ↑  Retain text ↑  Forget text ↓",
         "base         0.250              -          0.500",
         "scrub        0.250          0.750          0.500",
@@ -68,9 +80,9 @@ def test_a_column_that_no_model_has_is_left_out():
 @pytest.mark.parametrize(
     "show",
     [
-        table.leaderboard,
-        table.per_task,
-        lambda rows: table.leaderboard_over_seeds([(name, [m, m]) for name, m in rows]),
+        terminal_tables.leaderboard,
+        terminal_tables.per_task,
+        lambda rows: terminal_tables.leaderboard_over_seeds([(name, [m, m]) for name, m in rows]),
     ],
 )
 def test_every_table_is_aligned_and_at_most_110_columns_wide(show):
@@ -83,19 +95,19 @@ def test_every_table_is_aligned_and_at_most_110_columns_wide(show):
     assert len({len(line) for line in lines}) == 1, "the last column is flush right and never empty"
     assert all(len(line) <= 110 for line in show(rows).splitlines())
     ends = [{match.end() for match in re.finditer(r"\S(?=  |$)", line)} for line in lines]
-    n_numbers = 4 if show is table.per_task else 8
+    n_numbers = 4 if show is terminal_tables.per_task else 8
     assert len(set.intersection(*ends)) >= n_numbers, (
         "columns of numbers end at the same place in every line"
     )
 
 
 def test_the_tables_name_the_definitions_and_unknown_ones_as_they_are():
-    text = table.leaderboard([("mine", scored(0.1))])
+    text = terminal_tables.leaderboard([("mine", scored(0.1))])
     assert all(
         re.sub(r"\s", "", found.words) in re.sub(r"\s", "", text)
         for found in metrics.DEFINITIONS.values()
     )
-    other = table.leaderboard(
+    other = terminal_tables.leaderboard(
         [("theirs", scored(0.1, definitions={"rouge": "rouge1_f_of_theirs"}))]
     )
     assert "rouge1_f_of_theirs" in other and "ROUGE-L recall" not in other
@@ -103,31 +115,31 @@ def test_the_tables_name_the_definitions_and_unknown_ones_as_they_are():
 
 def test_spread_by_hand():
     """0.1, 0.2, 0.3: mean 0.2, sample deviation sqrt((0.01 + 0 + 0.01) / 2) = 0.1 (of a population: 0.08)."""
-    assert table.spread([0.1, 0.2, 0.3]) == "0.20±0.10"
-    assert table.spread([0.25], 3) == "0.250"
-    assert table.spread([0.1, None]) == "-"
+    assert columns.spread([0.1, 0.2, 0.3]) == "0.20±0.10"
+    assert columns.spread([0.25], 3) == "0.250"
+    assert columns.spread([0.1, None]) == "-"
 
 
 def test_a_leaderboard_over_seeds_says_how_many_and_only_where_there_are_several():
-    text = table.leaderboard_over_seeds(
+    text = terminal_tables.leaderboard_over_seeds(
         [("base", [scored(0.2)]), ("npo", [scored(0.1), scored(0.2), scored(0.3)])]
     )
     assert "over 3 seeds; else one run" in text and "0.20±0.10" in text.splitlines()[2]
-    assert "±" not in table.leaderboard_over_seeds([("base", [scored(0.2)])])
+    assert "±" not in terminal_tables.leaderboard_over_seeds([("base", [scored(0.2)])])
 
 
 def test_a_leaderboard_over_no_seed_is_an_error():
     with pytest.raises(UserError, match="npo: metrics of no seed"):
-        table.leaderboard_over_seeds([("npo", [])])
+        terminal_tables.leaderboard_over_seeds([("npo", [])])
 
 
 def test_per_task_shows_every_part_and_only_what_was_evaluated():
     one = scored(0.2)
     one["tasks"] = {"eval_log": one["tasks"]["eval_log"]}
-    text = table.per_task([("base", one), ("scrub", scored(0.4))])
+    text = terminal_tables.per_task([("base", one), ("scrub", scored(0.4))])
     assert len(text.splitlines()) == 1 + 1 + len(TASKS)
     assert all(
-        table.number(value) in text for value in one["tasks"]["eval_log"].values() if value != 300
+        columns.number(value) in text for value in one["tasks"]["eval_log"].values() if value != 300
     )
 
 
@@ -137,7 +149,7 @@ def test_per_task_shows_every_part_and_only_what_was_evaluated():
 def shown(*paths, metrics="paper", data=WORLD, notes=()):
     """The page of runs, as text."""
     report = read_runs.read(paths, metrics)
-    return page.page(report, samples.cards(report, leaderboard.rows(report), data), notes)
+    return page.page(report, samples.cards(report, run_groups.run_groups(report), data), notes)
 
 
 def several(tmp_path):
@@ -192,7 +204,7 @@ def test_page_is_whole_without_its_script(tmp_path):
     """Every number of every table, best marks, collapses, texts of the models and settings stand outside the script."""
     paths = several(tmp_path)
     report = read_runs.read(paths)
-    lines = leaderboard.rows(report)
+    lines = run_groups.run_groups(report)
     text = shown(*paths)
     reader = Reader(re.sub(r"<script>.*</script>", "", text, flags=re.S))
     words = " ".join(" ".join(reader.text).split())
@@ -341,26 +353,26 @@ def test_settings_in_common_stand_once_and_the_others_beside_their_runs(tmp_path
 
 
 def test_headline_says_what_happened(tmp_path):
-    def headline(*paths):
+    def headline_of(*paths):
         report = read_runs.read(paths)
-        return page.headline(report, leaderboard.rows(report))
+        return headline(report, run_groups.run_groups(report))
 
     one = made_runs.write(tmp_path / "a", "scrub", forget=0.4)
     assert (
-        headline(one)
+        headline_of(one)
         == "scrub, paper semantics: Forget 0.60 → 0.40 (gold 0.10), Retain 0.70 → 0.70 (gold 0.72), forget quality 0.17"
     )
     lost = made_runs.write(tmp_path / "b", "dpo", forget=0.1, retain=0.1)
     assert (
-        headline(one, lost)
+        headline_of(one, lost)
         == "2 runs of 2 methods: most like gold, with Retain kept, is scrub, forget quality 0.17 (base 0.17)"
     )
     like = made_runs.write(tmp_path / "c", "npo", modality="text", forget=0.1)
-    assert headline(one, lost, like) == (
+    assert headline_of(one, lost, like) == (
         "3 runs of 3 methods: most like gold, with Retain kept, is npo (forgetting text), "
         "forget quality 1.00 (base 0.17)"
     )
-    assert headline(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(
+    assert headline_of(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(
         ": Forget 0.60 → 0.40, Retain 0.70 → 0.70"
     )
     text_only = made_runs.write(
@@ -369,7 +381,7 @@ def test_headline_says_what_happened(tmp_path):
     assert "Forget text against Retain text" in shown(text_only) and "Truth ratios" in shown(
         text_only
     )
-    assert headline(text_only).startswith(
+    assert headline_of(text_only).startswith(
         "ga, paper semantics: Forget text 0.65 → 0.20 (gold 0.05), Retain text 0.75 → 0.75"
     )
 

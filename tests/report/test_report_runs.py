@@ -123,7 +123,7 @@ def test_failed_runs_of_all_are_named_and_the_others_shown(tmp_path, capsys):
         one["label"] for one in found["runs"]
     ] == ["kl"]
     assert (
-        "Without a result, as they failed: npo-paper-both-seed0."
+        "Failed, without a result: npo-paper-both-seed0."
         in (tmp_path / "r/report.html").read_text()
     )
 
@@ -231,7 +231,7 @@ def empty(path):
         (empty, "report b: holds no run; expected the directory of a METHOD"),
         (
             unfinished_all,
-            "report b: holds 1 runs and no leaderboard.json, as an `all` that has not ended",
+            "report b: holds 1 runs and no leaderboard.json, as an `all` that has not finished",
         ),
         (
             without("metrics.json"),
@@ -348,7 +348,7 @@ def test_an_out_in_use_and_wrong_options_are_refused(tmp_path, capsys):
     (tmp_path / "r/letter.txt").write_text("keep")
     for options, message in (
         (["--out", tmp_path / "r"], "is not empty; choose another directory"),
-        (["--metrics", "mine"], "--metrics is 'mine'"),
+        (["--metrics", "mine"], "metrics is 'mine'"),
         (["--data", "nowhere"], "data nowhere: no such directory"),
     ):
         status, _, stderr = call(capsys, "report", path, *options)

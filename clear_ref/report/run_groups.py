@@ -1,0 +1,163 @@
+"""Groups of runs that differ only in their seed. Each group is one line of the leaderboard."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
+from clear_ref.evaluation.metrics import Scores
+from clear_ref.loop.unlearn import MODALITIES
+from clear_ref.methods.table import METHODS, SEMANTICS
+
+from .columns import mean
+from .read_runs import EVALUATED, Report, Run
+
+COLLAPSED = 0.5
+"""A model's Retain has collapsed if it is less than this share of base's.
+
+Retain and Retain text count, if they were evaluated: by the paper's definitions, the mean over the
+seeds. The paper shades such methods by eye; the value 0.5 is this project's.
+"""
+PANEL_ORDER = (*MODALITIES, EVALUATED)
+# Settings that do not distinguish runs: paths (the hashes of the inputs do that), and settings
+# whose effect is recorded elsewhere in settings.json.
+IGNORED_SETTINGS = frozenset(
+    {"out", "seed", "metrics", "data", "model", "gold", "adapter", "recipe", "mask"}
+)
+
+
+@dataclass(frozen=True, eq=False)
+class RunGroup:
+    """Runs of one method, semantics, modality and settings, which differ only in their seed.
+
+    label        the method, and the settings that distinguish it from other groups
+    panel        the modality, or EVALUATED
+    runs         in the order of their seeds
+    collapsed    whether Retain has collapsed; None if it is unknown
+    """
+
+    label: str
+    panel: str
+    runs: tuple[Run, ...]
+    collapsed: bool | None
+
+
+def has_collapsed(metrics: Scores, base: Scores | None) -> bool | None:
+    """Whether Retain has collapsed (see COLLAPSED); None if no pair of numbers is known.
+
+    metrics, base    {metric: number} by the paper's definitions
+    """
+    if base is None:
+        return None
+    answers = []
+    for metric in ("retain", "text_retain"):
+        value = metrics.get(metric)
+        of_base = base.get(metric)
+        if value is not None and of_base is not None:
+            answers.append(value < COLLAPSED * of_base)
+    return any(answers) if answers else None
+
+
+def run_groups(report: Report) -> list[RunGroup]:
+    """The groups of all runs, in the order of PANEL_ORDER, METHODS and SEMANTICS.
+
+    Runs with equal name, semantics, modality, settings, options, inputs and implementation are
+    seeds of one group. If such a value differs between groups of one method, the label names it.
+    The label names the semantics if the report has several.
+    raises  UserError for two runs in which everything is equal, the seed too
+    """
+    several_semantics = len(semantics_of(report)) > 1
+    same_method: dict[tuple[str, str, str], list[Run]] = {}
+    for run in report.runs:
+        same_method.setdefault((run.modality, run.name, run.semantics), []).append(run)
+    groups = []
+    for (modality, name, semantics), runs in same_method.items():
+        for differences, seeds in _split_by_settings(runs).items():
+            words = list(differences)
+            if several_semantics and semantics:
+                words.insert(0, semantics)
+            label = f"{name} ({', '.join(words)})" if words else name
+            retain = {
+                metric: mean([run.paper.get(metric) for run in seeds])
+                for metric in ("retain", "text_retain")
+            }
+            collapsed = has_collapsed(retain, report.paper.get("base"))
+            groups.append(RunGroup(label, modality, _in_order_of_seeds(seeds), collapsed))
+    return _sorted(groups, report)
+
+
+def _split_by_settings(runs: list[Run]) -> dict[tuple[str, ...], list[Run]]:
+    """{("KEY VALUE", ...): runs}: only keys in which the runs differ."""
+    settings = [distinguishing_settings(run) for run in runs]
+    values: dict[str, set[str]] = {}
+    for own in settings:
+        for key, value in own.items():
+            values.setdefault(key, set()).add(repr(value))
+    differing = [key for key, different in values.items() if len(different) > 1]
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run, own in zip(runs, settings, strict=True):
+        differences = tuple(one_line(f"{key} {own.get(key)}", 60) for key in differing)
+        groups.setdefault(differences, []).append(run)
+    return groups
+
+
+def distinguishing_settings(run: Run) -> dict[str, Any]:
+    """{name: value} of everything that distinguishes runs of one method.
+
+    Settings and options other than IGNORED_SETTINGS, the label mask, the implementation of the
+    token terms, and one hash of all input hashes.
+    """
+    entries = run.record["settings"] | run.record.get("options", {})
+    settings = {
+        name: entry.get("value") for name, entry in entries.items() if name not in IGNORED_SETTINGS
+    }
+    hashes = "".join(sorted(map(str, run.record["inputs"].values())))
+    return {
+        **settings,
+        "label mask": run.record.get("label_mask"),
+        "token terms": run.summary["impl"],
+        "inputs": hashlib.sha256(hashes.encode()).hexdigest()[:8],
+    }
+
+
+def _in_order_of_seeds(runs: list[Run]) -> tuple[Run, ...]:
+    """The runs of a group by their seeds; UserError if two have the same seed."""
+    ordered = sorted(runs, key=lambda run: (run.seed is not None, run.seed or 0))
+    for run, following in zip(ordered, ordered[1:], strict=False):
+        if run.seed == following.seed:
+            raise UserError(
+                f"report {following.where}: is the same run as {run.where}: {run.name}, "
+                f"seed {run.seed}, every setting; name one of them"
+            )
+    return tuple(ordered)
+
+
+def _sorted(groups: list[RunGroup], report: Report) -> list[RunGroup]:
+    """The groups by panel, method and semantics; unknown names come after the known ones."""
+    panels = list(dict.fromkeys([*PANEL_ORDER, *(group.panel for group in groups)]))
+    methods = list(dict.fromkeys([*METHODS, *(group.runs[0].name for group in groups)]))
+    semantics = list(dict.fromkeys([*SEMANTICS, *semantics_of(report)]))
+
+    def position(group: RunGroup) -> tuple[int, int, int]:
+        run = group.runs[0]
+        return (
+            panels.index(group.panel),
+            methods.index(run.name),
+            semantics.index(run.semantics or SEMANTICS[0]),
+        )
+
+    return sorted(groups, key=position)
+
+
+def semantics_of(report: Report) -> list[str]:
+    """The semantics that the runs of the report have."""
+    return list(dict.fromkeys(run.semantics for run in report.runs if run.semantics))
+
+
+def by_panel(groups: list[RunGroup]) -> dict[str, list[RunGroup]]:
+    """{panel: its groups}, in the order of the groups."""
+    panels: dict[str, list[RunGroup]] = {}
+    for group in groups:
+        panels.setdefault(group.panel, []).append(group)
+    return panels
