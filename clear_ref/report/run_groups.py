@@ -7,7 +7,7 @@ from typing import Any
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 from clear_ref.evaluation.metrics import Scores
-from clear_ref.loop.unlearn import MODALITIES
+from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods.table import METHODS, SEMANTICS
 
 from .columns import mean
