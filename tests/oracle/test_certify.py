@@ -1,18 +1,27 @@
 """certify: every claim holds, none is left out, and a wrong formula is caught.
 
-Run: python -m pytest tests/test_certify.py
+Run: python -m pytest tests/oracle/test_certify.py
 """
 
 import json
 from dataclasses import replace
 from math import log
+from pathlib import Path
 
 import pytest
 import torch
 
 from clear_ref.losses.reductions import sequence_mean, token_mean
 from clear_ref.methods import METHODS, Loss, kl, npo, scrub
-from clear_ref.oracle.certify import certificates, claims, laws, random_trials
+from clear_ref.oracle.certify import (
+    certificates,
+    claims,
+    claims_sequence,
+    laws,
+    random_trials,
+    routes,
+)
+from clear_ref.oracle.certify.measured import Measured, claim_of
 from clear_ref.run import main
 
 
@@ -26,19 +35,24 @@ def test_every_claim_holds_within_two_minutes(table):
     assert table["seconds"] < 240, "two minutes on one free core; a busy one may take twice that"
 
 
-def test_every_method_and_meaning_is_certified_by_every_route(table):
+def test_the_readme_names_the_number_of_claims(table):
+    readme = Path(certificates.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert f"measures {table['claims']} claims" in readme
+
+
+def test_every_variant_is_certified_by_every_route(table):
     every = {
         (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
     }
-    for claim in (certificates.REFERENCE, certificates.LOGITS, certificates.MODEL):
+    for claim in (routes.REFERENCE, routes.LOGITS, routes.MODEL):
         assert {
             (row["method"], row["semantics"]) for row in table["rows"] if row["claim"] == claim
         } == every, claim
 
 
-def test_every_method_and_meaning_has_a_closed_form_of_its_own(table):
-    general = {law.__doc__.splitlines()[0] for law in laws.LAWS}
-    general |= {certificates.REFERENCE, certificates.LOGITS, certificates.MODEL}
+def test_every_variant_has_a_closed_form_of_its_own(table):
+    general = {claim_of(law) for law in laws.LAWS}
+    general |= {routes.REFERENCE, routes.LOGITS, routes.MODEL}
     own = {
         (row["method"], row["semantics"]) for row in table["rows"] if row["claim"] not in general
     }
@@ -71,7 +85,7 @@ def failing(found):
 
 
 def test_a_kl_of_the_other_direction_fails_against_the_reference_alone(monkeypatch, capsys):
-    """At the teacher and under every law a swapped KL looks right; only another route to the number tells."""
+    """At the teacher and under every law a swapped KL looks right: the reference detects it."""
 
     def swapped(batches, options):
         return Loss.of(
@@ -81,11 +95,11 @@ def test_a_kl_of_the_other_direction_fails_against_the_reference_alone(monkeypat
 
     monkeypatch.setitem(kl.VARIANTS, "paper", replace(kl.VARIANTS["paper"], loss=swapped))
     monkeypatch.setattr(
-        certificates, "PARTS", (claims.measure, laws.measure, certificates.against_reference)
+        certificates, "PARTS", (claims.measure, laws.measure, routes.against_reference)
     )
     assert main(["certify", "--json", "--quiet"]) == 1
     shown = capsys.readouterr()
-    assert failing(json.loads(shown.out)) == {("kl", "paper", certificates.REFERENCE)}
+    assert failing(json.loads(shown.out)) == {("kl", "paper", routes.REFERENCE)}
     assert len(shown.err.splitlines()) == 1 and "first kl (paper)" in shown.err
 
 
@@ -95,16 +109,15 @@ def test_a_forgotten_factor_two_in_npo_fails_its_closed_forms(monkeypatch):
 
     monkeypatch.setitem(npo.VARIANTS, "paper", replace(npo.VARIANTS["paper"], loss=half))
     found = failing(run_part(monkeypatch, claims.measure))
-    assert (
-        "npo",
-        "paper",
-        " ".join(claims.claims_sequence.npo_starts_at_log_two.__doc__.split()),
-    ) in found
+    assert ("npo", "paper", claim_of(claims_sequence.npo_starts_at_log_two)) in found
     assert {(method, semantics) for method, semantics, _ in found} == {("npo", "paper")}
 
 
 def test_a_gradient_that_is_scaled_fails_the_finite_differences(monkeypatch):
-    """The value is right, the backward pass doubles the retain term's gradient: only slopes and closed gradients can tell."""
+    """The value is right, but the backward pass doubles the gradient of the retain term.
+
+    Only slopes and closed forms of gradients detect this.
+    """
 
     def doubled(batches, options):
         right = scrub.paper(batches, options)
@@ -112,21 +125,22 @@ def test_a_gradient_that_is_scaled_fails_the_finite_differences(monkeypatch):
         return Loss.of(**{**right.terms, "retain_nll": 2 * term - term.detach()})
 
     monkeypatch.setitem(scrub.VARIANTS, "paper", replace(scrub.VARIANTS["paper"], loss=doubled))
-    found = failing(run_part(monkeypatch, certificates.through_logits))
-    assert found == {("scrub", "paper", certificates.LOGITS)}
+    found = failing(run_part(monkeypatch, routes.through_logits))
+    assert found == {("scrub", "paper", routes.LOGITS)}
 
 
-def test_a_number_that_is_none_fails():
-    row = certificates.Row("claim", "kl", "paper", 1, float("nan"), 1.0, "reason")
-    found = {"rows": [vars(row) | {"ok": row.ok}], "claims": 1, "failed": 1, "seconds": 0}
-    assert not row.ok and "FAIL" in certificates.text(found)
+def test_an_error_that_is_nan_fails():
+    measured = Measured("claim", "kl", "paper", 1, float("nan"), 1.0, "reason")
+    found = {"rows": [certificates.as_row(measured)], "claims": 1, "failed": 1, "seconds": 0}
+    assert not measured.ok and "FAIL" in certificates.text(found)
 
 
 def test_the_difference_quotient_is_exact_for_a_quartic():
-    """(8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h of x + 3 x^2 + x^3 + 5 x^4 is 1; rounding below 1e-13."""
-    assert certificates.slope(lambda x: x + 3 * x**2 + x**3 + 5 * x**4) == pytest.approx(
-        1.0, abs=1e-12
-    )
+    """(8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h of x + 3 x^2 + x^3 + 5 x^4 is 1.
+
+    The rounding error is below 1e-13.
+    """
+    assert routes.slope(lambda x: x + 3 * x**2 + x**3 + 5 * x**4) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_npo_at_the_teacher_by_hand():

@@ -1,59 +1,60 @@
-"""Closed forms of npo and dpo, whose loss is curved in a whole answer's likelihood; as claims.py has them."""
+"""Closed forms of npo and dpo, whose loss is curved in the likelihood of a whole answer.
 
+The claims are as in claims.py.
+"""
+
+from collections.abc import Iterator
 from math import log
 
 import torch
+from torch import Tensor
 
 from . import random_trials
-from .closed_forms import apart, at_teacher, nll_gradient, off, sum_weights, sums
-from .laws import larger
+from .closed_forms import (
+    Batches,
+    answer_nll,
+    apart,
+    at_teacher,
+    gradient_error,
+    logits_of,
+    nll_gradient,
+    sum_weights,
+)
+from .measured import Given, Trial, largest
 
-EPS = 1e-8  # the released NPO's
+EPSILON = 1e-8  # added to q in the released NPO
 
 
-def npo_starts_at_log_two():
-    """At the teacher NPO is (2 / beta) log 2, with the gradient of ascent on the mean sequence sum"""
+def npo_starts_at_log_two() -> Iterator[Trial]:
+    """At the teacher NPO is (2 / beta) log 2, with the gradient of ascent on the mean sequence
+    sum"""
     for semantics in ("paper", "original"):
         for beta in (0.1, 1.0, 5.0):
             outputs, found = at_teacher("npo", semantics, {"beta": beta})
-            yield (
-                "npo",
-                semantics,
-                larger(
-                    abs(found.loss - 2 / beta * log(2)) / found.scale,
-                    off(
-                        found,
-                        {
-                            "forget": nll_gradient(
-                                outputs["forget"], sum_weights(outputs["forget"], -1.0)
-                            )
-                        },
-                    ),
-                ),
-            )
+            batch = outputs["forget"]
+            wanted = {"forget": nll_gradient(batch, sum_weights(batch, -1.0))}
+            loss_error = abs(found.loss - 2 / beta * log(2)) / found.scale
+            yield Trial("npo", semantics, largest(loss_error, gradient_error(found, wanted)))
 
 
-def npo_fades():
+def npo_fades() -> Iterator[Trial]:
     """Anywhere NPO weighs a sequence by -(2 / B) sigmoid(-beta u), u = nll - teacher's nll"""
     for semantics in ("paper", "original"):
         outputs, found = apart("npo", semantics, {"beta": 0.5})
-        one = outputs["forget"]
-        fading = torch.sigmoid(-0.5 * (sums(one) - sums(one, True)))
-        yield (
-            "npo",
-            semantics,
-            off(found, {"forget": nll_gradient(one, sum_weights(one, -2.0) * fading)}),
+        batch = outputs["forget"]
+        weights = sum_weights(batch, -2.0) * torch.sigmoid(-0.5 * nll_over_teacher(outputs))
+        yield Trial(
+            "npo", semantics, gradient_error(found, {"forget": nll_gradient(batch, weights)})
         )
 
 
-def npo_becomes_ascent():
+def npo_becomes_ascent() -> Iterator[Trial]:
     """As beta goes to 0, NPO less (2 / beta) log 2 becomes ascent on u = nll - teacher's nll"""
     for semantics in ("paper", "original"):
         for beta in (1e-2, 1e-4):
             outputs, found = apart("npo", semantics, {"beta": beta})
-            one = outputs["forget"]
-            u = sums(one) - sums(one, True)
-            yield (
+            u = nll_over_teacher(outputs)
+            yield Trial(
                 "npo",
                 semantics,
                 abs(found.loss - 2 / beta * log(2) + float(u.mean())),
@@ -62,12 +63,12 @@ def npo_becomes_ascent():
             )
 
 
-def npo_becomes_hinge():
+def npo_becomes_hinge() -> Iterator[Trial]:
     """As beta goes to infinity, NPO becomes twice the mean of max(0, -u)"""
     for semantics in ("paper", "original"):
         outputs, found = apart("npo", semantics, {"beta": 1e3})
-        u = sums(outputs["forget"]) - sums(outputs["forget"], True)
-        yield (
+        u = nll_over_teacher(outputs)
+        yield Trial(
             "npo",
             semantics,
             abs(found.loss - 2 * float((-u).clamp(min=0).mean())),
@@ -76,88 +77,103 @@ def npo_becomes_hinge():
         )
 
 
-def npo_released_sharpens():
-    """At the teacher the released NPO's gradient is (1 / V - p) / rows: away from uniform, whatever the label"""
+def nll_over_teacher(outputs: Batches) -> Tensor:
+    """[B]: u = nll - teacher's nll of each whole forget answer."""
+    batch = outputs["forget"]
+    return answer_nll(batch) - answer_nll(batch, teacher=True)
+
+
+def npo_released_sharpens() -> Iterator[Trial]:
+    """At the teacher the released NPO's gradient is (1 / V - p) / rows: away from uniform, whatever
+    the label"""
     outputs, found = at_teacher("npo", "released")
-    z = outputs["forget"].logits
-    p, rows = z.softmax(-1), z.shape[0] * z.shape[1]
-    bound = 2 * EPS / float(p.min())
-    yield (
+    z = logits_of(outputs["forget"])
+    B, T, V = z.shape
+    n_rows = B * T
+    p = z.softmax(-1)
+    wanted = (1 / V - p) / n_rows
+    error = largest(
+        abs(found.loss - 2 * log(2)), n_rows * gradient_error(found, {"forget": wanted})
+    )
+    yield Trial(
         "npo",
         "released",
-        larger(
-            abs(found.loss - 2 * log(2)), rows * off(found, {"forget": (1 / z.shape[2] - p) / rows})
-        ),
-        bound,
+        error,
+        2 * EPSILON / float(p.min()),
         "the 1e-8 beside q: 2e-8 / the smallest q",
     )
     outputs, found = at_teacher("npo", "released@2024-12-10")
-    z = outputs["forget"].logits
-    wanted = 2 / z.shape[2] * (1 - z.shape[2] * z.softmax(-1)) / (z.shape[0] * z.shape[1])
-    yield "npo", "released@2024-12-10", larger(abs(found.loss), off(found, {"forget": wanted}))
+    z = logits_of(outputs["forget"])
+    B, T, V = z.shape
+    wanted = 2 / V * (1 - V * z.softmax(-1)) / (B * T)
+    error = largest(abs(found.loss), gradient_error(found, {"forget": wanted}))
+    yield Trial("npo", "released@2024-12-10", error)
 
 
-def dpo_starts_at_log_two():
-    """At the teacher the DPO term is log 2, with weight beta / (2 B) on the refusal's nll and its negative on the answer's"""
+def dpo_options(semantics: str, beta: float) -> Given:
+    """Options under which the loss of dpo is its DPO term alone."""
+    given: Given = {"beta": beta}
+    if semantics == "paper":
+        given["lambda_idk"] = 0.0
+    return given
+
+
+def dpo_starts_at_log_two() -> Iterator[Trial]:
+    """At the teacher the DPO term is log 2, with weight beta / (2 B) on the refusal's nll and its
+    negative on the answer's"""
     for semantics in ("paper", "original"):
         for beta in (0.1, 1.0):
-            given = {"beta": beta} | ({"lambda_idk": 0.0} if semantics == "paper" else {})
-            outputs, found = at_teacher("dpo", semantics, given)
+            outputs, found = at_teacher("dpo", semantics, dpo_options(semantics, beta))
             wanted = {
                 name: nll_gradient(outputs[name], sum_weights(outputs[name], sign * beta / 2))
                 for name, sign in (("idk", 1), ("forget", -1))
             }
-            yield "dpo", semantics, larger(abs(found.terms["dpo"] - log(2)), off(found, wanted))
+            error = largest(abs(found.terms["dpo"] - log(2)), gradient_error(found, wanted))
+            yield Trial("dpo", semantics, error)
 
 
-def dpo_weights():
-    """Anywhere DPO weighs a pair by (beta / B) sigmoid(-beta h), + on the refusal's nll, - on the answer's"""
+def dpo_weights() -> Iterator[Trial]:
+    """Anywhere DPO weighs a pair by (beta / B) sigmoid(-beta h), + on the refusal's nll, - on the
+    answer's"""
     for semantics in ("paper", "original"):
-        outputs, found = apart(
-            "dpo", semantics, {"beta": 0.3} | ({"lambda_idk": 0.0} if semantics == "paper" else {})
-        )
-        h_idk, h_forget = (
-            sums(outputs[name], True) - sums(outputs[name]) for name in ("idk", "forget")
-        )
-        w = 0.3 / len(h_idk) * torch.sigmoid(-0.3 * (h_idk - h_forget))
+        outputs, found = apart("dpo", semantics, dpo_options(semantics, 0.3))
+        h = log_ratio_difference(outputs)
+        weights = 0.3 / len(h) * torch.sigmoid(-0.3 * h)
         wanted = {
-            "idk": nll_gradient(outputs["idk"], w),
-            "forget": nll_gradient(outputs["forget"], -w),
+            "idk": nll_gradient(outputs["idk"], weights),
+            "forget": nll_gradient(outputs["forget"], -weights),
         }
-        yield "dpo", semantics, off(found, wanted)
+        yield Trial("dpo", semantics, gradient_error(found, wanted))
 
 
-def dpo_swapped():
-    """DPO with its two answers exchanged differs by beta times the mean log-ratio: softplus(x) - softplus(-x) = x"""
+def dpo_swapped() -> Iterator[Trial]:
+    """DPO with its two answers exchanged differs by beta times the mean log-ratio: softplus(x) -
+    softplus(-x) = x"""
     for semantics in ("paper", "original"):
-        given = {"beta": 0.3} | ({"lambda_idk": 0.0} if semantics == "paper" else {})
+        given = dpo_options(semantics, 0.3)
         outputs, found = apart("dpo", semantics, given)
-        h_idk, h_forget = (
-            sums(outputs[name], True) - sums(outputs[name]) for name in ("idk", "forget")
-        )
-        other = random_trials.loss(
-            "dpo", semantics, given, {"forget": outputs["idk"], "idk": outputs["forget"]}
-        )
-        yield (
-            "dpo",
-            semantics,
-            abs(other.loss - found.loss - 0.3 * float((h_idk - h_forget).mean())),
-        )
+        exchanged = {"forget": outputs["idk"], "idk": outputs["forget"]}
+        other = random_trials.loss("dpo", semantics, given, exchanged)
+        mean = float(log_ratio_difference(outputs).mean())
+        yield Trial("dpo", semantics, abs(other.loss - found.loss - 0.3 * mean))
 
 
-def dpo_released_memorises():
-    """The released DPO is the mean summed nll of its idk batch: no reference, no forget batch, no beta"""
+def log_ratio_difference(outputs: Batches) -> Tensor:
+    """[B]: h, the log-ratio student / teacher of the refusal minus that of the true answer."""
+    idk = answer_nll(outputs["idk"], teacher=True) - answer_nll(outputs["idk"])
+    forget = answer_nll(outputs["forget"], teacher=True) - answer_nll(outputs["forget"])
+    return idk - forget
+
+
+def dpo_released_memorises() -> Iterator[Trial]:
+    """The released DPO is the mean summed nll of its idk batch: no reference, no forget batch, no
+    beta"""
     for semantics in ("released", "released@2024-12-10", "released@2024-10-23"):
         outputs, found = apart("dpo", semantics)
-        one = outputs["idk"]
-        yield (
-            "dpo",
-            semantics,
-            larger(
-                abs(found.loss - float(sums(one).mean())) / found.scale,
-                off(found, {"idk": nll_gradient(one, sum_weights(one))}),
-            ),
-        )
+        batch = outputs["idk"]
+        loss_error = abs(found.loss - float(answer_nll(batch).mean())) / found.scale
+        wanted = {"idk": nll_gradient(batch, sum_weights(batch))}
+        yield Trial("dpo", semantics, largest(loss_error, gradient_error(found, wanted)))
 
 
 CLAIMS = (

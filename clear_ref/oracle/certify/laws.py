@@ -1,278 +1,292 @@
-"""Laws that hold of every method in every meaning, measured on random inputs."""
+"""Laws that hold for every method under every semantics, measured on random inputs.
 
-from dataclasses import fields, replace
+A law is a function (method, semantics, options) -> error, or None if it says nothing about them.
+Its docstring is the claim as the table prints it.
+"""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from clear_ref import methods
 from clear_ref.losses.outputs import Outputs
 from clear_ref.losses.rows import ROW_SETS, select_rows
 
 from . import random_trials
+from .measured import (
+    ROUNDING,
+    ROUNDING_REASON,
+    Given,
+    Measured,
+    claim_of,
+    every_variant,
+    largest,
+)
+from .random_trials import Result
 
-ROUNDING = 1000 * 2.0**-53
-WHY = "1000 roundings of the terms' size: no sum here has more summands"
+# Options that are not weights: the loss is not linear in them.
 CURVED = {
     ("npo", "beta"),
     ("dpo", "beta"),
     ("scrub", "temperature"),
     ("rmu", "c"),
-}  # options that are no weights
+}
+Law = Callable[[str, str, Given], float | None]
+Change = Callable[[Tensor, Outputs], Tensor]
 
 
-def meanings() -> list[tuple[str, str]]:
-    """(method, meaning) of all."""
-    return [
-        (method, semantics)
-        for method, module in methods.METHODS.items()
-        for semantics in module.VARIANTS
-    ]
-
-
-def larger(*errors) -> float:
-    """The largest; NaN where one is."""
-    return max(errors) if all(error == error for error in errors) else float("nan")
-
-
-def with_tensor(outputs: Outputs, tensor) -> Outputs:
-    """The batch with another student tensor."""
-    return replace(outputs, **{random_trials.field(outputs): tensor})
-
-
-def each(outputs: dict, change) -> dict:
-    """Every batch with change(tensor) for each of its [B, T, ...] tensors, labels and mask included."""
-    return {
-        name: Outputs(
-            **{
-                f.name: None if getattr(one, f.name) is None else change(getattr(one, f.name), one)
-                for f in fields(Outputs)
-            }
-        )
-        for name, one in outputs.items()
-    }
-
-
-def measure() -> list[tuple]:
-    """Rows (claim, method, meaning, n, error, bound, reason) of every law."""
-    rows = []
+def measure() -> list[Measured]:
+    """Every law, measured for every variant with each of its options."""
+    measured = []
     for law in LAWS:
-        for method, semantics in meanings():
-            errors = [
-                law(method, semantics, given)
-                for given in random_trials.option_sets(method, semantics)
-            ]
-            errors = [error for error in errors if error is not None]
+        bound = ROUNDING
+        reason = ROUNDING_REASON
+        if law in (unread_rows, teacher_constant):
+            bound = 0.0
+            reason = "nothing is computed with them"
+        for method, semantics in every_variant():
+            errors = []
+            for given in random_trials.option_sets(method, semantics):
+                error = law(method, semantics, given)
+                if error is not None:
+                    errors.append(error)
             if errors:
-                bound, why = (
-                    (0.0, "nothing is computed with them")
-                    if law in (unread, teacher_constant)
-                    else (ROUNDING, WHY)
-                )
-                rows.append(
-                    (
-                        law.__doc__.splitlines()[0],
+                measured.append(
+                    Measured(
+                        claim_of(law),
                         method,
                         semantics,
                         len(errors),
-                        larger(*errors),
+                        largest(*errors),
                         bound,
-                        why,
+                        reason,
                     )
                 )
-    return rows
+    return measured
+
+
+def each_tensor(outputs: dict[str, Outputs], change: Change) -> dict[str, Outputs]:
+    """Every batch with change(tensor, batch) in place of each of its tensors [B, T, ...].
+
+    Labels and attention mask are changed too.
+    """
+    changed = {}
+    for name, batch in outputs.items():
+        tensors: dict[str, Any] = {}  # Tensor, or None where the field may be None
+        for field in fields(Outputs):
+            tensor = getattr(batch, field.name)
+            tensors[field.name] = None if tensor is None else change(tensor, batch)
+        changed[name] = Outputs(**tensors)
+    return changed
 
 
 def difference(
-    before: random_trials.Result, after: random_trials.Result, place=lambda gradient: gradient
+    before: Result, after: Result, move: Callable[[Tensor], Tensor] = lambda gradient: gradient
 ) -> float:
-    """The larger of the relative difference of two losses and that of their gradients, the first's put in the second's place."""
-    slopes = [
-        float((place(before.gradients[name]) - after.gradients[name]).abs().max())
-        for name in after.gradients
+    """The largest difference of two losses and of their gradients, relative to the terms' size.
+
+    move  takes a gradient of the first loss to its place in the second
+    """
+    errors = [
+        float((move(before.gradients[name]) - gradient).abs().max())
+        for name, gradient in after.gradients.items()
     ]
-    return larger(abs(before.loss - after.loss), *slopes) / before.scale
+    return largest(abs(before.loss - after.loss), *errors) / before.scale
 
 
-def _setting(method, semantics, given):
-    outputs = random_trials.batches(
-        method, semantics, given, random_trials.shape_for(method, semantics)
-    )
+def trial(method: str, semantics: str, given: Given) -> tuple[dict[str, Outputs], Result]:
+    """(batches, Result) of a variant on random inputs."""
+    outputs = random_trials.usual_batches(method, semantics, given)
     return outputs, random_trials.loss(method, semantics, given, outputs)
 
 
-def shift(method, semantics, given):
-    """A number added to all logits of a row changes nothing, another one at each row and for each model"""
-    outputs, found = _setting(method, semantics, given)
+def shift(method: str, semantics: str, given: Given) -> float | None:
+    """A number added to all logits of a row changes nothing, another number at each row and for
+    each model"""
     if method == "rmu":
         return None
+    outputs, found = trial(method, semantics, given)
 
-    def change(tensor, one):
+    def change(tensor: Tensor, batch: Outputs) -> Tensor:
         if not tensor.is_floating_point():
             return tensor
-        offset = 8 * random_trials.direction(f"offset/{tensor is one.logits}", tensor.shape[:2])
-        return tensor + offset[..., None]
+        key = f"offset/{tensor is batch.logits}"
+        return tensor + 8 * random_trials.direction(key, tensor.shape[:2])[..., None]
 
-    return difference(found, random_trials.loss(method, semantics, given, each(outputs, change)))
-
-
-def sums_to_zero(method, semantics, given):
-    """The gradient of each row of logits sums to zero: no probability is made or lost"""
-    _, found = _setting(method, semantics, given)
-    return (
-        None
-        if method == "rmu"
-        else larger(*(float(g.sum(-1).abs().max()) for g in found.gradients.values())) / found.scale
-    )
+    shifted = each_tensor(outputs, change)
+    return difference(found, random_trials.loss(method, semantics, given, shifted))
 
 
-def renamed_vocabulary(method, semantics, given):
-    """Tokens may be numbered in any order"""
-    outputs, found = _setting(method, semantics, given)
+def sums_to_zero(method: str, semantics: str, given: Given) -> float | None:
+    """The gradient of each row of logits sums to zero: probabilities always sum to 1"""
     if method == "rmu":
         return None
-    V = next(iter(outputs.values())).logits.shape[2]
-    renamed = torch.arange(V).roll(-2)
+    _, found = trial(method, semantics, given)
+    sums = [float(gradient.sum(-1).abs().max()) for gradient in found.gradients.values()]
+    return largest(*sums) / found.scale
 
-    def change(tensor, one):
-        if tensor is one.labels:
+
+def renamed_vocabulary(method: str, semantics: str, given: Given) -> float | None:
+    """Tokens may be numbered in any order"""
+    if method == "rmu":
+        return None
+    outputs, found = trial(method, semantics, given)
+    first = random_trials.student_tensor(next(iter(outputs.values())))
+    renamed = torch.arange(first.shape[2]).roll(-2)
+
+    def change(tensor: Tensor, batch: Outputs) -> Tensor:
+        if tensor is batch.labels:
             return torch.where(tensor >= 0, renamed[tensor.clamp(min=0)], tensor)
         return tensor.roll(2, 2) if tensor.ndim == 3 else tensor
 
-    return difference(
-        found,
-        random_trials.loss(method, semantics, given, each(outputs, change)),
-        lambda gradient: gradient.roll(2, 2),
-    )
+    after = random_trials.loss(method, semantics, given, each_tensor(outputs, change))
+    return difference(found, after, lambda gradient: gradient.roll(2, 2))
 
 
-def order(method, semantics, given):
-    """Sequences may stand in any order, the same in every batch"""
-    outputs, found = _setting(method, semantics, given)
-    turned = each(outputs, lambda tensor, one: tensor.flip(0))
-    return difference(
-        found,
-        random_trials.loss(method, semantics, given, turned),
-        lambda gradient: gradient.flip(0),
-    )
+def order(method: str, semantics: str, given: Given) -> float | None:
+    """Sequences may be in any order, the same in every batch"""
+    outputs, found = trial(method, semantics, given)
+    reversed_order = each_tensor(outputs, lambda tensor, batch: tensor.flip(0))
+    after = random_trials.loss(method, semantics, given, reversed_order)
+    return difference(found, after, lambda gradient: gradient.flip(0))
 
 
-def padding_side(method, semantics, given):
-    """Padding may stand on either side"""
-    outputs, found = _setting(method, semantics, given)
+def padding_side(method: str, semantics: str, given: Given) -> float | None:
+    """Padding may be on either side"""
+    outputs, found = trial(method, semantics, given)
 
-    def change(tensor, one):
-        pads = (one.attention_mask == 0).sum(1).tolist()
-        return torch.stack([row.roll(n, 0) for row, n in zip(tensor, pads, strict=True)])
+    def change(tensor: Tensor, batch: Outputs) -> Tensor:
+        assert batch.attention_mask is not None  # random batches have one
+        n_padding = (batch.attention_mask == 0).sum(1).tolist()
+        rows = [row.roll(n, 0) for row, n in zip(tensor, n_padding, strict=True)]
+        return torch.stack(rows)
 
-    moved = random_trials.loss(method, semantics, given, each(outputs, change))
-    back = {name: change(gradient, outputs[name]) for name, gradient in found.gradients.items()}
-    return difference(random_trials.Result(found.loss, found.terms, back), moved)
+    after = random_trials.loss(method, semantics, given, each_tensor(outputs, change))
+    moved = {name: change(gradient, outputs[name]) for name, gradient in found.gradients.items()}
+    return difference(Result(found.loss, found.terms, moved), after)
 
 
-def micro_batches(method, semantics, given):
+def micro_batches(method: str, semantics: str, given: Given) -> float | None:
     """A batch's loss is the sum over its records, each divided by the counts of the whole"""
-    outputs, found = _setting(method, semantics, given)
-    chosen, options = (
-        methods.variant(method, semantics),
-        methods.make_options(method, given, semantics),
-    )
-    n = min(len(one.labels) for one in outputs.values())
-    outputs = each(outputs, lambda tensor, one: tensor[:n])
+    outputs, found = trial(method, semantics, given)
+    chosen = methods.variant(method, semantics)
+    options = methods.make_options(method, given, semantics)
+    n = min(len(batch.labels) for batch in outputs.values())
+    outputs = each_tensor(outputs, lambda tensor, batch: tensor[:n])
     if chosen.prepare_options is not None:
         options = chosen.prepare_options(options, n)
-    whole = chosen.loss({name: one.batch_rows() for name, one in outputs.items()}, options)
+    whole_batches = {name: batch.batch_rows() for name, batch in outputs.items()}
+    whole = float(chosen.loss(whole_batches, options).value)
     total = 0.0
     for s in range(n):
-        batches = {
-            name: part.batch_rows(
-                n, {row_set: outputs[name].batch_rows().n_rows[row_set] for row_set in ROW_SETS}
-            )
-            for name, part in each(outputs, lambda tensor, one: tensor[s : s + 1]).items()
-        }
-        total += float(chosen.loss(batches, options).value)
-    return abs(total - float(whole.value)) / found.scale
+        records = records_at(outputs, s)
+        rows = {}
+        for name, record in records.items():
+            n_rows = {row_set: whole_batches[name].n_rows[row_set] for row_set in ROW_SETS}
+            rows[name] = record.batch_rows(n, n_rows)
+        total += float(chosen.loss(rows, options).value)
+    return abs(total - whole) / found.scale
 
 
-def unread(method, semantics, given):
-    """What stands at rows that the meaning does not read changes neither loss nor gradient, and gets no gradient: NaN there"""
-    outputs, found = _setting(method, semantics, given)
-    needs = methods.variant(method, semantics).needs_of(
-        methods.make_options(method, given, semantics)
-    )
+def records_at(outputs: dict[str, Outputs], s: int) -> dict[str, Outputs]:
+    """Record s of every batch, as a batch of its own."""
+    return each_tensor(outputs, lambda tensor, batch: tensor[s : s + 1])
+
+
+def unread_rows(method: str, semantics: str, given: Given) -> float | None:
+    """Rows that the loss does not read have no effect on loss and gradient, and no gradient, even
+    if they hold NaN"""
+    outputs, found = trial(method, semantics, given)
+    options = methods.make_options(method, given, semantics)
+    needs = methods.variant(method, semantics).needs_of(options)
     if all("all" in need.rows for need in needs.values()):
         return None
-    spoilt, errors = {}, []
-    for name, one in outputs.items():
-        read = torch.zeros_like(one.labels, dtype=torch.bool)
-        for row_set in needs[name].rows:
-            rows = select_rows(one.labels, one.attention_mask, row_set)
-            read[rows.sequence, rows.position] = True
-        spoilt[name] = replace(
-            one,
-            **{
-                f.name: getattr(one, f.name).masked_fill(~read[..., None], torch.nan)
-                for f in fields(Outputs)
-                if getattr(one, f.name) is not None and f.name not in ("labels", "attention_mask")
-            },
-        )
-        errors.append(float(found.gradients[name][~read].abs().sum()))
-    return larger(*errors, difference(found, random_trials.loss(method, semantics, given, spoilt)))
+    with_nan = {}
+    errors = []
+    for name, batch in outputs.items():
+        is_read = read_positions(batch, needs[name].rows)
+        with_nan[name] = nan_where(batch, ~is_read)
+        errors.append(float(found.gradients[name][~is_read].abs().sum()))
+    after = random_trials.loss(method, semantics, given, with_nan)
+    return largest(*errors, difference(found, after))
 
 
-def teacher_constant(method, semantics, given):
+def read_positions(batch: Outputs, row_sets: tuple[str, ...]) -> Tensor:
+    """[B, T] bool: the rows of these row sets."""
+    assert batch.attention_mask is not None  # random batches have one
+    is_read = torch.zeros_like(batch.labels, dtype=torch.bool)
+    for row_set in row_sets:
+        rows = select_rows(batch.labels, batch.attention_mask, row_set)
+        is_read[rows.sequence, rows.position] = True
+    return is_read
+
+
+def nan_where(batch: Outputs, mask: Tensor) -> Outputs:
+    """The batch with NaN at the masked rows of every logit and hidden state."""
+
+    def change(tensor: Tensor, batch: Outputs) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor.masked_fill(mask[..., None], torch.nan)
+
+    return each_tensor({"": batch}, change)[""]
+
+
+def teacher_constant(method: str, semantics: str, given: Given) -> float | None:
     """No gradient reaches the teacher"""
-    outputs, _ = _setting(method, semantics, given)
-    leaves = [getattr(one, f"teacher_{random_trials.field(one)}") for one in outputs.values()]
-    leaves = [leaf.requires_grad_() for leaf in leaves if leaf is not None]
-    students = [getattr(one, random_trials.field(one)).requires_grad_() for one in outputs.values()]
-    if not leaves:
+    outputs = random_trials.usual_batches(method, semantics, given)
+    teachers = []
+    students = []
+    for batch in outputs.values():
+        field = random_trials.student_field(batch)
+        teacher = getattr(batch, f"teacher_{field}")
+        if teacher is not None:
+            teachers.append(teacher.requires_grad_())
+        students.append(random_trials.student_tensor(batch).requires_grad_())
+    if not teachers:
         return None
-    slopes = torch.autograd.grad(
-        methods.method_loss(method, outputs, semantics, **given).value,
-        leaves + students,
-        allow_unused=True,
-    )
-    return larger(
-        0.0, *(float(slope.abs().max()) for slope in slopes[: len(leaves)] if slope is not None)
+    loss = methods.method_loss(method, outputs, semantics, **given).value
+    gradients = torch.autograd.grad(loss, [*teachers, *students], allow_unused=True)
+    of_teachers = gradients[: len(teachers)]
+    return largest(
+        0.0, *(float(gradient.abs().max()) for gradient in of_teachers if gradient is not None)
     )
 
 
-def weights(method, semantics, given):
-    """The loss is linear in each weight among the options: L(w) - 2 L(2w) + L(3w) = 0, in value and gradient"""
+def weights(method: str, semantics: str, given: Given) -> float | None:
+    """The loss is linear in each weight among the options: L(w) - 2 L(2w) + L(3w) = 0, in value
+    and gradient"""
     options = methods.make_options(method, given, semantics)
     errors = []
-    for f in fields(options):
-        if f.type is float and (method, f.name) not in CURVED:
-            start = getattr(options, f.name) or 1.0
-            outputs = random_trials.batches(
-                method,
-                semantics,
-                given | {f.name: start},
-                random_trials.shape_for(method, semantics),
-            )
-            one, two, three = (
-                random_trials.loss(method, semantics, given | {f.name: n * start}, outputs)
-                for n in (1, 2, 3)
-            )
-            middle = {
-                name: 2 * two.gradients[name] - three.gradients[name] for name in two.gradients
-            }
-            errors.append(
-                difference(
-                    random_trials.Result(2 * two.loss - three.loss, three.terms, middle), one
-                )
-            )
-    return larger(*errors) if errors else None
+    for field in fields(options):
+        if field.type is not float or (method, field.name) in CURVED:
+            continue
+        start = getattr(options, field.name) or 1.0
+        at_start = given | {field.name: start}
+        outputs = random_trials.usual_batches(method, semantics, at_start)
+        one, two, three = (
+            random_trials.loss(method, semantics, given | {field.name: n * start}, outputs)
+            for n in (1, 2, 3)
+        )
+        extrapolated = {
+            name: 2 * two.gradients[name] - three.gradients[name] for name in two.gradients
+        }
+        expected = Result(2 * two.loss - three.loss, three.terms, extrapolated)
+        errors.append(difference(expected, one))
+    return largest(*errors) if errors else None
 
 
-LAWS = (
+LAWS: tuple[Law, ...] = (
     shift,
     sums_to_zero,
     renamed_vocabulary,
     order,
     padding_side,
     micro_batches,
-    unread,
+    unread_rows,
     teacher_constant,
     weights,
 )

@@ -1,176 +1,138 @@
-"""A method on tensors made for a proof: every option of every meaning, the loss with its gradient, and a VLM small enough."""
+"""A method's loss and gradient on random inputs in float64, with every option of every variant."""
 
-import json
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from clear_ref import methods
 from clear_ref.common.settings import field_choices
 from clear_ref.data.draws import uniform_vector
 from clear_ref.losses.outputs import Outputs
-from clear_ref.mini.directories import BASE
-from clear_ref.model.vlm import VLM
-from clear_ref.oracle.reference import cases
+from clear_ref.oracle.reference.cases import Case
 
-NEAR = (
-    "npo",
-    "released@2024-12-10",
-)  # NaN where a log-ratio is below -1: proved on a teacher that is near
+from .measured import Given
+
+# This loss is NaN where a log-ratio is below -1, so its teacher must be near the student.
+NEAR = ("npo", "released@2024-12-10")
 
 
 @dataclass(frozen=True)
 class Result:
-    """Loss and named terms as numbers, the gradient in each batch's student tensor; scale: the sum of the terms' sizes."""
+    """A loss as numbers; gradients: {batch name: d loss / d student tensor}."""
 
     loss: float
     terms: dict[str, float]
-    gradients: dict[str, torch.Tensor]
+    gradients: dict[str, Tensor]
 
     @property
     def scale(self) -> float:
-        """Rounding errors of the loss are in proportion to this."""
+        """The sum of the terms' sizes, at least 1: the rounding errors are in proportion to it."""
         return max(1.0, sum(map(abs, self.terms.values())))
 
 
-def option_sets(method: str, semantics: str) -> list[dict]:
-    """Options to prove a meaning with: its own; each other choice of each option of words; all numbers doubled.
+def option_sets(method: str, semantics: str) -> list[Given]:
+    """The options that a variant is measured with.
 
-    Where random answers are asked for there are two of them: more prove nothing new.
+    These are: the defaults; each other choice of each option that has choices; all numbers doubled.
+    With two random answers for each record: more are computed in the same way.
     """
     kind = methods.variant(method, semantics).options
-    few = {"n_random": 2} if any(f.name == "n_random" for f in fields(kind)) else {}
-    words = [
-        {f.name: word, **few}
-        for f in fields(kind)
-        if f.type is str
-        for word in field_choices(kind, f.name)
-        if word != f.default
-    ]
-    numbers = {f.name: 2 * f.default for f in fields(kind) if f.type is float}
-    doubled = (
-        [numbers | {"retain_weight": 2.0} if "retain_weight" in numbers else numbers]
-        if numbers
-        else []
-    )
-    return [few, *words, *({**one, **few} for one in doubled)]
+    few: Given = {}
+    if any(field.name == "n_random" for field in fields(kind)):
+        few["n_random"] = 2
+    sets = [few]
+    for field in fields(kind):
+        for choice in field_choices(kind, field.name):
+            if choice != field.default:
+                sets.append({field.name: choice, **few})
+    defaults = kind()
+    numbers = [field.name for field in fields(kind) if field.type is float]
+    doubled = {name: 2 * getattr(defaults, name) for name in numbers}
+    if doubled:
+        if "retain_weight" in doubled:
+            doubled["retain_weight"] = 2.0  # its default is 0
+        sets.append({**doubled, **few})
+    return sets
 
 
 def shape_for(method: str, semantics: str, usual: str = "plain") -> str:
-    """The shape of cases.py that a meaning is proved on."""
+    """The shape of the inputs (oracle/reference/shapes.py) that a variant is measured on."""
     return "near" if (method, semantics) == NEAR else usual
 
 
 def batches(
-    method: str, semantics: str, given: dict, shape: str = "plain", same: bool = False
+    method: str, semantics: str, given: Given, shape: str = "plain", same: bool = False
 ) -> dict[str, Outputs]:
-    """{batch name: Outputs} that the meaning reads, float64; same: the teacher is the student."""
+    """{batch name: Outputs} that the variant reads, float64; same: the student is the teacher."""
+    case = Case(method, semantics, tuple(given.items()), shape)
     found = {}
-    for name, one in cases.Case(method, semantics, tuple(given.items()), shape).batches.items():
-        arrays = {key: torch.from_numpy(array) for key, array in one.items()}
-        student = {key: arrays[key] for key in ("logits", "hidden") if key in arrays}
-        teacher = {
-            f"teacher_{key}": tensor if same else arrays[f"teacher_{key}"]
-            for key, tensor in student.items()
-            if f"teacher_{key}" in arrays
-        }
+    for name, arrays in case.batches.items():
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        student = "hidden" if "hidden" in tensors else "logits"
+        teacher = tensors.get(f"teacher_{student}")
+        if same and teacher is not None:
+            teacher = tensors[student]
+        hidden = student == "hidden"
         found[name] = Outputs(
-            student.get("logits"),
-            arrays["labels"],
-            teacher.get("teacher_logits"),
-            arrays["attention_mask"],
-            student.get("hidden"),
-            teacher.get("teacher_hidden"),
+            logits=None if hidden else tensors["logits"],
+            labels=tensors["labels"],
+            teacher_logits=None if hidden else teacher,
+            attention_mask=tensors["attention_mask"],
+            hidden=tensors["hidden"] if hidden else None,
+            teacher_hidden=teacher if hidden else None,
         )
     return found
 
 
-def field(outputs: Outputs) -> str:
-    """The student's tensor of a batch: logits or hidden."""
+def usual_batches(
+    method: str, semantics: str, given: Given, same: bool = False
+) -> dict[str, Outputs]:
+    """The batches on the shape that the variant is usually measured on."""
+    return batches(method, semantics, given, shape_for(method, semantics), same)
+
+
+def student_field(outputs: Outputs) -> str:
+    """The name of the student's tensor of a batch: logits or hidden."""
     return "hidden" if outputs.logits is None else "logits"
 
 
-def loss(method: str, semantics: str, given: dict, outputs: dict[str, Outputs], **others) -> Result:
-    """The package's loss with the options given, and its gradient."""
+def student_tensor(outputs: Outputs) -> Tensor:
+    """The student's tensor of a batch."""
+    return getattr(outputs, student_field(outputs))
+
+
+def with_student(outputs: Outputs, tensor: Tensor) -> Outputs:
+    """The batch with another student tensor."""
+    if outputs.logits is None:
+        return replace(outputs, hidden=tensor)
+    return replace(outputs, logits=tensor)
+
+
+def loss(method: str, semantics: str, given: Given, outputs: dict[str, Outputs]) -> Result:
+    """The package's loss and its gradient."""
     leaves = {
-        name: getattr(one, field(one)).detach().clone().requires_grad_()
-        for name, one in outputs.items()
+        name: student_tensor(one).detach().clone().requires_grad_() for name, one in outputs.items()
     }
-    moved = {name: replace(one, **{field(one): leaves[name]}) for name, one in outputs.items()}
-    found = methods.method_loss(method, moved, semantics, **given, **others)
+    with_leaves = {name: with_student(one, leaves[name]) for name, one in outputs.items()}
+    found = methods.method_loss(method, with_leaves, semantics, **given)
     slopes = torch.autograd.grad(found.value, list(leaves.values()), allow_unused=True)
-    gradients = {
-        name: torch.zeros_like(leaf) if slope is None else slope
-        for (name, leaf), slope in zip(leaves.items(), slopes, strict=True)
-    }
-    return Result(
-        float(found.value.detach()),
-        {name: float(term.detach()) for name, term in found.terms.items()},
-        gradients,
-    )
+    gradients = {}
+    for (name, leaf), slope in zip(leaves.items(), slopes, strict=True):
+        gradients[name] = torch.zeros_like(leaf) if slope is None else slope
+    terms = {name: float(term.detach()) for name, term in found.terms.items()}
+    return Result(float(found.value.detach()), terms, gradients)
 
 
-def value(method: str, semantics: str, given: dict, outputs: dict[str, Outputs]) -> float:
-    """The loss alone."""
-    with torch.no_grad():
-        return float(methods.method_loss(method, outputs, semantics, **given).value)
+@torch.no_grad()
+def value(method: str, semantics: str, given: Given, outputs: dict[str, Outputs]) -> float:
+    """The package's loss alone."""
+    return float(methods.method_loss(method, outputs, semantics, **given).value)
 
 
-def direction(key: str, shape) -> torch.Tensor:
-    """A float64 tensor of norm 1, a pure function of its arguments."""
-    drawn = torch.from_numpy(
-        2 * uniform_vector(0, f"direction/{key}", torch.Size(shape).numel()) - 1
-    ).reshape(shape)
+def direction(key: str, shape: Sequence[int]) -> Tensor:
+    """A float64 tensor of norm 1 that depends on its arguments alone."""
+    n = torch.Size(shape).numel()
+    drawn = torch.from_numpy(2 * uniform_vector(0, f"direction/{key}", n) - 1).reshape(shape)
     return drawn / drawn.norm()
-
-
-def write_tiny(directory: Path) -> None:
-    """A LLaVA directory with the embedded world's tokenizer, three layers of width 24 and no weights."""
-    directory.mkdir(parents=True)
-    for path in BASE.iterdir():
-        if path.suffix in (".json", ".jinja"):
-            shutil.copyfile(path, directory / path.name)
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    config["text_config"] |= {
-        "hidden_size": 24,
-        "intermediate_size": 40,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 6,
-    }
-    config["vision_config"] |= {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "patch_size": 16,
-    }
-    config["image_seq_length"] = 9
-    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    processor = json.loads((directory / "processor_config.json").read_text(encoding="utf-8"))
-    (directory / "processor_config.json").write_text(
-        json.dumps(processor | {"patch_size": 16}), encoding="utf-8"
-    )
-
-
-def tiny_vlm(directory: Path) -> VLM:
-    """The model of `write_tiny`'s directory in float64, weights drawn by name, with adapters that have moved from their start."""
-    vlm = VLM(directory, torch.float64, torch.device("cpu"))
-    with torch.no_grad():
-        for name, tensor in vlm.weights().items():
-            drawn = torch.from_numpy(uniform_vector(7, name, tensor.numel())).reshape(tensor.shape)
-            tensor.copy_(drawn - 0.5 + (tensor.dim() == 1))
-        vlm.add_lora(2, 2.0)
-        for name, tensor in vlm.model.named_parameters():
-            if name.endswith("lora_B"):
-                tensor.copy_(
-                    0.2
-                    * torch.from_numpy(uniform_vector(8, name, tensor.numel())).reshape(
-                        tensor.shape
-                    )
-                    - 0.1
-                )
-    return vlm

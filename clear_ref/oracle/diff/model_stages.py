@@ -10,6 +10,7 @@ import torch
 from clear_ref.common.errors import ShapeError, UserError
 from clear_ref.model.base_model import place_features
 from clear_ref.model.language import at_least_float32
+from clear_ref.model.llava import Llava
 from clear_ref.model.vlm import VLM
 
 from .comparison import Comparison
@@ -72,11 +73,12 @@ def cast(vlm: VLM, tensor: torch.Tensor) -> torch.Tensor:
 def compare_features(comparison: Comparison, vlm: VLM, name: str) -> None:
     """Compare the picture features, computed from the dump's pixels."""
     tensors = comparison.dump.batches[name]
-    can_compute = "pixel_values" in tensors and hasattr(vlm.model, "image_features")
-    if not can_compute or "features" not in tensors:
+    model = vlm.model
+    is_complete = "pixel_values" in tensors and "features" in tensors
+    if not isinstance(model, Llava) or not is_complete:
         comparison.skip(name, ("features",), "needs pixel_values")
         return
-    ours = vlm.model.image_features(cast(vlm, tensors["pixel_values"])).flatten(0, -2)
+    ours = model.image_features(cast(vlm, tensors["pixel_values"])).flatten(0, -2)
     theirs = tensors["features"].flatten(0, -2)
     every_feature = torch.ones(len(ours), dtype=torch.bool)
     comparison.compare("features", name, theirs, ours, every_feature)
@@ -195,7 +197,7 @@ def check_pictures(comparison: Comparison, vlm: VLM, name: str) -> None:
     tensors = comparison.dump.batches[name]
     path = comparison.dump.path
     expected_last = {"features": [vlm.text_config.hidden_size]}
-    if hasattr(vlm.model, "image_features"):
+    if isinstance(vlm.model, Llava):
         if "image_grid_thw" in tensors:
             raise ShapeError(
                 f"{path}: {name}/image_grid_thw is given; {vlm.directory} takes pictures of one "

@@ -70,13 +70,13 @@ def _text(value: object) -> str:
 def _summary(explanation: Explanation) -> list[str]:
     """The heading of one explanation, its formula, its source and its terms."""
     description = describe(explanation["method"], explanation["semantics"])
-    [meaning] = description["meanings"].values()
+    [variant] = description["meanings"].values()
     terms = ", ".join(f"{name} {value:.5g}" for name, value in explanation["terms"].items())
-    formula = "\n".join(meaning["formula"])
+    formula = "\n".join(variant["formula"])
     return [
         f"<h2>{_text(terminal.title(explanation))}</h2>",
         f"<pre>{_text(formula)}</pre>",
-        f'<p class="soft">Source: {_text(meaning["source"])}. Terms: {_text(terms)}.</p>',
+        f'<p class="soft">Source: {_text(variant["source"])}. Terms: {_text(terms)}.</p>',
     ]
 
 
@@ -91,7 +91,7 @@ def _key(hidden: bool) -> str:
     ]
     spans.append(
         "<span>no colour: untouched. Bold: answer. "
-        "A meaning's strongest push has the full tone.</span>"
+        "The strongest push under a semantics has the full tone.</span>"
     )
     return f'<div class="key">{"".join(spans)}</div>'
 
