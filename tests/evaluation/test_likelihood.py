@@ -18,7 +18,7 @@ from clear_ref.model.generate import prefill
 from clear_ref.model.language_config import language_config
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from tests.helpers.small_decoders import DECODERS, TEXT, drawn, text_prompts
-from tests.model.test_qwen2_vl import CONFIG, IMAGE, pixels
+from tests.helpers.small_qwen2_vl import IMAGE_TOKEN, QWEN2_VL_CONFIG, noise_patches
 
 # Answers of each prompt: (how many of its last tokens the answer replaces, the answer's tokens).
 PIECES = [
@@ -77,10 +77,10 @@ def test_the_windows_matter():
 def test_qwen2_vl():
     """Pictures of 2 x 3 and 3 x 1 tokens, and a prompt that ends in its picture: positions continue
     after the picture's larger side."""
-    vlm = drawn(Qwen2VL(Qwen2VLConfig.from_json(CONFIG, "config.json")))
-    ids = torch.tensor([[1, *[IMAGE] * 6, 2, 3], [0, 0, 0, 0, 5, 6, *[IMAGE] * 3]])
+    vlm = drawn(Qwen2VL(Qwen2VLConfig.from_json(QWEN2_VL_CONFIG, "config.json")))
+    ids = torch.tensor([[1, *[IMAGE_TOKEN] * 6, 2, 3], [0, 0, 0, 0, 5, 6, *[IMAGE_TOKEN] * 3]])
     sizes = [(4, 6), (6, 2)]
-    pixel_values, grid = pixels(*sizes)
+    pixel_values, grid = noise_patches(*sizes)
     prompts = Batch(ids, (ids != 0).long(), ids, pixel_values, grid)
     pieces = [[(0, [5, 6, 7]), (1, [8, 9, 10, 11])], [(0, [12, 13]), (0, [14, 15, 16, 17, 18])]]
     n_patches = [high * wide for high, wide in sizes]

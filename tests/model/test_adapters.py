@@ -1,4 +1,5 @@
-"""Adapters: what is adapted, what it computes, and how it goes to PEFT and comes back, under every generation's names.
+"""Adapters: which layers, what they compute, and the exchange with PEFT under every generation's
+names.
 
 Tolerance of logits: 5e-5 absolute in fp32, as in test_parity.py.
 """
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from clear_ref import Record, load
 from clear_ref.common.errors import UserError
 from clear_ref.model import expression, lora, peft_format
-from tests.model.test_weights import hub_name, theirs
+from tests.helpers.transformers_models import hub_name, transformers_model
 
 ATOL = 5e-5
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -39,7 +40,7 @@ def records():
     ]
 
 
-# ------------------------------------------------------------------------------------------------------- what is adapted
+# ---- what is adapted
 
 
 def last_parts(names):
@@ -95,7 +96,10 @@ def test_training_never_adapts_the_head(tiny):
 
 
 def test_the_manifest_lists_what_is_trained(tiny):
-    """Rank 2 on q_proj [24, 24] and down_proj [24, 40] of three layers: 2 * (24 + 24) and 2 * (40 + 24) numbers each."""
+    """Rank 2 on q_proj [24, 24] and down_proj [24, 40] of three layers.
+
+    2 * (24 + 24) and 2 * (40 + 24) numbers each.
+    """
     total = sum(parameter.numel() for parameter in tiny.model.parameters())
     assert lora.manifest(tiny.model) == {"tensors": [], "trainable": 0, "total": total}
     tiny.add_lora(rank=2, targets=["model.layers.0.self_attn.q_proj", "down_proj"])
@@ -112,7 +116,7 @@ def test_the_manifest_lists_what_is_trained(tiny):
     }
 
 
-# ------------------------------------------------------------------------------------------------------ what it computes
+# ---- what it computes
 
 
 @pytest.mark.parametrize("stabilised, scale", [(False, 6 / 4), (True, 6 / 2)])
@@ -131,8 +135,10 @@ def test_alpha_is_divided_by_the_rank_or_by_its_root(stabilised, scale):
 
 
 def test_a_merge_is_rounded_once():
-    """W = 1 and B A = 2^-24 + 2^-50 (rank 2), just more than half of fp32's step at 1 (2^-23): the sum rounds to 1 + 2^-23.
-    B A rounded to fp32 first would be 2^-24, a tie, and the sum 1."""
+    """W = 1 and B A = 2^-24 + 2^-50 (rank 2), just more than half of fp32's step at 1 (2^-23).
+
+    So the sum rounds to 1 + 2^-23. B A rounded to fp32 first would be 2^-24, a tie, and the sum 1.
+    """
     layer = lora.Linear(1, 1, bias=False)
     layer.adapter = lora.Adapter(layer, 2, 2, torch.Generator())
     with torch.no_grad():
@@ -156,7 +162,7 @@ def test_saving_merges_without_touching_the_model(tiny, tmp_path):
     )
 
 
-# ---------------------------------------------------------------------------------------------------- to PEFT and back
+# ---- the exchange with PEFT
 
 FULL = "model.language_model.layers.1.mlp.gate_proj"
 CONFIGS = {
@@ -279,8 +285,11 @@ def test_what_peft_writes_computes_the_same_here_and_goes_back(
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "llama", "mistral", "qwen2"])
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "fc1", "0.mlp.up_proj", "lm_head"]])
 def test_adapters_of_every_family_reach_the_layers_that_peft_adapted(tmp_path, family, targets):
-    """The layers alone, without a model around them: names and shapes from transformers, values compared tensor by tensor."""
-    model = theirs(family)
+    """The layers without the rest of a model; names and shapes are those of transformers.
+
+    The values are compared tensor by tensor.
+    """
+    model = transformers_model(family)
     peft = pytest.importorskip("peft", reason="the parity extra is not installed")
     bare = skeleton(
         {
@@ -327,7 +336,8 @@ def skeleton(shapes):
     return root
 
 
-# The same adapters as three generations of transformers' classes named them; what their expressions were written for.
+# The same adapters under the names of three generations of transformers' classes, and the regular
+# expressions for these names.
 GENERATIONS = {
     "4.45": (
         "language_model.model.layers.0.self_attn.q_proj",
@@ -384,7 +394,7 @@ def test_adapters_of_every_generation_load_and_are_written_under_todays_names(
     tiny, tmp_path, generation, form
 ):
     *stored, expression = GENERATIONS[generation]
-    layers = dict(zip(OURS, stored))
+    layers = dict(zip(OURS, stored, strict=True))
     config = {"target_modules": expression} if form == "expression" else {}
     tiny.load_adapter(adapter(tmp_path / "theirs", tiny.model, layers, **config))
     found = lora.adapters(tiny.model)
@@ -428,7 +438,7 @@ def test_all_linear_as_a_word_is_every_layer_but_the_head(tmp_path):
                 peft_format.load(bare, "llama", directory)
 
 
-# ------------------------------------------------------------------------------------------------------- what is refused
+# ---- what is refused
 
 Q, K = (f"language_model.model.layers.0.self_attn.{part}_proj" for part in "qk")
 TODAY = {name: name.replace("language_model.model", "model.language_model") for name in (Q, K)}
@@ -579,7 +589,10 @@ def test_an_adapter_of_a_tied_head_is_refused(tmp_path):
 
 
 def test_a_copy_of_the_base_head_has_to_be_the_models_own(tiny, tmp_path):
-    """PEFT stores the head's base weight beside an adapter of the head, and would put it into the model when it loads."""
+    """PEFT stores the head's base weight beside an adapter of the head.
+
+    When PEFT loads the adapter, it replaces the model's weight with this copy.
+    """
     head, name = "language_model.lm_head", "base_model.model.lm_head.base_layer.weight"
     directory = adapter(tmp_path / "a", tiny.model, {head: "lm_head"})
     tensors, weight = (
@@ -607,7 +620,10 @@ def test_a_copy_of_the_base_head_has_to_be_the_models_own(tiny, tmp_path):
     ],
 )
 def test_an_expression_without_end_is_an_error_in_time(tiny, tmp_path, change, monkeypatch):
-    """It would try every way to cut a name in pieces: more than a lifetime for these names. Whoever had a timer keeps it."""
+    """Backtracking would try every way to split a name, which takes more than a century here.
+
+    A timer that was set before is set again afterwards.
+    """
     monkeypatch.setattr(expression, "TIME_LIMIT_S", 0.05)
     heard, before = [], signal.signal(signal.SIGVTALRM, lambda *_: heard.append(1))
     signal.setitimer(signal.ITIMER_VIRTUAL, 3600)
@@ -616,7 +632,8 @@ def test_an_expression_without_end_is_an_error_in_time(tiny, tmp_path, change, m
         refused(
             tiny,
             adapter(tmp_path / "a", tiny.model, TODAY, **change),
-            f"{next(iter(change))} is .*, not matched with .*_proj within 0.05 s; expected a simpler expression",
+            f"{next(iter(change))} is .*, not matched with .*_proj within 0.05 s; "
+            "expected a simpler expression",
         )
         assert (
             time.monotonic() - started < 5

@@ -1,4 +1,7 @@
-"""config.json of every family as the hub has it, old and new: read here as transformers' own classes read it (extra `parity`)."""
+"""config.json of every family, old and new, is read as transformers' classes read it.
+
+The comparison needs the extra `parity`.
+"""
 
 import json
 
@@ -10,7 +13,8 @@ from clear_ref.model.generate import generation
 from clear_ref.model.language_config import language_config
 from clear_ref.model.shapes import SHAPES
 
-# What the hub's files hold, as far as it bears on the computation; sparse ones leave out what is their class's default.
+# The keys of the hub's files that affect the computation. A sparse file omits the defaults of its
+# class.
 HUB = {
     "llava-1.5-7b, sparse": {
         "model_type": "llava",

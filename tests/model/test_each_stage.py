@@ -1,4 +1,7 @@
-"""The model cut at its seams: picture, features, merge, hidden states, logits, generation, adapters, files."""
+"""Each stage of a small LLaVA: pixels, merged embeddings, hidden states, logits, generation.
+
+Also its adapters and files.
+"""
 
 import json
 
@@ -23,17 +26,13 @@ from tests.helpers.tiny_model import write_tiny
 @pytest.fixture(scope="module")
 def records():
     """Two pictures with captions and two questions, of unequal lengths."""
-    own = read_phrases(WORLD)
+    phrases = read_phrases(WORLD)
     rows = read_rows(WORLD, "full+tofu")
-    return [training_record(rows[i], own.caption_questions[i % 9]) for i in (0, 205, 57, 400)]
-
-
-def alone(vlm, record):
-    return vlm.encode([record])
+    return [training_record(rows[i], phrases.caption_questions[i % 9]) for i in (0, 205, 57, 400)]
 
 
 def test_pixels_are_those_worked_out_by_hand():
-    """A picture of one colour stays that colour through resize and crop: (value / 255 - mean) / std per channel."""
+    """A picture of one colour keeps it through resize and crop: (value / 255 - mean) / std."""
     pixels = ClipImages(8, 8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))(
         Image.new("RGB", (20, 10), (255, 0, 51))
     ).pixels
@@ -67,11 +66,12 @@ def test_rotary_scores_depend_on_distance_alone(tiny):
         for s in (1, 2)
     )
 
-    def score(p, r):
-        turn = lambda x, at: rotate(
-            x, *rotary(torch.tensor([[at]]), tiny.config.text, torch.float64)
-        )
-        return float((turn(q, p) * turn(k, r)).sum())
+    def rotated(x, position):
+        cos, sin = rotary(torch.tensor([[position]]), tiny.config.text, torch.float64)
+        return rotate(x, cos, sin)
+
+    def score(query_position, key_position):
+        return float((rotated(q, query_position) * rotated(k, key_position)).sum())
 
     assert abs(score(7, 3) - score(12, 8)) < 1e-12
     assert abs(score(7, 3) - score(7, 4)) > 1e-3
@@ -95,10 +95,10 @@ def test_image_tokens_are_expanded_in_place_and_the_answer_span_is_the_answer(ti
 
 
 def test_prompt_and_answer_tokenised_apart_are_the_ids_of_the_whole_text(tiny):
-    """For every row that the embedded world trains on: joining loses nothing at the seam."""
-    own = read_phrases(WORLD)
+    """For every row that the embedded world trains on, the joined ids of both parts are equal."""
+    phrases = read_phrases(WORLD)
     for row in read_rows(WORLD, "full+tofu") + read_rows(WORLD, "pretrain"):
-        record = training_record(row, own.caption_questions[row.index % 9])
+        record = training_record(row, phrases.caption_questions[row.index % 9])
         has_image = record.image is not None
         whole = TEMPLATES["llava-end"].prompt(record.question, has_image) + TEMPLATES[
             "llava-end"
@@ -110,12 +110,15 @@ def test_prompt_and_answer_tokenised_apart_are_the_ids_of_the_whole_text(tiny):
         assert parts == tiny.tokenizer.ids(whole), row.where
 
 
-def test_padding_and_company_never_change_a_record(tiny, records):
-    """Hidden states of a record in a padded batch equal those of the record alone: float64, rounding of a few hundred sums."""
+def test_padding_and_other_records_never_change_a_record(tiny, records):
+    """Hidden states of a record in a padded batch equal those of the record alone.
+
+    float64; 1e-11 allows for the rounding of a few hundred sums.
+    """
     together = tiny.encode(records)
     hidden = tiny.hidden(together)
     for row, record in enumerate(records):
-        own = tiny.hidden(alone(tiny, record))[0]
+        own = tiny.hidden(tiny.encode([record]))[0]
         assert torch.allclose(hidden[row, -len(own) :], own, rtol=0, atol=1e-11)
 
 
@@ -142,7 +145,10 @@ def test_the_order_of_records_is_the_order_of_results(tiny, records):
 
 
 def test_each_picture_reaches_its_own_record(tiny, records):
-    """Swapping the two pictures changes both records; a mutant that gave all records the first picture would not."""
+    """Swapping the two pictures changes both records.
+
+    Code that gave every record the first picture would not pass.
+    """
     first, second = records[0], records[2]
     swapped = [
         Record(first.question, first.answer, second.image),
@@ -184,7 +190,7 @@ def test_generation_is_the_argmax_of_plain_forwards(tiny, records):
         }
 
 
-def test_adapters_begin_as_nothing_and_off_is_the_teacher(tiny, records):
+def test_new_adapters_change_nothing_and_off_is_the_teacher(tiny, records):
     batch = tiny.encode(records)
     before = tiny.hidden(batch)
     names = tiny.add_lora(rank=4)
@@ -201,7 +207,7 @@ def test_adapters_begin_as_nothing_and_off_is_the_teacher(tiny, records):
     assert torch.allclose(tiny.hidden(batch), changed, rtol=0, atol=1e-9)
 
 
-def test_a_saved_adapter_comes_back_exactly(tiny, tiny_directory, tmp_path):
+def test_a_saved_adapter_is_loaded_exactly(tiny, tiny_directory, tmp_path):
     tiny.add_lora(rank=3, alpha=5, targets=["q_proj", "linear_2"])
     with torch.no_grad():
         for adapter in lora.adapters(tiny.model).values():
@@ -217,7 +223,7 @@ def test_a_saved_adapter_comes_back_exactly(tiny, tiny_directory, tmp_path):
         assert adapter.scale == other.scale == 5 / 3
 
 
-def test_a_saved_model_comes_back_exactly(tiny, tmp_path):
+def test_a_saved_model_is_loaded_exactly(tiny, tmp_path):
     tiny.save(tmp_path / "copy")
     again = load(tmp_path / "copy", "float64")
     assert all(
@@ -279,8 +285,8 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
         write_tiny(tmp_path / "small", text={"vocab_size": 100})
 
 
-def test_the_shipped_base_knows_an_author_by_face():
-    """The first forget picture, asked for a caption: the embedded base says the name it was trained on."""
+def test_the_shipped_base_names_an_author_from_a_picture():
+    """Asked for a caption of the first forget picture, the embedded base names the author."""
     vlm = clear_ref.load(BASE)
     row = read_rows(WORLD, "forget10")[0]
     said = vlm.generate(

@@ -1,9 +1,12 @@
-"""Side by side with transformers and PEFT (extra `parity`): the same weights, the same inputs, the same numbers.
+"""With the same weights and inputs, LLaVA gives the numbers of transformers and PEFT.
 
-Tolerance: 5e-5 absolute on fp32 logits, the spread that transformers' own attention implementations have among themselves
-(6e-6) with room for another order of sums, and a third of the smallest real mistake known (1.4e-4, a LayerNorm epsilon). Adapters
-drive the embedded world's logits to 32, where two fp32 computations may be 5.3e-5 apart with both right: there transformers computes in
-float64, from the same fp32 weights, so that only one of the two rounds (worst seen 4.5e-5, on one and two threads, AVX2 and AVX-512).
+These tests need the extra `parity`.
+Tolerance: 5e-5 absolute on fp32 logits. transformers' own attention implementations differ by 6e-6;
+the rest allows for another order of sums. It is a third of the smallest real mistake known (1.4e-4,
+a LayerNorm epsilon).
+With adapters the embedded world's logits reach 32, where two correct fp32 computations can differ
+by 5.3e-5. There transformers computes in float64 from the same fp32 weights, so that only one of
+the two rounds (largest seen 4.5e-5, on one and two threads, AVX2 and AVX-512).
 """
 
 import copy
@@ -54,7 +57,7 @@ def conversation(record, answer):
 
 
 def processed(processor, record, answer):
-    """What transformers' processor makes of a record: template, expansion, pixels."""
+    """A record encoded by transformers' processor: template, expanded image tokens, pixels."""
     from PIL import Image
 
     text = processor.apply_chat_template(
@@ -117,7 +120,10 @@ def test_logits_are_those_of_transformers(pair, records):
 
 
 def test_loss_and_gradients_are_those_of_transformers(pair, records):
-    """Relative norm of the difference per tensor below 1e-4; a key bias has a gradient that is zero in exact arithmetic."""
+    """Relative norm of the difference per tensor below 1e-4.
+
+    A key bias has a gradient that is zero in exact arithmetic.
+    """
     ours, theirs, _ = pair
     batch = ours.encode(records)
     theirs.zero_grad()
@@ -174,7 +180,7 @@ def test_greedy_text_is_that_of_transformers(pair, records):
 
 
 def test_what_we_save_transformers_loads_unchanged(pair, tmp_path, records):
-    """Adapters merged on the way out: transformers computes the merged model."""
+    """Adapters are merged when the model is written: transformers computes the merged model."""
     path = pair[0].directory
     ours = load(path)
     ours.add_lora(rank=4)

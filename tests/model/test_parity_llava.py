@@ -1,4 +1,7 @@
-"""LLaVA-1.5 at its real picture size (336 pixels, 576 tokens), as hub directories hold it, beside transformers (extra `parity`)."""
+"""LLaVA-1.5 at its real picture size (336 pixels, 576 tokens) equals transformers.
+
+The directory has the form of the hub's. These tests need the extra `parity`.
+"""
 
 import json
 import shutil
@@ -14,9 +17,11 @@ from clear_ref.model.shapes import write_checkpoint
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 ATOL = 5e-5
-# The hub's turn as a chat template of this project's own: pictures first, a blank after every text, no end token.
+# The chat of the hub's template, written for this project: pictures first, a blank after every
+# text, no end token.
 HUB_TURN = (
-    "{% for m in messages %}{{ m['role'] | upper }}: {% for c in m['content'] if c['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for m in messages %}{{ m['role'] | upper }}: "
+    "{% for c in m['content'] if c['type'] == 'image' %}<image>\n{% endfor %}"
     "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }} {% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
@@ -32,7 +37,10 @@ def picture(width, height, mode="RGB", seed=3):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A random LLaVA: two decoder layers, the tower cut to four layers, weights scaled up so that logits are of size 8."""
+    """A random LLaVA: two decoder layers, four tower layers.
+
+    The weights are scaled up so that logits have a size of 8.
+    """
     out = tmp_path_factory.mktemp("llava") / "model"
     write_checkpoint("llava-78m", out, dtype="float32", layers=2)
     (out / "chat_template.json").write_text(json.dumps({"chat_template": HUB_TURN}))
@@ -77,7 +85,8 @@ def test_a_hub_directory_gives_the_reference_processors_ids_and_pixels(pair):
                 text=text, images=record.image, return_tensors="pt", add_special_tokens=False
             )
             batch = ours.encode([Record(record.question, answer, record.image)])
-            # This tokenizer has no post-processor, so the reference adds no BOS: the hub's does, as `bos` in the template says.
+            # This tokenizer has no post-processor, so the reference adds no BOS. The hub's
+            # tokenizer adds it, as `bos` in the template says.
             assert batch.input_ids[0].tolist() == [1] + expected["input_ids"][0].tolist()
             if record.image:
                 assert float((batch.pixel_values - expected["pixel_values"]).abs().max()) < 1e-6
@@ -110,7 +119,10 @@ def test_pixels_of_any_picture_are_those_of_the_reference(pair, size, mode):
 
 
 def test_a_picture_that_its_camera_turned_is_seen_upright(pair, tmp_path):
-    """EXIF orientation 6: stored lying, shown turned by 90 degrees; transformers' own loader is the second route."""
+    """EXIF orientation 6: stored on its side, shown rotated by 90 degrees.
+
+    Checked against transformers' own loader.
+    """
     image, exif = picture(300, 200), Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
@@ -122,7 +134,7 @@ def test_a_picture_that_its_camera_turned_is_seen_upright(pair, tmp_path):
 
 
 def test_a_directory_from_before_processor_configs_gives_the_same_batch(pair, directory, tmp_path):
-    """No processor_config.json, so no patch size in it; sizes as bare numbers; both from before 2024."""
+    """Before 2024: no processor_config.json with the patch size, and sizes are plain numbers."""
     shutil.copytree(directory, tmp_path / "old")
     (tmp_path / "old" / "processor_config.json").unlink()
     settings = json.loads((directory / "preprocessor_config.json").read_text())
@@ -165,7 +177,10 @@ def test_hidden_states_of_every_layer_and_logits_are_those_of_transformers(pair)
 
 
 def test_in_bf16_logits_stay_within_the_references_own_spread(directory, pair):
-    """max 0.35 and mean 0.03 from transformers' bf16, and no further from fp32 math than 1.5 times its own distance."""
+    """Largest 0.35 and mean 0.03 from transformers' bf16.
+
+    The distance from fp32 math is at most 1.5 times transformers' own.
+    """
     ours, theirs = (
         load(directory, "bfloat16"),
         transformers.LlavaForConditionalGeneration.from_pretrained(
@@ -206,7 +221,8 @@ def test_checkpointing_changes_neither_loss_nor_gradient(directory):
             [loss.detach()]
             + [tensor.grad for tensor in vlm.model.parameters() if tensor.requires_grad]
         )
-    # The tower's last layer gives no feature (feature layer -2), so its adapters have no gradient, with and without.
+    # The features are the input of the tower's last layer (feature layer -2), so the adapters of
+    # that layer have no gradient, with and without checkpointing.
     assert all(
         (a is None) == (b is None) and (a is None or torch.equal(a, b))
         for a, b in zip(*gradients, strict=True)

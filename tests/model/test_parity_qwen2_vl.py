@@ -1,8 +1,10 @@
-"""Qwen2-VL side by side with transformers (extra `parity`): the same small random weights, the same inputs, the same numbers.
+"""With the same small random weights and inputs, Qwen2-VL gives the numbers of transformers.
 
-Tolerance: 5e-5 absolute on fp32 logits and hidden states, transformers' own spread between attention implementations (6e-6)
-with room for another order of sums, and a third of the smallest real mistake known (1.4e-4, a LayerNorm epsilon). Activations
-are compared where attention_mask is 1: what stands at padding depends on the attention kernel.
+These tests need the extra `parity`.
+Tolerance: 5e-5 absolute on fp32 logits and hidden states. transformers' own attention
+implementations differ by 6e-6; the rest allows for another order of sums. It is a third of the
+smallest real mistake known (1.4e-4, a LayerNorm epsilon).
+Activations are compared where attention_mask is 1: at padding they depend on the attention kernel.
 """
 
 import dataclasses
@@ -39,10 +41,13 @@ SPECIAL = (
 )
 # A system turn by default, then every turn's pictures and words in order.
 CHAT = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% if messages[0]['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for turn in messages %}<|im_start|>{{ turn['role'] }}\n{% for part in turn['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 CONFIG = {
@@ -75,7 +80,8 @@ CONFIG = {
         "hidden_size": 64,
     },
 }
-# Text, and the sizes of its pictures: several pictures in a row, upright and lying ones, rows without any, uneven lengths.
+# Text, and the sizes of its pictures: several pictures in a row, high and wide ones, rows without
+# any, uneven lengths.
 ROWS = [
     (f"Who is {PICTURE} and who {PICTURE}?", [(100, 61), (60, 150)]),
     ("No picture here.", []),
@@ -152,7 +158,10 @@ def inputs(processor):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
 def directory(request, tmp_path_factory, processor):
-    """A model directory that transformers wrote, its random weights large enough for logits of several units."""
+    """A model directory that transformers wrote.
+
+    Its random weights are large enough for logits of several units.
+    """
     config = transformers.Qwen2VLConfig(**CONFIG, tie_word_embeddings=request.param)
     model = transformers.Qwen2VLForConditionalGeneration(config)
     generator = torch.Generator().manual_seed(5)
@@ -234,7 +243,9 @@ def processed(processor, record):
     ],
 )
 def test_pixels_of_any_picture_are_those_of_the_reference(images, processor, size, mode):
-    """Odd sizes, below min_pixels, above max_pixels, halves of a block, grey, transparent, palette; exactly equal."""
+    """Exactly equal: odd sizes, below min_pixels, above max_pixels, halves of a block, grey,
+    transparent and palette pictures.
+    """
     expected = processor.image_processor(noise(size, mode), return_tensors="pt")
     found = images(open_image(noise(size, mode)))
     assert [list(found.grid)] == expected["image_grid_thw"].tolist()
@@ -253,7 +264,7 @@ def test_sizes_are_those_of_the_reference():
     draw = np.random.Generator(np.random.Philox(key=1))
     ranges = ((1, 900), (1, 900), (1, 5), (1, 9), (20, 900))
     for high, wide, factor, low, top in zip(
-        *(draw.integers(first, last, 3000) for first, last in ranges)
+        *(draw.integers(first, last, 3000) for first, last in ranges), strict=True
     ):
         arguments = (int(high), int(wide), 14 * int(factor), 784 * int(low), 784 * int(top))
         try:
@@ -363,7 +374,10 @@ def test_logits_of_text_alone_are_those_of_transformers(directory, processor):
 
 
 def test_loss_and_gradients_are_those_of_transformers(directory, inputs):
-    """Relative norm of the difference per tensor below 1e-4 (transformers' versions differ by 2.4e-6); every tensor counts."""
+    """Relative norm of the difference of every tensor below 1e-4.
+
+    Versions of transformers differ by 2.4e-6.
+    """
     before = torch.nn.functional.pad(
         inputs["attention_mask"], (1, -1)
     )  # a row's first token is predicted from padding: ignored
@@ -385,8 +399,11 @@ def test_loss_and_gradients_are_those_of_transformers(directory, inputs):
 
 
 def test_bf16_is_as_close_to_fp32_math_as_transformers_own(directory, inputs):
-    """Truth: fp32 math on the weights and pixels rounded to bf16. Bounds: bf16 keeps 8 bits, and transformers' own attention
-    implementations differ by up to 0.18 on logits of 8; 0.35 leaves room for another order of sums."""
+    """Truth: fp32 math on the weights and pixels rounded to bf16.
+
+    Bounds: bf16 keeps 8 bits, and transformers' own attention implementations differ by up to 0.18
+    on logits of 8; 0.35 allows for another order of sums.
+    """
     real = inputs["attention_mask"].bool()
     rounded = {**inputs, "pixel_values": inputs["pixel_values"].bfloat16().float()}
     model = load(directory, "bfloat16")
@@ -401,7 +418,10 @@ def test_bf16_is_as_close_to_fp32_math_as_transformers_own(directory, inputs):
 
 
 def test_greedy_ids_are_those_of_transformers(directory, inputs):
-    """Several pictures in a row, prompts that end in one, uneven rows. The stop id is out of reach, so that all 12 are made."""
+    """Several pictures in a row, prompts that end in one, uneven rows.
+
+    No text contains the stop id, so that all 12 tokens are generated.
+    """
     vlm = load(directory)
     batch = Batch(
         inputs["input_ids"],
@@ -420,12 +440,14 @@ def test_greedy_ids_are_those_of_transformers(directory, inputs):
 
 
 def test_likelihoods_of_answers_are_those_of_transformers(directory, processor):
-    """A prompt's keys and values are shared by its answers; theirs: the whole text of each, in one plain forward. An nll is a
-    sum over its tokens, each within 1e-5 of the reference's."""
+    """Ours: the answers share the prompt's keys and values. Theirs: one forward of each whole text.
+
+    An nll is a sum over its tokens, each within 1e-5 of the reference's.
+    """
     vlm, reference, answers = load(directory), theirs(directory), ("Ann.", "Someone else")
     for record in (RECORDS[2], RECORDS[3]):
         for answer, (found, n_tokens) in zip(
-            answers, candidate_nll(vlm, vlm.encode([record]), [answers])[0]
+            answers, candidate_nll(vlm, vlm.encode([record]), [answers])[0], strict=True
         ):
             whole = processed(processor, dataclasses.replace(record, answer=answer))
             with torch.no_grad():
@@ -437,7 +459,10 @@ def test_likelihoods_of_answers_are_those_of_transformers(directory, processor):
 
 
 def test_a_directory_of_the_hubs_layout_is_the_same_model(directory, inputs, tmp_path):
-    """Decoder keys at the top, in_chans, rope_scaling of type mrope, bounds of pixels by name: equal to the last bit."""
+    """Decoder keys at the top level, in_chans, rope_scaling of type mrope, named bounds of pixels.
+
+    The logits are equal to the last bit.
+    """
     shutil.copytree(directory, tmp_path / "hub")
     new = json.loads((directory / "config.json").read_text())
     rope = new["text_config"].pop("rope_parameters")
@@ -477,7 +502,10 @@ def test_what_is_saved_loads_in_transformers(directory, inputs, tmp_path):
 
 
 def test_adapters_go_to_peft_and_come_back(directory, inputs, tmp_path):
-    """On every linear layer but the head, as PEFT's all-linear chooses; the patch embedding, a convolution there, has none."""
+    """On every linear layer but the head, as PEFT's all-linear chooses.
+
+    The patch embedding has none: it is a convolution in transformers.
+    """
     peft = pytest.importorskip("peft", reason="the parity extra is not installed")
     vlm, real = load(directory), inputs["attention_mask"].bool()
     adapted = vlm.add_lora(rank=4, alpha=6, targets="all")
@@ -525,7 +553,7 @@ def test_adapters_go_to_peft_and_come_back(directory, inputs, tmp_path):
     ],
 )
 def test_what_a_sparse_config_omits_is_transformers_default(sparse):
-    """The decoder's width is given with every config that is whole: by default it differs from the tower's output."""
+    """Every complete config has the decoder's width: its default is not the tower's output."""
     sparse = {"model_type": "qwen2_vl", **sparse}
     sparse.setdefault("vision_config", {"hidden_size": 8192})
     found = Qwen2VLConfig.from_json(sparse, "config.json")

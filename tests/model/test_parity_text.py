@@ -1,6 +1,8 @@
-"""Plain language models side by side with transformers (extra `parity`): small random Llama, Mistral and Qwen2 checkpoints.
+"""Plain language models equal transformers: small random Llama, Mistral and Qwen2 checkpoints.
 
-Tolerances as in test_parity.py: 5e-5 on fp32 logits and hidden states (largest about 8), 1e-4 relative on gradients.
+These tests need the extra `parity`.
+Tolerances as in test_parity.py: 5e-5 on fp32 logits and hidden states (largest about 8), 1e-4
+relative on gradients.
 """
 
 import shutil
@@ -59,7 +61,10 @@ RECORDS = [
 
 
 def write_checkpoint(directory, config):
-    """A checkpoint of transformers' class for the config with seeded weights of fan-in scale, and the embedded world's tokenizer."""
+    """A checkpoint of transformers' class for the config, with the embedded world's tokenizer.
+
+    The weights are seeded and have a scale of fan-in.
+    """
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
@@ -109,8 +114,12 @@ def test_hidden_states_of_every_layer_and_logits_are_those_of_transformers(pair)
 
 
 def test_in_bf16_logits_stay_within_the_references_own_spread(pair):
-    """Not further from transformers' bf16 than 1.5 times its two attention implementations are from each other (largest and mean),
-    and not further from fp32 math than 1.5 times its own distance. Logits reach 9 here, so the largest is up to 0.53."""
+    """Compared with transformers' bf16, and with fp32 math.
+
+    From transformers' bf16 at most 1.5 times as far as its two attention implementations are from
+    each other (largest and mean). From fp32 math at most 1.5 times as far as transformers' bf16.
+    Logits reach 9 here, so the largest difference is up to 0.53.
+    """
     narrow = load(pair[0].directory, "bfloat16", template=pair[0].template.name)
     batch = narrow.encode(RECORDS)
     real = batch.attention_mask.bool()
@@ -134,7 +143,10 @@ def test_in_bf16_logits_stay_within_the_references_own_spread(pair):
 
 
 def test_a_window_matters_where_there_is_one(pair):
-    """The windowed variants would fail above without it: their logits move by far more than the tolerance when it is removed."""
+    """Without the window the logits change by far more than the tolerance.
+
+    So the tests above would fail if the window were not computed.
+    """
     ours, _ = pair
     batch = ours.encode(RECORDS)
     decoder = ours.model.decoder

@@ -1,4 +1,7 @@
-"""Qwen2-VL without transformers: positions worked out by hand, picture sizes, order of patches, pictures kept apart, errors."""
+"""Qwen2-VL without transformers, by hand: positions, picture sizes, order of patches, errors.
+
+Also: a picture's patches attend to that picture only.
+"""
 
 import dataclasses
 import json
@@ -13,69 +16,38 @@ from clear_ref.data.draws import torch_generator
 from clear_ref.data.qwen_images import Qwen2VLImages, patches, smart_resize
 from clear_ref.model.language import next_positions
 from clear_ref.model.qwen2_vision import patch_places, patch_rotary
-from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
-
-CONFIG = {
-    "model_type": "qwen2_vl",
-    "vocab_size": 40,
-    "hidden_size": 32,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "image_token_id": 30,
-    "video_token_id": 31,
-    "vision_start_token_id": 32,
-    "vision_end_token_id": 33,
-    "tie_word_embeddings": True,
-    "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
-    "vision_config": {
-        "embed_dim": 16,
-        "depth": 2,
-        "num_heads": 2,
-        "mlp_ratio": 2,
-        "hidden_size": 32,
-        "patch_size": 2,
-    },
-}
-IMAGE = CONFIG["image_token_id"]
+from clear_ref.model.qwen2_vl import Qwen2VLConfig
+from tests.helpers.small_qwen2_vl import (
+    IMAGE_TOKEN,
+    QWEN2_VL_CONFIG,
+    noise_patches,
+    random_qwen2_vl,
+)
 
 
 @pytest.fixture
 def model():
-    """The model in float64, every weight drawn by its name."""
-    made = Qwen2VL(Qwen2VLConfig.from_json(CONFIG, "config.json")).double().eval()
-    with torch.no_grad():
-        for name, tensor in made.named_parameters():
-            tensor.copy_(
-                0.3 * torch.randn(tensor.shape, generator=torch_generator(7, name))
-                + (tensor.dim() == 1)
-            )
-    return made
+    """A small Qwen2-VL with random weights, in float64."""
+    return random_qwen2_vl()
 
 
-def pixels(*sizes):
-    """Noise for pictures of (h, w) patches, and their image_grid_thw."""
-    drawn = torch.randn(
-        sum(h * w for h, w in sizes),
-        3 * 2 * 2 * 2,
-        generator=torch_generator(1, "pixels"),
-        dtype=torch.float64,
-    )
-    return drawn, torch.tensor([(1, h, w) for h, w in sizes])
-
-
-# Tokens of each row: text 1 to 9, image tokens as counts of IMAGE; 0 is padding. All worked out by hand below.
+# Tokens of each row: text 1 to 9, image tokens, and 0 for padding. All worked out by hand below.
 IDS = torch.tensor(
-    [[1, *[IMAGE] * 6, 2, 3, IMAGE, 4], [0, 0, 0, 0, 0, 0, 5, *[IMAGE] * 3, 6], [0] * 8 + [7, 8, 9]]
+    [
+        [1, *[IMAGE_TOKEN] * 6, 2, 3, IMAGE_TOKEN, 4],
+        [0, 0, 0, 0, 0, 0, 5, *[IMAGE_TOKEN] * 3, 6],
+        [0] * 8 + [7, 8, 9],
+    ]
 )
 MASK = (IDS != 0).long()
 GRID = torch.tensor([(1, 4, 6), (1, 2, 2), (1, 6, 2)])
 
 
 def test_positions_are_those_worked_out_by_hand(model):
-    """Row 0: a text at 0; 2 x 3 tokens from 1, so rows 1 1 1 2 2 2 and columns 1 2 3 1 2 3; text goes on at 1 + max(2, 3) = 4,
-    then 5; one token at 6 on all axes; text at 7. Row 1, padded on the left: text at 0; 3 x 1 tokens from 1; text at 1 + 3."""
+    """Row 0: text at 0; a picture of 2 x 3 tokens from 1, so rows 1 1 1 2 2 2 and columns
+    1 2 3 1 2 3; text at 1 + max(2, 3) = 4, then 5; a picture of one token at 6 on all axes; text
+    at 7. Row 1, padded on the left: text at 0; a picture of 3 x 1 tokens from 1; text at 1 + 3.
+    """
     time, row, column = model.positions(IDS, MASK, GRID).tolist()
     assert time == [
         [0, 1, 1, 1, 1, 1, 1, 4, 5, 6, 7],
@@ -94,16 +66,19 @@ def test_positions_are_those_worked_out_by_hand(model):
     ]
 
 
-def test_text_goes_on_after_the_larger_side_of_a_last_picture(model):
-    """A prompt that ends in its picture of 1 x 3 tokens from 1: the last is at (1, 1, 3), what is generated at 4, 5."""
-    ids = torch.tensor([[1, IMAGE, IMAGE, IMAGE]])
+def test_generated_text_follows_the_larger_side_of_a_last_picture(model):
+    """A prompt that ends in its picture of 1 x 3 tokens from 1.
+
+    The last token is at (1, 1, 3), generated tokens are at 4 and 5.
+    """
+    ids = torch.tensor([[1, IMAGE_TOKEN, IMAGE_TOKEN, IMAGE_TOKEN]])
     positions = model.positions(ids, torch.ones_like(ids), torch.tensor([(1, 2, 6)]))
     assert positions[:, 0, -1].tolist() == [1, 1, 3]
     assert next_positions(positions, 2).tolist() == [[[4, 5]]] * 3
 
 
 def test_padding_on_the_right_takes_no_position(model):
-    ids = torch.tensor([[1, IMAGE, 2, 0, 0]])
+    ids = torch.tensor([[1, IMAGE_TOKEN, 2, 0, 0]])
     positions = model.positions(ids, (ids != 0).long(), torch.tensor([(1, 2, 2)]))
     assert positions.tolist() == [[[0, 1, 2, 0, 0]]] * 3
 
@@ -124,7 +99,7 @@ def test_padding_on_the_right_takes_no_position(model):
             600,
             300,
             (224, 112),
-        ),  # shrunk by sqrt(180000 / 31360) = 2.3958: 250.4 and 125.2, 8.9 and 4.5 blocks, both down
+        ),  # shrunk by sqrt(180000 / 31360) = 2.3958: 250.4 and 125.2; 8.9 and 4.5 blocks, down
     ],
 )
 def test_sizes_after_the_resize_are_those_worked_out_by_hand(height, width, expected):
@@ -141,7 +116,10 @@ def test_a_picture_of_extreme_shape_is_an_error():
 
 
 def test_patches_stand_block_by_block_and_their_values_by_channel_time_row_and_column():
-    """A picture whose values say where they are: channel * 10000 + row * 100 + column. 4 x 6 patches of 2 x 2 pixels."""
+    """Each value of the picture is channel * 10000 + row * 100 + column.
+
+    4 x 6 patches of 2 x 2 pixels.
+    """
     C, H, W = 3, 8, 12
     channel, row, column = np.meshgrid(np.arange(C), np.arange(H), np.arange(W), indexing="ij")
     found = patches(
@@ -179,7 +157,10 @@ def test_patches_stand_block_by_block_and_their_values_by_channel_time_row_and_c
 
 
 def test_a_plain_picture_is_rescaled_normalised_and_counted():
-    """40 x 92 pixels with blocks of 4: kept. (51 / 255 - 0.5) / 0.25 = -1.2, (255 / 255 - 0) / 0.5 = 2, 0 stays 0."""
+    """40 x 92 pixels with blocks of 4: the size is kept.
+
+    (51 / 255 - 0.5) / 0.25 = -1.2, (255 / 255 - 0) / 0.5 = 2, 0 stays 0.
+    """
     images = Qwen2VLImages(2, 2, 2, 1, 10**6, (0.5, 0.0, 0.0), (0.25, 0.5, 1.0))
     picture = images(Image.new("RGB", (40, 92), (51, 255, 0)))
     assert picture.grid == (1, 46, 20) and picture.n_tokens == 23 * 10
@@ -208,9 +189,12 @@ def test_half_of_the_angles_turn_with_the_row_and_half_with_the_column():
     )
 
 
-def test_queries_of_bf16_are_turned_in_fp32_and_rounded_once(model, monkeypatch):
-    """Exact: complex multiplication in float64, a head of 8 having the pairs (0, 4), (1, 5), (2, 6), (3, 7). Half a bf16 step is
-    2 ** -8 of the number; fp32 angles up to 10 add some 1e-6 of the pair's length."""
+def test_queries_of_bf16_are_rotated_in_fp32_and_rounded_once(model, monkeypatch):
+    """Exact: complex multiplication in float64.
+
+    A head of 8 has the pairs (0, 4), (1, 5), (2, 6), (3, 7). Half a bf16 step is 2 ** -8 of the
+    number; fp32 angles up to 10 add some 1e-6 of the pair's length.
+    """
     seen = []
     attention = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
@@ -233,23 +217,29 @@ def test_queries_of_bf16_are_turned_in_fp32_and_rounded_once(model, monkeypatch)
         assert bool((off <= 2**-8 * exact.abs() + 2e-6 * turned.abs()).all())
 
 
-def test_a_picture_looks_only_at_itself(model):
-    """Features of three pictures in one row are those of each alone; 1e-12 is float64 rounding of sums of hundreds of terms."""
+def test_a_picture_attends_only_to_itself(model):
+    """Features of three pictures in one sequence are those of each picture alone.
+
+    1e-12 is float64 rounding of sums of hundreds of terms.
+    """
     sizes = [(4, 2), (2, 6), (4, 4)]
-    drawn, _ = pixels(*sizes)
+    drawn, _ = noise_patches(*sizes)
     together = model.visual(drawn, sizes)
     alone = [
         model.visual(part, [size])
-        for part, size in zip(drawn.split([h * w for h, w in sizes]), sizes)
+        for part, size in zip(drawn.split([h * w for h, w in sizes]), sizes, strict=True)
     ]
     assert together.shape == ((8 + 12 + 16) // 4, 32)
     assert float((together - torch.cat(alone)).detach().abs().max()) < 1e-12
 
 
 def test_a_block_of_patches_becomes_one_token_in_the_order_of_the_picture(model):
-    """Changing a patch of the second block changes no other block's input to the merger; with no layers, no other's token."""
+    """Changing a patch of the second block changes no other block's input to the merger.
+
+    Without layers, it changes no other block's token.
+    """
     model.visual.blocks = torch.nn.ModuleList()
-    drawn, _ = pixels((4, 4))
+    drawn, _ = noise_patches((4, 4))
     changed = drawn.clone()
     changed[patch_places([(4, 4)], 2).tolist().index([1, 3])] += (
         1  # row 1, column 3: block (0, 1), token 1
@@ -259,8 +249,11 @@ def test_a_block_of_patches_becomes_one_token_in_the_order_of_the_picture(model)
 
 
 def test_other_rows_and_padding_never_change_a_row(model):
-    """Each row of a batch, alone and without its padding, gives the same hidden states; 1e-12 is float64 rounding."""
-    drawn, _ = pixels((4, 6), (2, 2), (6, 2))
+    """Each row of a batch gives the hidden states of the row alone, without its padding.
+
+    1e-12 is float64 rounding.
+    """
+    drawn, _ = noise_patches((4, 6), (2, 2), (6, 2))
     together = model.hidden(IDS, MASK, drawn, GRID).detach()
     for row, (first, last), (start, stop) in (
         (0, (0, 28), (0, 2)),
@@ -274,7 +267,7 @@ def test_other_rows_and_padding_never_change_a_row(model):
 
 
 def test_checkpointing_never_changes_a_gradient(model):
-    drawn, _ = pixels((4, 6), (2, 2), (6, 2))
+    drawn, _ = noise_patches((4, 6), (2, 2), (6, 2))
     found = []
     for checkpointing in (False, True):
         model.visual.checkpointing = checkpointing
@@ -301,7 +294,7 @@ def test_checkpointing_never_changes_a_gradient(model):
             "input_ids hold 10 image tokens, the pictures give 0 features",
         ),
         (
-            lambda ids, drawn, grid: (ids.masked_fill(ids == 4, IMAGE), drawn, grid),
+            lambda ids, drawn, grid: (ids.masked_fill(ids == 4, IMAGE_TOKEN), drawn, grid),
             "hold 11 image tokens, the pictures give 10",
         ),
         (
@@ -323,7 +316,7 @@ def test_checkpointing_never_changes_a_gradient(model):
     ],
 )
 def test_pictures_and_tokens_that_disagree_are_errors_that_say_how(model, change, message):
-    drawn, _ = pixels((4, 6), (2, 2), (6, 2))
+    drawn, _ = noise_patches((4, 6), (2, 2), (6, 2))
     ids, drawn, grid = change(IDS, drawn, GRID)
     with pytest.raises(ShapeError, match=message):
         model.hidden(ids, MASK, drawn, grid)
@@ -363,7 +356,7 @@ def test_a_video_token_is_an_error(model):
 )
 def test_a_config_that_is_not_computed_is_an_error(change, message):
     with pytest.raises(UserError, match=message):
-        Qwen2VLConfig.from_json({**CONFIG, **change}, "config.json")
+        Qwen2VLConfig.from_json({**QWEN2_VL_CONFIG, **change}, "config.json")
 
 
 @pytest.mark.parametrize(

