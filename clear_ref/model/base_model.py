@@ -1,7 +1,7 @@
 """The base class of every model, and the plain language model.
 
-A model is cut at the same seams in every family: token embeddings merged with picture features
-(`embed`), rotary positions (`positions`), hidden states (`decoder`, `hidden`), logits (`head`).
+Every family computes the same stages: token embeddings merged with picture features (`embed`),
+rotary positions (`positions`), hidden states (`decoder`, `hidden`), logits (`head`).
 """
 
 import torch.nn.functional as F
