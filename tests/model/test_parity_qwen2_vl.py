@@ -100,7 +100,7 @@ def noise(size, mode="RGB", key=3):
 
 
 def still_processor(tokenizer):
-    """transformers' processor over a tokenizer, without its video part, which needs torchvision."""
+    """transformers' processor with a tokenizer, without its video part, which needs torchvision."""
     from transformers.processing_utils import ProcessorMixin
 
     class Still(transformers.Qwen2VLProcessor):
@@ -116,7 +116,7 @@ def still_processor(tokenizer):
 
 @pytest.fixture(scope="module")
 def processor():
-    """One over a tokenizer of single bytes."""
+    """The processor with a tokenizer of single bytes."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -138,7 +138,7 @@ def processor():
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory, processor):
-    """Our processor, from the file that theirs writes."""
+    """Our image processor, from the file that transformers' processor writes."""
     directory = tmp_path_factory.mktemp("images")
     processor.image_processor.save_pretrained(directory)
     return Qwen2VLImages.from_directory(directory)
@@ -146,7 +146,7 @@ def images(tmp_path_factory, processor):
 
 @pytest.fixture(scope="module")
 def inputs(processor):
-    """What transformers' processor makes of ROWS, padded on the left."""
+    """ROWS encoded by transformers' processor, padded on the left."""
     pictures = [[noise(size, key=i) for i, size in enumerate(sizes)] for _, sizes in ROWS]
     return processor(
         text=[text for text, _ in ROWS],
@@ -222,7 +222,7 @@ def conversation(record):
 
 
 def processed(processor, record):
-    """What transformers' processor makes of a record: template, expansion, pixels."""
+    """A record encoded by transformers' processor: template, image tokens, pixels."""
     text = processor.apply_chat_template(
         conversation(record), add_generation_prompt=not record.answer, tokenize=False
     )
@@ -501,7 +501,7 @@ def test_what_is_saved_loads_in_transformers(directory, inputs, tmp_path):
     )
 
 
-def test_adapters_go_to_peft_and_come_back(directory, inputs, tmp_path):
+def test_adapters_are_exchanged_with_peft(directory, inputs, tmp_path):
     """On every linear layer but the head, as PEFT's all-linear chooses.
 
     The patch embedding has none: it is a convolution in transformers.
@@ -605,7 +605,7 @@ def test_what_a_sparse_config_omits_is_transformers_default(sparse):
     ids=["2B", "7B"],
 )
 def test_the_hubs_sizes_have_transformers_tensors(width, inner, heads, groups, vocabulary, tied):
-    """The configs as the hub has them, built without memory: every name and shape."""
+    """The hub's configs, built on the meta device: every name and shape."""
     config = {
         "model_type": "qwen2_vl",
         "hidden_size": width,

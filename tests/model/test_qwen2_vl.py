@@ -1,7 +1,4 @@
-"""Qwen2-VL without transformers, by hand: positions, picture sizes, order of patches, errors.
-
-Also: a picture's patches attend to that picture only.
-"""
+"""Qwen2-VL without transformers, by hand: positions, picture sizes, order of patches, errors."""
 
 import dataclasses
 import json
