@@ -1,4 +1,4 @@
-"""A page as a reader without a browser sees it."""
+"""Reads an HTML page back: tags, texts, scripts."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,14 @@ VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
-    """Tags in order with their attributes, visible text, scripts, and the tags left open or closed twice."""
+    """The content of a page.
+
+    tags       [(tag, attributes)] in order
+    text       visible texts
+    scripts    texts of the scripts
+    open       tags that are not closed
+    wrong      end tags that do not fit
+    """
 
     def __init__(self, text):
         super().__init__()

@@ -1,7 +1,11 @@
-"""Run directories with numbers known in advance: every part of a task is its level, so every reported number is a level too.
+"""Run directories with numbers known in advance.
 
-level v: ROUGE recall v is in the log; an answer's probability is exp(-nll), so nll = -ln v; among two candidates it is
-P / (P + Q), so the other one's nll is larger by ln(v / (1 - v)); max(0, 1 - R) = v where the one wrong answer is 1 - v times as likely.
+Every part of a task has the value of its level v, so every reported number is a level too:
+- ROUGE recall is v in the log.
+- An answer's probability is exp(-nll), so nll = -ln v. Among two candidates the probability is
+  P / (P + Q), so the nll of the other one is larger by ln(v / (1 - v)).
+- The truth ratio score max(0, 1 - R) is v if the only wrong answer is 1 - v times as likely as the
+  right one.
 """
 
 import json
@@ -29,16 +33,23 @@ KNOWN = {task.name: (task, items(task, WORLD, read_phrases(WORLD), 24)) for task
 
 
 def log(task, level, said, n=4):
-    """The log of the first n rows of the embedded world; the text said about record i is said(i)."""
+    """The log of the first n rows of the embedded world.
+
+    said    said(i) is the text that the model generates for record i
+    """
     shape, rows = KNOWN[task]
     odds = math.log(level / (1 - level))
     answer = 9.0 if task in MULTIPLE_CHOICE else -math.log(level)
     other = answer + odds if task in MULTIPLE_CHOICE else 9.0
     right = other + math.log(1 - level)
-    column = lambda value: {str(i): value for i in range(min(n, len(rows)))}
-    prompt = lambda row: TEMPLATES["llava-end"].prompt(
-        row.prompt.question, row.prompt.image is not None
-    )
+
+    def column(value):
+        return {str(i): value for i in range(min(n, len(rows)))}
+
+    def prompt(row):
+        has_image = row.prompt.image is not None
+        return TEMPLATES["llava-end"].prompt(row.prompt.question, has_image)
+
     return {
         "format": "clear_ref.log/1",
         "task": task,
@@ -86,7 +97,10 @@ def write(
     said=None,
     **levels,
 ):
-    """A run directory of METHOD, of a model with base's levels but those given; base or gold None: the run has none."""
+    """A run directory of METHOD. The model has base's levels, except those that are given.
+
+    base, gold    levels of these models; None: the run did not evaluate the model
+    """
     values = {
         "model": "mini",
         "data": "mini",

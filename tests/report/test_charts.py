@@ -1,4 +1,4 @@
-"""The page's charts and samples: what is drawn where, read back from the SVG, and held against numbers worked out by hand."""
+"""The page's charts and samples, read back from the SVG and compared with numbers by hand."""
 
 import io
 import itertools
@@ -48,7 +48,10 @@ def tags(markup, name):
 
 
 def crowds():
-    """Hard places for names: all marks on one spot, on a line, in a tight grid, in two corners, anywhere (eight draws)."""
+    """Marks that make it hard to place their names.
+
+    All at one point, on a line, in a tight grid, in two corners, at random (eight draws).
+    """
     yield [(200.0, 150.0)] * 13
     yield [(60.0 + 8 * i, 150.0) for i in range(13)]
     yield [(200.0 + 8 * (i % 4), 150.0 + 8 * (i // 4)) for i in range(13)]
@@ -60,18 +63,21 @@ def crowds():
 
 
 @pytest.mark.parametrize("points", list(crowds()))
-def test_every_name_is_placed_and_none_lies_on_a_name_or_a_mark(points):
+def test_every_name_is_placed_and_none_covers_a_name_or_a_mark(points):
     groups = label_placement.groups_of_near(points)
     assert sorted(i for group in groups for i in group) == list(range(13)), "each mark in one group"
     blocks = [[NAMES[i] for i in group] for group in groups]
     sizes = [
         (group[0], label_placement.text_width(max(block, key=len)), 13.5 * len(block))
-        for group, block in zip(groups, blocks)
+        for group, block in zip(groups, blocks, strict=True)
     ]
     boxes = label_placement.place(points, sizes, FRAME)
     assert None not in boxes
     corners = [(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]
-    apart = lambda a, b: a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+    def apart(a, b):
+        return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
     assert all(apart(a, b) for a, b in itertools.combinations(corners, 2))
     assert all(
         apart(box, (x - 4.5, y - 4.5, x + 4.5, y + 4.5)) for box in corners for x, y in points
@@ -107,8 +113,11 @@ def test_a_lone_name_is_beside_its_mark_without_a_line():
     )
 
 
-def test_marks_lie_where_their_numbers_are_and_say_what_they_are(tmp_path):
-    """base (0.7, 0.6), gold (0.72, 0.1), npo (0.5, 0.35), dpo (0.1, 0.02): on straight scales, Forget upward, Retain to the right."""
+def test_marks_are_where_their_numbers_are_and_have_the_class_of_their_kind(tmp_path):
+    """Linear scales, Forget upwards, Retain to the right.
+
+    base (0.7, 0.6), gold (0.72, 0.1), npo (0.5, 0.35), dpo (0.1, 0.02)
+    """
     report, lines = read(
         tmp_path,
         {"method": "npo", "retain": 0.5, "forget": 0.35},
@@ -133,7 +142,8 @@ def test_marks_lie_where_their_numbers_are_and_say_what_they_are(tmp_path):
     ), "half of base's 0.7"
     about = tags(first, "svg")[0]
     assert about["role"] == "img" and about["aria-label"] == (
-        "H: Forget against Retain. base 0.70, 0.60; gold 0.72, 0.10; dpo † 0.10, 0.02; npo 0.50, 0.35"
+        "H: Forget against Retain. base 0.70, 0.60; gold 0.72, 0.10; dpo † 0.10, 0.02; "
+        "npo 0.50, 0.35"
     )
     words = Reader(first).text
     assert {"base", "gold", "dpo †", "npo", "Retain → better", "Forget ↓ better"} <= set(
@@ -189,7 +199,8 @@ def test_axes_hold_their_values_with_round_ticks(values):
 
 
 def test_truth_ratios_by_hand(tmp_path):
-    """R = 1 - level: npo at 0.5 has R / (1 + R) = 1/3 (bin 3), base at 0.6 has 0.2857 (bin 2), gold at 0.1 has 0.4737 (bin 4)."""
+    """R = 1 - level. R / (1 + R) is 1/3 for npo at 0.5 (bin 3), 0.2857 for base at 0.6 (bin 2) and
+    0.4737 for gold at 0.1 (bin 4)."""
     report, lines = read(tmp_path, {"method": "npo", "forget": 0.5})
     [figure] = charts.truth_ratios(lines, report.logs)
     for kind, where in (("base", 2), ("gold", 4), ("other", 3)):
@@ -224,7 +235,10 @@ def points_of(markup):
 
 
 def test_a_curve_by_hand():
-    """Steps 1, 2, 3 with 4, 2, 3: from left to right 8, 150, 292; 4 at the top (20), 2 at the bottom (104), 3 between (62)."""
+    """Steps 1, 2, 3 with values 4, 2, 3.
+
+    x is 8, 150, 292; y is 20 (the top) for 4, 104 (the bottom) for 2, and 62 for 3.
+    """
     markup = charts.curves("loss", [("other", [(1, 4.0), (2, 2.0), (3, 3.0)])])
     assert points_of(markup) == [[(8, 20), (150, 104), (292, 62)]] and {
         "4",
@@ -279,7 +293,7 @@ def test_one_run_shows_its_terms_and_several_a_panel_for_each_method(tmp_path):
 # ---- samples
 
 
-def test_what_models_said_alike_stands_once_with_all_their_names(tmp_path):
+def test_equal_answers_of_models_are_shown_once_with_all_their_names(tmp_path):
     report, lines = read(
         tmp_path,
         {"method": "npo", "said": "base"},
@@ -297,7 +311,7 @@ def test_what_models_said_alike_stands_once_with_all_their_names(tmp_path):
     assert "<dt>dpo</dt><dd>dpo says 0</dd>" in found[found.index("<summary>Forgetting text") :]
 
 
-def test_nothing_said_and_too_much_said(tmp_path):
+def test_an_empty_answer_and_a_very_long_answer(tmp_path):
     report, lines = read(tmp_path, {"method": "npo"})
     for log in report.runs[0].logs.values():
         log["generated_text"]["0"][1] = " \n"

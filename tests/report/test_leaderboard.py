@@ -1,6 +1,7 @@
-"""The lines of the leaderboard, its marks, and its CSV, LaTeX and Markdown, on runs whose numbers are chosen in advance."""
+"""The leaderboard's lines and marks, its CSV, LaTeX and Markdown, for runs with known numbers."""
 
 import csv
+import functools
 import io
 import math
 import re
@@ -76,7 +77,7 @@ def test_collapse_is_by_the_papers_definitions_whichever_are_shown(tmp_path):
         assert [(row.label, row.collapsed) for row in lines] == [("kl", True), ("npo", False)]
 
 
-def test_without_base_nobody_knows_what_collapsed(tmp_path):
+def test_without_base_a_collapse_is_unknown(tmp_path):
     report, [row], tables = made(tmp_path, {"method": "kl", "retain": 0.01, "base": None})
     assert row.collapsed is None and not tables[0].lines[-1].collapsed
     assert any("it is unknown" in sentence for sentence in leaderboard.legend(tables, report))
@@ -84,7 +85,8 @@ def test_without_base_nobody_knows_what_collapsed(tmp_path):
 
 
 def test_best_by_hand_and_a_collapsed_model_is_never_best(tmp_path):
-    """Lowest Forget but with a lost Retain: dpo. Of the others npo forgets most, kl retains most; gold and base do not compete."""
+    """dpo has the lowest Forget, but its Retain has collapsed. Of the others npo has the lowest
+    Forget and kl the highest Retain. Gold and base are never the best."""
     _, _, [table] = made(
         tmp_path,
         {"method": "dpo", "forget": 0.02, "retain": 0.1, "real": 0.9},
@@ -96,7 +98,7 @@ def test_best_by_hand_and_a_collapsed_model_is_never_best(tmp_path):
     assert [line.label for line in table.lines if line.collapsed] == ["dpo"]
 
 
-def test_what_prints_alike_is_best_together_and_a_column_of_one_number_has_no_best():
+def test_equal_printed_numbers_are_best_together_and_a_column_of_one_number_has_no_best():
     cells = [
         leaderboard.Cell("0.300", 0.3004),
         leaderboard.Cell("0.300", 0.2996),
@@ -191,7 +193,7 @@ def test_lines_are_in_the_order_of_panels_and_methods(tmp_path):
         ),
     ],
 )
-def test_a_label_says_what_tells_lines_apart_and_no_more(tmp_path, first, second, labels):
+def test_a_label_names_exactly_the_settings_that_differ(tmp_path, first, second, labels):
     _, lines, _ = made(tmp_path, first, second)
     assert sorted(row.label for row in lines) == labels
 
@@ -207,13 +209,17 @@ def test_runs_on_other_inputs_are_other_lines(tmp_path):
     assert [row.label for row in lines] == ["scrub"], "the same bytes at another place"
 
 
+def set_value(record, key, value):
+    record[key] = value
+
+
 def test_runs_with_other_implementations_or_label_masks_are_other_lines(tmp_path):
     for name, file, key, value in (
         ("a", "metrics.json", "impl", "native"),
         ("b", "settings.json", "label_mask", "released"),
     ):
         paths = [made_runs.write(tmp_path / name / str(seed), seed=seed) for seed in (0, 1)]
-        made_runs.change(paths[1] / file, lambda one: one.update({key: value}))
+        made_runs.change(paths[1] / file, functools.partial(set_value, key=key, value=value))
         words = {"impl": "token terms", "label_mask": "label mask"}[key]
         labels = [row.label for row in run_groups.run_groups(read_runs.read(paths))]
         assert len(labels) == 2 and f"scrub ({words} {value})" in labels
@@ -312,7 +318,8 @@ def test_markdown_is_the_page_s_table_and_names_are_text(tmp_path):
 
 
 def test_latex_is_well_formed_and_names_are_text(tmp_path):
-    """A tokenizer of the few things that plain tabular needs: braces, commands, cells; nothing of a name acts."""
+    """Braces, commands and cells are counted, which is all that plain tabular needs; a name adds
+    none of them."""
     report, _, tables = two_tables(tmp_path)
     text = formats.as_latex(tables, report.sets, leaderboard.legend(tables, report))
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
@@ -374,7 +381,7 @@ def test_titles_name_the_definitions_where_they_are_not_the_papers_alone(tmp_pat
         assert [formats.title(table, report.sets) for table in tables] == expected
 
 
-def test_a_page_of_one_meaning_that_is_not_the_papers_says_so_in_its_titles(tmp_path):
+def test_semantics_that_all_runs_share_are_in_the_titles_unless_they_are_the_papers(tmp_path):
     report, lines, [table] = made(
         tmp_path,
         {"method": "npo", "semantics": "original"},
@@ -384,7 +391,7 @@ def test_a_page_of_one_meaning_that_is_not_the_papers_says_so_in_its_titles(tmp_
     assert [row.label for row in lines] == ["kl", "npo"]
 
 
-def test_the_papers_meaning_comes_before_the_others_of_a_method(tmp_path):
+def test_paper_semantics_come_before_the_others_of_a_method(tmp_path):
     _, lines, _ = made(
         tmp_path,
         {"semantics": "released"},

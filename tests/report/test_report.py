@@ -1,4 +1,4 @@
-"""What a person reads: the terminal's tables and report.html."""
+"""The tables of the terminal, and report.html."""
 
 import base64
 import hashlib
@@ -114,7 +114,10 @@ def test_the_tables_name_the_definitions_and_unknown_ones_as_they_are():
 
 
 def test_spread_by_hand():
-    """0.1, 0.2, 0.3: mean 0.2, sample deviation sqrt((0.01 + 0 + 0.01) / 2) = 0.1 (of a population: 0.08)."""
+    """0.1, 0.2, 0.3: mean 0.2, sample deviation sqrt((0.01 + 0 + 0.01) / 2) = 0.1.
+
+    The deviation of a population would be 0.08.
+    """
     assert columns.spread([0.1, 0.2, 0.3]) == "0.20±0.10"
     assert columns.spread([0.25], 3) == "0.250"
     assert columns.spread([0.1, None]) == "-"
@@ -153,7 +156,8 @@ def shown(*paths, metrics="paper", data=WORLD, notes=()):
 
 
 def several(tmp_path):
-    """Eleven runs: two methods in three modalities, one collapsed, one with seeds, one in another meaning."""
+    """Eleven runs: two methods in three modalities, one collapsed, one with three seeds, one with
+    other semantics."""
     runs = [
         dict(method=method, modality=modality, forget=level, text_forget=level)
         for method, level in (("npo", 0.3), ("kl", 0.4))
@@ -170,7 +174,7 @@ def several(tmp_path):
 
 
 def test_page_is_well_formed_and_alone(tmp_path):
-    """Every tag closed, as XML too; nothing to load; one script, ours, the only one that its policy lets run."""
+    """Every tag is closed, as XML too. Nothing is loaded. The policy allows one script, ours."""
     for text in (shown(made_runs.write(tmp_path / "a")), shown(*several(tmp_path), metrics="all")):
         reader = Reader(text)
         assert (reader.open, reader.wrong) == ([], []) and text.startswith("<!DOCTYPE html>")
@@ -201,7 +205,8 @@ def test_page_is_well_formed_and_alone(tmp_path):
 
 
 def test_page_is_whole_without_its_script(tmp_path):
-    """Every number of every table, best marks, collapses, texts of the models and settings stand outside the script."""
+    """Every number of every table, best marks, collapses, texts of the models and settings are
+    outside the script."""
     paths = several(tmp_path)
     report = read_runs.read(paths)
     lines = run_groups.run_groups(report)
@@ -249,7 +254,7 @@ def test_a_script_of_another_text_would_have_another_hash():
 
 
 def hostile_run(path, **changed):
-    """A run with the hostile string in every place that a person, a data set or a model can fill."""
+    """A run with the hostile string in every text that a user, a data set or a model can set."""
     made_runs.write(
         path,
         HOSTILE,
@@ -322,7 +327,7 @@ def test_page_says_where_settings_come_from_and_what_every_metric_means(tmp_path
         assert definition.name in words and definition.text in words
 
 
-def test_settings_in_common_stand_once_and_the_others_beside_their_runs(tmp_path):
+def test_settings_in_common_are_shown_once_and_the_others_beside_their_runs(tmp_path):
     paths = [
         made_runs.write(
             tmp_path / f"r{i}",
@@ -352,20 +357,21 @@ def test_settings_in_common_stand_once_and_the_others_beside_their_runs(tmp_path
     assert re.search(f"{'cd' * 32}</td><td>npo, both, seed 0, npo, both, seed 1</td>", text)
 
 
-def test_headline_says_what_happened(tmp_path):
+def test_headline_states_the_result(tmp_path):
     def headline_of(*paths):
         report = read_runs.read(paths)
         return headline(report, run_groups.run_groups(report))
 
     one = made_runs.write(tmp_path / "a", "scrub", forget=0.4)
     assert (
-        headline_of(one)
-        == "scrub, paper semantics: Forget 0.60 → 0.40 (gold 0.10), Retain 0.70 → 0.70 (gold 0.72), forget quality 0.17"
+        headline_of(one) == "scrub, paper semantics: Forget 0.60 → 0.40 (gold 0.10), "
+        "Retain 0.70 → 0.70 (gold 0.72), forget quality 0.17"
     )
     lost = made_runs.write(tmp_path / "b", "dpo", forget=0.1, retain=0.1)
     assert (
         headline_of(one, lost)
-        == "2 runs of 2 methods: most like gold, with Retain kept, is scrub, forget quality 0.17 (base 0.17)"
+        == "2 runs of 2 methods: most like gold, with Retain kept, is scrub, "
+        "forget quality 0.17 (base 0.17)"
     )
     like = made_runs.write(tmp_path / "c", "npo", modality="text", forget=0.1)
     assert headline_of(one, lost, like) == (
@@ -389,9 +395,12 @@ def test_headline_says_what_happened(tmp_path):
 def test_a_page_of_33_runs_stays_small(tmp_path):
     """Three modalities of eleven methods with long answers and 300 steps each: below 700 kB."""
     answer = "A photograph of somebody with a rather long description. " * 3
-    trace = lambda method: [
-        {"stage": method, "step": i, "loss": i**0.5, "terms": {"a": 1.0}} for i in range(300)
-    ]
+
+    def trace(method):
+        return [
+            {"stage": method, "step": i, "loss": i**0.5, "terms": {"a": 1.0}} for i in range(300)
+        ]
+
     paths = [
         made_runs.write(
             tmp_path / f"{method}{modality}",

@@ -1,4 +1,7 @@
-"""report DIR...: what it reads, what it refuses (exit 2, one line, nothing written), what it writes."""
+"""report DIR...: what it reads, what it writes, and what it refuses.
+
+A refusal is one line, exit status 2, and nothing is written.
+"""
 
 import base64
 import json
@@ -23,7 +26,7 @@ def call(capsys, *arguments):
 
 
 def of_all(path, *methods, failed=()):
-    """A directory as `all` writes it: a run for each method, and those that failed without metrics.json."""
+    """A directory as `all` writes it: a run for each method; failed runs have no metrics.json."""
     for method in (*methods, *failed):
         made_runs.write(path / f"{method}-paper-both-seed0", method)
     for method in failed:
@@ -67,7 +70,7 @@ def test_runs_become_four_files_and_one_object(tmp_path, capsys):
     )
 
 
-def test_a_person_sees_the_tables_and_the_place(tmp_path, capsys):
+def test_the_printed_text_has_the_tables_and_the_directory(tmp_path, capsys):
     (
         made_runs.write(tmp_path / "a", "npo", forget=0.3),
         made_runs.write(tmp_path / "b", "dpo", retain=0.1, modality="text"),
@@ -82,8 +85,8 @@ def test_a_person_sees_the_tables_and_the_place(tmp_path, capsys):
         "Retain collapsed" in line for line in lines
     )
     assert (
-        lines[-1]
-        == f"report.html, leaderboard.csv, leaderboard.tex, leaderboard.md written to {tmp_path / 'r'}"
+        lines[-1] == "report.html, leaderboard.csv, leaderboard.tex, leaderboard.md "
+        f"written to {tmp_path / 'r'}"
     )
 
 
@@ -129,7 +132,8 @@ def test_failed_runs_of_all_are_named_and_the_others_shown(tmp_path, capsys):
 
 
 def test_an_evaluated_model_has_a_panel_of_its_own(tmp_path, capsys):
-    """Nobody knows what it was to forget. Base comes from the other run; its own directory names it, with adapters theirs."""
+    """The run does not know what was to be forgotten. Base is that of the other run. The label is
+    the model's directory; with an adapter, the adapter's."""
     paths = [
         made_runs.write_evaluated(tmp_path / "e", retain=0.1),
         made_runs.write(tmp_path / "a", "npo"),
@@ -225,7 +229,8 @@ def empty(path):
     [
         (
             lambda path: ["a", "nowhere"],
-            "report nowhere: no such directory; expected the directory of a METHOD or an evaluate run",
+            "report nowhere: no such directory; "
+            "expected the directory of a METHOD or an evaluate run",
         ),
         (lambda path: ["a/settings.json"], "report a/settings.json: no such directory"),
         (empty, "report b: holds no run; expected the directory of a METHOD"),
@@ -307,7 +312,8 @@ def empty(path):
         ),
         (
             spoil("logs/base/eval_log.json", one_value("avg_gt_loss", 0.25)),
-            "report b: its base is not that of a: avg_gt_loss of record 1 of eval_log is 0.25, there 0.356",
+            "report b: its base is not that of a: "
+            "avg_gt_loss of record 1 of eval_log is 0.25, there 0.356",
         ),
         (
             spoil(
@@ -318,7 +324,8 @@ def empty(path):
         ),
         (
             spoil("logs/eval_log.json", asked),
-            "report b: asks other questions than a: record 1 of eval_log expects 'Somebody else.', there",
+            "report b: asks other questions than a: "
+            "record 1 of eval_log expects 'Somebody else.', there",
         ),
         (
             spoil("logs/gold/eval_log.json", asked),
@@ -331,7 +338,7 @@ def empty(path):
         (second(only=["eval_log", "eval_log_forget"]), "is in only one of them"),
     ],
 )
-def test_what_is_no_run_or_cannot_be_compared_is_refused(
+def test_a_directory_that_is_no_run_or_not_comparable_is_refused(
     tmp_path, capsys, monkeypatch, make, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -391,7 +398,7 @@ def test_without_its_data_the_page_says_why_there_are_no_pictures(tmp_path, caps
     assert "<img" in (tmp_path / "s/report.html").read_text()
 
 
-def test_other_data_under_the_same_name_is_refused_or_said(tmp_path, capsys):
+def test_other_data_under_the_same_name_is_refused_or_noted(tmp_path, capsys):
     shutil.copytree(WORLD, tmp_path / "world")
     rows = tmp_path / "world/forget10_perturbed/rows.jsonl"
     rows.write_text(
