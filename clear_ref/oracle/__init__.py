@@ -1,1 +1,1 @@
-"""What every loss must give, and what is wrong with one that does not: an independent reference, vectors, known mistakes."""
+"""What every loss must give, and what is wrong with a loss that does not. See README.md."""

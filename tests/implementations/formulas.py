@@ -47,13 +47,13 @@ def forward_kl(batch, temperature=1.0):
     return (teacher.exp() * (teacher - student)).sum(-1)
 
 
-def retain_term(b, o):
+def retain_term(batches, options):
     """The added retain term of grad_diff and npo."""
     return {
         "none": lambda: 0.0,
-        "ce": lambda: mean_nll(b["retain"]),
-        "kl": lambda: forward_kl(b["retain"]).mean(),
-    }[o["retain"]]()
+        "ce": lambda: mean_nll(batches["retain"]),
+        "kl": lambda: forward_kl(batches["retain"]).mean(),
+    }[options["retain"]]()
 
 
 def log_ratio(batch):
@@ -61,82 +61,91 @@ def log_ratio(batch):
     return sequence_nll(batch, "teacher_logits") - sequence_nll(batch)
 
 
-def dpo(b, o):
+def dpo(batches, options):
     """Chosen: the refusal."""
-    return -logsigmoid(o["beta"] * (log_ratio(b["idk"]) - log_ratio(b["forget"]))).mean()
+    return -logsigmoid(
+        options["beta"] * (log_ratio(batches["idk"]) - log_ratio(batches["forget"]))
+    ).mean()
 
 
-def npo(b, o):
+def npo(batches, options):
     """The dispreferred half of DPO."""
-    return -2 / o["beta"] * logsigmoid(-o["beta"] * log_ratio(b["forget"])).mean() + retain_term(
-        b, o
-    )
+    return -2 / options["beta"] * logsigmoid(
+        -options["beta"] * log_ratio(batches["forget"])
+    ).mean() + retain_term(batches, options)
 
 
-def scrub(b, o):
+def scrub(batches, options):
     """Distillation at a temperature, on answer rows: T^2 KL."""
-    t = o["temperature"]
+    t = options["temperature"]
 
     def distilled(batch):
         rows = batch["labels"][:, 1:] != -100
         return t * t * forward_kl(batch, t)[:, :-1][rows].mean()
 
     return (
-        o["alpha"] * distilled(b["retain"])
-        - distilled(b["forget"])
-        + o["gamma"] * mean_nll(b["retain"])
+        options["alpha"] * distilled(batches["retain"])
+        - distilled(batches["forget"])
+        + options["gamma"] * mean_nll(batches["retain"])
     )
 
 
-def llmu(b, o):
+def llmu(batches, options):
     """Random answers, and the cross-entropy of whole distributions on retain."""
     retain = (
-        -(b["retain"]["teacher_logits"].softmax(-1) * log_softmax(b["retain"]["logits"], -1))
+        -(
+            batches["retain"]["teacher_logits"].softmax(-1)
+            * log_softmax(batches["retain"]["logits"], -1)
+        )
         .sum(-1)
         .mean()
     )
     return (
-        -o["w_forget"] * mean_of_sequences(b["forget"])
-        + o["w_random"] * random(b, mean_of_sequences)
-        + o["w_retain"] * retain
+        -options["w_forget"] * mean_of_sequences(batches["forget"])
+        + options["w_random"] * random(batches, mean_of_sequences)
+        + options["w_retain"] * retain
     )
 
 
-def random(b, mean):
+def random(batches, mean):
     """The mean over the random batches."""
     return torch.stack(
-        [mean(batch) for name, batch in b.items() if name.startswith("random")]
+        [mean(batch) for name, batch in batches.items() if name.startswith("random")]
     ).mean()
 
 
-def sku(b, o):
+def sku(batches, options):
     """First stage."""
     return (
-        o["w_forget"] * mean_of_sequences(b["forget"])
-        + o["w_random"] * random(b, mean_of_sequences)
-        - o["w_retain"] * forward_kl(b["retain"]).mean()
+        options["w_forget"] * mean_of_sequences(batches["forget"])
+        + options["w_random"] * random(batches, mean_of_sequences)
+        - options["w_retain"] * forward_kl(batches["retain"]).mean()
     )
 
 
-def idk(b, o):
+def idk(batches, options):
     """One mean over the tokens of both batches."""
-    return sum(token_nll(b[name]).sum() for name in ("idk", "retain")) / sum(
-        n_answer(b[name]) for name in ("idk", "retain")
+    return sum(token_nll(batches[name]).sum() for name in ("idk", "retain")) / sum(
+        n_answer(batches[name]) for name in ("idk", "retain")
     )
 
 
-def rmu(b, o):
+def rmu(batches, options):
     """Mean squares at every position."""
-    away = b["forget"]["hidden"] - o["c"] * b["forget"]["control"][0]
-    moved = b["retain"]["hidden"] - b["retain"]["teacher_hidden"]
-    return away.square().mean() + o["alpha"] * moved.square().mean()
+    away = batches["forget"]["hidden"] - options["c"] * batches["forget"]["control"][0]
+    moved = batches["retain"]["hidden"] - batches["retain"]["teacher_hidden"]
+    return away.square().mean() + options["alpha"] * moved.square().mean()
 
 
 LOSSES = {
-    "retain_ft": lambda b, o: mean_nll(b["retain"]),
-    "grad_ascent": lambda b, o: -mean_nll(b["forget"]),
-    "grad_diff": lambda b, o: -mean_nll(b["forget"]) + retain_term(b, o),
-    "kl": lambda b, o: -mean_nll(b["forget"]) + forward_kl(b["retain"]).mean(),
+    "retain_ft": lambda batches, options: mean_nll(batches["retain"]),
+    "grad_ascent": lambda batches, options: -mean_nll(batches["forget"]),
+    "grad_diff": lambda batches, options: (
+        -mean_nll(batches["forget"]) + retain_term(batches, options)
+    ),
+    "kl": lambda batches, options: (
+        -mean_nll(batches["forget"]) + forward_kl(batches["retain"]).mean()
+    ),
     "idk": idk,
     "dpo": dpo,
     "npo": npo,

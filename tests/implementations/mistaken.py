@@ -12,9 +12,10 @@ def _labels(batch, chosen):
 
 
 def _ascent(labels_of):
-    return lambda b, o: (
+    return lambda batches, options: (
         -cross_entropy(
-            b["forget"]["logits"][:, :-1].flatten(0, 1), labels_of(b["forget"])[:, 1:].flatten()
+            batches["forget"]["logits"][:, :-1].flatten(0, 1),
+            labels_of(batches["forget"])[:, 1:].flatten(),
         )
     )
 
@@ -26,11 +27,11 @@ def _first_lost(batch):
 
 def _retain_kl(make):
     """KL minimisation, semantics `original`, with another KL."""
-    return lambda b, o: -formulas.mean_nll(b["forget"]) + make(b["retain"])
+    return lambda batches, options: -formulas.mean_nll(batches["forget"]) + make(batches["retain"])
 
 
-def _npo(b, o, nonlinear):
-    return 2 / o["beta"] * nonlinear(o["beta"] * formulas.log_ratio(b["forget"]))
+def _npo(batches, options, nonlinear):
+    return 2 / options["beta"] * nonlinear(options["beta"] * formulas.log_ratio(batches["forget"]))
 
 
 def _raw(batch):
@@ -46,63 +47,67 @@ def _ignored_used(batch):
     return -ls.gather(2, batch["labels"][:, 1:].clamp(min=0)[..., None]).mean()
 
 
-def _entry_by_entry(b, o):
-    rows = b["forget"]["labels"][:, 1:] != -100
+def _entry_by_entry(batches, options):
+    rows = batches["forget"]["labels"][:, 1:] != -100
     ls, lt = (
-        log_softmax(b["forget"][name][:, :-1], -1)[rows] for name in ("logits", "teacher_logits")
+        log_softmax(batches["forget"][name][:, :-1], -1)[rows]
+        for name in ("logits", "teacher_logits")
     )
-    return -2 / o["beta"] * logsigmoid(-o["beta"] * (ls - lt)).mean()
+    return -2 / options["beta"] * logsigmoid(-options["beta"] * (ls - lt)).mean()
 
 
-def _pairs(b, o):
-    student = -formulas.sequence_nll(b["forget"])
-    teacher = -formulas.sequence_nll(b["forget"], "teacher_logits")
-    return -2 / o["beta"] * logsigmoid(-o["beta"] * (student - teacher[:, None])).mean()
+def _pairs(batches, options):
+    student = -formulas.sequence_nll(batches["forget"])
+    teacher = -formulas.sequence_nll(batches["forget"], "teacher_logits")
+    return -2 / options["beta"] * logsigmoid(-options["beta"] * (student - teacher[:, None])).mean()
 
 
-def _attached(b, o):
+def _attached(batches, options):
     """The teacher's logits are the student's, moved by constants."""
-    batch = b["retain"]
+    batch = batches["retain"]
     teacher = batch["logits"] + (batch["teacher_logits"] - batch["logits"]).detach()
     return (
-        -formulas.mean_nll(b["forget"])
+        -formulas.mean_nll(batches["forget"])
         + formulas.forward_kl({**batch, "teacher_logits": teacher}).mean()
     )
 
 
-def _bf16(b, o):
+def _bf16(batches, options):
     ls = (
-        log_softmax(b["forget"]["logits"][:, :-1], -1)
+        log_softmax(batches["forget"]["logits"][:, :-1], -1)
         .to(torch.bfloat16)
-        .to(b["forget"]["logits"].dtype)
+        .to(batches["forget"]["logits"].dtype)
     )
     return (
         ls.transpose(1, 2)
-        .gather(1, b["forget"]["labels"][:, None, 1:].clamp(min=0))[:, 0][
-            b["forget"]["labels"][:, 1:] != -100
+        .gather(1, batches["forget"]["labels"][:, None, 1:].clamp(min=0))[:, 0][
+            batches["forget"]["labels"][:, 1:] != -100
         ]
         .mean()
     )
 
 
-def _one_scale(b, o):
+def _one_scale(batches, options):
     """A fused loss whose backward hands every row the mean of the upstream gradients."""
-    batch = b["forget"]
+    batch = batches["forget"]
     rows = batch["labels"][:, 1:] != -100
     ls = log_softmax(batch["logits"][:, :-1], -1).gather(
         2, batch["labels"][:, 1:].clamp(min=0)[..., None]
     )[..., 0]
     ls = torch.where(rows, ls, 0.0)
-    weights = torch.sigmoid(o["beta"] * formulas.log_ratio(batch)).detach() * 2 / len(rows)
+    weights = torch.sigmoid(options["beta"] * formulas.log_ratio(batch)).detach() * 2 / len(rows)
     mean = (weights * rows.sum(1)).sum() / rows.sum()
-    return _npo(b, o, lambda x: -logsigmoid(-x).mean()).detach() + mean * (ls - ls.detach()).sum()
+    return (
+        _npo(batches, options, lambda x: -logsigmoid(-x).mean()).detach()
+        + mean * (ls - ls.detach()).sum()
+    )
 
 
-def _accumulated(b, o):
-    if len(b["forget"]["labels"]) == 1:
-        return -formulas.mean_nll(b["forget"])
+def _accumulated(batches, options):
+    if len(batches["forget"]["labels"]) == 1:
+        return -formulas.mean_nll(batches["forget"])
     parts = [
-        {"forget": {key: array[part] for key, array in b["forget"].items()}}
+        {"forget": {key: array[part] for key, array in batches["forget"].items()}}
         for part in (slice(0, -1), slice(-1, None))
     ]
     return sum(-formulas.mean_nll(part["forget"]) for part in parts) / 2
@@ -127,8 +132,10 @@ MISTAKEN = {  # mistake: (method, semantics, function)
     "shift_off_by_one": (
         "grad_ascent",
         "paper",
-        lambda b, o: (
-            -cross_entropy(b["forget"]["logits"].flatten(0, 1), b["forget"]["labels"].flatten())
+        lambda batches, options: (
+            -cross_entropy(
+                batches["forget"]["logits"].flatten(0, 1), batches["forget"]["labels"].flatten()
+            )
         ),
     ),
     "bos_off_by_one": ("grad_ascent", "paper", _ascent(_first_lost)),
@@ -152,7 +159,11 @@ MISTAKEN = {  # mistake: (method, semantics, function)
             )
         ),
     ),
-    "sum_for_mean": ("grad_ascent", "paper", lambda b, o: -formulas.token_nll(b["forget"]).sum()),
+    "sum_for_mean": (
+        "grad_ascent",
+        "paper",
+        lambda batches, options: -formulas.token_nll(batches["forget"]).sum(),
+    ),
     "batchmean_over_batch": (
         "kl",
         "original",
@@ -168,31 +179,42 @@ MISTAKEN = {  # mistake: (method, semantics, function)
     "mean_inside_nonlinearity": (
         "npo",
         "paper",
-        lambda b, o: _npo(b, o, lambda x: -logsigmoid(-x.mean())),
+        lambda batches, options: _npo(batches, options, lambda x: -logsigmoid(-x.mean())),
     ),
-    "logits_for_logp": ("grad_ascent", "paper", lambda b, o: -_raw(b["forget"])),
+    "logits_for_logp": ("grad_ascent", "paper", lambda batches, options: -_raw(batches["forget"])),
     "vocabulary_wise_ratio": ("npo", "paper", _entry_by_entry),
     "reference_not_detached": ("kl", "original", _attached),
     "reference_is_wrong_model": (
         "npo",
         "paper",
-        lambda b, o: _npo(
-            {"forget": {**b["forget"], "teacher_logits": b["forget"]["logits"].detach()}},
-            o,
+        lambda batches, options: _npo(
+            {
+                "forget": {
+                    **batches["forget"],
+                    "teacher_logits": batches["forget"]["logits"].detach(),
+                }
+            },
+            options,
             lambda x: -logsigmoid(-x).mean(),
         ),
     ),
-    "last_debug_line_wins": ("dpo", "paper", lambda b, o: formulas.sequence_nll(b["idk"]).mean()),
+    "last_debug_line_wins": (
+        "dpo",
+        "paper",
+        lambda batches, options: formulas.sequence_nll(batches["idk"]).mean(),
+    ),
     "broadcast_pairs": ("npo", "paper", _pairs),
     "entropy_sign": (
         "grad_diff",
         "paper",
-        lambda b, o: (
-            formulas.mean_nll(b["retain"]) * o["lambda_retain"]
+        lambda batches, options: (
+            formulas.mean_nll(batches["retain"]) * options["lambda_retain"]
             + torch.stack(
                 [
                     -(row.softmax(-1) * log_softmax(row, -1)).sum()
-                    for row in b["forget"]["logits"][:, :-1][b["forget"]["labels"][:, 1:] != -100]
+                    for row in batches["forget"]["logits"][:, :-1][
+                        batches["forget"]["labels"][:, 1:] != -100
+                    ]
                 ]
             ).mean()
         ),
@@ -200,7 +222,11 @@ MISTAKEN = {  # mistake: (method, semantics, function)
     "mean_of_means": ("grad_ascent", "paper", _accumulated),
     "bf16_logp": ("grad_ascent", "paper", _bf16),
     "uniform_upstream": ("npo", "paper", _one_scale),
-    "ignore_index_used": ("grad_ascent", "paper", lambda b, o: -_ignored_used(b["forget"])),
+    "ignore_index_used": (
+        "grad_ascent",
+        "paper",
+        lambda batches, options: -_ignored_used(batches["forget"]),
+    ),
 }
 
 

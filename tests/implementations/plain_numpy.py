@@ -51,68 +51,86 @@ def softplus(x):
     return np.logaddexp(0, x)
 
 
-def dpo(b, o):
+def dpo(batches, options):
     """With the retain term where it has a weight."""
-    preference = softplus(-o["beta"] * (log_ratio(b["idk"]) - log_ratio(b["forget"]))).mean()
-    retain = o["retain_weight"] * token_mean(b["retain"]) if o["retain_weight"] else 0
-    return o["lambda_idk"] * token_mean(b["idk"]) + o["lambda_dpo"] * preference + retain
+    preference = softplus(
+        -options["beta"] * (log_ratio(batches["idk"]) - log_ratio(batches["forget"]))
+    ).mean()
+    retain = (
+        options["retain_weight"] * token_mean(batches["retain"]) if options["retain_weight"] else 0
+    )
+    return (
+        options["lambda_idk"] * token_mean(batches["idk"])
+        + options["lambda_dpo"] * preference
+        + retain
+    )
 
 
-def grad_diff(b, o):
+def grad_diff(batches, options):
     """forget = ce or entropy."""
-    if o["forget"] == "ce":
-        return -token_mean(b["forget"]) + o["lambda_retain"] * token_mean(b["retain"])
-    ls = log_softmax(b["forget"]["logits"][:, :-1])
-    mask, _ = answers(b["forget"])
-    return (np.exp(ls) * ls).sum(2)[mask].mean() + o["lambda_retain"] * token_mean(b["retain"])
+    if options["forget"] == "ce":
+        return -token_mean(batches["forget"]) + options["lambda_retain"] * token_mean(
+            batches["retain"]
+        )
+    ls = log_softmax(batches["forget"]["logits"][:, :-1])
+    mask, _ = answers(batches["forget"])
+    return (np.exp(ls) * ls).sum(2)[mask].mean() + options["lambda_retain"] * token_mean(
+        batches["retain"]
+    )
 
 
-def llmu(b, o):
+def llmu(batches, options):
     """kl names the direction."""
     order = (
         ("logits", "teacher_logits")
-        if o["kl"] == "student_teacher"
+        if options["kl"] == "student_teacher"
         else ("teacher_logits", "logits")
     )
-    idk = (nll(b["idk"]).sum(1) / answers(b["idk"])[1]).mean()
-    return -token_mean(b["forget"]) + idk + kl(b["retain"], *order)
+    idk = (nll(batches["idk"]).sum(1) / answers(batches["idk"])[1]).mean()
+    return -token_mean(batches["forget"]) + idk + kl(batches["retain"], *order)
 
 
-def rmu(b, o):
+def rmu(batches, options):
     """Squared lengths at real positions."""
 
     def mean(batch, away):
         mask = batch["attention_mask"]
         return ((away**2).sum(2) * mask).sum(1).__truediv__(mask.sum(1)).mean()
 
-    forget, retain = b["forget"], b["retain"]
-    return mean(forget, forget["hidden"] - o["c"] * forget["control"][0]) + o["alpha"] * mean(
-        retain, retain["hidden"] - retain["teacher_hidden"]
-    )
+    forget, retain = batches["forget"], batches["retain"]
+    return mean(forget, forget["hidden"] - options["c"] * forget["control"][0]) + options[
+        "alpha"
+    ] * mean(retain, retain["hidden"] - retain["teacher_hidden"])
 
 
-def sku(b, o):
+def sku(batches, options):
     """First stage."""
-    random = np.mean([token_mean(batch) for name, batch in b.items() if name.startswith("random")])
+    random = np.mean(
+        [token_mean(batch) for name, batch in batches.items() if name.startswith("random")]
+    )
     return (
-        o["w_forget"] * token_mean(b["forget"])
-        + o["w_random"] * random
-        - o["w_retain"] * kl(b["retain"], "teacher_logits", "logits")
+        options["w_forget"] * token_mean(batches["forget"])
+        + options["w_random"] * random
+        - options["w_retain"] * kl(batches["retain"], "teacher_logits", "logits")
     )
 
 
 LOSSES = {
-    "retain_ft": lambda b, o: token_mean(b["retain"]),
-    "grad_ascent": lambda b, o: -token_mean(b["forget"]),
+    "retain_ft": lambda batches, options: token_mean(batches["retain"]),
+    "grad_ascent": lambda batches, options: -token_mean(batches["forget"]),
     "grad_diff": grad_diff,
-    "kl": lambda b, o: -token_mean(b["forget"]) + kl(b["retain"], "logits", "teacher_logits"),
-    "idk": lambda b, o: token_mean(b["retain"]) + token_mean(b["idk"]),
+    "kl": lambda batches, options: (
+        -token_mean(batches["forget"]) + kl(batches["retain"], "logits", "teacher_logits")
+    ),
+    "idk": lambda batches, options: token_mean(batches["retain"]) + token_mean(batches["idk"]),
     "dpo": dpo,
-    "npo": lambda b, o: 2 / o["beta"] * softplus(o["beta"] * log_ratio(b["forget"])).mean(),
-    "scrub": lambda b, o: (
-        o["alpha"] * kl(b["retain"], "teacher_logits", "logits")
-        - kl(b["forget"], "teacher_logits", "logits")
-        + o["gamma"] * token_mean(b["retain"])
+    "npo": lambda batches, options: (
+        2 / options["beta"] * softplus(options["beta"] * log_ratio(batches["forget"])).mean()
+    ),
+    "scrub": lambda batches, options: (
+        options["alpha"] * kl(batches["retain"], "teacher_logits", "logits")
+        - kl(batches["forget"], "teacher_logits", "logits")
+        + options["gamma"] * token_mean(batches["retain"])
     ),
     "llmu": llmu,
     "rmu": rmu,

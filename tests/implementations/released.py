@@ -32,40 +32,47 @@ def student_teacher(batch):
     return kl(batch["teacher_logits"], batch["logits"])
 
 
-def npo(b, o):
+def npo(batches, options):
     """Every row, every entry of the vocabulary."""
-    p, q = (softmax(b["forget"][name], -1) for name in ("logits", "teacher_logits"))
-    beta = o.get("beta", 1.0)
+    p, q = (softmax(batches["forget"][name], -1) for name in ("logits", "teacher_logits"))
+    beta = options.get("beta", 1.0)
     return 2 / beta * torch.log(1 + (p / (q + 1e-8)) ** beta).mean()
 
 
-def rmu(b, o):
+def rmu(batches, options):
     """The mean activation [B, D] against control vectors [B, 1, D], broadcast; mean squares."""
-    away = b["forget"]["hidden"].mean(1) - o["c"] * b["forget"]["control"][:, None]
-    return o.get("beta", 1.0) * away.square().mean() + mse_loss(
-        b["retain"]["hidden"], b["retain"]["teacher_hidden"]
+    away = (
+        batches["forget"]["hidden"].mean(1) - options["c"] * batches["forget"]["control"][:, None]
+    )
+    return options.get("beta", 1.0) * away.square().mean() + mse_loss(
+        batches["retain"]["hidden"], batches["retain"]["teacher_hidden"]
     )
 
 
 LOSSES = {
-    "retain_ft": lambda b, o: ce(b["retain"]),
-    "grad_ascent": lambda b, o: -ce(b["forget"]),
-    "grad_diff": lambda b, o: -o.get("beta", 1.0) * ce(b["forget"]) + ce(b["retain"]),
-    "kl": lambda b, o: -ce(b["forget"]) + teacher_student(b["retain"]),
-    "idk": lambda b, o: ce(b["retain"]) + ce(b["idk"]),
-    "dpo": lambda b, o: ce(b["idk"], "sums").mean(),
-    "npo": npo,
-    "scrub": lambda b, o: (
-        student_teacher(b["retain"])
-        - o.get("beta", 1.0) * student_teacher(b["forget"])
-        + ce(b["retain"])
+    "retain_ft": lambda batches, options: ce(batches["retain"]),
+    "grad_ascent": lambda batches, options: -ce(batches["forget"]),
+    "grad_diff": lambda batches, options: (
+        -options.get("beta", 1.0) * ce(batches["forget"]) + ce(batches["retain"])
     ),
-    "llmu": lambda b, o: -ce(b["forget"]) + ce(b["idk"]) + student_teacher(b["retain"]),
+    "kl": lambda batches, options: -ce(batches["forget"]) + teacher_student(batches["retain"]),
+    "idk": lambda batches, options: ce(batches["retain"]) + ce(batches["idk"]),
+    "dpo": lambda batches, options: ce(batches["idk"], "sums").mean(),
+    "npo": npo,
+    "scrub": lambda batches, options: (
+        student_teacher(batches["retain"])
+        - options.get("beta", 1.0) * student_teacher(batches["forget"])
+        + ce(batches["retain"])
+    ),
+    "llmu": lambda batches, options: (
+        -ce(batches["forget"]) + ce(batches["idk"]) + student_teacher(batches["retain"])
+    ),
     "rmu": rmu,
-    "sku": lambda b, o: (
-        o["w_forget"] * ce(b["forget"])
-        - o["w_retain"] * teacher_student(b["retain"])
-        + o["w_random"] * sum(ce(batch) for name, batch in b.items() if name.startswith("random"))
+    "sku": lambda batches, options: (
+        options["w_forget"] * ce(batches["forget"])
+        - options["w_retain"] * teacher_student(batches["retain"])
+        + options["w_random"]
+        * sum(ce(batch) for name, batch in batches.items() if name.startswith("random"))
     ),
 }
 

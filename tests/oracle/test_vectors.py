@@ -53,17 +53,17 @@ def test_the_package_agrees_on_the_larger_shapes_that_only_the_command_writes(sh
     asked = [case for case in cases.cases(full=True) if case.shape == shape]
     assert len(asked) == len(VARIANTS)
     for case in asked:
-        answer = formulas.reference_loss(case.method, case.semantics, case.options, case.batches)
-        if not np.isfinite(answer.loss):
+        result = formulas.reference_loss(case.method, case.semantics, case.options, case.batches)
+        if not np.isfinite(result.loss):
             continue
         entry = {"method": case.method, "semantics": case.semantics, "options": case.options}
         loss, gradients = package_loss(entry, batches=case.batches)
-        large = answer.weight * 1e4 if "large_logits" in case.flags else 0  # as above
-        assert abs(loss.value.item() - answer.loss) <= FLOAT64 * (answer.scale + large), case.id
-        size = max(np.abs(gradient).max() for gradient in answer.gradients.values())
+        large = result.weight * 1e4 if "large_logits" in case.flags else 0  # as above
+        assert abs(loss.value.item() - result.loss) <= FLOAT64 * (result.scale + large), case.id
+        size = max(np.abs(gradient).max() for gradient in result.gradients.values())
         assert all(
             np.abs(gradients[name].numpy() - expected).max() <= FLOAT64 * (size + large)
-            for name, expected in answer.gradients.items()
+            for name, expected in result.gradients.items()
         ), case.id
 
 

@@ -1,1 +1,1 @@
-"""Known mistakes as executable data."""
+"""Known mistakes as functions that compute the wrong loss."""

@@ -23,7 +23,7 @@ HIDDEN_SCALE = 2.0
 def inputs(shape_name: str) -> dict[str, Batch]:
     """The arrays of every batch of a shape.
 
-    forget, idk and random1 to random5 have the same questions, with answers of other lengths.
+    forget, idk and random1 to random5 have the same prompt lengths, with answers of other lengths.
     """
     shape = ALL_SHAPES[shape_name]
     answers = [answer for _, _, answer in shape.sequences]

@@ -38,7 +38,7 @@ class Row:
 class Distribution:
     """A row of logits z, the logarithm of its softmax, and the softmax.
 
-    For hidden states only z has a meaning.
+    For hidden states only z is used.
     """
 
     z: np.ndarray

@@ -17,7 +17,7 @@ from .rows import IGNORE, CaseRows, Row
 
 
 class Cell(NamedTuple):
-    """The value of one column at one row, and its gradients; 0.0 stands for a gradient of zeros."""
+    """The value of one column at one row, and its gradients; 0.0 means a gradient of zeros."""
 
     value: float
     student_gradient: np.ndarray | float
