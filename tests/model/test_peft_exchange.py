@@ -198,21 +198,24 @@ GENERATIONS = {
         "vision_tower.vision_model.encoder.layers.1.mlp.fc1",
         "multi_modal_projector.linear_1",
         "language_model.lm_head",
-        r"language_model\.(model\.layers\.0\.self_attn\.q_proj|lm_head)|vision_tower\.vision_model.*1\.mlp\.fc1|multi.*_1",
+        r"language_model\.(model\.layers\.0\.self_attn\.q_proj|lm_head)|"
+        r"vision_tower\.vision_model.*1\.mlp\.fc1|multi.*_1",
     ),
     "4.52": (
         "model.language_model.layers.0.self_attn.q_proj",
         "model.vision_tower.vision_model.encoder.layers.1.mlp.fc1",
         "model.multi_modal_projector.linear_1",
         "lm_head",
-        r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.vision_model.*1\.mlp\.fc1|.*_1",
+        r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|"
+        r"model\.vision_tower\.vision_model.*1\.mlp\.fc1|.*_1",
     ),
     "5": (
         "model.language_model.layers.0.self_attn.q_proj",
         "model.vision_tower.encoder.layers.1.mlp.fc1",
         "model.multi_modal_projector.linear_1",
         "lm_head",
-        r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|model\.vision_tower\.encoder.*1\.mlp\.fc1|.*linear_1",
+        r"model\.language_model\.layers\.0\.self_attn\.q_proj|lm_head|"
+        r"model\.vision_tower\.encoder.*1\.mlp\.fc1|.*linear_1",
     ),
 }
 OURS = GENERATIONS["4.45"][:4]
