@@ -1,7 +1,10 @@
-"""csrc/token_terms_cuda.cu compiled as C++ and run by the emulator of cuda_on_cpu, against float64: the kernels' logic, no GPU.
+"""csrc/token_terms_cuda.cu, compiled as C++ and run by the emulator in tests/cuda_on_cpu.
 
-The emulator's 2^x is wrong by 2 units in the last place everywhere but at 0, as PTX allows the real one to be.
-Run: python -m pytest tests/test_cuda_source.py
+Its logic is compared with float64; no GPU is needed.
+
+The emulator's 2^x is wrong by 2 units in the last place everywhere but at 0, as PTX allows the real
+one to be.
+Run: python -m pytest tests/losses/test_cuda_source.py
 """
 
 import ctypes
@@ -62,10 +65,11 @@ TYPES = (
 BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 GUARD = 64  # elements on both sides of every output
 
-# Relative to max(1, |value|). A sum of V positive fp32 terms, each wrong by 2^-22 (two units of 2^x) or less, over many lanes:
-# its relative error, hence nll's absolute one, is below 2^-22 and in the mean far less. The KL divergences multiply the error
-# of a weight by the distance of its log ratio from the mean one, which is of order one for the rows drawn here. Added to that
-# is the rounding of the result itself, 2^-24.
+# Relative to max(1, |value|). A sum of V positive fp32 terms, each wrong by 2^-22 (two units of
+# 2^x) or less, over many lanes: its relative error, hence nll's absolute one, is below 2^-22 and in
+# the mean far less. The KL divergences multiply the error of a weight by the distance of its log
+# ratio from the mean one, which is of order one for the rows drawn here. Added to that is the
+# rounding of the result itself, 2^-24.
 CLOSE = {
     LSE: 3e-7,
     NLL: 7e-7,
@@ -78,8 +82,9 @@ CLOSE = {
 }
 # Of the store: half a unit in the last place, and fp16's half of the smallest subnormal.
 STORED = {torch.float32: (0, 0), torch.bfloat16: (2**-8, 0), torch.float16: (2**-11, 2**-25)}
-# Relative to the size of the terms that a gradient row is the sum of. fp32: the row's scalars, the product, the sums and the
-# store each round by 2^-24 or less. 16 bits: 2^x is wrong by 2^-22 and its argument's rounding adds about as much.
+# Relative to the size of the terms that a gradient row is the sum of. fp32: the row's scalars, the
+# product, the sums and the store each round by 2^-24 or less. 16 bits: 2^x is wrong by 2^-22 and
+# its argument's rounding adds about as much.
 COMPUTED = {torch.float32: 3e-7, torch.bfloat16: 1e-6, torch.float16: 1e-6}
 
 
@@ -90,7 +95,8 @@ def compiled(directory, *flags):
         pytest.skip("no g++ to compile the CUDA source as C++")
     built = directory / "emulated.so"
     here = ROOT / "tests" / "cuda_on_cpu"
-    # No contraction: products and sums round as they are written. No fortified longjmp: fibres jump between stacks.
+    # No contraction: products and sums round as they are written. No fortified longjmp: fibres jump
+    # between stacks.
     command = [
         compiler,
         "-O2",
@@ -141,7 +147,10 @@ def gpu(library):
 
 
 class Emulated:
-    """The two C++ functions on torch tensors; outputs stand between guards, which must keep their bits."""
+    """The two C++ functions on torch tensors.
+
+    Outputs are placed between guards, which must keep their bits.
+    """
 
     def __init__(self, library):
         self.library = library
@@ -150,20 +159,27 @@ class Emulated:
     def machine(
         self, order=0, multiprocessors=1, largest_grid=2**31 - 1, device=0, driver=True, fails_at=-1
     ):
-        """Thread order 0 (forward), 1 (reverse) or a seed. One multiprocessor: two rows or more are a block each."""
+        """Thread order 0 (forward), 1 (reverse) or a seed.
+
+        One multiprocessor: two rows or more are a block each.
+        """
         self.library.machine(order, multiprocessors, largest_grid, device, int(driver), fails_at)
 
     def happened(self):
         numbers = (ctypes.c_int64 * 5)()
         self.library.happened(numbers)
         return dict(
-            zip(("device", "devices_set", "launches", "student_read", "teacher_read"), numbers)
+            zip(
+                ("device", "devices_set", "launches", "student_read", "teacher_read"),
+                numbers,
+                strict=True,
+            )
         )
 
     def launched(self, i):
         numbers = (ctypes.c_int64 * 4)()
         self.library.launched(ctypes.c_int64(i), numbers)
-        return dict(zip(("stream", "device", "blocks", "threads"), numbers))
+        return dict(zip(("stream", "device", "blocks", "threads"), numbers, strict=True))
 
     def stats(
         self, student, teacher, labels, entropy=True, skip=False, device=0, stream=0, error=None
@@ -239,7 +255,10 @@ def inside(buffer):
 
 
 def opened(buffer):
-    """The output between the guards. -77 is what was there before: no row drawn here has it as a result."""
+    """The output between the guards.
+
+    -77 is what was there before: no row drawn here has it as a result.
+    """
     assert (buffer[:GUARD] == -77).all() and (buffer[-GUARD:] == -77).all(), (
         "written outside an output"
     )
@@ -247,7 +266,9 @@ def opened(buffer):
 
 
 def rows(n, vocabulary, dtype=torch.float32, scale=3.0, seed=0, noise=1.0):
-    """Student, teacher (the student with noise), labels with the first and last ignored, upstream with a row of zeros."""
+    """Student, teacher (the student with noise), labels with the first and last ignored, upstream
+    with a row of zeros.
+    """
     g = torch.Generator().manual_seed(seed)
     student = scale * torch.randn(n, vocabulary, generator=g)
     teacher = student + noise * torch.randn(n, vocabulary, generator=g)
@@ -259,7 +280,10 @@ def rows(n, vocabulary, dtype=torch.float32, scale=3.0, seed=0, noise=1.0):
 
 
 def columns(student, teacher, labels):
-    """The rows of the table that are terms, in float64, by torch's own functions; -inf columns add 0."""
+    """The rows of the table that are terms, in float64, by torch's own functions.
+
+    -inf columns add 0.
+    """
     ls = F.log_softmax(student.double(), -1)
     found = {
         LSE: student.double().logsumexp(-1),
@@ -287,9 +311,9 @@ def mean(log_weight, value):
 
 
 def weights(upstream, labels):
-    """Columns [n, 1] in float64: l, c, a, b, h of token_terms.h, c = 0 where the label is ignored."""
-    l, c, a, b, h = (upstream[k].double() for k in READ_BY_BACKWARD)
-    return (column.unsqueeze(1) for column in (l, torch.where(labels == IGNORE, 0, c), a, b, h))
+    """[n, 1] in float64: l, c, a, b, h of token_terms.h; c = 0 where the label is ignored."""
+    lse, c, a, b, h = (upstream[k].double() for k in READ_BY_BACKWARD)
+    return (column.unsqueeze(1) for column in (lse, torch.where(labels == IGNORE, 0, c), a, b, h))
 
 
 def certified(student, teacher, labels, upstream):
@@ -301,12 +325,13 @@ def certified(student, teacher, labels, upstream):
 
 
 def term_sizes(student, teacher, labels, upstream):
-    """[n, 1]: the largest over a row's columns of the sum of the absolute terms of the gradient's formula; a log is at least
-    1, since the rounding of lse does not shrink with it."""
-    l, c, a, b, h = weights(upstream, labels)
+    """[n, 1]: the largest over a row's columns of the sum of the absolute terms of the gradient's
+    formula; a log is at least 1, since the rounding of lse does not shrink with it.
+    """
+    lse, c, a, b, h = weights(upstream, labels)
     found = columns(student, teacher, labels)
     log_p = F.log_softmax(student.double(), -1).clamp(-1e38)
-    sizes = c.abs() + l.abs() + h.abs() * (found[ENTROPY].unsqueeze(1) + log_p.abs() + 1)
+    sizes = c.abs() + lse.abs() + h.abs() * (found[ENTROPY].unsqueeze(1) + log_p.abs() + 1)
     if teacher is not None:
         log_q = F.log_softmax(teacher.double(), -1).clamp(-1e38)
         kl = found[KL_STUDENT_TEACHER].unsqueeze(1)
@@ -454,9 +479,11 @@ def test_large_logits_are_right_to_the_rounding_of_the_result(gpu, scale):
 @pytest.mark.parametrize("scale", [3.0, 10.0, 100.0])
 @pytest.mark.parametrize("upstream_row", [ENTROPY, KL_STUDENT_TEACHER])
 def test_a_sure_students_gradient_is_right_beside_its_largest_entry(gpu, scale, upstream_row):
-    """Relative to that entry, by the definition whose logs are relative to the largest column. 2^x is wrong by 2^-22, in the sums
-    and not in fp32 gradients; differences of logits, factor, product and store round by 2^-24 each. A difference of fp32 sums of
-    the size of KL would be wrong by 1e-6 of KL, of which the gradient is any fraction."""
+    """Relative to that entry, by the definition whose logs are relative to the largest column. 2^x
+    is wrong by 2^-22, in the sums and not in fp32 gradients; differences of logits, factor, product
+    and store round by 2^-24 each. A difference of fp32 sums of the size of KL would be wrong by
+    1e-6 of KL, and the gradient may be a small fraction of KL.
+    """
     student, _, labels, upstream = rows(6, 4113, scale=scale, seed=8)
     teacher = rows(6, 4113, scale=scale, seed=9)[0]
     upstream[:] = 0
@@ -471,7 +498,10 @@ def test_a_sure_students_gradient_is_right_beside_its_largest_entry(gpu, scale, 
 
 
 def test_a_common_offset_does_not_enter(gpu):
-    """Offset 2^20 and logits that are multiples of 1/8: exact in fp32, so that the terms are those without the offset."""
+    """Offset 2^20 and logits that are multiples of 1/8.
+
+    Exact in fp32, so that the terms are those without the offset.
+    """
     student, teacher, labels, upstream = rows(6, 2049)
     student, teacher = (8 * student).round() / 8, (8 * teacher).round() / 8
     table, gradient = gpu.both(student, teacher, labels, upstream)
@@ -487,7 +517,10 @@ def test_a_common_offset_does_not_enter(gpu):
 
 
 def test_nll_is_never_negative_and_a_sure_label_keeps_its_gradient(gpu):
-    """p - 1 = -63 e^-gap / (1 + 63 e^-gap). Formed after rounding p to bf16 it would be a multiple of 2^-8."""
+    """p - 1 = -63 e^-gap / (1 + 63 e^-gap).
+
+    Formed after rounding p to bf16 it would be a multiple of 2^-8.
+    """
     labels, upstream = torch.zeros(1, dtype=torch.int64), torch.zeros(len(ROWS), 1)
     upstream[NLL] = 1
     for dtype in TYPES:
@@ -496,7 +529,8 @@ def test_nll_is_never_negative_and_a_sure_label_keeps_its_gradient(gpu):
             student[0, 0] = gap
             table, gradient = gpu.both(student, None, labels, upstream)
             others = 63 * np.exp(-gap)
-            # The 63 weights are one number, wrong by 2^-22; 2^-23 for nll's own rounding, at most 2.3.
+            # The 63 weights are one number, wrong by 2^-22; 2^-23 for nll's own rounding, at most
+            # 2.3.
             assert (
                 0 <= table[NLL, 0]
                 and abs(table[NLL, 0].item() - np.log1p(others)) <= 2**-22 + 2**-23
@@ -508,7 +542,10 @@ def test_nll_is_never_negative_and_a_sure_label_keeps_its_gradient(gpu):
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_probabilities_below_the_cut_are_exactly_zero(gpu, dtype):
-    """log p is -87 in column 1 and -86.5 in column 2; the cut is at -86.9. fp16 rounds both gradients to 0."""
+    """log p is -87 in column 1 and -86.5 in column 2.
+
+    The cut is at -86.9. fp16 rounds both gradients to 0.
+    """
     student = torch.tensor([[0.0, -87.0, -86.5, -20.0]], dtype=dtype)
     teacher = torch.zeros_like(student)
     labels, upstream = torch.tensor([IGNORE]), torch.zeros(len(ROWS), 1)
@@ -537,7 +574,10 @@ def test_kl_of_equal_rows_is_zero_and_of_nearly_equal_rows_not_negative(gpu):
 
 
 def edge(gpu, dtype, multiprocessors, change):
-    """Table and gradients (all terms; without kl_student_teacher) with row 2 changed; the other rows keep their bits."""
+    """Table and gradients with row 2 changed; the other rows keep their bits.
+
+    One gradient is of all terms, one is without kl_student_teacher.
+    """
     gpu.machine(multiprocessors=multiprocessors)
     student, teacher, labels, upstream = rows(5, 4500 if multiprocessors > 1 else 45, dtype, seed=3)
     upstream[:, 2] = torch.arange(1, len(ROWS) + 1) / 7
@@ -564,12 +604,15 @@ def edge(gpu, dtype, multiprocessors, change):
 
 
 def by_formula(found, upstream):
-    """Row 2 of the header's formula in float64, a term whose factor or probability is 0 left out; and the terms' size."""
-    l, c, a, b, h = (w[2] for w in weights(upstream, found["labels"]))
+    """Row 2 of the gradient by the formula of token_terms.h, in float64.
+
+    A term whose factor or probability is 0 is left out.
+    """
+    lse, c, a, b, h = (w[2] for w in weights(upstream, found["labels"]))
     terms = columns(found["student"], found["teacher"], found["labels"])
     log_p, log_q = (F.log_softmax(found[name].double(), -1)[2] for name in ("student", "teacher"))
     p, q = log_p.exp(), log_q.exp()
-    alpha = c + a + l - h * terms[ENTROPY][2]
+    alpha = c + a + lse - h * terms[ENTROPY][2]
     inner = alpha + (b - h) * log_p
     if b != 0:
         inner = inner - b * terms[KL_STUDENT_TEACHER][2] - b * log_q
@@ -703,7 +746,8 @@ def test_finite_masks_are_ordinary_logits(gpu, dtype, multiprocessors, value):
 
     found = edge(gpu, dtype, multiprocessors, change)
     assert close(found, *STUDENT_ROWS, *TEACHER_ROWS)
-    # A few columns decide a divergence, so that their weights' errors show: 2^-22 of 2^x, 2^-24 |x| of x, |x| < 16.
+    # A few columns decide a divergence, so that their weights' errors show: 2^-22 of 2^x, 2^-24 |x|
+    # of x, |x| < 16.
     assert close(found, KL_TEACHER_STUDENT, KL_STUDENT_TEACHER, at_least=2**-22 + 16 * 2**-24)
     assert found["table"][KL_TEACHER_STUDENT] > 10 and found["table"].isfinite().all()
     assert close_to(found["gradient_without"], by_formula(found, found["without"]))
@@ -734,8 +778,9 @@ def test_rows_at_the_ends_of_the_type_are_uniform_rows(gpu, dtype, multiprocesso
 def test_a_divergence_near_the_end_of_fp32_does_not_overflow_on_the_way(
     gpu, dtype, multiprocessors
 ):
-    """All but one of V equal teacher probabilities meet a log ratio of the largest number: KL is (V - 1) / V of it, and the
-    sum that is divided by V is V - 1 times it."""
+    """All but one of V equal teacher probabilities meet a log ratio of the largest number: KL is (V
+    - 1) / V of it, and the sum that is divided by V is V - 1 times it.
+    """
 
     def change(student, teacher, labels):
         student[2], teacher[2] = 0, 0
@@ -767,7 +812,10 @@ def test_a_student_alone_has_the_same_edges(gpu, dtype, multiprocessors, entropy
 
 @ALL_TYPES
 def test_masked_columns_of_a_student_alone_without_entropy_take_the_fast_path(gpu, dtype):
-    """-inf adds 0 to a sum of exponentials by itself: each logit is read once, and the label's once more."""
+    """-inf adds 0 to a sum of exponentials by itself.
+
+    Each logit is read once, and the label's once more.
+    """
     student, _, labels, _ = rows(4, 4096, dtype)
     student[:, 5::2] = -inf
     labels[1:3] = 4
@@ -874,7 +922,9 @@ def test_alignment_and_row_stride_change_no_bit(gpu, dtype, vocabulary):
 
 
 def at_offset(rows_, offset, stride):
-    """The same rows, `offset` elements behind a 16-byte boundary and `stride` apart, with NaN around."""
+    """The same rows, `offset` elements behind a 16-byte boundary and `stride` apart, with NaN
+    around.
+    """
     n, vocabulary = rows_.shape
     room = torch.full((offset + n * stride + 64,), nan, dtype=rows_.dtype)
     first = -(room.data_ptr() // room.element_size()) % (16 // room.element_size())

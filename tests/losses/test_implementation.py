@@ -1,4 +1,4 @@
-"""Which implementation of the token terms runs: the argument, the choice for a run, the environment.
+"""Which implementation of the token terms runs: by argument, by choice for a run, by environment.
 
 Run: python -m pytest tests/losses/test_implementation.py
 """

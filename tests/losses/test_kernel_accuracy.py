@@ -1,6 +1,8 @@
-"""The compiled token terms beside plain PyTorch: accuracy against float64, every contract row, equal bits, offsets, operators.
+"""The compiled token terms beside plain PyTorch.
 
-Run: python -m pytest tests/test_kernel.py
+Accuracy against float64, every special case of the contract, equal bits, offsets, operators.
+
+Run: python -m pytest tests/losses/test_kernel_accuracy.py
 """
 
 from math import inf, nan
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from clear_ref.common.errors import LabelError, ShapeError
 from clear_ref.losses import formulas, native
 from clear_ref.losses.terms import IGNORE, token_terms
-from tests.losses.test_terms import COLUMNS, by_torch, rows, weighted
+from tests.helpers.token_term_rows import COLUMNS, by_torch, rows, weighted
 
 pytestmark = pytest.mark.skipif(
     not native.built(), reason="clear_ref was installed without the compiled kernel"
@@ -68,7 +70,9 @@ def ours(impl, **options):
 
 
 def plain(student, labels, teacher):
-    """The five columns by torch's own operators in the working dtype, as a training script writes them."""
+    """The five columns by torch's own operators in the working dtype, as a training script writes
+    them.
+    """
     ls, lt = F.log_softmax(student, -1), F.log_softmax(teacher, -1)
     return (
         F.cross_entropy(student, labels, ignore_index=IGNORE, reduction="none"),
@@ -87,12 +91,15 @@ def errors(found, truth, relative=True):
             .nan_to_num(inf)
             .max()
         )
-        for f, t in zip(found, truth)
+        for f, t in zip(found, truth, strict=True)
     ]
 
 
 def gradient_error(found, truth):
-    """The largest error, relative to the largest gradient of its row; rows without gradient must be exactly 0."""
+    """The largest error, relative to the largest gradient of its row.
+
+    Rows without gradient must be exactly 0.
+    """
     largest = truth.abs().amax(1, keepdim=True)
     assert (found[(largest == 0).squeeze(1)] == 0).all()
     return float(((found.double() - truth).abs() / largest.masked_fill(largest == 0, 1)).max())
@@ -104,9 +111,11 @@ def gradient_error(found, truth):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("seed", range(12))
 def test_no_implementation_is_further_from_float64_than_plain_torch(impl, dtype, seed):
-    """At most plain torch's error and the store's rounding: values are stored in fp32 (2^-24 relative), and both sums round
-    V terms of size log p, of which 2^-22 is four roundings of the largest. A gradient is stored in its own dtype (half an
-    eps), and its factor holds fp32 numbers as large as log p and KL, four roundings again."""
+    """At most plain torch's error and the store's rounding: values are stored in fp32 (2^-24
+    relative), and both sums round V terms of size log p, of which 2^-22 is four roundings of the
+    largest. A gradient is stored in its own dtype (half an eps), and its factor holds fp32 numbers
+    as large as log p and KL, four roundings again.
+    """
     g = torch.Generator().manual_seed(1000 + seed)
     n = int(torch.randint(1, 10, (), generator=g))
     vocabulary = int(2 ** (13 * torch.rand((), generator=g)))
@@ -117,7 +126,7 @@ def test_no_implementation_is_further_from_float64_than_plain_torch(impl, dtype,
     )
     usual, usual_slope = values_and_gradient(plain, student, labels, teacher, upstream)
     found, found_slope = values_and_gradient(ours(impl), student, labels, teacher, upstream)
-    for name, mine, theirs in zip(COLUMNS, errors(found, truth), errors(usual, truth)):
+    for name, mine, theirs in zip(COLUMNS, errors(found, truth), errors(usual, truth), strict=True):
         assert mine <= theirs + 2**-22, (name, n, vocabulary, mine, theirs)
     factor = 1 + float(
         max(truth[3].max(), truth[4].max(), -F.log_softmax(student.double(), -1).min())
@@ -133,8 +142,8 @@ def test_no_implementation_is_further_from_float64_than_plain_torch(impl, dtype,
     assert mine <= theirs + allowed, (n, vocabulary, mine, theirs)
 
 
-# 2. Accuracy, in numbers. Truth: the same fp32 logits in float64, by definition. Student and teacher are independent: KL is as
-# large as the scale makes it.
+# 2. Accuracy, in numbers. Truth: the same fp32 logits in float64, by definition. Student and
+# teacher are independent: KL is as large as the scale makes it.
 
 LIMITS = {
     "nll": 7e-7,
@@ -150,25 +159,30 @@ PLAIN_FACTOR = 10  # the torch route sums in fp32 where the kernel sums in doubl
 def test_values_at_a_real_vocabulary(impl, scale):
     student, teacher, labels, _ = rows(16, 32064, scale, seed=3, dtype=torch.float32)
     truth = by_torch(student, labels, teacher)
-    for name, error in zip(COLUMNS, errors(columns(student, labels, teacher, impl), truth)):
+    for name, error in zip(
+        COLUMNS, errors(columns(student, labels, teacher, impl), truth), strict=True
+    ):
         assert error <= LIMITS[name] * (1 if impl == "native" else PLAIN_FACTOR), (
             f"{name}: {error:.2e}"
         )
 
 
-# Relative to the largest entry of the row, at every scale. The rounding at the store is at most 6e-8, the exponential's rest 3e-8,
-# and the mean of x or of the gap, which the factors of entropy and KL(p||q) are relative to, has an error of 1e-9 to 3e-8 of
-# itself: fp32 sums where many columns make it, double where few do. All three at their worst would be 1.2e-7, of one row in
-# thousands. Without fused multiply-add the rounding of upstream times factor stays: half as much again. The torch route rounds
-# log p, both factors and every product in fp32, and its sums: ten times that.
+# Relative to the largest entry of the row, at every scale. The rounding at the store is at most
+# 6e-8, the exponential's rest 3e-8, and the mean of x or of the gap, which the factors of entropy
+# and KL(p||q) are relative to, has an error of 1e-9 to 3e-8 of itself: fp32 sums where many columns
+# make it, double where few do. All three at their worst would be 1.2e-7, of one row in thousands.
+# Without fused multiply-add the rounding of upstream times factor stays: half as much again. The
+# torch route rounds log p, both factors and every product in fp32, and its sums: ten times that.
 GRADIENT_LIMITS = {"avx512": 1e-7, "avx2": 1e-7, "baseline": 1.5e-7, "torch": 1e-6}
 ALONE = ("nll", "entropy", "kl_teacher_student", "kl_student_teacher")
 
 
 def by_definition(which, student, teacher, labels):
-    """Gradient [n, V] of one term in float64: no autograd, whose sums would be the larger error where all but one p is 0. The
-    gradients of entropy and KL(p||q) are unchanged by a constant in log p or log p - log q, here that of the largest column: a
-    mean that is a difference of logs would have no digits left where that column is sure."""
+    """Gradient [n, V] of one term in float64: no autograd, whose sums would be the larger error
+    where all but one p is 0. The gradients of entropy and KL(p||q) are unchanged by a constant in
+    log p or log p - log q, here that of the largest column: a mean that is a difference of logs
+    would have no digits left where that column is sure.
+    """
     student, teacher, top = student.double(), teacher.double(), student.argmax(1, keepdim=True)
     log_p, log_q, x = (
         student.log_softmax(-1),
@@ -190,8 +204,10 @@ def by_definition(which, student, teacher, labels):
 @pytest.mark.parametrize("which", ALONE)
 @pytest.mark.parametrize("sure", [False, True], ids=["any label", "largest label"])
 def test_each_gradient_beside_the_largest_of_its_row(impl, scale, which, sure):
-    """lse in two fp32 parts is right to 2^-48 of logits: that counts where p - 1 or p - q is all there is of a row. Entropy and
-    KL(p||q) have no such slack, and no row of a gradient that fp32 can hold is left out."""
+    """lse in two fp32 parts is right to 2^-48 of logits: that counts where p - 1 or p - q is all
+    there is of a row. Entropy and KL(p||q) have no such slack, and no row of a gradient that fp32
+    can hold is left out.
+    """
     student, teacher, labels, upstream = rows(16, 32064, scale, seed=4, dtype=torch.float32)
     labels, upstream = (
         student.argmax(1) if sure else labels,
@@ -210,14 +226,18 @@ def test_each_gradient_beside_the_largest_of_its_row(impl, scale, which, sure):
     limit = GRADIENT_LIMITS[impl if impl == "torch" else native.instruction_set()]
     excess = (found - truth).abs().amax(1) - own - limit * truth.abs().amax(1)
     assert (excess <= 0).all(), (
-        f"{which} at scale {scale}: {float((excess / truth.abs().amax(1).clamp_min(1e-300)).max()):.1e}"
+        f"{which} at scale {scale}: "
+        f"{float((excess / truth.abs().amax(1).clamp_min(1e-300)).max()):.1e}"
     )
 
 
 @pytest.mark.parametrize("scale", [3.0, 10.0])
 @pytest.mark.parametrize("which", ["entropy", "kl_student_teacher"])
 def test_of_many_rows_none_is_further_off(instruction_set, scale, which):
-    """256 rows, upstream 1: one rounding more, of the factor, shows in the furthest of them and not in sixteen."""
+    """256 rows, upstream 1.
+
+    One rounding more, of the factor, shows in the furthest of them and not in sixteen.
+    """
     student, teacher, labels, _ = rows(256, 32064, scale, seed=1, dtype=torch.float32)
     leaf = student.requires_grad_()
     getattr(
@@ -235,7 +255,10 @@ def test_of_many_rows_none_is_further_off(instruction_set, scale, which):
 
 @pytest.mark.parametrize("scale", [3.0, 30.0])
 def test_a_teacher_equal_to_the_student_has_no_gradient(instruction_set, scale):
-    """KL(q||p): p - q of equal logits, bit for bit. KL(p||q): the mean of log p - log q = 0 and the gap are both exactly 0."""
+    """KL(q||p): p - q of equal logits, bit for bit.
+
+    KL(p||q): the mean of log p - log q = 0 and the gap are both exactly 0.
+    """
     student, _, labels, upstream = rows(8, 4113, scale, seed=6, dtype=torch.float32)
     upstream[:, :2] = 0
     _, slope = values_and_gradient(ours("native"), student, labels, student.clone(), upstream)
@@ -244,8 +267,10 @@ def test_a_teacher_equal_to_the_student_has_no_gradient(instruction_set, scale):
 
 @pytest.mark.parametrize("which", ALONE)
 def test_gradients_of_the_torch_route_beside_the_size_of_their_factor(which):
-    """One term at a time, beside the upstream times 1 + its own value. Where p is near 1 the factor cancels, so that the
-    gradient itself is no measure of fp32 sums. 2^-21: eight roundings of p, log p and the factor."""
+    """One term at a time, beside the upstream times 1 + its own value. Where p is near 1 the factor
+    cancels, so that the gradient itself is no measure of fp32 sums. 2^-21: eight roundings of p,
+    log p and the factor.
+    """
     for scale in (3.0, 30.0):
         student, teacher, labels, upstream = rows(16, 32064, scale, seed=4, dtype=torch.float32)
         upstream[:, [i for i, name in enumerate(ALONE) if name != which]] = 0
@@ -265,8 +290,10 @@ def test_gradients_of_the_torch_route_beside_the_size_of_their_factor(which):
 
 @pytest.mark.parametrize("seed", range(4, 8))
 def test_the_whole_gradient_beside_the_largest_of_its_row(impl, seed):
-    """All terms at once at scale 3, where no row is so certain that its gradient cancels: four roundings of the factor, which
-    is up to twice the gradient that is left; of the torch route sixteen."""
+    """All terms at once at scale 3, where no row is so certain that its gradient cancels: four
+    roundings of the factor, which is up to twice the gradient that is left; of the torch route
+    sixteen.
+    """
     student, teacher, labels, upstream = rows(16, 32064, seed=seed, dtype=torch.float32)
     _, truth = values_and_gradient(by_torch, student.double(), labels, teacher.double(), upstream)
     _, found = values_and_gradient(ours(impl), student, labels, teacher, upstream)
@@ -275,7 +302,10 @@ def test_the_whole_gradient_beside_the_largest_of_its_row(impl, seed):
 
 
 def test_gradients_of_the_torch_route_at_logits_of_1e4():
-    """p is 1 in one column; KL ~ 1e5 is stored in fp32, so that of KL(p||q) has an error of 2^-24 KL beside KL itself."""
+    """p is 1 in one column.
+
+    KL ~ 1e5 is stored in fp32, so that of KL(p||q) has an error of 2^-24 KL beside KL itself.
+    """
     student, teacher, labels, upstream = rows(16, 32064, 1e4, seed=5, dtype=torch.float32)
     values, truth = values_and_gradient(
         by_torch, student.double(), labels, teacher.double(), upstream
@@ -305,7 +335,7 @@ def test_every_tail_and_misaligned_rows(impl, vocabularies):
         found = columns(wide[0], labels, wide[1], impl)
         leaf = F.pad(student, (1, 2), value=nan).requires_grad_()
         weighted(columns(leaf[:, 1:-2], labels, wide[1], impl), upstream).backward()
-        for name, error in zip(COLUMNS, errors(found, truth)):
+        for name, error in zip(COLUMNS, errors(found, truth), strict=True):
             worst[name] = max(worst.get(name, (0, 0)), (error, vocabulary))
         size = upstream.abs().amax(1) * (1 + truth[4])
         off = (leaf.grad[:, 1:-2] - slope).abs().amax(1)
@@ -340,13 +370,16 @@ def test_far_apart_logits_by_hand(impl):
 
 @pytest.mark.parametrize("offset", [1e4, 2.0**20])
 def test_a_common_offset_changes_nll_and_kl_by_nothing(impl, offset):
-    """Logits are multiples of 1/8, so that the offset is exact in fp32 and the values are those without it, bit for bit."""
+    """Logits are multiples of 1/8, so that the offset is exact in fp32 and the values are those
+    without it, bit for bit.
+    """
     student, teacher, labels, _ = case()
     student, teacher = (student * 8).round() / 8, (teacher * 8).round() / 8
     for name, moved, still in zip(
         COLUMNS,
         columns(student + offset, labels, teacher - offset, impl),
         columns(student, labels, teacher, impl),
+        strict=True,
     ):
         assert torch.equal(moved, still), name
 
@@ -354,7 +387,10 @@ def test_a_common_offset_changes_nll_and_kl_by_nothing(impl, offset):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("vocabulary", [5, 37, 4113])
 def test_minus_infinity_in_both_contributes_nothing(impl, dtype, vocabulary):
-    """Truth: the same rows without those columns, in float64; fp32 sums and one rounding at the store as in test_terms."""
+    """Truth: the same rows without those columns, in float64.
+
+    Fp32 sums and one rounding at the store as in test_terms.
+    """
     student, teacher, labels, upstream = case(5, vocabulary, dtype)
     wide = [F.pad(z, (1, 2), value=-inf) for z in (student, teacher)]
     truth, slope = values_and_gradient(
@@ -425,7 +461,7 @@ def test_a_bad_row_is_nan_and_no_other_row_feels_it(impl, vocabulary, bad, side)
     pair = (broken, labels, teacher) if side == "student" else (student, labels, broken)
     found, slope = values_and_gradient(ours(impl), *pair, upstream)
     theirs = {"nll": "student", "entropy": "student", "teacher_nll": "teacher"}
-    for name, column, wanted in zip(COLUMNS, found, clean):
+    for name, column, wanted in zip(COLUMNS, found, clean, strict=True):
         assert torch.isnan(column[1]) == (theirs.get(name, side) == side), name
         assert torch.equal(column[[0, 2, 3, 4]], wanted[[0, 2, 3, 4]]), name
     assert torch.isnan(slope[1]).all() and torch.equal(
@@ -434,7 +470,10 @@ def test_a_bad_row_is_nan_and_no_other_row_feels_it(impl, vocabulary, bad, side)
 
 
 def test_probabilities_below_the_threshold_are_dropped(impl):
-    """z = (0, -d, 0 at the label): for d = 200 column 1 has p = 0 in fp32, its gradient is exactly 0 and nothing is NaN."""
+    """z = (0, -d, 0 at the label).
+
+    For d = 200 column 1 has p = 0 in fp32, its gradient is exactly 0 and nothing is NaN.
+    """
     student, teacher = torch.tensor([[0.0, -200.0, 0.0]]), torch.zeros(1, 3)
     found, slope = values_and_gradient(
         ours(impl), student, torch.tensor([2]), teacher, torch.tensor([[1.0, 1.0, 0.0, 1.0]])
@@ -458,12 +497,15 @@ def test_kl_is_never_negative_and_of_equal_logits_nothing(impl, dtype):
 
 
 def test_ignored_rows(impl):
-    """nll, teacher_nll and the gradient of nll are 0; entropy and KL are those of the same row with a label."""
+    """nll, teacher_nll and the gradient of nll are 0.
+
+    Entropy and KL are those of the same row with a label.
+    """
     student, teacher, labels, upstream = case(6)
     with_label = columns(student, labels, teacher, impl)
     labels[2] = IGNORE
     found = columns(student, labels, teacher, impl)
-    for name, column, wanted in zip(COLUMNS, found, with_label):
+    for name, column, wanted in zip(COLUMNS, found, with_label, strict=True):
         if "nll" in name:
             assert column[2] == 0 and wanted[2] != 0
         else:
@@ -481,7 +523,7 @@ def test_skipped_rows_are_not_read(impl):
         ours(impl, skip_ignored=True), student, labels, teacher, upstream
     )
     clean = columns(student[[0, 1, 3, 4]], labels[[0, 1, 3, 4]], teacher[[0, 1, 3, 4]], impl)
-    for name, column, wanted in zip(COLUMNS, found, clean):
+    for name, column, wanted in zip(COLUMNS, found, clean, strict=True):
         assert (column[[2, 5]] == 0).all() and torch.equal(column[[0, 1, 3, 4]], wanted), name
     assert (slope[[2, 5]] == 0).all() and torch.isfinite(slope).all()
 
@@ -509,7 +551,10 @@ def test_rows_without_upstream_are_not_read(impl):
 
 @pytest.mark.parametrize("label", [37, -1, -99, 2**62, -(2**63)])
 def test_labels_out_of_range(impl, label):
-    """Refused by name on the CPU; the backward operator, which does not look, never uses one as an index."""
+    """Refused by name on the CPU.
+
+    The backward operator, which does not look, never uses one as an index.
+    """
     student, teacher, labels, upstream = case()
     table = torch.ops.clear_ref.token_stats(student, teacher, labels, False, True, impl == "native")
     labels[1] = label
@@ -547,6 +592,7 @@ def test_student_and_teacher_may_differ_in_dtype(impl):
         COLUMNS,
         columns(student, labels, teacher.float(), impl),
         columns(student.float(), labels, teacher.float(), impl),
+        strict=True,
     ):
         assert torch.equal(mixed, wanted), name
 
@@ -562,7 +608,7 @@ def bits(student, labels, teacher, upstream):
 
 
 def same(one, two):
-    return all(torch.equal(a, b) for a, b in zip(one, two))
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -627,7 +673,8 @@ def test_avx2_and_avx512_give_the_same_bits(shape, dtype, scale):
     assert same(*results)
 
 
-# 5. Offsets beyond 2^31 elements. The buffers are virtual memory: only the pages under the rows are touched.
+# 5. Offsets beyond 2^31 elements. The buffers are virtual memory: only the pages under the rows are
+# touched.
 
 
 def test_offsets_beyond_32_bits(impl):
@@ -638,7 +685,7 @@ def test_offsets_beyond_32_bits(impl):
     except RuntimeError as error:
         pytest.skip(f"8 GiB of address space cannot be had: {error}")
     far = [buffer.as_strided((3, vocabulary), (step, 1), 5) for buffer in buffers]
-    for view, near in zip(far, (student, teacher)):
+    for view, near in zip(far, (student, teacher), strict=True):
         view.copy_(near)
     native_too = impl == "native"
     table = torch.ops.clear_ref.token_stats(far[0], far[1], labels, False, True, native_too)
@@ -744,9 +791,10 @@ def test_the_gradient_of_lse(impl):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("gap", [4.0, 8.0, 12.0, 14.0])
 def test_the_label_column_of_a_confident_token_is_not_lost(impl, dtype, gap):
-    """z = (gap, 0): p - 1 = -1 / (1 + e^gap) at the label. Formed after rounding p to bf16 it would be 0 from gap 6 on.
-    fp32: the kernel has expm1 in double of a sum whose lanes are fp32, sixteen roundings;
-    torch's p - 1 is a difference of fp32 numbers near 1, good to 2^-24 absolute."""
+    """z = (gap, 0): p - 1 = -1 / (1 + e^gap) at the label. Formed after rounding p to bf16 it would
+    be 0 from gap 6 on. fp32: the kernel has expm1 in double of a sum whose lanes are fp32, sixteen
+    roundings; torch's p - 1 is a difference of fp32 numbers near 1, good to 2^-24 absolute.
+    """
     leaf = torch.tensor([[gap, 0.0]], dtype=dtype, requires_grad=True)
     token_terms(leaf, torch.tensor([0]), impl=impl).nll.backward()
     wanted = -1 / (1 + torch.tensor(gap, dtype=torch.float64).exp())

@@ -1,8 +1,10 @@
-"""The door to the compiled kernel under wrong and odd tensors: refused in words, or computed right; never a crash.
+"""Wrong and unusual tensors for the token terms: an error message or the right result, no crash.
 
-The cases run in a process of their own, so that a crash is a failure with a case number, not the end of the test run.
+The cases run in a process of their own, so that a crash is a failure with a case number, not the
+end of the test run.
 
-Run: python -m pytest tests/test_door.py, or one case by python tests/test_door.py 1234 1
+Run: python -m pytest tests/losses/test_kernel_hostile_arguments.py
+One case: python tests/losses/test_kernel_hostile_arguments.py 1234 1
 """
 
 import random
@@ -42,7 +44,7 @@ class Subclass(torch.Tensor):
 
 
 def truth(student, labels, teacher, upstream, skip_ignored, entropy):
-    """(table by name, gradient) by log_softmax and written-out derivatives; `upstream` [N_STATS, n]."""
+    """(table by name, gradient) by log_softmax and explicit derivatives; upstream [N_STATS, n]."""
     z = torch.log_softmax(student.double(), -1)
     p, ignored = z.exp(), labels == IGNORE
     dead = ignored if skip_ignored else torch.zeros_like(ignored)
@@ -308,9 +310,10 @@ class Case:
         return f"{self.operator}, {self.student.dtype}, {self.done}"
 
     def __call__(self, impl):
-        """(name, found, wanted, bound) of every result. Bounds: values up to 32 in fp32, sums and log p of a few roundings
-        each, 32 * 2^-22; a gradient has a factor of at most 5 upstreams, each below 5 times values below 32, in fp32, and is
-        rounded once to its dtype."""
+        """(name, found, wanted, bound) of every result. Bounds: values up to 32 in fp32, sums and
+        log p of a few roundings each, 32 * 2^-22; a gradient has a factor of at most 5 upstreams,
+        each below 5 times values below 32, in fp32, and is rounded once to its dtype.
+        """
         wanted, slope = self.wanted
         if self.operator == "terms":
             found = token_terms(
@@ -440,7 +443,7 @@ def test_ten_thousand_cases_are_refused_in_words_or_computed_right():
         for i in range(WORKERS)
     ]
     results = [worker.communicate() for worker in workers]
-    for worker, (out, errors) in zip(workers, results):
+    for worker, (out, errors) in zip(workers, results, strict=True):
         assert worker.returncode == 0, (
             f"died with {worker.returncode}:\n{out[-2000:]}\n{errors[-2000:]}"
         )

@@ -1,7 +1,8 @@
-"""Reductions: micro-batches add up, padding and order do not matter, chunks do not matter, broadcasting is refused,
-and each of the usual mistakes changes a value that tests/helpers/values_by_hand.py has.
+"""Reductions: micro-batches add up; padding, order and chunks do not matter.
 
-Run: python -m pytest tests/test_reductions.py
+Broadcasting is refused, and each common mistake changes a value of tests/helpers/values_by_hand.py.
+
+Run: python -m pytest tests/losses/test_reductions.py
 """
 
 from dataclasses import fields, replace
@@ -124,14 +125,14 @@ def test_the_micro_batches_of_a_step_add_up_to_the_one_big_batch(method):
         value += loss.value.item()
         for name, term in loss.terms.items():
             parts_of_terms[name] += term.item()
-        for gradient, leaf in zip(gradients, piece_leaves):
+        for gradient, leaf in zip(gradients, piece_leaves, strict=True):
             if leaf.grad is not None:
                 gradient[start:stop] = leaf.grad
     assert value == pytest.approx(whole.value.item(), abs=ROUNDING)
     assert parts_of_terms == pytest.approx(
         {name: term.item() for name, term in whole.terms.items()}, abs=ROUNDING
     )
-    for gradient, leaf in zip(gradients, leaves):
+    for gradient, leaf in zip(gradients, leaves, strict=True):
         assert leaf.grad is None or (gradient - leaf.grad).abs().max() < ROUNDING
 
 
@@ -245,7 +246,9 @@ def test_row_sets_hold_the_rows_and_labels_they_say():
     labels = torch.tensor([[IGNORE, IGNORE, 3, IGNORE, 4], [IGNORE, 2, 1, IGNORE, IGNORE]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     found = select_rows(labels, mask, "answer")
-    assert list(zip(found.sequence.tolist(), found.position.tolist(), found.labels.tolist())) == [
+    assert list(
+        zip(found.sequence.tolist(), found.position.tolist(), found.labels.tolist(), strict=True)
+    ) == [
         (0, 1, 3),
         (0, 3, 4),
         (1, 0, 2),
@@ -406,7 +409,7 @@ def token_mean_for_sequence_mean(patch):
 
 
 def mean_inside_the_nonlinearity(patch):
-    """The log-ratio averaged over sequences before the softplus, instead of the softplus after it."""
+    """The mean over sequences of the log-ratio before the softplus, not of the softplus."""
     everywhere(
         patch,
         "sequence_sum",

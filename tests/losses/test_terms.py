@@ -1,6 +1,6 @@
-"""Per-token terms: by-hand values, float64 certificates, an independent route through torch, every contract.
+"""Per-token terms: values by hand, float64 gradients, another route through torch, special cases.
 
-Run: python -m pytest tests/test_terms.py
+Run: python -m pytest tests/losses/test_terms.py
 """
 
 from math import inf, log, nan
@@ -13,40 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.losses import formulas
 from clear_ref.losses.terms import IGNORE, token_terms
-
-COLUMNS = ("nll", "entropy", "teacher_nll", "kl_teacher_student", "kl_student_teacher")
-
-
-def rows(n, vocabulary, scale=3.0, seed=0, dtype=torch.float64):
-    """Student, teacher, labels (first and last ignored), upstream [n, 4] with a zero row and unequal numbers."""
-    g = torch.Generator().manual_seed(seed)
-    student, teacher = (
-        scale * torch.randn(n, vocabulary, generator=g, dtype=torch.float64) for _ in range(2)
-    )
-    labels = torch.randint(0, vocabulary, (n,), generator=g)
-    labels[0] = labels[-1] = IGNORE
-    upstream = torch.randn(n, 4, generator=g, dtype=torch.float64)
-    upstream[n // 2] = 0
-    return student.to(dtype), teacher.to(dtype), labels, upstream
-
-
-def by_torch(student, labels, teacher):
-    """The five columns by log_softmax, cross_entropy and kl_div, in float64."""
-    ls, lt = F.log_softmax(student.double(), -1), F.log_softmax(teacher.double(), -1)
-    return (
-        F.cross_entropy(student.double(), labels, ignore_index=IGNORE, reduction="none"),
-        -(ls.exp() * ls).sum(-1),
-        F.cross_entropy(teacher.double(), labels, ignore_index=IGNORE, reduction="none"),
-        F.kl_div(ls, lt, log_target=True, reduction="none").sum(-1),
-        F.kl_div(lt, ls, log_target=True, reduction="none").sum(-1),
-    )
-
-
-def weighted(columns, upstream):
-    """Scalar with a known upstream gradient: nll, entropy and both KL weighted row by row."""
-    nll, entropy, _, kl_ts, kl_st = columns
-    pairs = zip((nll, entropy, kl_ts, kl_st), upstream.T)
-    return sum((column * weight.to(column.dtype)).sum() for column, weight in pairs)
+from tests.helpers.token_term_rows import COLUMNS, by_torch, rows, weighted
 
 
 def columns(student, labels, teacher):
@@ -63,10 +30,14 @@ def gradient(function, student, labels, teacher, upstream):
 def test_terms_and_gradients_worked_out_by_hand():
     """z = (log 3, 0): p = (3/4, 1/4). Teacher (0, 0): q = (1/2, 1/2). Label 1.
 
-    nll = -log 1/4 = log 4.  teacher_nll = log 2.  entropy = 3/4 log 4/3 + 1/4 log 4 = log 4 - 3/4 log 3.
-    KL(q||p) = 1/2 log(2/3) + 1/2 log 2 = 1/2 log(4/3).  KL(p||q) = 3/4 log(3/2) + 1/4 log(1/2) = 3/4 log 3 - log 2.
-    d nll = p - (0, 1) = (3/4, -3/4).  d KL(q||p) = p - q = (1/4, -1/4).
-    d KL(p||q)[0] = 3/4 (log 3/2 - KL) = 3/4 (log 3 - log 2 - 3/4 log 3 + log 2) = 3/16 log 3; gradients sum to 0.
+    nll = -log 1/4 = log 4.  teacher_nll = log 2.
+    entropy = 3/4 log 4/3 + 1/4 log 4 = log 4 - 3/4 log 3.
+    KL(q||p) = 1/2 log(2/3) + 1/2 log 2 = 1/2 log(4/3).
+    KL(p||q) = 3/4 log(3/2) + 1/4 log(1/2) = 3/4 log 3 - log 2.
+    d nll = p - (0, 1) = (3/4, -3/4).
+    d KL(q||p) = p - q = (1/4, -1/4).
+    d KL(p||q)[0] = 3/4 (log 3/2 - KL) = 3/4 (log 3 - log 2 - 3/4 log 3 + log 2) = 3/16 log 3;
+    gradients sum to 0.
     d entropy[0] = -3/4 (log 3/4 + log 4 - 3/4 log 3) = -3/16 log 3.
     """
     student = torch.tensor([[log(3), 0.0]], dtype=torch.float64, requires_grad=True)
@@ -97,10 +68,13 @@ def test_gradients_agree_with_finite_differences(with_teacher):
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 3, 37, 255, 4113])
 def test_float64_equals_log_softmax_and_kl_div(vocabulary):
-    """Both routes round V terms of size up to |log p| < 64; 1e-13 is 64 * 2^-53 with a factor 14 for the sums."""
+    """Both routes round V terms of size up to |log p| < 64.
+
+    1e-13 is 64 * 2^-53 with a factor 14 for the sums.
+    """
     student, teacher, labels, upstream = rows(7, vocabulary)
     for name, found, wanted in zip(
-        COLUMNS, columns(student, labels, teacher), by_torch(student, labels, teacher)
+        COLUMNS, columns(student, labels, teacher), by_torch(student, labels, teacher), strict=True
     ):
         assert (found - wanted).abs().max() < 1e-13, name
     found, wanted = (gradient(f, student, labels, teacher, upstream) for f in (columns, by_torch))
@@ -110,13 +84,15 @@ def test_float64_equals_log_softmax_and_kl_div(vocabulary):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("vocabulary", [3, 37, 4113])
 def test_every_dtype_is_accumulated_in_fp32_and_rounded_once(dtype, vocabulary):
-    """Truth: float64 on the same rounded input. x = z - max is off by at most range * 2^-24, and so are log p and all
-    terms, a few times over: bound 4 * range * 2^-23. A gradient carries that times its factors (at most 1 + |KL|), and
-    half a unit in the last place of its own dtype: eps / 2 relative, and half the smallest subnormal of fp16."""
+    """Truth: float64 on the same rounded input. x = z - max is off by at most range * 2^-24, and so
+    are log p and all terms, a few times over: bound 4 * range * 2^-23. A gradient carries that
+    times its factors (at most 1 + |KL|), and half a unit in the last place of its own dtype: eps /
+    2 relative, and half the smallest subnormal of fp16.
+    """
     student, teacher, labels, upstream = rows(9, vocabulary, dtype=dtype)
     wanted = by_torch(student, labels, teacher)
     bound = 4 * float(student.double().max() - student.double().min()) * 2**-23
-    for name, found, truth in zip(COLUMNS, columns(student, labels, teacher), wanted):
+    for name, found, truth in zip(COLUMNS, columns(student, labels, teacher), wanted, strict=True):
         assert found.dtype == torch.float32
         assert (found - truth).abs().max() <= bound, name
     found = gradient(columns, student, labels, teacher, upstream)
@@ -131,14 +107,16 @@ def test_every_dtype_is_accumulated_in_fp32_and_rounded_once(dtype, vocabulary):
 def test_student_and_teacher_may_differ_in_dtype():
     student, teacher, labels, _ = rows(5, 11, dtype=torch.bfloat16)
     mixed, plain = columns(student, labels, teacher.float()), columns(student, labels, teacher)
-    for name, found, wanted in zip(COLUMNS, mixed, plain):
+    for name, found, wanted in zip(COLUMNS, mixed, plain, strict=True):
         assert torch.equal(found, wanted), name
     assert token_terms(student, labels, teacher.double()).nll.dtype == torch.float64
 
 
 def test_fp32_gradient_survives_large_logits():
-    """The lse is kept in two parts. Without the low part p would be off by half a unit of lse (at 1e4: 5e-4).
-    A common offset of 2^20 keeps the differences of logits exact, which are multiples of 1/8."""
+    """The lse is kept in two parts. Without the low part p would be off by half a unit of lse (at
+    1e4: 5e-4). A common offset of 2^20 keeps the differences of logits exact, which are multiples
+    of 1/8.
+    """
     student, teacher, labels, upstream = rows(6, 33)
     student, teacher = (student * 8).round() / 8, (teacher * 8).round() / 8
     truth = gradient(by_torch, student, labels, teacher, upstream)
@@ -178,7 +156,7 @@ def test_a_bad_row_is_nan_and_no_other_row_feels_it(bad):
         gradient(columns, broken, labels, teacher, upstream),
     )
     others = [0, 2, 3, 4]
-    for name, column, wanted in zip(COLUMNS, found, clean):
+    for name, column, wanted in zip(COLUMNS, found, clean, strict=True):
         assert torch.isnan(column[1]) == (name != "teacher_nll"), name
         assert torch.equal(column[others], wanted[others]), name
     assert torch.isnan(found_gradient[1]).all() and torch.equal(
@@ -196,6 +174,7 @@ def test_a_row_with_zero_upstream_gets_an_exactly_zero_gradient_even_if_it_holds
     for row, weight in zip(
         (formulas.NLL, formulas.ENTROPY, formulas.KL_TEACHER_STUDENT, formulas.KL_STUDENT_TEACHER),
         upstream.T,
+        strict=True,
     ):
         weights[row] = weight
     found = formulas.dlogits(leaf.detach(), teacher, labels, table, weights)
@@ -223,7 +202,7 @@ def test_minus_infinity_in_the_same_columns_of_both_contributes_nothing():
     wide = [F.pad(z, (1, 2), value=-inf) for z in (student, teacher)]
     shifted = torch.where(labels == IGNORE, labels, labels + 1)
     for name, found, wanted in zip(
-        COLUMNS, columns(wide[0], shifted, wide[1]), columns(student, labels, teacher)
+        COLUMNS, columns(wide[0], shifted, wide[1]), columns(student, labels, teacher), strict=True
     ):
         assert (found - wanted).abs().max() < 1e-14, name
     found = gradient(columns, wide[0], shifted, wide[1], upstream)
@@ -290,7 +269,7 @@ def test_strided_rows_and_columns_equal_contiguous_ones():
     padded = F.pad(student, (2, 3))[:, 2:-3]
     turned = teacher.T.contiguous().T
     for name, found, wanted in zip(
-        COLUMNS, columns(padded, labels, turned), columns(student, labels, teacher)
+        COLUMNS, columns(padded, labels, turned), columns(student, labels, teacher), strict=True
     ):
         assert torch.equal(found, wanted), name
     found = torch.autograd.grad(
@@ -310,7 +289,7 @@ def test_row_chunks_change_no_bit(monkeypatch, elements, vocabulary):
         gradient(columns, student, labels, teacher, upstream),
     )
     monkeypatch.setattr(formulas, "CHUNK_ELEMENTS", elements)
-    for name, found, wanted in zip(COLUMNS, columns(student, labels, teacher), whole):
+    for name, found, wanted in zip(COLUMNS, columns(student, labels, teacher), whole, strict=True):
         assert torch.equal(found, wanted), name
     assert torch.equal(gradient(columns, student, labels, teacher, upstream), whole_gradient)
 
@@ -331,7 +310,9 @@ def test_only_inputs_and_row_scalars_are_kept_for_backward():
 
 
 def test_temporaries_stay_within_one_chunk(monkeypatch):
-    """The largest tensor made is a chunk in forward, and in backward the gradient itself, in the logits' own dtype."""
+    """The largest tensor made is a chunk in forward, and in backward the gradient itself, in the
+    logits' own dtype.
+    """
     monkeypatch.setattr(formulas, "CHUNK_ELEMENTS", 4 * 1001)
     student, teacher, labels, upstream = rows(50, 1001, dtype=torch.bfloat16)
     student.requires_grad_()
@@ -371,7 +352,7 @@ def test_the_same_bits_on_one_thread_and_on_two(n, vocabulary):
             )
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(one, two) for one, two in zip(*results))
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
 def test_the_teacher_gets_no_gradient():
