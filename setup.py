@@ -1,10 +1,14 @@
-"""Installs the package with the embedded world beside its code and compiles the token-terms kernel (else: pyproject.toml).
+"""Installs the package and compiles the kernel of the token terms; see pyproject.toml for the rest.
 
-CLEAR_REF_NATIVE      auto (default): compile where there is a C++ compiler; on: fail without one; off: install pure Python
-CLEAR_REF_CUDA        auto (default): compile the CUDA part where nvcc is found; on: fail without it; off: leave it out
-CLEAR_REF_CUDA_ARCHS  compute capabilities with commas (default: every major one nvcc knows), PTX of the last is added
+CLEAR_REF_NATIVE      auto (default): compile where there is a C++ compiler; on: fail without one;
+                      off: install without the kernel
+CLEAR_REF_CUDA        auto (default): compile the CUDA part where there is nvcc; on: fail without
+                      it; off: leave it out
+CLEAR_REF_CUDA_ARCHS  compute capabilities with commas; default: the first of each major version
+                      that nvcc supports. PTX of the last one is added
 CXX, NVCC             the compilers (default: c++, nvcc)
-CLEAR_REF_CXXFLAGS    further flags for every C++ compilation and the link, such as -fsanitize=address
+CLEAR_REF_CXXFLAGS    further flags for every C++ compilation and the link, such as
+                      -fsanitize=address
 """
 
 import os
@@ -14,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,13 +26,16 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
-CPU = {
-    "baseline": ["-O3"]
-}  # instruction set: flags; -O3 lets the compiler vectorise the portable loops
+
+# Flags of each instruction set; -O3 lets the compiler vectorise the portable loops.
+CPU = {"baseline": ["-O3"]}
 if platform.machine().lower() in ("x86_64", "amd64"):
     avx2 = ["-O2", "-mavx2", "-mfma", "-mf16c"]
-    CPU |= {"avx2": avx2, "avx512": [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
-# No contraction: a multiply and an add are fused where lanes.h says so and nowhere else, so that instruction sets agree.
+    CPU["avx2"] = avx2
+    CPU["avx512"] = [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+
+# -ffp-contract=off: a multiplication and an addition are fused only where lanes.h says so. If not,
+# instruction sets would give different results.
 CXX_FLAGS = [
     "-std=c++17",
     "-fPIC",
@@ -36,20 +44,24 @@ CXX_FLAGS = [
     "-fno-math-errno",
     "-DNDEBUG",
 ]
-OLDEST_MAJORS = ("75", "80", "90", "100", "110", "120")
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads", "2"]
+FIRST_OF_EACH_MAJOR = ("75", "80", "90", "100", "110", "120")
 
 
-def choice(name: str) -> str:
-    """The environment's auto, on or off."""
+def switch_value(name: str) -> str:
+    """The value of an environment variable: auto, on or off."""
     value = os.environ.get(name, "auto")
     if value not in ("auto", "on", "off"):
         sys.exit(f"{name} is {value!r}; expected auto, on or off")
     return value
 
 
-def tool(variable: str, default: str, switch: str, what: str) -> list[str] | None:
-    """The command of a compiler, or None where it is switched off or absent; ends the build where it was asked for."""
-    wanted = choice(switch)
+def compiler(variable: str, default: str, switch: str, what: str) -> list[str] | None:
+    """The command of a compiler; None if it is switched off or not installed.
+
+    Ends the build if it is switched on and not installed.
+    """
+    wanted = switch_value(switch)
     command = shlex.split(os.environ.get(variable) or default)
     if wanted == "off" or not command:
         return None
@@ -57,111 +69,105 @@ def tool(variable: str, default: str, switch: str, what: str) -> list[str] | Non
         return command
     if wanted == "on":
         sys.exit(
-            f"{switch}=on, but {command[0]} was not found; expected {what}: install it or set {variable}"
+            f"{switch}=on, but {command[0]} was not found; expected {what}: "
+            f"install it or set {variable}"
         )
     print(f"clear_ref: {command[0]} not found, {what} is left out", file=sys.stderr)
     return None
 
 
-CXX = tool("CXX", "c++", "CLEAR_REF_NATIVE", "the compiled token-terms kernel")
-NVCC = CXX and tool("NVCC", "nvcc", "CLEAR_REF_CUDA", "the CUDA part of the kernel")
+CXX = compiler("CXX", "c++", "CLEAR_REF_NATIVE", "the compiled token-terms kernel")
+NVCC = None
+if CXX:
+    NVCC = compiler("NVCC", "nvcc", "CLEAR_REF_CUDA", "the CUDA part of the kernel")
 
 
 def run(command: list[str]) -> None:
-    """Run a compiler; ends the build with its whole output where it fails."""
+    """Runs a compiler and prints its output; ends the build if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(shlex.join(command) + "\n" + done.stdout, file=sys.stderr)
     if done.returncode:
         sys.exit(
-            f"clear_ref: {command[0]} failed (status {done.returncode}); CLEAR_REF_NATIVE=off installs without the kernel, "
-            "CLEAR_REF_CUDA=off without its CUDA part"
+            f"clear_ref: {command[0]} failed (status {done.returncode}); CLEAR_REF_NATIVE=off "
+            "installs without the kernel, CLEAR_REF_CUDA=off without its CUDA part"
         )
 
 
-def cuda_targets() -> list[str]:
-    """Compute capabilities to compile for: those asked for, or the first of each major one that nvcc knows."""
-    asked = [
-        part for part in re.split("[,; ]+", os.environ.get("CLEAR_REF_CUDA_ARCHS", "")) if part
-    ]
-    if wrong := [part for part in asked if not re.fullmatch(r"\d{2,3}[af]?", part)]:
-        sys.exit(
-            f"CLEAR_REF_CUDA_ARCHS holds {wrong[0]!r}; expected compute capabilities such as 80,90"
-        )
-    known = subprocess.run(
-        [*NVCC, "--list-gpu-code"], capture_output=True, text=True, check=True
-    ).stdout
-    return asked or [major for major in OLDEST_MAJORS if f"sm_{major}\n" in known + "\n"]
+def cuda_targets(nvcc: list[str]) -> list[str]:
+    """Compute capabilities to compile for: those asked for, or the first of each major version."""
+    words = re.split("[,; ]+", os.environ.get("CLEAR_REF_CUDA_ARCHS", ""))
+    asked = [word for word in words if word]
+    for word in asked:
+        if not re.fullmatch(r"\d{2,3}[af]?", word):
+            sys.exit(
+                f"CLEAR_REF_CUDA_ARCHS has {word!r}; expected compute capabilities such as 80,90"
+            )
+    if asked:
+        return asked
+    listed = subprocess.run([*nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True)
+    supported = listed.stdout.split()
+    return [target for target in FIRST_OF_EACH_MAJOR if f"sm_{target}" in supported]
 
 
 class BuildKernel(build_ext):
-    """One object for each instruction set, one for CUDA, linked into one module without torch's headers or libraries."""
+    """Compiles one object for each instruction set and one for CUDA, and links them to one module.
 
-    def build_extension(self, extension):
-        import sysconfig
+    torch's headers and libraries are not used.
+    """
 
-        import pybind11
-
-        objects, out = Path(self.build_temp), Path(self.get_ext_fullpath(extension.name))
+    def build_extension(self, extension: Extension) -> None:
+        """Compiles and links."""
+        objects, module = Path(self.build_temp), Path(self.get_ext_fullpath(extension.name))
         objects.mkdir(parents=True, exist_ok=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        more = shlex.split(os.environ.get("CLEAR_REF_CXXFLAGS", ""))
-        includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-        targets = cuda_targets() if NVCC else []
-        defines = [f"-DWITH_{name.upper()}" for name in CPU if name != "baseline"]
-        defines += [f'-DWITH_CUDA="{",".join(targets)}"'] if targets else []
-        compile_cxx = [*CXX, *CXX_FLAGS, *more, "-c"]
-        commands = {
-            f"{name}.o": [
-                *compile_cxx,
-                *flags,
-                f"-DINSTRUCTION_SET={name}",
-                str(CSRC / "token_terms_cpu.cpp"),
-            ]
-            for name, flags in CPU.items()
-        }
-        commands |= {
-            "bindings.o": [*compile_cxx, "-O1", *includes, *defines, str(CSRC / "bindings.cpp")],
-            "dispatch.o": [*compile_cxx, "-O2", *defines, str(CSRC / "dispatch.cpp")],
-        }
-        if targets:
-            codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
-            codes.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
-            commands["cuda.o"] = [
-                *NVCC,
-                "-O3",
-                "-std=c++17",
-                "-Xcompiler",
-                "-fPIC,-fvisibility=hidden",
-                "--threads",
-                "2",
-                *codes,
-                "-c",
-                str(CSRC / "token_terms_cuda.cu"),
-            ]
+        module.parent.mkdir(parents=True, exist_ok=True)
+        more_flags = shlex.split(os.environ.get("CLEAR_REF_CXXFLAGS", ""))
+        targets = cuda_targets(NVCC) if NVCC else []
+        commands = compile_commands(targets, more_flags)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(
-                pool.map(
-                    run,
-                    [
-                        [*command, "-o", str(objects / name)]
-                        for name, command in reversed(commands.items())
-                    ],
-                )
-            )
-        # nvcc links its own runtime statically: the module then imports on a machine without a driver.
-        link = (
-            [
-                *NVCC,
-                "-shared",
-                "--cudart",
-                "static",
-                *(["-Xcompiler", ",".join(more)] if more else []),
+            # In reverse order, because the CUDA part takes longest.
+            running = [
+                pool.submit(run, [*command, "-o", str(objects / name)])
+                for name, command in reversed(commands.items())
             ]
-            if targets
-            else [*CXX, "-shared", "-pthread", *more]
-        )
-        system = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-        run([*link, *system, *(str(objects / name) for name in commands), "-o", str(out)])
+            for future in running:
+                future.result()
+        names = [str(objects / name) for name in commands]
+        run([*link_command(targets, more_flags), *names, "-o", str(module)])
+
+
+def compile_commands(targets: list[str], more_flags: list[str]) -> dict[str, list[str]]:
+    """{name of an object: the command that compiles it, without its output}."""
+    import pybind11  # installed for the build alone
+
+    compile_cxx = [*CXX, *CXX_FLAGS, *more_flags, "-c"]
+    includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    defines = [f"-DWITH_{name.upper()}" for name in CPU if name != "baseline"]
+    if targets:
+        defines.append(f'-DWITH_CUDA="{",".join(targets)}"')
+    commands = {}
+    for name, flags in CPU.items():
+        define = f"-DINSTRUCTION_SET={name}"
+        source = str(CSRC / "token_terms_cpu.cpp")
+        commands[f"{name}.o"] = [*compile_cxx, *flags, define, source]
+    bindings, dispatch = str(CSRC / "bindings.cpp"), str(CSRC / "dispatch.cpp")
+    commands["bindings.o"] = [*compile_cxx, "-O1", *includes, *defines, bindings]
+    commands["dispatch.o"] = [*compile_cxx, "-O2", *defines, dispatch]
+    if targets:
+        codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
+        codes.append(f"-gencode=arch=compute_{targets[-1]},code=compute_{targets[-1]}")
+        source = str(CSRC / "token_terms_cuda.cu")
+        commands["cuda.o"] = [*NVCC, *NVCC_FLAGS, *codes, "-c", source]
+    return commands
+
+
+def link_command(targets: list[str], more_flags: list[str]) -> list[str]:
+    """The command that links the objects, without objects and output."""
+    system = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+    if not targets:
+        return [*CXX, "-shared", "-pthread", *more_flags, *system]
+    # nvcc links its own runtime statically: the module can be imported without a GPU driver.
+    host_flags = ["-Xcompiler", ",".join(more_flags)] if more_flags else []
+    return [*NVCC, "-shared", "--cudart", "static", *host_flags, *system]
 
 
 KERNEL = Extension(
