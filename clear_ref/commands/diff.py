@@ -12,7 +12,7 @@ import torch
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_text
 from clear_ref.common.settings import setting
-from clear_ref.mini import directories
+from clear_ref.mini.directories import model_directory
 from clear_ref.model.vlm import VLM, load
 from clear_ref.oracle.diff import dump_file
 from clear_ref.oracle.diff.dump_file import Dump
@@ -21,6 +21,7 @@ from clear_ref.oracle.diff.terminal import text, title
 
 from .given import settings_from
 from .output import Output
+from .resolve import check_adapter
 from .settings import device_setting, model_setting, template_setting
 
 HELPER = Path(dump_file.__file__).with_name("dump_helper.py")
@@ -66,19 +67,15 @@ def load_model(settings: DiffSettings, dump: Dump) -> VLM | None:
         if settings.adapter:
             raise UserError(f"--adapter {settings.adapter}: needs --model")
         return None
+    check_adapter(settings.adapter)
     dtypes = {tensor.dtype for tensors in dump.batches.values() for tensor in tensors.values()}
     vlm = load(
-        directories.model_directory(settings.model),
+        model_directory(settings.model),
         "float64" if torch.float64 in dtypes else "float32",
         settings.device,
         settings.template,
     )
     if settings.adapter:
-        if not Path(settings.adapter).is_dir():
-            raise UserError(
-                f"--adapter {settings.adapter}: no such directory; "
-                "expected one with adapter_config.json"
-            )
         vlm.load_adapter(settings.adapter)
     return vlm
 

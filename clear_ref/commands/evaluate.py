@@ -6,7 +6,6 @@ With --robustness also whether what it forgot comes back.
 import time
 from argparse import Namespace
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
@@ -54,11 +53,6 @@ def command(arguments: Namespace) -> Output:
 
 def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
     """Everything that the evaluation needs, checked; nothing is written or loaded."""
-    if settings.adapter and not Path(settings.adapter).is_dir():
-        raise UserError(
-            f"--adapter {settings.adapter}: no such directory; expected one with "
-            "adapter_config.json"
-        )
     idle = sorted(given.settings & set(ROBUSTNESS_SETTINGS))
     if idle and not settings.robustness:
         raise UserError(

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from clear_ref.common.devices import DTYPES
 from clear_ref.common.errors import UserError
@@ -13,9 +13,9 @@ from clear_ref.data.prompts import read_phrases
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.rows import MODALITIES, split_rows
 from clear_ref.loop.unlearn import label_mask
-from clear_ref.methods import table
-from clear_ref.mini import directories
-from clear_ref.model.vlm import MASKS, VLM, load
+from clear_ref.methods import Variant, table
+from clear_ref.mini.directories import data_directory
+from clear_ref.model.vlm import MASKS, VLM
 from clear_ref.oracle.explain import method_file, terminal
 from clear_ref.oracle.explain.explanation import Explanation, explain
 from clear_ref.oracle.explain.method_file import Description
@@ -24,7 +24,7 @@ from clear_ref.oracle.explain.side_by_side import ComparedRecord, side_by_side
 
 from .given import Given, given_from, settings_from
 from .output import Output
-from .resolve import options_for
+from .resolve import ModelSource, check_adapter, options_for, resolve_model
 from .settings import (
     data_setting,
     device_setting,
@@ -83,12 +83,39 @@ class ExplainedBatch(TypedDict):
     html: NotRequired[str]
 
 
+@dataclass(frozen=True)
+class ExplainedVariant:
+    """One semantics of the method: its variant, options, plan of records and label mask."""
+
+    semantics: str
+    variant: Variant
+    options: Any
+    plan: UnlearnPlan
+    mask: str
+
+
+@dataclass(frozen=True)
+class ResolvedExplain:
+    """A batch to explain.
+
+    indices   numbers of its records in the forget set
+    variants  one, or two with --compare
+    """
+
+    source: ModelSource
+    adapter: str
+    method: str
+    indices: range
+    variants: list[ExplainedVariant]
+    html: str
+
+
 def command(arguments: Namespace) -> Output:
     """What `explain` prints."""
     settings = settings_from(arguments, ExplainSettings)
     given = given_from(arguments, ExplainSettings)
     if arguments.batch or settings.compare or settings.html:
-        return Output(explain_batch(arguments.method, settings, given.options), batch_text)
+        return Output(explain_batch(resolve(arguments.method, settings, given)), batch_text)
     check_without_batch(given)
     return Output(describe(arguments.method, settings), method_file.text)
 
@@ -112,23 +139,65 @@ def check_without_batch(given: Given) -> None:
         )
 
 
-def explain_batch(
-    method: str, settings: ExplainSettings, given_options: dict[str, str]
-) -> ExplainedBatch:
-    """The Explanation of a batch under one semantics or two; raises UserError for wrong input."""
+def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExplain:
+    """Everything that the batch needs, checked; nothing is written or loaded."""
+    source, data = resolve_model(settings), data_directory(settings.data)
+    check_adapter(settings.adapter)
+    sketch = source.without_weights(source.model)
+    if settings.adapter:
+        sketch.load_adapter(settings.adapter)
+    rows = split_rows(data, settings.modality, settings.forget, source.sees_pictures)
+    n_forget = len(rows[0])
+    if settings.records < 1 or not 0 <= settings.index <= n_forget - settings.records:
+        raise UserError(
+            f"--index is {settings.index} and --records {settings.records}; "
+            f"the forget set has records 0 to {n_forget - 1}"
+        )
     recipe_name = "mini" if settings.model == "mini" else "paper"
-    options = {
-        semantics: options_for(method, semantics, recipe_name, settings.seed, given_options)[0]
-        for semantics in chosen_semantics(settings)
-    }
-    explanations = explain_each(method, settings, options)
+    phrases = read_phrases(data)
+    variants = []
+    for semantics in chosen_semantics(settings):
+        variant = table.variant(method, semantics)
+        options, _ = options_for(method, semantics, recipe_name, settings.seed, given.options)
+        batches = tuple(variant.needs_of(options))
+        plan = UnlearnPlan(*rows, batches, phrases, settings.seed, variant.contents)
+        mask = label_mask(sketch.family.name, variant, settings.mask)
+        variants.append(ExplainedVariant(semantics, variant, options, plan, mask))
+    indices = range(settings.index, settings.index + settings.records)
+    return ResolvedExplain(source, settings.adapter, method, indices, variants, settings.html)
+
+
+def explain_batch(run: ResolvedExplain) -> ExplainedBatch:
+    """The Explanation of a batch under one semantics or two."""
+    vlm = run.source.load(run.source.model)
+    if run.adapter:
+        vlm.load_adapter(run.adapter)
+    explanations = [explain_variant(run, chosen, vlm) for chosen in run.variants]
     result = ExplainedBatch(explained=explanations)
-    if settings.compare:
+    if len(explanations) == 2:
         result["beside"] = side_by_side(explanations[0], explanations[1])
-    if settings.html:
-        write_text(Path(settings.html), page(explanations))
-        result["html"] = settings.html
+    if run.html:
+        write_text(Path(run.html), page(explanations))
+        result["html"] = run.html
     return result
+
+
+def explain_variant(run: ResolvedExplain, chosen: ExplainedVariant, vlm: VLM) -> Explanation:
+    """The Explanation of the batch under one semantics."""
+    about = models_in_words(run.source.model, run.adapter)
+    if table.reference_model(run.method, chosen.options) == "idk":
+        about += "; the reference that training makes first, tuned on refusals, is not made here"
+    about += f"; labels cover the {'answer' if chosen.mask == 'answer' else 'released span'}"
+    return explain(
+        vlm,
+        run.method,
+        chosen.semantics,
+        chosen.options,
+        chosen.plan,
+        run.indices,
+        chosen.mask,
+        about,
+    )
 
 
 def chosen_semantics(settings: ExplainSettings) -> list[str]:
@@ -143,53 +212,6 @@ def chosen_semantics(settings: ExplainSettings) -> list[str]:
             "such as --compare paper,released, and no --semantics"
         )
     return names
-
-
-def explain_each(
-    method: str, settings: ExplainSettings, options: dict[str, object]
-) -> list[Explanation]:
-    """The Explanation of the batch under each semantics; options: {semantics: the options}."""
-    directory = directories.model_directory(settings.model)
-    data = directories.data_directory(settings.data)
-    vlm = load_student(settings, directory)
-    rows = split_rows(data, settings.modality, settings.forget, vlm.images is not None)
-    n_forget = len(rows[0])
-    if settings.records < 1 or not 0 <= settings.index <= n_forget - settings.records:
-        raise UserError(
-            f"--index is {settings.index} and --records {settings.records}; "
-            f"the forget set has records 0 to {n_forget - 1}"
-        )
-    phrases = read_phrases(data)
-    indices = range(settings.index, settings.index + settings.records)
-    explanations = []
-    for semantics, chosen_options in options.items():
-        variant = table.variant(method, semantics)
-        batches = tuple(variant.needs_of(chosen_options))
-        plan = UnlearnPlan(*rows, batches, phrases, settings.seed, variant.contents)
-        mask = label_mask(vlm.family.name, variant, settings.mask)
-        about = models_in_words(directory, settings.adapter)
-        if table.reference_model(method, chosen_options) == "idk":
-            about += (
-                "; the reference that training makes first, tuned on refusals, is not made here"
-            )
-        about += f"; labels cover the {'answer' if mask == 'answer' else 'released span'}"
-        explanations.append(
-            explain(vlm, method, semantics, chosen_options, plan, indices, mask, about)
-        )
-    return explanations
-
-
-def load_student(settings: ExplainSettings, directory: Path) -> VLM:
-    """The model, with its adapters if --adapter is given; without them it is the teacher."""
-    if settings.adapter and not Path(settings.adapter).is_dir():
-        raise UserError(
-            f"--adapter {settings.adapter}: no such directory; expected one with "
-            "adapter_config.json"
-        )
-    vlm = load(directory, settings.dtype, settings.device, settings.template)
-    if settings.adapter:
-        vlm.load_adapter(settings.adapter)
-    return vlm
 
 
 def models_in_words(directory: Path, adapter: str) -> str:

@@ -12,7 +12,7 @@ from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import Scores, score
 from clear_ref.evaluation.summary import Summary
 from clear_ref.evaluation.tasks import Task
-from clear_ref.model.vlm import VLM, load
+from clear_ref.model.vlm import VLM
 
 from .resolve import Inputs
 
@@ -31,7 +31,7 @@ class Result:
 
 def load_model(inputs: Inputs, directory: Path, adapter: str = "") -> VLM:
     """The model of a directory, with the adapters of a PEFT directory if one is named."""
-    vlm = load(directory, inputs.dtype, str(inputs.device), inputs.template)
+    vlm = inputs.load(directory)
     if adapter:
         vlm.load_adapter(adapter)
         merge_where_exact(vlm)

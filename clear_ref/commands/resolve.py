@@ -7,7 +7,7 @@ and the directory to write is chosen.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -30,40 +30,66 @@ from clear_ref.methods import table
 from clear_ref.mini.directories import data_directory, gold_directory, model_directory
 from clear_ref.model import lora
 from clear_ref.model.families import sees_pictures
-from clear_ref.model.vlm import VLM, load_without_weights
+from clear_ref.model.vlm import VLM, load, load_without_weights
 
 from .given import Given
 from .settings import Common
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The models, the data and how models are evaluated on it.
+class ModelSettings(Protocol):
+    """The settings that say which model is loaded, and how."""
 
-    model, gold    directories; gold None: there is no gold model
+    @property
+    def model(self) -> str: ...
+    @property
+    def template(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model directory, and how models are loaded.
+
     dtype          name of the dtype of weights and computation
-    sees_pictures  False for a language model: its tasks are those of text alone
-    impl           implementation of the token terms: native or torch
-    hashes         SHA-256 of every file that the run reads
+    sees_pictures  False for a language model
     """
 
     model: Path
-    gold: Path | None
-    data: Path
     template: str
     device: torch.device
     dtype: str
     sees_pictures: bool
+
+    def without_weights(self, directory: Path) -> VLM:
+        """The model of a directory, without weights; raises UserError if its files do not fit."""
+        return load_without_weights(directory, self.dtype, self.template)
+
+    def load(self, directory: Path) -> VLM:
+        """The model of a directory."""
+        return load(directory, self.dtype, str(self.device), self.template)
+
+
+@dataclass(frozen=True)
+class Inputs(ModelSource):
+    """The models, the data and how models are evaluated on it.
+
+    gold    directory; None: there is no gold model
+    tasks   those of text alone for a language model
+    impl    implementation of the token terms: native or torch
+    hashes  SHA-256 of every file that the run reads
+    """
+
+    gold: Path | None
+    data: Path
     phrases: Phrases
     tasks: tuple[Task, ...]
     evaluation: EvaluationSettings
     metrics: str
     impl: str
     hashes: dict[str, str]
-
-    def without_weights(self, directory: Path) -> VLM:
-        """The model of a directory, without weights; raises UserError if its files do not fit."""
-        return load_without_weights(directory, self.dtype, self.template)
 
 
 @dataclass(frozen=True)
@@ -81,6 +107,27 @@ class Resolved:
     resume: bool
 
 
+def resolve_model(settings: ModelSettings) -> ModelSource:
+    """The ModelSource of these settings; raises UserError for a directory, device or dtype."""
+    model = model_directory(settings.model)
+    dtype_of(settings.dtype)
+    return ModelSource(
+        model=model,
+        template=settings.template,
+        device=device_of(settings.device),
+        dtype=settings.dtype,
+        sees_pictures=sees_pictures(model),
+    )
+
+
+def check_adapter(adapter: str) -> None:
+    """Raises UserError if --adapter names no directory; "" is no adapter."""
+    if adapter and not Path(adapter).is_dir():
+        raise UserError(
+            f"--adapter {adapter}: no such directory; expected one with adapter_config.json"
+        )
+
+
 def resolve_inputs(settings: Common, gold: str | None = None, adapter: str = "") -> Inputs:
     """The Inputs of these settings.
 
@@ -89,26 +136,21 @@ def resolve_inputs(settings: Common, gold: str | None = None, adapter: str = "")
     raises   UserError for a value or file that cannot be used
     """
     check_sizes(settings)
-    model, data = model_directory(settings.model), data_directory(settings.data)
+    source, data = resolve_model(settings), data_directory(settings.data)
     gold_model = None if gold is None else gold_directory(gold, settings.model)
+    check_adapter(adapter)
     if not adapter:
-        check_gold(model, gold_model)
-    device = device_of(settings.device)
-    with_pictures = sees_pictures(model)
+        check_gold(source.model, gold_model)
     return Inputs(
-        model=model,
+        **vars(source),
         gold=gold_model,
         data=data,
-        template=settings.template,
-        device=device,
-        dtype=settings.dtype,
-        sees_pictures=with_pictures,
         phrases=read_phrases(data),
-        tasks=tuple(chosen_tasks(data, settings, with_pictures)),
+        tasks=tuple(chosen_tasks(data, settings, source.sees_pictures)),
         evaluation=EvaluationSettings(settings.limit or None, settings.eval_batch, settings.plain),
         metrics=settings.metrics,
-        impl=choose_implementation("auto", device, dtype_of(settings.dtype)),
-        hashes=input_hashes(data, model, gold_model, adapter or None),
+        impl=choose_implementation("auto", source.device, dtype_of(settings.dtype)),
+        hashes=input_hashes(data, source.model, gold_model, adapter or None),
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from clear_ref.commands import explain
+from clear_ref.commands.given import Given
 from clear_ref.losses.hidden_states import control_vector
 from clear_ref.methods import METHODS, method_loss, needs, variant
 from clear_ref.methods.table import make_options
@@ -177,7 +178,7 @@ def command(capsys, *arguments):
 def kl_released():
     """One record under kl (released): the forget record has a picture."""
     settings = explain.ExplainSettings(semantics="released", records=1)
-    return explain.explain_batch("kl", settings, {})["explained"][0]
+    return explain.explain_batch(explain.resolve("kl", settings, Given()))["explained"][0]
 
 
 def test_a_batch_of_the_embedded_world_sums_and_knows_its_kinds(kl_released):
