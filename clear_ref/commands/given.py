@@ -38,7 +38,7 @@ def settings_from(arguments: Namespace, kind: type[Settings], **more: Any) -> Se
     named = vars(arguments)
     own = {f.name: named[f.name] for f in fields(kind) if f.name in named}
     settings = kind(**own, **more)
-    check_choices(settings)
+    check_choices(settings, as_options=True)
     return settings
 
 

@@ -75,7 +75,7 @@ def convert(kind: type[DataclassInstance], name: str, text: str) -> Any:
         raise UserError(
             f"setting {name} is {text!r}; expected {wanted.__name__}, such as {default}"
         ) from None
-    _check_choice(known[name], value)
+    _check_choice(known[name], value, name)
     return value
 
 
@@ -85,17 +85,21 @@ def field_choices(kind: type[DataclassInstance], name: str) -> tuple[Any, ...]:
     return chosen.metadata.get("choices") or ()
 
 
-def check_choices(settings: DataclassInstance) -> None:
-    """UserError for the first field whose value is neither its default nor one of its choices."""
+def check_choices(settings: DataclassInstance, as_options: bool = False) -> None:
+    """UserError for the first field whose value is neither its default nor one of its choices.
+
+    as_options  the error names --the-option of the command line, not the_field
+    """
     for each in fields(settings):
-        _check_choice(each, getattr(settings, each.name))
+        name = f"--{each.name.replace('_', '-')}" if as_options else each.name
+        _check_choice(each, getattr(settings, each.name), name)
 
 
-def _check_choice(each: Field[Any], value: object) -> None:
+def _check_choice(each: Field[Any], value: object, name: str) -> None:
     choices = each.metadata.get("choices")
     if choices is not None and value != each.default and value not in choices:
         expected = ", ".join(str(choice) for choice in choices)
-        raise UserError(f"{each.name} is {value!r}; expected one of {expected}")
+        raise UserError(f"{name} is {value!r}; expected one of {expected}")
 
 
 def with_sources(

@@ -4,6 +4,8 @@ Every family computes the same stages: token embeddings merged with picture feat
 rotary positions (`positions`), hidden states (`decoder`, `hidden`), logits (`head`).
 """
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from .language_config import LanguageConfig
 from .lora import Linear
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """The base class of every family's model.
 
     A subclass provides `decoder` and `head`; a family with pictures also `embed`, `positions` and
@@ -25,13 +27,13 @@ class Model(nn.Module):
     image_token_id: int | None = None
 
     @property
+    @abstractmethod
     def decoder(self) -> Decoder:
         """The decoder, which computes hidden states from embeddings."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of normed hidden states [..., D]."""
-        raise NotImplementedError
 
     def embed(
         self, input_ids: Tensor, pixels: Tensor | None = None, grid: Tensor | None = None

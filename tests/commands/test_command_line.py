@@ -461,7 +461,7 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         (["scrub", "--no-such"], "unrecognized arguments: --no-such"),
         (
             ["scrub", "--retain-modality", "audio"],
-            "retain_modality is 'audio'; expected one of both, visual, text",
+            "--retain-modality is 'audio'; expected one of both, visual, text",
         ),
         (["scrub", "--eval-batch", "0"], "--eval-batch is 0; expected 1 or more"),
         (
