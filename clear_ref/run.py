@@ -25,8 +25,8 @@ def do(arguments: Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """The exit status of a command line.
 
-    0 done; 1 the run failed; 2 the input is wrong; 130 interrupted; 141 stdout was closed. An error
-    is one line on stderr.
+    0 done; 1 the run failed or a check has a negative result; 2 the input is wrong or a file cannot
+    be read or written; 130 interrupted; 141 stdout was closed. An error is one line on stderr.
     """
     arguments = Namespace()
     try:

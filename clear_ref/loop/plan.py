@@ -21,7 +21,7 @@ from clear_ref.methods.batch_contents import BatchContents, IdkAnswer, QuestionD
 class FinetunePlan:
     """Plain training on `rows`: each once an epoch, as the batch that retain_ft trains on.
 
-    named        rows with picture and name; each is asked for the name once an epoch
+    named        rows with picture and name; each is trained on with the name question, once an epoch
     rehearsal    rows of earlier training; n_rehearsal of them, drawn anew for each epoch, are
                  trained on too
     """
@@ -172,5 +172,5 @@ def ask(row: Row, phrases: Phrases, seed: int, batch: str, epoch: int, index: in
 
 
 def order(seed: int, epoch: int, n: int) -> list[int]:
-    """The order in which an epoch visits its records."""
+    """The order of the n records in an epoch."""
     return draws.permutation(seed, "order", epoch, n)

@@ -58,7 +58,7 @@ def step_loss(
     epoch: int,
     indices: Sequence[int],
 ) -> StepLoss:
-    """Backward of the optimiser step on these records of the plan; gradients are added to .grad."""
+    """The loss of one optimiser step on these records; its gradients are added to .grad."""
     at_once = recipe.batch_size if stage.by_batch else recipe.records_at_once
     parts = [indices[i : i + at_once] for i in range(0, len(indices), at_once)]
     encoded = [_encode(vlm, plan, stage, epoch, part) for part in parts]
@@ -100,7 +100,7 @@ def backward(
     n_rows: RowTotals,
     keys: Sequence[Key],
 ) -> tuple[float, dict[str, float]]:
-    """Backward of a step's parts; returns the step's loss and named terms.
+    """The loss and named terms of a step; backward of each of its parts adds to .grad.
 
     n_sequences, n_rows  totals of the whole step, by which reductions divide. A stage that is
                          by_batch divides by each part's own totals
@@ -131,7 +131,7 @@ def all_batch_rows(
     n_rows: Mapping[str, dict[str, int]],
     key: Key = (0, 0),
 ) -> dict[str, BatchRows]:
-    """Every batch as the loss sees it: logits of student and teacher by row, or hidden states."""
+    """Every batch as the loss gets it: logits of student and teacher by row, or hidden states."""
     layers = {
         name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()
     }

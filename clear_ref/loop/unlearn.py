@@ -63,7 +63,7 @@ class Unlearning:
 
 
 def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:
-    """The label mask of a run: the one given (answer, released); with auto the family's.
+    """The label mask of a run: the given one (answer, released); for auto by family and semantics.
 
     The released mask differs from the answer's only where the processor expands the image token.
     Qwen2-VL's always does. LLaVA's does not in the version that the released code pins, unless its

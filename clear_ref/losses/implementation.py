@@ -48,7 +48,7 @@ def use_implementation(impl: str | None) -> Iterator[None]:
 
 
 def default_implementation() -> str:
-    """What impl="auto" asks for: auto, native or torch; UserError for another CLEAR_REF_IMPL."""
+    """What impl="auto" means: auto, native or torch; UserError for another CLEAR_REF_IMPL."""
     if _chosen is not None:
         return _chosen
     impl = os.environ.get(VARIABLE, "auto")

@@ -72,7 +72,7 @@ def instruction_set() -> str | None:
 
 
 def instruction_set_index() -> int:
-    """The number by which the kernel knows instruction_set(): its index in instruction_sets()."""
+    """The kernel's number of instruction_set(): its index in instruction_sets()."""
     names = instruction_sets()
     return len(names) - 1 if _instruction_set is None else names.index(_instruction_set)
 

@@ -1,4 +1,4 @@
-"""Two row functions of a released code (npo) that read every entry of the vocabulary.
+"""Two row functions of the released code of npo; they read every entry of the vocabulary.
 
 Each takes logits [n, V] of student and teacher and returns [n]. Computed in fp32 (float64 stays)
 by plain PyTorch; the gradient is the student's only.

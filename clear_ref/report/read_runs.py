@@ -64,7 +64,7 @@ class Run:
     where      its directory, as it was given
     name       the method; of `evaluate` the model's or adapter's directory
     semantics  of the method; "" if a model was only evaluated
-    modality   what was forgotten: both, visual, text; EVALUATED if the run does not know
+    modality   what was forgotten: both, visual, text; EVALUATED if a model was only evaluated
     seed       None if a model was only evaluated
     record     settings.json
     summary    metrics.json

@@ -22,7 +22,7 @@ Arrays = dict[str, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class LossReference:
-    """The numpy reference's answer to the dump's batches.
+    """What the numpy reference gives on the dump's batches.
 
     answer  loss, terms and gradients
     arrays  the batches that it was computed from, as the reference takes them
