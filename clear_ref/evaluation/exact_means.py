@@ -18,7 +18,8 @@ def harmonic_mean(values: Iterable[float]) -> float:
     """n / sum(1/x) of values >= 0; 0 if any of them is 0.
 
     source  paper 5.2; scipy.stats.hmean is the same
-    flaw    one part of exactly 0 hides every other part; on Forget that is the best possible value
+    flaw    if one part is exactly 0 the mean is 0, whatever the other parts are; on Forget 0 is
+            the best possible value
     """
     numbers = [float(value) for value in values]
     if not numbers or min(numbers) < 0:
