@@ -182,7 +182,7 @@ def time_job(job: Findings, device: torch.device) -> Findings:
 
 
 def _order(names: list[str], turn: int) -> list[str]:
-    """The order of the peers in a turn, which differs: a peer reuses pages that another has freed."""
+    """The order of the peers in a turn; it differs: a peer reuses pages that another has freed."""
     if not names:
         return []
     first = turn % len(names)

@@ -21,7 +21,7 @@ from clear_ref.methods.batch_contents import BatchContents, IdkAnswer, QuestionD
 class FinetunePlan:
     """Plain training on `rows`: each once an epoch, as the batch that retain_ft trains on.
 
-    named        rows with picture and name; each is trained on with the name question, once an epoch
+    named        rows with picture and name; once an epoch each is trained on with the name question
     rehearsal    rows of earlier training; n_rehearsal of them, drawn anew for each epoch, are
                  trained on too
     """

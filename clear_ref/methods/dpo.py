@@ -25,7 +25,7 @@ positions  answer tokens. mean_t: divided by their number (token mean). h_s and 
            (loop/unlearn.py:label_mask)
 resolved   R1 lambda_idk = lambda_dpo = 1 and beta = 0.1, as App. B.6 says.
            R2 reference: "fine-tuned on D_F^idk" (App. B.6): a first stage, or reference=base.
-           R3 Sec. 3.2 speaks of retained task performance, App. B.6 prints no retain term: none,
+           R3 Sec. 3.2 mentions retained task performance, App. B.6 prints no retain term: none,
               unless retain_weight is set.
            R4 the doubled minus sign of the printed equation is one minus.
            R5 original: DPO's own code; the NPO repository and open-unlearning multiply by 2 / beta.

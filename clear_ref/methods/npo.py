@@ -54,7 +54,7 @@ from .variant import Batches, Need, Variant
 
 # (student logits [n, V], teacher logits [n, V], beta) -> [n]
 RatioFunction = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
-BETA_MEANING = "how fast the push fades; towards 0 the loss becomes gradient ascent"
+BETA_MEANING = "how fast the gradient becomes small; towards 0 the loss becomes gradient ascent"
 
 
 @dataclass(frozen=True)

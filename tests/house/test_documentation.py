@@ -15,7 +15,7 @@ from clear_ref.run import parser
 from tests.helpers import table_of_tests
 
 ROOT = Path(__file__).parents[2]
-PATTERNS = ("*.md", "clear_ref/**/*.md", "csrc/*.md", "findings/*.md", "tests/**/*.md")
+PATTERNS = ("*.md", "clear_ref/**/*.md", "csrc/*.md", "tests/**/*.md")
 PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 ROOMS = sorted(path.parent for path in (ROOT / "clear_ref").glob("*/__init__.py"))
 

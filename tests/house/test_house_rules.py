@@ -1,6 +1,4 @@
-"""The house: arrows between rooms, imports, file sizes, no network, no pickle, a README that says
-what the code does.
-"""
+"""House rules: the order of the rooms, imports, file sizes, no network, no pickle, one version."""
 
 import ast
 import dataclasses

@@ -172,8 +172,8 @@ def grad_diff_is_kl() -> Iterator[Trial]:
 
 
 def entropy_bug() -> Iterator[Trial]:
-    """The released forget=entropy adds the entropy of all rows, undivided, so descent sharpens:
-    gradient -p (log p + H)"""
+    """The released forget=entropy adds the entropy of all rows, undivided, so descent makes the
+    distribution sharper: gradient -p (log p + H)"""
     outputs, found = apart("grad_diff", "released", {"forget": "entropy"})
     logp = logits_of(outputs["forget"]).log_softmax(-1)
     entropy = -(logp.exp() * logp).sum(-1, keepdim=True)

@@ -100,7 +100,7 @@ def rmu_arrives() -> Iterator[Trial]:
 
 
 def rmu_released_pulls_means() -> Iterator[Trial]:
-    """The released RMU pulls a sequence's mean state to the mean of all vectors: 2 / (B D T)
+    """The released RMU moves a sequence's mean state to the mean of all vectors: 2 / (B D T)
     (mean h - mean v) everywhere"""
     outputs, found = at_teacher("rmu", "released", {"c": 7.0})
     h = hidden_of(outputs["forget"])
