@@ -134,7 +134,9 @@ def _torch_linear_ce(hidden: Tensor, labels: Tensor, head: Tensor) -> Tensor:
 PEERS = {
     "ours native": Peer(lambda: _ours("native")),
     "ours torch": Peer(lambda: _ours("torch")),
-    "eager": Peer(lambda: _eager, note="the released code's formulation: log_softmax again for every term"),
+    "eager": Peer(
+        lambda: _eager, note="the released code's formulation: log_softmax again for every term"
+    ),
     "eager fp32": Peer(lambda: _eager_fp32, note="the same after .float()"),
     "eager tuned": Peer(lambda: _eager_tuned, note="one log_softmax per tensor"),
     "compile eager": Peer(
