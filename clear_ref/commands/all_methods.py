@@ -63,8 +63,8 @@ def command(arguments: Namespace) -> Output:
     Before it, one line for each finished run, unless --json or --quiet is given.
     """
     settings = settings_from(arguments, Unlearn)
-    modality = arguments.modality
-    modalities = list(MODALITIES) if modality == "each" else [modality]
+    chosen = arguments.modalities  # not "modality": each is no value of that setting
+    modalities = list(MODALITIES) if chosen == "each" else [chosen]
     seeds = numbers(arguments.seeds, "--seeds")
     given = given_from(arguments, Unlearn)
     run = resolve(settings, modalities, seeds, given, arguments.resume)

@@ -109,6 +109,7 @@ def add_training(commands: Commands) -> None:
     add_recipe(every, "unlearn")
     every.add_argument(
         "--modality",
+        dest="modalities",
         choices=all_methods.MODALITY_CHOICES,
         default="both",
         help="records of the forget set that are trained on; each: one after the other (default: "

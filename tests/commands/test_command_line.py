@@ -16,7 +16,7 @@ import torch
 
 import clear_ref
 from clear_ref import run
-from clear_ref.commands import evaluate
+from clear_ref.commands import all_methods, evaluate
 from clear_ref.commands.output import Output, show
 from clear_ref.methods import table
 from clear_ref.mini.directories import BASE
@@ -235,6 +235,28 @@ def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world
         assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "all" / name).read_bytes(), (
             "from the directory alone"
         )
+
+
+def test_all_with_modality_each_runs_every_modality(capsys, tmp_path, small_world, monkeypatch):
+    resolved = []
+
+    def run_all(run, report):
+        resolved.append(run)
+        return all_methods.AllResult(run.out, {})
+
+    monkeypatch.setattr(all_methods, "run_all", run_all)
+    arguments = ("--data", small_world, "--out", tmp_path / "all", "--json", "--quiet")
+    for modality, expected in (
+        ("each", ["both", "visual", "text"]),
+        ("text", ["text"]),
+    ):
+        assert call(capsys, "all", "--modality", modality, *arguments)[0] == 0
+        found = [(one.settings.method, one.settings.modality) for one in resolved[-1].runs]
+        assert found == [(method, each) for each in expected for method in table.METHODS]
+        assert resolved[-1].record["settings"]["modality"] == {
+            "value": ", ".join(expected),
+            "source": "command line",
+        }
 
 
 def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small_world):
