@@ -141,6 +141,7 @@ def check_without_batch(given: Given) -> None:
 
 def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExplain:
     """Everything that the batch needs, checked; nothing is written or loaded."""
+    check_html(settings.html)
     source, data = resolve_model(settings), data_directory(settings.data)
     check_adapter(settings.adapter)
     sketch = source.without_weights(source.model)
@@ -165,6 +166,16 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
         variants.append(ExplainedVariant(semantics, variant, options, plan, mask))
     indices = range(settings.index, settings.index + settings.records)
     return ResolvedExplain(source, settings.adapter, method, indices, variants, settings.html)
+
+
+def check_html(name: str) -> None:
+    """UserError if --html is a directory or is below a file; "" is no page."""
+    path = Path(name)
+    if name and path.is_dir():
+        raise UserError(f"--html {name}: is a directory; expected a file to write")
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise UserError(f"--html {name}: {parent} is a file; expected a directory")
 
 
 def explain_batch(run: ResolvedExplain) -> ExplainedBatch:

@@ -527,6 +527,7 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         (["evaluate", "mini", "--device", "abacus"], "device is 'abacus', which cannot be used"),
         (["evaluate", "mini", "--device", "cuda:99"], "device is 'cuda:99', which cannot be used"),
         (["explain", "kl", "--batch", "--device", "abacus"], "device is 'abacus', which cannot be"),
+        (["explain", "kl", "--batch", "--html", "."], "--html .: is a directory"),
         (["scrub", "--metrics", "best"], "--metrics is 'best'; expected one of paper"),
         (["scrub", "--checkpointing", "yes"], "checkpointing is 'yes'; expected one of on, off"),
         (["scrub", "--model", "nowhere"], "model nowhere: no such directory"),

@@ -1,0 +1,137 @@
+"""Options of the command line: the parser, and the options that commands share."""
+
+import argparse
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import Any
+
+from clear_ref.common.errors import UserError
+from clear_ref.loop.recipes import RECIPES
+from clear_ref.losses.implementation import IMPLEMENTATIONS, VARIABLE
+from clear_ref.model.shapes import SHAPES
+from clear_ref.oracle.vectors import conform as conform_vectors
+
+from .output import Output
+
+PROGRAM = "python -m clear_ref.run"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UserErrors."""
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help and flush, so that a closed stdout is noticed here."""
+        print(self.format_help(), end="", file=file, flush=True)
+
+    def error(self, message: str) -> Any:
+        """Raises UserError: one line, exit status 2."""
+        command = self.prog.removeprefix(PROGRAM).strip() or "command line"
+        raise UserError(f"{command}: {message}; --help shows what is expected")
+
+
+Commands = Any  # argparse's subparsers action, a private class
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    about: str,
+    run: Callable[[argparse.Namespace], Output],
+    kind: type | None = None,
+    skip: Collection[str] = frozenset(),
+    epilog: str | None = None,
+) -> Parser:
+    """One command with --json, --quiet, --impl and an option for each field of its settings.
+
+    run     the function that the command calls
+    kind    its settings dataclass; skip: fields that it takes in another way
+    epilog  printed below the options as it is
+    """
+    made = commands.add_parser(
+        name,
+        help=about,
+        description=about + ".",
+        allow_abbrev=False,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
+    )
+    made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
+    made.add_argument("--quiet", action="store_true", help="no progress line")
+    if kind is not conform_vectors.ConformSettings:  # its --impl is the function to check
+        made.add_argument(
+            "--impl",
+            choices=IMPLEMENTATIONS,
+            dest="token_terms",
+            help="token terms: native (the compiled kernel), torch, or auto: native where it is "
+            f"built (default: the environment variable {VARIABLE}, or auto)",
+        )
+    add_settings(made, kind, skip)
+    made.set_defaults(function=run, kind=kind, token_terms=None)
+    return made
+
+
+def add_settings(made: Parser, kind: type | None, skip: Collection[str] = frozenset()) -> None:
+    """An option for each field of a settings dataclass but those of `skip`."""
+    for f in fields(kind) if kind else ():
+        if f.name in skip:
+            continue
+        default = f.default
+        if default is False:
+            default = "off"
+        elif default == "":
+            default = "none"
+        about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
+        choices = [str(value) for value in f.metadata["choices"] or () if value != ""]
+        how: dict[str, Any]
+        if isinstance(f.default, bool):
+            how = {"action": "store_true"}
+        else:
+            metavar = "{" + ",".join(choices) + "}" if choices else f.name.upper()
+            how = {"type": type(f.default), "metavar": metavar}
+        made.add_argument(
+            f"--{f.name.replace('_', '-')}",
+            dest=f.name,
+            default=argparse.SUPPRESS,
+            help=about.replace("%", "%%"),
+            **how,
+        )
+
+
+def add_recipe(made: Parser, purpose: str) -> None:
+    """The recipe's values as options, with the defaults of the paper and of the embedded world."""
+    paper, mini_recipe = (RECIPES[name][purpose] for name in ("paper", "mini"))
+    group = made.add_argument_group(
+        "training recipe (paper: for real models; mini: for the embedded world)"
+    )
+    for ours, theirs in zip(fields(mini_recipe), fields(paper), strict=True):
+        about = (
+            f"{theirs.metadata['meaning']} (paper: {theirs.default}, {theirs.metadata['source']}; "
+            f"mini: {ours.default})"
+        )
+        choices = theirs.metadata["choices"]
+        group.add_argument(
+            f"--{ours.name.replace('_', '-')}",
+            dest=f"recipe_{ours.name}",
+            default=argparse.SUPPRESS,
+            metavar="{" + ",".join(choices) + "}" if choices else ours.name.upper(),
+            help=about.replace("%", "%%"),
+        )
+
+
+def add_set(made: Parser, about: str) -> None:
+    """--set NAME=VALUE"""
+    made.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="options", help=about
+    )
+
+
+def add_resume(made: Parser) -> None:
+    """--resume"""
+    made.add_argument(
+        "--resume", action="store_true", help="continue the run in --out where it stopped"
+    )
+
+
+def add_shape(made: Parser) -> None:
+    """SHAPE"""
+    made.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(SHAPES))
