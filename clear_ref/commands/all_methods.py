@@ -173,7 +173,7 @@ def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> AllResult:
         "definitions": models["base"]["definitions"],
         "out": str(out),
     }
-    write_json(out / "leaderboard.json", summary)
+    write_json(out / run_directory.LEADERBOARD_FILE, summary)
     remove_finished_groups(out)
     report_page.of_all(out, inputs.metrics)
     if failed:
@@ -220,4 +220,4 @@ def finished_summary(run: ResolvedUnlearn) -> dict[str, Any] | None:
     """The summary of a run that is finished already, else None. report.html is written last."""
     if not (run.out / report_page.PAGE).exists():
         return None
-    return read_json(run.out / "metrics.json")
+    return read_json(run.out / run_directory.METRICS_FILE)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from clear_ref.common import run_directory
 from clear_ref.common.files import write_json
 from clear_ref.evaluation.evaluate import run_tasks
 from clear_ref.evaluation.log_format import Logs
@@ -17,7 +18,7 @@ from clear_ref.model.vlm import VLM
 from .resolve import Inputs
 
 # In a run directory: finished groups of records, while an evaluation is running.
-FINISHED_GROUPS = Path("checkpoint") / "evaluation"
+FINISHED_GROUPS = Path(run_directory.CHECKPOINT_DIRECTORY) / "evaluation"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: s
     """
     models = {name: score(found, logs.get("gold"), metrics) for name, found in logs.items()}
     for name, found in logs.items():
-        folder = out / "logs" / ("" if name == "unlearned" else name)
+        folder = out / run_directory.LOGS_DIRECTORY / ("" if name == "unlearned" else name)
         for task, log in found.items():
             write_json(folder / f"{task}.json", log)
         for path in folder.glob("*.json"):
@@ -96,7 +97,7 @@ def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: s
         "definitions": definitions,
         "out": str(out),
     }
-    write_json(out / "metrics.json", complete)
+    write_json(out / run_directory.METRICS_FILE, complete)
     remove_finished_groups(out)
     return Result(models, out, complete)
 

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, parse_json, read_bytes
+from clear_ref.common.run_directory import LOGS_DIRECTORY
 
 from .definitions import PICTURES
 from .log_format import LOG_FORMAT, Log, Logs
@@ -107,7 +108,8 @@ def files_of(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    folder = path / "logs" if (path / "logs").is_dir() else path
+    logs = path / LOGS_DIRECTORY
+    folder = logs if logs.is_dir() else path
     files = sorted(folder.glob("*.json"))
     if files:
         return files
