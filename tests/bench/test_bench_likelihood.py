@@ -12,6 +12,7 @@ from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import WORLD
 
 
+@pytest.mark.slow
 def test_a_case_counts_tokens_as_by_hand_and_finds_the_ways_equal(tiny):
     """Names of three records.
 

@@ -28,6 +28,7 @@ UNCOMPILED = [
 ]
 
 
+@pytest.mark.slow
 def test_report_has_the_documented_keys():
     found = json.loads(json.dumps(token_terms.run(TINY)))
     assert {
@@ -72,6 +73,7 @@ def test_report_has_the_documented_keys():
     assert max(map(len, table.splitlines())) < 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, within", [("float32", 1e-5), ("bfloat16", 2e-2)])
 def test_every_peer_computes_the_task(dtype, within):
     """And the same gradient as eager in float64: a faster peer computes all of it."""
@@ -128,6 +130,7 @@ def test_ratio_and_floor():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not native.built(), reason="clear_ref was installed without the compiled kernel"
 )

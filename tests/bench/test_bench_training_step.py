@@ -30,6 +30,7 @@ def directory(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", step_inputs.TASKS)
 def test_both_ways_compute_the_same(task, directory):
     """fp32 sums of about ten thousand terms in another order.
@@ -100,6 +101,7 @@ def test_inputs_are_what_the_report_says():
     ]
 
 
+@pytest.mark.slow
 def test_report_has_the_documented_keys():
     found = json.loads(json.dumps(training_step.run(TINY)))
     assert {
@@ -125,6 +127,7 @@ def test_report_has_the_documented_keys():
     assert "grad_diff" in table and "share" in table and max(map(len, table.splitlines())) < 200
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_and_ours_is_measured(directory, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     found = worker.time_job(

@@ -31,6 +31,7 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_wrote(tmp_path, capsys):
     status, out, _ = call(
         capsys, "checkpoint", "llava-78m", "--layers", 1, "--json", "--out", tmp_path / "m"

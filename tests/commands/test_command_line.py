@@ -31,6 +31,7 @@ def small_world(tmp_path_factory):
     return small_copy(tmp_path_factory.mktemp("data") / "world")
 
 
+@pytest.mark.slow
 def test_json_is_one_object_and_the_run_directory_is_whole(capsys, tmp_path, small_world):
     out = tmp_path / "r"
     status, stdout, stderr = call(
@@ -87,6 +88,7 @@ def test_json_is_one_object_and_the_run_directory_is_whole(capsys, tmp_path, sma
     assert trace[0]["loss"] == pytest.approx(sum(trace[0]["terms"].values()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(capsys, tmp_path, small_world):
     for name in ("a", "b"):
         assert call(capsys, "npo", "--data", small_world, "--out", tmp_path / name, *SMALL)[0] == 0
@@ -98,6 +100,7 @@ def test_the_same_command_gives_the_same_bytes(capsys, tmp_path, small_world):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_resume_finishes_a_run_and_refuses_other_settings(capsys, tmp_path, small_world):
     out = tmp_path / "r"
     arguments = ("kl", "--data", small_world, "--out", out, *SMALL)
@@ -114,6 +117,7 @@ def test_resume_finishes_a_run_and_refuses_other_settings(capsys, tmp_path, smal
     assert status == 2 and "holds another run" in stderr
 
 
+@pytest.mark.slow
 def test_a_person_sees_a_table_with_directions_and_the_place(capsys, tmp_path, small_world):
     status, stdout, _ = call(capsys, "idk", "--data", small_world, "--out", tmp_path / "r", *SMALL)
     assert status == 0
@@ -133,6 +137,7 @@ def test_a_person_sees_a_table_with_directions_and_the_place(capsys, tmp_path, s
     )  # a path is as long as it is
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_writes_a_model_that_evaluate_reads(capsys, tmp_path, small_world):
     assert (
         call(
@@ -170,6 +175,7 @@ def test_full_fine_tuning_writes_a_model_that_evaluate_reads(capsys, tmp_path, s
     assert status == 0 and found == expected
 
 
+@pytest.mark.slow
 def test_an_adapter_evaluates_to_what_its_run_found(capsys, tmp_path, small_world):
     assert call(capsys, "idk", "--data", small_world, "--out", tmp_path / "r", *SMALL)[0] == 0
     status, stdout, _ = call(
@@ -193,6 +199,7 @@ def test_an_adapter_evaluates_to_what_its_run_found(capsys, tmp_path, small_worl
     assert json.loads(stdout)["adapter"] == str(tmp_path / "r/adapter")
 
 
+@pytest.mark.slow
 def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world):
     status, stdout, _ = call(
         capsys,
@@ -259,6 +266,7 @@ def test_all_with_modality_each_runs_every_modality(capsys, tmp_path, small_worl
         }
 
 
+@pytest.mark.slow
 def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small_world):
     shutil.copytree(small_world, tmp_path / "world")
     path = tmp_path / "world/full+tofu/rows.jsonl"
@@ -275,6 +283,7 @@ def test_finetune_changes_the_model_and_can_be_evaluated(capsys, tmp_path, small
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_retain_modality_decides_what_is_retained_and_is_written_down(
     capsys, tmp_path, small_world
 ):
@@ -303,6 +312,7 @@ def test_retain_modality_decides_what_is_retained_and_is_written_down(
     assert adapters[0] != adapters[1]
 
 
+@pytest.mark.slow
 def test_tasks_chooses_what_is_evaluated(capsys, tmp_path):
     """The two tasks that Forget is made of: that number is there, no other is."""
     status, stdout, _ = call(
@@ -338,6 +348,7 @@ def test_tasks_chooses_what_is_evaluated(capsys, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_resumes_where_it_stopped(capsys, tmp_path):
     """SIGKILL once two groups are there; --resume computes the others alone, and ends in the logs
     of one that was never stopped.
@@ -386,6 +397,7 @@ def test_a_killed_evaluation_resumes_where_it_stopped(capsys, tmp_path):
     assert not (out / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_a_run_holds_the_logs_of_its_last_evaluation_alone(capsys, tmp_path):
     """Resumed with fewer tasks and more records: no log of the earlier evaluation is left to be
     mixed with the new ones.
@@ -409,6 +421,7 @@ def test_a_run_holds_the_logs_of_its_last_evaluation_alone(capsys, tmp_path):
     ) == ["gold/eval_log_forget.json", "model/eval_log_forget.json"]
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_implementation_of_token_terms(capsys, tmp_path):
     """What is kept of an evaluation was computed by one of them, and settings.json names one."""
     arguments = (
@@ -431,6 +444,7 @@ def test_resume_refuses_another_implementation_of_token_terms(capsys, tmp_path):
     assert status == 2 and "was run with impl = 'another', now it is 'torch'" in stderr
 
 
+@pytest.mark.slow
 def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_world, monkeypatch):
     """Two methods; one run stopped after training, the other finished: the finished one stays as it
     is, the table is the same.
@@ -475,6 +489,7 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
     assert status == 2 and "was run with seed = '0', now it is '1'" in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -557,6 +572,7 @@ def test_bad_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, argumen
     assert not list(tmp_path.iterdir()), "something was written"
 
 
+@pytest.mark.slow
 def test_output_directories_are_never_mixed(capsys, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("keep")
@@ -567,6 +583,7 @@ def test_output_directories_are_never_mixed(capsys, tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.slow
 def test_a_row_without_its_picture_stops_before_anything_is_written(capsys, tmp_path, small_world):
     shutil.copytree(small_world, tmp_path / "world")
     first = json.loads(
@@ -581,6 +598,7 @@ def test_a_row_without_its_picture_stops_before_anything_is_written(capsys, tmp_
     assert status == 2 and "there is no picture" in stderr and not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_a_broken_picture_stops_before_anything_is_written(capsys, tmp_path, small_world):
     shutil.copytree(small_world, tmp_path / "world")
     first = json.loads(
@@ -593,6 +611,7 @@ def test_a_broken_picture_stops_before_anything_is_written(capsys, tmp_path, sma
     assert status == 2 and "is no readable picture" in stderr and not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_read_leaves_nothing_behind(capsys, tmp_path, small_world):
     """A gold model without weights, an adapter directory without its files, a model to evaluate
     without its tokenizer.
@@ -612,6 +631,7 @@ def test_a_model_that_cannot_be_read_leaves_nothing_behind(capsys, tmp_path, sma
         assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_method_options_and_phrases(capsys, tmp_path, small_world):
     shutil.copytree(small_world, tmp_path / "world")
     arguments = ("npo", "--data", tmp_path / "world", "--out", tmp_path / "r", *SMALL)
@@ -623,6 +643,7 @@ def test_resume_refuses_other_method_options_and_phrases(capsys, tmp_path, small
     assert status == 2 and "its inputs have changed" in stderr and "refusals.txt" in stderr
 
 
+@pytest.mark.slow
 def test_a_diverged_model_fails_the_run_with_status_1(capsys, tmp_path, small_world):
     """A learning rate that breaks every number: exit 1, one line, and the trace up to there."""
     status, stdout, stderr = call(
@@ -651,6 +672,7 @@ def test_a_diverged_model_fails_the_run_with_status_1(capsys, tmp_path, small_wo
     assert (tmp_path / "r/trace.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_files_in_the_way_are_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("keep")
     for arguments in (
@@ -663,6 +685,7 @@ def test_files_in_the_way_are_one_line(capsys, tmp_path):
     assert (tmp_path / "file").read_text() == "keep"
 
 
+@pytest.mark.slow
 def test_doctor_and_mini_say_what_there_is(capsys):
     status, stdout, _ = call(capsys, "doctor")
     in_use = os.environ.get("CLEAR_REF_IMPL", "auto")
@@ -677,6 +700,7 @@ def test_doctor_and_mini_say_what_there_is(capsys):
     assert status == 0 and json.loads(stdout)["rows"]["full+tofu"] == 600
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_the_readme_says():
     done = subprocess.run(
         [sys.executable, "-m", "clear_ref.run", "scrub", "--modality", "smell"],
@@ -685,11 +709,12 @@ def test_the_module_runs_as_the_readme_says():
     )
     assert (
         done.returncode == 2
-        and done.stderr.startswith("clear_ref: modality is 'smell'")
+        and done.stderr.startswith("clear_ref: --modality is 'smell'")
         and not done.stdout
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [

@@ -34,6 +34,7 @@ LINEAR = (
 PAIRS = D * T * T  # multiply-adds of one product of attention, all heads
 
 
+@pytest.mark.slow
 def test_operations_by_hand():
     """A multiply-add is two operations. Forward: each weight once a token, and attention's two
     products of T x T. Training of all weights: forward, gradient of the input and of the
@@ -65,6 +66,7 @@ def test_counts_by_hand():
     assert found.cache == 2 * L * (D // 2) * 4 and found.head == 2 * D * V and found.picture is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_kept_is_what_a_real_forward_keeps(dtype):
     """The same layers with real tensors, through the whole decoder: autograd's hook sees each
@@ -94,6 +96,7 @@ def test_what_is_kept_is_what_a_real_forward_keeps(dtype):
     assert found.kept_checkpointed < found.kept / 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, n_image", [("llava-1.5-7b", 576), ("qwen2-vl-2b", 37 * 37)])
 def test_a_picture_has_its_tokens(shape, n_image):
     """336 / 14 = 24 squared; 1024 is nearest to 37 times 28."""
@@ -101,6 +104,7 @@ def test_a_picture_has_its_tokens(shape, n_image):
     assert model_costs(config, torch.bfloat16, 8, 75, 1024).picture.tokens == 75 + n_image
 
 
+@pytest.mark.slow
 def test_seven_billion_parameters_are_two_operations_each_a_token():
     """LLaVA-1.5-7B: embedding aside (131 M) every parameter is used once a token, 576 of them in
     the tower; within 2 %.
@@ -174,6 +178,7 @@ def test_evaluation_by_hand():
     assert found["minutes"] == pytest.approx((flop / 1e6 + 100 * 64 * 2000 / 1e3) / 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -190,6 +195,7 @@ def test_bad_input_is_one_line(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_page_of_the_papers_tables_shows_what_the_command_prints(capsys):
     """Every estimate on the page is the command's own output."""
     page = Path(__file__).parents[2] / "clear_ref/commands/reproducing.md"

@@ -118,6 +118,7 @@ def open_differences(evaluations):
 # ---- every listed number
 
 
+@pytest.mark.slow
 def test_every_aggregate_of_tofus_logs_is_reproduced(evaluations):
     """To 1e-15, as the logs' own README states.
 
@@ -308,6 +309,7 @@ def test_log_forget_quality_of_text_is_the_natural_logarithm_of_the_p_value(eval
 # ---- mutants of TOFU's and open-unlearning's formulas
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutant",
     [
@@ -350,6 +352,7 @@ def test_the_real_logs_detect_each_mutant_of_the_metrics(evaluations, monkeypatc
     assert max(map(abs, open_differences(evaluations).values())) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", range(9))
 def test_the_real_logs_detect_a_model_utility_without_one_of_its_nine_parts(
     evaluations, monkeypatch, missing
@@ -468,6 +471,7 @@ def test_released_numbers_are_those_of_the_released_formulas(released):
     assert len(found) == 18 + 5 and max(found.values()) < 1e-14
 
 
+@pytest.mark.slow
 def test_released_forget_quality_and_p_value_equal_the_peer(released):
     distance, test = (
         pytest.importorskip("scipy.spatial.distance").jensenshannon,

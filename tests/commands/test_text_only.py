@@ -69,6 +69,7 @@ def run(capsys, *arguments):
     return status, capsys.readouterr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["scrub", "idk"])
 def test_a_language_model_unlearns_and_is_evaluated_on_text_alone(
     model, gold, data, method, capsys, tmp_path
@@ -135,6 +136,7 @@ def test_pictures_are_asked_of_no_language_model(model, data, capsys, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_finetuning_a_language_model_takes_the_text_rows(model, data, capsys, tmp_path):
     status, shown = run(
         capsys,

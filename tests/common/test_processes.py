@@ -9,6 +9,7 @@ from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.processes import map_in_processes
 
 
+@pytest.mark.slow
 def test_the_results_are_the_same_for_any_number_of_processes():
     results = [
         map_in_processes(lambda item: [item, item / 7, f"ü{item}"], list(range(7)), n)

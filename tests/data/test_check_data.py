@@ -27,6 +27,7 @@ def only(found, *words, where="problems"):
     return True
 
 
+@pytest.mark.slow
 def test_the_embedded_world_and_a_small_world_are_right(small):
     for directory in (WORLD, small):
         found = check(directory)

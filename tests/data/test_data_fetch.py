@@ -287,6 +287,7 @@ class TestTofu:
         assert not (out / "tofu").exists()
 
 
+@pytest.mark.slow
 def test_the_hubs_own_client_fetches_the_same_from_this_hub(tmp_path):
     """The fake hub works as a hub for huggingface_hub too."""
     pytest.importorskip(
@@ -349,6 +350,7 @@ def test_it_runs_alone_without_the_package_and_torch(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_embedded_world_through_the_hub_is_the_embedded_world(fetch, out):
     """Its picture configs as parquet files on the hub, fetched: the same rows and pictures."""
     configs = [name for name in CLEAR if (WORLD / name / "rows.jsonl").exists()]

@@ -3,6 +3,7 @@
 Run: python -m pytest tests/data/test_data_fetch_checkpoints.py
 """
 
+import pytest
 import hashlib
 import json
 import shutil

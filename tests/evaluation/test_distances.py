@@ -66,6 +66,7 @@ def test_ks_by_hand():
     ) == pytest.approx(2 / 3, rel=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n_a, n_b", [(1, 1), (1, 4), (2, 2), (3, 3), (5, 5), (4, 6), (6, 4), (3, 7), (2, 9)]
 )
@@ -84,6 +85,7 @@ def test_ks_p_value_is_the_share_of_orders_as_far_apart(n_a, n_b):
             assert metrics.log10_ks_p_value(a, b) == pytest.approx(math.log10(p), abs=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_a, n_b", [(40, 40), (100, 100), (60, 25), (37, 41), (100, 3)])
 def test_ks_p_value_of_larger_samples_is_that_of_the_full_table(n_a, n_b):
     rng = np.random.default_rng(n_a)
@@ -140,6 +142,7 @@ def test_ks_depends_on_the_order_of_values_alone_and_not_on_which_sample_comes_f
         assert metrics.ks_p_value(np.exp(a), np.exp(b)) == found == metrics.ks_p_value(-a, -b)
 
 
+@pytest.mark.slow
 def test_ks_equals_the_peer():
     """Random sizes, shifts and ties. Equal sizes: the same operations, so the same bits.
 
@@ -172,6 +175,7 @@ def test_ks_equals_the_peer():
     assert compared > 1100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", ["one side", "touching is inside", "no reflections"])
 def test_counting_orders_detects_each_mutant(monkeypatch, mutant):
     """Each mutant of the count of orders changes a p-value of samples of 4 and 6, or of 5 and 5."""

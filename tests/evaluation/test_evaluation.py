@@ -33,6 +33,7 @@ def nll_of(vlm, item, answers):
     return candidate_nll(vlm, vlm.encode([item.prompt]), [list(answers)])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(8))
 def test_shared_prompts_give_the_likelihoods_of_plain_forwards(number, tiny):
     """float64: sharing changes only the order of sums. Alone, and with a neighbour."""
@@ -49,6 +50,7 @@ def test_shared_prompts_give_the_likelihoods_of_plain_forwards(number, tiny):
             ]
 
 
+@pytest.mark.slow
 def test_fp32_likelihoods_of_the_shipped_base_are_those_of_plain_forwards():
     """nll sums of up to 40 tokens of about 1e-6 each: 1e-4."""
     vlm = load(BASE)
@@ -100,6 +102,7 @@ def test_neighbours_are_computed_together_until_the_batch_is_full():
     assert neighbour_batches([3], [0], 10) == [slice(0, 1)]
 
 
+@pytest.mark.slow
 def test_the_same_weights_give_the_same_log_whatever_the_threads():
     vlm, chosen = load(BASE), tasks(10, 16)
     logs = []
@@ -127,6 +130,7 @@ def close(one, other, relative):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -149,6 +153,7 @@ def test_logs_depend_on_batch_size_and_on_plain_by_rounding_only(how):
     )
 
 
+@pytest.mark.slow
 def test_logs_in_float64_do_not_depend_on_the_batch_size(tiny):
     chosen = [tasks(10, 8)[i] for i in (1, 2, 6)]
     assert close(
@@ -158,6 +163,7 @@ def test_logs_in_float64_do_not_depend_on_the_batch_size(tiny):
     )
 
 
+@pytest.mark.slow
 def test_a_limit_is_a_prefix():
     vlm, task = load(BASE), tasks(10, 16)[4]
     short, longer = (
@@ -169,6 +175,7 @@ def test_a_limit_is_a_prefix():
     assert short["candidates"]["1"] == longer["candidates"]["1"]
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatch):
     """Stopped in the third group of two records: the groups before it are read, and the logs are
     those of an evaluation that was not stopped."""
@@ -207,6 +214,7 @@ def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatc
     torch.set_num_threads(2)
 
 
+@pytest.mark.slow
 def test_generated_text_depends_on_the_picture():
     """The shipped base, one question, pictures of two people: two names.
 
@@ -221,6 +229,7 @@ def test_generated_text_depends_on_the_picture():
     assert rows[0].values["name"] in said[0] and rows[10].values["name"] in said[1]
 
 
+@pytest.mark.slow
 def test_log_columns_agree_with_each_other(tiny):
     """avg = sum / tokens, truth ratio = exp(paraphrased - mean perturbed)."""
     import math

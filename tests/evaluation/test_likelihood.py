@@ -44,6 +44,7 @@ def expected(vlm, prompts, row, merged, own, pixel_values=None, grid=None):
     ), len(own) - merged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 512])
 @pytest.mark.parametrize("name", DECODERS)
 def test_text_decoders(name, most, monkeypatch):

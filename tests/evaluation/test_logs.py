@@ -212,6 +212,7 @@ def test_a_run_directory_its_logs_folder_and_its_files_are_the_same(tmp_path):
     assert logs.read(evaluated).tasks == logs.read(evaluated / "logs/model").tasks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value, message",
     [
@@ -370,6 +371,7 @@ def test_without_gold_the_other_numbers_are_given_and_the_missing_one_has_its_re
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil, message",
     [

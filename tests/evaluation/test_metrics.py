@@ -114,6 +114,7 @@ def ratios(values):
 # ---- ROUGE
 
 
+@pytest.mark.slow
 def test_rouge_of_all_4542_stored_generations_is_exactly_the_stored_one(generations):
     assert len(generations) == 4542
     for generated, expected, rouge_l, rouge_1 in generations:
@@ -206,6 +207,7 @@ def test_stems_are_those_of_porters_paper_and_of_nltks_list(word, stem):
     assert porter.stem(word) == stem
 
 
+@pytest.mark.slow
 def test_stem_of_every_word_and_of_stacked_suffixes_equals_the_peer(generations):
     peer = pytest.importorskip("nltk.stem.porter").PorterStemmer()
     words = {
@@ -226,6 +228,7 @@ def test_stem_of_every_word_and_of_stacked_suffixes_equals_the_peer(generations)
     assert [word for word in sorted(words) if porter.stem(word) != peer.stem(word)] == []
 
 
+@pytest.mark.slow
 def test_rouge_equals_the_peer(generations):
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(
         ["rouge1", "rougeL"], use_stemmer=True

@@ -54,6 +54,7 @@ def load_data_fetch() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_of_a_page_parses(page):
     data_fetch = load_data_fetch()
@@ -111,6 +112,7 @@ def test_every_room_has_a_page_that_names_its_files(room):
     assert not [name for name in sorted(modules) if name not in text]
 
 
+@pytest.mark.slow
 def test_the_page_of_the_tests_lists_every_file_with_its_claim():
     """python -m tests.helpers.table_of_tests makes the table again."""
     assert table_of_tests.PAGE.read_text(encoding="utf-8") == table_of_tests.page_with_table()

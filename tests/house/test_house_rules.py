@@ -67,6 +67,7 @@ def test_every_file_lies_in_a_room():
     assert loose == {"__init__.py", "run.py"} and rooms == set(ORDER) - {"run"}
 
 
+@pytest.mark.slow
 def test_data_flows_one_way():
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {module}"
@@ -77,6 +78,7 @@ def test_data_flows_one_way():
     assert not wrong, wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_an_import_from_a_later_room_is_seen_in_every_file(path, tmp_path):
     """A mutant of each file that imports from the next room is caught; for run.py, the last, one
@@ -90,6 +92,7 @@ def test_an_import_from_a_later_room_is_seen_in_every_file(path, tmp_path):
     assert not any(backward(path, f"clear_ref.{room}.x") for room in ORDER[: here + 1])
 
 
+@pytest.mark.slow
 def test_only_the_five_run_time_packages_are_imported():
     outside = {
         (module.split(".")[0], str(path.relative_to(ROOT)))
@@ -104,6 +107,7 @@ def test_only_the_five_run_time_packages_are_imported():
     assert not foreign
 
 
+@pytest.mark.slow
 def test_nothing_is_pickled_and_nothing_reaches_the_network():
     banned = {"pickle", "shelve", "marshal", "urllib", "http", "socket", "ftplib", "requests"}
     found = [
@@ -128,6 +132,7 @@ def test_files_have_one_duty():
         )
 
 
+@pytest.mark.slow
 def test_public_functions_say_what_comes_back():
     """Every public function of a module has a docstring, but the variants of a method: their file's
     head is their docstring.
@@ -222,6 +227,7 @@ def test_constraints_pin_every_run_time_package():
     } <= pinned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", "scrub"])
 def test_help_is_printed_by_a_process(command):
     done = subprocess.run(
@@ -259,6 +265,7 @@ def settings_of(command, kind):
     return found
 
 
+@pytest.mark.slow
 def test_help_names_every_setting_with_its_source(capsys):
     """For each command: option, meaning and source of every setting, however --help breaks its
     lines.

@@ -85,6 +85,7 @@ def gradients(vlm, method, rows, recipe):
     return value, terms, n_tokens, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_records_at_once_never_changes_a_step(method, tiny_directory, rows):
     """Six records in parts of 1, of 4 or of 6 give the same loss, terms and gradients (float64)."""
@@ -105,6 +106,7 @@ def test_records_at_once_never_changes_a_step(method, tiny_directory, rows):
             assert float((grad - found[0][3][name]).norm()) < 1e-9 * scale, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, rows):
     """Float64 central differences along a random unit direction of all adapters.
@@ -141,6 +143,7 @@ def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, r
     assert slope == pytest.approx(expected, rel=1e-5, abs=1e-7) and abs(expected) > 1e-6
 
 
+@pytest.mark.slow
 def test_batch_size_and_accumulation_cut_the_same_step_to_the_same_bytes(tiny_directory, rows):
     """fp32: 1 x 3 and 3 x 1 train to equal bits, one record at a time or two together."""
     from clear_ref import load
@@ -166,6 +169,7 @@ def test_batch_size_and_accumulation_cut_the_same_step_to_the_same_bytes(tiny_di
         assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [8, 0])
 def test_threads_never_change_a_bit(rank, tiny_directory, rows):
     """Adapters, and every weight: the number of threads comes from the recipe alone."""
@@ -181,6 +185,7 @@ def test_threads_never_change_a_bit(rank, tiny_directory, rows):
     assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(tiny_directory, rows):
     from clear_ref import load
 
@@ -196,6 +201,7 @@ class Stopped(Exception):
     """Stands for a run that is killed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, rank", [("scrub", 2), ("dpo", 2), ("dpo", 0), ("sku", 0)])
 @pytest.mark.parametrize("stop", [2, 5, 8])
 def test_stop_and_resume_is_the_straight_run_byte_for_byte(
@@ -239,6 +245,7 @@ def test_stop_and_resume_is_the_straight_run_byte_for_byte(
     assert lines[0] == lines[1] and len(lines[0]) == (12 if method == "dpo" else 6)
 
 
+@pytest.mark.slow
 def test_sku_ends_at_its_start_minus_the_trained_change(tiny_directory, rows, monkeypatch):
     """Stage 2 is 2 theta_0 - theta_1 for whole weights; with adapters B A changes its sign."""
     from clear_ref import load
@@ -261,6 +268,7 @@ def test_sku_ends_at_its_start_minus_the_trained_change(tiny_directory, rows, mo
         assert any(float(delta.abs().max()) > 1e-4 for delta in ends[0].values())
 
 
+@pytest.mark.slow
 def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monkeypatch):
     """After the first stage the student is back at its start, the teacher is not.
 
@@ -419,6 +427,7 @@ def test_the_retain_set_has_a_modality_of_its_own():
         split_rows(WORLD, "text", 10, False, "visual")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method, student, teacher", [("llmu", 2, 1), ("dpo", 1, 1), ("sku", 2, 1), ("kl", 2, 1)]
 )

@@ -108,6 +108,7 @@ def gradient_error(found, truth):
 # 1. Three ways: float64, plain torch, and each implementation.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("seed", range(12))
 def test_no_implementation_is_further_from_float64_than_plain_torch(impl, dtype, seed):
@@ -155,6 +156,7 @@ LIMITS = {
 PLAIN_FACTOR = 10  # the torch route sums in fp32 where the kernel sums in double
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [3.0, 10.0, 30.0, 100.0, 1e4])
 def test_values_at_a_real_vocabulary(impl, scale):
     student, teacher, labels, _ = rows(16, 32064, scale, seed=3, dtype=torch.float32)
@@ -200,6 +202,7 @@ def by_definition(which, student, teacher, labels):
     return p - q if which == "kl_teacher_student" else p * (gap - (p * gap).sum(-1, keepdim=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [3.0, 10.0, 30.0, 100.0, 1e4])
 @pytest.mark.parametrize("which", ALONE)
 @pytest.mark.parametrize("sure", [False, True], ids=["any label", "largest label"])
@@ -231,6 +234,7 @@ def test_each_gradient_beside_the_largest_of_its_row(impl, scale, which, sure):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [3.0, 10.0])
 @pytest.mark.parametrize("which", ["entropy", "kl_student_teacher"])
 def test_of_many_rows_none_is_further_off(instruction_set, scale, which):
@@ -265,6 +269,7 @@ def test_a_teacher_equal_to_the_student_has_no_gradient(instruction_set, scale):
     assert (slope == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ALONE)
 def test_gradients_of_the_torch_route_beside_the_size_of_their_factor(which):
     """One term at a time, beside the upstream times 1 + its own value. Where p is near 1 the factor
@@ -288,6 +293,7 @@ def test_gradients_of_the_torch_route_beside_the_size_of_their_factor(which):
         assert error <= 2**-21, f"{which} at scale {scale}: {error:.2e}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4, 8))
 def test_the_whole_gradient_beside_the_largest_of_its_row(impl, seed):
     """All terms at once at scale 3, where no row is so certain that its gradient cancels: four
@@ -301,6 +307,7 @@ def test_the_whole_gradient_beside_the_largest_of_its_row(impl, seed):
     assert error <= (2**-21 if impl == "native" else 2**-20), f"{error:.2e}"
 
 
+@pytest.mark.slow
 def test_gradients_of_the_torch_route_at_logits_of_1e4():
     """p is 1 in one column.
 
@@ -316,6 +323,7 @@ def test_gradients_of_the_torch_route_at_logits_of_1e4():
     assert error <= 4 * 2**-24, f"{error:.2e}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "vocabularies", [range(1, 70), (2047, 2048, 2049, 4113)], ids=["small", "blocks"]
 )
@@ -384,6 +392,7 @@ def test_a_common_offset_changes_nll_and_kl_by_nothing(impl, offset):
         assert torch.equal(moved, still), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("vocabulary", [5, 37, 4113])
 def test_minus_infinity_in_both_contributes_nothing(impl, dtype, vocabulary):
@@ -448,6 +457,7 @@ def test_minus_infinity_at_the_label(impl):
     assert torch.isfinite(leaf.grad).all() and leaf.grad[1, labels[1]] == -1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", [1, 15, 37, 4113])
 @pytest.mark.parametrize("bad", [nan, inf, -inf])
 @pytest.mark.parametrize("side", ["student", "teacher"])
@@ -484,6 +494,7 @@ def test_probabilities_below_the_threshold_are_dropped(impl):
     )  # two equal columns: log 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_kl_is_never_negative_and_of_equal_logits_nothing(impl, dtype):
     student, teacher, labels, _ = rows(100, 1001, dtype=dtype)
@@ -612,6 +623,7 @@ def same(one, two):
     return all(torch.equal(a, b) for a, b in zip(one, two, strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_bits_on_every_run_and_any_number_of_threads(
@@ -627,6 +639,7 @@ def test_the_same_bits_on_every_run_and_any_number_of_threads(
         assert same(first, bits(student, labels, teacher, upstream)), count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("vocabulary", [37, 2049, 4113])
 def test_a_rows_bits_do_not_depend_on_its_place_or_alignment(instruction_set, dtype, vocabulary):
@@ -725,6 +738,7 @@ def test_offsets_beyond_32_bits(impl):
 # 6. The operators under torch's own tools.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("native_too", [True, False])
 @pytest.mark.parametrize("with_teacher", [True, False])
 def test_opcheck(native_too, with_teacher):
@@ -742,6 +756,7 @@ def test_opcheck(native_too, with_teacher):
     torch.library.opcheck(torch.ops.clear_ref.token_dlogits, inputs)
 
 
+@pytest.mark.slow
 def test_compiled_whole_equals_eager(impl):
     def loss(student, labels, teacher, upstream):
         return weighted(columns(student, labels, teacher, impl), upstream)

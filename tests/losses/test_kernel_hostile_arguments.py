@@ -422,6 +422,7 @@ def main(start, count):
     print(f"{accepted} right, {count - accepted} wrong, {failures} failures")
 
 
+@pytest.mark.slow
 def test_ten_thousand_cases_are_refused_in_words_or_computed_right():
     size = CASES // WORKERS
     workers = [

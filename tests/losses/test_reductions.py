@@ -166,6 +166,7 @@ def test_the_order_of_sequences_never_changes_the_loss(method):
     assert turned.value.item() == pytest.approx(plain.value.item(), abs=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "rmu"])
 def test_checkpointed_chunks_equal_the_unchunked_rows(method):
     options, given = setup(method)
@@ -451,6 +452,7 @@ def by_hand_error(method, options, expected):
     return abs(method_loss("rmu", rmu_batches(), c=5).value.item() - (40 / 3 + 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_every_mutant_breaks_every_by_hand_case_it_touches_and_no_other(monkeypatch, mutant):
     monkeypatch.setattr(

@@ -70,6 +70,7 @@ def compare(case, dtype, relative):
         assert float((found - theirs).abs().max()) <= relative * largest, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_loss_and_gradient_are_the_authors_in_float64(case):
     """Some hundred products and sums of numbers below 1e5 in float64: 1e-12 relative."""

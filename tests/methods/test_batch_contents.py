@@ -281,6 +281,7 @@ def train(
     return vlm, start, steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("semantics", SEMANTICS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_under_every_semantics(
@@ -313,6 +314,7 @@ def gradients(vlm, method, semantics, rows, recipe, indices, epoch=0):
     return value, terms, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kl", "llmu", "rmu", "npo", "grad_diff"])
 def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(method, tiny, rows):
     """batch_size 2 x accumulate 2: the raw outputs of each pair go to method_loss.
@@ -363,6 +365,7 @@ def test_a_released_step_is_the_mean_over_its_padded_batches_of_method_loss(meth
             assert torch.allclose(found[name], parameter.grad, rtol=1e-9, atol=1e-12), name
 
 
+@pytest.mark.slow
 def test_scrub_alternates_max_and_min_epochs_and_resumes_byte_for_byte(
     tiny_directory, rows, tmp_path, monkeypatch
 ):
@@ -406,6 +409,7 @@ def test_scrub_alternates_max_and_min_epochs_and_resumes_byte_for_byte(
     assert all(torch.equal(p, trainable(straight)[name]) for name, p in trainable(resumed).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [2, 0])
 def test_original_rmu_trains_the_down_projections_of_its_layers_alone(rank, tiny_directory, rows):
     """Layer 1 of a decoder of 3: layers 0 and 1 are trained, and nothing else changes."""
@@ -421,6 +425,7 @@ def test_original_rmu_trains_the_down_projections_of_its_layers_alone(rank, tiny
     assert len(moved) == 2 and all("down_proj" in name for name in moved)
 
 
+@pytest.mark.slow
 def test_released_rmu_keeps_the_number_of_vectors_of_its_first_batch(
     tiny_directory, rows, monkeypatch
 ):
@@ -444,6 +449,7 @@ def test_released_rmu_keeps_the_number_of_vectors_of_its_first_batch(
     assert len({purpose for _, purpose in asked}) == 6 and {n for n, _ in asked} == {1}
 
 
+@pytest.mark.slow
 def test_weight_regularisation_is_a_named_term_of_the_trace_and_moves_the_weights(
     tiny_directory, rows, tmp_path
 ):

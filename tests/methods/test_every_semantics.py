@@ -489,6 +489,7 @@ def batch_rows_of(method, semantics, cut=None, **arguments):
     return options, rows_of_batch, leaves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, semantics", VARIANTS)
 def test_chunks_of_rows_never_change_a_loss(method, semantics):
     """2 rows at a time, computed again in backward, equal all rows at once.
@@ -504,6 +505,7 @@ def test_chunks_of_rows_never_change_a_loss(method, semantics):
     assert all(close(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, semantics", VARIANTS)
 def test_parts_add_up_if_a_loss_is_given_the_totals_of_a_step(method, semantics):
     """Every variant divides by the totals given to it: two parts of a batch add up to it."""

@@ -94,6 +94,7 @@ def finite_differences(method, semantics, options, given, name, field):
     return slope
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, semantics, options, left", PADDED)
 def test_the_gradient_equals_finite_differences(method, semantics, options, left):
     """The bound 1.2e-8 is the sum of two errors.
@@ -128,6 +129,7 @@ def rows_of(outputs, row_sets):
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [False, True], ids=["right_padding", "left_padding"])
 @pytest.mark.parametrize("method, semantics, options", CASES)
 def test_the_rows_that_a_need_declares_get_a_gradient_and_no_other_row_does(

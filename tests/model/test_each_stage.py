@@ -94,6 +94,7 @@ def test_image_tokens_are_expanded_in_place_and_the_answer_span_is_the_answer(ti
     )
 
 
+@pytest.mark.slow
 def test_prompt_and_answer_tokenised_apart_are_the_ids_of_the_whole_text(tiny):
     """For every row that the embedded world trains on, the joined ids of both parts are equal."""
     phrases = read_phrases(WORLD)
@@ -231,6 +232,7 @@ def test_a_saved_model_is_loaded_exactly(tiny, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -285,6 +287,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
         write_tiny(tmp_path / "small", text={"vocab_size": 100})
 
 
+@pytest.mark.slow
 def test_the_shipped_base_names_an_author_from_a_picture():
     """Asked for a caption of the first forget picture, the embedded base names the author."""
     vlm = clear_ref.load(BASE)

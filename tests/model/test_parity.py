@@ -67,6 +67,7 @@ def processed(processor, record, answer):
     return processor(text=text, images=image, return_tensors="pt")
 
 
+@pytest.mark.slow
 def test_ids_and_pixels_are_those_of_the_reference_processor(pair, records):
     ours, _, processor = pair
     for record in records:
@@ -105,6 +106,7 @@ def test_pixels_of_any_picture_are_those_of_the_reference(pair, size, mode):
     assert float((batch.pixel_values[0] - expected).abs().max()) < 1e-6
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_transformers(pair, records):
     ours, theirs, _ = pair
     batch = ours.encode(records)
@@ -119,6 +121,7 @@ def test_logits_are_those_of_transformers(pair, records):
     assert float((found - expected)[real].abs().max()) < ATOL
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_are_those_of_transformers(pair, records):
     """Relative norm of the difference per tensor below 1e-4.
 
@@ -160,6 +163,7 @@ def short(name):
     return name
 
 
+@pytest.mark.slow
 def test_greedy_text_is_that_of_transformers(pair, records):
     ours, theirs, processor = pair
     prompts = [Record(record.question, None, record.image) for record in records]
@@ -179,6 +183,7 @@ def test_greedy_text_is_that_of_transformers(pair, records):
     assert ours.generate(batch, 24) == texts
 
 
+@pytest.mark.slow
 def test_what_we_save_transformers_loads_unchanged(pair, tmp_path, records):
     """Adapters are merged when the model is written: transformers computes the merged model."""
     path = pair[0].directory
@@ -192,6 +197,7 @@ def test_what_we_save_transformers_loads_unchanged(pair, tmp_path, records):
     assert_equal_logits(ours, theirs, records)
 
 
+@pytest.mark.slow
 def test_adapters_go_to_peft_and_come_back(pair, tmp_path, records):
     peft = pytest.importorskip("peft", reason="the parity extra is not installed")
     path = pair[0].directory

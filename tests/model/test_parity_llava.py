@@ -66,6 +66,7 @@ RECORDS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_hub_directory_gives_the_reference_processors_ids_and_pixels(pair):
     ours, _, processor = pair
     assert ours.template.name == "llava"
@@ -133,6 +134,7 @@ def test_a_picture_that_its_camera_turned_is_seen_upright(pair, tmp_path):
     assert float((ours - expected).abs().max()) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_directory_from_before_processor_configs_gives_the_same_batch(pair, directory, tmp_path):
     """Before 2024: no processor_config.json with the patch size, and sizes are plain numbers."""
     shutil.copytree(directory, tmp_path / "old")
@@ -147,6 +149,7 @@ def test_a_directory_from_before_processor_configs_gives_the_same_batch(pair, di
     )
 
 
+@pytest.mark.slow
 def test_hidden_states_of_every_layer_and_logits_are_those_of_transformers(pair):
     ours, theirs, _ = pair
     batch = ours.encode(RECORDS)
@@ -176,6 +179,7 @@ def test_hidden_states_of_every_layer_and_logits_are_those_of_transformers(pair)
     assert float((found - expected.logits)[real].abs().max()) < ATOL
 
 
+@pytest.mark.slow
 def test_in_bf16_logits_stay_within_the_references_own_spread(directory, pair):
     """Largest 0.35 and mean 0.03 from transformers' bf16.
 
@@ -202,6 +206,7 @@ def test_in_bf16_logits_stay_within_the_references_own_spread(directory, pair):
     assert float((found - exact).abs().mean()) < 1.5 * float((other.float() - exact).abs().mean())
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_neither_loss_nor_gradient(directory):
     """Adapters on tower, projector and decoder; bit for bit."""
     gradients = []

@@ -398,6 +398,7 @@ def test_loss_and_gradients_are_those_of_transformers(directory, inputs):
         assert float((gradient - other).norm()) < 1e-4 * float(other.norm()) + 1e-9, name
 
 
+@pytest.mark.slow
 def test_bf16_is_as_close_to_fp32_math_as_transformers_own(directory, inputs):
     """Truth: fp32 math on the weights and pixels rounded to bf16.
 
@@ -501,6 +502,7 @@ def test_what_is_saved_loads_in_transformers(directory, inputs, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_adapters_are_exchanged_with_peft(directory, inputs, tmp_path):
     """On every linear layer but the head, as PEFT's all-linear chooses.
 
@@ -599,6 +601,7 @@ def test_what_a_sparse_config_omits_is_transformers_default(sparse):
         assert getattr(found, name) == getattr(expected, name), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "width, inner, heads, groups, vocabulary, tied",
     [(1536, 8960, 12, 2, 151936, True), (3584, 18944, 28, 4, 152064, False)],

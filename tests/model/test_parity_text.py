@@ -94,6 +94,7 @@ def pair(request, tmp_path_factory):
     return load(directory, template=template), theirs
 
 
+@pytest.mark.slow
 def test_hidden_states_of_every_layer_and_logits_are_those_of_transformers(pair):
     ours, theirs = pair
     batch = ours.encode(RECORDS)
@@ -113,6 +114,7 @@ def test_hidden_states_of_every_layer_and_logits_are_those_of_transformers(pair)
     )
 
 
+@pytest.mark.slow
 def test_in_bf16_logits_stay_within_the_references_own_spread(pair):
     """Compared with transformers' bf16, and with fp32 math.
 
@@ -184,6 +186,7 @@ def test_loss_and_gradients_are_those_of_transformers(pair):
         ), name
 
 
+@pytest.mark.slow
 def test_greedy_ids_are_those_of_transformers(pair):
     ours, theirs = pair
     batch = ours.encode([Record(record.question) for record in RECORDS])
@@ -196,6 +199,7 @@ def test_greedy_ids_are_those_of_transformers(pair):
     assert ours.generate_ids(batch, 24).tolist() == expected[:, batch.input_ids.shape[1] :].tolist()
 
 
+@pytest.mark.slow
 def test_the_repetition_penalty_of_generation_config_is_applied(pair, tmp_path):
     ours, theirs = pair
     shutil.copytree(ours.directory, tmp_path / "m")
@@ -230,6 +234,7 @@ def test_what_we_save_transformers_loads_unchanged(pair, tmp_path):
     assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_neither_loss_nor_gradient(pair):
     ours, _ = pair
     batch, gradients = ours.encode(RECORDS), []

@@ -63,6 +63,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
 def test_a_config_that_is_not_computed_here_is_refused_and_nothing_is_attached(
     tiny, tmp_path, kind
@@ -124,6 +125,7 @@ TENSORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TENSORS)
 def test_tensors_that_do_not_fit_are_refused_and_nothing_is_attached(tiny, tmp_path, kind):
     change, expected = TENSORS[kind]

@@ -88,6 +88,7 @@ def logits_of(model, batch):
         ).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_what_peft_writes_computes_the_same_here_and_is_written_back(
     tiny_directory, tmp_path, records, kind
@@ -150,6 +151,7 @@ def test_what_peft_writes_computes_the_same_here_and_is_written_back(
         assert torch.allclose(tensor, merged[name], rtol=0, atol=2e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "llama", "mistral", "qwen2"])
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "fc1", "0.mlp.up_proj", "lm_head"]])
 def test_adapters_of_every_family_reach_the_layers_that_peft_adapted(tmp_path, family, targets):

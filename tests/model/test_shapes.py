@@ -36,6 +36,7 @@ def test_shapes_have_the_real_models_numbers_of_parameters(shape):
     assert sum(tensor.numel() for tensor in model.parameters()) == PARAMETERS[shape]
 
 
+@pytest.mark.slow
 def test_a_record_with_a_picture_is_encoded_scored_and_answered(directory):
     vlm = load(directory, "bfloat16")
     batch = vlm.encode(
@@ -50,6 +51,7 @@ def test_a_record_with_a_picture_is_encoded_scored_and_answered(directory):
     ).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes_in_shards_that_an_index_names(directory, tmp_path):
     write_checkpoint("llava-78m", tmp_path / "again", layers=1, shard_bytes=50_000_000)
     files = sorted(path.name for path in directory.iterdir())
@@ -63,6 +65,7 @@ def test_the_same_seed_writes_the_same_bytes_in_shards_that_an_index_names(direc
     )
 
 
+@pytest.mark.slow
 def test_transformers_loads_it_to_the_same_logits(directory):
     transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
     ours = load(directory)
@@ -82,6 +85,7 @@ def test_transformers_loads_it_to_the_same_logits(directory):
     assert float((found - expected).abs().max()) < 5e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [name for name in SHAPES if name != "llava-78m"])
 def test_every_shapes_files_fit_together(shape, tmp_path, monkeypatch):
     """`load` reads the tokenizer, processor and config of each; weights are not written here."""

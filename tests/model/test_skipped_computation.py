@@ -63,6 +63,7 @@ def states_and_gradients(model, arguments, start, positions, layer=None):
     return states.detach(), gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [None, 0])
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("name", [*DECODERS, "qwen2_vl"])
@@ -172,6 +173,7 @@ def two_batches(vlm, mask):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mask, rows, together",
     [

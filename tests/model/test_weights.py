@@ -153,6 +153,7 @@ def test_every_generation_of_names_is_read_and_written(family, ours, stored):
     ] == list(stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family, tied",
     [

@@ -54,6 +54,7 @@ def child(code, *args, timeout=120):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="address space is read from /proc"
 )
@@ -93,6 +94,7 @@ print(json.dumps([attempt(d / "model") for d in sorted(Path(sys.argv[1]).iterdir
     assert dict(zip(kinds, outcome, strict=True)) == dict.fromkeys(kinds, "refused")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="resident memory is read from /proc"
 )

@@ -30,6 +30,7 @@ def conform_result(impl, strict=False, **settings):
     return conform.run(conform.ConformSettings(impl=impl, vectors=str(GOLDEN), **settings), strict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_the_package_itself_passes_in_every_meaning_and_dtype(dtype):
     result = conform_result("tests.implementations.ours:loss", dtype=dtype, semantics="all")
@@ -61,6 +62,7 @@ def test_the_original_formulas_pass_as_the_original_meaning_with_their_gradients
     assert {case["method"] for case in result["cases"]} == set(METHODS)
 
 
+@pytest.mark.slow
 def test_the_released_formulas_are_acceptable_and_named_and_fail_with_strict():
     result = conform_result("tests.implementations.released:loss", semantics="released")
     failed = {case["id"] for case in result["cases"] if case["verdict"] == "fail"}
@@ -88,6 +90,7 @@ def test_the_released_formulas_are_acceptable_and_named_and_fail_with_strict():
     assert strict["methods"]["dpo"]["fail"] == 10 and strict["methods"]["retain_ft"]["fail"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mistaken.MISTAKEN)
 def test_each_mistake_is_rejected_and_named_as_people_write_it(name):
     """The functions are torch code with autograd; conform computes the mistakes in numpy."""
@@ -116,6 +119,7 @@ def test_an_arbitrary_number_is_explained_by_no_mistake():
     assert "no known mistake" in conform_text.text(result)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsys):
     arguments = ["conform", "--vectors", str(GOLDEN), "--methods", "dpo,kl", "--impl"]
     assert main([*arguments, "tests.implementations.ours:loss"]) == 0
@@ -137,6 +141,7 @@ def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsy
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "impl, expected",
     [
@@ -203,6 +208,7 @@ def test_numpy_has_no_bfloat16():
         judged_function.load("tests.implementations.plain_numpy:loss", "", "bfloat16")
 
 
+@pytest.mark.slow
 def test_a_function_of_the_working_directory_is_found(tmp_path):
     (tmp_path / "mine.py").write_text("def loss(method, batches, options):\n    return 0.0\n")
     command = [
@@ -233,6 +239,7 @@ def test_a_gradient_that_is_given_is_compared_where_the_loss_agrees():
     assert all(case["error"] < 1e-12 and case["gradient_error"] == 1.0 for case in result["cases"])
 
 
+@pytest.mark.slow
 def test_inputs_are_exact_in_every_dtype():
     entry = next(entry for entry in golden.build().entries if entry["id"] == "kl/paper/plain")
     held = vector_files.read(GOLDEN).batches(entry)["retain"]["logits"]
@@ -244,6 +251,7 @@ def test_inputs_are_exact_in_every_dtype():
         assert torch.equal(given.double(), torch.from_numpy(held))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -114,6 +114,7 @@ def run(capsys, *arguments):
     return status, shown.out, shown.err
 
 
+@pytest.mark.slow
 def test_a_step_of_transformers_agrees_at_every_stage(written, tiny_directory, capsys):
     status, shown, _ = run(capsys, written, "--model", tiny_directory, "--json")
     found = json.loads(shown)
@@ -148,6 +149,7 @@ def test_without_a_model_the_loss_is_compared_and_the_rest_is_said_not_to_be(wri
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, change, stage, place",
     [
@@ -187,6 +189,7 @@ def bumped(x, where):
     return x
 
 
+@pytest.mark.slow
 def test_labels_over_prompt_and_image_are_the_known_mistakes(
     written, tiny_directory, tmp_path, capsys
 ):
@@ -218,6 +221,7 @@ def test_labels_shifted_already_are_a_known_mistake(written, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_swapped_kl_is_explained_where_it_begins(written, tmp_path, capsys):
     found = load_file(written)
     p, q = found["retain/logits"].log_softmax(-1), found["retain/teacher_logits"].log_softmax(-1)
@@ -283,6 +287,7 @@ GOOD = {"forget/logits": torch.zeros(1, 3, 5), "forget/labels": torch.tensor([[-
 ABOUT = {"format": "clear_ref.dump/1", "method": "grad_ascent"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tensors, about, words",
     [
@@ -394,6 +399,7 @@ def test_a_bad_dump_is_one_clear_line_and_exit_2(tensors, about, words, tmp_path
     assert status == 2 and words in error and len(error.splitlines()) == 1, error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tensors, words",
     [

@@ -51,6 +51,7 @@ def attributed(method, semantics, given):
     return outputs, ids, attribution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, semantics", EVERY_VARIANT)
 def test_the_contributions_of_every_variant_and_option_sum_to_its_loss(method, semantics):
     """Tolerance 1e-12 of the terms' size: a few thousand float64 roundings.
@@ -67,6 +68,7 @@ def test_the_contributions_of_every_variant_and_option_sum_to_its_loss(method, s
         assert abs(total - whole) < 1e-12 * size and abs(found.loss - whole) < 1e-12 * size, given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, semantics", [pair for pair in EVERY_VARIANT if pair[0] != "rmu"])
 def test_d_logit_is_the_derivative_of_the_loss_by_autograd(method, semantics):
     for given in random_trials.option_sets(method, semantics):
@@ -181,6 +183,7 @@ def kl_released():
     return explain.explain_batch(explain.resolve("kl", settings, Given()))["explained"][0]
 
 
+@pytest.mark.slow
 def test_a_batch_of_the_embedded_world_sums_and_knows_its_kinds(kl_released):
     lines = [
         line
@@ -253,6 +256,7 @@ def test_text_of_the_data_never_becomes_markup(kl_released):
     assert "<script" not in written and "<img" not in written and "&lt;script&gt;" in written
 
 
+@pytest.mark.slow
 def test_two_semantics_are_shown_side_by_side_with_their_difference(capsys, tmp_path):
     status, shown, _ = command(
         capsys,
@@ -279,6 +283,7 @@ def test_two_semantics_are_shown_side_by_side_with_their_difference(capsys, tmp_
     assert "released" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_records_that_differ_between_two_semantics_are_shown_each_alone(capsys):
     """idk: refusals in the paper's idk batch, the true answers in the released one."""
     status, shown, _ = command(
@@ -316,6 +321,7 @@ def test_a_number_that_is_not_the_next_one_is_a_reference():
     assert found == [["R1", "as idk.py's D3 says."], ["R2", "the other."]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -354,6 +360,7 @@ def test_no_statement_of_a_formula_is_cut_where_its_line_ends():
             )
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly():
     for arguments in (["explain", "npo", "--json"], ["explain", "--help"], ["doctor"]):
         reads, writes = os.pipe()

@@ -16,6 +16,7 @@ from clear_ref.oracle.reference.rows import IGNORE
 from tests.helpers.golden_vectors import RIGHT, ROOT, STORED, VARIANTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, semantics", VARIANTS)
 def test_stored_gradients_are_the_derivatives_of_the_reference(method, semantics):
     """Along two random directions, by the five-point rule.

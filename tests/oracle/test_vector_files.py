@@ -89,6 +89,7 @@ def test_inputs_are_bfloat16_numbers_and_padding_on_the_left_changes_nothing_els
         assert losses["left"] == pytest.approx(losses["plain"], rel=1e-14)
 
 
+@pytest.mark.slow
 def test_the_shipped_vectors_are_what_the_command_writes_byte_for_byte(tmp_path):
     """In another process, with another number of threads, and without vector instructions."""
     command = [
@@ -215,6 +216,7 @@ def test_the_schema_refuses_a_damaged_case(case, key, value):
     assert problems(file, schema())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [0, 1])
 def test_the_schema_requires_every_key_of_a_case(case):
     whole = golden_files()["kl.json"]

@@ -24,6 +24,7 @@ FLOAT64 = 1e-12
 FLOAT32 = 2.0**-21
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method, semantics", VARIANTS)
 def test_the_package_gives_every_right_loss_term_and_gradient_in_float64(method, semantics):
     entries = [
@@ -48,6 +49,7 @@ def test_the_package_gives_every_right_loss_term_and_gradient_in_float64(method,
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", shapes.FULL[len(shapes.COMPACT) :])
 def test_the_package_agrees_on_the_larger_shapes_that_only_the_command_writes(shape):
     asked = [case for case in cases.cases(full=True) if case.shape == shape]
@@ -67,6 +69,7 @@ def test_the_package_agrees_on_the_larger_shapes_that_only_the_command_writes(sh
         ), case.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_package_gives_every_right_loss_and_gradient_in_fp32(method):
     for entry in (entry for entry in RIGHT if entry["method"] == method):

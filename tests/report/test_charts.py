@@ -62,6 +62,7 @@ def crowds():
         yield [(50 + width * draw.random(), 40 + 0.6 * width * draw.random()) for _ in range(13)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", list(crowds()))
 def test_every_name_is_placed_and_none_covers_a_name_or_a_mark(points):
     groups = label_placement.groups_of_near(points)

@@ -173,6 +173,7 @@ def several(tmp_path):
     return [made_runs.write(tmp_path / f"run{i}", **run) for i, run in enumerate(runs)]
 
 
+@pytest.mark.slow
 def test_page_is_well_formed_and_alone(tmp_path):
     """Every tag is closed, as XML too. Nothing is loaded. The policy allows one script, ours."""
     for text in (shown(made_runs.write(tmp_path / "a")), shown(*several(tmp_path), metrics="all")):
@@ -392,6 +393,7 @@ def test_headline_states_the_result(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_page_of_33_runs_stays_small(tmp_path):
     """Three modalities of eleven methods with long answers and 300 steps each: below 700 kB."""
     answer = "A photograph of somebody with a rather long description. " * 3

@@ -97,6 +97,7 @@ def test_without_out_a_free_directory_below_runs_is_taken(tmp_path, capsys, monk
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["report", "report-2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper", "released", "tofu", "all"])
 def test_an_old_run_is_scored_again_by_the_definitions_asked_for(tmp_path, capsys, name):
     """The run's own metrics.json holds no number at all."""
@@ -224,6 +225,7 @@ def empty(path):
     return ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -398,6 +400,7 @@ def test_without_its_data_the_page_says_why_there_are_no_pictures(tmp_path, caps
     assert "<img" in (tmp_path / "s/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_name_is_refused_or_noted(tmp_path, capsys):
     shutil.copytree(WORLD, tmp_path / "world")
     rows = tmp_path / "world/forget10_perturbed/rows.jsonl"
