@@ -3,7 +3,6 @@
 Run: python -m pytest tests/data/test_data_fetch_checkpoints.py
 """
 
-import pytest
 import hashlib
 import json
 import shutil
