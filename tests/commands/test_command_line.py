@@ -244,6 +244,7 @@ def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world
         )
 
 
+@pytest.mark.slow
 def test_all_with_modality_each_runs_every_modality(capsys, tmp_path, small_world, monkeypatch):
     resolved = []
 

@@ -250,6 +250,7 @@ class TestRelations:
         )
 
 
+@pytest.mark.slow
 class TestPublished:
     def test_tofu_itself_has_its_published_rows_and_no_problems(self, tmp_path):
         for name, contents in tofu_files().items():

@@ -78,6 +78,7 @@ class TestMembership:
                 [-float(logits[first + k - 1, token]) for k, token in enumerate(ids)], rel=1e-11
             )
 
+    @pytest.mark.slow
     def test_a_model_that_saw_the_forget_set_shows_it_and_gold_does_not(self):
         """Every forget record of base is likelier than every held-out one.
 

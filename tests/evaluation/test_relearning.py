@@ -32,6 +32,7 @@ OWN = read_phrases(WORLD)
 FORGET = [task for task in tasks(10, 16) if task.set_name == "Forget"]
 
 
+@pytest.mark.slow
 class TestRelearning:
     ROWS = read_rows(WORLD, "forget10+tofu")
 

@@ -62,6 +62,7 @@ class TestCommand:
         4,
     )
 
+    @pytest.mark.slow
     def test_the_whole_command(self, capsys, tmp_path, small_world):
         """Twice the same bytes; the plain metrics are those without --robustness, and step 0 of the
         curve; the printed text has tables."""

@@ -18,6 +18,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 IGNORE = -100
 ROWS = (
@@ -379,7 +381,6 @@ def same_bits(a, b):
 # ---- the emulator itself ----
 
 
-@pytest.mark.slow
 def test_the_emulator_finds_a_barrier_that_some_threads_miss(gpu):
     assert b"barrier" in gpu.library.broken_barrier()
     gpu.machine()
@@ -412,7 +413,6 @@ def test_the_emulated_power_of_two_is_as_wrong_as_allowed_and_no_more(gpu):
 # ---- values and gradients ----
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("vocabulary", [*range(1, 70), 2047, 2048, 2049, 4113, 9000])
 def test_terms_and_gradient_agree_with_float64(gpu, dtype, vocabulary):
@@ -647,7 +647,6 @@ PLACES = pytest.mark.parametrize("multiprocessors", [1, 40])
 ALL_TYPES = pytest.mark.parametrize("dtype", TYPES)
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 def test_minus_infinity_in_both_contributes_nothing(gpu, dtype, multiprocessors):
@@ -664,7 +663,6 @@ def test_minus_infinity_in_both_contributes_nothing(gpu, dtype, multiprocessors)
     assert close_to(found["gradient"][kept], expected) and (found["gradient"][10:14] == 0).all()
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 def test_minus_infinity_in_the_student_makes_only_kl_teacher_student_infinite(
@@ -680,7 +678,6 @@ def test_minus_infinity_in_the_student_makes_only_kl_teacher_student_infinite(
     assert close_to(found["gradient_without"], by_formula(found, found["without"]))
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 def test_minus_infinity_in_the_teacher_makes_kl_student_teacher_infinite_and_its_gradient_nan(
@@ -696,7 +693,6 @@ def test_minus_infinity_in_the_teacher_makes_kl_student_teacher_infinite_and_its
     assert close_to(found["gradient_without"], by_formula(found, found["without"]))
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 def test_minus_infinity_at_the_label_is_an_infinite_nll_with_a_finite_gradient(
@@ -713,7 +709,6 @@ def test_minus_infinity_at_the_label_is_an_infinite_nll_with_a_finite_gradient(
     ].to(dtype)
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 @pytest.mark.parametrize("what", ["nan", "+inf", "all -inf", "nan and -inf"])
@@ -738,7 +733,6 @@ def test_nan_plus_infinity_and_an_empty_row_are_nan_in_all_they_touch(
     assert found["gradient"].isnan().all() and found["gradient_without"].isnan().all()
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 @pytest.mark.parametrize("value", ["lowest", "-1e30", "-1e4"])
@@ -761,7 +755,6 @@ def test_finite_masks_are_ordinary_logits(gpu, dtype, multiprocessors, value):
     assert close_to(found["gradient_without"], by_formula(found, found["without"]))
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 @pytest.mark.parametrize("end", ["min", "max"])
@@ -800,7 +793,6 @@ def test_a_divergence_near_the_end_of_fp32_does_not_overflow_on_the_way(
     assert found["table"][KL_TEACHER_STUDENT].isfinite()
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 @pytest.mark.parametrize("entropy", [False, True])
@@ -888,7 +880,6 @@ def test_the_teacher_is_not_read_without_upstream_of_a_divergence(gpu):
     assert same_bits(gradient, gpu.dlogits(student, None, labels, table, upstream))
 
 
-@pytest.mark.slow
 @PLACES
 @pytest.mark.parametrize("label", [-1, 4500, 2**40, -(2**62)])
 def test_a_label_out_of_range_is_never_an_index_and_makes_its_own_terms_nan(
@@ -911,7 +902,6 @@ def test_a_label_out_of_range_is_never_an_index_and_makes_its_own_terms_nan(
 # ---- memory ----
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @pytest.mark.parametrize("vocabulary", [33, 48, 2049, 9000])
 def test_alignment_and_row_stride_change_no_bit(gpu, dtype, vocabulary):
@@ -975,7 +965,6 @@ def test_each_logit_is_read_once_forward_and_once_backward(gpu, dtype):
 # ---- launches ----
 
 
-@pytest.mark.slow
 @ALL_TYPES
 def test_few_rows_are_split_over_blocks_and_merged(gpu, dtype):
     for n, vocabulary, multiprocessors in (
@@ -1012,7 +1001,6 @@ def test_many_rows_or_a_small_vocabulary_need_no_workspace(gpu):
         assert gpu.happened()["launches"] == before + 1
 
 
-@pytest.mark.slow
 @ALL_TYPES
 @PLACES
 def test_the_order_of_threads_changes_no_bit(gpu, dtype, multiprocessors):
@@ -1087,7 +1075,6 @@ def test_an_error_is_not_taken_for_one_of_the_next_call(gpu):
     assert same_bits(gpu.stats(student, teacher, labels), expected)
 
 
-@pytest.mark.slow
 def test_the_code_for_gpus_without_packed_extremes_gives_the_same_bits(gpu, tmp_path):
     older = Emulated(compiled(tmp_path, "-D__CUDA_ARCH__=750"))
     student, teacher, labels, upstream = rows(6, 4500, torch.bfloat16)

