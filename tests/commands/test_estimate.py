@@ -56,6 +56,7 @@ def test_operations_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_counts_by_hand():
     """Parameters: layers with two norms, embedding, head, last norm; adapters of rank 2: (in + out)
     numbers a rank. Keys and values of half the heads, in bytes.

@@ -248,6 +248,7 @@ class TestClear:
             assert not hub.log and not out.exists()
 
 
+@pytest.mark.slow
 class TestTofu:
     def test_every_config_is_the_hubs_file_byte_for_byte(self, fetch, out):
         files = {

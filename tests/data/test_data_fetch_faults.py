@@ -28,6 +28,7 @@ from tests.helpers.fetching import (
 )
 
 
+@pytest.mark.slow
 class TestFaults:
     def test_no_network(self, fetch, out):
         with contextlib.closing(socket.socket()) as closed:

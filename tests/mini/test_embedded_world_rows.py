@@ -37,6 +37,7 @@ def rebuilt(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 class TestBuild:
     def test_a_rebuild_writes_the_shipped_files_and_rows(self, rebuilt):
         new, shipped = files(rebuilt), files(WORLD)
