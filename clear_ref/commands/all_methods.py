@@ -4,7 +4,6 @@ import dataclasses
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clear_ref.common import run_directory
@@ -41,14 +40,6 @@ MODALITY_CHOICES = (*MODALITIES, "each")
 
 
 @dataclass(frozen=True)
-class AllResult:
-    """What `all` found: its directory, and the JSON object of --json (leaderboard.json)."""
-
-    out: Path
-    summary: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class ResolvedAll(Resolved):
     """Every run of `all`; one run has its own directory in `out`."""
 
@@ -69,8 +60,8 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Unlearn)
     run = resolve(settings, modalities, seeds, given, arguments.resume)
     silent = arguments.json or arguments.quiet
-    result = run_all(run, (lambda row: None) if silent else terminal.print_finished_run)
-    return Output(result.summary, terminal.all_methods)
+    found = run_all(run, (lambda row: None) if silent else terminal.print_finished_run)
+    return Output(found, terminal.all_methods)
 
 
 def resolve(
@@ -142,7 +133,7 @@ def all_record(
     }
 
 
-def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> AllResult:
+def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> dict[str, Any]:
     """Every method, in each modality and with each seed; base and gold are evaluated once.
 
     On the CPU, as many runs at a time as torch has threads. The leaderboard is written to
@@ -150,6 +141,7 @@ def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> AllResult:
     out of them, and the other runs are done.
 
     report  called with a line for each finished run
+    returns what leaderboard.json holds
     raises  RunFailed at the end, naming the runs that failed
     """
     inputs, settings, out = run.inputs, run.settings, run.out
@@ -180,7 +172,7 @@ def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> AllResult:
         raise RunFailed(
             f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
         )
-    return AllResult(out, summary)
+    return summary
 
 
 def run_in_processes(
@@ -193,7 +185,7 @@ def run_in_processes(
 
     def compute(one: ResolvedUnlearn) -> dict[str, Any]:
         try:
-            summary = finished_summary(one) or unlearn(one, logs).summary
+            summary = finished_summary(one) or unlearn(one, logs)
         except RunFailed as error:
             return {"failed": f"{one.out.name}: {error}"}
         line = {

@@ -21,7 +21,6 @@ from clear_ref.report import terminal
 
 from .given import Given, given_from, settings_from
 from .model_logs import (
-    Result,
     evaluate_directory,
     evaluate_model,
     load_model,
@@ -48,7 +47,7 @@ def command(arguments: Namespace) -> Output:
     """What `evaluate` prints."""
     settings = settings_from(arguments, Evaluate)
     given = given_from(arguments, Evaluate)
-    return Output(evaluate(resolve(settings, given, arguments.resume)).summary, terminal.one_run)
+    return Output(evaluate(resolve(settings, given, arguments.resume)), terminal.one_run)
 
 
 def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
@@ -99,7 +98,7 @@ def robustness_settings(settings: Evaluate, given: Given) -> robustness.Robustne
     return robustness.RobustnessSettings(**values, holdout_required="holdout" in given.settings)
 
 
-def evaluate(run: ResolvedEvaluate) -> Result:
+def evaluate(run: ResolvedEvaluate) -> Summary:
     """Evaluate the model, and the gold model if there is one; write logs and metrics."""
     inputs, settings, out = run.inputs, run.settings, run.out
     started = time.monotonic()

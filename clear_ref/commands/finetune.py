@@ -14,7 +14,7 @@ from clear_ref.loop.prepare import prepare
 from clear_ref.report import terminal
 
 from .given import Given, given_from, settings_from
-from .model_logs import Result, evaluate_model, load_model, write_results
+from .model_logs import evaluate_model, load_model, write_results
 from .output import Output
 from .resolve import (
     Resolved,
@@ -38,7 +38,7 @@ class ResolvedFinetune(Resolved):
 def command(arguments: Namespace) -> Output:
     """What `finetune` prints."""
     settings, given = settings_from(arguments, Finetune), given_from(arguments, Finetune)
-    return Output(finetune(resolve(settings, given, arguments.resume)).summary, terminal.one_run)
+    return Output(finetune(resolve(settings, given, arguments.resume)), terminal.one_run)
 
 
 def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
@@ -66,7 +66,7 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     )
 
 
-def finetune(run: ResolvedFinetune) -> Result:
+def finetune(run: ResolvedFinetune) -> Summary:
     """Train on the whole split, merge adapters, write the model to OUT/model and evaluate it."""
     inputs, settings, out = run.inputs, run.settings, run.out
     write_json(out / run_directory.SETTINGS_FILE, run.record)

@@ -2,7 +2,6 @@
 
 import time
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,7 @@ def rebuild(target: Path, seed: int) -> dict[str, Any]:
     for name in ("base", "gold"):
         for kind, directory in (("shipped", MINI), ("rebuilt", target)):
             model = f"{kind} {name}"
-            logs[model] = evaluate_directory(
-                replace(inputs, model=directory / name), directory / name, model
-            )
+            logs[model] = evaluate_directory(inputs, directory / name, model)
     models = {model: score(log, logs[f"{model.split()[0]} gold"]) for model, log in logs.items()}
     return {
         "rebuilt": str(target),

@@ -1,7 +1,6 @@
 """Logs and metrics of models: load, evaluate, and write what was found into the run directory."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from clear_ref.common import run_directory
 from clear_ref.common.files import write_json
 from clear_ref.evaluation.evaluate import run_tasks
 from clear_ref.evaluation.log_format import Logs
-from clear_ref.evaluation.metrics import Scores, score
+from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.summary import Summary
 from clear_ref.evaluation.tasks import Task
 from clear_ref.model.vlm import VLM
@@ -19,15 +18,6 @@ from .resolve import Inputs
 
 # In a run directory: finished groups of records, while an evaluation is running.
 FINISHED_GROUPS = Path(run_directory.CHECKPOINT_DIRECTORY) / "evaluation"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found: metrics by model, its directory, and the JSON object of --json."""
-
-    metrics: dict[str, Scores]
-    out: Path
-    summary: Summary
 
 
 def load_model(inputs: Inputs, directory: Path, adapter: str = "") -> VLM:
@@ -76,7 +66,7 @@ def evaluate_model(
     )
 
 
-def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: str) -> Result:
+def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: str) -> Summary:
     """Write every log and metrics.json; returns what was found.
 
     Logs are in logs/MODEL/, those of the unlearned model directly in logs/. Logs of tasks that an
@@ -99,7 +89,7 @@ def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: s
     }
     write_json(out / run_directory.METRICS_FILE, complete)
     remove_finished_groups(out)
-    return Result(models, out, complete)
+    return complete
 
 
 def remove_finished_groups(out: Path) -> None:

@@ -21,7 +21,6 @@ from clear_ref.report import terminal
 from . import report
 from .given import Given, given_from, settings_from
 from .model_logs import (
-    Result,
     evaluate_directory,
     evaluate_model,
     load_model,
@@ -65,8 +64,7 @@ def command(arguments: Namespace) -> Output:
     """What `python -m clear_ref.run METHOD` prints."""
     settings = settings_from(arguments, Unlearn, method=arguments.command)
     given = given_from(arguments, Unlearn, "method")
-    result = unlearn(resolve(settings, given, arguments.resume))
-    return Output(result.summary, terminal.one_run)
+    return Output(unlearn(resolve(settings, given, arguments.resume)), terminal.one_run)
 
 
 def training_rows(settings: Unlearn, inputs: Inputs) -> tuple[list[Row], list[Row]]:
@@ -128,7 +126,7 @@ def resolve(
     )
 
 
-def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> Result:
+def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> Summary:
     """Do the run and write its directory.
 
     evaluated  logs of base and gold from a run with the same models and data
