@@ -250,7 +250,7 @@ def test_all_with_modality_each_runs_every_modality(capsys, tmp_path, small_worl
 
     def run_all(run, report):
         resolved.append(run)
-        return all_methods.AllResult(run.out, {})
+        return {}
 
     monkeypatch.setattr(all_methods, "run_all", run_all)
     arguments = ("--data", small_world, "--out", tmp_path / "all", "--json", "--quiet")
