@@ -1,4 +1,4 @@
-"""Qwen2-VL's vision tower, for pictures of any size.
+"""Qwen2-VL's vision tower, for pictures of any size; its parts are shared with Qwen2.5-VL's.
 
 The patches of all pictures form one sequence. A patch attends to the patches of its own picture,
 its rotary position has two axes, and a merger makes one token of each block of patches.
@@ -6,7 +6,7 @@ source  Wang et al. 2024 (Qwen2-VL) 2.1
 equals  transformers' Qwen2VisionTransformerPretrainedModel within fp32 rounding
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from .vision import MLP, LayerNorm
 NORM_EPS = 1e-6
 ROPE_THETA = 10000.0
 Grid = Sequence[tuple[int, int]]  # (rows, columns) in patches of each picture
+# (n, size), ...: the next n * size patches are n groups, in each of which attention is computed.
+Groups = list[tuple[int, int]]
 
 # The values that transformers' Qwen2VLVisionConfig uses for a key that vision_config omits.
 DEFAULTS: dict[str, Any] = {
@@ -161,7 +163,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of each picture's patches to one another."""
+    """Self-attention inside groups of patches."""
 
     def __init__(self, config: Qwen2VisionConfig) -> None:
         super().__init__()
@@ -169,20 +171,25 @@ class Attention(nn.Module):
         self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, sizes: list[int]) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, groups: Groups) -> Tensor:
         """[P, D] of x [P, D].
 
-        sizes  the number of patches of each picture. Attention is computed picture by picture: a
-               mask over all pictures would take P * P numbers
+        groups  which patches attend to one another. Attention is computed group by group, n groups
+                of one size at once: a mask over all patches would take P * P numbers
         """
-        qkv = self.qkv(x).view(len(x), 3, 1, self.heads, -1).permute(1, 2, 3, 0, 4)
-        q, k, v = qkv  # each [1, heads, P, head_dim]
+        qkv = self.qkv(x).view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)
+        q, k, v = qkv  # each [heads, P, head_dim]
         q = rotate(at_least_float32(q), cos, sin).to(x.dtype)
         k = rotate(at_least_float32(k), cos, sin).to(x.dtype)
-        pictures = zip(q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True)
-        outputs = [F.scaled_dot_product_attention(*picture) for picture in pictures]
-        y = torch.cat(outputs, 2)
-        return self.proj(y[0].transpose(0, 1).reshape(len(x), -1))
+        outputs: list[Tensor] = []
+        first = 0
+        for n, size in groups:
+            part = slice(first, first + n * size)
+            batch = [each[:, part].unflatten(1, (n, size)).transpose(0, 1) for each in (q, k, v)]
+            y = F.scaled_dot_product_attention(*batch)  # [n, heads, size, head_dim]
+            outputs.append(y.transpose(0, 1).flatten(1, 2))
+            first += n * size
+        return self.proj(torch.cat(outputs, 1).transpose(0, 1).reshape(len(x), -1))
 
 
 class Block(nn.Module):
@@ -195,18 +202,21 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, sizes: list[int]) -> Tensor:
-        x = x + self.attn(self.norm1(x), cos, sin, sizes)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, groups: Groups) -> Tensor:
+        x = x + self.attn(self.norm1(x), cos, sin, groups)
         return x + self.mlp(self.norm2(x))
 
 
 class Merger(nn.Module):
-    """One token of the decoder's width for each block of merge x merge patches."""
+    """One token of the decoder's width for each block of merge x merge patches.
 
-    def __init__(self, config: Qwen2VisionConfig) -> None:
+    norm  the class of its norm
+    """
+
+    def __init__(self, config: Qwen2VisionConfig, norm: Callable[[int, float], nn.Module]) -> None:
         super().__init__()
         self.width = config.hidden_size * config.spatial_merge_size**2
-        self.ln_q = LayerNorm(config.hidden_size, NORM_EPS)
+        self.ln_q = norm(config.hidden_size, NORM_EPS)
         self.mlp = nn.Sequential(
             Linear(self.width, self.width), nn.GELU(), Linear(self.width, config.output_size)
         )
@@ -219,15 +229,45 @@ class Merger(nn.Module):
         return self.mlp(self.ln_q(x).view(-1, self.width))
 
 
-class Qwen2VisionTower(Checkpointable):
-    """Patch embedding, blocks and merger."""
+class Tower(Checkpointable):
+    """Patch embedding, blocks and merger: the parts of both towers."""
 
-    def __init__(self, config: Qwen2VisionConfig) -> None:
+    def __init__(
+        self,
+        config: Qwen2VisionConfig,
+        block: Callable[[Qwen2VisionConfig], nn.Module],
+        norm: Callable[[int, float], nn.Module],
+    ) -> None:
+        """block, norm: the classes of a layer and of the merger's norm."""
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
-        self.merger = Merger(config)
+        self.blocks = nn.ModuleList(block(config) for _ in range(config.num_hidden_layers))
+        self.merger = Merger(config, norm)
+
+    def run_blocks(self, x: Tensor, places: Tensor, groups_of: Callable[[int], Groups]) -> Tensor:
+        """[P, D] after every block, of x [P, D].
+
+        places     [P, 2], row and column of each patch of x
+        groups_of  a block's number -> its groups
+        """
+        cos, sin = patch_rotary(places.to(x.device), self.config.head_dim, x.dtype)
+        for layer, block in enumerate(self.blocks):
+            groups = groups_of(layer)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(
+                    block, x, cos, sin, groups, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = block(x, cos, sin, groups)
+        return x
+
+
+class Qwen2VisionTower(Tower):
+    """Qwen2-VL's: every block attends to the whole picture."""
+
+    def __init__(self, config: Qwen2VisionConfig) -> None:
+        super().__init__(config, Block, LayerNorm)
 
     def forward(self, pixels: Tensor, grid: Grid) -> Tensor:
         """Token features of all pictures, one picture after the other.
@@ -237,15 +277,7 @@ class Qwen2VisionTower(Checkpointable):
                  to P
         returns  [P / merge^2, output_size]
         """
-        x = self.patch_embed.proj(pixels)
-        places = patch_places(grid, self.config.spatial_merge_size).to(x.device)
-        cos, sin = patch_rotary(places, self.config.head_dim, x.dtype)
-        sizes = [h * w for h, w in grid]
-        for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(
-                    block, x, cos, sin, sizes, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                x = block(x, cos, sin, sizes)
+        places = patch_places(grid, self.config.spatial_merge_size)
+        pictures = [(1, h * w) for h, w in grid]
+        x = self.run_blocks(self.patch_embed.proj(pixels), places, lambda layer: pictures)
         return self.merger(x)

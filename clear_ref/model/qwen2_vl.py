@@ -7,12 +7,12 @@ differs the released code's transformers (4.45) computes plain one-axis position
         where it is given no position_ids; here positions have three axes in training too
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clear_ref.common.errors import ShapeError, UserError
 from clear_ref.common.files import PathName
@@ -47,32 +47,47 @@ class Qwen2VLConfig:
 
         raises  UserError for a structure that this code does not compute
         """
-        text = part_of(config, "text_config", where) or config
-        tied = config.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
-        language = language_config(text, where, "qwen2_vl", tied)
+        text, tokens = language_part(config, where, "qwen2_vl")
         tower = vision_config(part_of(config, "vision_config", where), where)
-        if tower.output_size != language.hidden_size:
-            raise UserError(
-                f"{where}: vision_config's hidden_size is {tower.output_size}; "
-                f"expected the decoder's, {language.hidden_size}"
-            )
-        tokens = {key: config.get(key, default) for key, default in DEFAULTS.items()}
-        are_ids = all(isinstance(token, int) and token >= 0 for token in tokens.values())
-        if not are_ids or tokens["image_token_id"] >= language.vocab_size:
-            raise UserError(
-                f"{where}: {', '.join(tokens)} are {list(tokens.values())}; expected token ids, "
-                f"that of a picture in [0, {language.vocab_size})"
-            )
-        return cls(text=language, vision=tower, **tokens)
+        check_widths("hidden_size", tower, text, where)
+        return cls(text=text, vision=tower, **tokens)
+
+
+def language_part(
+    config: dict[str, Any], where: PathName, kind: str
+) -> tuple[LanguageConfig, dict[str, int]]:
+    """The decoder's config and the ids of the special tokens; kind: the model_type."""
+    text = part_of(config, "text_config", where) or config
+    tied = config.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
+    language = language_config(text, where, kind, tied)
+    tokens = {key: config.get(key, default) for key, default in DEFAULTS.items()}
+    are_ids = all(isinstance(token, int) and token >= 0 for token in tokens.values())
+    if not are_ids or tokens["image_token_id"] >= language.vocab_size:
+        raise UserError(
+            f"{where}: {', '.join(tokens)} are {list(tokens.values())}; expected token ids, "
+            f"that of a picture in [0, {language.vocab_size})"
+        )
+    return language, tokens
+
+
+def check_widths(key: str, tower: Qwen2VisionConfig, text: LanguageConfig, where: PathName) -> None:
+    """UserError unless the tower's features, whose width is vision_config's `key`, fit."""
+    if tower.output_size != text.hidden_size:
+        raise UserError(
+            f"{where}: vision_config's {key} is {tower.output_size}; "
+            f"expected the decoder's, {text.hidden_size}"
+        )
 
 
 class Qwen2VL(CausalLM):
     """A language model with a vision tower.
 
     `model`, `lm_head` and `visual` are the names that the hub's checkpoints use.
+    tower  the class of the vision tower
     """
 
     image_token_id: int
+    tower: Callable[[Any], nn.Module] = Qwen2VisionTower
 
     def __init__(self, config: Qwen2VLConfig) -> None:
         super().__init__(config.text)
@@ -80,7 +95,7 @@ class Qwen2VL(CausalLM):
         self.video_token_id = config.video_token_id
         self.merge = config.vision.spatial_merge_size
         self.patch_width = config.vision.patch_width
-        self.visual = Qwen2VisionTower(config.vision)
+        self.visual = self.tower(config.vision)
 
     def embed(
         self, input_ids: Tensor, pixels: Tensor | None = None, grid: Tensor | None = None

@@ -201,7 +201,7 @@ def test_queries_of_bf16_are_rotated_in_fp32_and_rounded_once(model, monkeypatch
     )
     layer, grid = model.visual.blocks[0].attn.bfloat16(), [(4, 10)]
     x = torch.randn(40, 16, generator=torch_generator(1, "x")).bfloat16()
-    layer(x, *patch_rotary(patch_places(grid, 2), 8, torch.bfloat16), [40])
+    layer(x, *patch_rotary(patch_places(grid, 2), 8, torch.bfloat16), [(1, 40)])
     plain = layer.qkv(x)[:, :16].detach().double().view(40, 2, 8)
     row, column = patch_places(grid, 2).double().T[:, :, None]
     angle = torch.stack((row, row * 0.01, column, column * 0.01), -1)
