@@ -30,7 +30,7 @@ def template_setting() -> Any:
     """--template"""
     return setting(
         "",
-        "chat template by name (clear_ref/data/prompts.py); default: the one that the model "
+        "chat template by name (clear_ref/data/templates.py); default: the one that the model "
         "directory asks for",
     )
 

@@ -14,7 +14,7 @@ import tokenizers
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, read_json
 
-from .prompts import Template
+from .templates import Template
 
 
 class Tokenizer:

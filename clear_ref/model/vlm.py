@@ -11,8 +11,8 @@ from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.common.files import PathName, read_json, write_bytes, write_json
 from clear_ref.data.batches import Batch, collate
+from clear_ref.data.chat_templates import choose_template
 from clear_ref.data.images import Picture, open_image
-from clear_ref.data.prompts import choose_template
 from clear_ref.data.records import Record
 from clear_ref.data.tokens import Tokenizer
 
@@ -299,7 +299,7 @@ def load(path: PathName, dtype: str = "float32", device: str = "cpu", template: 
 
     dtype     of the weights, in which the model computes: float32, bfloat16, float16 or float64
     device    cpu or cuda
-    template  the name of a template in data/prompts.py; "": the one that the directory asks for
+    template  the name of a template in data/templates.py; "": the one that the directory asks for
     raises    UserError that names the file and the problem
     """
     vlm = VLM(path, dtype_of(dtype), device_of(device), template)

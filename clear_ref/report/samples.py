@@ -9,8 +9,8 @@ from pathlib import Path
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 from clear_ref.data.images import open_image
-from clear_ref.data.prompts import TEMPLATES
 from clear_ref.data.records import read_rows
+from clear_ref.data.templates import TEMPLATES
 from clear_ref.evaluation.log_format import Log
 
 from .html_frame import text

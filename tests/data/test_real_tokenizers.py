@@ -12,7 +12,8 @@ import pytest
 import tokenizers
 
 from clear_ref.common.errors import UserError
-from clear_ref.data.prompts import TEMPLATES, choose_template
+from clear_ref.data.chat_templates import choose_template
+from clear_ref.data.templates import TEMPLATES
 from clear_ref.data.tokens import Tokenizer
 from tests.helpers.real_data import real_data, tofu_rows, tokenizer_data
 

@@ -8,8 +8,9 @@ from PIL import Image
 from clear_ref import Record
 from clear_ref.common.errors import UserError
 from clear_ref.data.images import open_image
-from clear_ref.data.prompts import TEMPLATES, read_phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import SCHEMA, columns, read_rows
+from clear_ref.data.templates import TEMPLATES
 from clear_ref.mini.directories import WORLD
 from tests.helpers.real_data import real_data, tofu_files, tofu_rows
 

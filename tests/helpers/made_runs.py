@@ -11,7 +11,8 @@ Every part of a task has the value of its level v, so every reported number is a
 import json
 import math
 
-from clear_ref.data.prompts import TEMPLATES, read_phrases
+from clear_ref.data.prompts import read_phrases
+from clear_ref.data.templates import TEMPLATES
 from clear_ref.evaluation.definitions import MULTIPLE_CHOICE
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import WORLD

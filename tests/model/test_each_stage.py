@@ -15,8 +15,9 @@ from clear_ref import Record, load
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.data.images import ClipImages
-from clear_ref.data.prompts import TEMPLATES, read_phrases
+from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows, training_record
+from clear_ref.data.templates import TEMPLATES
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model import lora
 from clear_ref.model.language import RMSNorm, rotary, rotate

@@ -20,8 +20,8 @@ from clear_ref import Record, load
 from clear_ref.common.errors import UserError
 from clear_ref.data.batches import Batch
 from clear_ref.data.images import open_image
-from clear_ref.data.prompts import TEMPLATES
 from clear_ref.data.qwen_images import Qwen2VLImages, smart_resize
+from clear_ref.data.templates import TEMPLATES
 from clear_ref.data.tokens import Tokenizer
 from clear_ref.evaluation.likelihood import candidate_nll
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig

@@ -9,7 +9,7 @@ import re
 import pytest
 from PIL import Image
 
-from clear_ref.data.prompts import TEMPLATES
+from clear_ref.data.templates import TEMPLATES
 from clear_ref.mini.directories import WORLD
 from clear_ref.report import charts, label_placement, read_runs, run_groups, samples, scatter
 from tests.helpers import made_runs
