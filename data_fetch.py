@@ -56,6 +56,8 @@ DATA_SETS = {"clear": "therem/CLEAR", "tofu": "locuslab/TOFU"}
 CHECKPOINTS = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
     "qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct",
+    "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
     "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf",
     "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
 }

@@ -66,15 +66,15 @@ def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:
     """The label mask of a run: the given one (answer, released); for auto by family and semantics.
 
     The released mask differs from the answer's only where the processor expands the image token.
-    Qwen2-VL's always does. LLaVA's does not in the version that the released code pins, unless its
-    config names a patch size: the model inserts the image features. So the published numbers are
-    more likely to come from the answer mask, and auto takes it for LLaVA.
+    Qwen2-VL's and Qwen2.5-VL's always do. LLaVA's does not in the version that the released code
+    pins, unless its config names a patch size: the model inserts the image features. So the
+    published numbers are more likely to come from the answer mask, and auto takes it for LLaVA.
     """
     if given not in ("auto", *MASKS):
         raise UserError(f"--mask is {given!r}; expected auto, {' or '.join(MASKS)}")
     if given != "auto":
         return given
-    if chosen.mask == "released" and family == "qwen2_vl":
+    if chosen.mask == "released" and family in ("qwen2_vl", "qwen2_5_vl"):
         return "released"
     return "answer"
 

@@ -22,7 +22,7 @@ from .language import rotary
 from .llava import Llava
 from .qwen2_vl import Qwen2VL
 
-# The bounds in the published preprocessor_config.json of Qwen2-VL.
+# The bounds in the published preprocessor_config.json of Qwen2-VL and Qwen2.5-VL.
 LEAST_PIXELS = 3136
 MOST_PIXELS = 12845056
 

@@ -18,10 +18,11 @@ from clear_ref.data.qwen_images import Qwen2VLImages
 from .base_model import CausalLM, Model
 from .language_config import LanguageConfig, language_config
 from .llava import Llava, LlavaConfig
+from .qwen2_5_vl import Qwen25VL, Qwen25VLConfig
 from .qwen2_vl import Qwen2VL, Qwen2VLConfig
 
 # The config class of a family. Its `text` is the LanguageConfig of the decoder.
-ConfigT = TypeVar("ConfigT", LanguageConfig, LlavaConfig, Qwen2VLConfig)
+ConfigT = TypeVar("ConfigT", LanguageConfig, LlavaConfig, Qwen2VLConfig, Qwen25VLConfig)
 ImageProcessor = Callable[[Image.Image], Picture]
 
 
@@ -65,7 +66,10 @@ def _clip_images(directory: PathName, config: LlavaConfig) -> ClipImages:
 
 
 def _qwen_images(directory: PathName, config: Qwen2VLConfig) -> Qwen2VLImages:
-    """The image processor of a Qwen2-VL directory; UserError if it does not fit config.json."""
+    """The image processor of a Qwen2-VL or Qwen2.5-VL directory.
+
+    raises  UserError if it does not fit config.json
+    """
     processor = Qwen2VLImages.from_directory(directory)
     vision = config.vision
     for key, value, expected in (
@@ -85,6 +89,7 @@ def _qwen_images(directory: PathName, config: Qwen2VLConfig) -> Qwen2VLImages:
 FAMILIES: dict[str, Family[Any]] = {
     "llava": Family("llava", LlavaConfig.from_json, Llava, _clip_images),
     "qwen2_vl": Family("qwen2_vl", Qwen2VLConfig.from_json, Qwen2VL, _qwen_images),
+    "qwen2_5_vl": Family("qwen2_5_vl", Qwen25VLConfig.from_json, Qwen25VL, _qwen_images),
     "llama": _language_family("llama"),
     "mistral": _language_family("mistral"),
     "qwen2": _language_family("qwen2"),

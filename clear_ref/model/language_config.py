@@ -45,7 +45,8 @@ DEFAULTS["qwen2_vl"] = DEFAULTS["qwen2"] | {
     "max_window_layers": 80,
     "mrope_section": [16, 24, 24],
 }
-QKV_BIAS = {"qwen2", "qwen2_vl"}
+DEFAULTS["qwen2_5_vl"] = DEFAULTS["qwen2_vl"]
+QKV_BIAS = {"qwen2", "qwen2_vl", "qwen2_5_vl"}
 # Upper bounds far above every model of these families.
 LARGEST = 1 << 24
 MOST_LAYERS = 1000

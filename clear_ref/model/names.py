@@ -47,6 +47,7 @@ DECODER: tuple[Prefixes, ...] = (
 FAMILIES = {  # by model_type
     "llava": LLAVA,
     "qwen2_vl": QWEN2_VL,
+    "qwen2_5_vl": QWEN2_VL,
     "llama": DECODER,
     "mistral": DECODER,
     "qwen2": DECODER,

@@ -50,6 +50,7 @@ class Qwen2VisionConfig:
 
     hidden_size  the tower's own width, config.json's embed_dim
     output_size  the decoder's width, config.json's hidden_size
+    rope_theta   base of the rotary frequencies
     """
 
     hidden_size: int
@@ -61,6 +62,7 @@ class Qwen2VisionConfig:
     temporal_patch_size: int
     spatial_merge_size: int
     output_size: int
+    rope_theta: float
 
     @property
     def head_dim(self) -> int:
@@ -97,13 +99,18 @@ def vision_config(config: dict[str, Any], where: PathName) -> Qwen2VisionConfig:
         temporal_patch_size=whole_number(values, "temporal_patch_size", place),
         spatial_merge_size=whole_number(values, "spatial_merge_size", place),
         output_size=whole_number(values, "hidden_size", place),
+        rope_theta=ROPE_THETA,
     )
-    if width % (4 * tower.num_attention_heads):
-        raise UserError(
-            f"{where}: vision embed_dim is {width}; "
-            f"expected a multiple of 4 times num_heads, {tower.num_attention_heads}"
-        )
+    check_heads("embed_dim", width, tower.num_attention_heads, where)
     return tower
+
+
+def check_heads(key: str, width: int, heads: int, where: PathName) -> None:
+    """UserError unless the tower's width, vision_config's `key`, can be split into its heads."""
+    if width % (4 * heads):
+        raise UserError(
+            f"{where}: vision {key} is {width}; expected a multiple of 4 times num_heads, {heads}"
+        )
 
 
 def patch_places(grid: Grid, merge: int) -> Tensor:
@@ -116,7 +123,9 @@ def patch_places(grid: Grid, merge: int) -> Tensor:
     return torch.cat(places)
 
 
-def patch_rotary(places: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def patch_rotary(
+    places: Tensor, head_dim: int, dtype: torch.dtype, theta: float = ROPE_THETA
+) -> tuple[Tensor, Tensor]:
     """cos and sin [P, head_dim] of the patches' rotary angles, in fp32 or wider.
 
     The first half of the angles depends on the row, the second half on the column.
@@ -125,7 +134,7 @@ def patch_rotary(places: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Ten
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     half = head_dim // 2
     exponent = torch.arange(0, half, 2, dtype=wide, device=places.device) / half
-    angle = (places[..., None].to(wide) * (1.0 / ROPE_THETA**exponent)).flatten(1)
+    angle = (places[..., None].to(wide) * (1.0 / theta**exponent)).flatten(1)
     angle = torch.cat((angle, angle), -1)
     return angle.cos(), angle.sin()
 
@@ -251,7 +260,9 @@ class Tower(Checkpointable):
         places     [P, 2], row and column of each patch of x
         groups_of  a block's number -> its groups
         """
-        cos, sin = patch_rotary(places.to(x.device), self.config.head_dim, x.dtype)
+        cos, sin = patch_rotary(
+            places.to(x.device), self.config.head_dim, x.dtype, self.config.rope_theta
+        )
         for layer, block in enumerate(self.blocks):
             groups = groups_of(layer)
             if self.checkpointing and torch.is_grad_enabled():

@@ -79,6 +79,45 @@ QWEN: Config = {
         "temporal_patch_size": 2,
     },
 }
+QWEN25: Config = {
+    **QWEN,
+    "model_type": "qwen2_5_vl",
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "hidden_size": 2048,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 16,
+    "max_window_layers": 70,
+    "sliding_window": 32768,
+    "max_position_embeddings": 128000,
+    "vision_config": {
+        "depth": 32,
+        "hidden_act": "silu",
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "in_chans": 3,
+        "out_hidden_size": 2048,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "tokens_per_second": 2,
+        "temporal_patch_size": 2,
+    },
+}
+QWEN_7B: Config = {  # what the 7B models have in common
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "max_window_layers": 28,
+    "tie_word_embeddings": False,
+}
+QWEN_TYPES = ("qwen2_vl", "qwen2_5_vl")
 
 
 def _llava(vision: Config | None = None, **text: int) -> Config:
@@ -115,14 +154,15 @@ SHAPES: dict[str, Config] = {
     "qwen2-vl-2b": {**QWEN, "architectures": ["Qwen2VLForConditionalGeneration"]},
     "qwen2-vl-7b": {
         **QWEN,
+        **QWEN_7B,
         "architectures": ["Qwen2VLForConditionalGeneration"],
-        "vocab_size": 152064,
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "tie_word_embeddings": False,
         "vision_config": {**QWEN["vision_config"], "hidden_size": 3584},
+    },
+    "qwen2.5-vl-3b": QWEN25,
+    "qwen2.5-vl-7b": {
+        **QWEN25,
+        **QWEN_7B,
+        "vision_config": {**QWEN25["vision_config"], "out_hidden_size": 3584},
     },
     "llama-2-7b": {**LLAMA, "architectures": ["LlamaForCausalLM"]},
     "mistral-7b": {
@@ -154,7 +194,7 @@ def config_of(shape: str, layers: int = 0) -> Config:
 
 def _special_tokens(model_type: str) -> tuple[dict[str, int], dict[str, str], int]:
     """Special tokens with the real tokenizer's ids, their roles, and the size of the vocabulary."""
-    if model_type == "qwen2_vl":
+    if model_type in QWEN_TYPES:
         ids = {
             "<|endoftext|>": 151643,
             "<|im_start|>": 151644,
@@ -231,7 +271,7 @@ def write_processor(directory: Path, config: Config) -> None:
                 "image_token": "<image>",
             },
         )
-    elif config["model_type"] == "qwen2_vl":
+    elif config["model_type"] in QWEN_TYPES:
         write_json(
             directory / "preprocessor_config.json",
             {
@@ -283,7 +323,7 @@ def write_checkpoint(
         model = model_family.model(model_family.config(config, out / "config.json"))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     write_json(out / "config.json", {**config, "dtype": dtype})
-    eos_token_id = 151645 if model_family.name == "qwen2_vl" else 2
+    eos_token_id = 151645 if model_family.name in QWEN_TYPES else 2
     write_json(out / "generation_config.json", {"do_sample": False, "eos_token_id": eos_token_id})
     write_tokenizer(out, config)
     write_processor(out, config)

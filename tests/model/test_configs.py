@@ -165,6 +165,8 @@ HUB = {
     "qwen2, sparse": {"model_type": "qwen2"},
     "qwen2-vl-2b": SHAPES["qwen2-vl-2b"],
     "qwen2-vl-7b": SHAPES["qwen2-vl-7b"],
+    "qwen2.5-vl-3b": SHAPES["qwen2.5-vl-3b"],
+    "qwen2.5-vl-7b": SHAPES["qwen2.5-vl-7b"],
 }
 
 
@@ -317,7 +319,7 @@ def test_a_decoder_that_is_not_computed_here_is_refused(kind, change, message):
         ),
         (
             {"model_type": "llava_next"},
-            "model_type is 'llava_next'; expected one of llava, qwen2_vl, llama, mistral, qwen2",
+            "model_type is 'llava_next'; expected one of llava, qwen2_vl, qwen2_5_vl, llama, ",
         ),
     ],
 )
