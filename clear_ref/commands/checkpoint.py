@@ -8,7 +8,7 @@ from clear_ref.common.devices import DTYPES
 from clear_ref.common.errors import UserError
 from clear_ref.common.settings import setting
 from clear_ref.model.shapes import WrittenCheckpoint, write_checkpoint
-from clear_ref.model.weights import SHARD_BYTES
+from clear_ref.model.write_weights import SHARD_BYTES
 
 from .given import settings_from
 from .output import Output

@@ -69,15 +69,13 @@ def load_model(settings: DiffSettings, dump: Dump) -> VLM | None:
         return None
     check_adapter(settings.adapter)
     dtypes = {tensor.dtype for tensors in dump.batches.values() for tensor in tensors.values()}
-    vlm = load(
+    return load(
         model_directory(settings.model),
         "float64" if torch.float64 in dtypes else "float32",
         settings.device,
         settings.template,
+        settings.adapter,
     )
-    if settings.adapter:
-        vlm.load_adapter(settings.adapter)
-    return vlm
 
 
 def helper() -> str:

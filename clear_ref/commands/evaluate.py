@@ -67,10 +67,8 @@ def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
             inputs.sees_pictures,
         )
     check_pictures(inputs, plan.rows if plan else ())
-    sketch = inputs.without_weights(inputs.model)
+    inputs.without_weights(inputs.model, settings.adapter)
     check_gold_files(inputs)
-    if settings.adapter:
-        sketch.load_adapter(settings.adapter)
     record: RunRecord = {
         "format": FORMAT,
         "command": "evaluate",

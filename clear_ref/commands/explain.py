@@ -144,9 +144,7 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
     check_html(settings.html)
     source, data = resolve_model(settings), data_directory(settings.data)
     check_adapter(settings.adapter)
-    sketch = source.without_weights(source.model)
-    if settings.adapter:
-        sketch.load_adapter(settings.adapter)
+    sketch = source.without_weights(source.model, settings.adapter)
     rows = split_rows(data, settings.modality, settings.forget, source.sees_pictures)
     n_forget = len(rows[0])
     if settings.records < 1 or not 0 <= settings.index <= n_forget - settings.records:
@@ -180,9 +178,7 @@ def check_html(name: str) -> None:
 
 def explain_batch(run: ResolvedExplain) -> ExplainedBatch:
     """The Explanation of a batch under one semantics or two."""
-    vlm = run.source.load(run.source.model)
-    if run.adapter:
-        vlm.load_adapter(run.adapter)
+    vlm = run.source.load(run.source.model, run.adapter)
     explanations = [explain_variant(run, chosen, vlm) for chosen in run.variants]
     result = ExplainedBatch(explained=explanations)
     if len(explanations) == 2:

@@ -22,9 +22,8 @@ FINISHED_GROUPS = Path(run_directory.CHECKPOINT_DIRECTORY) / "evaluation"
 
 def load_model(inputs: Inputs, directory: Path, adapter: str = "") -> VLM:
     """The model of a directory, with the adapters of a PEFT directory if one is named."""
-    vlm = inputs.load(directory)
+    vlm = inputs.load(directory, adapter)
     if adapter:
-        vlm.load_adapter(adapter)
         merge_where_exact(vlm)
     return vlm
 

@@ -63,13 +63,16 @@ class ModelSource:
     dtype: str
     sees_pictures: bool
 
-    def without_weights(self, directory: Path) -> VLM:
-        """The model of a directory, without weights; raises UserError if its files do not fit."""
-        return load_without_weights(directory, self.dtype, self.template)
+    def without_weights(self, directory: Path, adapter: str = "") -> VLM:
+        """The model that `load` returns, without weights.
 
-    def load(self, directory: Path) -> VLM:
-        """The model of a directory."""
-        return load(directory, self.dtype, str(self.device), self.template)
+        raises  UserError if its files do not fit
+        """
+        return load_without_weights(directory, self.dtype, self.template, adapter)
+
+    def load(self, directory: Path, adapter: str = "") -> VLM:
+        """The model of a directory, with the adapter of a PEFT directory if one is named."""
+        return load(directory, self.dtype, str(self.device), self.template, adapter)
 
 
 @dataclass(frozen=True)

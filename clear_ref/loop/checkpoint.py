@@ -7,7 +7,8 @@ import torch
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, read_json, write_json
-from clear_ref.model.weights import fill, read_tensors, write_tensors
+from clear_ref.model.weights import fill, read_tensors
+from clear_ref.model.write_weights import write_tensors
 
 STATE = "state.json"
 EXPECTED = {"stage": str, "step": int, "epoch": int, "tensors": str}

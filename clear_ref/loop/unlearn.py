@@ -13,7 +13,8 @@ from clear_ref.data.records import Row
 from clear_ref.methods import LossFunction, Need, Variant, sku, table
 from clear_ref.model import lora
 from clear_ref.model.vlm import MASKS, VLM
-from clear_ref.model.weights import fill, read_tensors, write_tensors
+from clear_ref.model.weights import fill, read_tensors
+from clear_ref.model.write_weights import write_tensors
 
 from .plan import UnlearnPlan
 from .recipes import Recipe

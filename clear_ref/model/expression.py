@@ -7,6 +7,7 @@ matched within the time limit.
 import re
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
@@ -37,13 +38,22 @@ class Expression:
             ) from None
 
     def matches(self, name: str) -> bool:
-        """True if the expression matches the whole name.
+        """True if the expression matches the whole name; raises as `match_of`."""
+        return self._in_time(self.pattern.fullmatch, name) is not None
+
+    def match_of(self, name: str) -> re.Match[str] | None:
+        """The match with the beginning of a name.
 
         raises  UserError after TIME_LIMIT_S without a result. The limit applies in the main thread
                 of a program only, because a timer can interrupt no other thread.
         """
+        return self._in_time(self.pattern.match, name)
+
+    def _in_time(
+        self, match: Callable[[str], re.Match[str] | None], name: str
+    ) -> re.Match[str] | None:
         if threading.current_thread() is not threading.main_thread():
-            return self.pattern.fullmatch(name) is not None
+            return match(name)
 
         def stop(signal_number: int, frame: FrameType | None) -> None:
             raise UserError(
@@ -55,7 +65,7 @@ class Expression:
         old_handler = signal.signal(signal.SIGVTALRM, stop)
         old_timer = signal.setitimer(signal.ITIMER_VIRTUAL, TIME_LIMIT_S)
         try:
-            return self.pattern.fullmatch(name) is not None
+            return match(name)
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, *old_timer)
             signal.signal(signal.SIGVTALRM, old_handler)

@@ -18,6 +18,7 @@ from clear_ref.data.qwen_images import Qwen2VLImages
 from .base_model import CausalLM, Model
 from .language_config import LanguageConfig, language_config
 from .llava import Llava, LlavaConfig
+from .model_directory import check_is_model
 from .qwen2_5_vl import Qwen25VL, Qwen25VLConfig
 from .qwen2_vl import Qwen2VL, Qwen2VLConfig
 
@@ -108,5 +109,6 @@ def family(config: dict[str, Any], where: PathName) -> Family[Any]:
 
 def sees_pictures(directory: PathName) -> bool:
     """True if a record may have a picture; only the directory's config.json is read."""
+    check_is_model(directory)
     where = Path(directory) / "config.json"
     return family(read_json(where), where).sees_pictures

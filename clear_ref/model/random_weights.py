@@ -12,7 +12,8 @@ from torch import Tensor
 from clear_ref.common.files import PathName
 from clear_ref.data.draws import torch_generator
 
-from .weights import SHARD_BYTES, Shape, write_weights
+from .weights import Shape
+from .write_weights import SHARD_BYTES, write_weights
 
 
 def random_weight(name: str, shape: Shape, dtype: torch.dtype, seed: int) -> Tensor:

@@ -23,7 +23,7 @@ from clear_ref.common.run_directory import check_empty
 
 from .families import family
 from .random_weights import write_random
-from .weights import SHARD_BYTES
+from .write_weights import SHARD_BYTES
 
 Config = dict[str, Any]  # a config.json as it is read or written
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import LabelError, ShapeError, UserError
-from clear_ref.common.files import PathName, read_json, write_bytes, write_json
+from clear_ref.common.files import PathName, read_json, write_json
 from clear_ref.data.batches import Batch, collate
 from clear_ref.data.chat_templates import choose_template
 from clear_ref.data.images import Picture, open_image
@@ -21,7 +21,9 @@ from .base_model import Model
 from .families import family
 from .generate import Prefilled, generation, greedy, prefill
 from .language import Checkpointable, at_least_float32
-from .weights import INDEX, fitting_weights, load_weights, write_weights
+from .model_directory import check_adapter_beside, copy_files
+from .weights import fitting_weights, load_weights
+from .write_weights import write_weights
 
 MASKS = ("answer", "released")
 
@@ -277,13 +279,12 @@ class VLM:
     def save(self, directory: PathName) -> None:
         """Write the model as a directory that `load` and transformers read.
 
-        Adapters are merged into the written weights; the model itself is unchanged.
+        Adapters are merged into the written weights; the model itself is unchanged. Files for text
+        and pictures are copied (model_directory.py).
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.directory.iterdir()):
-            if path.suffix in (".json", ".jinja") and path.name not in ("config.json", INDEX):
-                write_bytes(directory / path.name, path.read_bytes())
+        copy_files(self.directory, directory)
         dtype = str(self.dtype).removeprefix("torch.")
         write_json(directory / "config.json", {**self.config_json, "dtype": dtype})
         write_weights(
@@ -294,24 +295,40 @@ class VLM:
         )
 
 
-def load(path: PathName, dtype: str = "float32", device: str = "cpu", template: str = "") -> VLM:
+def load(
+    path: PathName,
+    dtype: str = "float32",
+    device: str = "cpu",
+    template: str = "",
+    adapter: PathName = "",
+) -> VLM:
     """The model of an HF-format directory (config.json, tokenizer.json, safetensors).
 
     dtype     of the weights, in which the model computes: float32, bfloat16, float16 or float64
+              (transformers 5 takes the one in config.json)
     device    cpu or cuda
     template  the name of a template in data/templates.py; "": the one that the directory asks for
+    adapter   a PEFT directory whose adapter is attached, which may be the model's own; "": none
     raises    UserError that names the file and the problem
     """
+    check_adapter_beside(path, adapter)
     vlm = VLM(path, dtype_of(dtype), device_of(device), template)
     load_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
+    if adapter:
+        vlm.load_adapter(adapter)
     return vlm
 
 
-def load_without_weights(path: PathName, dtype: str = "float32", template: str = "") -> VLM:
+def load_without_weights(
+    path: PathName, dtype: str = "float32", template: str = "", adapter: PathName = ""
+) -> VLM:
     """The model that `load` returns, but without values: only the weights' headers are read.
 
     raises  as `load`, so that a problem of a model is known before anything is computed
     """
+    check_adapter_beside(path, adapter)
     vlm = VLM(path, dtype_of(dtype), torch.device("meta"), template)
     fitting_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
+    if adapter:
+        vlm.load_adapter(adapter)
     return vlm

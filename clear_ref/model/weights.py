@@ -1,23 +1,21 @@
-"""Weights read from and written to safetensors files, exactly.
+"""Weights read from safetensors files, exactly.
 
 A missing, extra or misshapen tensor is an error that names it. A model directory holds
-model.safetensors, or model.safetensors.index.json and the shards that it names. Reading and
-writing keep one tensor at a time in memory beside the model.
+model.safetensors, or model.safetensors.index.json and the shards that it names. Reading
+keeps one tensor at a time in memory beside the model.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, atomic_file, one_line, parse_json, read_json
+from clear_ref.common.files import PathName, one_line, parse_json, read_json
 
 from .names import COMPUTED, our_name
 
@@ -30,7 +28,6 @@ CODES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
 }
-SHARD_BYTES = 5_000_000_000
 
 Shape = tuple[int, ...]  # torch.Size is one
 
@@ -125,19 +122,14 @@ def _weight_map(index: Path) -> dict[str, str]:
 def stored_weights(directory: PathName) -> tuple[Path, dict[str, StoredTensor]]:
     """The weights of a model directory, read from the headers only.
 
+    One whole file is taken before an index, as transformers does.
     returns  the file that lists them (weights or index), and {stored name: tensor}
-    raises   UserError that names the file: no weights, both forms at once, index and shards that
-             disagree
+    raises   UserError that names the file: no weights, index and shards that disagree
     """
     directory = Path(directory)
     single = directory / SINGLE
     index = directory / INDEX
-    if single.exists() and index.exists():
-        raise UserError(
-            f"{directory}: holds {SINGLE} and {INDEX}; "
-            "expected one of the two, remove the one that is not meant"
-        )
-    if single.exists():
+    if single.is_file() or (single.exists() and not index.exists()):
         return single, weights_of(single)
     if index.exists():
         return index, _weights_of_shards(directory, _weight_map(index))
@@ -153,8 +145,12 @@ def stored_weights(directory: PathName) -> tuple[Path, dict[str, StoredTensor]]:
 
 
 def _weights_of_shards(directory: Path, weight_map: dict[str, str]) -> dict[str, StoredTensor]:
-    """The weights of all shards; UserError if a shard and the index disagree."""
+    """The weights of all shards; UserError if a shard and the index disagree.
+
+    A shard may hold a tensor that the index places in another one, if both are equal.
+    """
     weights: dict[str, StoredTensor] = {}
+    copies: list[StoredTensor] = []
     for file in sorted(set(weight_map.values())):
         shard = weights_of(directory / file)
         listed = {name for name, place in weight_map.items() if place == file}
@@ -163,12 +159,19 @@ def _weights_of_shards(directory: Path, weight_map: dict[str, str]) -> dict[str,
                 f"{directory / file}: lacks {_first_names(listed - set(shard))}, which {INDEX} "
                 "places there; fetch both again"
             )
-        if set(shard) - listed:
+        if set(shard) - set(weight_map):
             raise UserError(
-                f"{directory / file}: holds {_first_names(set(shard) - listed)}, which {INDEX} "
-                "does not place there; fetch both again"
+                f"{directory / file}: holds {_first_names(set(shard) - set(weight_map))}, which "
+                f"{INDEX} does not list; fetch both again"
             )
-        weights |= shard
+        copies += [shard[name] for name in sorted(set(shard) - listed)]
+        weights |= {name: shard[name] for name in listed}
+    for copy in copies:
+        if not _equal(copy, weights[copy.name]):
+            raise UserError(
+                f"{copy.path}: holds {_first_names([copy.name])} with other values than "
+                f"{weights[copy.name].path.name}, where {INDEX} places it; fetch both again"
+            )
     return weights
 
 
@@ -264,15 +267,22 @@ def fitting_weights(
     expected |= {name: target[source].shape for name, source in copies.items()}
     check_fit(expected, {name: tensor.shape for name, tensor in weights.items()}, where)
     for name, source in copies.items():
-        copy = _read(weights[name])
-        original = _read(weights[source])
-        wide = torch.promote_types(copy.dtype, original.dtype)
-        if not torch.equal(copy.to(wide), original.to(wide)):
+        if not _equal(weights[name], weights[source]):
             raise UserError(
                 f"{weights[name].path}: {weights[name].name} differs from {weights[source].name}, "
                 "and config.json ties them; expected equal tensors, or tie_word_embeddings false"
             )
     return weights
+
+
+def _equal(one: StoredTensor, other: StoredTensor) -> bool:
+    """True if two stored tensors have the same shape and values, whatever their dtypes."""
+    if one.shape != other.shape:
+        return False
+    first = _read(one)
+    second = _read(other)
+    wide = torch.promote_types(first.dtype, second.dtype)
+    return torch.equal(first.to(wide), second.to(wide))
 
 
 def _read(tensor: StoredTensor) -> Tensor:
@@ -288,110 +298,3 @@ def _read(tensor: StoredTensor) -> Tensor:
         raise UserError(
             f"{tensor.path}: changed while it was read ({one_line(error)}); fetch or write it again"
         ) from None
-
-
-def write_tensors(path: PathName, tensors: Mapping[str, Tensor]) -> None:
-    """Write one safetensors file, names sorted, completely or not at all."""
-    ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    with atomic_file(path) as temporary:
-        save_file(ready, temporary, metadata={"format": "pt"})
-
-
-def _n_bytes(shape: Shape, dtype: torch.dtype) -> int:
-    return torch.Size(shape).numel() * dtype.itemsize
-
-
-def shards_of(shapes: Mapping[str, Shape], dtype: torch.dtype, shard_bytes: int) -> list[list[str]]:
-    """The names in each shard, in the order given.
-
-    A new shard begins where the next tensor would make the shard larger than `shard_bytes`.
-    """
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, shape in shapes.items():
-        needed = _n_bytes(shape, dtype)
-        if shards[-1] and size + needed > shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += needed
-    return shards
-
-
-def _write_shard(
-    path: Path,
-    names: list[str],
-    shapes: Mapping[str, Shape],
-    dtype: torch.dtype,
-    tensor_of: Callable[[str], Tensor],
-) -> None:
-    """Write a file in the published safetensors format.
-
-    The size of the header in 8 bytes, the JSON header padded to a multiple of 8 bytes, then the
-    data in the header's order.
-    """
-    code = next(code for code, known in CODES.items() if known == dtype)
-    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in names:
-        start = end
-        end = start + _n_bytes(shapes[name], dtype)
-        header[name] = {"dtype": code, "shape": list(shapes[name]), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            tensor = tensor_of(name).detach()
-            if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shapes[name]):
-                raise UserError(
-                    f"{name} is {tensor.dtype} {list(tensor.shape)}; "
-                    f"expected {dtype} {list(shapes[name])}"
-                )
-            file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-
-
-def write_weights(
-    directory: PathName,
-    shapes: Mapping[str, Shape],
-    dtype: torch.dtype,
-    tensor_of: Callable[[str], Tensor],
-    shard_bytes: int = SHARD_BYTES,
-) -> list[str]:
-    """Write a model directory's weights, completely or not at all; returns the file names.
-
-    Earlier weights in the directory are replaced.
-    tensor_of    returns the tensor of a name when it is written, so one at a time is in memory
-    shard_bytes  larger weights are written as shards and an index, which appears last
-    """
-    directory = Path(directory)
-    shapes = {name: shapes[name] for name in sorted(shapes)}
-    shards = shards_of(shapes, dtype, shard_bytes)
-    total = len(shards)
-    if total == 1:
-        files = [SINGLE]
-    else:
-        files = [f"model-{n:05d}-of-{total:05d}.safetensors" for n in range(1, total + 1)]
-    with ExitStack() as renames:  # the file entered first is renamed last: the index
-        if total > 1:
-            weight_map = {
-                name: file for file, names in zip(files, shards, strict=True) for name in names
-            }
-            size = sum(_n_bytes(shape, dtype) for shape in shapes.values())
-            index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-            renames.enter_context(atomic_file(directory / INDEX)).write_text(
-                json.dumps(index, indent=2) + "\n", encoding="utf-8"
-            )
-        for file, names in zip(files, shards, strict=True):
-            path = renames.enter_context(atomic_file(directory / file))
-            _write_shard(path, names, shapes, dtype, tensor_of)
-        if total > 1:
-            # The shards of an earlier save are now replaced one by one. Without the old index no
-            # reader takes a mixture of old and new shards.
-            (directory / INDEX).unlink(missing_ok=True)
-    obsolete = [directory / (SINGLE if total > 1 else INDEX)]
-    obsolete += directory.glob("model-?????-of-?????.safetensors")
-    for path in obsolete:
-        if path.name not in files:
-            path.unlink(missing_ok=True)
-    return files

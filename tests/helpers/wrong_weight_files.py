@@ -70,10 +70,6 @@ HOSTILE = {
         lambda d: (d.mkdir(), (d / "pytorch_model.bin").write_bytes(b"\x80\x02.")),
         "pytorch_model.bin: .*convert the checkpoint to safetensors",
     ),
-    "both layouts": (
-        lambda d: (sharded(d), save_file(VALUES, d / SINGLE)),
-        "expected one of the two",
-    ),
     "a folder": (lambda d: (d / SINGLE).mkdir(parents=True), f"{SINGLE}: no such file"),
     "a pipe": (lambda d: (d.mkdir(), os.mkfifo(d / SINGLE)), f"{SINGLE}: no such file"),
     "a broken link": (
@@ -239,10 +235,22 @@ HOSTILE = {
         lambda d: sharded(d, {k: v for k, v in MAP.items() if k != "lm_head.weight"}),
         f"{ONE}: holds lm_head.weight",
     ),
-    "tensor in two shards": (
+    "tensor in two shards, with other values": (
         lambda d: shards_with(
-            d, lambda d: save_file({n: VALUES[n] for n in SHAPES if "embed" not in n}, d / TWO)
+            d,
+            lambda d: save_file(
+                {n: VALUES[n] + ("lm_head" in n) for n in SHAPES if "embed" not in n}, d / TWO
+            ),
         ),
-        f"{TWO}: holds lm_head.weight",
+        f"{TWO}: holds lm_head.weight with other values than {ONE}",
+    ),
+    "tensor in two shards, with another shape": (
+        lambda d: shards_with(
+            d,
+            lambda d: save_file(
+                {"lm_head.weight": torch.ones(2), "model.norm.weight": torch.ones(4)}, d / TWO
+            ),
+        ),
+        f"{TWO}: holds lm_head.weight with other values than {ONE}",
     ),
 }

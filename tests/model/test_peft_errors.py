@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from clear_ref.common.errors import UserError
 from clear_ref.model import expression, lora, peft_format
+from clear_ref.model.vlm import load_without_weights
 from tests.helpers.peft_files import (
     CONFIG,
     FULL,
@@ -39,11 +40,11 @@ BAD = {
     ),
     "fewer targets than tensors": (
         {"target_modules": ["q_proj"], "exclude_modules": ".*vision.*|.*[12].self_attn.*"},
-        "target_modules chooses 1 layers, .* has 2; .* differ in .*k_proj",
+        "target_modules, exclude_modules: chosen are 1 layers, .* has 2; .* differ in .*k_proj",
     ),
     "more targets than tensors": (
         {"target_modules": ["q_proj", "k_proj"]},
-        "target_modules chooses 12 layers, .* has 2",
+        "target_modules: chosen are 12 layers, .* has 2",
     ),
     "pattern not an object": ({"rank_pattern": [1]}, "rank_pattern is"),
     "pattern of no rank": ({"rank_pattern": {"q_proj": 0}}, "rank_pattern is"),
@@ -51,12 +52,33 @@ BAD = {
         {"alpha_pattern": {"(": 1}},
         "alpha_pattern is .*no regular expression",
     ),
-    "bias": ({"bias": "all"}, "bias is 'all'; expected 'none'"),
-    "modules_to_save": ({"modules_to_save": ["lm_head"]}, "modules_to_save is .*not computed here"),
-    "dora": ({"use_dora": True}, "use_dora is True, which is not computed here"),
-    "some layers": ({"layers_to_transform": [0]}, "layers_to_transform is"),
-    "fan_in_fan_out": ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
-    "biases of adapters": ({"lora_bias": True}, "lora_bias is True"),
+    "bias": ({"bias": "some"}, "bias is 'some'; expected none"),
+    "modules_to_save": ({"modules_to_save": ["lm_head"]}, "modules_to_save is .*; expected None"),
+    "dora": ({"use_dora": True}, "use_dora is True; expected False"),
+    "another layer": (
+        {"target_modules": ["q_proj"], "layers_to_transform": 2},
+        "target_modules, layers_to_transform: chosen are 2 layers, .* has 2; .* in .*layers.0",
+    ),
+    "a layer named and left out": (
+        {"layers_to_transform": [1]},
+        r"layers_to_transform is \[1\] and leaves out .*layers.0.*, which target_modules names",
+    ),
+    "layers by text": ({"layers_to_transform": "0"}, "layers_to_transform is '0'; expected layer"),
+    "layers true": ({"layers_to_transform": True}, "layers_to_transform is True"),
+    "layers of an expression": (
+        {"target_modules": ".*q_proj", "layers_to_transform": 0},
+        "layers_to_transform is 0, and target_modules is an expression; expected a list",
+    ),
+    "pattern without layers": (
+        {"layers_pattern": "layers"},
+        "layers_pattern is 'layers' without layers_to_transform; expected both",
+    ),
+    "pattern no expression, of layers": (
+        {"layers_to_transform": 0, "layers_pattern": ["("]},
+        "layers_pattern is .*no regular expression",
+    ),
+    "a task with a classifier": ({"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'; expected None"),
+    "biases of adapters": ({"lora_bias": True}, "lora_bias is True; expected False"),
     "an option of tomorrow": ({"use_tomorrow": 3}, "use_tomorrow is 3"),
     "changed base weights": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
     "start of another type": ({"init_lora_weights": []}, "init_lora_weights is"),
@@ -84,7 +106,11 @@ TENSORS = {
     ),
     "a saved module": (
         lambda t: t | {"base_model.model.lm_head.weight": torch.ones(2, 2)},
-        "holds base_model.model.lm_head.weight",
+        "misshapen 1: base_model.model.lm_head.weight",
+    ),
+    "part of a model": (
+        lambda t: t | {"base_model.model.score.weight": torch.ones(2, 2)},
+        "holds base_model.model.score.weight",
     ),
     "an embedding": (
         lambda t: (
@@ -150,16 +176,44 @@ def test_missing_and_broken_files_are_named(tiny, tmp_path):
 
 
 def test_an_adapter_of_a_tied_head_is_refused(tmp_path):
-    """Merging such an adapter would change the embedding together with the head."""
+    """PEFT adapts such a head alone and leaves the embedding as it is; here they are one tensor."""
     bare = skeleton({"model.layers.0.self_attn.q_proj": (4, 4), "lm_head": (8, 4)})
-    bare.embed = torch.nn.Embedding(8, 4)
-    bare.embed.weight = bare.lm_head.weight
     directory = write_adapter(tmp_path / "a", bare, {"lm_head": "lm_head"})
-    with pytest.raises(UserError, match="adapts lm_head, which the config ties to the embedding"):
-        peft_format.load(bare, "qwen2", directory)
+    tied = skeleton({"model.layers.0.self_attn.q_proj": (4, 4)})
+    with pytest.raises(UserError, match=r"adapts lm_head, which is the embedding .*target_modules"):
+        peft_format.load(tied, "qwen2", directory)
 
 
-def test_a_copy_of_the_base_head_has_to_be_the_models_own(tiny, tmp_path):
+def test_a_layers_number_is_found_as_peft_finds_it(tiny, tmp_path):
+    """Worked out by hand from PEFT's rule: the first number behind two names, or behind the ones
+    that layers_pattern lists. No number after `linear_`: the projector is left out.
+    """
+    ends = ["q_proj", "linear_1"]
+    language = {name: today for name, today in TODAY.items() if "q_proj" in name}
+    tower = {
+        "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj": (
+            "model.vision_tower.encoder.layers.0.self_attn.q_proj"
+        )
+    }
+    for number, (config, layers) in enumerate(
+        [
+            ({"layers_to_transform": 0}, language | tower),
+            ({"layers_to_transform": [0], "layers_pattern": "layers"}, language | tower),
+            ({"layers_to_transform": 0, "layers_pattern": r"encoder\.layers"}, tower),
+            (
+                {"layers_to_transform": 0, "layers_pattern": ["none", "language_model.layers"]},
+                language,
+            ),
+        ]
+    ):
+        directory = write_adapter(
+            tmp_path / str(number), tiny.model, layers, target_modules=ends, **config
+        )
+        assert set(tiny.load_adapter(directory)) == set(layers)
+        lora.merge(tiny.model)
+
+
+def test_a_copy_of_a_base_weight_has_to_be_the_models_own(tiny, tmp_path):
     """PEFT stores the head's base weight beside an adapter of the head.
 
     When PEFT loads the adapter, it replaces the model's weight with this copy.
@@ -177,11 +231,16 @@ def test_a_copy_of_the_base_head_has_to_be_the_models_own(tiny, tmp_path):
         save_file(tensors | {name: change(weight)}, directory / WEIGHTS)
         check_refused(tiny, directory, expected)
     save_file(tensors | {name.replace("lm_head", FULL): weight.clone()}, directory / WEIGHTS)
-    check_refused(
-        tiny, directory, "unexpected 1: base_model.model.model.language_model.*base_layer"
-    )
-    save_file(tensors | {name: weight.clone()}, directory / WEIGHTS)
+    check_refused(tiny, directory, "misshapen 1: .*base_layer.weight")
+    embedding = tiny.weights()["language_model.model.embed_tokens.weight"].detach()
+    copies = {
+        name: weight.clone(),
+        "base_model.model.model.language_model.embed_tokens.weight": embedding.clone(),
+    }
+    save_file(tensors | copies, directory / WEIGHTS)
     assert tiny.load_adapter(directory) == [head]
+    sketch = load_without_weights(tiny.directory, adapter=directory)
+    assert list(lora.adapters(sketch.model)) == [head]
 
 
 @pytest.mark.parametrize(

@@ -269,5 +269,5 @@ def test_all_linear_as_a_word_is_every_layer_but_the_head(tmp_path):
         if fits:
             assert peft_format.load(bare, "llama", directory) == layers
         else:
-            with pytest.raises(UserError, match="target_modules chooses 2 layers, .* has [13]"):
+            with pytest.raises(UserError, match="target_modules: chosen are 2 layers, .* has [13]"):
                 peft_format.load(bare, "llama", directory)

@@ -14,7 +14,7 @@ import torch
 
 from clear_ref import Record, load
 from clear_ref.evaluation.likelihood import candidate_nll
-from clear_ref.model.weights import write_tensors
+from clear_ref.model.write_weights import write_tensors
 from tests.helpers.real_data import tofu_rows
 
 pytestmark = pytest.mark.slow

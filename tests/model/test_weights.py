@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from clear_ref.common.errors import UserError
 from clear_ref.model import names
-from clear_ref.model.weights import load_weights, write_weights
+from clear_ref.model.weights import load_weights
+from clear_ref.model.write_weights import write_weights
 from tests.helpers.transformers_models import hub_name, transformers_model
 from tests.helpers.weight_files import INDEX, ONE, SHAPES, SINGLE, TWO, VALUES, sharded, target
 
@@ -36,6 +37,21 @@ def test_a_snapshot_of_the_hub_cache_loads_although_its_files_are_links(tmp_path
     found = target()
     load_weights(found, snapshot, "llama")
     assert all(torch.equal(found[name], VALUES[name]) for name in SHAPES)
+
+
+def test_a_whole_file_is_taken_before_an_index_and_a_tensor_may_be_in_two_shards(tmp_path):
+    """transformers takes model.safetensors if there is one, and of two copies the last."""
+    sharded(tmp_path / "index", values={name: tensor + 1 for name, tensor in VALUES.items()})
+    save_file(VALUES, tmp_path / "index" / SINGLE)
+    sharded(tmp_path / "twice")
+    save_file(
+        {name: VALUES[name] for name in ("lm_head.weight", "model.norm.weight")},
+        tmp_path / "twice" / TWO,
+    )
+    for directory in ("index", "twice"):
+        found = target()
+        load_weights(found, tmp_path / directory, "llama")
+        assert all(torch.equal(found[name], VALUES[name]) for name in SHAPES)
 
 
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}

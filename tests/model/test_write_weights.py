@@ -12,7 +12,8 @@ from clear_ref import load
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import read_json
 from clear_ref.model.random_weights import random_weight, write_random
-from clear_ref.model.weights import load_weights, read_tensors, write_tensors, write_weights
+from clear_ref.model.weights import load_weights, read_tensors
+from clear_ref.model.write_weights import write_tensors, write_weights
 from tests.helpers.weight_files import INDEX, ONE, SHAPES, SINGLE, TWO, VALUES, sharded, target
 
 

@@ -1,0 +1,81 @@
+"""What a model directory holds beside its weights: files for text and pictures, an adapter."""
+
+from pathlib import Path
+
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import PathName, one_line, read_json, write_bytes
+
+from . import peft_config, peft_format
+
+CONFIG = "config.json"
+# The files that `VLM.save` copies: what transformers reads beside config.json and the weights.
+COPIED = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
+
+
+def check_is_model(directory: PathName) -> None:
+    """UserError if a directory holds an adapter and no model."""
+    config = Path(directory) / peft_config.CONFIG
+    if config.is_file() and not (Path(directory) / CONFIG).exists():
+        base = read_json(config).get("base_model_name_or_path")
+        raise UserError(
+            f"{directory}: holds an adapter and no model; expected a model directory, and this one "
+            f"as its adapter (--adapter); the adapter was made for {one_line(repr(base), 100)}"
+        )
+
+
+def check_adapter_beside(directory: PathName, adapter: PathName) -> None:
+    """UserError if a model directory holds an adapter too, and it is not the one to attach.
+
+    transformers loads such a model with its adapter, and many who have it do not know.
+    adapter  the PEFT directory whose adapter is attached; "": none
+    """
+    check_is_model(directory)
+    directory = Path(directory)
+    config = directory / peft_config.CONFIG
+    if not config.is_file():
+        return
+    if not (directory / peft_format.WEIGHTS).exists():
+        raise UserError(
+            f"{config}: stands beside a model without {peft_format.WEIGHTS}, and transformers does "
+            "not load such a directory; remove it if the model is whole"
+        )
+    if not adapter or Path(adapter).resolve() != directory.resolve():
+        raise UserError(
+            f"{config}: stands beside a model, and transformers loads the model with this adapter; "
+            f"say what is meant: for both add --adapter {directory}, for the model alone move the "
+            "file to another folder"
+        )
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files for text and pictures; those that only `target` has are removed.
+
+    raises  UserError if `target` holds an adapter, which transformers would apply to the new
+            weights; then nothing is written
+    """
+    if (target / peft_config.CONFIG).exists():
+        raise UserError(
+            f"{target / peft_config.CONFIG}: an adapter, which transformers would add to the "
+            "weights written here; expected another directory"
+        )
+    if source.resolve() == target.resolve():
+        return
+    for name in COPIED:
+        if (source / name).is_file():
+            write_bytes(target / name, (source / name).read_bytes())
+        else:
+            (target / name).unlink(missing_ok=True)
