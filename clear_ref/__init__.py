@@ -18,7 +18,8 @@ from .losses.outputs import Outputs
 from .losses.terms import TokenTerms, token_terms
 from .methods import method_loss
 from .methods.loss import Loss
-from .model.vlm import VLM, load
+from .mini.load import load
+from .model.vlm import VLM
 
 __version__ = "0.1.0"
 

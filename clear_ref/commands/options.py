@@ -1,7 +1,9 @@
 """Options of the command line: the parser, and the options that commands share."""
 
 import argparse
-from collections.abc import Callable, Collection
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -17,7 +19,20 @@ PROGRAM = "python -m clear_ref.run"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors."""
+    """An argument parser whose errors are UserErrors.
+
+    commands  {name: parser} of its commands; empty for a parser without commands
+    """
+
+    commands: Mapping[str, "Parser"] = {}
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The parsed arguments; UserError of the command that has an unknown one."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            command = self.commands.get(getattr(found, "command", ""), self)
+            command.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found
 
     def print_help(self, file: Any = None) -> None:
         """Print the help and flush, so that a closed stdout is noticed here."""
@@ -26,7 +41,36 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Raises UserError: one line, exit status 2."""
         command = self.prog.removeprefix(PROGRAM).strip() or "command line"
-        raise UserError(f"{command}: {message}; --help shows what is expected")
+        raise UserError(f"{command}: {self.with_hint(message)} --help shows what is expected")
+
+    def with_hint(self, message: str) -> str:
+        """argparse's message with what the user may have meant.
+
+        The list of all commands is left out where one of them is near.
+        """
+        unknown = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if unknown:
+            near = nearest(unknown[1], re.findall(r"'(.*?)'", unknown[2]))
+            if near and message.startswith("argument COMMAND"):
+                return f"{unknown[1]!r} is no command; did you mean {near}?"
+            return message + (f"; did you mean {near}?" if near else ";")
+        unrecognized = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+        near = nearest(unrecognized[1], self.option_names()) if unrecognized else ""
+        if near:
+            return f"{message}; did you mean {near}?"
+        if message.endswith("expected one argument"):
+            return f"{message}; a value that begins with - is written after =, as in --lr=-1e-3;"
+        return f"{message};"
+
+    def option_names(self) -> list[str]:
+        """The long options of this parser."""
+        return sorted(set(re.findall(r"--[a-z][a-z-]*", self.format_help())))
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The known word that is most like `word`; "" if none is near."""
+    found = difflib.get_close_matches(word, known, 1)
+    return found[0] if found else ""
 
 
 Commands = Any  # argparse's subparsers action, a private class

@@ -1,6 +1,7 @@
 """The command line: each command with its options, its help and the function that does it."""
 
 import argparse
+from importlib import metadata
 
 from clear_ref.bench.likelihood import BenchLikelihoodSettings
 from clear_ref.bench.token_terms import BenchSettings
@@ -66,6 +67,9 @@ def parser() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument(
+        "--version", action="version", version=f"clear_ref {metadata.version('clear_ref')}"
+    )
     commands = top.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
@@ -74,6 +78,7 @@ def parser() -> Parser:
     add_embedded_world_and_real_models(commands)
     add_oracle(commands)
     add_command(commands, "doctor", "what is installed, built and active", doctor.command)
+    top.commands = commands.choices
     return top
 
 

@@ -119,13 +119,18 @@ def unused_directory(name: str) -> Path:
     return path
 
 
-def check_empty(path: Path, option: str) -> None:
-    """UserError unless `path` is absent or an empty directory, and no parent of it is a file."""
+def check_directory(path: Path, option: str) -> None:
+    """UserError if `path` or a parent of it is a file."""
     for parent in (path, *path.parents):
         if parent.exists() and not parent.is_dir():
             raise UserError(
                 f"{option} {path}: {parent} is a file; expected a directory to write into"
             )
+
+
+def check_empty(path: Path, option: str) -> None:
+    """UserError unless `path` is absent or an empty directory, and no parent of it is a file."""
+    check_directory(path, option)
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{option} {path}: is not empty; choose another directory")
 

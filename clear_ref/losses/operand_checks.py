@@ -14,12 +14,15 @@ DTYPES = (*NATIVE_DTYPES, torch.float64)
 
 
 def check_tensors(student: Tensor, labels: Tensor, teacher: Tensor | None) -> None:
-    """ShapeError unless shapes, dtypes, layouts and devices agree. Reads no value."""
-    _check_shapes(student, labels, teacher)
-    tensors = {"student_logits": student, "labels": labels, "teacher_logits": teacher}
+    """ShapeError unless types, shapes, dtypes, layouts and devices agree. Reads no value."""
+    tensors = {"student_logits": student, "labels": labels}
+    if teacher is not None:
+        tensors["teacher_logits"] = teacher
     for name, tensor in tensors.items():
-        if tensor is None:
-            continue
+        if not isinstance(tensor, Tensor):
+            raise ShapeError(f"{name} is of type {type(tensor).__name__}; expected a torch.Tensor")
+    _check_shapes(student, labels, teacher)
+    for name, tensor in tensors.items():
         if name != "labels" and tensor.dtype not in DTYPES:
             raise ShapeError(
                 f"{name} has dtype {tensor.dtype}; expected bfloat16, float16, float32 or float64"

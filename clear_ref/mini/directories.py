@@ -1,5 +1,6 @@
 """Directories of the embedded world, and the meaning of "mini" as a model or data directory."""
 
+import re
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
@@ -39,5 +40,17 @@ def existing(name: str, mini: Path, option: str) -> Path:
         )
     path = mini if name == "mini" else Path(name)
     if not path.is_dir():
-        raise UserError(f"{option} {name}: no such directory; expected mini or a directory")
+        raise UserError(
+            f"{option} {name}: no such directory; expected mini or a directory{advice(name)}"
+        )
     return path
+
+
+def advice(name: str) -> str:
+    """What to do about a missing directory whose name looks like one of the hub's."""
+    if re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", name) and not name.startswith("."):
+        return (
+            ". For a model of the hub: python data_fetch.py --help says which it fetches; name the "
+            "directory that it writes"
+        )
+    return ""

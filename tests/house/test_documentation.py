@@ -82,7 +82,7 @@ def test_every_link_of_a_page_leads_to_a_file(page):
 def test_a_wrong_command_and_a_wrong_link_are_seen(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("[a](nowhere.md)\n```console\n$ python -m clear_ref.run scrubb\n```\n")
-    with pytest.raises(Exception, match="invalid choice"):
+    with pytest.raises(Exception, match="is no command; did you mean scrub"):
         parser().parse_args(arguments_of(commands(page)[0], "clear_ref.run"))
     assert links(page.read_text()) == ["nowhere.md"]
     data_fetch = load_data_fetch()
