@@ -18,7 +18,7 @@ from clear_ref.common.progress import Progress
 
 from .check_findings import Findings, counted
 from .check_splits import check_splits, published_counts
-from .images import open_image
+from .images import hidden_colours, one_colour, open_image
 from .records import SCHEMA, Row, checked_row, kind_of, read_lines
 
 # Kinds whose rows have one picture each. In other kinds a picture may have several questions.
@@ -117,34 +117,51 @@ def read_config(findings: Findings, directory: Path, path: Path) -> None:
 def check_pictures(findings: Findings, directory: Path) -> None:
     """Every picture that a row uses is readable and has the file type that its name says.
 
-    Files in images/ that no row uses are noted.
+    Pictures of one colour, pictures with transparent pixels, and files in images/ that no row uses
+    are noted.
     """
     used: dict[Path, str] = {}
     for row in findings.rows_of(findings.rows):
         if row.image is not None:
             used.setdefault(row.image, row.where)
+    plain = []
+    transparent = []
     progress = Progress("check-data", len(used), "picture")
     for path, where in used.items():
         progress.step()
         try:
-            open_image(path, where)
+            picture = open_image(path, where)
         except UserError as error:
             findings.problems.append(str(error))
             continue
-        check_file_type(findings, path, where)
+        if one_colour(picture):
+            plain.append(path.name)
+        with Image.open(path) as image:
+            check_file_type(findings, image, path, where)
+            if hidden_colours(image):
+                transparent.append(path.name)
         findings.digests[path] = sha256(path)
     progress.close()
+    if plain:
+        findings.notes.append(
+            f"images: {counted(plain, 'picture', 'pictures')} of one colour; expected something to "
+            "be seen"
+        )
+    if transparent:
+        findings.notes.append(
+            f"images: {counted(transparent, 'picture', 'pictures')} with transparent pixels; a "
+            "model sees the colours under them, as transformers does with a path"
+        )
     files = [path for path in (directory / "images").glob("*") if path.is_file()]
     unused = sorted(path.name for path in files if path not in used)
     if unused:
         findings.notes.append(f"images: {counted(unused, 'file', 'files')} that no row uses")
 
 
-def check_file_type(findings: Findings, path: Path, where: str) -> None:
+def check_file_type(findings: Findings, image: Image.Image, path: Path, where: str) -> None:
     """A problem unless the picture is of the type that its name says."""
-    with Image.open(path) as image:
-        # MPO is a camera's JPEG file with a second picture.
-        file_type = "JPEG" if image.format == "MPO" else image.format
+    # MPO is a camera's JPEG file with a second picture.
+    file_type = "JPEG" if image.format == "MPO" else image.format
     if Image.registered_extensions().get(path.suffix.lower()) != file_type:
         findings.problems.append(
             f"{where}: {path} holds {file_type}; expected the type that its name says: rename the "

@@ -1,27 +1,31 @@
-"""Pictures to pixels with Pillow: opening, and CLIP's resize, centre crop, rescale, normalise.
+"""Pictures from files and from Pillow images, as RGB, with the colours that the reference reads.
 
-source  the reference image processor (transformers' CLIPImageProcessor, Pillow path); its
-        settings are in preprocessor_config.json
+A picture has two routes into the reference, and they differ:
+
+a path      turned upright by its EXIF tag; an alpha channel is dropped, so that the colours under
+            it are seen
+an object   (a Pillow image) not turned; transparent pixels are laid on white
+
+On both routes a single transparent colour (as in a PNG without alpha channel) is laid on white.
+Data rows name files: their pictures have the route of a path.
+
+source  transformers 5.23: image_utils.load_image (a path alone), then
+        image_transforms.convert_to_rgb (both)
 """
 
 import os
+import struct
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, one_line, read_json
 
 ImageSource = str | os.PathLike[str] | Image.Image
 
-# Settings of a processor with the only value that is computed here. Resample 3 is bicubic.
-FIXED = {"do_resize": True, "resample": 3, "do_rescale": True, "do_normalize": True}
 # What Pillow raises for a broken file.
 BROKEN = (
     UnidentifiedImageError,
@@ -30,18 +34,28 @@ BROKEN = (
     OSError,
     SyntaxError,
     ValueError,
+    EOFError,
+    struct.error,
 )
 
 
 def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
-    """An RGB picture, turned upright by its EXIF tag.
+    """An RGB picture, as the reference reads a path or an object; see above.
 
     source  a path or a Pillow image
     raises  UserError that names `where` if the file is missing, is no picture, has more pixels
-            than Pillow's limit, or has several frames
+            than Pillow's limit, has several frames, has 16 or 32 bits for each grey value, or
+            has several colours that become one
     """
     if isinstance(source, Image.Image):
-        return upright(source)
+        try:
+            return seen(source, f"{where}: the Pillow image")
+        except UserError:
+            raise
+        except BROKEN as error:
+            raise UserError(
+                f"{where}: the Pillow image cannot be read ({error}); replace its file"
+            ) from None
     try:
         with warnings.catch_warnings():
             # Without this line Pillow only warns up to twice its limit of pixels.
@@ -50,7 +64,9 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
                 n_frames = getattr(image, "n_frames", 1)
                 # MPO: a camera's JPEG file with a second picture after the main one.
                 if n_frames == 1 or image.format == "MPO":
-                    return upright(image)
+                    return seen(image, f"{where}: {source}", a_path=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(
             f"{where}: there is no picture {source}; add the file or remove the row"
@@ -64,74 +80,66 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
     )
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """RGB, turned by the EXIF tag; transparent pixels over white (as transformers since 5.0)."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, (255, 255, 255))
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+def seen(image: Image.Image, name: str, a_path: bool = False) -> Image.Image:
+    """RGB, as the reference sees a picture.
 
-
-def processor_settings(
-    directory: PathName, fixed: Mapping[str, object]
-) -> tuple[dict[str, Any], Path]:
-    """The settings of a model directory's image processor, and the path of their file.
-
-    They are in preprocessor_config.json, or in the image_processor part of processor_config.json.
-
-    raises  UserError if one of `fixed` has another value, or the rescale factor is not 1/255
+    name    the picture, for error messages
+    a_path  by the route of a path, not of an object
+    raises  UserError for grey values of 16 or 32 bits, and if several colours become one
     """
-    path = Path(directory) / "preprocessor_config.json"
-    if path.exists():
-        config = read_json(path)
-    else:
-        path = Path(directory) / "processor_config.json"
-        config = read_json(path).get("image_processor", {})
-    for key, expected in fixed.items():
-        if config.get(key, expected) != expected:
-            raise UserError(
-                f"{path}: {key} is {config[key]!r}; expected {expected!r}, "
-                "nothing else is computed here"
-            )
-    factor = config.get("rescale_factor", 1 / 255)
-    if not isinstance(factor, (int, float)) or not 1 / 255 - 1e-9 < factor < 1 / 255 + 1e-9:
-        raise UserError(f"{path}: rescale_factor is {one_line(repr(factor), 60)}; expected 1/255")
-    return config, path
+    check_mode(image, name)
+    found = image
+    if a_path:
+        found = ImageOps.exif_transpose(image).convert("RGB")
+    found = on_white(found)
+    if one_colour(found) and not one_colour(image):
+        raise UserError(
+            f"{name}, a picture of mode {image.mode} with several values, is one colour as RGB "
+            f"{found.getpixel((0, 0))}; expected a picture that can be seen: lay it on a "
+            "background and save it as RGB"
+        )
+    return found
 
 
-Channels = tuple[float, float, float]
+def check_mode(image: Image.Image, name: str) -> None:
+    """UserError for grey values of 16 or 32 bits: RGB clips them at 255, most become white."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise UserError(
+            f"{name} has grey values of {16 if ';16' in image.mode else 32} bits (Pillow mode "
+            f"{image.mode}), of which RGB keeps 0 to 255; expected 8 bits: convert it, for 16-bit "
+            "values with Image.fromarray((numpy.asarray(image) // 256).astype('uint8'))"
+        )
 
 
-def mean_and_std(config: Mapping[str, Any], path: PathName) -> tuple[Channels, Channels]:
-    """(mean, std) per channel of a processor's settings.
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB, with transparent pixels laid on white; source: convert_to_rgb of transformers 5.23."""
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
-    raises  UserError unless each is three finite numbers, the standard deviations above 0
+
+def one_colour(image: Image.Image) -> bool:
+    """True if all pixels of a picture are equal."""
+    if image.mode in ("P", "PA"):
+        # Different numbers may mean the same colour.
+        image = image.convert("RGBA")
+    bands: list[Any] = [image.getchannel(band).getextrema() for band in image.getbands()]
+    return all(least == greatest for least, greatest in bands)
+
+
+def hidden_colours(image: Image.Image) -> bool:
+    """True if a picture has an alpha channel with pixels that are not opaque.
+
+    By the route of a path the reference shows the colours under them.
     """
-    mean = _three_numbers(config, "image_mean", -1e6, path, "three numbers")
-    std = _three_numbers(config, "image_std", 0.0, path, "three numbers above 0")
-    return mean, std
-
-
-def _three_numbers(
-    config: Mapping[str, Any], key: str, above: float, path: PathName, expected: str
-) -> Channels:
-    """Three numbers of the settings, each greater than `above` and less than 1e6."""
-    found = config.get(key)
-    if isinstance(found, (list, tuple)) and len(found) == 3:
-        numbers = [value for value in found if isinstance(value, (int, float))]
-        if len(numbers) == 3 and all(above < value < 1e6 for value in numbers):
-            return float(numbers[0]), float(numbers[1]), float(numbers[2])
-    raise UserError(f"{path}: {key} is {one_line(repr(found), 60)}; expected {expected}")
-
-
-def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """float32 [3, H, W] of uint8 [H, W, 3].
-
-    Rescaled to [0, 1] in float64 and rounded to float32, then (x - mean) / std in float32.
-    """
-    scaled = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
-    return ((scaled - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")
+    if "A" not in image.getbands():
+        return False
+    least_opaque: Any = image.getchannel("A").getextrema()[0]
+    return bool(least_opaque < 255)
 
 
 @dataclass(frozen=True)
@@ -146,67 +154,3 @@ class Picture:
     pixels: torch.Tensor
     grid: tuple[int, int, int] | None
     n_tokens: int
-
-
-@dataclass(frozen=True)
-class ClipImages:
-    """CLIP's image processor.
-
-    size       shortest edge after the resize, in pixels
-    crop       side of the centre crop, in pixels
-    patch      side of a patch, in pixels
-    mean, std  per channel
-    """
-
-    size: int
-    crop: int
-    patch: int
-    mean: Channels
-    std: Channels
-
-    @classmethod
-    def from_directory(cls, directory: PathName, patch: int) -> "ClipImages":
-        """The processor that a model directory describes; see processor_settings."""
-        config, path = processor_settings(directory, {**FIXED, "do_center_crop": True})
-        try:
-            size = config["size"]
-            crop = config["crop_size"]
-            edges = (
-                size if isinstance(size, int) else size["shortest_edge"],
-                crop if isinstance(crop, int) else crop["height"],
-            )
-            if not all(type(n) is int and 0 < n < 1 << 16 for n in edges):
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{path}: expected size.shortest_edge, crop_size.height, image_mean and "
-                f"image_std; found {sorted(config)}"
-            ) from None
-        return cls(*edges, patch, *mean_and_std(config, path))
-
-    def __call__(self, image: Image.Image) -> Picture:
-        """Pixels [3, crop, crop] of an RGB picture; each patch of them is one token."""
-        width, height = image.size
-        short, long = sorted((width, height))
-        scaled = int(self.size * long / short)
-        new_size = (self.size, scaled) if width <= height else (scaled, self.size)
-        resized = np.asarray(image.resize(new_size, Image.Resampling.BICUBIC), dtype=np.uint8)
-        cropped = centre_crop(resized, self.crop)
-        pixels = normalised(cropped, self.mean, self.std)
-        return Picture(torch.from_numpy(pixels.copy()), None, (self.crop // self.patch) ** 2)
-
-
-def centre_crop(pixels: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [side, side, 3] from the centre of uint8 [H, W, 3]; zeros where it is smaller."""
-    height, width = pixels.shape[:2]
-    top = (height - side) // 2
-    left = (width - side) // 2
-    if top < 0 or left < 0:
-        pad_top = -min(top, 0)
-        pad_left = -min(left, 0)
-        frame = np.zeros((max(side, height), max(side, width), 3), np.uint8)
-        frame[pad_top : pad_top + height, pad_left : pad_left + width] = pixels
-        pixels = frame
-        top = max(top, 0)
-        left = max(left, 0)
-    return pixels[top : top + side, left : left + side]

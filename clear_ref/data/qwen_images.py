@@ -8,30 +8,45 @@ source  Wang et al. 2024 (Qwen2-VL), section 2.1; numbers of transformers' Qwen2
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
-from .images import FIXED, Channels, Picture, mean_and_std, normalised, processor_settings
+from . import picture_keys
+from .images import Picture
+from .picture_settings import (
+    COMMON_DEFAULTS,
+    ImageClass,
+    PictureFamily,
+    PixelValues,
+    Settings,
+    is_number,
+    read_settings,
+)
 
 MAX_RATIO = 200
-DEFAULTS = {
+LEAST_AREA = 56 * 56
+GREATEST_AREA = 28 * 28 * 1280
+DEFAULTS: dict[str, Any] = COMMON_DEFAULTS | {
     "patch_size": 14,
     "temporal_patch_size": 2,
     "merge_size": 2,
-    "min_pixels": 56 * 56,
-    "max_pixels": 28 * 28 * 1280,
-    "image_mean": (0.48145466, 0.4578275, 0.40821073),
-    "image_std": (0.26862954, 0.26130258, 0.27577711),
 }
+FAMILY = PictureFamily(
+    (ImageClass("Qwen2VLImageProcessor", picture_keys.QWEN2_VL, DEFAULTS),),
+    ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
+    picture_keys.QWEN2_VL_PROCESSOR,
+)
 
 
 def smart_resize(
-    height: int, width: int, factor: int, min_pixels: int, max_pixels: int
+    height: int, width: int, factor: int, min_pixels: float, max_pixels: float
 ) -> tuple[int, int]:
     """(height, width) after the resize, both multiples of `factor`.
 
@@ -78,66 +93,75 @@ def patches(pixels: np.ndarray, patch: int, merge: int, temporal: int) -> np.nda
     return blocks.repeat(temporal, axis=5).reshape(-1, C * temporal * patch * patch)
 
 
+def pixel_bounds(settings: Settings) -> tuple[float, float]:
+    """(least, greatest) height * width after the resize.
+
+    They are min_pixels and max_pixels; where one is absent, size.shortest_edge or
+    size.longest_edge, which count pixels too.
+
+    raises  UserError if one is missing or no positive number, or the least is above the greatest
+    """
+    size = settings.values.get("size")
+    if size is None:
+        size = {"shortest_edge": LEAST_AREA, "longest_edge": GREATEST_AREA}
+    if not isinstance(size, dict):
+        raise settings.wrong("size", "shortest_edge and longest_edge, both in pixels of area")
+    bounds: dict[str, Any] = {}
+    for key, in_size in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        value = settings.values.get(key)
+        bounds[key] = size.get(in_size) if value is None else value
+        if not is_number(bounds[key]) or bounds[key] <= 0:
+            raise UserError(
+                f"{settings.where}: {key} (or size.{in_size}) is {shown(bounds[key])}; expected a "
+                "positive number of pixels"
+            )
+    others = set(size) - {"shortest_edge", "longest_edge"}
+    if others:
+        raise settings.wrong("size", "shortest_edge and longest_edge, and no other key")
+    if bounds["min_pixels"] > bounds["max_pixels"]:
+        raise UserError(
+            f"{settings.where}: min_pixels is {bounds['min_pixels']}, above max_pixels "
+            f"{bounds['max_pixels']}; swap them (size.shortest_edge and size.longest_edge are the "
+            "same settings)"
+        )
+    return bounds["min_pixels"], bounds["max_pixels"]
+
+
 @dataclass(frozen=True)
 class Qwen2VLImages:
-    """Qwen2-VL's image processor.
+    """Qwen2-VL's image processor, which is Qwen2.5-VL's too.
 
     patch_size           side of a patch in pixels
     temporal_patch_size  number of frames in a patch
     merge_size           side, in patches, of the block that becomes one token
     min_pixels           least height * width after the resize
     max_pixels           greatest height * width after the resize; lower it for fewer tokens
-    mean, std            per channel
+    values               rescale and normalise
+    resample             the resize's filter; None: no resize
     """
 
     patch_size: int
     temporal_patch_size: int
     merge_size: int
-    min_pixels: int
-    max_pixels: int
-    mean: Channels
-    std: Channels
+    min_pixels: float
+    max_pixels: float
+    values: PixelValues
+    resample: Image.Resampling | None = Image.Resampling.BICUBIC
 
     @classmethod
     def from_directory(cls, directory: PathName) -> "Qwen2VLImages":
-        """The processor that a model directory describes; see processor_settings.
-
-        The bounds are min_pixels and max_pixels; if these are absent, size.shortest_edge and
-        size.longest_edge, which count pixels too.
+        """The processor that a model directory describes; see read_settings.
 
         raises  UserError for a value that is not computed here
         """
-        config, path = processor_settings(directory, {**FIXED, "do_convert_rgb": True})
-        size = config.get("size") or {
-            "shortest_edge": DEFAULTS["min_pixels"],
-            "longest_edge": DEFAULTS["max_pixels"],
-        }
-        if not isinstance(size, dict):
-            raise UserError(
-                f"{path}: size is {size!r}; expected shortest_edge and longest_edge, both in "
-                "pixels of area"
-            )
-        found = {
-            **DEFAULTS,
-            "min_pixels": size.get("shortest_edge"),
-            "max_pixels": size.get("longest_edge"),
-            **{key: config[key] for key in DEFAULTS if config.get(key) is not None},
-        }
-        for key, value in found.items():
-            if not key.startswith("image_") and not (isinstance(value, int) and value > 0):
-                raise UserError(f"{path}: {key} is {value!r}; expected a positive whole number")
-        if found["min_pixels"] > found["max_pixels"]:
-            raise UserError(
-                f"{path}: min_pixels is {found['min_pixels']}, above max_pixels "
-                f"{found['max_pixels']}; swap them"
-            )
+        settings, _, _ = read_settings(directory, FAMILY)
         return cls(
-            found["patch_size"],
-            found["temporal_patch_size"],
-            found["merge_size"],
-            found["min_pixels"],
-            found["max_pixels"],
-            *mean_and_std(found, path),
+            settings.whole("patch_size"),
+            settings.whole("temporal_patch_size"),
+            settings.whole("merge_size"),
+            *pixel_bounds(settings),
+            PixelValues.from_settings(settings),
+            settings.resample() if settings.flag("do_resize") else None,
         )
 
     def __call__(self, image: Image.Image) -> Picture:
@@ -145,16 +169,30 @@ class Qwen2VLImages:
 
         Its pixels are [h * w, 3 * temporal * patch * patch], its grid is (1, h, w).
         """
-        width, height = image.size
-        new_height, new_width = smart_resize(
-            height, width, self.patch_size * self.merge_size, self.min_pixels, self.max_pixels
-        )
-        resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+        image = self.resized(image)
         pixels = patches(
-            normalised(np.asarray(resized, dtype=np.uint8), self.mean, self.std),
+            self.values(np.asarray(image, dtype=np.uint8)),
             self.patch_size,
             self.merge_size,
             self.temporal_patch_size,
         )
-        grid = (1, new_height // self.patch_size, new_width // self.patch_size)
+        grid = (1, image.height // self.patch_size, image.width // self.patch_size)
         return Picture(torch.from_numpy(pixels), grid, len(pixels) // self.merge_size**2)
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The picture with sides that are multiples of patch_size * merge_size.
+
+        raises  UserError if the settings have no resize and the picture has other sides
+        """
+        factor = self.patch_size * self.merge_size
+        if self.resample is None:
+            if image.height % factor or image.width % factor:
+                raise UserError(
+                    f"picture is {image.width} x {image.height} pixels, and do_resize of the "
+                    f"picture settings is false; expected sides that are multiples of {factor}"
+                )
+            return image
+        height, width = smart_resize(
+            image.height, image.width, factor, self.min_pixels, self.max_pixels
+        )
+        return image.resize((width, height), self.resample)

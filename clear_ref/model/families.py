@@ -12,7 +12,8 @@ from PIL import Image
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, read_json
-from clear_ref.data.images import ClipImages, Picture
+from clear_ref.data.clip_images import ClipImages
+from clear_ref.data.images import Picture
 from clear_ref.data.qwen_images import Qwen2VLImages
 
 from .base_model import CausalLM, Model
@@ -57,13 +58,9 @@ def _language_family(name: str) -> Family[LanguageConfig]:
 
 def _clip_images(directory: PathName, config: LlavaConfig) -> ClipImages:
     """The image processor of a LLaVA directory; UserError if it does not fit config.json."""
-    processor = ClipImages.from_directory(directory, config.vision.patch_size)
-    if processor.crop != config.vision.image_size:
-        raise UserError(
-            f"{directory}: preprocessor_config.json crops to {processor.crop} pixels, "
-            f"config.json expects {config.vision.image_size}"
-        )
-    return processor
+    side = config.vision.image_size
+    n_features = (side // config.vision.patch_size) ** 2
+    return ClipImages.from_directory(directory, side, n_features)
 
 
 def _qwen_images(directory: PathName, config: Qwen2VLConfig) -> Qwen2VLImages:
@@ -80,7 +77,7 @@ def _qwen_images(directory: PathName, config: Qwen2VLConfig) -> Qwen2VLImages:
     ):
         if value != expected:
             raise UserError(
-                f"{directory}: preprocessor_config.json has {key} {value}, "
+                f"{directory}: the picture settings have {key} {value}, "
                 f"config.json expects {expected}"
             )
     return processor

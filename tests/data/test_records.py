@@ -1,6 +1,7 @@
 """Rows on disk: a wrong row is an error of one line with its file and line; right rows are read."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -117,15 +118,6 @@ def test_line_separators_inside_a_text_do_not_cut_the_row(tmp_path):
         read_rows(tmp_path, "forget10")
 
 
-def test_transparent_pixels_are_over_white():
-    """Half-transparent red over white: 255 in red, 127 or 128 elsewhere. Transparent: white."""
-    half, none = (
-        open_image(Image.new("RGBA", (2, 2), (255, 0, 0, alpha))).getpixel((0, 0))
-        for alpha in (128, 0)
-    )
-    assert half[0] == 255 and abs(half[1] - 127) <= 1 and none == (255, 255, 255)
-
-
 def test_an_unknown_or_absent_config_lists_what_there_is(tmp_path):
     with pytest.raises(UserError, match="unknown dataset config 'forget07'.*forget10"):
         columns("forget07")
@@ -148,12 +140,32 @@ def test_a_broken_picture_is_named(tmp_path):
         open_image(tmp_path / "short.jpg")
 
 
-def test_exif_rotation_is_applied(tmp_path):
-    """Orientation 6: stored turned by 90 degrees, so a 10 x 4 file is a 4 x 10 picture."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (10, 4)).save(tmp_path / "turned.jpg", exif=exif)
-    assert open_image(tmp_path / "turned.jpg").size == (4, 10)
+def test_a_picture_may_be_a_link_out_of_the_directory_to_a_regular_file(tmp_path):
+    """As in a cache of the hub: snapshots/X/images/x.png -> ../../blobs/0123."""
+    directory = world(tmp_path / "snapshot", GOOD)
+    path = directory / GOOD["image"]
+    blob = tmp_path / "blob"
+    blob.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(blob)
+    row = read_rows(directory, "forget10")[0]
+    assert row.image == path and open_image(row.image).size == open_image(blob).size
+    path.unlink()
+    path.symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match="there is no picture"):
+        read_rows(directory, "forget10")
+
+
+@pytest.mark.parametrize("target", ["fifo", "/dev/zero", "directory"])
+def test_a_link_to_something_else_than_a_regular_file_is_refused(tmp_path, target):
+    directory = world(tmp_path / "snapshot", GOOD)
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    path = directory / GOOD["image"]
+    path.unlink()
+    path.symlink_to(tmp_path / target)
+    with pytest.raises(UserError, match="there is no picture"):
+        read_rows(directory, "forget10")
 
 
 def test_a_data_directory_can_have_its_own_phrases(tmp_path):

@@ -14,11 +14,11 @@ def write(directory, config, rows):
 
 
 def colour(directory, number, size=(8, 8)):
-    """A picture of its own colour; its path in rows."""
+    """A picture of its own colour with a black corner; its path in rows."""
     (directory / "images").mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number % 256, number // 256, 90)).save(
-        directory / "images" / f"{number}.png"
-    )
+    image = Image.new("RGB", size, (number % 256, number // 256, 90))
+    image.putpixel((size[0] - 1, size[1] - 1), (0, 0, 0))
+    image.save(directory / "images" / f"{number}.png")
     return f"images/{number}.png"
 
 

@@ -14,7 +14,8 @@ import clear_ref
 from clear_ref import Record, load
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.data.batches import IGNORE, Batch
-from clear_ref.data.images import ClipImages
+from clear_ref.data.clip_images import ClipImages
+from clear_ref.data.picture_settings import PixelValues
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows, training_record
 from clear_ref.data.templates import TEMPLATES
@@ -34,9 +35,9 @@ def records():
 
 def test_pixels_are_those_worked_out_by_hand():
     """A picture of one colour keeps it through resize and crop: (value / 255 - mean) / std."""
-    pixels = ClipImages(8, 8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))(
-        Image.new("RGB", (20, 10), (255, 0, 51))
-    ).pixels
+    values = PixelValues(1 / 255, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    images = ClipImages({"shortest_edge": 8}, (8, 8), values, 8, 4)
+    pixels = images(Image.new("RGB", (20, 10), (255, 0, 51))).pixels
     assert pixels.shape == (3, 8, 8)
     for channel, expected in enumerate(((1.0 - 0.5) / 0.5, (0.0 - 0.25) / 0.25, 0.2)):
         np.testing.assert_allclose(pixels[channel], expected, rtol=0, atol=1e-6)
@@ -46,7 +47,8 @@ def test_the_crop_is_the_middle_of_the_longer_side():
     """16 x 8, left third red: the middle 8 columns of the resized picture start at column 4."""
     image = Image.new("RGB", (16, 8), (0, 0, 0))
     image.paste((255, 0, 0), (0, 0, 4, 8))
-    pixels = ClipImages(8, 8, 4, (0, 0, 0), (1, 1, 1))(image).pixels
+    values = PixelValues(1 / 255, None, None)
+    pixels = ClipImages({"shortest_edge": 8}, (8, 8), values, 8, 4)(image).pixels
     assert float(pixels[0].max()) == 0.0
 
 

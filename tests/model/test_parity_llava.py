@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from clear_ref import Record, load
-from clear_ref.data.images import ClipImages, open_image
+from clear_ref.data.clip_images import ClipImages
+from clear_ref.data.images import open_image
 from clear_ref.model.shapes import write_checkpoint
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
@@ -238,11 +239,11 @@ def test_checkpointing_changes_neither_loss_nor_gradient(directory):
 def test_wrong_picture_settings_are_refused(tmp_path, directory):
     settings = json.loads((directory / "preprocessor_config.json").read_text())
     for change, message in (
-        ({"resample": 2}, "resample is 2; expected 3"),
-        ({"do_center_crop": False}, "do_center_crop is False"),
-        ({"size": {"longest_edge": 5}}, "expected size.shortest_edge"),
+        ({"resample": True}, "resample is True; expected the number of a Pillow filter"),
+        ({"do_center_crop": 0}, "do_center_crop is 0; expected true or false"),
+        ({"size": {"longest_edge": 5}}, "or size.shortest_edge"),
         ({"image_mean": [0.5]}, "image_mean"),
-        ({"rescale_factor": 1.0}, "rescale_factor is 1.0; expected 1/255"),
+        ({"crop_size": 224}, "crop_size is 224 x 224 pixels; expected 336 x 336"),
         ({"crop_size": 0}, "crop_size"),
         ({"image_std": [0, 0, 0]}, "image_std"),
         ({"rescale_factor": float("nan")}, "rescale_factor is nan"),
@@ -250,4 +251,4 @@ def test_wrong_picture_settings_are_refused(tmp_path, directory):
     ):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | change))
         with pytest.raises(ValueError, match=message):
-            ClipImages.from_directory(tmp_path, 14)
+            ClipImages.from_directory(tmp_path, 336, 576)

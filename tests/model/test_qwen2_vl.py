@@ -10,6 +10,7 @@ from PIL import Image
 
 from clear_ref.common.errors import ShapeError, UserError
 from clear_ref.data.draws import torch_generator
+from clear_ref.data.picture_settings import PixelValues
 from clear_ref.data.qwen_images import Qwen2VLImages, patches, smart_resize
 from clear_ref.model.language import next_positions
 from clear_ref.model.qwen2_vision import patch_places, patch_rotary
@@ -158,7 +159,8 @@ def test_a_plain_picture_is_rescaled_normalised_and_counted():
 
     (51 / 255 - 0.5) / 0.25 = -1.2, (255 / 255 - 0) / 0.5 = 2, 0 stays 0.
     """
-    images = Qwen2VLImages(2, 2, 2, 1, 10**6, (0.5, 0.0, 0.0), (0.25, 0.5, 1.0))
+    values = PixelValues(1 / 255, (0.5, 0.0, 0.0), (0.25, 0.5, 1.0))
+    images = Qwen2VLImages(2, 2, 2, 1, 10**6, values)
     picture = images(Image.new("RGB", (40, 92), (51, 255, 0)))
     assert picture.grid == (1, 46, 20) and picture.n_tokens == 23 * 10
     assert (
@@ -171,7 +173,7 @@ def test_a_plain_picture_is_rescaled_normalised_and_counted():
 
 
 def test_a_lower_bound_of_pixels_gives_fewer_tokens():
-    images = Qwen2VLImages(14, 2, 2, 3136, 10**6, (0.5,) * 3, (0.5,) * 3)
+    images = Qwen2VLImages(14, 2, 2, 3136, 10**6, PixelValues(1 / 255, (0.5,) * 3, (0.5,) * 3))
     few = dataclasses.replace(images, max_pixels=28 * 28 * 16)
     picture = Image.new("RGB", (280, 280))
     assert images(picture).n_tokens == 100 and few(picture).n_tokens == 16
@@ -379,10 +381,13 @@ def test_bounds_of_pixels_are_read_in_both_spellings(tmp_path, settings, low, hi
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"do_resize": False}, "do_resize is False; expected True"),
+        ({"do_resize": "no"}, "do_resize is 'no'; expected true or false"),
         ({"do_convert_rgb": False}, "do_convert_rgb is False"),
-        ({"resample": 2}, "resample is 2; expected 3"),
-        ({"size": {"shortest_edge": 784}}, "max_pixels is None; expected a positive"),
+        ({"resample": "bicubic"}, "resample is 'bicubic'; expected the number of a Pillow filter"),
+        (
+            {"size": {"shortest_edge": 784}},
+            r"max_pixels \(or size.longest_edge\) is None; expected a positive",
+        ),
         ({"size": 224}, "size is 224; expected shortest_edge and longest_edge"),
         ({"patch_size": 0}, "patch_size is 0"),
         (
