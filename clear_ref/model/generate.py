@@ -13,8 +13,8 @@ from clear_ref.data.batches import Batch
 
 from .base_model import Model
 from .cache import KVCache
+from .config_values import LARGEST, number, part_of
 from .language import at_least_float32, next_positions
-from .language_config import LARGEST, number, part_of
 
 
 @dataclass(frozen=True)

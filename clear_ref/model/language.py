@@ -1,7 +1,7 @@
 """The decoder of Llama, Vicuna, Mistral and Qwen2.
 
 RMSNorm, rotary positions, grouped-query attention, SwiGLU. LanguageConfig holds what differs:
-biases on q, k, v (Qwen2), sliding windows (Mistral, Qwen2), tied heads, and positions of three
+biases (Qwen2: on q, k, v), sliding windows (Mistral, Qwen2), tied heads, and positions of three
 axes (Qwen2-VL).
 source  Touvron et al. 2023 (Llama, Llama-2), Jiang et al. 2023 (Mistral), Yang et al. 2024
         (Qwen2), Wang et al. 2024 (Qwen2-VL)
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from .cache import KeysValues, KVCache, joined
 from .language_config import LanguageConfig
 from .lora import Linear
+from .rope import frequencies
 
 Window = int | None  # positions that a token attends to, itself included; None: all before it
 
@@ -61,19 +62,17 @@ def rotary(positions: Tensor, config: LanguageConfig, dtype: torch.dtype) -> tup
 
     positions  [B, T], or [3, B, T] (time, height, width). With three axes each frequency belongs
                to one axis: the first config.mrope_section[0] frequencies to time, the next
-               mrope_section[1] to height, the rest to width.
+               mrope_section[1] to height, the next to width, and again from time.
     """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    exponent = (
-        torch.arange(0, config.head_dim, 2, dtype=wide, device=positions.device) / config.head_dim
-    )
-    frequency = 1.0 / config.rope_theta**exponent / config.rope_factor
+    frequency = frequencies(config.rope, config.head_dim, wide, positions.device)
     angle = positions[..., None].to(wide) * frequency
     if positions.dim() == 3:
         sections = angle.split(list(config.mrope_section or ()), -1)
-        angle = torch.cat([section[axis] for axis, section in enumerate(sections)], -1)
+        angle = torch.cat([section[number % 3] for number, section in enumerate(sections)], -1)
     angle = torch.cat((angle, angle), -1)[:, None]
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    scale = config.rope.attention_factor
+    return (angle.cos() * scale).to(dtype), (angle.sin() * scale).to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -97,7 +96,7 @@ class Attention(nn.Module):
         self.q_proj = Linear(width, query_width, config.qkv_bias)
         self.k_proj = Linear(width, key_width, config.qkv_bias)
         self.v_proj = Linear(width, key_width, config.qkv_bias)
-        self.o_proj = Linear(query_width, width, bias=False)
+        self.o_proj = Linear(query_width, width, config.o_bias)
 
     def forward(
         self,
@@ -173,7 +172,7 @@ class Layer(nn.Module):
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
-        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.mlp_bias)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -4,7 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, one_line
+from clear_ref.common.file_keys import shown
+from clear_ref.common.files import PathName
+
+from .config_keys import DECODERS
+from .config_values import flag, number, one_of, whole_number
+from .rope import Rope, rope_settings
 
 # The values that transformers' configuration classes use for a key that config.json omits. The
 # files on the hub hold only the values that differ from these.
@@ -14,20 +19,33 @@ LLAMA: dict[str, Any] = {
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
+    "num_key_value_heads": None,
     "rms_norm_eps": 1e-6,
     "hidden_act": "silu",
     "tie_word_embeddings": False,
     "rope_theta": 10000.0,
+    "max_position_embeddings": 2048,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "sliding_window": None,
+    "layer_types": None,
+    "head_dim": None,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": LLAMA,
     "mistral": LLAMA
-    | {"intermediate_size": 14336, "num_key_value_heads": 8, "sliding_window": 4096},
+    | {
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
     "qwen2": LLAMA
     | {
         "vocab_size": 151936,
         "intermediate_size": 22016,
         "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
         "sliding_window": 4096,
         "use_sliding_window": False,
         "max_window_layers": 28,
@@ -43,23 +61,30 @@ DEFAULTS["qwen2_vl"] = DEFAULTS["qwen2"] | {
     "rms_norm_eps": 1e-5,
     "rope_theta": 1e6,
     "max_window_layers": 80,
-    "mrope_section": [16, 24, 24],
 }
 DEFAULTS["qwen2_5_vl"] = DEFAULTS["qwen2_vl"]
-QKV_BIAS = {"qwen2", "qwen2_vl", "qwen2_5_vl"}
-# Upper bounds far above every model of these families.
-LARGEST = 1 << 24
-MOST_LAYERS = 1000
+# The decoders that transformers' Qwen2 classes compute: biases on q, k, v, a window in some layers.
+QWEN2_KINDS = {"qwen2", "qwen2_vl", "qwen2_5_vl"}
+# The decoders whose positions have three axes, and the axes' default shares of the frequencies.
+THREE_AXES = {"qwen2_vl", "qwen2_5_vl"}
+MROPE_SECTION = [16, 24, 24]
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+SILU = ("silu", "swish")  # two names of one function
+# Keys for which null is a value; for every other key of DEFAULTS transformers refuses it.
+NULLABLE = {"num_key_value_heads", "head_dim", "sliding_window", "layer_types"}
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
     """The sizes and options of a decoder.
 
+    rope           the rotary frequencies
     windows        for each layer, how many positions a token attends to, itself included; None: to
                    all before it
-    rope_factor    divides the rotary frequencies (linear scaling)
-    mrope_section  how many rotary frequencies belong to each of three axes; None: one axis
+    mrope_section  how many rotary frequencies belong to each axis in turn (time, height, width,
+                   and again); None: one axis
+    longest_text   the most tokens that may be generated from, prompt included; None: any number
     """
 
     vocab_size: int
@@ -70,12 +95,14 @@ class LanguageConfig:
     num_key_value_heads: int
     head_dim: int
     rms_norm_eps: float
-    rope_theta: float
+    rope: Rope
     windows: tuple[int | None, ...]
     qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
     tie_word_embeddings: bool = False
-    rope_factor: float = 1.0
     mrope_section: tuple[int, ...] | None = None
+    longest_text: int | None = None
 
     @property
     def text(self) -> "LanguageConfig":
@@ -89,21 +116,33 @@ def language_config(
     """The decoder that a config.json or its text_config describes.
 
     where   the file, for error messages
-    kind    the model_type whose defaults apply to omitted keys
-    tied    whether the head is the embedding, if a VLM's config.json says so at its top level
+    kind    the model_type whose table and defaults apply
+    tied    whether the head is the embedding, if it is known from the top level of a VLM's config
     raises  UserError for a structure that this code does not compute, or inconsistent numbers
     """
-    given = {key: value for key, value in config.items() if value is not None}
-    values = DEFAULTS[kind] | given
-    _check_structure(values, kind, where)
-    heads, key_value_heads, head_dim = _head_sizes(config, values, where)
-    rope = rope_settings(values, where)
-    section = rope.mrope_section
-    if section is not None and (len(section) != 3 or sum(section) != head_dim // 2):
-        raise UserError(
-            f"{where}: mrope_section is {list(section)}; "
-            f"expected three numbers that add up to {head_dim // 2}"
-        )
+    DECODERS[kind].check(config, where)
+    values = DEFAULTS[kind] | config
+    _check_nulls(config, kind, where)
+    one_of(values, "hidden_act", SILU, where)
+    for key in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+    ):
+        whole_number(values, key, where)
+    heads, key_value_heads, head_dim = _head_sizes(values, kind, where)
+    rope, rotary = rope_settings(
+        config,
+        DEFAULTS[kind]["rope_theta"],
+        values["max_position_embeddings"],
+        head_dim,
+        where,
+        kind in THREE_AXES,
+    )
+    is_llama = kind == "llama"
     return LanguageConfig(
         vocab_size=values["vocab_size"],
         hidden_size=values["hidden_size"],
@@ -113,51 +152,47 @@ def language_config(
         num_key_value_heads=key_value_heads,
         head_dim=head_dim,
         rms_norm_eps=number(values, "rms_norm_eps", where),
-        rope_theta=rope.theta,
-        windows=windows(config, values, where),
-        qkv_bias=kind in QKV_BIAS,
-        tie_word_embeddings=bool(values["tie_word_embeddings"] if tied is None else tied),
-        rope_factor=rope.factor,
-        mrope_section=section,
+        rope=rope,
+        windows=windows(values, kind, where),
+        qkv_bias=kind in QWEN2_KINDS or (is_llama and flag(values, "attention_bias", where)),
+        o_bias=is_llama and flag(values, "attention_bias", where),
+        mlp_bias=is_llama and flag(values, "mlp_bias", where),
+        tie_word_embeddings=flag(values, "tie_word_embeddings", where) if tied is None else tied,
+        mrope_section=_mrope_section(rotary, head_dim, where) if kind in THREE_AXES else None,
+        longest_text=_window(values, where) if is_llama else None,
     )
 
 
-def _check_structure(values: dict[str, Any], kind: str, where: PathName) -> None:
-    """UserError for an option that is not computed here, or a size that is not a size."""
-    for key, expected in (
-        ("hidden_act", "silu"),
-        ("mlp_bias", False),
-        ("attention_bias", kind in QKV_BIAS),
-    ):
-        if values.get(key, expected) != expected:
-            raise UserError(
-                f"{where}: {key} is {values[key]!r}; expected {expected!r}, "
-                f"nothing else is computed for {kind}"
-            )
-    for key in (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-    ):
-        whole_number(values, key, where)
+def _check_nulls(config: dict[str, Any], kind: str, where: PathName) -> None:
+    """UserError for a null that transformers refuses too."""
+    nullable = NULLABLE - ({"num_key_value_heads"} if kind == "mistral" else set())
+    if kind in THREE_AXES:
+        nullable |= {"use_sliding_window", "max_window_layers"}
+    for key, value in config.items():
+        if value is None and key in DEFAULTS[kind] and key not in nullable:
+            raise UserError(f"{where}: {key} is null; expected a value, or leave the key out")
 
 
-def _head_sizes(
-    config: dict[str, Any], values: dict[str, Any], where: PathName
-) -> tuple[int, int, int]:
+def _head_sizes(values: dict[str, Any], kind: str, where: PathName) -> tuple[int, int, int]:
     """(num_attention_heads, num_key_value_heads, head_dim), checked.
 
-    An explicit null for num_key_value_heads means as many as attention heads.
+    A null for num_key_value_heads means as many as attention heads.
     """
     heads = values["num_attention_heads"]
-    key_value_heads = values.get("num_key_value_heads", heads)
-    if "num_key_value_heads" in config and config["num_key_value_heads"] is None:
+    key_value_heads = values["num_key_value_heads"]
+    if key_value_heads is None:
         key_value_heads = heads
-    head_dim = values.get("head_dim", values["hidden_size"] // heads)
+    equal_parts = values["hidden_size"] // heads
+    head_dim = values["head_dim"]
+    if head_dim is None:
+        head_dim = equal_parts
     whole_number({"num_key_value_heads": key_value_heads}, "num_key_value_heads", where)
     whole_number({"head_dim": head_dim}, "head_dim", where)
+    if kind in THREE_AXES and head_dim != equal_parts:
+        raise UserError(
+            f"{where}: head_dim is {head_dim}; expected {equal_parts}, "
+            "hidden_size / num_attention_heads"
+        )
     if heads % key_value_heads or head_dim % 2:
         raise UserError(
             f"{where}: num_attention_heads {heads}, num_key_value_heads {key_value_heads} and "
@@ -167,104 +202,74 @@ def _head_sizes(
     return heads, key_value_heads, head_dim
 
 
-def part_of(config: dict[str, Any], key: str, where: PathName) -> dict[str, Any]:
-    """config[key], or {} if it is absent or null; UserError unless it is an object."""
-    part = config.get(key)
-    if not isinstance(part, dict | None):
-        raise UserError(f"{where}: {key} is {part!r}; expected an object")
-    return part or {}
-
-
-def number(values: dict[str, Any], key: str, where: PathName) -> float:
-    """values[key] as a positive float; UserError for anything else."""
-    value = values[key]
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # The upper bound excludes integers that no float holds: JSON has 10^400.
-    if not is_number or not 0 < value < 1e30:
-        raise UserError(f"{where}: {key} is {one_line(repr(value), 60)}; expected a number above 0")
-    return float(value)
-
-
-def whole_number(values: dict[str, Any], key: str, where: PathName) -> int:
-    """values[key], 1 to LARGEST (layers: MOST_LAYERS); UserError for anything else.
-
-    Checked before any tensor of that size is made.
-    """
-    value = values[key]
-    most = MOST_LAYERS if key in ("num_hidden_layers", "depth") else LARGEST
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+def _mrope_section(rotary: dict[str, Any], head_dim: int, where: PathName) -> tuple[int, ...]:
+    """mrope_section of the rotary settings; UserError unless it adds up to the frequencies."""
+    section = rotary.get("mrope_section", MROPE_SECTION)
+    is_list = isinstance(section, list) and all(type(n) is int and n >= 0 for n in section)
+    if not is_list or sum(section) != head_dim // 2:
         raise UserError(
-            f"{where}: {key} is {one_line(repr(value), 60)}; "
-            f"expected a whole number above 0, at most {most}"
+            f"{where}: mrope_section is {shown(section)}; "
+            f"expected three numbers that add up to {head_dim // 2}"
         )
-    return value
+    return tuple(section)
 
 
-@dataclass(frozen=True)
-class RopeSettings:
-    """theta: base of the rotary frequencies; factor, mrope_section: see LanguageConfig."""
-
-    theta: float
-    factor: float
-    mrope_section: tuple[int, ...] | None
-
-
-def rope_settings(values: dict[str, Any], where: PathName) -> RopeSettings:
-    """From rope_theta and rope_scaling, or from rope_parameters, which replaced both."""
-    scaling = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    if not isinstance(scaling, dict):
+def _window(values: dict[str, Any], where: PathName) -> int | None:
+    """sliding_window; UserError unless it is a whole number above 0 or null."""
+    window = values["sliding_window"]
+    if window is not None and (type(window) is not int or window < 1):
         raise UserError(
-            f"{where}: rope parameters are {scaling!r}; expected an object with rope_type"
+            f"{where}: sliding_window is {shown(window)}; expected a whole number above 0, or null"
         )
-    theta = scaling.get("rope_theta") or values["rope_theta"]
-    theta = number({"rope_theta": theta}, "rope_theta", where)
-    section = scaling.get("mrope_section", values.get("mrope_section"))
-    rope_type = scaling.get("rope_type", scaling.get("type", "default"))
-    if rope_type not in ("default", "linear", "mrope"):
-        raise UserError(
-            f"{where}: rotary positions are of type {rope_type!r}; "
-            "expected default, linear or mrope"
-        )
-    factor = 1.0
-    if rope_type == "linear":
-        factor = number({"factor": scaling.get("factor")}, "factor", where)
-    if section is None:
-        return RopeSettings(theta, factor, None)
-    if not isinstance(section, list) or not all(isinstance(n, int) and n > 0 for n in section):
-        raise UserError(f"{where}: mrope_section is {section!r}; expected three whole numbers")
-    return RopeSettings(theta, factor, tuple(section))
+    return window
 
 
-def windows(
-    config: dict[str, Any], values: dict[str, Any], where: PathName
-) -> tuple[int | None, ...]:
+def windows(values: dict[str, Any], kind: str, where: PathName) -> tuple[int | None, ...]:
     """The sliding window of each layer, or None.
 
-    An explicit null for sliding_window switches all windows off; so does use_sliding_window false
-    (Qwen2).
-    config  as given; values: the same with the defaults of omitted keys
+    Llama has none, whatever sliding_window says. Mistral has sliding_window in every layer. Qwen2
+    has it only with use_sliding_window true: in the layers that layer_types names, or without
+    layer_types in those from number max_window_layers on.
+    values  with the defaults of omitted keys
     """
-    window = values.get("sliding_window")
-    explicit_null = "sliding_window" in config and config["sliding_window"] is None
-    if explicit_null or not values.get("use_sliding_window", True):
-        window = None
-    if window is not None and (not isinstance(window, int) or window < 1):
-        raise UserError(
-            f"{where}: sliding_window is {window!r}; expected a whole number above 0, or null"
-        )
     n_layers = values["num_hidden_layers"]
-    types = values.get("layer_types")
+    is_qwen2 = kind in QWEN2_KINDS
+    window = _window(values, where)
+    if kind == "llama" or (is_qwen2 and not _uses_windows(values, where)):
+        window = None
+    types = values["layer_types"]
+    if types is not None:
+        types = _layer_types(types, n_layers, window, where)
+    if window is None or not is_qwen2:
+        if types and len(set(types)) > 1:
+            raise UserError(
+                f"{where}: layer_types is {shown(types)}; expected one kind in all layers"
+            )
+        return (window,) * n_layers
     if types is None:
-        n_full = values.get("max_window_layers", 0)
-        types = [
-            "full_attention" if number < n_full else "sliding_attention"
-            for number in range(n_layers)
-        ]
-    known = ("full_attention", "sliding_attention")
+        n_full = values["max_window_layers"]
+        if type(n_full) is not int:
+            raise UserError(
+                f"{where}: max_window_layers is {shown(n_full)}; expected a whole number"
+            )
+        return tuple(None if number < n_full else window for number in range(n_layers))
+    return tuple(window if each == SLIDING else None for each in types)
+
+
+def _uses_windows(values: dict[str, Any], where: PathName) -> bool:
+    """use_sliding_window; null means false."""
+    if values["use_sliding_window"] is None:
+        return False
+    return flag(values, "use_sliding_window", where)
+
+
+def _layer_types(types: Any, n_layers: int, window: int | None, where: PathName) -> list[str]:
+    """layer_types in today's words; UserError for a kind of layer that is not computed here."""
+    known = (FULL, "attention", *(() if window is None else (SLIDING,)))
     is_list = isinstance(types, list) and all(each in known for each in types)
     if not is_list or len(types) != n_layers:
         raise UserError(
-            f"{where}: layer_types is {one_line(repr(types), 60)}; "
-            f"expected {n_layers} of full_attention and sliding_attention"
+            f"{where}: layer_types is {shown(types)}; expected {n_layers} of {FULL}"
+            + (", as there is no sliding_window" if window is None else f" and {SLIDING}")
         )
-    return tuple(window if each == "sliding_attention" else None for each in types)
+    return [FULL if each == "attention" else each for each in types]

@@ -12,23 +12,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clear_ref.common.errors import ShapeError, UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
 from .base_model import CausalLM, Model, place_features
+from .config_keys import LLAVA
+from .config_values import flag, one_of, part_of, token_id
 from .language import Decoder
-from .language_config import LanguageConfig, language_config, part_of
+from .language_config import LanguageConfig, language_config
 from .lora import Linear
+from .vision import LLAVA as LLAVA_TOWER
 from .vision import VisionConfig, VisionTower, vision_config
+
+# The values that transformers' LlavaConfig uses for a key that config.json omits.
+DEFAULTS: dict[str, Any] = {
+    "image_token_index": 32000,
+    "projector_hidden_act": "gelu",
+    "vision_feature_layer": -2,
+    "multimodal_projector_bias": True,
+    "tie_word_embeddings": False,
+}
+GELU = ("gelu", "gelu_python")  # two names of one function
 
 
 @dataclass(frozen=True)
 class LlavaConfig:
-    """vision_feature_layer: the tower's hidden states that are used (-2: before the last layer)."""
+    """The configs of the two models, and how they are connected.
+
+    vision_feature_layer  the tower's hidden states that are used (-2: before the last layer)
+    """
 
     text: LanguageConfig
     vision: VisionConfig
     image_token_id: int
     vision_feature_layer: int
+    projector_bias: bool = True
 
     @classmethod
     def from_json(cls, config: dict[str, Any], where: PathName) -> "LlavaConfig":
@@ -36,33 +54,39 @@ class LlavaConfig:
 
         raises  UserError for a structure that is not computed here
         """
+        LLAVA.check(config, where)
+        text_place = f"{where}: text_config"
         text = part_of(config, "text_config", where)
-        vision = part_of(config, "vision_config", where)
-        for part, key, expected in (
-            (config, "vision_feature_select_strategy", "default"),
-            (config, "projector_hidden_act", "gelu"),
-            (config, "multimodal_projector_bias", True),
-            (text, "model_type", "llama"),
-            (vision, "model_type", "clip_vision_model"),
-        ):
-            if part.get(key, expected) != expected:
-                raise UserError(f"{where}: {key} is {part[key]!r}; expected {expected!r}")
-        language = language_config(text, where, "llama", config.get("tie_word_embeddings", False))
-        tower = vision_config(vision, where)
-        layer = config.get("vision_feature_layer", -2)
-        n_layers = tower.num_hidden_layers
-        if not isinstance(layer, int) or not -n_layers - 1 <= layer <= n_layers:
-            raise UserError(
-                f"{where}: vision_feature_layer is {layer!r}; "
-                "expected one whole number that names a tower layer"
-            )
-        image_token = config.get("image_token_index", config.get("image_token_id", 32000))
-        if not isinstance(image_token, int) or not 0 <= image_token < language.vocab_size:
-            raise UserError(
-                f"{where}: image_token_index is {image_token!r}; "
-                f"expected an id in [0, {language.vocab_size})"
-            )
-        return cls(language, tower, image_token, layer)
+        one_of({"model_type": "llama"} | text, "model_type", ("llama",), text_place)
+        values = DEFAULTS | config
+        # A true of either place ties the head.
+        tied = flag(values, "tie_word_embeddings", where)
+        tied = flag({"tie_word_embeddings": False} | text, "tie_word_embeddings", where) or tied
+        language = language_config(text, text_place, "llama", tied)
+        given = config.get("vision_config")
+        tower = vision_config(LLAVA_TOWER if given is None else given, where)
+        one_of(values, "projector_hidden_act", GELU, where)
+        feature_layer = _feature_layer(values, tower.num_hidden_layers, where)
+        token_key = "image_token_id" if "image_token_id" in config else "image_token_index"
+        return cls(
+            text=language,
+            vision=tower,
+            image_token_id=token_id(values, token_key, language.vocab_size, where),
+            vision_feature_layer=feature_layer,
+            projector_bias=flag(values, "multimodal_projector_bias", where),
+        )
+
+
+def _feature_layer(values: dict[str, Any], n_layers: int, where: PathName) -> int:
+    """vision_feature_layer: a number, or a list of one number."""
+    given = values["vision_feature_layer"]
+    layer = given[0] if isinstance(given, list) and len(given) == 1 else given
+    if type(layer) is not int or not -n_layers - 1 <= layer <= n_layers:
+        raise UserError(
+            f"{where}: vision_feature_layer is {shown(given)}; "
+            "expected one whole number that names a tower layer"
+        )
+    return layer
 
 
 class Projector(nn.Module):
@@ -70,8 +94,9 @@ class Projector(nn.Module):
 
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()
-        self.linear_1 = Linear(config.vision.hidden_size, config.text.hidden_size)
-        self.linear_2 = Linear(config.text.hidden_size, config.text.hidden_size)
+        width = config.text.hidden_size
+        self.linear_1 = Linear(config.vision.hidden_size, width, config.projector_bias)
+        self.linear_2 = Linear(width, width, config.projector_bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.linear_2(F.gelu(self.linear_1(features)))

@@ -59,7 +59,7 @@ DECODER: dict[str, Fate] = {
     "bos_token_id": NoEffect("the template begins with no such token"),
     "eos_token_id": Used("the end of generated text, without a generation_config.json"),
     "pad_token_id": NoEffect("padding is masked"),
-    "max_position_embeddings": NoEffect("no default or linear rotary frequency depends on it"),
+    "max_position_embeddings": Used("yarn and llama3: the default of the length before scaling"),
     "attention_dropout": TRAINING,
     **ROPE,
 }
@@ -97,7 +97,8 @@ TEXT = KeyTable(
         **DECODER,
         "head_dim": Used("must be hidden_size / num_attention_heads; at the top: not read"),
         "tie_word_embeddings": Used("true here or at the top: the head is the embedding"),
-        "partial_rotary_factor": NoEffect("is not handed to the rotary positions"),
+        "partial_rotary_factor": Used("nothing with rope_type default", "otherwise all but 1.0"),
+        "original_max_position_embeddings": Used("yarn and llama3: the length before scaling"),
     },
     "kept as an attribute that no code of the family reads",
 )

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.file_keys import Used, shown
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
-from .language_config import DEFAULTS as LANGUAGE_DEFAULTS
-from .language_config import number, part_of, whole_number
+from .config_values import part_of, whole_number
 from .qwen2_5_keys import FLAT, TEXT, TOP, VISION
 from .qwen2_5_vision import Qwen25VisionConfig, Qwen25VisionTower
-from .qwen2_vision import ROPE_THETA, check_heads
+from .qwen2_vision import check_head_dim, check_heads, tower_theta
 from .qwen2_vl import Qwen2VL, Qwen2VLConfig, check_widths, language_part
 
 # The values that transformers' Qwen2_5_VLVisionConfig uses for a key that vision_config omits.
@@ -57,10 +56,7 @@ class Qwen25VLConfig(Qwen2VLConfig):
 
 
 def decoder_values(config: dict[str, Any], where: PathName) -> dict[str, Any]:
-    """The keys of a config.json that describe the decoder; every other key is left out.
-
-    raises  UserError for a head_dim that the reference cannot compute with either
-    """
+    """The keys of a config.json that describe the decoder; every other key is left out."""
     if config.get("text_config") is None:
         text = {key: config[key] for key in FLAT if key in config}
         TEXT.check(text, where)
@@ -68,20 +64,7 @@ def decoder_values(config: dict[str, Any], where: PathName) -> dict[str, Any]:
     where = f"{where}: text_config"
     text = part_of(config, "text_config", where)
     TEXT.check(text, where)
-    used = {key: value for key, value in text.items() if isinstance(TEXT.keys.get(key), Used)}
-    heads = whole_number(LANGUAGE_DEFAULTS["qwen2_5_vl"] | used, "num_attention_heads", where)
-    width = whole_number(LANGUAGE_DEFAULTS["qwen2_5_vl"] | used, "hidden_size", where)
-    check_head_dim(used.pop("head_dim", None), width // heads, where)
-    return used
-
-
-def check_head_dim(head_dim: object, expected: int, where: PathName) -> None:
-    """UserError for a head_dim that is given and is not the width of a head."""
-    if head_dim not in (None, 0, expected):
-        raise UserError(
-            f"{where}: head_dim is {shown(head_dim)}; expected {expected}, the width divided by "
-            "the number of heads"
-        )
+    return text
 
 
 def tower_config(config: dict[str, Any], where: PathName) -> Qwen25VisionConfig:
@@ -120,18 +103,6 @@ def tower_config(config: dict[str, Any], where: PathName) -> Qwen25VisionConfig:
         window=window,
         full_blocks=frozenset(full_blocks),
     )
-
-
-def tower_theta(values: dict[str, Any], where: PathName) -> float:
-    """The base of the tower's rotary frequencies; UserError for frequencies of another type."""
-    rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
-    if kind not in ("default", "axial"):
-        raise UserError(
-            f"{where}: rope_parameters (or rope_scaling) is {shown(rope)}; expected an object with "
-            "rope_type default or axial"
-        )
-    return number({"rope_theta": ROPE_THETA} | values | rope, "rope_theta", where)
 
 
 class Qwen25VL(Qwen2VL):

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
+from .config_keys import QWEN2_VL_VISION
+from .config_values import number, whole_number
 from .language import Checkpointable, at_least_float32, rotate
-from .language_config import number, whole_number
 from .lora import Linear
 from .vision import MLP, LayerNorm
 
@@ -40,8 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "temporal_patch_size": 2,
     "spatial_merge_size": 2,
     "hidden_size": 3584,
-    "hidden_act": "quick_gelu",
 }
+# Other names that transformers' class has for a key; where both are given, these count.
+ALIASES = {"depth": "num_hidden_layers", "num_heads": "num_attention_heads"}
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,11 @@ class Qwen2VisionConfig:
 
 def vision_config(config: dict[str, Any], where: PathName) -> Qwen2VisionConfig:
     """The tower that a vision_config describes; UserError for one that is not computed here."""
-    values = DEFAULTS | {key: value for key, value in config.items() if value is not None}
-    theta = (values.get("rope_parameters") or {}).get("rope_theta", ROPE_THETA)
-    for key, value, expected in (
-        ("hidden_act", values["hidden_act"], DEFAULTS["hidden_act"]),
-        ("rope_theta", theta, ROPE_THETA),
-        ("in_chans", values.get("in_chans", values["in_channels"]), values["in_channels"]),
-    ):
-        if value != expected:
-            raise UserError(f"{where}: vision {key} is {value!r}; expected {expected!r}")
     place = f"{where}: vision_config"
+    QWEN2_VL_VISION.check(config, place)
+    values = DEFAULTS | config
+    for name, alias in ALIASES.items():
+        values[name] = values.get(alias, values[name])
     width = whole_number(values, "embed_dim", place)
     number(values, "mlp_ratio", place)
     tower = Qwen2VisionConfig(
@@ -99,9 +97,10 @@ def vision_config(config: dict[str, Any], where: PathName) -> Qwen2VisionConfig:
         temporal_patch_size=whole_number(values, "temporal_patch_size", place),
         spatial_merge_size=whole_number(values, "spatial_merge_size", place),
         output_size=whole_number(values, "hidden_size", place),
-        rope_theta=ROPE_THETA,
+        rope_theta=tower_theta(values, place),
     )
     check_heads("embed_dim", width, tower.num_attention_heads, where)
+    check_head_dim(values.get("head_dim"), tower.head_dim, place)
     return tower
 
 
@@ -111,6 +110,31 @@ def check_heads(key: str, width: int, heads: int, where: PathName) -> None:
         raise UserError(
             f"{where}: vision {key} is {width}; expected a multiple of 4 times num_heads, {heads}"
         )
+
+
+def check_head_dim(head_dim: object, expected: int, where: PathName) -> None:
+    """UserError for a head_dim that is given and is not the width of a head."""
+    if head_dim not in (None, 0, expected):
+        raise UserError(
+            f"{where}: head_dim is {shown(head_dim)}; expected {expected}, the width divided by "
+            "the number of heads"
+        )
+
+
+def tower_theta(values: dict[str, Any], where: PathName) -> float:
+    """The base of the tower's rotary frequencies; UserError for frequencies of another type.
+
+    A rope_scaling that is not null or empty replaces rope_parameters whole.
+    values  the vision_config
+    """
+    rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
+    if kind not in ("default", "axial"):
+        raise UserError(
+            f"{where}: rope_parameters (or rope_scaling) is {shown(rope)}; expected an object with "
+            "rope_type default or axial"
+        )
+    return number({"rope_theta": ROPE_THETA} | values | rope, "rope_theta", where)
 
 
 def patch_places(grid: Grid, merge: int) -> Tensor:

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from clear_ref.common.errors import ShapeError, UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
 from .base_model import CausalLM, place_features
-from .language_config import LanguageConfig, language_config, part_of
+from .config_keys import QWEN2_VL, QWEN2_VL_FLAT, QWEN2_VL_FROM_TOP
+from .config_values import flag, part_of, token_id
+from .language_config import LanguageConfig, language_config
 from .qwen2_vision import Qwen2VisionConfig, Qwen2VisionTower, vision_config
 
 # The values that transformers' Qwen2VLConfig uses for a key that config.json omits.
 DEFAULTS = {
     "image_token_id": 151655,
     "video_token_id": 151656,
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
 }
 
 
@@ -38,8 +39,6 @@ class Qwen2VLConfig:
     vision: Qwen2VisionConfig
     image_token_id: int
     video_token_id: int
-    vision_start_token_id: int
-    vision_end_token_id: int
 
     @classmethod
     def from_json(cls, config: dict[str, Any], where: PathName) -> "Qwen2VLConfig":
@@ -47,7 +46,13 @@ class Qwen2VLConfig:
 
         raises  UserError for a structure that this code does not compute
         """
-        text, tokens = language_part(config, where, "qwen2_vl")
+        is_flat = config.get("text_config") is None
+        (QWEN2_VL_FLAT if is_flat else QWEN2_VL).check(config, where)
+        values = config
+        if is_flat:
+            from_top = {key: value for key, value in config.items() if key in QWEN2_VL_FROM_TOP}
+            values = {**config, "text_config": from_top}
+        text, tokens = language_part(values, where, "qwen2_vl")
         tower = vision_config(part_of(config, "vision_config", where), where)
         check_widths("hidden_size", tower, text, where)
         return cls(text=text, vision=tower, **tokens)
@@ -56,18 +61,23 @@ class Qwen2VLConfig:
 def language_part(
     config: dict[str, Any], where: PathName, kind: str
 ) -> tuple[LanguageConfig, dict[str, int]]:
-    """The decoder's config and the ids of the special tokens; kind: the model_type."""
-    text = part_of(config, "text_config", where) or config
-    tied = config.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
+    """The decoder's config and the ids of the special tokens.
+
+    config  has a text_config
+    kind    the model_type
+    """
+    text = part_of(config, "text_config", where)
+    untied = {"tie_word_embeddings": False}
+    # A true of either place ties the head.
+    tied = flag(untied | text, "tie_word_embeddings", f"{where}: text_config")
+    tied = flag(untied | config, "tie_word_embeddings", where) or tied
     language = language_config(text, where, kind, tied)
-    tokens = {key: config.get(key, default) for key, default in DEFAULTS.items()}
-    are_ids = all(isinstance(token, int) and token >= 0 for token in tokens.values())
-    if not are_ids or tokens["image_token_id"] >= language.vocab_size:
-        raise UserError(
-            f"{where}: {', '.join(tokens)} are {list(tokens.values())}; expected token ids, "
-            f"that of a picture in [0, {language.vocab_size})"
-        )
-    return language, tokens
+    tokens = DEFAULTS | config
+    video = tokens["video_token_id"]
+    if type(video) is not int:
+        raise UserError(f"{where}: video_token_id is {shown(video)}; expected a token id")
+    image = token_id(tokens, "image_token_id", language.vocab_size, where)
+    return language, {"image_token_id": image, "video_token_id": video}
 
 
 def check_widths(key: str, tower: Qwen2VisionConfig, text: LanguageConfig, where: PathName) -> None:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
+from .config_keys import CLIP
+from .config_values import number, whole_number
 from .language import Checkpointable, at_least_float32
-from .language_config import number, whole_number
 from .lora import Linear
 
 # The values that transformers' CLIPVisionConfig uses for a key that vision_config omits.
@@ -28,8 +30,6 @@ DEFAULTS: dict[str, Any] = {
     "image_size": 224,
     "patch_size": 32,
     "layer_norm_eps": 1e-5,
-    "hidden_act": "quick_gelu",
-    "num_channels": 3,
 }
 # The values that transformers' LlavaConfig uses without a vision_config.
 LLAVA: dict[str, Any] = {
@@ -71,20 +71,21 @@ class VisionConfig:
 
 
 def vision_config(config: dict[str, Any], where: PathName) -> VisionConfig:
-    """The tower that a vision_config describes ({}: LLaVA-1.5's).
+    """The tower that a vision_config describes.
 
     raises  UserError for a tower that is not computed here, or inconsistent sizes
     """
-    values = DEFAULTS | (config or LLAVA)
-    for key in ("hidden_act", "num_channels"):
-        if values[key] != DEFAULTS[key]:
-            raise UserError(f"{where}: vision {key} is {values[key]!r}; expected {DEFAULTS[key]!r}")
-    sizes = {key: whole_number(values, key, f"{where}: vision_config") for key in SIZES}
+    if not isinstance(config, dict):
+        raise UserError(f"{where}: vision_config is {shown(config)}; expected an object")
+    place = f"{where}: vision_config"
+    CLIP.check(config, place)
+    values = DEFAULTS | config
+    sizes = {key: whole_number(values, key, place) for key in SIZES}
     heads_fit = sizes["hidden_size"] % sizes["num_attention_heads"] == 0
     if not heads_fit or sizes["patch_size"] > sizes["image_size"]:
         listed = ", ".join(f"{key} {size}" for key, size in sizes.items())
         raise UserError(f"{where}: vision sizes do not go together: {listed}")
-    return VisionConfig(**sizes, layer_norm_eps=number(values, "layer_norm_eps", where))
+    return VisionConfig(**sizes, layer_norm_eps=number(values, "layer_norm_eps", place))
 
 
 class LayerNorm(nn.LayerNorm):

@@ -349,8 +349,8 @@ def test_a_video_token_is_an_error(model):
             {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}},
             "expected three numbers that add up to 8",
         ),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "of type 'yarn'"),
-        ({"image_token_id": 40}, r"that of a picture in \[0, 40\)"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "is 'dynamic'; expected default"),
+        ({"image_token_id": 40}, r"image_token_id is 40; expected an id in \[0, 40\)"),
     ],
 )
 def test_a_config_that_is_not_computed_is_an_error(change, message):
