@@ -1,8 +1,9 @@
-"""A small Qwen2-VL with random weights, in float64, and random pictures for it."""
+"""A small Qwen2-VL and a small Qwen2.5-VL with random weights, in float64, and random pictures."""
 
 import torch
 
 from clear_ref.data.draws import torch_generator
+from clear_ref.model.qwen2_5_vl import Qwen25VL, Qwen25VLConfig
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 
 QWEN2_VL_CONFIG = {
@@ -28,12 +29,38 @@ QWEN2_VL_CONFIG = {
         "patch_size": 2,
     },
 }
+# Windows of 2 x 2 tokens, which are 4 x 4 patches; block 1 of 3 attends to the whole picture.
+QWEN2_5_VL_CONFIG = {
+    **QWEN2_VL_CONFIG,
+    "model_type": "qwen2_5_vl",
+    "vision_config": {
+        "hidden_size": 16,
+        "intermediate_size": 20,
+        "depth": 3,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "patch_size": 2,
+        "window_size": 8,
+        "fullatt_block_indexes": [1],
+    },
+}
 IMAGE_TOKEN = 30
 
 
 def random_qwen2_vl() -> Qwen2VL:
     """The model; every weight depends on its name, and vectors are near 1."""
-    model = Qwen2VL(Qwen2VLConfig.from_json(QWEN2_VL_CONFIG, "config.json")).double().eval()
+    return _with_random_weights(Qwen2VL(Qwen2VLConfig.from_json(QWEN2_VL_CONFIG, "config.json")))
+
+
+def random_qwen2_5_vl(**vision) -> Qwen25VL:
+    """The same of Qwen2.5-VL; `vision`: changed keys of vision_config."""
+    tower = {**QWEN2_5_VL_CONFIG["vision_config"], **vision}
+    config = {**QWEN2_5_VL_CONFIG, "vision_config": tower}
+    return _with_random_weights(Qwen25VL(Qwen25VLConfig.from_json(config, "config.json")))
+
+
+def _with_random_weights(model):
+    model = model.double().eval()
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             noise = torch.randn(tensor.shape, generator=torch_generator(7, name))

@@ -70,7 +70,11 @@ def inputs(processor):
     return encoded_rows(processor)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+@pytest.fixture(
+    scope="module",
+    params=[False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["untied", "tied"],
+)
 def directory(request, tmp_path_factory, family, processor):
     """A model directory that transformers wrote."""
     path = tmp_path_factory.mktemp("models") / "qwen"
