@@ -1,12 +1,11 @@
 """What happens to each key of config.json: top level, text_config, vision_config, rotary settings.
 
-One table for each class of the reference that reads a part of the file. The readers of this room
+One table for each class of the reference that reads a part of the file; those of Qwen2-VL's and
+Qwen2.5-VL's vision_config are in qwen2_5_keys.py. The readers of this room
 check a file with its table first (see `KeyTable` in common/file_keys.py).
 """
 
 from clear_ref.common.file_keys import Fate, KeyTable, NoEffect, Only, Used
-
-from .qwen2_5_keys import TEXT as QWEN2_5_VL_TEXT
 
 FILE = "config.json"
 LIBRARY = "transformers 5.23"
@@ -184,7 +183,7 @@ QWEN2_WINDOWS: dict[str, Fate] = {
 }
 
 
-def _table(part: str, reader: str, *keys: dict[str, Fate], others: str = OTHERS) -> KeyTable:
+def table(part: str, reader: str, *keys: dict[str, Fate], others: str = OTHERS) -> KeyTable:
     """The table of one part of config.json that the reference's class `reader` reads."""
     merged: dict[str, Fate] = dict(COMMON)
     for each in keys:
@@ -192,7 +191,7 @@ def _table(part: str, reader: str, *keys: dict[str, Fate], others: str = OTHERS)
     return KeyTable(FILE, part, f"{LIBRARY}, {reader}", merged, others)
 
 
-LLAMA = _table(
+LLAMA = table(
     "llama; text_config of llava",
     "LlamaConfig",
     TOP,
@@ -208,7 +207,7 @@ LLAMA = _table(
         "layer_types": ALL_FULL,
     },
 )
-MISTRAL = _table(
+MISTRAL = table(
     "mistral",
     "MistralConfig",
     TOP,
@@ -221,13 +220,18 @@ MISTRAL = _table(
         ),
     },
 )
-QWEN2 = _table("qwen2", "Qwen2Config", TOP, DECODER, QWEN2_WINDOWS, {"head_dim": HEAD_DIM})
+QWEN2 = table("qwen2", "Qwen2Config", TOP, DECODER, QWEN2_WINDOWS, {"head_dim": HEAD_DIM})
 QWEN2_VL_DECODER: dict[str, Fate] = (
     DECODER
     | QWEN2_WINDOWS
     | {"head_dim": Used("nothing", "all but hidden_size / num_attention_heads")}
 )
-QWEN2_VL_TEXT = _table("text_config of qwen2_vl", "Qwen2VLTextConfig", TOP, QWEN2_VL_DECODER)
+QWEN2_VL_TEXT = table(
+    "text_config of qwen2_vl and qwen2_5_vl",
+    "Qwen2VLTextConfig and Qwen2_5_VLTextConfig",
+    TOP,
+    QWEN2_VL_DECODER,
+)
 
 VLM_TOP: dict[str, Fate] = {
     **TOP,
@@ -239,7 +243,7 @@ VLM_TOP: dict[str, Fate] = {
         NoEffect("the tokenizer, generation_config.json and text_config decide"),
     ),
 }
-LLAVA = _table(
+LLAVA = table(
     "top level of llava",
     "LlavaConfig",
     VLM_TOP,
@@ -262,7 +266,7 @@ TOWER: dict[str, Fate] = {
     "attention_dropout": DROPOUT,
     "hidden_act": Only(("quick_gelu",), "no other function is computed here"),
 }
-CLIP = _table(
+CLIP = table(
     "vision_config of llava",
     "CLIPVisionConfig",
     TOWER,
@@ -284,7 +288,12 @@ QWEN2_VL_TOKENS: dict[str, Fate] = {
     "vision_start_token_id": NoEffect("the template writes it; positions do not depend on it"),
     "vision_end_token_id": NoEffect("the template writes it; positions do not depend on it"),
 }
-QWEN2_VL = _table("top level of qwen2_vl", "Qwen2VLConfig", VLM_TOP, QWEN2_VL_TOKENS)
+QWEN2_VL = table(
+    "top level of qwen2_vl and qwen2_5_vl",
+    "Qwen2VLConfig and Qwen2_5_VLConfig",
+    VLM_TOP,
+    QWEN2_VL_TOKENS,
+)
 KEPT_AT_TOP = (
     "attention_chunk_size",
     "head_dim",
@@ -292,9 +301,9 @@ KEPT_AT_TOP = (
     "original_max_position_embeddings",
     "partial_rotary_factor",
 )
-QWEN2_VL_FLAT = _table(
-    "top level of qwen2_vl, without text_config",
-    "Qwen2VLConfig",
+QWEN2_VL_FLAT = table(
+    "top level of qwen2_vl and qwen2_5_vl, without text_config",
+    "Qwen2VLConfig and Qwen2_5_VLConfig",
     QWEN2_VL_DECODER,
     VLM_TOP,
     QWEN2_VL_TOKENS,
@@ -307,33 +316,6 @@ QWEN2_VL_FLAT = _table(
     },
 )
 QWEN2_VL_FROM_TOP = set(QWEN2_VL_DECODER) - {*KEPT_AT_TOP, "is_causal", "tie_word_embeddings"}
-QWEN2_VL_VISION = _table(
-    "vision_config of qwen2_vl",
-    "Qwen2VLVisionConfig",
-    TOWER,
-    {
-        "model_type": NoEffect("the family has one kind of tower"),
-        "depth": Used("number of layers"),
-        "num_hidden_layers": Used("the same, and beats depth"),
-        "embed_dim": Used("width of the tower"),
-        "hidden_size": Used("width of the features, the decoder's"),
-        "mlp_ratio": Used("width inside the feed-forward network, divided by embed_dim"),
-        "num_heads": Used("number of heads"),
-        "num_attention_heads": Used("the same, and beats num_heads"),
-        "head_dim": Used("nothing", "all but embed_dim / num_heads"),
-        "in_channels": Used("colours of a picture"),
-        "in_chans": NoEffect("transformers 5 reads in_channels alone"),
-        "patch_size": Used("side of a patch in pixels", "a list"),
-        "spatial_patch_size": NoEffect("transformers 5 reads patch_size alone"),
-        "temporal_patch_size": Used("how often a picture is repeated in a patch", "a list"),
-        "spatial_merge_size": Used("side of the block of patches that becomes one token"),
-        **dict.fromkeys(
-            ("rope_parameters", "rope_scaling", "rope_theta"),
-            Used("base of the tower's rotary frequencies", "all but 10000"),
-        ),
-        "partial_rotary_factor": NoEffect("the tower's rotary positions do not read it"),
-    },
-)
 LONGROPE = NoEffect("read with rope_type longrope alone, which is refused")
 LAYER_TYPE = Only((), "rotary settings for each kind of layer are not computed here")
 ROPE = KeyTable(
@@ -381,7 +363,7 @@ DECODERS: dict[str, KeyTable] = {
     "mistral": MISTRAL,
     "qwen2": QWEN2,
     "qwen2_vl": QWEN2_VL_TEXT,
-    "qwen2_5_vl": QWEN2_5_VL_TEXT,
+    "qwen2_5_vl": QWEN2_VL_TEXT,
 }
 TABLES: tuple[KeyTable, ...] = (
     LLAVA,
@@ -389,7 +371,6 @@ TABLES: tuple[KeyTable, ...] = (
     QWEN2_VL,
     QWEN2_VL_FLAT,
     QWEN2_VL_TEXT,
-    QWEN2_VL_VISION,
     LLAMA,
     MISTRAL,
     QWEN2,

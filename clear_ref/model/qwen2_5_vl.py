@@ -12,9 +12,9 @@ from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
 from .config_values import part_of, whole_number
-from .qwen2_5_keys import FLAT, TEXT, TOP, VISION
+from .qwen2_5_keys import QWEN2_5_VL_VISION
 from .qwen2_5_vision import Qwen25VisionConfig, Qwen25VisionTower
-from .qwen2_vision import check_head_dim, check_heads, tower_theta
+from .qwen2_vision import ALIASES, check_head_dim, check_heads, tower_theta
 from .qwen2_vl import Qwen2VL, Qwen2VLConfig, check_widths, language_part
 
 # The values that transformers' Qwen2_5_VLVisionConfig uses for a key that vision_config omits.
@@ -32,7 +32,6 @@ DEFAULTS: dict[str, Any] = {
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
 SIZES = [key for key in DEFAULTS if key != "fullatt_block_indexes"]
-OTHER_NAMES = {"num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
 
 
 @dataclass(frozen=True)
@@ -47,32 +46,18 @@ class Qwen25VLConfig(Qwen2VLConfig):
 
         raises  UserError for a structure that this code does not compute
         """
-        TOP.check(config, where)
-        values = {**config, "text_config": decoder_values(config, where)}
-        text, tokens = language_part(values, where, "qwen2_5_vl")
+        text, tokens = language_part(config, where, "qwen2_5_vl")
         tower = tower_config(part_of(config, "vision_config", where), f"{where}: vision_config")
         check_widths("out_hidden_size", tower, text, where)
         return cls(text=text, vision=tower, **tokens)
 
 
-def decoder_values(config: dict[str, Any], where: PathName) -> dict[str, Any]:
-    """The keys of a config.json that describe the decoder; every other key is left out."""
-    if config.get("text_config") is None:
-        text = {key: config[key] for key in FLAT if key in config}
-        TEXT.check(text, where)
-        return text
-    where = f"{where}: text_config"
-    text = part_of(config, "text_config", where)
-    TEXT.check(text, where)
-    return text
-
-
 def tower_config(config: dict[str, Any], where: PathName) -> Qwen25VisionConfig:
     """The tower that a vision_config describes; UserError for one that is not computed here."""
-    VISION.check(config, where)
-    values = DEFAULTS | {key: value for key, value in config.items() if value is not None}
-    for other, key in OTHER_NAMES.items():
-        values[key] = values.get(other, values[key])
+    QWEN2_5_VL_VISION.check(config, where)
+    values = DEFAULTS | config
+    for key, alias in ALIASES.items():
+        values[key] = values.get(alias, values[key])
     sizes = {key: whole_number(values, key, where) for key in SIZES}
     width, heads = sizes["hidden_size"], sizes["num_heads"]
     check_heads("hidden_size", width, heads, where)

@@ -19,10 +19,10 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
-from .config_keys import QWEN2_VL_VISION
 from .config_values import number, whole_number
 from .language import Checkpointable, at_least_float32, rotate
 from .lora import Linear
+from .qwen2_5_keys import QWEN2_VL_VISION
 from .vision import MLP, LayerNorm
 
 NORM_EPS = 1e-6

@@ -46,13 +46,7 @@ class Qwen2VLConfig:
 
         raises  UserError for a structure that this code does not compute
         """
-        is_flat = config.get("text_config") is None
-        (QWEN2_VL_FLAT if is_flat else QWEN2_VL).check(config, where)
-        values = config
-        if is_flat:
-            from_top = {key: value for key, value in config.items() if key in QWEN2_VL_FROM_TOP}
-            values = {**config, "text_config": from_top}
-        text, tokens = language_part(values, where, "qwen2_vl")
+        text, tokens = language_part(config, where, "qwen2_vl")
         tower = vision_config(part_of(config, "vision_config", where), where)
         check_widths("hidden_size", tower, text, where)
         return cls(text=text, vision=tower, **tokens)
@@ -63,10 +57,15 @@ def language_part(
 ) -> tuple[LanguageConfig, dict[str, int]]:
     """The decoder's config and the ids of the special tokens.
 
-    config  has a text_config
-    kind    the model_type
+    Without a text_config the keys that its class declares are read at the top level.
+    kind  the model_type
     """
-    text = part_of(config, "text_config", where)
+    if config.get("text_config") is None:
+        QWEN2_VL_FLAT.check(config, where)
+        text = {key: value for key, value in config.items() if key in QWEN2_VL_FROM_TOP}
+    else:
+        QWEN2_VL.check(config, where)
+        text = part_of(config, "text_config", where)
     untied = {"tie_word_embeddings": False}
     # A true of either place ties the head.
     tied = flag(untied | text, "tie_word_embeddings", f"{where}: text_config")

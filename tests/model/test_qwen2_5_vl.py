@@ -269,15 +269,19 @@ def test_adapters_of_all_layers_reach_the_tower_and_those_of_language_do_not(mod
         ("vision", {"depth": 0}, "depth is 0; expected a whole number above 0"),
         ("vision", {"rope_parameters": {"rope_type": "linear"}}, "rope_type default or axial"),
         ("vision", {"rope_theta": 0}, "rope_theta is 0; expected a number above 0"),
-        ("top", {"quantization_config": {"bits": 4}}, "quantization_config is .*expected plain"),
+        (
+            "top",
+            {"quantization_config": {"bits": 4}},
+            "quantization_config is .*; expected None: quant",
+        ),
         (
             "top",
             {"per_layer_config": {"0": {}}},
-            "per_layer_config is .*: every layer has",
+            "per_layer_config is .*; expected None: layers",
         ),
         ("top", {"text_config": []}, r"text_config is \[\]; expected an object"),
-        ("top", {"image_token_id": 40}, "expected token ids, that of a picture in"),
-        ("text", {"head_dim": 4}, "text_config: head_dim is 4; expected 16"),
+        ("top", {"image_token_id": 40}, "image_token_id is 40; expected an id in"),
+        ("text", {"head_dim": 4}, "head_dim is 4; expected 16, hidden_size"),
         ("text", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; expected 'silu' or 'swish'"),
     ],
 )
