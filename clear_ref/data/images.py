@@ -43,9 +43,9 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
     """An RGB picture, as the reference reads a path or an object; see above.
 
     source  a path or a Pillow image
-    raises  UserError that names `where` if the file is missing, is no picture, has more pixels
-            than Pillow's limit, has several frames, has 16 or 32 bits for each grey value, or
-            has several colours that become one
+    raises  UserError that names `where` if the file is missing, is no regular file or no picture,
+            has more pixels than Pillow's limit, has several frames, has 16 or 32 bits for each
+            grey value, or has several colours that become one
     """
     if isinstance(source, Image.Image):
         try:
@@ -56,6 +56,13 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
             raise UserError(
                 f"{where}: the Pillow image cannot be read ({error}); replace its file"
             ) from None
+    if not isinstance(source, (str, os.PathLike)):
+        raise UserError(
+            f"{where}: the picture is of type {type(source).__name__}; expected a path or a Pillow "
+            "image (PIL.Image.fromarray makes one of an array)"
+        )
+    if not os.path.isfile(source):
+        raise UserError(f"{where}: there is no picture {source}; add the file or remove the row")
     try:
         with warnings.catch_warnings():
             # Without this line Pillow only warns up to twice its limit of pixels.
@@ -67,10 +74,6 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
                     return seen(image, f"{where}: {source}", a_path=True)
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(
-            f"{where}: there is no picture {source}; add the file or remove the row"
-        ) from None
     except BROKEN as error:
         raise UserError(
             f"{where}: {source} is no readable picture ({error}); replace the file"

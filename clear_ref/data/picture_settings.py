@@ -125,7 +125,9 @@ def read_settings(
     raises  UserError if there are no picture settings, for an unknown image processor or processor
             class, and for a value that the tables refuse
     """
-    processor_path = Path(directory) / "processor_config.json"
+    directory = Path(directory)
+    processor_path = directory / "processor_config.json"
+    preprocessor_path = directory / "preprocessor_config.json"
     processor = _optional(processor_path)
     family.keys.check(processor, processor_path)
     if processor.get("image_processor") is not None:
@@ -134,18 +136,16 @@ def read_settings(
         if not isinstance(values, dict):
             raise UserError(f"{where} is {shown(values)}; expected picture settings, an object")
     else:
-        path = Path(directory) / "preprocessor_config.json"
-        where = str(path)
-        values = read_json(path)
-    config_path = Path(directory) / "config.json"
-    tokenizer_path = Path(directory) / "tokenizer_config.json"
-    config = _optional(config_path)
-    places = (
-        (str(processor_path), processor),
-        (where, values),
-        (str(tokenizer_path), _optional(tokenizer_path)),
-        (str(config_path), config),
-    )
+        where = str(preprocessor_path)
+        values = read_json(preprocessor_path)
+    config = _optional(directory / "config.json")
+    tokenizer_path = directory / "tokenizer_config.json"
+    # The order of the reference. It looks into an image part only beside the other file.
+    places = [(str(processor_path), processor)]
+    if preprocessor_path.exists():
+        places.append((where, values))
+    places.append((str(tokenizer_path), _optional(tokenizer_path)))
+    places.append((str(directory / "config.json"), config))
     _check_processor_class(places, family.processors)
     image_class = _image_class(values, config, where, family.images)
     image_class.keys.check(values, where)

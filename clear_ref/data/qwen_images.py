@@ -107,16 +107,18 @@ def pixel_bounds(settings: Settings) -> tuple[float, float]:
     if not isinstance(size, dict):
         raise settings.wrong("size", "shortest_edge and longest_edge, both in pixels of area")
     bounds: dict[str, Any] = {}
+    unread = set(size) - {"shortest_edge", "longest_edge"}
     for key, in_size in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
         value = settings.values.get(key)
+        if value is not None:
+            unread.discard(key)
         bounds[key] = size.get(in_size) if value is None else value
         if not is_number(bounds[key]) or bounds[key] <= 0:
             raise UserError(
                 f"{settings.where}: {key} (or size.{in_size}) is {shown(bounds[key])}; expected a "
                 "positive number of pixels"
             )
-    others = set(size) - {"shortest_edge", "longest_edge"}
-    if others:
+    if unread:
         raise settings.wrong("size", "shortest_edge and longest_edge, and no other key")
     if bounds["min_pixels"] > bounds["max_pixels"]:
         raise UserError(

@@ -44,7 +44,7 @@ class Record:
     """One question to the model and its answer.
 
     answer  None: only the prompt is encoded
-    image   a path, a Pillow image, or None
+    image   a path, a Pillow image, or None; images.py says where the two differ
     name    the author in the picture; None if not known
     """
 

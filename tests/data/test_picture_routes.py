@@ -4,6 +4,8 @@ The two routes differ in EXIF tags and alpha channels; the module's docstring sa
 extra is needed for the tests against transformers.
 """
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -116,3 +118,14 @@ def test_an_object_of_a_truncated_file_is_one_error(tmp_path):
     with Image.open(tmp_path / "short.png") as image, pytest.raises(UserError) as caught:
         open_image(image, "record 7")
     assert str(caught.value).startswith("record 7: the Pillow image cannot be read")
+
+
+def test_what_is_no_file_and_no_pillow_image_is_one_error(tmp_path):
+    with pytest.raises(
+        UserError, match="record 7: the picture is of type ndarray; expected a path"
+    ):
+        open_image(np.zeros((4, 4, 3), np.uint8), "record 7")
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, "/dev/zero", tmp_path / "none", "http://x/a.png"):
+        with pytest.raises(UserError, match="record 7: there is no picture"):
+            open_image(path, "record 7")

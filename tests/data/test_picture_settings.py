@@ -116,6 +116,13 @@ class TestClasses:
             llava(tmp_path, **files)
         assert "expected LlavaProcessor" in str(caught.value)
 
+    def test_a_class_in_the_image_part_counts_only_beside_the_other_file(self, tmp_path):
+        """As in the reference, which looks for that file first."""
+        nested = {"image_processor": BASE | {"processor_class": "X"}}
+        assert llava(tmp_path, None, nested)
+        with pytest.raises(UserError, match="processor_class is 'X'"):
+            llava(tmp_path, BASE, nested)
+
     def test_the_first_processor_class_decides(self, tmp_path):
         right = {"processor_class": "LlavaProcessor"}
         assert llava(tmp_path, BASE, right, config={"processor_class": "X"})
