@@ -59,6 +59,12 @@ CHECKPOINTS = {
     "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct",
     "qwen2.5-vl-7b": "Qwen/Qwen2.5-VL-7B-Instruct",
     "llama-2-7b": "meta-llama/Llama-2-7b-chat-hf",
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
+    "llama-3.2-3b": "meta-llama/Llama-3.2-3B-Instruct",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
+    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B-Instruct",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
     "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
 }
 # The files of a checkpoint that clear_ref.load reads. None of them is a pickle.
@@ -647,8 +653,9 @@ def checkpoint_targets(files: Sequence[ListedFile]) -> Targets:
     raises  Failed if there are no safetensors
     """
     found = {file["path"]: [file] for file in files if WANTED.fullmatch(file["path"])}
-    if "model.safetensors.index.json" in found:  # load refuses shards beside the whole file
-        found.pop("model.safetensors", None)
+    if "model.safetensors" in found:  # load takes the whole file, as transformers does
+        shards = re.compile(r"model-.*\.safetensors|model\.safetensors\.index\.json")
+        found = {path: each for path, each in found.items() if not shards.fullmatch(path)}
     weights = [
         file
         for path, (file,) in found.items()

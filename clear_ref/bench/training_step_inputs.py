@@ -12,7 +12,7 @@ import torch
 from clear_ref.common.files import write_json
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.data.draws import torch_generator
-from clear_ref.model import lora, shapes
+from clear_ref.model import lora, shape_table, shapes
 from clear_ref.model.llava import Llava, LlavaConfig
 from clear_ref.model.random_weights import write_random
 from clear_ref.model.vlm import load
@@ -28,7 +28,7 @@ class Shape:
     rows            prompts of generate; new_tokens: tokens generated for each
     """
 
-    config: shapes.Config
+    config: shape_table.Config
     length: int
     answer: int
     rows: int
@@ -45,8 +45,8 @@ class Inputs(TypedDict, total=False):
     questions: list[Question]
 
 
-TINY_CONFIG = shapes.SHAPES["llava-78m"] | {
-    "text_config": shapes.LLAMA
+TINY_CONFIG = shape_table.SHAPES["llava-78m"] | {
+    "text_config": shape_table.LLAMA
     | {
         "vocab_size": 32064,
         "hidden_size": 24,
@@ -55,7 +55,7 @@ TINY_CONFIG = shapes.SHAPES["llava-78m"] | {
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
     },
-    "vision_config": shapes.CLIP
+    "vision_config": shape_table.CLIP
     | {
         "hidden_size": 16,
         "intermediate_size": 24,
@@ -66,7 +66,7 @@ TINY_CONFIG = shapes.SHAPES["llava-78m"] | {
     },
 }
 SHAPES = {
-    "small": Shape(shapes.SHAPES["llava-78m"], length=640, answer=40, rows=8, new_tokens=24),
+    "small": Shape(shape_table.SHAPES["llava-78m"], length=640, answer=40, rows=8, new_tokens=24),
     "tiny": Shape(TINY_CONFIG, length=40, answer=8, rows=3, new_tokens=4),
 }
 RANK = 8

@@ -10,7 +10,7 @@ from typing import Any
 from clear_ref.common.errors import UserError
 from clear_ref.loop.recipes import RECIPES
 from clear_ref.losses.implementation import IMPLEMENTATIONS, VARIABLE
-from clear_ref.model.shapes import SHAPES
+from clear_ref.model.shape_table import SHAPES
 from clear_ref.oracle.vectors import conform as conform_vectors
 
 from .output import Output

@@ -56,6 +56,9 @@ GENERATIONS = range(4)  # the columns
 CURRENT_MODULES = 2  # the column that PEFT writes with transformers 5
 # Buffers that older files hold. They are computed, not read; transformers ignores them too.
 COMPUTED = re.compile(r"(^|\.)rotary_(pos_)?emb\.inv_freq$|\.embeddings\.position_ids$")
+# Our names of weights that decide no result. A file may lack them; transformers then takes 1 for a
+# weight and 0 for a bias.
+UNREAD = re.compile(r"vision_tower\.vision_model\.post_layernorm\.(weight|bias)")
 OUTSIDE_THE_DECODER = ("vision_tower.", "multi_modal_projector.", "visual.")  # our names
 HEAD = "lm_head"  # the last part of the output layer's name, in every generation
 

@@ -1,15 +1,12 @@
-"""Shapes of real models, and model directories of random weights in these shapes.
+"""Model directories of random weights in the shapes of real models (shape_table.py).
 
-The directories serve tests of size and speed where the real weights are not at hand.
-source  the sizes are those of the hub's config.json files (llava-hf, Qwen, meta-llama,
-        mistralai). llava-78m is this project's own: a small LLaVA that keeps LLaVA's 576 image
-        tokens and its vocabulary.
+They serve tests of size and speed where the real weights are not at hand.
 """
 
 import copy
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import tokenizers
 import torch
@@ -23,157 +20,8 @@ from clear_ref.common.run_directory import check_empty
 
 from .families import family
 from .random_weights import write_random
+from .shape_table import QWEN_VL, SHAPES, Config, tokens_of
 from .write_weights import SHARD_BYTES
-
-Config = dict[str, Any]  # a config.json as it is read or written
-
-LLAMA: Config = {
-    "model_type": "llama",
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "rms_norm_eps": 1e-5,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-CLIP: Config = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "projection_dim": 768,
-}
-QWEN: Config = {
-    "model_type": "qwen2_vl",
-    "vocab_size": 151936,
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "tie_word_embeddings": True,
-    "max_window_layers": 28,
-    "use_sliding_window": False,
-    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-    "image_token_id": 151655,
-    "video_token_id": 151656,
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
-    "vision_config": {
-        "depth": 32,
-        "embed_dim": 1280,
-        "hidden_size": 1536,
-        "num_heads": 16,
-        "mlp_ratio": 4,
-        "in_chans": 3,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    },
-}
-QWEN25: Config = {
-    **QWEN,
-    "model_type": "qwen2_5_vl",
-    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-    "hidden_size": 2048,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 16,
-    "max_window_layers": 70,
-    "sliding_window": 32768,
-    "max_position_embeddings": 128000,
-    "vision_config": {
-        "depth": 32,
-        "hidden_act": "silu",
-        "hidden_size": 1280,
-        "intermediate_size": 3420,
-        "num_heads": 16,
-        "in_chans": 3,
-        "out_hidden_size": 2048,
-        "patch_size": 14,
-        "spatial_merge_size": 2,
-        "spatial_patch_size": 14,
-        "window_size": 112,
-        "fullatt_block_indexes": [7, 15, 23, 31],
-        "tokens_per_second": 2,
-        "temporal_patch_size": 2,
-    },
-}
-QWEN_7B: Config = {  # what the 7B models have in common
-    "vocab_size": 152064,
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "max_window_layers": 28,
-    "tie_word_embeddings": False,
-}
-QWEN_TYPES = ("qwen2_vl", "qwen2_5_vl")
-
-
-def _llava(vision: Config | None = None, **text: int) -> Config:
-    """A LLaVA config: LLAMA with the sizes in `text`, CLIP with those in `vision`."""
-    return {
-        "model_type": "llava",
-        "architectures": ["LlavaForConditionalGeneration"],
-        "image_token_index": 32000,
-        "projector_hidden_act": "gelu",
-        "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default",
-        "text_config": LLAMA | {"vocab_size": 32064, **text},
-        "vision_config": CLIP | (vision or {}),
-    }
-
-
-SHAPES: dict[str, Config] = {
-    "llava-78m": _llava(
-        {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4},
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-    ),
-    "llava-1.5-7b": _llava(),
-    "llava-1.5-13b": _llava(
-        hidden_size=5120,
-        intermediate_size=13824,
-        num_hidden_layers=40,
-        num_attention_heads=40,
-        num_key_value_heads=40,
-    ),
-    "qwen2-vl-2b": {**QWEN, "architectures": ["Qwen2VLForConditionalGeneration"]},
-    "qwen2-vl-7b": {
-        **QWEN,
-        **QWEN_7B,
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "vision_config": {**QWEN["vision_config"], "hidden_size": 3584},
-    },
-    "qwen2.5-vl-3b": QWEN25,
-    "qwen2.5-vl-7b": {
-        **QWEN25,
-        **QWEN_7B,
-        "vision_config": {**QWEN25["vision_config"], "out_hidden_size": 3584},
-    },
-    "llama-2-7b": {**LLAMA, "architectures": ["LlamaForCausalLM"]},
-    "mistral-7b": {
-        **LLAMA,
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        "intermediate_size": 14336,
-        "num_key_value_heads": 8,
-        "sliding_window": 4096,
-    },
-}
 
 
 def config_of(shape: str, layers: int = 0) -> Config:
@@ -192,35 +40,15 @@ def config_of(shape: str, layers: int = 0) -> Config:
     return config
 
 
-def _special_tokens(model_type: str) -> tuple[dict[str, int], dict[str, str], int]:
-    """Special tokens with the real tokenizer's ids, their roles, and the size of the vocabulary."""
-    if model_type in QWEN_TYPES:
-        ids = {
-            "<|endoftext|>": 151643,
-            "<|im_start|>": 151644,
-            "<|im_end|>": 151645,
-            "<|vision_start|>": 151652,
-            "<|vision_end|>": 151653,
-            "<|image_pad|>": 151655,
-            "<|video_pad|>": 151656,
-        }
-        return ids, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, 151657
-    ids = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    if model_type == "llava":
-        return ids | {"<image>": 32000, "<pad>": 32001}, roles | {"pad_token": "<pad>"}, 32002
-    return ids, roles, 32000
-
-
 def write_tokenizer(directory: Path, config: Config) -> None:
-    """Write a tokenizer in which every byte is a token.
+    """Write a tokenizer in which every byte is a token, and the chat template.
 
     It has as many ids as the real tokenizer, and the special tokens have their real ids.
     """
-    special, roles, size = _special_tokens(config["model_type"])
-    taken = set(special.values())
-    free_ids = (number for number in range(size) if number not in taken)
-    vocabulary = dict(special)
+    tokens = tokens_of(config)
+    taken = set(tokens.special.values())
+    free_ids = (number for number in range(tokens.size) if number not in taken)
+    vocabulary = dict(tokens.special)
     for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocabulary[letter] = next(free_ids)
     for number in free_ids:
@@ -229,12 +57,15 @@ def write_tokenizer(directory: Path, config: Config) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(
-        [tokenizers.AddedToken(token, normalized=False) for token in special]
+        [tokenizers.AddedToken(token, normalized=False) for token in tokens.special]
     )
     write_text(directory / "tokenizer.json", tokenizer.to_str())
     write_json(
-        directory / "tokenizer_config.json", roles | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        directory / "tokenizer_config.json",
+        tokens.roles | {"tokenizer_class": "PreTrainedTokenizerFast"},
     )
+    if tokens.template:
+        write_text(directory / "chat_template.jinja", tokens.template)
 
 
 def write_processor(directory: Path, config: Config) -> None:
@@ -271,7 +102,7 @@ def write_processor(directory: Path, config: Config) -> None:
                 "image_token": "<image>",
             },
         )
-    elif config["model_type"] in QWEN_TYPES:
+    elif config["model_type"] in QWEN_VL:
         write_json(
             directory / "preprocessor_config.json",
             {
@@ -323,8 +154,10 @@ def write_checkpoint(
         model = model_family.model(model_family.config(config, out / "config.json"))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     write_json(out / "config.json", {**config, "dtype": dtype})
-    eos_token_id = 151645 if model_family.name in QWEN_TYPES else 2
-    write_json(out / "generation_config.json", {"do_sample": False, "eos_token_id": eos_token_id})
+    write_json(
+        out / "generation_config.json",
+        {"do_sample": False, "eos_token_id": tokens_of(config).stop},
+    )
     write_tokenizer(out, config)
     write_processor(out, config)
     bar = Progress(f"write {shape}", len(shapes), "tensor")

@@ -17,7 +17,7 @@ from torch import Tensor
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, one_line, parse_json, read_json
 
-from .names import COMPUTED, our_name
+from .names import COMPUTED, UNREAD, our_name
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -234,6 +234,8 @@ def load_weights(
         for name, tensor in stored.items():
             if name in target:
                 target[name].copy_(_read(tensor))
+        for name in set(target) - set(stored):  # UNREAD ones
+            target[name].fill_(float(name.endswith("weight")))
 
 
 def fitting_weights(
@@ -263,7 +265,11 @@ def fitting_weights(
             )
         weights[name] = tensor
     copies = {name: source for name, source in (tied or {}).items() if name in weights}
-    expected: dict[str, Shape] = {name: tensor.shape for name, tensor in target.items()}
+    expected: dict[str, Shape] = {
+        name: tensor.shape
+        for name, tensor in target.items()
+        if name in weights or not UNREAD.fullmatch(name)
+    }
     expected |= {name: target[source].shape for name, source in copies.items()}
     check_fit(expected, {name: tensor.shape for name, tensor in weights.items()}, where)
     for name, source in copies.items():

@@ -55,8 +55,8 @@ class TestCheckpoints:
                 done = fetch(hub, alias, "--dry-run")
             assert done.status == 0 and repository in done.out and "model-00001" in done.out
 
-    def test_an_index_has_precedence_over_a_single_file(self, fetch, out):
-        """load refuses a directory with both."""
+    def test_a_single_file_has_precedence_over_an_index(self, fetch, out):
+        """transformers and load take the whole file."""
         shards = {f"model-0000{n}-of-00002.safetensors": b"shard" * n for n in (1, 2)}
         files = {
             "config.json": b"{}",
@@ -66,10 +66,8 @@ class TestCheckpoints:
         }
         with FakeHub("org/model", "model", files).running() as hub:
             assert fetch(hub, "org/model").status == 0
-            assert {path.name for path in out.glob("model*")} == set(files) - {
-                "config.json",
-                "model.safetensors",
-            }
+            assert {path.name for path in out.glob("model*")} == {"model.safetensors"}
+            del hub.files["model.safetensors"]
             del hub.files["model-00002-of-00002.safetensors"]
             shutil.rmtree(out)
             assert failed(fetch(hub, "org/model"), 1, "the hub lists 1 files of 2")

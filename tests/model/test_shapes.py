@@ -6,8 +6,11 @@ from PIL import Image
 
 from clear_ref import Record, load
 from clear_ref.common.errors import UserError
+from clear_ref.data.chat_templates import choose_template
+from clear_ref.data.tokens import Tokenizer
 from clear_ref.model.families import family
-from clear_ref.model.shapes import SHAPES, config_of, write_checkpoint
+from clear_ref.model.shape_table import SHAPES, tokens_of
+from clear_ref.model.shapes import config_of, write_checkpoint, write_tokenizer
 
 # Parameters of the real models, as transformers counts them for the hub's configurations.
 PARAMETERS = {
@@ -17,6 +20,12 @@ PARAMETERS = {
     "qwen2.5-vl-3b": 3_754_622_976,
     "qwen2.5-vl-7b": 8_292_166_656,
     "llama-2-7b": 6_738_415_616,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-7b": 7_615_616_512,
     "mistral-7b": 7_241_732_096,
 }
 
@@ -36,6 +45,28 @@ def test_shapes_have_the_real_models_numbers_of_parameters(shape):
     with torch.device("meta"):
         model = kind.model(kind.config(config, "config.json"))
     assert sum(tensor.numel() for tensor in model.parameters()) == PARAMETERS[shape]
+
+
+# {shape: (its template, its end tokens)}
+TEXT_SHAPES = {
+    "llama-3.1-8b": ("llama-3.1", [128001, 128008, 128009]),
+    "llama-3.2-1b": ("llama-3.1", [128001, 128008, 128009]),
+    "qwen2.5-0.5b": ("qwen2.5", [151645, 151643]),
+    "llama-2-7b": ("inst", 2),
+}
+
+
+@pytest.mark.parametrize("shape", TEXT_SHAPES)
+def test_a_text_models_tokenizer_has_the_ids_and_the_template_of_the_real_one(tmp_path, shape):
+    config = config_of(shape)
+    write_tokenizer(tmp_path, config)
+    name, ends = TEXT_SHAPES[shape]
+    template = choose_template(tmp_path, config["model_type"])
+    assert template.name == name and tokens_of(config).stop == ends
+    tokenizer = Tokenizer(tmp_path)
+    tokenizer.check(template)
+    assert tokenizer.size <= config["vocab_size"]
+    assert all(tokenizer.id_of(token) == n for token, n in tokens_of(config).special.items())
 
 
 @pytest.mark.slow

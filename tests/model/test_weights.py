@@ -1,11 +1,14 @@
 """Weights in files: every layout and name that checkpoints have loads exactly."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from clear_ref import Record, load
 from clear_ref.common.errors import UserError
 from clear_ref.model import names
 from clear_ref.model.weights import load_weights
@@ -52,6 +55,51 @@ def test_a_whole_file_is_taken_before_an_index_and_a_tensor_may_be_in_two_shards
         found = target()
         load_weights(found, tmp_path / directory, "llama")
         assert all(torch.equal(found[name], VALUES[name]) for name in SHAPES)
+
+
+def test_files_that_transformers_does_not_ask_for_are_left_alone(tmp_path):
+    save_file(VALUES, tmp_path / SINGLE)
+    other = {name: tensor + 1 for name, tensor in VALUES.items()}
+    for name in ("model.fp16.safetensors", "consolidated.safetensors", "model-00001-of-00001"):
+        save_file(other, tmp_path / name)
+    (tmp_path / "original").mkdir()
+    save_file(other, tmp_path / "original" / SINGLE)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    found = target()
+    load_weights(found, tmp_path, "llama")
+    assert all(torch.equal(found[name], VALUES[name]) for name in SHAPES)
+
+
+@pytest.mark.slow
+def test_a_post_layernorm_that_nothing_reads_may_be_missing(tiny_directory, tmp_path):
+    """transformers computes the same without it, and finds it again in what we save."""
+    transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
+    shutil.copytree(tiny_directory, tmp_path / "less")
+    values = load_file(tmp_path / "less" / SINGLE)
+    kept = {name: tensor for name, tensor in values.items() if "post_layernorm" not in name}
+    assert len(values) - len(kept) == 2
+    save_file(kept, tmp_path / "less" / SINGLE, metadata={"format": "pt"})
+    ours = load(tmp_path / "less")
+    batch = ours.encode([Record("Who is it?", "a name", Image.radial_gradient("L"))])
+    theirs = transformers.LlavaForConditionalGeneration.from_pretrained(
+        tmp_path / "less", dtype=torch.float32
+    ).eval()
+    with torch.no_grad():
+        expected = theirs(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            pixel_values=batch.pixel_values,
+        ).logits
+    found = ours.forward(batch.input_ids, batch.attention_mask, batch.pixel_values)
+    assert float((found - expected).abs().max()) < 5e-5
+    ours.save(tmp_path / "saved")
+    saved = load_file(tmp_path / "saved" / SINGLE)
+    assert set(saved) == set(values)
+    norm = {name: float(tensor.unique()) for name, tensor in saved.items() if "post_lay" in name}
+    assert {name.rsplit(".", 1)[1]: value for name, value in norm.items()} == {
+        "weight": 1.0,
+        "bias": 0.0,
+    }
 
 
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
