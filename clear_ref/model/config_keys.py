@@ -16,7 +16,7 @@ CLASSIFIER = NoEffect("for classifiers, of which these families' classes here ar
 RANDOM = NoEffect("it is about random weights; here all weights come from the file")
 MORE_OUTPUTS = NoEffect("it decides what a call returns beside the logits")
 SPEED = NoEffect("the same sums by another kernel or with other use of memory")
-GENERATION = NoEffect("generation settings are read from generation_config.json alone")
+GENERATION = NoEffect("on logits; see the tables of generation settings")
 DROPOUT = NoEffect("dropout acts in training only, and this package trains without it")
 PRECISION = NoEffect("--dtype decides")
 ALTERNATIVE = NoEffect("another tokenizer or processor class; the files of those decide")
@@ -240,7 +240,7 @@ VLM_TOP: dict[str, Fate] = {
     "tie_word_embeddings": Used("true here or in text_config: the head is the embedding"),
     **dict.fromkeys(
         ("bos_token_id", "eos_token_id", "pad_token_id"),
-        NoEffect("the tokenizer, generation_config.json and text_config decide"),
+        GENERATION,
     ),
 }
 LLAVA = table(

@@ -1,59 +1,17 @@
 """Greedy text generation with a KV cache."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, one_line, read_json
 from clear_ref.data.batches import Batch
 
 from .base_model import Model
 from .cache import KVCache
-from .config_values import LARGEST, number, part_of
-from .language import at_least_float32, next_positions
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The settings of generation_config.json that affect greedy text.
-
-    stop_ids            token ids that end a text
-    repetition_penalty  see `penalised`; 1: none
-    """
-
-    stop_ids: frozenset[int]
-    repetition_penalty: float = 1.0
-
-
-def generation(directory: PathName, config: dict[str, Any], eos: int | None) -> Generation:
-    """The generation settings of a model directory.
-
-    The stop ids are generation_config.json's eos_token_id, otherwise config.json's, otherwise
-    `eos`, the tokenizer's. The settings of a sampler (temperature, top_p, top_k) do not change
-    which token is the likeliest and are not read.
-    raises  UserError if eos_token_id or repetition_penalty is invalid
-    """
-    path = Path(directory) / "generation_config.json"
-    own = read_json(path) if path.exists() else {}
-    text_config = part_of(config, "text_config", Path(directory) / "config.json")
-    stop_ids: list[Any] = []
-    for source in (own, config, text_config, {"eos_token_id": eos}):
-        eos_token_id = source.get("eos_token_id")
-        if eos_token_id is not None:
-            stop_ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
-            break
-    for token in stop_ids:
-        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token <= LARGEST:
-            raise UserError(
-                f"{path}: eos_token_id is {one_line(repr(stop_ids), 60)}; "
-                "expected a token id or a list of them"
-            )
-    penalty = number({"repetition_penalty": 1.0} | own, "repetition_penalty", path)
-    return Generation(frozenset(stop_ids), penalty)
+from .generation_config import Generation
+from .language import next_positions
+from .logit_rules import Step
 
 
 @dataclass(frozen=True)
@@ -100,8 +58,8 @@ def greedy(
     pad        id that fills a row after its first stop id; the stop id is kept
     prefilled  the result of `prefill` for this batch; None: computed here
 
-    Of equal logits the lowest id is taken. Once at most half of the computed sequences have not
-    ended, the others are no longer computed.
+    Logits are compared in float32, as transformers does. Of equal logits the lowest id is taken.
+    Once at most half of the computed sequences have not ended, the others are no longer computed.
     """
     generated = batch.input_ids.new_full((len(batch.input_ids), max_new_tokens), pad)
     if not max_new_tokens:
@@ -113,14 +71,17 @@ def greedy(
     hidden = prefilled.hidden[:, -1:]
     positions = prefilled.positions
     mask = batch.attention_mask
+    padding = (mask != 0).int().argmax(1)  # the position of each row's first token
     stop_ids = torch.tensor(sorted(settings.stop_ids), device=mask.device)
     rows = torch.arange(len(generated), device=mask.device)  # the rows still computed
     ended = torch.zeros(len(generated), dtype=torch.bool, device=mask.device)
     for n in range(max_new_tokens):
-        logits = model.head(hidden[:, -1])
-        if settings.repetition_penalty != 1.0:
-            earlier = torch.cat((batch.input_ids[rows], generated[rows, :n]), 1)
-            logits = penalised(at_least_float32(logits), earlier, settings.repetition_penalty)
+        logits = model.head(hidden[:, -1]).float()
+        if settings.rules:
+            ids = torch.cat((batch.input_ids[rows], generated[rows, :n]), 1)
+            step = Step(ids, batch.input_ids.shape[1], padding[rows], n + 1 == max_new_tokens)
+            for rule in settings.rules:
+                logits = rule(step, logits)
         token = torch.where(ended, torch.full_like(rows, pad), logits.argmax(-1))
         generated[rows, n] = token
         ended = ended | torch.isin(token, stop_ids)
@@ -140,16 +101,3 @@ def greedy(
         mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
         hidden = decoder(decoder.embed_tokens(token[:, None]), mask, positions, past)[0]
     return generated
-
-
-def penalised(logits: Tensor, earlier: Tensor, penalty: float) -> Tensor:
-    """Logits [B, V] with a lower value for every token that appeared before.
-
-    earlier  [B, T]: a token in it has its logit divided by the penalty if positive, multiplied if
-             negative
-    source   Keskar et al. 2019 (CTRL), as transformers applies it: the tokens of the prompt and
-             its padding count too
-    """
-    old = logits.gather(1, earlier)
-    new = torch.where(old < 0, old * penalty, old / penalty)
-    return logits.scatter(1, earlier, new)

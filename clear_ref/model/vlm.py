@@ -19,7 +19,8 @@ from clear_ref.data.tokens import Tokenizer
 from . import lora, peft_format
 from .base_model import Model
 from .families import family
-from .generate import Prefilled, generation, greedy, prefill
+from .generate import Prefilled, greedy, prefill
+from .generation_config import generation
 from .language import Checkpointable, at_least_float32
 from .model_directory import check_adapter_beside, copy_files
 from .weights import fitting_weights, load_weights
@@ -64,7 +65,7 @@ class VLM:
         with torch.device("meta"):
             model = self.family.model(self.config)
         self._check_image_token(model.image_token_id)
-        self.generation = generation(self.directory, self.config_json, self.tokenizer.eos)
+        self.generation = generation(self.directory, self.config_json, vocabulary, self.tokenizer)
         self.model: Model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
 
     def _check_image_token(self, image_token_id: int | None) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from clear_ref.common.errors import UserError
 from clear_ref.model.families import family
-from clear_ref.model.generate import generation
 from clear_ref.model.language_config import language_config
 from clear_ref.model.shapes import SHAPES
 
@@ -331,38 +330,3 @@ def test_a_llava_that_is_not_computed_here_is_refused(change, message):
     config = {"model_type": "llava"} | change
     with pytest.raises(UserError, match=message):
         family(config, "config.json").config(config, "config.json")
-
-
-@pytest.mark.parametrize(
-    "own, config, eos, expected",
-    [
-        ({"eos_token_id": [7, 9]}, {"eos_token_id": 2}, 3, {7, 9}),
-        ({"eos_token_id": 0}, {}, 3, {0}),
-        (None, {"eos_token_id": 2}, 3, {2}),
-        ({}, {"text_config": {"eos_token_id": 5}}, 3, {5}),
-        ({}, {}, 3, {3}),
-        ({}, {}, None, set()),
-    ],
-)
-def test_stop_ids_come_from_generation_config_then_config_then_tokenizer(
-    tmp_path, own, config, eos, expected
-):
-    if own is not None:
-        (tmp_path / "generation_config.json").write_text(json.dumps(own))
-    assert generation(tmp_path, config, eos).stop_ids == expected
-
-
-@pytest.mark.parametrize(
-    "own, message",
-    [
-        ({"eos_token_id": ["</s>"]}, "eos_token_id is"),
-        ({"eos_token_id": True}, "eos_token_id is"),
-        ({"eos_token_id": 10**30}, "eos_token_id is"),
-        ({"repetition_penalty": 10**400}, "repetition_penalty is"),
-        ({"repetition_penalty": 0}, "repetition_penalty is 0; expected a number above 0"),
-    ],
-)
-def test_a_wrong_generation_config_is_refused(tmp_path, own, message):
-    (tmp_path / "generation_config.json").write_text(json.dumps(own))
-    with pytest.raises(UserError, match=message):
-        generation(tmp_path, {}, 2)
