@@ -63,7 +63,7 @@ class Variant:
               batch_size records is padded together and gives a loss of its own; the step takes
               the mean of these losses
     mask      label mask: "answer", or "released". loop/unlearn.py:label_mask uses "released" for
-              Qwen2-VL only; LLaVA gets "answer"
+              Qwen2-VL and Qwen2.5-VL only; LLaVA gets "answer"
     phases    options -> the phases of an epoch, whose losses add up to `loss`; None: one pass
               with `loss`
     targets   options -> the layers that are trained, by the last parts of their names; None: those

@@ -14,11 +14,16 @@ from clear_ref.data.batches import Batch
 from clear_ref.evaluation import likelihood
 from clear_ref.evaluation.likelihood import continuation_nll, neighbour_batches
 from clear_ref.model.base_model import CausalLM
+from clear_ref.model.families import FAMILIES
 from clear_ref.model.generate import prefill
 from clear_ref.model.language_config import language_config
-from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from tests.helpers.small_decoders import DECODERS, TEXT, drawn, text_prompts
-from tests.helpers.small_qwen2_vl import IMAGE_TOKEN, QWEN2_VL_CONFIG, noise_patches
+from tests.helpers.small_qwen2_vl import (
+    IMAGE_TOKEN,
+    QWEN2_5_VL_CONFIG,
+    QWEN2_VL_CONFIG,
+    noise_patches,
+)
 
 # Answers of each prompt: (how many of its last tokens the answer replaces, the answer's tokens).
 PIECES = [
@@ -75,10 +80,12 @@ def test_the_windows_matter():
     assert abs(sums[0] - sums[1]) > 0.01
 
 
-def test_qwen2_vl():
+@pytest.mark.parametrize("config", [QWEN2_VL_CONFIG, QWEN2_5_VL_CONFIG], ids=["2", "2.5"])
+def test_qwen2_vl_and_qwen2_5_vl(config):
     """Pictures of 2 x 3 and 3 x 1 tokens, and a prompt that ends in its picture: positions continue
     after the picture's larger side."""
-    vlm = drawn(Qwen2VL(Qwen2VLConfig.from_json(QWEN2_VL_CONFIG, "config.json")))
+    kind = FAMILIES[config["model_type"]]
+    vlm = drawn(kind.model(kind.config(config, "config.json")))
     ids = torch.tensor([[1, *[IMAGE_TOKEN] * 6, 2, 3], [0, 0, 0, 0, 5, 6, *[IMAGE_TOKEN] * 3]])
     sizes = [(4, 6), (6, 2)]
     pixel_values, grid = noise_patches(*sizes)

@@ -48,6 +48,20 @@ def transformers_model(family, tied=False):
             tie_word_embeddings=tied,
         )
         model = T.LlavaForConditionalGeneration(config)
+    elif family == "qwen2_5_vl":
+        rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+        config = T.Qwen2_5_VLConfig(
+            text_config={**text, "rope_parameters": rope},
+            tie_word_embeddings=tied,
+            vision_config={
+                "hidden_size": 16,
+                "intermediate_size": 20,
+                "depth": 2,
+                "num_heads": 2,
+                "out_hidden_size": 16,
+            },
+        )
+        model = T.Qwen2_5_VLForConditionalGeneration(config)
     elif family == "qwen2_vl":
         rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
         config = T.Qwen2VLConfig(

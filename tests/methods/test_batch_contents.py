@@ -187,8 +187,9 @@ def test_the_label_mask_of_a_run():
             ("llava", "released"),
             ("qwen2_vl", "released"),
             ("qwen2_vl", "original"),
+            ("qwen2_5_vl", "released"),
         )
-    ] == ["answer", "answer", "released", "answer"]
+    ] == ["answer", "answer", "released", "answer", "released"]
     assert unlearning.label_mask("llava", variant("idk"), "released") == "released"
     with pytest.raises(UserError, match="--mask is 'all'; expected auto, answer or released"):
         unlearning.label_mask("llava", variant("idk"), "all")

@@ -152,7 +152,7 @@ def test_what_peft_writes_computes_the_same_here_and_is_written_back(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "qwen2_5_vl", "llama", "mistral", "qwen2"])
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "fc1", "0.mlp.up_proj", "lm_head"]])
 def test_adapters_of_every_family_reach_the_layers_that_peft_adapted(tmp_path, family, targets):
     """The layers without the rest of a model; names and shapes are those of transformers.

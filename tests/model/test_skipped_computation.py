@@ -22,20 +22,28 @@ from clear_ref.loop.step import all_batch_rows, first_row, rows_of
 from clear_ref.methods import Need
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model.base_model import CausalLM
+from clear_ref.model.families import FAMILIES
 from clear_ref.model.language import Decoder, SwiGLU
 from clear_ref.model.language_config import language_config
-from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 from clear_ref.model.vision import QuickGelu
 from clear_ref.model.vlm import load
 from tests.helpers.small_decoders import DECODERS, TEXT, drawn, text_prompts
-from tests.helpers.small_qwen2_vl import IMAGE_TOKEN, QWEN2_VL_CONFIG, noise_patches
+from tests.helpers.small_qwen2_vl import (
+    IMAGE_TOKEN,
+    QWEN2_5_VL_CONFIG,
+    QWEN2_VL_CONFIG,
+    noise_patches,
+)
+
+VLMS = {"qwen2_vl": QWEN2_VL_CONFIG, "qwen2_5_vl": QWEN2_5_VL_CONFIG}
 
 
 def random_model(name) -> tuple:
     """(a model of that kind, its arguments). Every batch has padding, and pictures for a VLM."""
-    if name == "qwen2_vl":
+    if name in VLMS:
         ids = torch.tensor([[1, *[IMAGE_TOKEN] * 6, 2, 3], [0, 0, 0, 0, 5, 6, *[IMAGE_TOKEN] * 3]])
-        return drawn(Qwen2VL(Qwen2VLConfig.from_json(QWEN2_VL_CONFIG, "config.json"))).model, (
+        kind = FAMILIES[name]
+        return drawn(kind.model(kind.config(VLMS[name], "config.json"))).model, (
             ids,
             (ids != 0).long(),
             *noise_patches((4, 6), (6, 2)),
@@ -66,7 +74,7 @@ def states_and_gradients(model, arguments, start, positions, layer=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [None, 0])
 @pytest.mark.parametrize("checkpointed", [False, True])
-@pytest.mark.parametrize("name", [*DECODERS, "qwen2_vl"])
+@pytest.mark.parametrize("name", [*DECODERS, *VLMS])
 def test_values_and_gradients_are_those_of_a_whole_forward(name, checkpointed, layer):
     model, arguments = random_model(name)
     model.requires_grad_(True)

@@ -201,6 +201,14 @@ KNOWN = [
         "model.norm.weight",
     ),
     ("qwen2_vl", "lm_head.weight", *["lm_head.weight"] * 4),
+    (
+        "qwen2_5_vl",
+        "visual.blocks.0.mlp.gate_proj",
+        "visual.blocks.0.mlp.gate_proj",
+        "model.visual.blocks.0.mlp.gate_proj",
+        "model.visual.blocks.0.mlp.gate_proj",
+        "visual.blocks.0.mlp.gate_proj",
+    ),
     *(
         (family, name, *[name] * 4)
         for family in ("llama", "mistral", "qwen2")
@@ -224,6 +232,8 @@ def test_every_generation_of_names_is_read_and_written(family, ours, stored):
         ("llava", False),
         ("qwen2_vl", False),
         ("qwen2_vl", True),
+        ("qwen2_5_vl", False),
+        ("qwen2_5_vl", True),
         ("llama", False),
         ("llama", True),
         ("mistral", False),
