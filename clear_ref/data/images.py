@@ -108,9 +108,9 @@ def check_mode(image: Image.Image, name: str) -> None:
     """UserError for grey values of 16 or 32 bits: RGB clips them at 255, most become white."""
     if image.mode == "F" or image.mode.startswith("I"):
         raise UserError(
-            f"{name} has grey values of {16 if ';16' in image.mode else 32} bits (Pillow mode "
-            f"{image.mode}), of which RGB keeps 0 to 255; expected 8 bits: convert it, for 16-bit "
-            "values with Image.fromarray((numpy.asarray(image) // 256).astype('uint8'))"
+            f"{name} has grey values of 16 or 32 bits (Pillow mode {image.mode}), of which RGB "
+            "keeps 0 to 255; expected 8 bits: convert it, for 16-bit values with "
+            "Image.fromarray((numpy.asarray(image) // 256).astype('uint8'))"
         )
 
 

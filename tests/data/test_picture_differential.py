@@ -8,8 +8,10 @@ need the extra `parity`.
 import pytest
 import torch
 
+from clear_ref.data import clip_images
 from clear_ref.data.clip_images import ClipImages
 from clear_ref.data.images import open_image
+from tests.helpers.differential import Case, compare
 from tests.helpers.transformers_models import transformers_model
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
@@ -33,6 +35,17 @@ def test_no_change_gives_another_result_in_silence(family):
     assert counts.different == []
     assert counts.total == 300 and counts.equal > 150, counts
     assert counts.refused > 4 and counts.invalid < 120, counts
+
+
+def test_a_reader_that_skips_a_key_is_found(tmp_path, monkeypatch):
+    """A reader without do_pad: the same case is then different, not equal."""
+    settings = {**BASES["llava"], "image_processor_type": "LlavaImageProcessor", "do_pad": True}
+    change = Change("llava", settings, LLAVA_PROCESSOR, "nested", ("RGB", (50, 31), 1), False)
+    readers = Readers(tmp_path)
+    case = Case("do_pad", ("do_pad",), change)
+    assert compare([case], readers.ours, readers.theirs, difference).equal == 1
+    monkeypatch.setattr(clip_images, "pad_colour", lambda settings: None)
+    assert len(compare([case], readers.ours, readers.theirs, difference).different) == 1
 
 
 @pytest.mark.parametrize("name", ["CLIPImageProcessor", "LlavaImageProcessor"])
