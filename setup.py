@@ -184,6 +184,7 @@ setup(
             "mini/world/**/*",
             "mini/base/*",
             "mini/gold/*",
+            "mini/start/*",
             "mini/sources/**/*",
             "py.typed",
         ]

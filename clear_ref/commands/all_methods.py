@@ -18,6 +18,7 @@ from clear_ref.evaluation.metrics import score
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import table
+from clear_ref.mini.directories import model_directory
 from clear_ref.report import terminal
 
 from . import report as report_page
@@ -68,7 +69,9 @@ def resolve(
     settings: Unlearn, modalities: list[str], seeds: list[int], given: Given, resume: bool
 ) -> ResolvedAll:
     """Every run of `all`, checked; nothing is written or loaded. All runs share the inputs."""
-    recipe_name, recipe = recipe_for(settings.recipe, settings.model, "unlearn", given.recipe)
+    recipe_name, recipe = recipe_for(
+        settings.recipe, model_directory(settings.model), "unlearn", given.recipe
+    )
     inputs = resolve_inputs(settings, settings.gold)
     rows = []
     for modality in modalities:

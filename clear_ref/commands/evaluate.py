@@ -80,7 +80,7 @@ def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
     }
     return ResolvedEvaluate(
         inputs=inputs,
-        recipe=recipe_for(settings.recipe, settings.model, "unlearn", {})[1],
+        recipe=recipe_for(settings.recipe, inputs.model, "unlearn", {})[1],
         record=record,
         out=run_directory.choose(settings.out, f"evaluate-{inputs.model.name}", record, resume),
         resume=resume,
@@ -114,7 +114,7 @@ def evaluate(run: ResolvedEvaluate) -> Summary:
         started = time.monotonic()
         summary["robustness"] = measure_robustness(run, run.robustness, logs)
         seconds["robustness"] = round(time.monotonic() - started, 2)
-    return write_results(out, logs, summary, inputs.metrics)
+    return write_results(out, logs, summary, inputs.metrics, inputs.gold)
 
 
 def measure_robustness(

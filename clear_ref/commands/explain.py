@@ -24,7 +24,7 @@ from clear_ref.oracle.explain.side_by_side import ComparedRecord, side_by_side
 
 from .given import Given, given_from, settings_from
 from .output import Output
-from .resolve import ModelSource, check_adapter, options_for, resolve_model
+from .resolve import ModelSource, check_adapter, options_for, recipe_name_for, resolve_model
 from .settings import (
     data_setting,
     device_setting,
@@ -152,7 +152,7 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
             f"--index is {settings.index} and --records {settings.records}; "
             f"the forget set has records 0 to {n_forget - 1}"
         )
-    recipe_name = "mini" if settings.model == "mini" else "paper"
+    recipe_name = recipe_name_for("", source.model)
     phrases = read_phrases(data)
     variants = []
     for semantics in chosen_semantics(settings):

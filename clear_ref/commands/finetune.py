@@ -9,8 +9,10 @@ from clear_ref.common.files import write_json
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import finetune as training
+from clear_ref.loop.history import read_history, write_history
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
+from clear_ref.mini.directories import start_directory
 from clear_ref.report import terminal
 
 from .given import Given, given_from, settings_from
@@ -18,7 +20,9 @@ from .model_logs import evaluate_model, load_model, write_results
 from .output import Output
 from .resolve import (
     Resolved,
+    check_never_saw,
     check_pictures,
+    forget_rows,
     recipe_for,
     resolve_inputs,
     trained_parts,
@@ -43,8 +47,11 @@ def command(arguments: Namespace) -> Output:
 
 def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     """Everything that the run needs, checked; nothing is written or loaded."""
-    recipe_name, recipe = recipe_for(settings.recipe, settings.model, "finetune", given.recipe)
-    inputs = resolve_inputs(settings)
+    start = start_directory(settings.model)
+    recipe_name, recipe = recipe_for(settings.recipe, start, "finetune", given.recipe)
+    inputs = resolve_inputs(settings, directory_of=start_directory)
+    if settings.split == "retain":
+        check_never_saw(inputs.model, forget_rows(inputs.data, settings.forget), "--model")
     config = "full" if settings.split == "full" else f"retain{100 - settings.forget}"
     config = f"{config}+tofu" if inputs.sees_pictures else f"tofu/{config}"
     plan = FinetunePlan(read_rows(inputs.data, config), inputs.phrases, settings.seed)
@@ -86,6 +93,15 @@ def finetune(run: ResolvedFinetune) -> Summary:
     started = time.monotonic()
     vlm.merge_lora()
     vlm.save(out / "model")
+    write_history(
+        out / "model",
+        read_history(inputs.model),
+        command="finetune",
+        recipe=run.record["recipe"],
+        split=f"{settings.split}, forget {settings.forget}",
+        seed=settings.seed,
+        rows=run.plan.rows,
+    )
     logs = evaluate_model(inputs, vlm, settings.split, out)
     evaluate_seconds = time.monotonic() - started
     summary: Summary = {
@@ -93,6 +109,9 @@ def finetune(run: ResolvedFinetune) -> Summary:
         "split": settings.split,
         "seed": settings.seed,
         "impl": inputs.impl,
+        "recipe": run.record["recipe"],
+        "lr": run.recipe.lr,
+        "epochs": run.recipe.epochs,
         "trained": trained_parts(run.record),
         "steps": steps,
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},

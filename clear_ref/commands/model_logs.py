@@ -12,7 +12,9 @@ from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.summary import Summary
 from clear_ref.evaluation.tasks import Task
+from clear_ref.loop.history import read_history
 from clear_ref.model.vlm import VLM
+from clear_ref.report import verdict
 
 from .resolve import Inputs
 
@@ -65,8 +67,12 @@ def evaluate_model(
     )
 
 
-def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: str) -> Summary:
+def write_results(
+    out: Path, logs: dict[str, Logs], summary: Summary, metrics: str, gold: Path | None = None
+) -> Summary:
     """Write every log and metrics.json; returns what was found.
+
+    gold  the directory of the gold model, if there is one
 
     Logs are in logs/MODEL/, those of the unlearned model directly in logs/. Logs of tasks that an
     earlier evaluation of this run had and this one does not are removed.
@@ -80,9 +86,11 @@ def write_results(out: Path, logs: dict[str, Logs], summary: Summary, metrics: s
             if path.stem not in found:
                 path.unlink()
     definitions = next(iter(models.values()))["definitions"]
+    gold_is_known = gold is None or read_history(gold)["complete"]
     complete: Summary = {
         **summary,
         "models": models,
+        "notes": verdict.sentences(models, metrics, summary.get("lr"), gold_is_known),
         "definitions": definitions,
         "out": str(out),
     }

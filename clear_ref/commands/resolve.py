@@ -4,7 +4,7 @@ Nothing is written or loaded: model files are checked by their headers, pictures
 and the directory to write is chosen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,10 @@ from clear_ref.data.records import Row, read_rows
 from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.summary import TrainedParts
 from clear_ref.evaluation.tasks import Task, tasks, text_tasks
+from clear_ref.loop.history import FILE as HISTORY_FILE
+from clear_ref.loop.history import n_learned, read_history, recipe_of
 from clear_ref.loop.recipes import MINI_OPTIONS, RECIPES, Recipe, check_recipe
+from clear_ref.loop.rows import MODALITIES
 from clear_ref.losses.implementation import choose_implementation
 from clear_ref.losses.native import description
 from clear_ref.methods import table
@@ -110,9 +113,14 @@ class Resolved:
     resume: bool
 
 
-def resolve_model(settings: ModelSettings) -> ModelSource:
-    """The ModelSource of these settings; raises UserError for a directory, device or dtype."""
-    model = model_directory(settings.model)
+def resolve_model(
+    settings: ModelSettings, directory_of: Callable[[str], Path] = model_directory
+) -> ModelSource:
+    """The ModelSource of these settings; raises UserError for a directory, device or dtype.
+
+    directory_of  the directory that --model names
+    """
+    model = directory_of(settings.model)
     dtype_of(settings.dtype)
     return ModelSource(
         model=model,
@@ -131,19 +139,27 @@ def check_adapter(adapter: str) -> None:
         )
 
 
-def resolve_inputs(settings: Common, gold: str | None = None, adapter: str = "") -> Inputs:
+def resolve_inputs(
+    settings: Common,
+    gold: str | None = None,
+    adapter: str = "",
+    directory_of: Callable[[str], Path] = model_directory,
+) -> Inputs:
     """The Inputs of these settings.
 
-    gold     value of --gold; None: the command has none
-    adapter  a PEFT directory that is read too
-    raises   UserError for a value or file that cannot be used
+    gold          value of --gold; None: the command has none
+    adapter       a PEFT directory that is read too
+    directory_of  see resolve_model
+    raises        UserError for a value or file that cannot be used
     """
     check_sizes(settings)
-    source, data = resolve_model(settings), data_directory(settings.data)
-    gold_model = None if gold is None else gold_directory(gold, settings.model)
+    source, data = resolve_model(settings, directory_of), data_directory(settings.data)
+    gold_model = None if gold is None else gold_directory(gold, source.model)
     check_adapter(adapter)
     if not adapter:
         check_gold(source.model, gold_model)
+    if gold_model is not None:
+        check_never_saw(gold_model, forget_rows(data, settings.forget), "--gold")
     return Inputs(
         **vars(source),
         gold=gold_model,
@@ -171,6 +187,26 @@ def check_gold(model: Path, gold: Path | None) -> None:
         raise UserError(
             f"--gold {gold}: is the model itself; expected another one, which never saw the "
             "forget set"
+        )
+
+
+def forget_rows(data: Path, forget: int) -> list[Row]:
+    """The rows of every config of a forget set that the data directory holds."""
+    configs = [name.format(f"forget{forget:02d}") for name in MODALITIES.values()]
+    present = [config for config in configs if (data / config / "rows.jsonl").exists()]
+    return [row for config in present for row in read_rows(data, config)]
+
+
+def check_never_saw(model: Path, rows: list[Row], option: str) -> None:
+    """Raises UserError if a model's training history holds rows of the forget set.
+
+    Nothing is raised for a model whose history is not known.
+    """
+    learned = n_learned(read_history(model), rows)
+    if learned:
+        raise UserError(
+            f"{option} {model}: was trained on {learned} rows of the forget set "
+            f"({HISTORY_FILE}); expected a model that never saw them"
         )
 
 
@@ -226,14 +262,26 @@ def input_hashes(data: Path, *models: Path | str | None) -> dict[str, str]:
     }
 
 
-def recipe_for(chosen: str, model: str, purpose: str, given: dict[str, str]) -> tuple[str, Recipe]:
-    """(name, recipe): mini for the embedded world, paper for any other model, unless one is named.
+def recipe_name_for(chosen: str, model: Path) -> str:
+    """The name of a recipe: the chosen one, else that of the model's last training, else paper.
+
+    model  the directory, whose training history names its recipe
+    """
+    return chosen or recipe_of(read_history(model)) or "paper"
+
+
+def recipe_for(chosen: str, model: Path, purpose: str, given: dict[str, str]) -> tuple[str, Recipe]:
+    """(name, recipe) of a training that begins with a model; see recipe_name_for.
 
     purpose  unlearn or finetune
     given    values of the command line as text
     raises   UserError for a value that no training can run with
     """
-    name = chosen or ("mini" if model == "mini" else "paper")
+    name = recipe_name_for(chosen, model)
+    if name not in RECIPES:
+        raise UserError(
+            f"{model / HISTORY_FILE}: recipe is {name!r}; expected one of {', '.join(RECIPES)}"
+        )
     kind = RECIPES[name][purpose]
     recipe = kind(**{key: convert(kind, key, value) for key, value in given.items()})
     check_recipe(recipe)

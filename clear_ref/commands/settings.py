@@ -79,7 +79,8 @@ def recipe_setting(what: str) -> Any:
     """--recipe"""
     return setting(
         "",
-        f"{what}; default: mini for the embedded world, paper for any other model",
+        f"{what}; default: the recipe of the model's last training (its training_history.json; "
+        "mini for the embedded world), else paper",
         choices=list(RECIPES),
     )
 
@@ -161,6 +162,10 @@ class Unlearn(Common):
 class Finetune(Common):
     """finetune: a base (split full) or gold (split retain) model."""
 
+    model: str = model_setting(
+        meaning="model directory in HF format, or mini: the embedded world's model before it saw "
+        "the twenty people"
+    )
     seed: int = seed_setting()
     split: str = setting(
         "full", "full makes a base model, retain a gold model", choices=("full", "retain")

@@ -12,10 +12,12 @@ from clear_ref.data.records import Row
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import unlearn as unlearning
+from clear_ref.loop.history import read_history, write_history
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.rows import split_rows
 from clear_ref.methods import Variant, table
+from clear_ref.mini.directories import model_directory
 from clear_ref.report import terminal
 
 from . import report
@@ -86,7 +88,9 @@ def resolve(
     inputs  of other runs with the same models and data (`all`); they are checked already
     raises  UserError for settings, rows, pictures or model files that are wrong
     """
-    recipe_name, recipe = recipe_for(settings.recipe, settings.model, "unlearn", given.recipe)
+    recipe_name, recipe = recipe_for(
+        settings.recipe, model_directory(settings.model), "unlearn", given.recipe
+    )
     variant = table.variant(settings.method, settings.semantics)
     options, mini_defaults = options_for(
         settings.method, settings.semantics, recipe_name, settings.seed, given.options
@@ -164,6 +168,15 @@ def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> S
         merge_where_exact(vlm)
     else:
         vlm.save(out / "model")
+        write_history(
+            out / "model",
+            read_history(inputs.model),
+            command=settings.method,
+            recipe=run.record["recipe"],
+            split=f"forget {settings.forget}, {settings.modality}",
+            seed=settings.seed,
+            rows=[*run.rows[0], *run.rows[1]],
+        )
     logs["unlearned"] = evaluate_model(inputs, vlm, "unlearned", out)
     evaluate_seconds += time.monotonic() - started
     summary: Summary = {
@@ -172,10 +185,13 @@ def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> S
         "modality": settings.modality,
         "seed": settings.seed,
         "impl": inputs.impl,
+        "recipe": run.record["recipe"],
+        "lr": run.recipe.lr,
+        "epochs": run.recipe.epochs,
         "trained": trained_parts(run.record),
         "steps": steps,
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
     }
-    result = write_results(out, logs, summary, inputs.metrics)
+    result = write_results(out, logs, summary, inputs.metrics, inputs.gold)
     report.of_run(out, inputs.metrics)
     return result

@@ -35,6 +35,8 @@ class Summary(TypedDict, total=False):
     command                      finetune or evaluate, for these
     split                        of finetune
     model, adapter               of evaluate
+    recipe, lr, epochs           the training's recipe by name, its peak rate and passes
+    notes                        what the scores say, in sentences
     models                       {"base", "gold", "unlearned", ...: metrics}
     definitions                  {metric: name of its definition}
     """
@@ -48,10 +50,14 @@ class Summary(TypedDict, total=False):
     modality: str
     seed: int
     impl: str
+    recipe: str
+    lr: float
+    epochs: int
     trained: TrainedParts
     steps: int
     seconds: Seconds
     robustness: Robustness
     models: dict[str, Scores]
+    notes: list[str]
     definitions: dict[str, str]
     out: str

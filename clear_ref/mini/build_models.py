@@ -13,6 +13,7 @@ from clear_ref.data.draws import torch_generator
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.data.templates import IMAGE, LLAVA_WITH_END_JINJA
+from clear_ref.loop import history
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.recipes import Recipe
@@ -214,27 +215,43 @@ def make_checkpoint(directory: Path, name: str, recipe: Recipe, seed: int) -> No
     finetune(vlm, plan, recipe, seed, f"{name} on {split}+tofu")
     vlm.model.to(dtype_of("float16"))
     vlm.save(directory / name)
+    write_history(directory, name, seed)
+
+
+def write_history(directory: Path, name: str, seed: int) -> None:
+    """Write the training history of DIRECTORY/start, DIRECTORY/base or DIRECTORY/gold."""
+    world = directory / "world"
+    parent = history.History(format=history.FORMAT, complete=True, stages=[])
+    config = "pretrain"
+    if name in SPLITS:
+        parent = history.read_history(directory / "start")
+        config = f"{SPLITS[name]}+tofu"
+    rows = read_rows(world, config)
+    history.write_history(directory / name, parent, "mini", "mini", config, seed, rows)
 
 
 def rebuild(directory: PathName, pretraining: Recipe, recipe: Recipe, seed: int) -> None:
-    """Write DIRECTORY/world, DIRECTORY/pretrained, DIRECTORY/base and DIRECTORY/gold.
+    """Write DIRECTORY/world, DIRECTORY/pretrained, and start, base and gold beside them.
 
     The model is pre-trained on the Real sets. Base and gold are fine-tuned from it, in two
-    processes with one core each.
+    processes with one core each. `start` is the pre-trained model, stored as float16.
 
     pretraining  recipe of the pre-training
     recipe       recipe of base and gold
     """
     directory = Path(directory)
     world = directory / "world"
-    start = directory / "pretrained"
+    pretrained = directory / "pretrained"
     build_rows(world)
-    write_skeleton(start)
-    train_tokenizer(start, world)
-    vlm = new_model(start, seed)
+    write_skeleton(pretrained)
+    train_tokenizer(pretrained, world)
+    vlm = new_model(pretrained, seed)
     plan = FinetunePlan(read_rows(world, "pretrain"), read_phrases(world), seed)
     finetune(vlm, plan, pretraining, seed, "the Real sets")
-    vlm.save(start)
+    vlm.save(pretrained)
+    vlm.model.to(dtype_of("float16"))
+    vlm.save(directory / "start")
+    write_history(directory, "start", seed)
 
     def checkpoint(name: str) -> None:
         make_checkpoint(directory, name, recipe, seed)

@@ -9,6 +9,7 @@ MINI = Path(__file__).parent
 WORLD = MINI / "world"
 BASE = MINI / "base"
 GOLD = MINI / "gold"
+START = MINI / "start"  # before it was trained on the twenty authors
 SOURCES = MINI / "sources"
 
 
@@ -22,14 +23,19 @@ def model_directory(name: str) -> Path:
     return existing(name, BASE, "model")
 
 
-def gold_directory(gold: str, model: str) -> Path | None:
+def start_directory(name: str) -> Path:
+    """The directory of the model that `finetune` begins with; for mini, START."""
+    return existing(name, START, "model")
+
+
+def gold_directory(gold: str, model: Path) -> Path | None:
     """The directory that --gold names; None if there is no gold model.
 
-    The model mini has its own gold, without --gold.
+    The base model of the embedded world has its own gold, without --gold.
     """
-    if gold in ("", "mini"):
-        return GOLD if model == "mini" or gold == "mini" else None
-    return existing(gold, GOLD, "gold")
+    if gold:
+        return existing(gold, GOLD, "gold")
+    return GOLD if model.resolve() == BASE.resolve() else None
 
 
 def existing(name: str, mini: Path, option: str) -> Path:

@@ -15,7 +15,7 @@ def one_run(summary: dict[str, Any]) -> str:
     )
     about = ", ".join(
         f"{key} {summary[key]}"
-        for key in ("adapter", "semantics", "modality", "seed", "steps")
+        for key in ("adapter", "semantics", "modality", "seed", "recipe", "lr", "epochs", "steps")
         if key in summary
     )
     if "trained" in summary:
@@ -29,6 +29,8 @@ def one_run(summary: dict[str, Any]) -> str:
         "",
         leaderboard(list(summary["models"].items())),
         "",
+        *summary.get("notes", ()),
+        *([""] if summary.get("notes") else ()),
         *robustness(summary.get("robustness")),
         f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}",
     ]

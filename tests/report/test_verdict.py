@@ -1,0 +1,86 @@
+"""The sentences of a run say what was forgotten and kept, and which number misleads: by hand."""
+
+import pytest
+
+from clear_ref.evaluation.definitions import AGGREGATES
+from clear_ref.report import verdict
+
+
+def scores(n=20, fq=0.3, **numbers):
+    """Scores whose parts are all 0.5, but for those of a number that is 0: its first part is 0."""
+    tasks = {}
+    for metric, parts in AGGREGATES["paper"].items():
+        for place, (task, part) in enumerate(parts):
+            own = tasks.setdefault(task, {"n": n})
+            value = 0.0 if numbers.get(metric) == 0 and place == 0 else 0.5
+            own[part] = min(own.get(part, 1.0), value)
+    defaults = {"forget": 0.6, "retain": 0.8, "text_forget": 0.7, "text_retain": 0.9}
+    return {**defaults, "forget_quality": fq, **numbers, "tasks": tasks}
+
+
+def test_the_share_of_the_way_to_gold_and_of_retain():
+    models = {
+        "base": scores(forget=0.6, retain=0.8),
+        "gold": scores(forget=0.2, retain=0.7, fq=1.0),
+        "unlearned": scores(forget=0.5, retain=0.6),
+    }
+    # (0.6 - 0.5) / (0.6 - 0.2) = 1/4; 0.6 / 0.8 = 3/4
+    expected = "forgot 25% of the way from base to gold (Forget); kept 75% of base's Retain"
+    assert verdict.sentences(models) == [expected]
+
+
+@pytest.mark.parametrize(
+    "gold, after, expected",
+    [
+        (None, 0.5, "Forget went from 0.600 to 0.500"),
+        (0.58, 0.5, "Forget went from 0.600 to 0.500"),
+        (0.2, 0.7, "forgot nothing: Forget rose from 0.600 to 0.700"),
+        (0.2, 0.1, "forgot 125% of the way from base to gold (Forget)"),
+    ],
+)
+def test_without_a_gap_to_gold_there_is_no_share(gold, after, expected):
+    models = {"base": scores(), "unlearned": scores(forget=after)}
+    if gold is not None:
+        models["gold"] = scores(forget=gold)
+    assert verdict.sentences(models)[0] == f"{expected}; kept 100% of base's Retain"
+
+
+def test_a_language_model_is_judged_by_its_text():
+    without = {"forget": None, "retain": None}
+    models = {
+        "base": scores(**without),
+        "gold": scores(**without, text_forget=0.2),
+        "unlearned": scores(**without, text_forget=0.45, text_retain=0.45),
+    }
+    expected = "forgot 50% of the way from base to gold (Forget text)"
+    assert verdict.sentences(models) == [f"{expected}; kept 50% of base's Retain text"]
+
+
+def test_a_run_in_which_nothing_moved_says_so_with_its_rate():
+    models = {"base": scores(), "unlearned": scores(forget=0.6004)}
+    (line,) = verdict.sentences(models, rate=1e-5)
+    assert line.startswith("nothing moved: ") and "at rate 1e-05" in line
+    moved = {"base": scores(), "unlearned": scores(forget=0.6011)}
+    assert not verdict.sentences(moved, rate=1e-5)[0].startswith("nothing moved")
+
+
+def test_a_harmonic_mean_of_zero_names_the_part_that_is_zero():
+    task, part = AGGREGATES["paper"]["retain"][0]
+    (line,) = verdict.sentences({"own": scores(retain=0)})
+    assert line.startswith(f"own: Retain is 0 because {part} of {task} is 0 (a harmonic mean)")
+
+
+def test_forget_quality_that_cannot_tell_is_named():
+    few, alike = verdict.sentences({"base": scores(n=19, fq=0.9)})
+    assert few == "FQ compares 19 records; with fewer than 20 it says little"
+    assert alike.startswith("FQ of base is 0.900: here it does not tell")
+    assert verdict.sentences({"base": scores(n=20, fq=0.89)}) == []
+
+
+def test_a_gold_of_unknown_training_that_answers_like_base_is_named():
+    models = {"base": scores(), "gold": scores(forget=0.54)}
+    (line,) = verdict.sentences(models, gold_is_known=False)
+    assert line.startswith("gold's Forget is 0.540 for base's 0.600, and its training is not known")
+    assert verdict.sentences(models) == []
+    models["gold"] = scores(forget=0.53)
+    assert verdict.sentences(models, gold_is_known=False) == []
