@@ -19,6 +19,8 @@ class Template:
     turn        the last words of the prompt; the answer is tokenised together with them
     special     words that must each be one token of the tokenizer
     bos         True: the tokenizer's BOS token is before the prompt
+    bos_written  True: the template writes it as text, so it is tokenised together with the prompt;
+                a tokenizer may then put no blank before the first word
     trims_question, trims_answer  True: blanks at its ends are removed, as the published template
                 does
     """
@@ -32,6 +34,7 @@ class Template:
     special: tuple[str, ...]
     image: str = IMAGE
     bos: bool = True
+    bos_written: bool = False
     trims_question: bool = False
     trims_answer: bool = False
 
@@ -98,6 +101,7 @@ def _inst(
     answer_start: str = " ",
     answer_end: str = "</s>",
     special: tuple[str, ...] = ("</s>",),
+    bos_written: bool = True,
     trims_question: bool = False,
     trims_answer: bool = False,
 ) -> Template:
@@ -110,6 +114,7 @@ def _inst(
         answer_start=answer_start,
         answer_end=answer_end,
         special=special,
+        bos_written=bos_written,
         trims_question=trims_question,
         trims_answer=trims_answer,
     )
@@ -127,6 +132,7 @@ def _llama_3(name: str, system: str = "") -> Template:
         answer_start="",
         answer_end="<|eot_id|>",
         special=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        bos_written=True,
         trims_question=True,
         trims_answer=True,
     )
@@ -155,7 +161,7 @@ _ALL = (
     ),
     # TOFU's and CLEAR's text experiments, and the first template of Mistral v0.2: no blank before
     # the answer.
-    _inst("inst", answer_start=""),
+    _inst("inst", answer_start="", bos_written=False),
     # Llama-2 on the hub: blanks around the answer.
     _inst("llama-2", answer_end=" </s>", trims_question=True, trims_answer=True),
     # Mistral on the hub: v0.1 as first published, v0.1 and v0.2 as published later, v0.3.

@@ -5,22 +5,40 @@ by as many copies as the picture has features. An answer is tokenised together w
 last words, so that the joined ids are the tokens of the whole text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName, read_json
 
+from .special_tokens import add_special_tokens
 from .templates import Template
+from .tokenizer_classes import Loaded, load_class
+from .tokenizer_keys import TOKENIZER_CONFIG, VISION_TOKENIZER_CONFIG
 
 
 class Tokenizer:
-    """A tokenizer.json, with the special tokens that tokenizer_config.json names."""
+    """The tokenizer of a model directory.
 
-    def __init__(self, directory: PathName) -> None:
+    named        {name: token} of the special tokens: bos_token, eos_token and others
+    most_tokens  the most tokens of a prompt with its answer; the reference's processor cuts longer
+                 ones. None: no bound
+    """
+
+    def __init__(
+        self,
+        directory: PathName,
+        model_config: Mapping[str, Any] | None = None,
+        sees_pictures: bool = False,
+    ) -> None:
+        """Read tokenizer.json, tokenizer_config.json and the files of special tokens.
+
+        model_config   config.json, whose model_type decides which parts of tokenizer.json are
+                       used; None: all of them
+        sees_pictures  True: the reference reads the tokenizer as part of a processor
+        """
         directory = Path(directory)
         path = directory / "tokenizer.json"
         if not path.exists():
@@ -28,35 +46,68 @@ class Tokenizer:
                 f"{path}: no such file; a model directory needs its tokenizer.json (make it from a "
                 "tokenizer.model with transformers: AutoTokenizer, then save_pretrained)"
             )
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises a bare Exception for a malformed file
-            raise UserError(f"{path}: not a tokenizer file ({error}); fetch it again") from None
+        where = directory / "tokenizer_config.json"
+        config = read_json(where) if where.exists() else {}
+        table = VISION_TOKENIZER_CONFIG if sees_pictures else TOKENIZER_CONFIG
+        table.check(config, where)
+        model_config = model_config or {}
+        class_name = config.get("tokenizer_class") or model_config.get("tokenizer_class") or ""
+        loaded = load_class(path, config, model_config.get("model_type", ""), class_name)
+        self._tokenizer = loaded.tokenizer
+        self.directory = directory
+        self.sees_pictures = sees_pictures
+        self.named = add_special_tokens(directory, config, loaded)
+        self._check_decoding(config, where)
+        self.most_tokens = _most_tokens(config, loaded) if sees_pictures else None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        path = directory / "tokenizer_config.json"
-        config = read_json(path) if path.exists() else {}
-        self.bos = self._special(config, "bos_token", path)
-        self.eos = self._special(config, "eos_token", path)
-        self.pad = self._padding(config, path)
+        self.bos = self._named_id("bos_token")
+        self.eos = self._named_id("eos_token")
+        # Without a pad token: EOS or 0. No result depends on it.
+        pad = self._named_id("pad_token")
+        self.pad = (self.eos or 0) if pad is None else pad
+        self.n_embeddings = self.size
 
-    def _special(self, config: dict[str, Any], key: str, path: Path) -> int | None:
-        """The id of the special token that the config names; None if it names none."""
-        token = config.get(key)
-        if isinstance(token, dict):
-            token = token.get("content")
-        if token is None:
-            return None
-        if not isinstance(token, str):
-            raise UserError(f"{path}: {key} is {token!r}; expected one of the tokenizer's tokens")
-        return self.id_of(token)
+    def _named_id(self, name: str) -> int | None:
+        """The id of a special token; None if the directory names none."""
+        return self.id_of(self.named[name]) if name in self.named else None
 
-    def _padding(self, config: dict[str, Any], path: Path) -> int:
-        """The id at padding; EOS or 0 if there is no pad token. No result depends on it."""
-        pad = self._special(config, "pad_token", path)
-        if pad is not None:
-            return pad
-        return 0 if self.eos is None else self.eos
+    def _check_decoding(self, config: Mapping[str, Any], where: Path) -> None:
+        """UserError if the reference changes a text after decoding it."""
+        model = type(self._tokenizer.model).__name__
+        if config.get("clean_up_tokenization_spaces") and model != "BPE":
+            raise UserError(
+                f"{where}: clean_up_tokenization_spaces is true and the tokenizer is {model}; "
+                "expected false, which leaves the blanks of decoded text as they are"
+            )
+
+    def fit(self, n_embeddings: int) -> None:
+        """Refuse from now on a text with an id that has no row in the embedding.
+
+        n_embeddings  the number of rows. The tokenizer may have more ids, as long as no text uses
+                      them
+        """
+        self.n_embeddings = n_embeddings
+        if self.pad >= n_embeddings:
+            self.pad = 0
+
+    @property
+    def adds_bos(self) -> bool:
+        """True if the post-processor puts BOS before a text; UserError if it does anything else."""
+        path = self.directory / "tokenizer.json"
+        for text in ("a", "e", "o", "1", " ", "Who is this?"):
+            alone = self._tokenizer.encode(text, add_special_tokens=False).ids
+            whole = self._tokenizer.encode(text).ids
+            if alone and whole == alone:
+                return False
+            if alone and self.bos is not None and whole == [self.bos, *alone]:
+                return True
+            if alone:
+                break
+        raise UserError(
+            f"{path}: post_processor adds other tokens to a text than one BOS token before it; "
+            "expected nothing or that token, or name a template with --template"
+        )
 
     def id_of(self, token: str) -> int:
         """The id of one token; UserError if the vocabulary does not have it."""
@@ -72,8 +123,29 @@ class Tokenizer:
         """The largest id plus one."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
+    def check_length(self, sequence: list[int]) -> None:
+        """UserError for a sequence that the reference's processor would cut."""
+        if self.most_tokens is not None and len(sequence) > self.most_tokens:
+            raise UserError(
+                f"{self.directory}: a prompt with its answer has {len(sequence)} tokens, and "
+                f"max_length is {self.most_tokens}, at which the reference's processor cuts; "
+                "remove max_length from tokenizer_config.json and truncation from tokenizer.json"
+            )
+
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens added at its ends."""
+        ids = self._ids(text)
+        largest = max(ids, default=0)
+        if largest >= self.n_embeddings:
+            raise UserError(
+                f"{self.directory}: the text {shown(text)} has the token {self.piece(largest)!r} "
+                f"with id {largest}, and the embedding has {self.n_embeddings} rows; the "
+                "tokenizer belongs to another model, or the text must not use this token"
+            )
+        return ids
+
+    def _ids(self, text: str) -> list[int]:
+        """Token ids of a text; an id may be larger than the embedding."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def text(self, ids: Iterable[int]) -> str:
@@ -90,11 +162,22 @@ class Tokenizer:
         if template.with_image is not None:
             special = (*special, template.image)
         for token in special:
+            if self._tokenizer.token_to_id(token) not in (None, *self._ids(token)):
+                raise UserError(
+                    f"{self.directory}: {token!r} is in the vocabulary, and a text with it is "
+                    f"split; template {template.name} needs it as an added token in tokenizer.json"
+                )
             if self._tokenizer.token_to_id(token) is None:
                 raise UserError(
                     f"template {template.name} needs the token {token!r}, which the model's "
                     "tokenizer does not have; name another template with --template"
                 )
+        own_image = self.named.get("image_token", template.image)
+        if template.with_image is not None and own_image != template.image:
+            raise UserError(
+                f"{self.directory}: image_token is {shown(own_image)}; expected "
+                f"{template.image!r}, which template {template.name} has for the picture"
+            )
         if template.bos and self.bos is None:
             raise UserError(
                 f"tokenizer_config.json has no bos_token, and template {template.name} begins with "
@@ -109,12 +192,15 @@ class Tokenizer:
                 f"question {question!r} has a picture, and template {template.name} has no place "
                 "for one; expected text alone (--modality text), or a vision-language model"
             )
-        ids = self.ids(template.prompt(question, n_image_tokens > 0))
+        text = template.prompt(question, n_image_tokens > 0)
+        if template.bos_written:
+            text = self.named["bos_token"] + text
+        ids = self.ids(text)
         if n_image_tokens:
             image_token = self.id_of(template.image)
             place = ids.index(image_token)
             ids[place : place + 1] = [image_token] * n_image_tokens
-        if template.bos and self.bos is not None:
+        if template.bos and not template.bos_written and self.bos is not None:
             ids = [self.bos, *ids]
         return ids
 
@@ -152,3 +238,14 @@ class Tokenizer:
                 f"{what} {text!r} holds {template.image}, which marks the place of the picture; "
                 "remove it"
             )
+
+
+def _most_tokens(config: Mapping[str, Any], loaded: Loaded) -> int | None:
+    """max_length of tokenizer_config.json, else of tokenizer.json's truncation or padding."""
+    if "max_length" in config:
+        most = config["max_length"]
+    elif loaded.truncation is not None:
+        most = loaded.truncation["max_length"]
+    else:
+        most = None if loaded.padding is None else loaded.padding["length"]
+    return most if most is None else int(most)

@@ -50,18 +50,17 @@ class VLM:
         self.family = family(self.config_json, where)
         self.config = self.family.config(self.config_json, where)
         self.text_config = self.config.text
-        self.tokenizer = Tokenizer(self.directory)
-        self.template = choose_template(self.directory, self.family.name, chosen_template)
+        sees_pictures = self.family.sees_pictures
+        self.tokenizer = Tokenizer(self.directory, self.config_json, sees_pictures)
+        self.template = choose_template(
+            self.directory, self.family.name, self.tokenizer, chosen_template
+        )
         self.tokenizer.check(self.template)
         self.images = None
         if self.family.images is not None:
             self.images = self.family.images(self.directory, self.config)
-        vocabulary = self.text_config.vocab_size
-        if self.tokenizer.size > vocabulary:
-            raise UserError(
-                f"{self.directory}: the tokenizer has ids up to {self.tokenizer.size - 1}, the "
-                f"embedding has {vocabulary} rows; the tokenizer belongs to another model"
-            )
+        self.tokenizer.fit(self.text_config.vocab_size)
+        self.tokenizer.prompt(self.template, "", 0)  # every token of the template has a row
         with torch.device("meta"):
             model = self.family.model(self.config)
         self._check_image_token(model.image_token_id)
@@ -133,6 +132,7 @@ class VLM:
                 sequence = sequence[: len(sequence) - n_merged] + answer
                 if mask == "released":
                     label_start -= max(n_image_tokens - 1, 0)
+            self.tokenizer.check_length(sequence)
             sequences.append(sequence)
             label_starts.append(label_start)
         if not sequences:

@@ -286,7 +286,7 @@ def test_broken_model_directories_are_one_clear_line(tiny, tmp_path):
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-    with pytest.raises(UserError, match="ids up to 2499, the embedding has 100 rows"):
+    with pytest.raises(UserError, match="with id [0-9]+, and the embedding has 100 rows"):
         write_tiny(tmp_path / "small", text={"vocab_size": 100})
 
 
