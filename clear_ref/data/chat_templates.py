@@ -65,20 +65,26 @@ def choose_template(
         raise UserError(
             f"{path}: this chat template is not known here ({error}); {_way_out()}"
         ) from None
-    bos = tokenizer.named.get("bos_token", "")
-    written = bool(bos) and all(rendering.startswith(bos) for rendering in renderings)
-    if written:
-        renderings = [rendering.removeprefix(bos) for rendering in renderings]
-    has_bos = written or (sees_pictures and tokenizer.adds_bos)
     candidates = [
         template
         for template in TEMPLATES.values()
         if (template.with_image is not None) == sees_pictures
     ]
     for template in candidates:
-        if _texts(template) == renderings and template.bos == has_bos:
+        written = _bos_written(renderings, _texts(template), tokenizer)
+        if written is not None and template.bos == (
+            written or sees_pictures and tokenizer.adds_bos
+        ):
             return replace(template, bos_written=written)
-    raise UserError(f"{path}: {_difference(renderings, has_bos, candidates)}; {_way_out()}")
+    raise UserError(f"{path}: {_difference(renderings, candidates, tokenizer)}; {_way_out()}")
+
+
+def _bos_written(renderings: list[str], texts: list[str], tokenizer: Tokenizer) -> bool | None:
+    """Whether the chat template writes BOS before each of our texts; None: other texts."""
+    bos = tokenizer.named.get("bos_token")
+    if bos and renderings == [bos + text for text in texts]:
+        return True
+    return False if renderings == texts else None
 
 
 def _way_out() -> str:
@@ -124,20 +130,28 @@ def _texts(template: Template) -> list[str]:
     return found
 
 
-def _difference(renderings: list[str], has_bos: bool, candidates: list[Template]) -> str:
+def _difference(renderings: list[str], candidates: list[Template], tokenizer: Tokenizer) -> str:
     """Where the chat template first differs from the nearest of ours."""
-    nearest = max(candidates, key=lambda each: _n_same(renderings, _texts(each)))
-    for found, ours in zip(renderings, _texts(nearest), strict=True):
+    bos = tokenizer.named.get("bos_token", "")
+    forms = [
+        (template.name, [start + text for text in _texts(template)])
+        for template in candidates
+        for start in (("", bos) if template.bos else ("",))
+    ]
+    name, nearest = max(forms, key=lambda form: _n_same(renderings, form[1]))
+    for found, ours in zip(renderings, nearest, strict=True):
         if found != ours:
             start = max(_n_same([found], [ours]) - 10, 0)
+            eos = tokenizer.named.get("eos_token", "")
             return (
-                f"this chat template is none of ours: it writes {shown(found[start:])} where the "
-                f"nearest, {nearest.name}, writes {shown(ours[start:])}"
+                f"this chat template, with bos_token {bos!r} and eos_token {eos!r}, is none of "
+                f"ours: it writes {shown(found[start:])} where the nearest, {name}, writes "
+                f"{shown(ours[start:])}"
             )
-    with_or_without = "with" if has_bos else "without"
     return (
-        f"this chat template is {nearest.name}, but its prompt begins {with_or_without} the BOS "
-        "token"
+        f"this chat template is {name}, and with this tokenizer.json its prompt "
+        f"{'has no' if TEMPLATES[name].bos else 'has a'} BOS token; expected "
+        f"{'one' if TEMPLATES[name].bos else 'none'}, as {name} is published"
     )
 
 

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 from clear_ref.common.devices import dtype_of
 from clear_ref.common.errors import UserError
@@ -59,6 +59,10 @@ def write_tokenizer(directory: Path, config: Config) -> None:
     tokenizer.add_special_tokens(
         [tokenizers.AddedToken(token, normalized=False) for token in tokens.special]
     )
+    if bos := roles.get("bos_token"):
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, special[bos])]
+        )
     write_text(directory / "tokenizer.json", tokenizer.to_str())
     write_json(
         directory / "tokenizer_config.json",

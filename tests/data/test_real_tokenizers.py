@@ -11,8 +11,6 @@ import shutil
 import pytest
 import tokenizers
 
-from clear_ref.common.errors import UserError
-from clear_ref.data.chat_templates import choose_template
 from clear_ref.data.templates import TEMPLATES
 from clear_ref.data.tokens import Tokenizer
 from tests.helpers.real_data import real_data, tofu_rows, tokenizer_data
@@ -201,60 +199,3 @@ def test_templates_render_as_the_families_do(name, has_image):
 
 def test_braces_in_a_question_are_not_replaced():
     assert TEMPLATES["inst"].prompt("{question} {0}?", False) == "[INST] {question} {0}? [/INST]"
-
-
-@pytest.mark.parametrize(
-    "kind, file, text, expected",
-    [
-        ("llava", None, None, "llava"),
-        ("llama", None, None, "inst"),
-        ("mistral", None, None, "inst"),
-        ("qwen2_vl", None, None, "qwen2-vl"),
-        (
-            "llava",
-            "chat_template.json",
-            "...{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}",
-            "llava",
-        ),
-        (
-            "llama",
-            "tokenizer_config.json",
-            "{{ bos_token + '[INST] ' + message['content'] + ' [/INST]' }}",
-            "inst",
-        ),
-        (
-            "llama",
-            "tokenizer_config.json",
-            "...named SmolLM, trained by Hugging Face...",
-            "smollm2",
-        ),
-        ("qwen2_vl", "chat_template.jinja", "...<|vision_start|><|image_pad|>...", "qwen2-vl"),
-        (
-            "qwen2",
-            "chat_template.jinja",
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>",
-            "qwen2",
-        ),
-    ],
-)
-def test_the_template_is_that_of_the_directory_or_of_its_family(
-    tmp_path, kind, file, text, expected
-):
-    if file:
-        (tmp_path / file).write_text(
-            text if file.endswith("jinja") else json.dumps({"chat_template": text})
-        )
-    assert choose_template(tmp_path, kind).name == expected
-    assert choose_template(tmp_path, kind, "vicuna").name == "vicuna"
-
-
-def test_an_unknown_template_is_an_error_that_names_the_known_ones(tmp_path):
-    (tmp_path / "chat_template.jinja").write_text("<start_of_turn>user")
-    with pytest.raises(
-        UserError,
-        match="holds no chat template that is known for llama; "
-        "name the one to use with --template: one of llava-end",
-    ):
-        choose_template(tmp_path, "llama")
-    with pytest.raises(UserError, match="--template is 'gemma'; expected one of"):
-        choose_template(tmp_path, "llama", "gemma")
