@@ -15,7 +15,18 @@ from typing import Any
 from .jinja_functions import FILTERS, METHODS, TESTS
 from .jinja_syntax import Node, parse
 from .jinja_tokens import UnknownTemplate
-from .jinja_values import MOST, UNDEFINED, Namespace, checked, items_of, text_of, truth_of
+from .jinja_values import (
+    MOST,
+    UNDEFINED,
+    Namespace,
+    checked,
+    items_of,
+    loop_variable,
+    packed,
+    text_of,
+    truth_of,
+    unpacked,
+)
 
 MOST_STEPS = 10_000
 MOST_DEPTH = 150
@@ -141,17 +152,17 @@ class _Rendering:
         scopes = []
         for item in items_of(self.value(iterable)):
             self.step()
-            scope = _unpacked(names, item)
+            scope = unpacked(names, item)
             self.scopes.append(scope)
             if condition is None or truth_of(self.value(condition)):
                 scopes.append(scope)
             self.scopes.pop()
         if not scopes:
             self.run_scope(otherwise)
-        items = [_packed(names, scope) for scope in scopes]
+        items = [packed(names, scope) for scope in scopes]
         for index, scope in enumerate(scopes):
             self.step()
-            scope["loop"] = _loop(index, items)
+            scope["loop"] = loop_variable(index, items)
             depth = len(self.scopes)
             self.scopes.append(scope)
             try:
@@ -367,37 +378,3 @@ def _integer(value: object) -> int:
     if type(value) is not int:
         raise UnknownTemplate(f"arithmetic with {type(value).__name__} is not known")
     return value
-
-
-def _unpacked(names: list[str], item: object) -> dict[str, Any]:
-    """The variables of a loop for one item."""
-    if len(names) == 1:
-        return {names[0]: item}
-    if not isinstance(item, list) or len(item) != len(names):
-        raise UnknownTemplate("a loop has other names than its items")
-    return dict(zip(names, item, strict=True))
-
-
-def _packed(names: list[str], scope: dict[str, Any]) -> Any:
-    """The item that the loop's variables come from."""
-    if len(names) == 1:
-        return scope[names[0]]
-    return [scope[name] for name in names]
-
-
-def _loop(index: int, items: list[Any]) -> Namespace:
-    """The variable `loop`."""
-    return Namespace(
-        {
-            "index": index + 1,
-            "index0": index,
-            "revindex": len(items) - index,
-            "revindex0": len(items) - index - 1,
-            "first": index == 0,
-            "last": index == len(items) - 1,
-            "length": len(items),
-            "previtem": items[index - 1] if index else UNDEFINED,
-            "nextitem": items[index + 1] if index + 1 < len(items) else UNDEFINED,
-        },
-        complete=True,
-    )

@@ -80,3 +80,37 @@ def checked(value: Any) -> Any:
     if isinstance(value, int) and abs(value) > 10**12:
         raise UnknownTemplate("a number is larger than 10 ** 12")
     return value
+
+
+def unpacked(names: list[str], item: object) -> dict[str, Any]:
+    """The variables of a loop for one item."""
+    if len(names) == 1:
+        return {names[0]: item}
+    if not isinstance(item, list) or len(item) != len(names):
+        raise UnknownTemplate("a loop has other names than its items")
+    return dict(zip(names, item, strict=True))
+
+
+def packed(names: list[str], scope: dict[str, Any]) -> Any:
+    """The item that the loop's variables come from."""
+    if len(names) == 1:
+        return scope[names[0]]
+    return [scope[name] for name in names]
+
+
+def loop_variable(index: int, items: list[Any]) -> Namespace:
+    """The variable `loop`."""
+    return Namespace(
+        {
+            "index": index + 1,
+            "index0": index,
+            "revindex": len(items) - index,
+            "revindex0": len(items) - index - 1,
+            "first": index == 0,
+            "last": index == len(items) - 1,
+            "length": len(items),
+            "previtem": items[index - 1] if index else UNDEFINED,
+            "nextitem": items[index + 1] if index + 1 < len(items) else UNDEFINED,
+        },
+        complete=True,
+    )

@@ -59,9 +59,9 @@ def write_tokenizer(directory: Path, config: Config) -> None:
     tokenizer.add_special_tokens(
         [tokenizers.AddedToken(token, normalized=False) for token in tokens.special]
     )
-    if bos := roles.get("bos_token"):
+    if bos := tokens.roles.get("bos_token"):
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, special[bos])]
+            single=f"{bos} $A", special_tokens=[(bos, tokens.special[bos])]
         )
     write_text(directory / "tokenizer.json", tokenizer.to_str())
     write_json(

@@ -59,7 +59,8 @@ class VLM:
         self.images = None
         if self.family.images is not None:
             self.images = self.family.images(self.directory, self.config)
-        self.tokenizer.fit(self.text_config.vocab_size)
+        vocabulary = self.text_config.vocab_size
+        self.tokenizer.fit(vocabulary)
         self.tokenizer.prompt(self.template, "", 0)  # every token of the template has a row
         with torch.device("meta"):
             model = self.family.model(self.config)
