@@ -7,135 +7,12 @@ check a file with its table first (see `KeyTable` in common/file_keys.py).
 
 from clear_ref.common.file_keys import Fate, KeyTable, NoEffect, Only, Used
 
+from .config_base_keys import COMMON, DROPOUT, GENERATION, TOP
+
 FILE = "config.json"
 LIBRARY = "transformers 5.23"
 OTHERS = f"{LIBRARY} stores it and no code of these families reads it"
 
-NAMED = NoEffect("it names or describes the model; nothing is computed from it")
-CLASSIFIER = NoEffect("for classifiers, of which these families' classes here are none")
-RANDOM = NoEffect("it is about random weights; here all weights come from the file")
-MORE_OUTPUTS = NoEffect("it decides what a call returns beside the logits")
-SPEED = NoEffect("the same sums by another kernel or with other use of memory")
-GENERATION = NoEffect("on logits; see the tables of generation settings")
-DROPOUT = NoEffect("dropout acts in training only, and this package trains without it")
-PRECISION = NoEffect("--dtype decides")
-ALTERNATIVE = NoEffect("another tokenizer or processor class; the files of those decide")
-ANOTHER_MODEL = Only((), "it describes another model; use the model's original config.json")
-WEIGHTS_FILE = Only((None,), "weights of another file name or layout; rename or convert them")
-
-# Keys that transformers reads in every part of the file.
-COMMON: dict[str, Fate] = {
-    **dict.fromkeys(
-        (
-            "architectures",
-            "auto_map",
-            "_commit_hash",
-            "_name_or_path",
-            "name_or_path",
-            "transformers_version",
-        ),
-        NAMED,
-    ),
-    **dict.fromkeys(("id2label", "label2id", "num_labels", "problem_type"), CLASSIFIER),
-    **dict.fromkeys(("initializer_factor", "initializer_range"), RANDOM),
-    **dict.fromkeys(
-        (
-            "output_attentions",
-            "output_hidden_states",
-            "return_dict",
-            "tie_last_hidden_states",
-            "use_cache",
-            "use_return_dict",
-        ),
-        MORE_OUTPUTS,
-    ),
-    **dict.fromkeys(
-        (
-            "_attn_implementation",
-            "_attn_implementation_internal",
-            "_experts_implementation",
-            "_experts_implementation_internal",
-            "attn_implementation",
-            "chunk_size_feed_forward",
-            "distributed_config",
-            "experts_implementation",
-            "gradient_checkpointing",
-            "pretraining_tp",
-        ),
-        SPEED,
-    ),
-    **dict.fromkeys(
-        (
-            "assistant_confidence_threshold",
-            "assistant_lookbehind",
-            "bad_words_ids",
-            "begin_suppress_tokens",
-            "diversity_penalty",
-            "do_sample",
-            "early_stopping",
-            "encoder_no_repeat_ngram_size",
-            "encoder_repetition_penalty",
-            "epsilon_cutoff",
-            "eta_cutoff",
-            "exponential_decay_length_penalty",
-            "forced_bos_token_id",
-            "forced_eos_token_id",
-            "length_penalty",
-            "max_length",
-            "min_length",
-            "no_repeat_ngram_size",
-            "num_assistant_tokens",
-            "num_assistant_tokens_schedule",
-            "num_beam_groups",
-            "num_beams",
-            "num_return_sequences",
-            "output_scores",
-            "remove_invalid_values",
-            "repetition_penalty",
-            "return_dict_in_generate",
-            "suppress_tokens",
-            "target_lookbehind",
-            "temperature",
-            "top_k",
-            "top_p",
-            "typical_p",
-        ),
-        GENERATION,
-    ),
-    **dict.fromkeys(("dtype", "torch_dtype"), PRECISION),
-    **dict.fromkeys(
-        (
-            "allow_global_per_layer_attribute_access",
-            "serialize_explicit_per_layer_config",
-        ),
-        NoEffect("it is about per_layer_config, which is refused"),
-    ),
-    "per_layer_config": Only((None,), "layers of unequal structure are not computed here"),
-    "is_encoder_decoder": Only((False,), "a model with an encoder is not computed here"),
-    "is_causal": Only((), "it switches the causal mask; remove it"),
-    "quantization_config": Only(
-        (None,),
-        "quantised weights are not computed here; fetch the original weights, or load the model "
-        "with transformers, call dequantize() and save_pretrained()",
-    ),
-    "fusion_config": Only((None,), "fused layers are not computed here; remove it"),
-    "transformers_weights": WEIGHTS_FILE,
-    **dict.fromkeys(("decoder", "generator", "text_encoder"), ANOTHER_MODEL),
-}
-# Keys that transformers' loaders of tokenizers and processors read at the top level.
-TOP: dict[str, Fate] = {
-    "model_type": Used("the family"),
-    **dict.fromkeys(
-        (
-            "feature_extractor_type",
-            "image_processor_type",
-            "processor_class",
-            "tokenizer_class",
-            "video_processor_type",
-        ),
-        ALTERNATIVE,
-    ),
-}
 EOS = Used("where generation ends, in a directory without generation_config.json")
 # Keys of every decoder.
 DECODER: dict[str, Fate] = {
@@ -170,6 +47,7 @@ DECODER: dict[str, Fate] = {
         ("mlp_layer_types", "mtp_layer_types", "mtp_mlp_layer_types", "mtp_per_layer_config"),
         NoEffect("it describes experts or further heads, which these families do not have"),
     ),
+    "number_of_conv_states": NoEffect("for layers that are convolutions, which are refused"),
     "num_mtp_layers": NoEffect("heads that predict further tokens are not used in a forward pass"),
 }
 HEAD_DIM = Used("width of one head", "odd numbers")
@@ -238,15 +116,16 @@ VLM_TOP: dict[str, Fate] = {
     "text_config": Used("the decoder"),
     "vision_config": Used("the vision tower"),
     "tie_word_embeddings": Used("true here or in text_config: the head is the embedding"),
-    **dict.fromkeys(
-        ("bos_token_id", "eos_token_id", "pad_token_id"),
-        GENERATION,
-    ),
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), GENERATION),
 }
+IN_TEXT: dict[str, Fate] = dict.fromkeys(
+    ("rope_scaling", "rope_theta"), NoEffect("read in text_config alone")
+)
 LLAVA = table(
     "top level of llava",
     "LlavaConfig",
     VLM_TOP,
+    IN_TEXT,
     {
         "image_token_index": Used("the token that a picture's features replace"),
         "image_token_id": Used("the same, and beats image_token_index"),
@@ -270,6 +149,7 @@ CLIP = table(
     "vision_config of llava",
     "CLIPVisionConfig",
     TOWER,
+    IN_TEXT,
     {
         "hidden_size": Used("width of the tower"),
         "intermediate_size": Used("width inside the feed-forward network"),
@@ -292,6 +172,7 @@ QWEN2_VL = table(
     "top level of qwen2_vl and qwen2_5_vl",
     "Qwen2VLConfig and Qwen2_5_VLConfig",
     VLM_TOP,
+    IN_TEXT,
     QWEN2_VL_TOKENS,
 )
 KEPT_AT_TOP = (

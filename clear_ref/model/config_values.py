@@ -69,3 +69,19 @@ def token_id(values: Mapping[str, Any], key: str, vocabulary: int, where: PathNa
             f"{where}: {key} is {one_line(repr(value), 60)}; expected an id in [0, {vocabulary})"
         )
     return value
+
+
+def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """A config.json whose weights are written in `dtype`.
+
+    Old and new spelling, where they stand, say the same at every level: transformers 5 reads
+    `dtype` first, 4.45 reads `torch_dtype` alone and without it takes the type of the weights.
+    """
+    written = {**config, "dtype": dtype}
+    if "torch_dtype" in config:
+        written["torch_dtype"] = dtype
+    for part in ("text_config", "vision_config"):
+        if isinstance(config.get(part), dict):
+            given = config[part]
+            written[part] = given | {key: dtype for key in ("dtype", "torch_dtype") if key in given}
+    return written

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clear_ref.common.errors import UserError
 from clear_ref.data.batches import Batch
 
 from .base_model import Model
@@ -57,6 +58,7 @@ def greedy(
     batch      prompts, padded on the left
     pad        id that fills a row after its first stop id; the stop id is kept
     prefilled  the result of `prefill` for this batch; None: computed here
+    raises     UserError for a text longer than the config's `longest_text`
 
     Logits are compared in float32, as transformers does. Of equal logits the lowest id is taken.
     Once at most half of the computed sequences have not ended, the others are no longer computed.
@@ -67,6 +69,7 @@ def greedy(
     if prefilled is None:
         prefilled = prefill(model, batch)
     decoder = model.decoder
+    check_length(batch.input_ids.shape[1] + max_new_tokens, decoder.config.longest_text)
     past = prefilled.past
     hidden = prefilled.hidden[:, -1:]
     positions = prefilled.positions
@@ -101,3 +104,17 @@ def greedy(
         mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
         hidden = decoder(decoder.embed_tokens(token[:, None]), mask, positions, past)[0]
     return generated
+
+
+def check_length(n_tokens: int, longest: int | None) -> None:
+    """UserError if generation would be longer than the sliding_window of a Llama config.
+
+    The reference's forward pass does not read that key, but its cache in generation forgets the
+    tokens before the window.
+    """
+    if longest is not None and n_tokens > longest:
+        raise UserError(
+            f"config.json: sliding_window is {longest}, and prompt and new text have up to "
+            f"{n_tokens} tokens; expected no more than the window. Llama reads the key in "
+            "generation only, remove it unless the model was trained with it"
+        )

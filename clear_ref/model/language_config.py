@@ -72,7 +72,7 @@ FULL = "full_attention"
 SLIDING = "sliding_attention"
 SILU = ("silu", "swish")  # two names of one function
 # Keys for which null is a value; for every other key of DEFAULTS transformers refuses it.
-NULLABLE = {"num_key_value_heads", "head_dim", "sliding_window", "layer_types"}
+NULLABLE = {"num_key_value_heads", "head_dim", "sliding_window", "layer_types", "rope_theta"}
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,8 @@ def language_config(
 def _check_nulls(config: dict[str, Any], kind: str, where: PathName) -> None:
     """UserError for a null that transformers refuses too."""
     nullable = NULLABLE - ({"num_key_value_heads"} if kind == "mistral" else set())
+    if kind != "llama":
+        nullable |= {"attention_bias", "mlp_bias"}
     if kind in THREE_AXES:
         nullable |= {"use_sliding_window", "max_window_layers"}
     for key, value in config.items():

@@ -18,6 +18,7 @@ from clear_ref.common.files import write_json, write_text
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import check_empty
 
+from .config_values import with_dtype
 from .families import family
 from .random_weights import write_random
 from .shape_table import QWEN_VL, SHAPES, Config, tokens_of
@@ -157,7 +158,7 @@ def write_checkpoint(
     with torch.device("meta"):
         model = model_family.model(model_family.config(config, out / "config.json"))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
-    write_json(out / "config.json", {**config, "dtype": dtype})
+    write_json(out / "config.json", with_dtype(config, dtype))
     write_json(
         out / "generation_config.json",
         {"do_sample": False, "eos_token_id": tokens_of(config).stop},

@@ -18,6 +18,7 @@ from clear_ref.data.tokens import Tokenizer
 
 from . import lora, peft_format
 from .base_model import Model
+from .config_values import with_dtype
 from .families import family
 from .generate import Prefilled, greedy, prefill
 from .generation_config import generation
@@ -288,7 +289,7 @@ class VLM:
         directory.mkdir(parents=True, exist_ok=True)
         copy_files(self.directory, directory)
         dtype = str(self.dtype).removeprefix("torch.")
-        write_json(directory / "config.json", {**self.config_json, "dtype": dtype})
+        write_json(directory / "config.json", with_dtype(self.config_json, dtype))
         write_weights(
             directory,
             {name: tensor.shape for name, tensor in self.weights().items()},

@@ -224,7 +224,8 @@ def load_weights(
 ) -> None:
     """Fill `target` (our name -> parameter) from a model directory.
 
-    The target's dtypes and devices are kept.
+    The target's dtypes and devices are kept. A norm that no computation reads and that the file
+    omits becomes the identity, as in the reference.
     family, tied, raises  as `fitting_weights`; if it raises, nothing has been filled
     memory  beside the target one tensor at a time, memory-mapped from its file and then released
             (a conversion on the CPU needs no copy)
@@ -246,7 +247,7 @@ def fitting_weights(
 ) -> dict[str, StoredTensor]:
     """The weights of a model directory by our names, checked to fit `target`.
 
-    target  only its shapes are used
+    target  only its shapes are used; a file may omit what `UNREAD` names
     family  config.json's model_type, which decides the names (names.py)
     tied    {name: name in target} of a tensor that is no parameter of its own; a file may omit it,
             or hold an equal copy

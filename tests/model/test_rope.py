@@ -131,7 +131,7 @@ def test_llama3_mixes_three_frequencies_of_llama_3_1_and_divides_fourteen():
             "original_max_position_embeddings is None; expected a number",
         ),
         (old({"rope_type": "yarn"}), "factor is missing"),
-        ({**SIZES, "rope_theta": None}, "rope_theta is null; expected a value"),
+        ({**SIZES, "rope_theta": None}, "rope_theta is None; expected a num"),
         (old({"rope_type": "default", "rope_theta": None}), "rope_theta is None; expected a num"),
         (
             new({"full_attention": {"rope_type": "default"}}),
