@@ -128,8 +128,8 @@ def one_colour(image: Image.Image) -> bool:
     if image.mode in ("P", "PA"):
         # Different numbers may mean the same colour.
         image = image.convert("RGBA")
-    bands: list[Any] = [image.getchannel(band).getextrema() for band in image.getbands()]
-    return all(least == greatest for least, greatest in bands)
+    # getcolors is None as soon as there are more colours than its argument.
+    return image.getcolors(1) is not None
 
 
 def hidden_colours(image: Image.Image) -> bool:
