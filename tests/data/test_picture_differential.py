@@ -40,7 +40,7 @@ def test_no_change_gives_another_result_in_silence(family):
 def test_a_reader_that_skips_a_key_is_found(tmp_path, monkeypatch):
     """A reader without do_pad: the same case is then different, not equal."""
     settings = {**BASES["llava"], "image_processor_type": "LlavaImageProcessor", "do_pad": True}
-    change = Change("llava", settings, LLAVA_PROCESSOR, "nested", ("RGB", (50, 31), 1), False)
+    change = Change("llava", settings, LLAVA_PROCESSOR, {}, "nested", ("RGB", (50, 31), 1), False)
     readers = Readers(tmp_path)
     case = Case("do_pad", ("do_pad",), change)
     assert compare([case], readers.ours, readers.theirs, difference).equal == 1
@@ -54,7 +54,7 @@ def test_what_the_references_processor_saves_is_read_as_the_same(name, tmp_path)
     settings = {**BASES["llava"], "image_processor_type": name, "do_pad": True, "resample": 2}
     readers = Readers(tmp_path)
     readers.write(
-        Change("llava", settings, LLAVA_PROCESSOR, "preprocessor", ("L", (9, 5), 0), True)
+        Change("llava", settings, LLAVA_PROCESSOR, {}, "preprocessor", ("L", (9, 5), 0), True)
     )
     processor = transformers.AutoProcessor.from_pretrained(readers.at)
     processor.save_pretrained(tmp_path / "saved")

@@ -53,6 +53,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "image_seq_length": (5, None),
     "device": ("cpu", None),
     "an_unknown_key": (5, None),
+    "auto_map": ({"AutoImageProcessor": "images.Mine"}, {"AutoProcessor": "x.Mine"}, {}, None),
     "_valid_processor_keys": (["images"],),
     "processor_class": ("LlavaProcessor", "Qwen2VLProcessor", None, ABSENT),
 }
@@ -117,6 +118,12 @@ QWEN_PROCESSOR_VALUES: dict[str, tuple[Any, ...]] = {
     "patch_size": (3,),
     "image_token": ("<pic>",),
 }
+CONFIG_VALUES: dict[str, tuple[Any, ...]] = {
+    "image_processor_type": (
+        *("CLIPImageProcessor", "LlavaImageProcessor", "Qwen2VLImageProcessor", "X", None),
+    ),
+    "processor_class": ("LlavaProcessor", "Qwen2VLProcessor", "CLIPProcessor", None),
+}
 MOMENTS = {"image_mean": MEAN, "image_std": [0.26862954, 0.26130258, 0.27577711]}
 BASES: dict[str, dict[str, Any]] = {
     "llava": {
@@ -155,9 +162,12 @@ LLAVA_PROCESSOR = {
 class Change(NamedTuple):
     """A directory and a picture.
 
-    files      the picture settings and processor_config.json's own keys, after the change
-    place      where the settings are: preprocessor_config.json ("preprocessor"), image_processor of
-               processor_config.json ("nested"), or both, with other settings in the former
+    settings   the picture settings
+    processor  processor_config.json's own keys
+    config     config.json's keys beside model_type
+    place      where the settings are: preprocessor_config.json ("preprocessor"; "null": beside an
+               image_processor that is null), image_processor of processor_config.json ("nested"),
+               or "both", with other settings in the former
     picture    (mode, size, seed)
     a_path     the picture is given as a path, not as an object
     """
@@ -165,6 +175,7 @@ class Change(NamedTuple):
     family: str
     settings: dict[str, Any]
     processor: dict[str, Any]
+    config: dict[str, Any]
     place: str
     picture: tuple[str, tuple[int, int], int]
     a_path: bool
@@ -199,17 +210,22 @@ def cases(n: int, seed: int, family: str) -> list[Case]:
             values = LLAVA_PROCESSOR_VALUES if llava else QWEN_PROCESSOR_VALUES
             processor, more = changed(processor, values, draw, draw.choice((1, 2)))
             keys += more
-        place = draw.choice(("preprocessor", "nested", "both"))
+        config: dict[str, Any] = {}
+        if draw.random() < 0.15:
+            config, more = changed(config, CONFIG_VALUES, draw, draw.choice((1, 2)))
+            keys += more
+        place = draw.choice(("preprocessor", "nested", "both", "null"))
         picture = (draw.choice(MODES), draw.choice(SIZES), number)
         a_path = draw.random() < 0.5
         name = f"{family} {number}: {place} " + ", ".join(
             f"{key} {settings.get(key, processor.get(key, 'absent'))!r}" for key in keys
         )
+        name += "".join(f"; config.json's {key} {value!r}" for key, value in config.items())
         found.append(
             Case(
                 f"{name}; picture {picture}{' by path' * a_path}",
                 (*keys, "picture is"),
-                Change(family, settings, processor, place, picture, a_path),
+                Change(family, settings, processor, config, place, picture, a_path),
             )
         )
     return found
@@ -245,15 +261,19 @@ class Readers:
         self.tokenizers: dict[str, Any] = {}
 
     def write(self, change: Change) -> None:
-        """Write the case's directory; config.json and the tokenizer are written once."""
+        """Write the case's directory; the tokenizer is written once."""
         self.at = self.directory / change.family
         if change.family not in self.tokenizers:
-            self.tokenizers[change.family] = write_tokenizer(self.at, change.family)
+            self.tokenizers[change.family] = write_tokenizer(self.at)
         processor = dict(change.processor)
         preprocessor = self.at / "preprocessor_config.json"
         preprocessor.unlink(missing_ok=True)
-        if change.place == "preprocessor":
+        config = {"model_type": change.family, **change.config}
+        (self.at / "config.json").write_text(json.dumps(config))
+        if change.place in ("preprocessor", "null"):
             preprocessor.write_text(json.dumps(change.settings))
+            if change.place == "null":
+                processor["image_processor"] = None
         else:
             processor["image_processor"] = change.settings
         if change.place == "both":
@@ -321,8 +341,8 @@ class Readers:
         return found.pixels, found.grid, found.n_tokens
 
 
-def write_tokenizer(directory: Path, family: str) -> Any:
-    """Writes a tokenizer of single bytes and config.json; returns the tokenizer."""
+def write_tokenizer(directory: Path) -> Any:
+    """Writes a tokenizer of single bytes; returns it."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -335,7 +355,6 @@ def write_tokenizer(directory: Path, family: str) -> Any:
     )
     directory.mkdir(parents=True)
     fast.save_pretrained(directory)
-    (directory / "config.json").write_text(json.dumps({"model_type": family}))
     return fast
 
 
