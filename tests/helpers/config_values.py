@@ -60,6 +60,13 @@ SPARSE: dict[str, dict[str, Any]] = {
         "text_config": {**SIZES, "rope_scaling": MROPE},
         "vision_config": QWEN2_5_TOWER,
     },
+    "qwen2_5_vl, flat": {
+        "model_type": "qwen2_5_vl",
+        **TOKENS,
+        **SIZES,
+        "rope_scaling": MROPE,
+        "vision_config": QWEN2_5_TOWER,
+    },
     "qwen2_vl, flat": {
         "model_type": "qwen2_vl",
         **TOKENS,
@@ -101,6 +108,8 @@ ROPES: list[Any] = [
     {"type": "default", "mrope_section": [1, 1, 2], "rope_theta": 500.0},
     {"full_attention": {"rope_type": "default", "rope_theta": 500.0}},
     {"rope_type": "default", "unknown": 3},
+    {"rope_type": "axial", "rope_theta": 50.0},
+    {"type": "axial", "partial_rotary_factor": 0.5},
     None,
     {},
 ]
@@ -174,8 +183,8 @@ VALUES: dict[str, Any] = {
     "vision_feature_layer": [-2, -1, 0, 1, 2, 3, -3, -4, [-2], [-1], [-2, -1], [0]],
     "vision_feature_select_strategy": ["default", "full"],
     "out_hidden_size": [32],
-    "window_size": [8, 16, 32, 112, 4],
-    "fullatt_block_indexes": [[], [0], [0, 1], [7], None],
+    "window_size": [8, 16, 24, 31, 112, 4, 0],
+    "fullatt_block_indexes": [[], [0], [0, 1], [7], [-1, 1, 1], None],
     "tokens_per_second": [2, 4.0],
     "embed_dim": [32, 24, 12],
     "depth": [1, 3],

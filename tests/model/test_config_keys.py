@@ -115,11 +115,13 @@ def test_every_key_that_the_reference_code_of_a_decoder_reads_is_in_its_table():
         ("MistralConfig", transformers.models.mistral.modeling_mistral),
         ("Qwen2Config", transformers.models.qwen2.modeling_qwen2),
         ("Qwen2VLTextConfig", transformers.models.qwen2_vl.modeling_qwen2_vl),
+        ("Qwen2_5_VLTextConfig", transformers.models.qwen2_5_vl.modeling_qwen2_5_vl),
     ):
         read = (shared | keys_in(module)) - no_values(config_class(name))
         known = set(CLASSES[name].keys) | set(config_keys.ROPE.keys)
-        if name == "Qwen2VLTextConfig":
-            known |= {*config_keys.QWEN2_VL.keys, *qwen2_5_keys.QWEN2_VL_VISION.keys}
+        if name.endswith("VLTextConfig"):
+            tower = CLASSES[name.replace("Text", "Vision")]
+            known |= {*config_keys.QWEN2_VL.keys, *tower.keys}
         assert read - known == set(), name
 
 
