@@ -156,6 +156,7 @@ def test_every_command_refuses_a_world_of_deep_grey_pictures(
     assert error.count("\n") == 1 and not out.exists()
 
 
+@pytest.mark.slow
 def test_a_record_of_a_deep_grey_picture_is_refused(deep_world):
     row = read_rows(deep_world, "forget10")[0]
     with pytest.raises(
