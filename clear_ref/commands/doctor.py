@@ -1,8 +1,9 @@
-"""doctor: what is installed, built and active."""
+"""doctor: what is installed, built and active; with --model, what is wrong with a directory."""
 
 import os
 import shutil
 from argparse import Namespace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,69 @@ from typing import Any
 import torch
 
 from clear_ref.common import run_directory
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import RunFailed, UserError
+from clear_ref.common.settings import setting
 from clear_ref.losses import native
 from clear_ref.losses.implementation import choose_implementation
 from clear_ref.mini import directories
-from clear_ref.model.vlm import load
+from clear_ref.mini.directories import model_directory
+from clear_ref.model.directory_problems import directory_problems
+from clear_ref.model.vlm import load, load_without_weights
 
+from .given import settings_from
 from .output import Output
+from .settings import template_setting
+
+
+@dataclass(frozen=True)
+class DoctorSettings:
+    """doctor: the machine, or one model directory."""
+
+    model: str = setting(
+        "",
+        "only say whether this model directory (or mini) can be loaded; if not, all that is wrong",
+    )
+    template: str = template_setting()
 
 
 def command(arguments: Namespace) -> Output:
     """What `doctor` prints."""
+    settings = settings_from(arguments, DoctorSettings)
+    if settings.model:
+        return Output(examine_model(settings), text_of_model, check_model)
     return Output(examine(), text)
+
+
+def examine_model(settings: DoctorSettings) -> dict[str, Any]:
+    """Whether a model directory can be loaded; every problem, or what it is."""
+    directory = model_directory(settings.model)
+    problems = directory_problems(directory, settings.template)
+    found: dict[str, Any] = {"model": str(directory), "problems": problems}
+    if not problems:
+        vlm = load_without_weights(directory, template=settings.template)
+        found["family"] = vlm.family.name
+        found["parameters"] = sum(tensor.numel() for tensor in vlm.weights().values())
+        found["template"] = vlm.template.name
+    return found
+
+
+def text_of_model(found: dict[str, Any]) -> str:
+    """The findings about a model directory."""
+    if found["problems"]:
+        lines = [f"{found['model']}: cannot be loaded", *found["problems"]]
+        lines.append("clear_ref/model/keys/README.md says what happens to every key")
+        return "\n".join(lines)
+    return (
+        f"{found['model']}: loads as {found['family']}, {found['parameters']:,} parameters, "
+        f"chat template {found['template']}"
+    )
+
+
+def check_model(found: dict[str, Any]) -> None:
+    """RunFailed if the directory has a problem."""
+    n = len(found["problems"])
+    if n:
+        raise RunFailed(f"{found['model']}: {n} problem{'s' if n > 1 else ''}")
 
 
 def examine() -> dict[str, Any]:

@@ -77,7 +77,13 @@ def parser() -> Parser:
     add_evaluation(commands)
     add_embedded_world_and_real_models(commands)
     add_oracle(commands)
-    add_command(commands, "doctor", "what is installed, built and active", doctor.command)
+    add_command(
+        commands,
+        "doctor",
+        "what is installed, built and active; with --model, what is wrong with a model directory",
+        doctor.command,
+        doctor.DoctorSettings,
+    )
     top.commands = commands.choices
     return top
 

@@ -5,10 +5,10 @@ of the comparison with the references, is kept.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clear_ref.common.file_keys import Fate, KeyTable, NoEffect, Only, Used
+from clear_ref.common.file_keys import Fate, KeyTable, Only, Used
 from clear_ref.common.files import read_text, write_text
 from clear_ref.data import picture_keys, tokenizer_keys
 
@@ -59,8 +59,9 @@ def refused_section(tables: Iterable[KeyTable]) -> str:
         "|---|---|---|---|---|",
     ]
     for file, tables_of_file in by_file(tables).items():
-        for fate, keys, parts in grouped(tables_of_file, is_refusal):
-            lines.append(f"| {file} | {keys} | {parts} | {refused(fate)} | {text_of(fate)} |")
+        for fate, keys, parts in grouped(tables_of_file):
+            if is_refusal(fate):
+                lines.append(f"| {file} | {keys} | {parts} | {refused(fate)} | {text_of(fate)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -74,10 +75,18 @@ def file_page(file: str, tables: list[KeyTable]) -> str:
         else:
             lines.append(f"- {table.part}: a key that is not listed is refused")
     lines += ["", "| key | part | fate | what it decides, or why |", "|---|---|---|---|"]
-    for kind in (Used, Only, NoEffect):
-        for fate, keys, parts in grouped(tables, lambda fate, kind=kind: isinstance(fate, kind)):
-            lines.append(f"| {keys} | {parts} | {name_of(fate)} | {text_of(fate)} |")
+    for name in ("used", "refused", "no effect"):
+        for fate, keys, parts in grouped(tables):
+            if kind_of(fate) == name:
+                lines.append(f"| {keys} | {parts} | {name_of(fate)} | {text_of(fate)} |")
     return "\n".join(lines) + "\n"
+
+
+def kind_of(fate: Fate) -> str:
+    """used, refused or no effect."""
+    if isinstance(fate, Used):
+        return "used"
+    return "refused" if isinstance(fate, Only) else "no effect"
 
 
 def name_of(fate: Fate) -> str:
@@ -97,15 +106,14 @@ def by_file(tables: Iterable[KeyTable]) -> dict[str, list[KeyTable]]:
     return found
 
 
-def grouped(tables: list[KeyTable], wanted: Callable[[Fate], bool]) -> list[tuple[Fate, str, str]]:
+def grouped(tables: list[KeyTable]) -> list[tuple[Fate, str, str]]:
     """(fate, keys, parts): keys with the same fate in the same parts are one row."""
     fates: dict[str, Fate] = {}  # by their text: the values of `Only` may be lists
     parts_of: dict[tuple[str, str], list[str]] = {}
     for table in tables:
         for key, fate in table.keys.items():
-            if wanted(fate):
-                fates[repr(fate)] = fate
-                parts_of.setdefault((repr(fate), key), []).append(table.part)
+            fates[repr(fate)] = fate
+            parts_of.setdefault((repr(fate), key), []).append(table.part)
     keys_of: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (fate_text, key), parts in parts_of.items():
         keys_of.setdefault((fate_text, tuple(parts)), []).append(key)
