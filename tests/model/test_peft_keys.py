@@ -54,7 +54,7 @@ def test_with_changed_keys_the_logits_are_pefts_or_the_file_is_refused_by_name(f
         for name in (family, f"{family} tied")
         if name in (family, *(f"{each} tied" for each in differential_peft.TIED))
     )
-    counts = differential_peft.run(differential_peft.cases(60, 14, names))
+    counts = differential_peft.run(differential_peft.cases(40, 14, names))
     print(counts.row(family))
     assert not counts.different
-    assert counts.equal > 20 and counts.refused > 5
+    assert counts.equal > 10 and counts.refused > 3
