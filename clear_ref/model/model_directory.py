@@ -61,6 +61,12 @@ def check_adapter_beside(directory: PathName, adapter: PathName) -> None:
         )
 
 
+def _templates(directory: Path) -> list[str]:
+    """The further chat templates of a directory, which transformers keeps in a folder."""
+    folder = "additional_chat_templates"
+    return [f"{folder}/{path.name}" for path in (directory / folder).glob("*.jinja")]
+
+
 def copy_files(source: Path, target: Path) -> None:
     """Copy the files for text and pictures; those that only `target` has are removed.
 
@@ -74,8 +80,10 @@ def copy_files(source: Path, target: Path) -> None:
         )
     if source.resolve() == target.resolve():
         return
-    for name in COPIED:
+    names = {*COPIED, *_templates(source), *_templates(target)}
+    for name in sorted(names):
         if (source / name).is_file():
+            (target / name).parent.mkdir(exist_ok=True)
             write_bytes(target / name, (source / name).read_bytes())
         else:
             (target / name).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ test_parity.py.
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,7 +113,10 @@ def test_only_files_for_text_and_pictures_are_copied_and_none_of_an_earlier_mode
     for name in ("trainer_state.json", "model.safetensors.index.json", "notes.md", "old.jinja"):
         (source / name).write_text("{}")
     (source / "merges.txt").write_text("#version: 0.2\n")
-    target.mkdir()
+    further = Path("additional_chat_templates")
+    for directory, name in ((source, "tools.jinja"), (target, "rag.jinja")):
+        (directory / further).mkdir(parents=True)
+        (directory / further / name).write_text("{{ bos_token }}")
     for name in ("chat_template.json", "video_preprocessor_config.json", "theirs.txt"):
         (target / name).write_text("{}")
     load(source).save(target)
@@ -121,7 +125,9 @@ def test_only_files_for_text_and_pictures_are_copied_and_none_of_an_earlier_mode
         "config.json",
         "model.safetensors",
         "theirs.txt",
+        str(further),
     }
+    assert [path.name for path in (target / further).iterdir()] == ["tools.jinja"]
     assert all((target / name).read_bytes() == (source / name).read_bytes() for name in ours)
 
 

@@ -10,7 +10,7 @@ import json
 import pytest
 import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 from clear_ref import Record, load
 from clear_ref.data.draws import torch_generator
@@ -67,6 +67,9 @@ def write_tokenizer(directory):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([tokenizers.AddedToken(w, normalized=False) for w in SPECIAL])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{SPECIAL[0]} $A", special_tokens=[(SPECIAL[0], 256)]
+    )
     tokenizer.save(str(directory / "tokenizer.json"))
     config = {"bos_token": SPECIAL[0], "eos_token": "<|eot_id|>"}
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}

@@ -61,9 +61,9 @@ def test_a_text_models_tokenizer_has_the_ids_and_the_template_of_the_real_one(tm
     config = config_of(shape)
     write_tokenizer(tmp_path, config)
     name, ends = TEXT_SHAPES[shape]
-    template = choose_template(tmp_path, config["model_type"])
+    tokenizer = Tokenizer(tmp_path, config)
+    template = choose_template(tmp_path, config["model_type"], tokenizer)
     assert template.name == name and tokens_of(config).stop == ends
-    tokenizer = Tokenizer(tmp_path)
     tokenizer.check(template)
     assert tokenizer.size <= config["vocab_size"]
     assert all(tokenizer.id_of(token) == n for token, n in tokens_of(config).special.items())
