@@ -6,6 +6,7 @@ from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.evaluation import definitions, logs, membership, metrics, quality
+from clear_ref.evaluation.log_format import Logs
 from clear_ref.report import terminal_score
 
 from .given import settings_from
@@ -31,7 +32,7 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
     returns  {"command", "log", "format", "gold", "gold_format", "records", "metrics",
              "definitions", "numbers", "missing", "inputs"}, with
              metrics      {set: what metrics.score returns; the scores in an open-unlearning log as
-                          "membership" of tofu}
+                          "membership" of tofu, which is then open-unlearning's own set}
              definitions  {set: {metric: name}}
              numbers      [{"metric", "value", "definition", "metrics": [set, ...]}], one for each
                           metric and definition
@@ -60,7 +61,7 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
         "records": {name: entry["n"] for name, entry in found["tasks"].items()},
         "metrics": sets,
         "definitions": {name: result["definitions"] for name, result in sets.items()},
-        "numbers": numbers(sets),
+        "numbers": numbers(sets, log.tasks),
         "missing": missing(list(sets), set(log.tasks), task is not None, gold is not None),
         "inputs": run_directory.hashes([*log.files, *(gold.files if gold else ())]),
     }
@@ -81,16 +82,18 @@ def missing(
     return reasons
 
 
-def numbers(sets: dict[str, dict]) -> list[dict[str, Any]]:
+def numbers(sets: dict[str, dict], tasks: Logs) -> list[dict[str, Any]]:
     """Every number of metrics.score's results, once for each definition.
 
     sets     {set of definitions: result}
+    tasks    the model's logs
     returns  [{"metric", "value", "definition", "metrics": sets}]; a part of a task is called
              "TASK PART", and parts come last
     """
     named: dict[tuple[str, float, str], list[str]] = {}
     for name, result in sets.items():
-        for metric, value, definition in values_of(name, result):
+        computed = definitions.set_of(name, tasks.values())
+        for metric, value, definition in values_of(computed, result):
             if value is not None:
                 named.setdefault((metric, value, definition), []).append(name)
     metric_names = dict.fromkeys(metric for metric, _, _ in named)

@@ -3,7 +3,8 @@
 paper     the paper's section 5.2; what it leaves open is chosen as each docstring says
 released  the authors' code: mm/calculate_metrics.py and mm/build_vllm_table.py; for text
           nlp/aggregate_eval_stat.py and the formulas that reproduce the paper's printed text tables
-tofu      TOFU, aggregate_eval_stat.py; its successor open-unlearning computes the same
+tofu      TOFU, aggregate_eval_stat.py; for logs of open-unlearning, its successor, that one's own
+          formulas (open_unlearning.py)
 
 A part is one metric of one task, such as the ROUGE of eval_log. A reported number is the harmonic
 mean of some parts (AGGREGATES) or a function of the logs of a model and of gold (QUALITIES).
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from clear_ref.common.errors import UserError
 
-from . import quality, task_metrics
+from . import open_unlearning, quality, task_metrics
 from .log_format import Log
 
 TaskFunction = Callable[[Log], float]  # of a task's log
@@ -23,6 +24,8 @@ QualityFunction = Callable[[Log, Log], float]  # of a model's log and gold's log
 Part = tuple[str, str]  # (task, its metric: rouge, probability or truth_ratio)
 
 SETS = ("paper", "released", "tofu")
+# What the set tofu is for open-unlearning's logs. It has the same numbers.
+OPEN_UNLEARNING = open_unlearning.SOURCE
 REAL_PICTURES = ("eval_real_faces_wo_options", "eval_real_world_wo_options")
 REAL_TEXT = ("eval_real_author_wo_options", "eval_real_world_wo_options")
 MULTIPLE_CHOICE = (
@@ -102,6 +105,8 @@ AGGREGATES: dict[str, dict[str, list[Part]]] = {
     },
 }
 
+AGGREGATES[OPEN_UNLEARNING] = AGGREGATES["tofu"]
+
 # {set of definitions: {reported number: (function, tasks)}}; the function compares the logs of the
 # first of the tasks that was evaluated.
 QUALITIES: dict[str, dict[str, tuple[QualityFunction, tuple[str, ...]]]] = {
@@ -114,6 +119,10 @@ QUALITIES: dict[str, dict[str, tuple[QualityFunction, tuple[str, ...]]]] = {
     "tofu": {
         "forget_quality": (quality.forget_quality_ks, QUALITY_TASKS),
         "log10_forget_quality": (quality.forget_quality_log10_ks, QUALITY_TASKS),
+    },
+    OPEN_UNLEARNING: {
+        "forget_quality": (open_unlearning.forget_quality, QUALITY_TASKS),
+        "log10_forget_quality": (open_unlearning.forget_quality_log10, QUALITY_TASKS),
     },
 }
 
@@ -165,6 +174,30 @@ NAMES: dict[Callable[..., float], tuple[str, str]] = {
         "ks_p_value_grand_mean",
         "FQ KS: KS p-value against gold, R by grand mean",
     ),
+    open_unlearning.probability_of_answer: (
+        "stored_probability",
+        "the log's own probability of the answer",
+    ),
+    open_unlearning.probability_among_candidates: (
+        "normalised_over_candidates_1e-10",
+        "probability among candidates, 1e-10 in the denominator",
+    ),
+    open_unlearning.truth_ratio_below_one: (
+        "geometric_1e-10_below_one",
+        "truth ratio max(0, 1 - R), R geometric with 1e-10 in the denominator",
+    ),
+    open_unlearning.truth_ratio_closer_to_one: (
+        "geometric_1e-10_closer_to_one",
+        "on Forget min(R, 1/(R + 1e-10)), R geometric with 1e-10 in the denominator",
+    ),
+    open_unlearning.forget_quality: (
+        "ks_p_value_1e-10",
+        "FQ: KS p-value against gold, R geometric with 1e-10 in the denominator",
+    ),
+    open_unlearning.forget_quality_log10: (
+        "log10_ks_p_value_1e-10",
+        "log10 FQ: of that KS p-value",
+    ),
 }
 
 
@@ -172,6 +205,14 @@ def check_set(metrics: str) -> None:
     """UserError unless `metrics` is paper, released, tofu or all."""
     if metrics not in (*SETS, "all"):
         raise UserError(f"--metrics is {metrics!r}; expected {', '.join(SETS)} or all")
+
+
+def set_of(metrics: str, logs: Iterable[Log]) -> str:
+    """The set that is computed for a model's logs: open-unlearning's in place of tofu for its own
+    logs, otherwise `metrics`."""
+    if metrics == "tofu" and any(log.get("source") == OPEN_UNLEARNING for log in logs):
+        return OPEN_UNLEARNING
+    return metrics
 
 
 def functions(metrics: str, task: str, text: bool) -> dict[str, TaskFunction]:
@@ -183,18 +224,23 @@ def functions(metrics: str, task: str, text: bool) -> dict[str, TaskFunction]:
     of_text = text or task not in (*PICTURES, "eval_real_world_wo_options")
     # The released text code computes truth ratios as TOFU does.
     ratio_set = "tofu" if metrics == "released" and of_text else metrics
-    probability = task_metrics.probability_of_answer
-    if task in MULTIPLE_CHOICE:
-        probability = task_metrics.probability_among_candidates
     chosen: dict[str, TaskFunction] = {
         "rouge": task_metrics.rouge_recall,
-        "probability": probability,
+        "probability": _probability(metrics, task in MULTIPLE_CHOICE),
         "truth_ratio": _truth_ratio(ratio_set, forget="forget" in task),
     }
-    if metrics == "tofu":
+    if metrics in ("tofu", OPEN_UNLEARNING):
         chosen["rouge1"] = task_metrics.rouge1_recall
         chosen["rouge_f"] = task_metrics.rouge_f
     return chosen
+
+
+def _probability(metrics: str, multiple_choice: bool) -> TaskFunction:
+    """The probability of one set of definitions."""
+    module = open_unlearning if metrics == OPEN_UNLEARNING else task_metrics
+    if multiple_choice:
+        return module.probability_among_candidates
+    return module.probability_of_answer
 
 
 def _truth_ratio(metrics: str, forget: bool) -> TaskFunction:
@@ -205,6 +251,10 @@ def _truth_ratio(metrics: str, forget: bool) -> TaskFunction:
         if forget:
             return task_metrics.truth_ratio_geometric_closer_to_one
         return task_metrics.truth_ratio_geometric_below_one
+    if metrics == OPEN_UNLEARNING:
+        if forget:
+            return open_unlearning.truth_ratio_closer_to_one
+        return open_unlearning.truth_ratio_below_one
     if forget:
         return task_metrics.truth_ratio_grand_mean_closer_to_one
     return task_metrics.truth_ratio_grand_mean_below_one
@@ -220,8 +270,8 @@ def definitions(metrics: str) -> dict[str, Definition]:
     """Every definition of one set, by the name under which "definitions" of a report lists it."""
     by_name: dict[str, Callable[..., float]] = {
         "rouge": task_metrics.rouge_recall,
-        "probability_multiple_choice": task_metrics.probability_among_candidates,
-        "probability_text": task_metrics.probability_of_answer,
+        "probability_multiple_choice": _probability(metrics, multiple_choice=True),
+        "probability_text": _probability(metrics, multiple_choice=False),
     }
     if metrics == "paper":
         by_name["truth_ratio"] = _truth_ratio("paper", forget=False)
@@ -230,11 +280,11 @@ def definitions(metrics: str) -> dict[str, Definition]:
         by_name["truth_ratio_forget"] = _truth_ratio("released", forget=True)
         by_name["text_truth_ratio"] = _truth_ratio("tofu", forget=False)
         by_name["text_truth_ratio_forget"] = _truth_ratio("tofu", forget=True)
-    if metrics == "tofu":
+    if metrics in ("tofu", OPEN_UNLEARNING):
         by_name["rouge1"] = task_metrics.rouge1_recall
         by_name["rouge_f"] = task_metrics.rouge_f
-        by_name["truth_ratio"] = _truth_ratio("tofu", forget=False)
-        by_name["truth_ratio_forget"] = _truth_ratio("tofu", forget=True)
+        by_name["truth_ratio"] = _truth_ratio(metrics, forget=False)
+        by_name["truth_ratio_forget"] = _truth_ratio(metrics, forget=True)
     for name, (function, _) in QUALITIES[metrics].items():
         by_name[name] = function
     found = {name: definition(function) for name, function in by_name.items()}

@@ -61,6 +61,8 @@ def ks_p_value(a: Iterable[float], b: Iterable[float]) -> float:
                   + 1), in doubles: the order of operations of scipy.stats.ks_2samp, whose doubles
                   TOFU and open-unlearning published
     other sizes   the quotient of two counts of lattice paths, integers, rounded once
+    large sizes   exact too; scipy's ks_2samp, which TOFU and open-unlearning call, changes to an
+                  asymptotic approximation if a sample has more than 10,000 numbers
     source        Gnedenko and Korolyuk 1951; Hodges 1958, "The significance probability of the
                   Smirnov two-sample test"
     flaw          as a forget quality: for the same difference it falls with the number of records;

@@ -52,15 +52,17 @@ class Log(TypedDict, total=False):
     task     the task's name, such as eval_log_forget
     set      Real Faces, Real World, Forget or Retain
     config   the data config of the rows, such as forget10_perturbed
+    source   open-unlearning, in its logs only
 
     generated_text  [prompt, generated text, expected answer] of each record
-    rougeL_f1       in open-unlearning's logs only
+    rougeL_f1, gt_prob, perturb_prob    in open-unlearning's logs only; a prob is exp(-avg loss)
     """
 
     format: str
     task: str
     set: str
     config: str
+    source: str
     gt_loss: dict[str, float]
     num_token_gt: dict[str, int]
     avg_gt_loss: dict[str, float]
@@ -70,6 +72,8 @@ class Log(TypedDict, total=False):
     perturb_loss: dict[str, list[float]]
     num_token_perturb: dict[str, list[int]]
     average_perturb_loss: dict[str, list[float]]
+    gt_prob: dict[str, float]
+    perturb_prob: dict[str, list[float]]
     truth_ratio: dict[str, float]
     rouge1_recall: dict[str, float]
     rougeL_recall: dict[str, float]

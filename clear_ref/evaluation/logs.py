@@ -11,8 +11,8 @@ TOFU             eval_log_aggregated.json of TOFU: the same columns, with Real A
 open-unlearning  TOFU_EVAL.json: metrics with value_by_index, which become the columns of the same
                  four tasks
 
-Any file may be compressed with gzip. Losses, shares and texts of single records are read, never an
-aggregate.
+Any file may be compressed with gzip. Losses, probabilities, shares and texts of single records are
+read, never an aggregate.
 """
 
 import gzip
@@ -29,6 +29,7 @@ from clear_ref.common.run_directory import LOGS_DIRECTORY
 from .definitions import PICTURES
 from .log_format import LOG_FORMAT, Log, Logs
 from .membership import RecordScores
+from .open_unlearning import SOURCE
 
 FORMATS = ("clear_ref", "released", "TOFU", "open-unlearning")
 # Task names of eval_log_aggregated.json: one in both projects' files, one in TOFU's only.
@@ -224,13 +225,15 @@ def _tasks_of_open_unlearning(content: dict, where: str | Path) -> Logs:
     for task, start, paraphrased in OPEN_UNLEARNING:
         if f"{start}_Q_A_Prob" not in content:
             continue
-        log: dict[str, dict[str, object]] = {}
-        for column, end in (
-            ("avg_gt_loss", "Q_A_Prob"),
-            ("avg_paraphrased_loss", paraphrased),
-            ("average_perturb_loss", "Q_A_PERT_Prob"),
+        log: dict[str, object] = {"source": SOURCE}
+        for column, end, field in (
+            ("avg_gt_loss", "Q_A_Prob", "avg_loss"),
+            ("avg_paraphrased_loss", paraphrased, "avg_loss"),
+            ("average_perturb_loss", "Q_A_PERT_Prob", "avg_loss"),
+            ("gt_prob", "Q_A_Prob", "prob"),
+            ("perturb_prob", "Q_A_PERT_Prob", "prob"),
         ):
-            log[column] = _column(content, f"{start}_{end}", "avg_loss", where)
+            log[column] = _column(content, f"{start}_{end}", field, where)
         name = f"{start}_Q_A_ROUGE"
         for column in OPEN_UNLEARNING_ROUGE:
             log[column] = _column(content, name, column, where)

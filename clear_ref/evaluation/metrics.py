@@ -26,6 +26,7 @@ from .definitions import (
     check_set,
     definitions,
     functions,
+    set_of,
 )
 from .distances import auc, jensen_shannon_distance, ks_p_value, ks_statistic, log10_ks_p_value
 from .exact_means import harmonic_mean, mean
@@ -148,6 +149,7 @@ def score_task(task: str, log: Log, metrics: str = "paper", text: bool = False) 
              has neither the column nor the text
     text     see definitions.functions
     """
+    metrics = set_of(metrics, [log])
     log = {**log, "task": log.get("task", task)}
     rouge_column = "rougeL_recall" if "rougeL_recall" in log else "generated_text"
     answers = log_columns.column_of(log, "avg_gt_loss")
@@ -170,8 +172,8 @@ def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> 
     """metrics.json of one model: the reported numbers, None if a task they need was not evaluated.
 
     logs, gold_logs  {task: log}; a task's name may end with .json, as in TOFU's files
-    metrics          the set of definitions: paper, released or tofu; all: the paper's, with the
-                     results of the others under "also"
+    metrics          the set of definitions: paper, released or tofu (for logs of open-unlearning:
+                     that one's); all: the paper's, with the results of the others under "also"
     returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world",
                       "text_real", "text_retain", "text_forget",
                       "tasks": {task: TaskScores}, "definitions": {number: definition's name}};
@@ -187,6 +189,7 @@ def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> 
     logs = _by_task(logs, "logs")
     if gold_logs is not None:
         gold_logs = _by_task(gold_logs, "gold logs")
+    metrics = set_of(metrics, logs.values())
     text = is_text(logs)
     tasks = {task: score_task(task, log, metrics, text) for task, log in logs.items()}
     # The order of the numbers in metrics.json.

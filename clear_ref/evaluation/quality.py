@@ -73,8 +73,9 @@ def forget_quality_ks(log: Log, gold_log: Log) -> float:
     [0, 1]: TOFU's Forget Quality.
 
     formula ks_p_value(R, R_gold), R geometric; only their order counts, so logarithms are compared
-    source  TOFU, aggregate_eval_stat.py:7-24; released text code, nlp/aggregate_eval_stat.py;
-            open-unlearning's ks_test
+    source  TOFU, aggregate_eval_stat.py:7-24; released text code, nlp/aggregate_eval_stat.py. With
+            more than 10,000 records scipy, which both call, gives an approximation and this the
+            exact value. open-unlearning's is open_unlearning.forget_quality
     flaw    see ks_p_value; a model that never learned anything is as good as gold if its truth
             ratios are similar
     raises  UserError if the two logs are not of the same records

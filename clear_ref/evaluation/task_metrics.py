@@ -202,8 +202,7 @@ def truth_ratio_geometric_below_one(log: Log) -> float:
     but Forget.
 
     formula mean_i max(0, 1 - R_i), R_i = exp(l_paraphrased - mean_k l_k)
-    source  TOFU, aggregate_eval_stat.py:61-72; released text code, nlp/aggregate_eval_stat.py;
-            open-unlearning's true_better
+    source  TOFU, aggregate_eval_stat.py:61-72; released text code, nlp/aggregate_eval_stat.py
     flaw    its papers say arithmetic; the geometric R is the smaller one, so this is never less
             than the arithmetic score
     """
@@ -214,8 +213,7 @@ def truth_ratio_geometric_closer_to_one(log: Log) -> float:
     """Mean over records of min(R, 1/R), in [0, 1], R geometric: TOFU's truth ratio of Forget.
 
     formula mean_i min(R_i, 1/R_i), R_i = exp(l_paraphrased - mean_k l_k)
-    source  TOFU, aggregate_eval_stat.py:61-72; released nlp/aggregate_eval_stat.py;
-            open-unlearning's closer_to_1_better
+    source  TOFU, aggregate_eval_stat.py:61-72; released nlp/aggregate_eval_stat.py
     flaw    rises with forgetting, while the probability and ROUGE it is averaged with fall
     """
     return closer_to_one(geometric_truth_ratios(log))

@@ -4,7 +4,7 @@ from textwrap import wrap
 from typing import Any
 
 from clear_ref.common.text_table import aligned
-from clear_ref.evaluation.definitions import SETS, definitions
+from clear_ref.evaluation.definitions import OPEN_UNLEARNING, SETS, definitions
 from clear_ref.evaluation.membership import definition
 
 
@@ -46,7 +46,11 @@ def _numbers(rows: list[dict[str, Any]]) -> list[str]:
 
 def _definitions(rows: list[dict[str, Any]]) -> list[str]:
     """The words of every definition that the numbers have."""
-    words = {known.name: known.words for name in SETS for known in definitions(name).values()}
+    words = {
+        known.name: known.words
+        for name in (*SETS, OPEN_UNLEARNING)
+        for known in definitions(name).values()
+    }
     lines = {}
     for row in rows:
         name = row["definition"]

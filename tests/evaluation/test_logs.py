@@ -72,6 +72,11 @@ def logs_of(names, seed, n=6):
     return {name: log(f"{seed} {name}", n, "real" in name) for name in names}
 
 
+def probability(losses):
+    """exp(-loss) of a number or of a list of them."""
+    return [math.exp(-loss) for loss in losses] if isinstance(losses, list) else math.exp(-losses)
+
+
 def open_unlearning(tasks):
     """The same logs in open-unlearning's format, with ROUGE of every record and one attack."""
     found = {}
@@ -83,7 +88,8 @@ def open_unlearning(tasks):
             ("Q_A_PERT_Prob", "average_perturb_loss"),
         ):
             rows[end] = {
-                key: {"avg_loss": value, "prob": 0.5} for key, value in own[column].items()
+                key: {"avg_loss": value, "prob": probability(value)}
+                for key, value in own[column].items()
             }
         rows["Q_A_ROUGE"] = {
             key: {
@@ -158,6 +164,11 @@ def test_each_format_is_detected_by_its_keys_and_gives_the_same_numbers(tmp_path
                             ("rougeL_f1", 0.5),
                             ("rouge1_recall", 0.75),
                         )
+                    },
+                    "source": "open-unlearning",
+                    "gt_prob": {key: probability(x) for key, x in own["avg_gt_loss"].items()},
+                    "perturb_prob": {
+                        key: probability(x) for key, x in own["average_perturb_loss"].items()
                     },
                 }
                 for task, own in expected.items()
