@@ -148,10 +148,10 @@ def _difference(renderings: list[str], candidates: list[Template], tokenizer: To
                 f"ours: it writes {shown(found[start:])} where the nearest, {name}, writes "
                 f"{shown(ours[start:])}"
             )
+    has, expected = ("has no", "one") if TEMPLATES[name].bos else ("has a", "none")
     return (
-        f"this chat template is {name}, and with this tokenizer.json its prompt "
-        f"{'has no' if TEMPLATES[name].bos else 'has a'} BOS token; expected "
-        f"{'one' if TEMPLATES[name].bos else 'none'}, as {name} is published"
+        f"this chat template is {name}, and with this tokenizer.json and bos_token {bos!r} its "
+        f"prompt {has} BOS token; expected {expected}, as {name} is published"
     )
 
 

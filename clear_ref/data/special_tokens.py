@@ -100,13 +100,13 @@ def _add(
     named: Mapping[str, Token],
     others: list[Token],
 ) -> None:
-    """Add the tokens that the tokenizer does not have, by their ids, then those with a name."""
+    """Add the listed tokens by their ids, then those with a name; named ones become special.
+
+    A listed token that the tokenizer has already is added again: it may have become special.
+    """
     tokenizer = loaded.tokenizer
     known = tokenizer.get_added_tokens_decoder().values()
-    kinds = {repr(token) for token in known}
-    missing: list[Token] = [
-        token for _, token in sorted(tokens.items()) if repr(token) not in kinds
-    ]
+    missing: list[Token] = [token for _, token in sorted(tokens.items())]
     texts = {str(token) for token in (*known, *missing)}
     for token in (*named.values(), *others):
         if str(token) not in texts and token not in missing:

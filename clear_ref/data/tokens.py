@@ -105,8 +105,9 @@ class Tokenizer:
             if alone:
                 break
         raise UserError(
-            f"{path}: post_processor adds other tokens to a text than one BOS token before it; "
-            "expected nothing or that token, or name a template with --template"
+            f"{path}: post_processor adds other tokens to a text than one BOS token before it "
+            f"(bos_token {self.named.get('bos_token')!r}); expected that token or nothing, or name "
+            "a template with --template"
         )
 
     def id_of(self, token: str) -> int:
@@ -169,8 +170,9 @@ class Tokenizer:
                 )
             if self._tokenizer.token_to_id(token) is None:
                 raise UserError(
-                    f"template {template.name} needs the token {token!r}, which the model's "
-                    "tokenizer does not have; name another template with --template"
+                    f"template {template.name} needs the token {token!r}, which neither "
+                    "tokenizer.json nor added_tokens_decoder of tokenizer_config.json has; name "
+                    "another template with --template"
                 )
         own_image = self.named.get("image_token", template.image)
         if template.with_image is not None and own_image != template.image:

@@ -134,7 +134,9 @@ def test_qwen2s_sentence_under_qwen2_and_mistrals_first_template_are_known(tmp_p
 def test_a_template_that_is_known_but_whose_bos_is_missing_is_refused(tmp_path):
     """A tokenizer adds no BOS to a chat, so a chat template without it makes prompts without it."""
     text = MISTRAL.replace("{{ bos_token }}", "")
-    with pytest.raises(UserError, match="this chat template is inst, and .* has no BOS token"):
+    with pytest.raises(
+        UserError, match="this chat template is inst, and .*<s>. its prompt has no BOS token"
+    ):
         chosen(tmp_path, "mistral", {"chat_template.jinja": text})
     files = files_of("llava")
     files["tokenizer.json"]["post_processor"] = None
