@@ -290,6 +290,21 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
         write_tiny(tmp_path / "small", text={"vocab_size": 100})
 
 
+def test_a_tokenizer_may_have_an_id_that_no_row_belongs_to(tmp_path):
+    """A text with that id is refused; a published Llama-2 copy has such an unused pad token."""
+    path = write_tiny(tmp_path / "tiny")
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    config["pad_token"] = "<padding>"
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    vlm = clear_ref.load(path)
+    assert vlm.tokenizer.size == vlm.text_config.vocab_size + 1
+    records = [Record("Who?", "Hina."), Record("Who is this?", "A.")]
+    batch = vlm.encode(records)
+    assert torch.isfinite(vlm.forward(batch.input_ids, batch.attention_mask)).all()
+    with pytest.raises(UserError, match="'<padding>' with id 2500, and the embedding has 2500"):
+        vlm.encode([Record("Who <padding>?")])
+
+
 @pytest.mark.slow
 def test_the_shipped_base_names_an_author_from_a_picture():
     """Asked for a caption of the first forget picture, the embedded base names the author."""
