@@ -1,4 +1,4 @@
-"""Qwen2-VL's picture preprocessing with Pillow: resize, rescale, normalise, cut into patches.
+"""Qwen2-VL's and Qwen2.5-VL's picture preprocessing with Pillow: resize, normalise, patches.
 
 The resize keeps the picture's shape (the ratio of its sides).
 

@@ -98,11 +98,30 @@ def test_what_is_kept_is_what_a_real_forward_keeps(dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape, n_image", [("llava-1.5-7b", 576), ("qwen2-vl-2b", 37 * 37)])
+@pytest.mark.parametrize(
+    "shape, n_image",
+    [("llava-1.5-7b", 576), ("qwen2-vl-2b", 37 * 37), ("qwen2.5-vl-3b", 37 * 37)],
+)
 def test_a_picture_has_its_tokens(shape, n_image):
     """336 / 14 = 24 squared; 1024 is nearest to 37 times 28."""
     config = {**shapes.config_of(shape, 1)}
     assert model_costs(config, torch.bfloat16, 8, 75, 1024).picture.tokens == 75 + n_image
+
+
+@pytest.mark.slow
+def test_windows_save_the_operations_of_attention_outside_them():
+    """Four operations for each pair of patches and each number of their width, in 32 blocks.
+
+    37 x 37 tokens are 9 x 9 windows of 4 x 4 tokens (64 patches), 9 + 9 of 4 x 1 at two borders
+    and one token in the corner.
+    """
+    forward = []
+    for full_blocks in (list(range(32)), []):
+        config = shapes.config_of("qwen2.5-vl-3b", 1)
+        config["vision_config"]["fullatt_block_indexes"] = full_blocks
+        forward.append(model_costs(config, torch.bfloat16, 8, 75, 1024).picture.forward)
+    pairs = 81 * 64**2 + 18 * 16**2 + 4**2
+    assert forward[0] - forward[1] == 32 * 4 * 1280 * ((74 * 74) ** 2 - pairs)
 
 
 @pytest.mark.slow
