@@ -56,8 +56,8 @@ def check_adapter_beside(directory: PathName, adapter: PathName) -> None:
     if not adapter or Path(adapter).resolve() != directory.resolve():
         raise UserError(
             f"{config}: stands beside a model, and transformers loads the model with this adapter; "
-            f"say what is meant: for both add --adapter {directory}, for the model alone move the "
-            "file to another folder"
+            f"say what is meant: for both --adapter {directory} (evaluate, explain, diff) or a "
+            "merged copy (load with adapter=, then save); for the model alone move the file away"
         )
 
 

@@ -78,8 +78,8 @@ ADAPTER_CONFIG = KeyTable(
         "lorap_lr_ratio": SWIFT,
         "lorap_emb_lr": SWIFT,
     },
-    others="PEFT drops it with a warning. Refused here unless it is null, false or empty: a later "
-    "version that knows it may compute something else",
+    others="PEFT drops it with a warning; one whose value is not null, false or empty is refused "
+    "all the same, because another version may compute something with it",
 )
 
 TABLES = (ADAPTER_CONFIG,)

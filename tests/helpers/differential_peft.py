@@ -27,7 +27,7 @@ from tests.helpers.transformers_models import hub_name, transformers_model
 
 ATOL = 5e-5  # logits are below 8
 FAMILIES = ("llava", "qwen2_vl", "llama", "mistral", "qwen2")
-TIED = ("llama", "qwen2", "qwen2_vl")
+TIED = ("llava", "llama", "qwen2", "qwen2_vl")
 OMITTED = object()
 IMAGE = 5  # the id of the image token
 # {family: target_modules of the unchanged file}

@@ -23,7 +23,16 @@ from tests.helpers.differential import Case, Counts, compare
 from tests.helpers.transformers_models import hub_name, transformers_model
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-MODELS = ("llava", "qwen2_vl", "qwen2_vl tied", "llama", "llama tied", "mistral", "qwen2 tied")
+MODELS = (
+    "llava",
+    "llava tied",
+    "qwen2_vl",
+    "qwen2_vl tied",
+    "llama",
+    "llama tied",
+    "mistral",
+    "qwen2 tied",
+)
 EMBEDDING = {
     "llava": "language_model.model.embed_tokens.weight",
 }
@@ -119,8 +128,8 @@ class Readers:
         model.config.save_pretrained(self.folder)
         what = change.what
         stored = dict(tensors)
-        head = next((name for name in stored if name.endswith("lm_head.weight")), "lm_head.weight")
         embedding = EMBEDDING.get(family, "model.embed_tokens.weight")
+        head = embedding.replace("model.embed_tokens", "lm_head")
         if "head" in what and tied:
             stored[head] = stored[embedding] + (what["head"] == "other")
         if "missing" in what:
@@ -182,7 +191,8 @@ class Readers:
         _, tensors = self.model(change.model)
         family, *tied = change.model.split()
         target = {name: torch.full_like(tensor, 7.0) for name, tensor in tensors.items()}
-        heads = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
+        embedding = EMBEDDING.get(family, "model.embed_tokens.weight")
+        heads = {embedding.replace("model.embed_tokens", "lm_head"): embedding} if tied else {}
         load_weights(target, self.folder, family, heads)
         return target
 
