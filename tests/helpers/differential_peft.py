@@ -79,6 +79,10 @@ VALUES: dict[str, list[Any]] = {
         ["LAYER.1.self_attn.k_proj"],
         ["LAYER.0.self_attn.k_proj", "v_proj"],
         ["lm_head", "q_proj"],
+        # PEFT shortens a list of 20 names or more.
+        [f"LAYER.{n}.self_attn.{part}_proj" for n in range(9) for part in "qkv"],
+        [f"LAYER.0.self_attn.{part}_proj" for part in "qkvo"] + ["q_proj"] + ["none"] * 20,
+        [f"LAYER.0.mlp.{part}_proj" for part in ("up", "down")] + [f"n{n}" for n in range(20)],
         ["embed_tokens"],
         ["norm"],
         [],
@@ -168,12 +172,14 @@ class Change(NamedTuple):
     """What changes: the model, {key: value or OMITTED}, and which tensors the file has.
 
     copies  base weights that the file holds beside the adapter: {name: added to its values}
+    dtype   of the tensors in the file
     """
 
     model: str
     keys: dict[str, Any]
     fitted: bool
     copies: dict[str, float]
+    dtype: torch.dtype
 
 
 def written(keys: dict[str, Any], name: str) -> dict[str, Any]:
@@ -202,7 +208,8 @@ def cases(n: int, seed: int, names: tuple[str, ...] = ()) -> list[Case]:
         copies = {}
         if draw.random() < 0.1:
             copies[draw.choice(("embed_tokens", "lm_head"))] = draw.choice((0.0, 0.0, 0.5))
-        change = Change(name, values, draw.random() < 0.8, copies)
+        dtype = draw.choice((torch.float32, torch.float32, torch.bfloat16, torch.float64))
+        change = Change(name, values, draw.random() < 0.8, copies, dtype)
         shown = {key: "omitted" if value is OMITTED else value for key, value in values.items()}
         label = f"{name}, {'fitted' if change.fitted else 'kept'}: {shown} {copies or ''}"
         found.append(Case(label, (*keys, *copies), change))
@@ -289,6 +296,7 @@ class Readers:
             found = next(m for n, m in base.theirs.named_modules() if n.endswith(part))
             name = next(n for n, m in base.theirs.named_modules() if n.endswith(part))
             tensors = tensors | {f"base_model.model.{name}.weight": found.weight.detach() + shift}
+        tensors = {n: t.to(change.dtype) if "lora_" in n else t for n, t in tensors.items()}
         save_file(tensors, self.folder / WEIGHTS)
         (self.folder / CONFIG).write_text(json.dumps(config))
         loaded = peft.PeftModel.from_pretrained(copy.deepcopy(base.theirs), self.folder).eval()

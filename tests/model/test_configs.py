@@ -10,7 +10,7 @@ import pytest
 from clear_ref.common.errors import UserError
 from clear_ref.model.families import family
 from clear_ref.model.language_config import language_config
-from clear_ref.model.shapes import SHAPES
+from clear_ref.model.shape_table import SHAPES
 
 # The keys of the hub's files that affect the computation. A sparse file omits the defaults of its
 # class.
@@ -90,6 +90,65 @@ HUB = {
         "rope_scaling": {"factor": 4.0, "type": "linear"},
         "vocab_size": 32000,
     },
+    # Every key of these two files.
+    "llama-3.2-1b instruct": {
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009],
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": 2048,
+        "initializer_range": 0.02,
+        "intermediate_size": 8192,
+        "max_position_embeddings": 131072,
+        "mlp_bias": False,
+        "model_type": "llama",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 16,
+        "num_key_value_heads": 8,
+        "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {
+            "factor": 32.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.45.0.dev0",
+        "use_cache": True,
+        "vocab_size": 128256,
+    },
+    "qwen2.5-7b instruct": {
+        "architectures": ["Qwen2ForCausalLM"],
+        "attention_dropout": 0.0,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        "hidden_act": "silu",
+        "hidden_size": 3584,
+        "initializer_range": 0.02,
+        "intermediate_size": 18944,
+        "max_position_embeddings": 32768,
+        "max_window_layers": 28,
+        "model_type": "qwen2",
+        "num_attention_heads": 28,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 131072,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.43.1",
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vocab_size": 152064,
+    },
     "llama before grouped queries": {
         "model_type": "llama",
         "hidden_size": 64,
@@ -166,6 +225,7 @@ HUB = {
     "qwen2-vl-7b": SHAPES["qwen2-vl-7b"],
     "qwen2.5-vl-3b": SHAPES["qwen2.5-vl-3b"],
     "qwen2.5-vl-7b": SHAPES["qwen2.5-vl-7b"],
+    **{name: config for name, config in SHAPES.items() if name.startswith(("llama-3", "qwen2.5-"))},
 }
 
 
