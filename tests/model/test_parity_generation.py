@@ -14,7 +14,7 @@ import torch
 from clear_ref import Record, load
 from clear_ref.model import generation_keys
 from tests.helpers.differential_generation import FAMILIES, run
-from tests.helpers.word_models import write_model
+from tests.helpers.letter_models import write_model
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 
@@ -52,7 +52,7 @@ def test_every_setting_that_generate_reads_has_a_fate():
     from transformers.generation import utils
 
     read = set(re.findall(r"generation_config\.(\w+)", inspect.getsource(utils)))
-    written = {name for name in read if name.startswith("_")}
+    written = {name for name in read if name.startswith("_")} | {"json"}  # json: a file name
     methods = {name for name in read if hasattr(transformers.GenerationConfig, name)}
     assert read - written - methods <= generation_keys.SETTINGS.keys()
 
@@ -76,7 +76,7 @@ def test_whole_directories_give_the_same_ids(own, config, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | config))
     reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     vlm = load(tmp_path)
-    batch = vlm.encode([Record("w20 w21 w30"), Record("w40"), Record("w33 w34 w35 w36 w37 w38")])
+    batch = vlm.encode([Record("ABC"), Record("j"), Record("GHIJKLMN")])
     expected = reference.generate(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -85,4 +85,5 @@ def test_whole_directories_give_the_same_ids(own, config, tmp_path):
     )[:, batch.input_ids.shape[1] :]
     found = vlm.generate_ids(batch, 24)
     assert found.where(found != vlm.tokenizer.pad, 0).tolist() == expected.tolist()
-    assert (expected.shape[1] == 24) == (own is not None)
+    if own is not None and "eos_token_id" not in own:
+        assert expected.shape[1] == 24

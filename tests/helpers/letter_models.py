@@ -1,4 +1,4 @@
-"""Tiny random models of every family whose 48 tokens are words, and prompts for them."""
+"""Tiny random models of every family whose 48 tokens are letters, and prompts for them."""
 
 import json
 import random
@@ -13,7 +13,7 @@ FAMILIES = ("llama", "mistral", "qwen2", "llava", "qwen2_vl")
 N_TOKENS = 48
 SPECIAL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<image>", "<|image_pad|>")
 SPECIAL += ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>", "<|endoftext|>", "[INST]")
-WORDS = tuple(f"w{number}" for number in range(len(SPECIAL), N_TOKENS))
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghij"
 IMAGE_TOKEN = {"llava": 5, "qwen2_vl": 6}
 PAD = 10
 
@@ -32,25 +32,20 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_tokenizer(directory: Path) -> None:
-    """A tokenizer whose tokens are words; those of SPECIAL are special."""
-    vocabulary = {word: number for number, word in enumerate(SPECIAL + WORDS)}
+    """A tokenizer whose tokens are those of SPECIAL, which are special, and letters."""
+    vocabulary = {token: number for number, token in enumerate((*SPECIAL, *LETTERS))}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = [
-        {
-            "id": number,
-            "content": word,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for number, word in enumerate(SPECIAL)
+        {"id": number, "content": token, **flags, "special": True}
+        for number, token in enumerate(SPECIAL)
     ]
+    bytes_as_letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     tokenizer = {
         "version": "1.0",
         "added_tokens": added,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+        "pre_tokenizer": bytes_as_letters,
+        "decoder": bytes_as_letters,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": "<unk>"},
     }
     write_json(directory / "tokenizer.json", tokenizer)
     named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<|endoftext|>"}
@@ -107,7 +102,7 @@ def write_model(family: str, directory: Path) -> Any:
 
 
 def prompts(family: str) -> dict[str, Tensor]:
-    """Four rows of words; of a vision-language model two begin with a picture of four tokens."""
+    """Four rows of letters; of a vision-language model two begin with a picture of four tokens."""
     draw = random.Random(5)
     lengths = (13, 4, 9, 6)
     rows = [[draw.randrange(12, N_TOKENS) for _ in range(length)] for length in lengths]
