@@ -5,12 +5,14 @@ with any of them changed, the logits are PEFT's or the file is refused by name.
 import json
 
 import pytest
+import torch
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import NoEffect, Only
-from clear_ref.model.peft_config import KEYS, read_config
+from clear_ref.model.peft_config import KEYS, AdapterConfig, read_config
 from clear_ref.model.peft_keys import ADAPTER_CONFIG
 from tests.helpers import differential_peft
+from tests.helpers.differential import Case
 from tests.helpers.peft_files import CONFIG
 
 
@@ -43,6 +45,17 @@ def test_a_key_of_another_version_may_be_there_without_a_value(tmp_path, value, 
             read_config(tmp_path / CONFIG)
     else:
         read_config(tmp_path / CONFIG)
+
+
+@pytest.mark.slow
+def test_the_comparison_finds_a_key_that_is_skipped(monkeypatch):
+    pytest.importorskip("peft", reason="the parity extra is not installed")
+    keys = {"alpha_pattern": {"q_proj": 14}}
+    change = differential_peft.Change("llama", keys, True, {}, torch.float32)
+    cases = [Case("alpha", tuple(keys), change)]
+    assert differential_peft.run(cases).equal == 1
+    monkeypatch.setattr(AdapterConfig, "alpha_of", lambda config, layer: config.alpha)
+    assert len(differential_peft.run(cases).different) == 1
 
 
 @pytest.mark.slow
