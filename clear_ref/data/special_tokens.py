@@ -56,7 +56,7 @@ def add_special_tokens(
     by_text = {str(token): token for token in tokens.values()}
     named = _named(values, by_text, loaded, where)
     for name, value in values.items():
-        if name.endswith("_token") and name not in NAMES and not isinstance(value, (bool, int)):
+        if name.endswith("_token") and name not in NAMES and _is_token(value):
             named[name] = _token(value, where, name)
     named.update({name: _token(value, where, name) for name, value in own.items()})
     _add(loaded, tokens, named, others)
@@ -123,6 +123,12 @@ def _add(
     if loaded.again:
         special = dict.fromkeys(str(token) for token in (*named.values(), *others))
         tokenizer.add_tokens([AddedToken(text, special=True) for text in special])
+
+
+def _is_token(value: object) -> bool:
+    """True for a token; other values of a key that ends with _token are not read."""
+    is_object = isinstance(value, dict) and value.get("__type") == "AddedToken"
+    return isinstance(value, (str, AddedToken)) or is_object
 
 
 def _token(value: object, where: Path, name: str = "a special token") -> Token:

@@ -8,7 +8,7 @@ from clear_ref.common.file_keys import Fate, KeyTable, NoEffect, Only, Used
 
 _FILE = "tokenizer_config.json"
 _REFERENCE = "transformers 5.23.0, {}PreTrainedTokenizerBase, TokenizersBackend, AutoTokenizer"
-_ABSENT = Only((), "it replaces a part of the tokenizer; remove it")
+_ABSENT = Only((None,), "it replaces a part of the tokenizer; remove it")
 _NOT_READ = NoEffect("not read beside a tokenizer.json, or only to save the tokenizer")
 _OUTPUT = NoEffect("says what a call returns beside the ids")
 _SPECIAL = Used("a special token: never split, left out of decoded text")

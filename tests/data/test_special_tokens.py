@@ -133,7 +133,7 @@ def test_keys_that_change_ids_or_texts_are_refused(tmp_path):
             ("auto_map", {"AutoTokenizer": ["a.B", None]}, "no program is run"),
             ("truncation", True, "truncation is True; expected False or None"),
             ("size", {"shortest_edge": 28}, "size is .*; expected it absent"),
-            ("boi_token", [1], "boi_token is .*; expected one of the tokenizer's tokens"),
+            ("eos_token", [1], "eos_token is .*; expected one of the tokenizer's tokens"),
             ("added_tokens_decoder", {"x": "y"}, "added_tokens_decoder x is 'y'; expected an id"),
         )
     ):
