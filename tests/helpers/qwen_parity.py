@@ -166,7 +166,13 @@ def random_reference(family, **changes):
         key: {**value, **changes.pop(key, {})} if isinstance(value, dict) else value
         for key, value in CONFIGS[family].items()
     }
-    model = reference_class(family, 1)(reference_class(family, 0)(**config, **changes))
+    return with_random_weights(
+        reference_class(family, 1)(reference_class(family, 0)(**config, **changes))
+    )
+
+
+def with_random_weights(model):
+    """The model of transformers with drawn weights; vectors of norms are near 1."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, tensor in model.named_parameters():

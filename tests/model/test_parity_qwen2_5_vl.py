@@ -4,16 +4,20 @@ label mask, adapters on its gated network; and a scrub run whose result transfor
 These tests need the extra `parity`.
 """
 
+import copy
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 
 from clear_ref import Record, load
+from clear_ref.model.shapes import config_of
 from clear_ref.run import main
 from tests.helpers.qwen_parity import (
     ATOL,
+    CHAT,
     byte_processor,
     conversation,
     encoded_rows,
@@ -23,10 +27,30 @@ from tests.helpers.qwen_parity import (
     random_reference,
     reference,
     short,
+    still_processor,
+    transformers,
+    with_random_weights,
     write_model,
 )
+from tests.helpers.real_data import tokenizer_data
 
 FAMILY = "qwen2_5_vl"
+# Smaller sizes for a config.json of the hub.
+HUB_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+}
+HUB_TOWER = {
+    "depth": 3,
+    "hidden_size": 32,
+    "intermediate_size": 20,
+    "num_heads": 2,
+    "out_hidden_size": 32,
+    "fullatt_block_indexes": [1],
+}
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +234,51 @@ def test_a_scrub_run_ends_in_a_model_and_adapters_that_the_references_open(
         merged = reference(tmp_path / "saved")(**inputs).logits[real]
     assert float((found - expected).abs().max()) < ATOL < float((found - before).abs().max())
     assert float((found - merged).abs().max()) < ATOL
+
+
+@pytest.mark.slow
+def test_a_directory_as_the_hub_has_it_gives_the_same_ids_pixels_and_text(tmp_path):
+    """The real tokenizer; the 3B's config.json, bounds of pixels and generation settings, with
+    smaller layers. A repetition penalty and two stop ids count, the sampler's settings do not.
+    """
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer_data("qwen", name), tmp_path / name)
+    config = config_of("qwen2.5-vl-3b", 2) | HUB_TEXT
+    config["vision_config"] |= HUB_TOWER
+    files = {
+        "config.json": config,
+        "preprocessor_config.json": {"min_pixels": 3136, "max_pixels": 12845056},
+        "generation_config.json": {
+            "do_sample": True,
+            "eos_token_id": [151645, 151643],
+            "pad_token_id": 151643,
+            "repetition_penalty": 1.05,
+            "temperature": 1e-6,
+        },
+        "chat_template.json": {"chat_template": CHAT},
+    }
+    read = transformers.Qwen2_5_VLConfig.from_dict(copy.deepcopy(config))
+    with_random_weights(transformers.Qwen2_5_VLForConditionalGeneration(read)).save_pretrained(
+        tmp_path
+    )
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    vlm = load(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    processor = still_processor(tokenizer, FAMILY)
+    model = reference(tmp_path)
+    for record in (
+        Record("Who is this?", None, noise((300, 340))),
+        Record(" Where? ", None, None),
+        Record("Name\n it", None, noise((29, 500))),
+    ):
+        inputs = processed(processor, record)
+        batch = vlm.encode([record])
+        assert batch.input_ids.tolist() == inputs["input_ids"].tolist()
+        assert record.image is None or torch.equal(batch.pixel_values, inputs["pixel_values"])
+        model.model.rope_deltas = None
+        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        expected = ids[:, inputs["input_ids"].shape[1] :]
+        assert vlm.generate_ids(batch, 12).tolist() == expected.tolist()
+        text = tokenizer.decode(expected[0], skip_special_tokens=True).strip()
+        assert vlm.generate(batch, 12) == [text]
