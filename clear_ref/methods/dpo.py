@@ -21,7 +21,7 @@ needs      forget and idk with teacher, idk[s] refusing the question of forget[s
            teacher
 positions  answer tokens. mean_t: divided by their number (token mean). h_s and mean_s sum_t: sum
            over the answer rows of each sequence (not a mean), then the mean over sequences.
-           Label mask: answer; under released: released (D4) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D4) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 lambda_idk = lambda_dpo = 1 and beta = 0.1, as App. B.6 says.
            R2 reference: "fine-tuned on D_F^idk" (App. B.6): a first stage, or reference=base.

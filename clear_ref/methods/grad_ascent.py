@@ -6,7 +6,7 @@ original   the same                                            [TOFU dataloader.
 
 needs      forget; no teacher
 positions  answer tokens of the forget batch, divided by their number (token mean).
-           Label mask: answer; under released: released (D1) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D1) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 App. B.2 prints +mean nll and says that it is maximised; so -mean nll is minimised.
            R2 App. B.2 averages over samples without saying how tokens are averaged; all code takes

@@ -15,7 +15,7 @@ needs      forget, retain; the teacher of a batch whose term is a KL. The teache
            before unlearning: adapters off, or else a frozen copy (loop/teacher.py:Teacher)
 positions  mean_t: answer tokens, divided by their number (token mean). mean_rows: all B x T rows,
            padding, image and prompt included, divided by B x T. sum_rows: the same, not divided.
-           Label mask: answer; under released: released (D1) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D1) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 lambda is the weight of the retain term, as in Eq. 1; App. B.3 prints no weight, which
               is lambda = 1.

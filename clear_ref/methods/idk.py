@@ -14,7 +14,7 @@ original   L = (sum_t nll_idk + sum_t nll_retain) / (n_idk + n_retain tokens)
 needs      retain; idk (the forget questions with refusals as answers); no teacher
 positions  answer tokens; mean_t: each batch divided by its own number of them (token mean).
            original: one divisor, the number of answer tokens of both batches.
-           Label mask: answer; under released: released (D3) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D3) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 the idk batch really refuses.
            R2 the paper averages over samples, all code over tokens: token mean, one per batch.

@@ -10,7 +10,7 @@ needs      forget; retain with teacher. The teacher is the model before unlearni
 positions  mean_t: answer tokens, divided by their number (token mean). mean_s mean_t: mean over the
            answer rows of each sequence, then over sequences. mean_rows: all B x T rows, padding,
            image and prompt included, divided by B x T.
-           Label mask: answer; under released: released (D3) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D3) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 App. B.4 prints the sum over D_F; the sentence before it says retain set: retain.
            R2 the direction is the printed one: the student's distribution is the first.

@@ -21,7 +21,7 @@ needs      forget; idk (the forget questions with refusals as answers), original
 positions  answer tokens. mean_t: divided by their number (token mean). mean_s mean_t: mean over the
            answer rows of each sequence, then over sequences. mean_rows: all B x T rows, padding,
            image and prompt included, divided by B x T.
-           Label mask: answer; under released: released (D4) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D4) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 App. B.9 prints KL(student || teacher) and calls it forward; Sec. 3.2 prints the other
               direction. The formula of B.9 is the default, kl = teacher_student is the other.

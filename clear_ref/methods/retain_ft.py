@@ -6,7 +6,7 @@ original   the same: ordinary fine-tuning                              [TOFU fin
 
 needs      retain; no teacher
 positions  answer tokens of the retain batch, divided by their number (token mean).
-           Label mask: answer; under released: released (D1) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D1) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 App. B.1 averages over samples without saying how tokens are averaged; all code takes
               the token mean.

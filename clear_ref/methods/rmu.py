@@ -20,7 +20,7 @@ positions  paper: every real token, prompt and image included (row set attention
            tokens of each sequence, then over sequences; squares are summed over D. mean_{rows,D}:
            all B x T rows, padding included, and D, divided by B T D. mean_{b,j,D}: all pairs of a
            sequence b and a vector j, and D; mean_T over all its T rows, padding included.
-           Label mask: answer (released for Qwen2-VL under released); no label is read: no effect
+           Label mask: answer (Qwen2-VL and 2.5 under released: released); no label is read
 resolved   R1 layer 7, counted from 0; smaller models need another. R2 c: 300, as released.
            R3 alpha is in the text, not in the formula: 1, on retain. R4 one u, fixed by the seed.
 deviations D1 the tokens' mean activation is compared, not that of each token.

@@ -20,7 +20,7 @@ needs      forget and retain, both with teacher. The teacher is the model before
 positions  answer tokens. mean_s mean_t: mean over the answer rows of each sequence, then over
            sequences. mean_t: divided by their number. mean_rows (released): all B x T rows,
            padding, image and prompt included, divided by B x T.
-           Label mask: answer; under released: released (D3) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D3) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 one joint loss, as printed; the original alternates.
            R2 d(x) is one number per sample in the paper: the mean over its answer rows.

@@ -19,7 +19,7 @@ needs      forget; random1 .. randomK (the forget questions, each with the answe
 positions  answer tokens. mean_t: each batch divided by its own number of them (token mean).
            mean_s mean_t: mean over the answer rows of each sequence, then over sequences.
            mean_rows: all B x T rows, padding and prompt included, divided by B x T.
-           Label mask: answer; under released: released (D5) for Qwen2-VL, answer for LLaVA
+           Label mask: answer; under released: released (D5) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 the three weights are not given: the released 2.5, 1 and 0.5. K is not given: the
               released 3. R2 1/|Y_rd| is 1/K: the random answers are averaged.
