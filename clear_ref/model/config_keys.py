@@ -94,7 +94,7 @@ MISTRAL = table(
         "head_dim": HEAD_DIM,
         "sliding_window": WINDOW,
         "layer_types": Used(
-            "nothing", "other than one attention in all layers, the one of sliding_window"
+            "nothing", "all but sliding_attention (full_attention if sliding_window is null)"
         ),
     },
 )

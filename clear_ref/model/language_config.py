@@ -241,12 +241,9 @@ def windows(values: dict[str, Any], kind: str, where: PathName) -> tuple[int | N
         window = None
     types = values["layer_types"]
     if types is not None:
-        types = _layer_types(types, n_layers, window, where)
+        known = (FULL,) if window is None else (FULL, SLIDING) if is_qwen2 else (SLIDING,)
+        types = _layer_types(types, n_layers, known, where)
     if window is None or not is_qwen2:
-        if types and len(set(types)) > 1:
-            raise UserError(
-                f"{where}: layer_types is {shown(types)}; expected one kind in all layers"
-            )
         return (window,) * n_layers
     if types is None:
         n_full = values["max_window_layers"]
@@ -265,13 +262,13 @@ def _uses_windows(values: dict[str, Any], where: PathName) -> bool:
     return flag(values, "use_sliding_window", where)
 
 
-def _layer_types(types: Any, n_layers: int, window: int | None, where: PathName) -> list[str]:
-    """layer_types in today's words; UserError for a kind of layer that is not computed here."""
-    known = (FULL, "attention", *(() if window is None else (SLIDING,)))
-    is_list = isinstance(types, list) and all(each in known for each in types)
-    if not is_list or len(types) != n_layers:
+def _layer_types(types: Any, n_layers: int, known: tuple[str, ...], where: PathName) -> list[str]:
+    """layer_types in today's words; UserError for a kind of layer that is not in `known`."""
+    is_list = isinstance(types, list) and all(isinstance(each, str) for each in types)
+    given = [FULL if each == "attention" else each for each in types] if is_list else []
+    if len(given) != n_layers or not set(given) <= set(known):
         raise UserError(
-            f"{where}: layer_types is {shown(types)}; expected {n_layers} of {FULL}"
-            + (", as there is no sliding_window" if window is None else f" and {SLIDING}")
+            f"{where}: layer_types is {shown(types)}; expected {n_layers} of {' and '.join(known)}"
+            ", as sliding_window is"
         )
-    return [FULL if each == "attention" else each for each in types]
+    return given

@@ -90,7 +90,11 @@ EQUAL = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
+    """One thread: two wait for each other longer than these small models compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield World(tmp_path_factory.mktemp("world"))
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
@@ -120,6 +124,16 @@ def test_a_window_in_a_llama_config_refuses_longer_generation_only(world):
     assert len(found) == 1 and difference(found, expected) == ""
 
 
+def test_layer_types_that_mistrals_window_contradicts_are_refused(world):
+    """The reference's AutoModel then takes another class, in which layer_types decide."""
+    base = world.bases["mistral, written by transformers"]
+    change = (changed(base, [("", "layer_types", ["full_attention"] * 2)]), "absent")
+    plain = world.theirs((base, "absent"))
+    assert (world.theirs(change)[0] - plain[0]).abs().max() > 0.01
+    with pytest.raises(UserError, match="layer_types is .*; expected 2 of sliding_attention"):
+        world.ours(change)
+
+
 @pytest.mark.parametrize("base", ["llava", "llama", "qwen2_vl, flat"])
 def test_a_tied_model_whose_file_has_another_head_is_refused(world, base):
     """The reference keeps the two apart."""
@@ -142,10 +156,16 @@ def test_a_rope_scaling_without_mrope_section_loses_the_files_own(world):
 
 @pytest.mark.slow
 def test_a_sample_of_all_changes_is_equal_or_refused_by_name(world):
+    different = []
+    n_equal = 0
+    n_refused = 0
     for name in world.bases:
         counts = compare(cases(world, name, 14, seed=14), world.ours, world.theirs, difference)
-        assert not counts.different
-        assert counts.equal >= 5 and counts.equal + counts.refused >= 8, counts.row(name)
+        different += counts.different
+        n_equal += counts.equal
+        n_refused += counts.refused
+    assert not different
+    assert n_equal > 80 and n_refused > 10
 
 
 def test_the_comparison_finds_a_key_that_is_not_read(world):
