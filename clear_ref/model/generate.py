@@ -118,3 +118,12 @@ def check_length(n_tokens: int, longest: int | None) -> None:
             f"{n_tokens} tokens; expected no more than the window. Llama reads the key in "
             "generation only, remove it unless the model was trained with it"
         )
+
+
+def ended_texts(ids: Tensor, stop_ids: frozenset[int]) -> list[list[int]]:
+    """Each row of `greedy`'s result up to its first stop id, which is kept."""
+    rows: list[list[int]] = ids.tolist()
+    for row in rows:
+        end = next((n + 1 for n, token in enumerate(row) if token in stop_ids), len(row))
+        del row[end:]
+    return rows

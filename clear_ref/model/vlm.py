@@ -20,7 +20,7 @@ from . import lora, peft_format
 from .base_model import Model
 from .config_values import with_dtype
 from .families import family
-from .generate import Prefilled, greedy, prefill
+from .generate import Prefilled, ended_texts, greedy, prefill
 from .generation_config import generation
 from .language import Checkpointable, at_least_float32
 from .model_directory import check_adapter_beside, copy_files
@@ -235,7 +235,8 @@ class VLM:
         prefilled  see generate_ids
         """
         ids = self.generate_ids(batch, max_new_tokens, prefilled)
-        return [self.tokenizer.text(row.tolist()).strip() for row in ids]
+        rows = ended_texts(ids, self.generation.stop_ids)
+        return [self.tokenizer.text(row).strip() for row in rows]
 
     def checkpoint_layers(self, on: bool = True) -> None:
         """Switch checkpointing on or off.

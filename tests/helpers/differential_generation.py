@@ -21,6 +21,7 @@ import torch
 from clear_ref import load
 from clear_ref.data.batches import Batch
 from clear_ref.model import generation_keys
+from clear_ref.model.generate import ended_texts
 from clear_ref.model.generation_config import generation
 from tests.helpers.differential import Case, Counts, compare
 from tests.helpers.letter_models import FAMILIES, N_TOKENS, prompts, write_json, write_model
@@ -224,8 +225,9 @@ class Pair:
             inputs.get("pixel_values"),
             inputs.get("image_grid_thw"),
         )
-        ids = vlm.generate_ids(batch, N_NEW).tolist()
-        return Generated(ids, [vlm.tokenizer.text(row).strip() for row in ids], [], None)
+        ids = vlm.generate_ids(batch, N_NEW)
+        rows = ended_texts(ids, vlm.generation.stop_ids)
+        return Generated(ids.tolist(), [vlm.tokenizer.text(row).strip() for row in rows], [], None)
 
     def generate_by_reference(self, change: Change) -> Generated:
         """transformers' ids and texts, with the settings that it reads from the directory."""

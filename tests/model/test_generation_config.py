@@ -13,6 +13,7 @@ import torch
 from clear_ref.common.errors import UserError
 from clear_ref.data.tokens import Tokenizer
 from clear_ref.mini.directories import BASE
+from clear_ref.model.generate import ended_texts
 from clear_ref.model.generation_config import generation
 from clear_ref.model.logit_rules import Step
 
@@ -195,3 +196,11 @@ def test_a_wrong_or_refused_setting_is_named(tmp_path, own, message):
 def test_a_factor_whose_power_is_too_large_is_named(tmp_path):
     with pytest.raises(UserError, match="exponential_decay_length_penalty has the factor 1e"):
         ruled(tmp_path, {"exponential_decay_length_penalty": [1, 1e39]})
+
+
+def test_what_follows_a_stop_id_is_not_text():
+    """Two stop ids: the first one ends a row; 7, the padding, may be an ordinary token."""
+    ids = torch.tensor([[5, 2, 7, 7], [5, 6, 5, 6], [1, 7, 7, 7], [7, 7, 3, 2]])
+    rows = [[5, 2], [5, 6, 5, 6], [1], [7, 7, 3, 2]]
+    assert ended_texts(ids, frozenset({1, 2})) == rows
+    assert ended_texts(ids, frozenset()) == ids.tolist()
