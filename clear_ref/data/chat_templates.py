@@ -240,8 +240,8 @@ def _of_files(directory: Path, files: Mapping[str, Path]) -> tuple[Path, object]
 def _default_of(path: Path, value: object) -> str:
     """The chat template itself, or the one that is called "default" among several."""
     if isinstance(value, list):
-        names = [each.get("name") for each in value if isinstance(each, dict)]
-        value = {name: each.get("template") for name, each in zip(names, value, strict=True)}
+        named = [each for each in value if isinstance(each, dict)]
+        value = {str(each.get("name")): each.get("template") for each in named}
     if isinstance(value, dict):
         value = value.get("default")
         if value is None:

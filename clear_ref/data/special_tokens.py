@@ -52,7 +52,13 @@ def add_special_tokens(
         tokens = {**_added_tokens(directory, values), **loaded.file_tokens}
     if "additional_special_tokens" in values and "extra_special_tokens" not in values:
         values["extra_special_tokens"] = values["additional_special_tokens"]
-    others = [_token(token, where) for token in values.get("extra_special_tokens") or []]
+    extra = values.get("extra_special_tokens") or []
+    if not isinstance(extra, list):
+        raise UserError(
+            f"{where}: extra_special_tokens is {shown(extra)}; expected a list of tokens, or an "
+            "object of named tokens"
+        )
+    others = [_token(token, where, "extra_special_tokens") for token in extra]
     by_text = {str(token): token for token in tokens.values()}
     named = _named(values, by_text, loaded, where)
     for name, value in values.items():

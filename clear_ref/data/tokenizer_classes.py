@@ -113,6 +113,7 @@ def _model(path: Path, class_name: str) -> dict[str, Any]:
             f"{path}: its model is not BPE, and tokenizer_class {class_name!r} is; set "
             "tokenizer_class to PreTrainedTokenizerFast to take the file as it is"
         )
+    # tokenizers has read the file before, so its model has a vocabulary and merges.
     merges = [
         tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
         for merge in model["merges"]

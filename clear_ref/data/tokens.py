@@ -52,13 +52,15 @@ class Tokenizer:
         table.check(config, where)
         model_config = model_config or {}
         class_name = config.get("tokenizer_class") or model_config.get("tokenizer_class") or ""
+        if not isinstance(class_name, str):
+            raise UserError(f"{where}: tokenizer_class is {shown(class_name)}; expected a name")
         loaded = load_class(path, config, model_config.get("model_type", ""), class_name)
         self._tokenizer = loaded.tokenizer
         self.directory = directory
         self.sees_pictures = sees_pictures
         self.named = add_special_tokens(directory, config, loaded)
         self._check_decoding(config, where)
-        self.most_tokens = _most_tokens(config, loaded) if sees_pictures else None
+        self.most_tokens = _most_tokens(config, loaded, where) if sees_pictures else None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.bos = self._named_id("bos_token")
@@ -242,7 +244,7 @@ class Tokenizer:
             )
 
 
-def _most_tokens(config: Mapping[str, Any], loaded: Loaded) -> int | None:
+def _most_tokens(config: Mapping[str, Any], loaded: Loaded, where: Path) -> int | None:
     """max_length of tokenizer_config.json, else of tokenizer.json's truncation or padding."""
     if "max_length" in config:
         most = config["max_length"]
@@ -250,4 +252,6 @@ def _most_tokens(config: Mapping[str, Any], loaded: Loaded) -> int | None:
         most = loaded.truncation["max_length"]
     else:
         most = None if loaded.padding is None else loaded.padding["length"]
-    return most if most is None else int(most)
+    if most is not None and type(most) is not int:
+        raise UserError(f"{where}: max_length is {shown(most)}; expected a number of tokens")
+    return most

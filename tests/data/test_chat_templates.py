@@ -186,6 +186,13 @@ def test_a_processors_own_template_goes_before_the_others(tmp_path):
         chosen(tmp_path / "c", "llava", files)
 
 
+def test_a_list_without_names_has_no_default(tmp_path):
+    files = files_of("qwen2")
+    files["tokenizer_config.json"]["chat_template"] = ["x", {"template": "y"}]
+    with pytest.raises(UserError, match="none is called default"):
+        chosen(tmp_path, "qwen2", files)
+
+
 def test_a_file_that_holds_no_text_is_refused(tmp_path):
     files = {"chat_template.json": json.dumps({"chat_template": 3})}
     with pytest.raises(UserError, match="chat_template is 3; expected a text"):

@@ -134,6 +134,10 @@ def test_keys_that_change_ids_or_texts_are_refused(tmp_path):
             ("truncation", True, "truncation is True; expected False or None"),
             ("size", {"shortest_edge": 28}, "size is .*; expected it absent"),
             ("eos_token", [1], "eos_token is .*; expected one of the tokenizer's tokens"),
+            ("extra_special_tokens", "abc", "extra_special_tokens is 'abc'; expected a list"),
+            ("extra_special_tokens", [3], "extra_special_tokens is 3; expected one of"),
+            ("tokenizer_class", 3, "tokenizer_class is 3; expected a name"),
+            ("max_length", "9", "max_length is '9'; expected a number of tokens"),
             ("added_tokens_decoder", {"x": "y"}, "added_tokens_decoder x is 'y'; expected an id"),
         )
     ):
