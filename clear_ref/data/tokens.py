@@ -126,11 +126,11 @@ class Tokenizer:
         """The largest id plus one."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
-    def check_length(self, sequence: list[int]) -> None:
-        """UserError for a sequence that the reference's processor would cut."""
-        if self.most_tokens is not None and len(sequence) > self.most_tokens:
+    def check_length(self, n_tokens: int) -> None:
+        """UserError for a number of tokens at which the reference's processor would cut."""
+        if self.most_tokens is not None and n_tokens > self.most_tokens:
             raise UserError(
-                f"{self.directory}: a prompt with its answer has {len(sequence)} tokens, and "
+                f"{self.directory}: a prompt with its answer has {n_tokens} tokens, and "
                 f"max_length is {self.most_tokens}, at which the reference's processor cuts; "
                 "remove max_length from tokenizer_config.json and truncation from tokenizer.json"
             )

@@ -43,6 +43,9 @@ def candidate_nll(
         [vlm.tokenizer.answer(vlm.template, answer) for answer in of_prompt]
         for of_prompt in answers
     ]
+    for n_tokens, of_prompt in zip(prompts.attention_mask.sum(1).tolist(), encoded, strict=True):
+        for n_merged, ids in of_prompt:
+            vlm.tokenizer.check_length(n_tokens - n_merged + len(ids))
     return continuation_nll(vlm, prompts, prefilled or vlm.prefill(prompts), encoded)
 
 

@@ -134,7 +134,7 @@ class VLM:
                 sequence = sequence[: len(sequence) - n_merged] + answer
                 if mask == "released":
                     label_start -= max(n_image_tokens - 1, 0)
-            self.tokenizer.check_length(sequence)
+            self.tokenizer.check_length(len(sequence))
             sequences.append(sequence)
             label_starts.append(label_start)
         if not sequences:

@@ -120,7 +120,7 @@ def test_a_prompt_that_the_references_processor_would_cut_is_refused(tmp_path):
     assert tokenizer.most_tokens == 9
     prompt = tokenizer.prompt(TEMPLATES["llava"], "Who is this?", 0)
     with pytest.raises(UserError, match=f"has {len(prompt)} tokens, and max_length is 9"):
-        tokenizer.check_length(prompt)
+        tokenizer.check_length(len(prompt))
     tokenizer = tokenizer_of(tmp_path / "b", "llama-2", change)
     assert tokenizer.most_tokens is None and len(tokenizer.ids("who is the name " * 9)) > 9
 

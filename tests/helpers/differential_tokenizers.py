@@ -89,7 +89,7 @@ def _chat(tokenizer, template, question, answer, n_image_tokens=0):
     if answer is not None:
         merged, more = tokenizer.answer(template, answer)
         ids = ids[: len(ids) - merged] + more
-    tokenizer.check_length(ids)
+    tokenizer.check_length(len(ids))
     return ids
 
 
