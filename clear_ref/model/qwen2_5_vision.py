@@ -40,7 +40,8 @@ def window_order(grid: Grid, window: int, merge: int) -> tuple[Tensor, Groups]:
     """The tokens of all pictures window by window, and the groups of patches of the windows.
 
     A picture is cut into windows of window x window tokens, row by row; those at its right and
-    lower border are smaller where its sides are no multiples.
+    lower border are smaller where its sides are no multiples. Larger windows stand first, so that
+    equal ones are computed together; transformers keeps them row by row, which changes no result.
     grid     (rows, columns) in patches of each picture
     returns  [P / merge^2] token numbers, a window's tokens row by row; the windows
     """
@@ -50,8 +51,10 @@ def window_order(grid: Grid, window: int, merge: int) -> tuple[Tensor, Groups]:
         high = h // merge
         wide = w // merge
         tokens = n_before + torch.arange(high * wide).view(high, wide)
-        for rows in tokens.split(window):
-            order.extend(part.flatten() for part in rows.split(window, 1))
+        windows = [
+            part.flatten() for rows in tokens.split(window) for part in rows.split(window, 1)
+        ]
+        order += sorted(windows, key=len, reverse=True)
         n_before += high * wide
     sizes = [len(tokens) * merge**2 for tokens in order]
     groups = [(len(list(equal)), size) for size, equal in groupby(sizes)]

@@ -43,7 +43,7 @@ def model():
 @pytest.mark.parametrize(
     "grid, sizes",
     [
-        ([(16, 20)], [64, 64, 32, 64, 64, 32]),
+        ([(16, 20)], [64, 64, 64, 64, 32, 32]),
         ([(10, 10)], [64, 16, 16, 4]),
         ([(16, 8)], [64, 64]),  # sides that are multiples of a window: no empty window
         ([(2, 2)], [4]),
@@ -53,7 +53,7 @@ def model():
 def test_windows_are_those_worked_out_by_hand(grid, sizes):
     """112 pixels are 8 patches of 14, so 4 tokens of 2 x 2 patches. 16 x 20 patches are 8 x 10
     tokens: two rows of windows of 4 x 4, 4 x 4 and 4 x 2 tokens. 10 x 10 patches are 5 x 5 tokens:
-    4 x 4, 4 x 1, 1 x 4 and 1 x 1.
+    4 x 4, 4 x 1, 1 x 4 and 1 x 1. In each picture larger windows stand first.
     """
     order, groups = window_order(grid, 4, 2)
     assert [size for n, size in groups for _ in range(n)] == sizes
