@@ -16,6 +16,8 @@ from .peft_keys import ADAPTER_CONFIG
 
 CONFIG = "adapter_config.json"
 Value = TypeVar("Value", int, float)
+# {model_type: PEFT's target_modules if the file has null}; of other families it refuses the file.
+DEFAULT_TARGETS = {family: ["q_proj", "v_proj"] for family in ("llama", "mistral", "qwen2")}
 # The layer's number in a name if layers_pattern does not say what stands before it: the first one
 # behind two parts of the name.
 ANY_LAYER = r".*?[.][^.]*[.](?P<idx>[0-9]+)[.]"
@@ -179,13 +181,18 @@ def _by_pattern(patterns: dict[str, Value], layer: str, default: Value, where: s
     return default
 
 
-def read_config(path: Path) -> AdapterConfig:
-    """The checked config; UserError for a kind of adapter that is not computed here."""
+def read_config(path: Path, family: str) -> AdapterConfig:
+    """The checked config; UserError for a kind of adapter that is not computed here.
+
+    family  config.json's model_type
+    """
     stored = read_json(path)
     if "peft_type" not in stored:
         raise UserError(f"{path}: has no peft_type; expected 'LORA'")
     ADAPTER_CONFIG.check(stored, path)
     config = {key: stored.get(key, default) for key, (default, _, _) in KEYS.items()}
+    if config["target_modules"] is None:
+        config["target_modules"] = DEFAULT_TARGETS.get(family)
     for key, (_, is_valid, expected) in KEYS.items():
         if not is_valid(config[key]):
             raise UserError(

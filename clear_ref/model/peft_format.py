@@ -168,7 +168,7 @@ def load(model: nn.Module, family: str, directory: PathName) -> list[str]:
     """
     path = Path(directory) / CONFIG
     file = Path(directory) / WEIGHTS
-    config = read_config(path)
+    config = read_config(path, family)
     _check_safe(file)
     stored = weights_of(file)
     layer_of, copies = _split_tensors(stored, _base_weights(model), family, file)

@@ -24,8 +24,9 @@ ADAPTER_CONFIG = KeyTable(
         "alpha_pattern": Used("alphas by layer, as rank_pattern"),
         "use_rslora": Used("scale s = alpha / sqrt(r)"),
         "target_modules": Used(
-            "the layers: one expression for whole names, a list of names or their ends, all-linear",
-            "null; a choice of other layers than the file holds; layers that are not linear; the "
+            "the layers: one expression for whole names, a list of names or their ends, "
+            "all-linear; null in a language model: q_proj and v_proj",
+            "a choice of other layers than the file holds; layers that are not linear; the "
             "head where it is the embedding",
         ),
         "exclude_modules": Used("layers that are not adapted, in the form of target_modules"),

@@ -9,7 +9,8 @@ import torch
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import NoEffect, Only
-from clear_ref.model.peft_config import KEYS, AdapterConfig, read_config
+from clear_ref.model.families import FAMILIES
+from clear_ref.model.peft_config import DEFAULT_TARGETS, KEYS, AdapterConfig, read_config
 from clear_ref.model.peft_keys import ADAPTER_CONFIG
 from tests.helpers import differential_peft
 from tests.helpers.differential import Case
@@ -25,8 +26,14 @@ def test_the_table_has_every_field_of_pefts_class():
 def test_the_values_that_peft_writes_by_default_are_accepted(tmp_path):
     peft = pytest.importorskip("peft", reason="the parity extra is not installed")
     peft.LoraConfig(target_modules=["q_proj"]).save_pretrained(tmp_path)
-    config = read_config(tmp_path / CONFIG)
+    config = read_config(tmp_path / CONFIG, "llama")
     assert (config.rank, config.alpha, config.numbers) == (8, 8, ())
+
+
+def test_without_target_modules_the_layers_are_pefts():
+    peft = pytest.importorskip("peft", reason="the parity extra is not installed")
+    theirs = peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    assert {family: theirs[family] for family in theirs if family in FAMILIES} == DEFAULT_TARGETS
 
 
 def test_a_key_that_is_used_is_one_whose_value_is_checked():
@@ -42,9 +49,9 @@ def test_a_key_of_another_version_may_be_there_without_a_value(tmp_path, value, 
     (tmp_path / CONFIG).write_text(text)
     if refused:
         with pytest.raises(UserError, match="tomorrow is .*, a key that PEFT 0.21.2 does not know"):
-            read_config(tmp_path / CONFIG)
+            read_config(tmp_path / CONFIG, "llama")
     else:
-        read_config(tmp_path / CONFIG)
+        read_config(tmp_path / CONFIG, "llama")
 
 
 @pytest.mark.slow
