@@ -16,6 +16,11 @@ from . import config_keys, generation_keys, peft_keys, qwen2_5_keys
 
 PAGES = Path(__file__).parent / "keys"
 MAIN = "README.md"
+# What a page says beside its tables.
+NOTES = {
+    generation_keys.FILE.file: "Without this file, the keys that are no arguments of a call are read "
+    "in config.json: first at its top level, then in text_config.",
+}
 COUNTS = "## Compared with the references\n"
 TABLES: tuple[KeyTable, ...] = (
     *config_keys.TABLES,
@@ -68,6 +73,8 @@ def refused_section(tables: Iterable[KeyTable]) -> str:
 def file_page(file: str, tables: list[KeyTable]) -> str:
     """The keys of one file."""
     lines = [f"# {file}", ""]
+    if file in NOTES:
+        lines += [NOTES[file], ""]
     lines += [f"- {table.part}: read by {table.reference}" for table in tables]
     for table in tables:
         if table.others:
