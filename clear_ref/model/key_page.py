@@ -18,8 +18,8 @@ PAGES = Path(__file__).parent / "keys"
 MAIN = "README.md"
 # What a page says beside its tables.
 NOTES = {
-    generation_keys.FILE.file: "Without this file, the keys that are no arguments of a call are read "
-    "in config.json: first at its top level, then in text_config.",
+    generation_keys.FILE.file: "Without this file, the keys that are no arguments of a call are "
+    "read in config.json: first at its top level, then in text_config.",
 }
 COUNTS = "## Compared with the references\n"
 TABLES: tuple[KeyTable, ...] = (
