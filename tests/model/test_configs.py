@@ -90,7 +90,7 @@ HUB = {
         "rope_scaling": {"factor": 4.0, "type": "linear"},
         "vocab_size": 32000,
     },
-    # Every key of these two files.
+    # With the harmless keys too that such files have.
     "llama-3.2-1b instruct": {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
