@@ -5,6 +5,7 @@ A `KeyTable` is one file, or one part of it, of one family. Each key has one fat
 table, and the page model/keys.md is made from all tables.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,3 +97,13 @@ def shown(value: object) -> str:
 def same(value: object, other: object) -> bool:
     """Equal as JSON values: true is not 1."""
     return isinstance(value, bool) == isinstance(other, bool) and value == other
+
+
+def is_number(value: object) -> bool:
+    """True for a finite number that a float can hold; not for true and false.
+
+    JSON has integers that no float holds, such as 10^400.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max

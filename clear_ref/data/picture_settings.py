@@ -3,7 +3,6 @@
 source  AutoProcessor.from_pretrained and AutoImageProcessor.from_pretrained of transformers 5.23
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.file_keys import KeyTable, shown
+from clear_ref.common.file_keys import KeyTable, is_number, shown
 from clear_ref.common.files import PathName, read_json
 
 Channels = tuple[float, float, float]
@@ -110,11 +109,6 @@ class Settings:
         if type(value) is not int or value not in [known.value for known in Image.Resampling]:
             raise self.wrong("resample", "the number of a Pillow filter (3: bicubic)")
         return Image.Resampling(value)
-
-
-def is_number(value: object) -> bool:
-    """True for a finite number that is not true or false."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_settings(

@@ -13,8 +13,9 @@ from typing import Any, TypedDict
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, read_json, write_json
 from clear_ref.data.records import Row
+from clear_ref.model.model_directory import HISTORY
 
-FILE = "training_history.json"
+FILE = HISTORY
 FORMAT = "clear_ref.training_history/1"
 ID_DIGITS = 16  # hexadecimal; that two of 10^6 rows have one id has probability 3e-8
 

@@ -3,13 +3,14 @@
 Which keys are read, have no effect or are refused: generation_keys.py.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.file_keys import shown
+from clear_ref.common.file_keys import is_number, shown
 from clear_ref.common.files import PathName, read_json
 from clear_ref.data.tokens import Tokenizer
 
@@ -129,6 +130,8 @@ class Reader:
         for entry in entries:
             if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], float):
                 raise self._refused("sequence_bias", expected)
+            if math.isnan(entry[1]):
+                raise self._refused("sequence_bias", expected)
             biases[self._sequence("sequence_bias", entry[0])] = entry[1]
         return logit_rules.sequence_bias(biases)
 
@@ -187,7 +190,7 @@ class Reader:
         if pair is None:
             return None
         is_pair = isinstance(pair, list) and len(pair) == 2
-        if not is_pair or not all(_is_number(each) for each in pair) or not stop_ids:
+        if not is_pair or not all(is_number(each) for each in pair) or not stop_ids:
             raise self._refused(key, "[start, factor], and a model with an eos_token_id")
         if min(stop_ids) < 0 or max(stop_ids) >= self.n_tokens:
             raise self._refused(key, f"it absent, as eos_token_id is not {self._an_id()}")
@@ -252,7 +255,3 @@ class Reader:
         return UserError(
             f"{self.path}: {key} is {shown(self.values.get(key))}; expected {expected}"
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -198,7 +198,7 @@ def exponential_decay_length_penalty(start: int, factor: float, stop_ids: frozen
         if step.n_new <= start:
             return logits
         try:
-            gain = factor ** (step.n_new - start) - 1
+            gain = float(factor) ** (step.n_new - start) - 1
         except OverflowError:
             gain = INFINITY
         if abs(gain) > torch.finfo(torch.float32).max:

@@ -4,10 +4,14 @@ from pathlib import Path
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, one_line, read_json, write_bytes
+from clear_ref.common.run_directory import check_directory
 
 from . import peft_config, peft_format
+from .weights import INDEX, SINGLE
 
 CONFIG = "config.json"
+# What the model was trained on (loop/history.py). `save` removes it: the weights are other ones.
+HISTORY = "training_history.json"
 # The files that `VLM.save` copies: what transformers reads beside config.json and the weights.
 COPIED = (
     "generation_config.json",
@@ -67,17 +71,25 @@ def _templates(directory: Path) -> list[str]:
     return [f"{folder}/{path.name}" for path in (directory / folder).glob("*.jinja")]
 
 
-def copy_files(source: Path, target: Path) -> None:
-    """Copy the files for text and pictures; those that only `target` has are removed.
+def check_target(target: Path) -> None:
+    """UserError unless a model can be written into `target`.
 
-    raises  UserError if `target` holds an adapter, which transformers would apply to the new
-            weights; then nothing is written
+    It cannot be a file, hold a folder with the name of a file that is written, or hold an adapter,
+    which transformers would apply to the new weights.
     """
+    check_directory(target, "the model's directory")
+    for name in (CONFIG, SINGLE, INDEX, *COPIED):
+        if (target / name).is_dir():
+            raise UserError(f"{target / name}: is a folder; expected a file, or another directory")
     if (target / peft_config.CONFIG).exists():
         raise UserError(
             f"{target / peft_config.CONFIG}: an adapter, which transformers would add to the "
             "weights written here; expected another directory"
         )
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files for text and pictures; those that only `target` has are removed."""
     if source.resolve() == target.resolve():
         return
     names = {*COPIED, *_templates(source), *_templates(target)}

@@ -1,6 +1,5 @@
 """PEFT's adapter_config.json: every key is used, without effect or refused (peft_keys.py)."""
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import is_number
 from clear_ref.common.files import one_line, read_json, write_json
 
 from . import lora
@@ -21,12 +21,6 @@ DEFAULT_TARGETS = {family: ["q_proj", "v_proj"] for family in ("llama", "mistral
 # The layer's number in a name if layers_pattern does not say what stands before it: the first one
 # behind two parts of the name.
 ANY_LAYER = r".*?[.][^.]*[.](?P<idx>[0-9]+)[.]"
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return math.isfinite(value)
 
 
 def _is_whole(value: object) -> bool:
@@ -69,8 +63,8 @@ def _or_null(check: Callable[[object], bool]) -> Callable[[object], bool]:
 KEYS: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "r": (8, _is_rank, "a whole number above 0"),
     "rank_pattern": ({}, _values_are(_is_rank), "layer names with whole numbers above 0"),
-    "lora_alpha": (8, _is_number, "a number"),
-    "alpha_pattern": ({}, _values_are(_is_number), "layer names with numbers"),
+    "lora_alpha": (8, is_number, "a number"),
+    "alpha_pattern": ({}, _values_are(is_number), "layer names with numbers"),
     "target_modules": (
         None,
         lambda value: _is_names(value) and bool(value),

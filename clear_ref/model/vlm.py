@@ -23,7 +23,7 @@ from .families import family
 from .generate import Prefilled, ended_texts, greedy, prefill
 from .generation_config import generation
 from .language import Checkpointable, at_least_float32
-from .model_directory import check_adapter_beside, copy_files
+from .model_directory import HISTORY, check_adapter_beside, check_target, copy_files
 from .weights import fitting_weights, load_weights
 from .write_weights import write_weights
 
@@ -67,7 +67,13 @@ class VLM:
             model = self.family.model(self.config)
         self._check_image_token(model.image_token_id)
         self.generation = generation(self.directory, self.config_json, vocabulary, self.tokenizer)
-        self.model: Model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
+        self.model: Model = model.to(dtype).eval().requires_grad_(False)
+        if device.type != "meta":
+            self.allocate(device)
+
+    def allocate(self, device: torch.device) -> None:
+        """Give the weights memory on a device; they are not yet filled."""
+        self.model = self.model.to_empty(device=device)
 
     def _check_image_token(self, image_token_id: int | None) -> None:
         """UserError unless config.json and the tokenizer have the same image token."""
@@ -284,19 +290,23 @@ class VLM:
         """Write the model as a directory that `load` and transformers read.
 
         Adapters are merged into the written weights; the model itself is unchanged. Files for text
-        and pictures are copied (model_directory.py).
+        and pictures are copied (model_directory.py). The weights, which may fill the disk, are
+        written first: if that fails, everything in the directory is as it was.
+        raises  UserError if the directory cannot hold a model; then nothing is written
         """
         directory = Path(directory)
+        check_target(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        copy_files(self.directory, directory)
-        dtype = str(self.dtype).removeprefix("torch.")
-        write_json(directory / "config.json", with_dtype(self.config_json, dtype))
         write_weights(
             directory,
             {name: tensor.shape for name, tensor in self.weights().items()},
             self.dtype,
             lambda name: lora.merged_weight(self.model, name),
         )
+        copy_files(self.directory, directory)
+        (directory / HISTORY).unlink(missing_ok=True)
+        dtype = str(self.dtype).removeprefix("torch.")
+        write_json(directory / "config.json", with_dtype(self.config_json, dtype))
 
 
 def load(
@@ -315,8 +325,12 @@ def load(
     adapter   a PEFT directory whose adapter is attached, which may be the model's own; "": none
     raises    UserError that names the file and the problem
     """
+    wanted = device_of(device)
     check_adapter_beside(path, adapter)
-    vlm = VLM(path, dtype_of(dtype), device_of(device), template)
+    vlm = VLM(path, dtype_of(dtype), torch.device("meta"), template)
+    # Before memory is taken for the sizes in config.json, the weights are known to have them.
+    fitting_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
+    vlm.allocate(wanted)
     load_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
     if adapter:
         vlm.load_adapter(adapter)

@@ -250,7 +250,7 @@ def fitting_weights(
     target  only its shapes are used; a file may omit what `UNREAD` names
     family  config.json's model_type, which decides the names (names.py)
     tied    {name: name in target} of a tensor that is no parameter of its own; a file may omit it,
-            or hold an equal copy
+            or hold an equal copy, or hold it alone
     raises  UserError as `stored_weights`, and for tensors that do not fit
     """
     where, stored = stored_weights(directory)
@@ -265,7 +265,12 @@ def fitting_weights(
                 "tensor; expected one"
             )
         weights[name] = tensor
-    copies = {name: source for name, source in (tied or {}).items() if name in weights}
+    copies: dict[str, str] = {}
+    for name, source in (tied or {}).items():
+        if name in weights and source not in weights:
+            weights[source] = weights.pop(name)
+        elif name in weights:
+            copies[name] = source
     expected: dict[str, Shape] = {
         name: tensor.shape
         for name, tensor in target.items()

@@ -3,7 +3,7 @@
 import pytest
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.file_keys import KeyTable, NoEffect, Only, Used
+from clear_ref.common.file_keys import KeyTable, NoEffect, Only, Used, is_number
 from tests.helpers.differential import Case, compare
 
 KEYS = {
@@ -64,3 +64,15 @@ def test_the_differential_comparison_tells_the_four_ends_apart():
         "refuse unnamed: refused: key is refuse unnamed",
     ]
     assert counts.row("x") == "| x | 5 | 1 | 1 | 1 | 2 |"
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.5, 10**300, -(10**300)])
+def test_numbers_that_a_float_holds(value):
+    assert is_number(value)
+
+
+@pytest.mark.parametrize(
+    "value", [True, None, "1", [1], float("nan"), float("inf"), 10**400, -(10**400)]
+)
+def test_what_is_no_number_or_too_large_for_a_float(value):
+    assert not is_number(value)
