@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from typing import Any
 from .errors import UserError
 
 PathName = str | os.PathLike[str]
+# How JSON can write a surrogate: one half of a pair of two. Alone it is no character.
+_SURROGATE_IN_JSON = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -86,11 +90,35 @@ def one_line(text: object, most: int = 300) -> str:
     return line if len(line) <= most else line[:most] + "..."
 
 
+def check_characters(text: str, value: object, where: object) -> None:
+    """UserError for a text or key of `value`, as JSON read it from `text`, with a lone surrogate.
+
+    No file and no library takes such a text: UTF-8 has no form for it.
+    """
+    if not _SURROGATE_IN_JSON.search(text):
+        return
+    left = [("", value)]
+    while left:
+        name, each = left.pop()
+        if isinstance(each, str) and _SURROGATE.search(each):
+            raise UserError(
+                f"{where}: {one_line(name or 'the text', 100)} is {one_line(repr(each), 60)}, and "
+                "a lone surrogate in it is no character; expected Unicode text; fetch or write "
+                "the file again"
+            )
+        if isinstance(each, list):
+            left += [(f"{name}[{index}]", item) for index, item in enumerate(each)]
+        if isinstance(each, dict):
+            left += [(f"a key of {name or 'the object'}", key) for key in each]
+            left += [(f"{name}.{key}" if name else key, item) for key, item in each.items()]
+
+
 def parse_json(text: bytes, where: object) -> dict[str, Any]:
     """The JSON object in UTF-8 bytes.
 
     where   the file, or the file and line: every error message begins with it
-    raises  UserError for invalid JSON, a value that is no object, and a key given twice
+    raises  UserError for invalid JSON, a value that is no object, a key given twice, and a lone
+            surrogate
     """
 
     def object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,7 +133,9 @@ def parse_json(text: bytes, where: object) -> dict[str, Any]:
         return found
 
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=object_of_unique_keys)
+        characters = text.decode("utf-8")
+        found = json.loads(characters, object_pairs_hook=object_of_unique_keys)
+        check_characters(characters, found, where)
     except UserError:
         raise
     # ValueError is raised for wrong JSON, wrong UTF-8 and a number with too many digits.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName
+from clear_ref.common.files import PathName, check_characters
 
 from .images import ImageSource
 
@@ -126,6 +126,7 @@ def _values(config: str, where: str, line: str) -> dict[str, Any]:
         raise UserError(
             f"{where}: not a JSON object ({error}); correct or remove the line"
         ) from None
+    check_characters(line, values, where)
     if not isinstance(values, dict) or not needed <= set(values) <= known:
         found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
         raise UserError(f"{where}: columns are {found}; expected {', '.join(sorted(expected))}")

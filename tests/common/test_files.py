@@ -31,9 +31,22 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
         (b"[1]", "holds list; expected a JSON object"),
         (b"\xff", "not JSON"),
         (b'{"a": 1, "a": 2}', "the key a is given twice"),
+        (
+            rb'{"a": {"b": ["c", "x\uD800"]}}',
+            r"json: a\.b\[1\] is 'x\\ud800', and a lone surrogate",
+        ),
+        (
+            rb'{"a": {"\udc00\ud800": 1}}',
+            r"json: a key of a is '\\udc00\\ud800', and a lone surrog",
+        ),
     ],
 )
 def test_json_that_is_no_object_is_named(tmp_path, content, message):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(UserError, match=message):
         files.read_json(tmp_path / "x.json")
+
+
+def test_a_pair_of_surrogates_in_json_is_one_character(tmp_path):
+    (tmp_path / "x.json").write_bytes(rb'{"\ud83d\ude00": "\\ud800"}')
+    assert files.read_json(tmp_path / "x.json") == {"\N{GRINNING FACE}": "\\ud800"}

@@ -39,6 +39,7 @@ def test_good_rows_are_read_unchanged(tmp_path):
     [
         ("{", "rows.jsonl:1: not a JSON object"),
         ([1], "columns are list"),
+        ({"name": "\ud800"}, "name is '\\ud800', and a lone surrogate in it is no character"),
         (
             {**GOOD, "extra": 1},
             "columns are caption, extra, image, name; expected caption, image, name",

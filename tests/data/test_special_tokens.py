@@ -149,6 +149,35 @@ def test_keys_that_change_ids_or_texts_are_refused(tmp_path):
             tokenizer_of(tmp_path / str(number), "llava", change, sees_pictures=True)
 
 
+HALF = "\ud800"  # UTF-8 has no form for it; the reference library raises UnicodeEncodeError
+CONTENT = {"content": HALF, "special": True}
+
+
+@pytest.mark.parametrize(
+    "name, values, key",
+    [
+        ("tokenizer_config.json", {"eos_token": HALF}, "eos_token"),
+        ("tokenizer_config.json", {"image_token": "a" + HALF}, "image_token"),
+        ("tokenizer_config.json", {"chat_template": HALF}, "chat_template"),
+        ("tokenizer_config.json", {"pad_token": CONTENT}, r"pad_token\.content"),
+        ("tokenizer_config.json", {"extra_special_tokens": [HALF]}, r"extra_special_tokens\[0\]"),
+        ("tokenizer_config.json", {"extra_special_tokens": {"x": HALF}}, r"extra_.*tokens\.x"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9": CONTENT}}, r"added_.*9\.content"),
+        ("special_tokens_map.json", {"eos_token": CONTENT}, r"eos_token\.content"),
+        ("added_tokens.json", {HALF: 9}, "a key of the object"),
+        ("tokenizer.json", {"added_tokens": [{"id": 9, **CONTENT}]}, "not a tokenizer file"),
+    ],
+)
+def test_a_token_with_a_lone_surrogate_is_refused_with_its_file_and_key(
+    tmp_path, name, values, key
+):
+    def change(files):
+        files[name] = {**files.get(name, {}), **values}
+
+    with pytest.raises(UserError, match=rf"^[^\n]*/{name}: {key}[^\n]*$"):
+        tokenizer_of(tmp_path, "llama-2", change)
+
+
 def test_a_special_tokens_map_counts_only_without_added_tokens_decoder(tmp_path):
     def change(files):
         files["special_tokens_map.json"] = {"eos_token": "<s>"}
