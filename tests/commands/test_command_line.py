@@ -19,7 +19,7 @@ from clear_ref import run
 from clear_ref.commands import all_methods, evaluate
 from clear_ref.commands.output import Output, show
 from clear_ref.methods import table
-from clear_ref.mini.directories import BASE
+from clear_ref.mini.directories import BASE, GOLD
 from tests.helpers.commands import call, small_copy
 
 SMALL = ["--epochs", "1", "--limit", "2", "--max-new-tokens", "8", "--quiet"]
@@ -494,7 +494,7 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["scrubb"], "invalid choice: 'scrubb'"),
+        (["scrubb"], "'scrubb' is no command; did you mean scrub?"),
         ([], "the following arguments are required: COMMAND"),
         (["scrub", "--no-such"], "unrecognized arguments: --no-such"),
         (
@@ -617,7 +617,7 @@ def test_a_model_that_cannot_be_read_leaves_nothing_behind(capsys, tmp_path, sma
     """A gold model without weights, an adapter directory without its files, a model to evaluate
     without its tokenizer.
     """
-    shutil.copytree(BASE, tmp_path / "no_weights")
+    shutil.copytree(GOLD, tmp_path / "no_weights")
     (tmp_path / "no_weights/model.safetensors").unlink()
     (tmp_path / "empty").mkdir()
     for arguments in (
