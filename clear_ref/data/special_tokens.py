@@ -92,7 +92,8 @@ def _named(
         value = values.get(name)
         if name not in values:
             value = loaded.defaults.get(name)
-        if name == "pad_token" and name not in values and value is None and loaded.padding:
+        told = name in values or name in loaded.defaults
+        if name == "pad_token" and not told and loaded.padding:
             value = loaded.padding["pad_token"]
         if value is not None:
             token = _token(value, where, name)

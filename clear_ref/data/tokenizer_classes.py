@@ -1,10 +1,11 @@
 """The tokenizer that transformers makes of a tokenizer.json, by the model type and the class.
 
-Most directories get the tokenizer of the file. Two classes keep only its vocabulary, merges,
+Most directories get the tokenizer of the file. Three classes keep only its vocabulary, merges,
 post-processor and added tokens, and bring their own normaliser, pre-tokeniser and decoder.
 
 source  transformers 5.23.0, models/auto/tokenization_auto.py (AutoTokenizer.from_pretrained),
-        models/llama/tokenization_llama.py, models/qwen2/tokenization_qwen2.py
+        models/llama/tokenization_llama.py, models/qwen2/tokenization_qwen2.py,
+        models/gpt2/tokenization_gpt2.py
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ _QWEN_BY_DEFAULT = ("qwen2_vl", "qwen2_5_vl")
 _CLASSES = {
     "LlamaTokenizer": "llama",
     "Qwen2Tokenizer": "qwen2",
+    "GPT2Tokenizer": "gpt2",
     "TokenizersBackend": "file",
     "PreTrainedTokenizer": "file",
     "PythonBackend": "file",
@@ -43,7 +45,8 @@ class Loaded:
     tokenizer    the tokenizer
     file_tokens  {id: added token} of tokenizer.json
     padding      the padding of tokenizer.json, or None; truncation likewise
-    defaults     special tokens by name that the class has without being told
+    defaults     special tokens by name that the class has without being told; None: it has no such
+                 token, and padding names none either
     again        True: the class adds its special tokens a second time, as special ones
     """
 
@@ -51,7 +54,7 @@ class Loaded:
     file_tokens: dict[int, tokenizers.AddedToken]
     padding: dict[str, Any] | None
     truncation: dict[str, Any] | None
-    defaults: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, str | None] = field(default_factory=dict)
     again: bool = False
 
 
@@ -69,7 +72,7 @@ def load_class(path: Path, config: Mapping[str, Any], model_type: str, class_nam
         raise UserError(f"{path}: not a tokenizer file ({error}); fetch it again") from None
     kind = _kind(path, model_type, class_name)
     tokenizer = of_file
-    defaults: dict[str, str] = {}
+    defaults: dict[str, str | None] = {}
     if kind != "file":
         tokenizer, defaults = _CLASS_MAKERS[kind](_model(path, class_name), config)
         if of_file.post_processor is not None:
@@ -86,7 +89,7 @@ def load_class(path: Path, config: Mapping[str, Any], model_type: str, class_nam
 
 
 def _kind(path: Path, model_type: str, class_name: str) -> str:
-    """Which tokenizer the reference makes: of the file, or of the class llama or qwen2."""
+    """Which tokenizer the reference makes: of the file, or of the class llama, qwen2 or gpt2."""
     name = class_name.removesuffix("Fast")
     if model_type in _OF_THE_FILE:
         return "file"
@@ -123,7 +126,7 @@ def _model(path: Path, class_name: str) -> dict[str, Any]:
 
 def _llama(
     model: dict[str, Any], config: Mapping[str, Any]
-) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+) -> tuple[tokenizers.Tokenizer, dict[str, str | None]]:
     """LlamaTokenizer: SentencePiece's BPE with bytes for unknown signs; a blank is "▁"."""
     with_prefix = config.get("add_prefix_space")
     with_prefix = True if with_prefix is None else bool(with_prefix)
@@ -141,7 +144,7 @@ def _llama(
 
 def _qwen2(
     model: dict[str, Any], config: Mapping[str, Any]
-) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+) -> tuple[tokenizers.Tokenizer, dict[str, str | None]]:
     """Qwen2Tokenizer: byte-level BPE of text in Unicode form C, every digit a word."""
     tokenizer = tokenizers.Tokenizer(
         models.BPE(**model, continuing_subword_prefix="", end_of_word_suffix="")
@@ -156,4 +159,18 @@ def _qwen2(
     return tokenizer, {"unk_token": end, "eos_token": end, "pad_token": end}
 
 
-_CLASS_MAKERS = {"llama": _llama, "qwen2": _qwen2}
+def _gpt2(
+    model: dict[str, Any], config: Mapping[str, Any]
+) -> tuple[tokenizers.Tokenizer, dict[str, str | None]]:
+    """GPT2Tokenizer: byte-level BPE of GPT-2's words; a number is one word."""
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(**model, continuing_subword_prefix="", end_of_word_suffix="")
+    )
+    with_prefix = bool(config.get("add_prefix_space"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=with_prefix)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    return tokenizer, {"unk_token": end, "bos_token": end, "eos_token": end, "pad_token": None}
+
+
+_CLASS_MAKERS = {"llama": _llama, "qwen2": _qwen2, "gpt2": _gpt2}

@@ -16,8 +16,8 @@ _CALL = "the processor takes it as an option of its call, which then changes the
 
 _EVERYWHERE: dict[str, Fate] = {
     "tokenizer_class": Used(
-        "whether tokenizer.json's parts are kept or replaced by those of LlamaTokenizer or "
-        "Qwen2Tokenizer",
+        "whether tokenizer.json's parts are kept or replaced by those of LlamaTokenizer, "
+        "Qwen2Tokenizer or GPT2Tokenizer",
         "other classes that replace parts",
     ),
     "chat_template": Used("the prompt; see data/README.md", "a template that is none of ours"),
@@ -35,7 +35,7 @@ _EVERYWHERE: dict[str, Fate] = {
         "are not read"
     ),
     "model_specific_special_tokens": _ABSENT,
-    "add_prefix_space": Used("LlamaTokenizer's and Qwen2Tokenizer's blank before a text"),
+    "add_prefix_space": Used("the blank before a text of the classes that replace parts"),
     "legacy": Used("LlamaTokenizer's blank: before every part of a text, or the first one alone"),
     "split_special_tokens": Only((False, None), "special tokens in a prompt would be split"),
     "clean_up_tokenization_spaces": Used(

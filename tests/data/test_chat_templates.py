@@ -23,6 +23,7 @@ OWN = {
     "mistral": ("inst", True),
     "mistral-v0.3": ("mistral-v0.3", True),
     "qwen2": ("qwen2.5", False),
+    "smollm2": ("smollm2", False),
     "qwen2-vl": ("qwen2-vl", False),
     "qwen2.5-vl": ("qwen2-vl", False),
 }

@@ -83,9 +83,9 @@ def test_qwen2_has_its_own_words_whatever_the_file_says(tmp_path):
 
 def test_an_unknown_class_is_refused_with_the_way_out(tmp_path):
     def change(files):
-        files["tokenizer_config.json"]["tokenizer_class"] = "GPT2Tokenizer"
+        files["tokenizer_config.json"]["tokenizer_class"] = "BertTokenizer"
 
-    with pytest.raises(UserError, match="tokenizer_class is 'GPT2Tokenizer'.*expected one of Ll"):
+    with pytest.raises(UserError, match="tokenizer_class is 'BertTokenizer'.*expected one of Ll"):
         tokenizer_of(tmp_path / "a", "llama-2", change)
     assert tokenizer_of(tmp_path / "b", "mistral", change).ids("a")
 

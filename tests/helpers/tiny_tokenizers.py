@@ -28,6 +28,9 @@ QWEN2 = CHATML.replace("SYSTEM", "You are a helpful assistant.")
 QWEN2_5 = CHATML.replace(
     "SYSTEM", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 )
+SMOLLM2 = CHATML.replace(
+    "SYSTEM", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+)
 LLAMA_3 = (
     "{{- bos_token }}{%- if not date_string is defined %}{%- set date_string = "
     "strftime_now('%d %b %Y') %}{%- endif %}\n"
@@ -62,6 +65,7 @@ KINDS = {
     "mistral": ("mistral", "always", "LlamaTokenizer", MISTRAL, "tokenizer_config.json"),
     "mistral-v0.3": ("mistral", "first", "LlamaTokenizer", MISTRAL_3, "chat_template.jinja"),
     "qwen2": ("qwen2", "qwen", "Qwen2Tokenizer", QWEN2_5, "tokenizer_config.json"),
+    "smollm2": ("llama", "digits", "GPT2Tokenizer", SMOLLM2, "tokenizer_config.json"),
     "qwen2-vl": ("qwen2_vl", "qwen", "Qwen2Tokenizer", QWEN2, "chat_template.json"),
     "qwen2.5-vl": ("qwen2_5_vl", "qwen", "Qwen2TokenizerFast", QWEN2, "chat_template.jinja"),
 }
@@ -70,6 +74,7 @@ QWEN_SPECIAL = (
     "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> "
     "<|video_pad|>"
 ).split()
+SMOLLM2_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LLAMA_3_SPECIAL = (
     "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|>"
 ).split()
@@ -120,9 +125,11 @@ def sentencepiece_bpe(kind, special):
 
 
 def byte_level_bpe(kind, special):
-    """Qwen2's kind (qwen) or Llama-3's (bytes): every byte is a letter."""
+    """Qwen2's kind (qwen), Llama-3's (bytes) or SmolLM2's (digits): every byte is a letter."""
     vocabulary = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges = _merged(vocabulary, [*WORDS, *("Ġ" + word for word in WORDS), "ĠĠ", "ĊĊ"])
+    numbers = ["123"] if kind == "digits" else []
+    words = [*WORDS, *("Ġ" + word for word in WORDS), "ĠĠ", "ĊĊ", *numbers]
+    merges = _merged(vocabulary, words)
     made = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=kind == "bytes"))
     digits = r"\p{N}" if kind == "qwen" else r"\p{N}{1,3}"
     words = (
@@ -135,6 +142,13 @@ def byte_level_bpe(kind, special):
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    if kind == "digits":
+        made.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
     if kind == "qwen":
         made.normalizer = normalizers.NFC()
     made.decoder = decoders.ByteLevel()
@@ -153,12 +167,15 @@ def files_of(name):
     name  of KINDS
     """
     model_type, kind, class_name, template, place = KINDS[name]
-    if kind in ("qwen", "bytes"):
-        special = QWEN_SPECIAL if kind == "qwen" else LLAMA_3_SPECIAL
+    by_bytes = {"qwen": QWEN_SPECIAL, "bytes": LLAMA_3_SPECIAL, "digits": SMOLLM2_SPECIAL}
+    if kind in by_bytes:
+        special = by_bytes[kind]
         made = byte_level_bpe(kind, special)
         config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": None}
         if kind == "bytes":
             config = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
+        if kind == "digits":
+            config = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     else:
         special = {"llava": ("<image>", "<pad>"), "mistral-v0.3": ("[INST]", "[/INST]")}
         made = sentencepiece_bpe(kind, special.get(name, ()))

@@ -230,6 +230,8 @@ CLASSES = (
     "TokenizersBackend",
     "Qwen2Tokenizer",
     "Qwen2TokenizerFast",
+    "GPT2Tokenizer",
+    "GPT2TokenizerFast",
 )
 SWITCH = (True, False, None)
 VALUES = {
