@@ -2,13 +2,17 @@
 
 import os
 import sys
+import warnings
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from .commands.output import show
 from .commands.parser import parser
-from .common.errors import RunFailed, UserError
+from .common.errors import Notice, RunFailed, UserError
 from .common.files import one_line
 from .common.progress import Progress
 from .losses.implementation import default_implementation, use_implementation
@@ -17,9 +21,28 @@ from .losses.implementation import default_implementation, use_implementation
 def do(arguments: Namespace) -> None:
     """Run one parsed command and print what it found."""
     Progress.quiet = arguments.quiet
-    with use_implementation(arguments.token_terms):
+    with use_implementation(arguments.token_terms), notices_in_one_line():
         default_implementation()  # a wrong CLEAR_REF_IMPL is an error, also where it is not used
         show(arguments.function(arguments), arguments.json)
+
+
+@contextmanager
+def notices_in_one_line() -> Iterator[None]:
+    """Inside the block a Notice is one line on stderr, once; other warnings are as before."""
+    printed = set()
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def show_warning(message: Any, category: Any, *rest: Any, **named: Any) -> None:
+            if not issubclass(category, Notice):
+                before(message, category, *rest, **named)
+            elif str(message) not in printed:
+                printed.add(str(message))
+                print(f"clear_ref: {message}", file=sys.stderr)
+
+        warnings.showwarning = show_warning
+        warnings.simplefilter("always", Notice)
+        yield
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,3 +18,7 @@ class LabelError(UserError):
 
 class RunFailed(RuntimeError):
     """The input was right but the run failed, for example on a non-finite loss. Exit status 1."""
+
+
+class Notice(UserWarning):
+    """A choice that was made for the user. The command line prints each once, in one line."""

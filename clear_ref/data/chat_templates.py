@@ -4,12 +4,13 @@ The directory's chat template is rendered for a few conversations (jinja.py), an
 texts mean the same template; a template that equals none of ours is refused.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName, read_json, read_text
 
@@ -45,7 +46,7 @@ def choose_template(
     """The template for a model directory.
 
     It is the one named `chosen`; else the one that equals the directory's own chat template; else
-    the default of the model_type.
+    the default of the model_type, with a warning that names it.
 
     tokenizer  of the directory; its special tokens are variables of the chat template
     raises     UserError for an unknown name, and for a chat template that is none of ours
@@ -57,7 +58,14 @@ def choose_template(
     sees_pictures = tokenizer.sees_pictures
     own_template = chat_template(Path(directory), sees_pictures)
     if own_template is None:
-        return TEMPLATES[DEFAULT[model_type]]
+        default = TEMPLATES[DEFAULT[model_type]]
+        warnings.warn(
+            f"{directory} holds no chat template: {default.name} is used; if the model was trained "
+            "with another one, name it by --template (Vicuna: vicuna)",
+            Notice,
+            stacklevel=2,
+        )
+        return default
     path, text = own_template
     try:
         renderings = _renderings(text, tokenizer.named, sees_pictures)

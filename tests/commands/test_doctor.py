@@ -55,3 +55,14 @@ def test_missing_weights_and_directories_are_one_line(tmp_path, capsys):
     assert status == 1 and "model.safetensors: no such file" in problem
     status, _, errors = call(capsys, "doctor", "--model", tmp_path / "nowhere")
     assert status == 2 and "no such directory" in errors
+
+
+def test_a_directory_without_a_chat_template_is_told_which_is_used_once(tmp_path, capsys):
+    shutil.copytree(BASE, tmp_path / "model")
+    (tmp_path / "model/chat_template.jinja").unlink()
+    status, text, errors = call(capsys, "doctor", "--model", tmp_path / "model")
+    assert status == 0 and text.endswith("chat template llava\n")
+    assert errors == (
+        f"clear_ref: {tmp_path / 'model'} holds no chat template: llava is used; if the model was "
+        "trained with another one, name it by --template (Vicuna: vicuna)\n"
+    )

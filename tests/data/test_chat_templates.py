@@ -49,11 +49,14 @@ def test_the_template_of_a_directory_is_the_one_that_renders_alike(tmp_path, kin
     "kind, expected",
     [("llava", "llava"), ("llama-2", "inst"), ("mistral", "inst"), ("qwen2-vl", "qwen2-vl")],
 )
-def test_without_a_chat_template_it_is_that_of_the_model_type(tmp_path, kind, expected):
+def test_without_a_chat_template_it_is_that_of_the_model_type_and_a_warning_says_so(
+    tmp_path, kind, expected
+):
     config = {**files_of(kind)["tokenizer_config.json"]}
     config.pop("chat_template", None)
     files = {"tokenizer_config.json": config, "chat_template.json": None}
-    assert chosen(tmp_path, kind, files).name == expected
+    with pytest.warns(UserWarning, match=f"holds no chat template: {expected} is used; if the"):
+        assert chosen(tmp_path, kind, files).name == expected
 
 
 def test_a_name_goes_before_the_directorys_own_template(tmp_path):
