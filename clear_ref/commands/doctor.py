@@ -18,7 +18,7 @@ from clear_ref.losses.implementation import choose_implementation
 from clear_ref.mini import directories
 from clear_ref.mini.directories import model_directory
 from clear_ref.model.directory_problems import directory_problems
-from clear_ref.model.vlm import load, load_without_weights
+from clear_ref.model.vlm import load
 
 from .given import settings_from
 from .output import Output
@@ -47,10 +47,9 @@ def command(arguments: Namespace) -> Output:
 def examine_model(settings: DoctorSettings) -> dict[str, Any]:
     """Whether a model directory can be loaded; every problem, or what it is."""
     directory = model_directory(settings.model)
-    problems = directory_problems(directory, settings.template)
+    problems, vlm = directory_problems(directory, settings.template)
     found: dict[str, Any] = {"model": str(directory), "problems": problems}
-    if not problems:
-        vlm = load_without_weights(directory, template=settings.template)
+    if vlm is not None:
         found["family"] = vlm.family.name
         found["parameters"] = sum(tensor.numel() for tensor in vlm.weights().values())
         found["template"] = vlm.template.name

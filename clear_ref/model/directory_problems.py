@@ -11,7 +11,7 @@ from clear_ref.data.tokens import Tokenizer
 
 from .families import Family, family
 from .generation_config import generation
-from .vlm import load_without_weights
+from .vlm import VLM, load_without_weights
 
 Result = TypeVar("Result")
 
@@ -32,10 +32,11 @@ class Reading:
             return None
 
 
-def directory_problems(directory: PathName, template: str = "") -> list[str]:
-    """The error lines that `load` would raise one after the other; [] if it loads.
+def directory_problems(directory: PathName, template: str = "") -> tuple[list[str], VLM | None]:
+    """(error lines, model): the lines that `load` would raise one after the other.
 
-    No tensor is read: of the weights only the headers.
+    No tensor is read: of the weights only the headers. The model has no values; None where there
+    is a problem.
     """
     directory = Path(directory)
     where = directory / "config.json"
@@ -55,5 +56,5 @@ def directory_problems(directory: PathName, template: str = "") -> list[str]:
         if config is not None and tokenizer is not None:
             vocabulary = config.text.vocab_size
             reading.read(lambda: generation(directory, config_json, vocabulary, tokenizer))
-    reading.read(lambda: load_without_weights(directory, template=template))
-    return reading.problems
+    vlm = reading.read(lambda: load_without_weights(directory, template=template))
+    return reading.problems, vlm

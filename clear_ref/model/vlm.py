@@ -24,7 +24,7 @@ from .generate import Prefilled, ended_texts, greedy, prefill
 from .generation_config import generation
 from .language import Checkpointable, at_least_float32
 from .model_directory import HISTORY, check_adapter_beside, check_target, copy_files
-from .weights import fitting_weights, load_weights
+from .weights import StoredTensor, fitting_weights, read_weights
 from .write_weights import write_weights
 
 MASKS = ("answer", "released")
@@ -326,12 +326,10 @@ def load(
     raises    UserError that names the file and the problem
     """
     wanted = device_of(device)
-    check_adapter_beside(path, adapter)
-    vlm = VLM(path, dtype_of(dtype), torch.device("meta"), template)
     # Before memory is taken for the sizes in config.json, the weights are known to have them.
-    fitting_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
+    vlm, stored = _checked(path, dtype, template, adapter)
     vlm.allocate(wanted)
-    load_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
+    read_weights(vlm.weights(), stored)
     if adapter:
         vlm.load_adapter(adapter)
     return vlm
@@ -344,9 +342,16 @@ def load_without_weights(
 
     raises  as `load`, so that a problem of a model is known before anything is computed
     """
-    check_adapter_beside(path, adapter)
-    vlm = VLM(path, dtype_of(dtype), torch.device("meta"), template)
-    fitting_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())
+    vlm, _ = _checked(path, dtype, template, adapter)
     if adapter:
         vlm.load_adapter(adapter)
     return vlm
+
+
+def _checked(
+    path: PathName, dtype: str, template: str, adapter: PathName
+) -> tuple[VLM, dict[str, StoredTensor]]:
+    """(the model without memory for its weights, where each weight is stored), checked to fit."""
+    check_adapter_beside(path, adapter)
+    vlm = VLM(path, dtype_of(dtype), torch.device("meta"), template)
+    return vlm, fitting_weights(vlm.weights(), vlm.directory, vlm.family.name, vlm.tied())

@@ -224,13 +224,21 @@ def load_weights(
 ) -> None:
     """Fill `target` (our name -> parameter) from a model directory.
 
+    family, tied, raises  as `fitting_weights`; if it raises, nothing has been filled
+    otherwise             as `read_weights`
+    """
+    read_weights(target, fitting_weights(target, directory, family, tied))
+
+
+def read_weights(target: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -> None:
+    """Fill `target` (our name -> parameter) with stored weights that fit it.
+
     The target's dtypes and devices are kept. A norm that no computation reads and that the file
     omits becomes the identity, as in the reference.
-    family, tied, raises  as `fitting_weights`; if it raises, nothing has been filled
+    stored  what `fitting_weights` returned for this target
     memory  beside the target one tensor at a time, memory-mapped from its file and then released
             (a conversion on the CPU needs no copy)
     """
-    stored = fitting_weights(target, directory, family, tied)
     with torch.no_grad():
         for name, tensor in stored.items():
             if name in target:
