@@ -16,6 +16,7 @@ from clear_ref import Record, load
 from clear_ref.data.draws import torch_generator
 from clear_ref.model.shape_table import LLAMA_3_TOKENS
 from tests.helpers.peft_files import randomise
+from tests.helpers.text_parity import check_loss_and_gradients
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 ATOL = 5e-5
@@ -178,25 +179,7 @@ def test_in_bf16_logits_stay_within_the_references_own_spread(pair):
 
 @pytest.mark.slow
 def test_loss_and_gradients_are_those_of_transformers(pair):
-    ours, theirs = pair
-    batch = ours.encode(RECORDS)
-    theirs.zero_grad()
-    expected = theirs(batch.input_ids, batch.attention_mask, labels=batch.labels).loss
-    expected.backward()
-    ours.model.requires_grad_(True)
-    ours.model.zero_grad()
-    logits = ours.forward(batch.input_ids, batch.attention_mask)
-    loss = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten()
-    )
-    loss.backward()
-    ours.model.requires_grad_(False)
-    assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
-    gradients = {name: p.grad for name, p in theirs.named_parameters()}
-    assert set(gradients) == {name for name, _ in ours.model.named_parameters()}
-    for name, parameter in ours.model.named_parameters():
-        difference = float((parameter.grad - gradients[name]).norm())
-        assert difference < 1e-4 * float(gradients[name].norm()) + 1e-9, name
+    check_loss_and_gradients(*pair, RECORDS)
 
 
 @pytest.mark.slow
