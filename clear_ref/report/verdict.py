@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 from clear_ref.evaluation.definitions import AGGREGATES, QUALITY_TASKS, SETS
 from clear_ref.evaluation.metrics import Scores
+from clear_ref.evaluation.selection import PAIRS
 
 from .columns import OTHER_COLUMNS, PAPER_COLUMNS, number
 
-# (metric of the forget set, metric of the retain set), of pictures or of text
-PAIRS = (("forget", "retain"), ("text_forget", "text_retain"))
 HEADINGS = {metric: heading for metric, heading, _ in (*PAPER_COLUMNS, *OTHER_COLUMNS)}
 SMALLEST_GAP = 0.05  # between base's and gold's Forget, for a share of the way to mean anything
 UNMOVED = 0.001  # a printed digit
