@@ -180,6 +180,8 @@ setup(
     package_data={
         "clear_ref": [
             "data/schema.json",
+            "loop/*.json",
+            "loop/mini_sweeps/*.csv",
             "data/texts/*.txt",
             "mini/world/**/*",
             "mini/base/*",

@@ -15,6 +15,7 @@ from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
+from clear_ref.loop import mini_recipes
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import table
@@ -25,15 +26,9 @@ from . import report as report_page
 from .given import Given, given_from, numbers, settings_from
 from .model_logs import evaluate_directory, remove_finished_groups
 from .output import Output
-from .resolve import (
-    Inputs,
-    Resolved,
-    check_gold_files,
-    check_pictures,
-    recipe_for,
-    resolve_inputs,
-)
+from .resolve import Inputs, Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Unlearn
+from .training_recipe import recipe_for
 from .unlearn import ResolvedUnlearn, training_rows, unlearn
 from .unlearn import resolve as resolve_unlearn
 
@@ -123,6 +118,10 @@ def all_record(
         "seed": ", ".join(map(str, seeds)),
         "method": "all",
     }
+    by_method: set[str] = set()
+    if recipe_name == "mini":
+        of_methods = [mini_recipes.tuned(one, settings.semantics).recipe for one in table.METHODS]
+        by_method = set().union(*of_methods) - set(given.recipe)
     return {
         "format": FORMAT,
         "command": "all",
@@ -131,6 +130,7 @@ def all_record(
         "inputs": inputs.hashes,
         "settings": with_sources(settings, set(given.settings))
         | with_sources(recipe, set(given.recipe))
+        | {name: {"value": "by method", "source": "mini"} for name in sorted(by_method)}
         | {name: {"value": value, "source": "command line"} for name, value in every.items()},
         "versions": run_directory.versions(),
     }

@@ -27,8 +27,9 @@ from .model_logs import (
     write_results,
 )
 from .output import Output
-from .resolve import Resolved, check_gold_files, check_pictures, recipe_for, resolve_inputs
+from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import ROBUSTNESS_SETTINGS, Evaluate
+from .training_recipe import recipe_for
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_text
 from clear_ref.common.settings import setting
 from clear_ref.data.prompts import read_phrases
+from clear_ref.loop import mini_recipes
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.rows import MODALITIES, split_rows
 from clear_ref.loop.unlearn import label_mask
@@ -24,7 +25,7 @@ from clear_ref.oracle.explain.side_by_side import ComparedRecord, side_by_side
 
 from .given import Given, given_from, settings_from
 from .output import Output
-from .resolve import ModelSource, check_adapter, options_for, recipe_name_for, resolve_model
+from .resolve import ModelSource, check_adapter, resolve_model
 from .settings import (
     data_setting,
     device_setting,
@@ -33,6 +34,7 @@ from .settings import (
     seed_setting,
     template_setting,
 )
+from .training_recipe import options_for, recipe_name_for
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,14 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
             f"--index is {settings.index} and --records {settings.records}; "
             f"the forget set has records 0 to {n_forget - 1}"
         )
-    recipe_name = recipe_name_for("", source.model)
+    # What tuning has chosen is not explained: the definition's own values are.
+    is_mini = recipe_name_for("", source.model) == "mini"
+    defaults = mini_recipes.OPTIONS.get(method, {}) if is_mini else {}
     phrases = read_phrases(data)
     variants = []
     for semantics in chosen_semantics(settings):
         variant = table.variant(method, semantics)
-        options, _ = options_for(method, semantics, recipe_name, settings.seed, given.options)
+        options = options_for(method, semantics, defaults, settings.seed, given.options)
         batches = tuple(variant.needs_of(options))
         plan = UnlearnPlan(*rows, batches, phrases, settings.seed, variant.contents)
         mask = label_mask(sketch.family.name, variant, settings.mask)

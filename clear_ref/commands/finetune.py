@@ -23,12 +23,12 @@ from .resolve import (
     check_never_saw,
     check_pictures,
     forget_rows,
-    recipe_for,
     resolve_inputs,
     trained_parts,
     training_record,
 )
 from .settings import Finetune
+from .training_recipe import recipe_for
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ Nothing is written or loaded: model files are checked by their headers, pictures
 and the directory to write is chosen.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -16,7 +16,7 @@ from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import FORMAT, RunRecord
-from clear_ref.common.settings import convert, parse_names, setting_names, with_sources
+from clear_ref.common.settings import parse_names, with_sources
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
 from clear_ref.data.records import Row, read_rows
@@ -24,12 +24,11 @@ from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.summary import TrainedParts
 from clear_ref.evaluation.tasks import Task, tasks, text_tasks
 from clear_ref.loop.history import FILE as HISTORY_FILE
-from clear_ref.loop.history import n_learned, read_history, recipe_of
-from clear_ref.loop.recipes import MINI_OPTIONS, RECIPES, Recipe, check_recipe
+from clear_ref.loop.history import n_learned, read_history
+from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.losses.implementation import choose_implementation
 from clear_ref.losses.native import description
-from clear_ref.methods import table
 from clear_ref.mini.directories import data_directory, gold_directory, model_directory
 from clear_ref.model import lora
 from clear_ref.model.families import sees_pictures
@@ -262,45 +261,6 @@ def input_hashes(data: Path, *models: Path | str | None) -> dict[str, str]:
     }
 
 
-def recipe_name_for(chosen: str, model: Path) -> str:
-    """The name of a recipe: the chosen one, else that of the model's last training, else paper.
-
-    model  the directory, whose training history names its recipe
-    """
-    return chosen or recipe_of(read_history(model)) or "paper"
-
-
-def recipe_for(chosen: str, model: Path, purpose: str, given: dict[str, str]) -> tuple[str, Recipe]:
-    """(name, recipe) of a training that begins with a model; see recipe_name_for.
-
-    purpose  unlearn or finetune
-    given    values of the command line as text
-    raises   UserError for a value that no training can run with
-    """
-    name = recipe_name_for(chosen, model)
-    if name not in RECIPES:
-        raise UserError(
-            f"{model / HISTORY_FILE}: recipe is {name!r}; expected one of {', '.join(RECIPES)}"
-        )
-    kind = RECIPES[name][purpose]
-    recipe = kind(**{key: convert(kind, key, value) for key, value in given.items()})
-    check_recipe(recipe)
-    return name, recipe
-
-
-def options_for(
-    method: str, semantics: str, recipe_name: str, seed: int, given: dict[str, str]
-) -> tuple[Any, set[str]]:
-    """(options of the variant, names of those whose default is the embedded world's).
-
-    Later sources win: the variant's defaults, the embedded world's, the run's seed, --set.
-    """
-    known = setting_names(table.variant(method, semantics).options)
-    defaults = MINI_OPTIONS.get(method, {}) if recipe_name == "mini" else {}
-    defaults = {name: value for name, value in {**defaults, "seed": seed}.items() if name in known}
-    return table.make_options(method, {**defaults, **given}, semantics), set(defaults) - {"seed"}
-
-
 def training_record(
     command: str,
     settings: Common,
@@ -310,9 +270,11 @@ def training_record(
     given: Given,
     sketch: VLM,
     adapted: list[str],
+    tuned: Collection[str] = (),
 ) -> RunRecord:
     """What settings.json holds of a training run: each value with its source, and versions.
 
+    tuned    names of the recipe's values that are the embedded world's for this method
     sketch   the model, trainable as in the run, without weights
     adapted  names of its layers with adapters
     """
@@ -323,7 +285,7 @@ def training_record(
         "kernel": description(),
         "recipe": recipe_name,
         "settings": with_sources(settings, set(given.settings))
-        | with_sources(recipe, set(given.recipe)),
+        | with_sources(recipe, set(given.recipe), tuned),
         "adapted_layers": adapted,
         "trained": lora.manifest(sketch.model),
         "inputs": inputs.hashes,

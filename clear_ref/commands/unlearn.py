@@ -17,7 +17,6 @@ from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.rows import split_rows
 from clear_ref.methods import Variant, table
-from clear_ref.mini.directories import model_directory
 from clear_ref.report import terminal
 
 from . import report
@@ -35,13 +34,12 @@ from .resolve import (
     Resolved,
     check_gold_files,
     check_pictures,
-    options_for,
-    recipe_for,
     resolve_inputs,
     trained_parts,
     training_record,
 )
 from .settings import Unlearn
+from .training_recipe import method_recipe_for
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,9 @@ def resolve(
     inputs  of other runs with the same models and data (`all`); they are checked already
     raises  UserError for settings, rows, pictures or model files that are wrong
     """
-    recipe_name, recipe = recipe_for(
-        settings.recipe, model_directory(settings.model), "unlearn", given.recipe
-    )
+    chosen = method_recipe_for(settings, given)
+    recipe, options = chosen.recipe, chosen.options
     variant = table.variant(settings.method, settings.semantics)
-    options, mini_defaults = options_for(
-        settings.method, settings.semantics, recipe_name, settings.seed, given.options
-    )
     shared = inputs is not None
     inputs = inputs or resolve_inputs(settings, settings.gold)
     rows = training_rows(settings, inputs)
@@ -109,10 +103,18 @@ def resolve(
     adapted = prepare(sketch, recipe, settings.seed, trained_layers)
     mask = unlearning.label_mask(sketch.family.name, variant, settings.mask)
     record = training_record(
-        "unlearn", settings, inputs, recipe_name, recipe, given, sketch, adapted
+        "unlearn",
+        settings,
+        inputs,
+        chosen.name,
+        recipe,
+        given,
+        sketch,
+        adapted,
+        chosen.tuned_recipe,
     )
     record["label_mask"] = mask
-    record["options"] = with_sources(options, set(given.options), mini_defaults)
+    record["options"] = with_sources(options, set(given.options), chosen.tuned_options)
     name = f"{settings.method}-{settings.semantics}-{settings.modality}-seed{settings.seed}"
     return ResolvedUnlearn(
         inputs=inputs,

@@ -132,12 +132,6 @@ class MiniPretrain(MiniFinetune):
     records_at_once: int = setting(8, "records computed together", "mini: speed")
 
 
-# Method options whose default in the embedded world differs from that of methods/NAME.py.
-# rmu: the decoder has four layers. With c = 30 the Forget metric ends at 0.48, with the 300 of real
-# models at 0.54 (seed 0).
-MINI_OPTIONS = {"rmu": {"layer": 2, "c": 30.0}}
-
-
 RECIPES = {
     "paper": {"unlearn": Recipe, "finetune": PaperFinetune},
     "mini": {"unlearn": MiniUnlearn, "finetune": MiniFinetune},

@@ -7,8 +7,8 @@ import pytest
 
 from clear_ref.commands import unlearn
 from clear_ref.commands.given import Given
-from clear_ref.commands.resolve import recipe_name_for
 from clear_ref.commands.settings import Unlearn
+from clear_ref.commands.training_recipe import recipe_name_for
 from clear_ref.data.records import read_rows
 from clear_ref.loop.history import FILE, n_learned, read_history
 from clear_ref.mini.directories import BASE, GOLD, START, WORLD
