@@ -20,7 +20,7 @@ from .losses.implementation import default_implementation, use_implementation
 
 def do(arguments: Namespace) -> None:
     """Run one parsed command and print what it found."""
-    Progress.quiet = arguments.quiet
+    Progress.begin(arguments.quiet)
     with use_implementation(arguments.token_terms), notices_in_one_line():
         default_implementation()  # a wrong CLEAR_REF_IMPL is an error, also where it is not used
         show(arguments.function(arguments), arguments.json)

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from clear_ref.common import run_directory
-from clear_ref.common.files import write_json
+from clear_ref.common.files import write_json, write_jsonl
 from clear_ref.evaluation.evaluate import run_tasks
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.record_lines import record_lines
 from clear_ref.evaluation.summary import Summary
 from clear_ref.evaluation.tasks import Task
 from clear_ref.loop.history import read_history
@@ -70,7 +71,7 @@ def evaluate_model(
 def write_results(
     out: Path, logs: dict[str, Logs], summary: Summary, metrics: str, gold: Path | None = None
 ) -> Summary:
-    """Write every log and metrics.json; returns what was found.
+    """Write every log, records.jsonl and metrics.json; returns what was found.
 
     gold  the directory of the gold model, if there is one
 
@@ -85,6 +86,7 @@ def write_results(
         for path in folder.glob("*.json"):
             if path.stem not in found:
                 path.unlink()
+    write_jsonl(out / run_directory.RECORDS_FILE, record_lines(logs))
     definitions = next(iter(models.values()))["definitions"]
     gold_is_known = gold is None or read_history(gold)["complete"]
     complete: Summary = {

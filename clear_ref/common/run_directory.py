@@ -18,6 +18,9 @@ FORMAT = "clear_ref.run/1"
 # Names inside a run directory.
 SETTINGS_FILE = "settings.json"  # RunRecord: what was run, on what inputs
 TRACE_FILE = "trace.jsonl"  # one line per optimiser step
+TRACE_CSV_FILE = "trace.csv"  # the same values in columns
+CURVE_FILE = "curve.jsonl"  # one line per evaluation during the training
+RECORDS_FILE = "records.jsonl"  # one line per record and model
 METRICS_FILE = "metrics.json"  # the run's summary, with its metrics
 REPORT_FILE = "report.html"  # the page; a run writes it last
 LEADERBOARD_FILE = "leaderboard.json"  # of the command `all`

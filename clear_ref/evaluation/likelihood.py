@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import torch
 
+from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.data.records import Record
 from clear_ref.losses.terms import token_terms
 from clear_ref.model.generate import Prefilled
 from clear_ref.model.language import next_positions
 from clear_ref.model.vlm import VLM
+
+from .exact_means import mean
 
 # Candidate tokens in one batch: enough for large matrix products, few enough to fit beside the
 # weights.
@@ -69,6 +72,18 @@ def answer_nll(vlm: VLM, record: Record) -> list[float]:
     is_answer = labels != IGNORE
     logits = vlm.head(vlm.hidden(batch)[:, :-1][is_answer])
     return token_terms(logits, labels[is_answer], entropy=False).nll.double().tolist()
+
+
+def mean_answer_nll(vlm: VLM, records: Sequence[Record]) -> float:
+    """The mean over records of their answer's mean nll, in nats for each token.
+
+    On the CPU the records are computed by as many processes as torch has threads.
+    """
+
+    def mean_of_tokens(record: Record) -> float:
+        return mean(answer_nll(vlm, record))
+
+    return mean(map_in_processes(mean_of_tokens, records, process_count(vlm.device)))
 
 
 @torch.no_grad()

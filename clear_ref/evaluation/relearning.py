@@ -22,9 +22,8 @@ from typing import cast
 import torch
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data import draws
-from clear_ref.data.records import Record, Row, read_rows
+from clear_ref.data.records import Row, read_rows
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
@@ -33,8 +32,7 @@ from clear_ref.loop.trace import TraceLine
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
-from .exact_means import mean
-from .likelihood import answer_nll
+from .likelihood import mean_answer_nll
 from .log_format import Log, Logs
 from .metrics import score
 from .tasks import Task
@@ -163,12 +161,8 @@ def relearn(
     n_threads = torch.get_num_threads()
     lines: list[dict] = []
 
-    def mean_nll(record: Record) -> float:
-        return mean(answer_nll(vlm, record))
-
     def nll_relearned() -> dict[str, float]:
-        means = map_in_processes(mean_nll, records, process_count(vlm.device))
-        return {"nll_relearned": mean(means)}
+        return {"nll_relearned": mean_answer_nll(vlm, records)}
 
     def after_step(line: TraceLine) -> None:
         lines.append(

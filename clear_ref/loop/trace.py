@@ -1,11 +1,17 @@
-"""trace.jsonl: one line per optimiser step."""
+"""trace.jsonl: one line per optimiser step; trace.csv: the same values in columns."""
 
+import csv
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from clear_ref.common.files import write_text
-from clear_ref.common.run_directory import TRACE_FILE
+from clear_ref.common.run_directory import TRACE_CSV_FILE, TRACE_FILE
+
+FIRST_COLUMNS = ("step", "epoch", "stage", "phase", "loss")
+LAST_COLUMNS = ("gradient_norm", "lr", "answer_tokens", "seconds")
 
 
 class TraceLine(TypedDict):
@@ -33,7 +39,7 @@ class TraceLine(TypedDict):
 
 
 class Trace:
-    """The lines of trace.jsonl: earlier stages, the steps of the checkpoint, then the new steps.
+    """The lines of both files: earlier stages, the steps of the checkpoint, then the new steps.
 
     out  run directory; None: no file is read or written
     """
@@ -57,6 +63,29 @@ class Trace:
         self.lines.append(json.dumps(line))
 
     def write(self) -> None:
-        """Write the whole file, if there is a run directory."""
+        """Write both files whole, if there is a run directory."""
         if self.path is not None:
             write_text(self.path, "".join(line + "\n" for line in self.lines))
+            rows = [json.loads(line) for line in self.lines]
+            write_text(self.path.with_name(TRACE_CSV_FILE), as_csv(rows))
+
+
+def as_csv(lines: Sequence[TraceLine]) -> str:
+    """The lines as CSV: a header, then one line for each step.
+
+    Columns: step, epoch, stage, phase, loss, term.NAME for every term of any line, gradient_norm,
+    lr, answer_tokens, seconds. A cell is empty where a line has no such value. Numbers have all
+    their digits.
+    """
+    terms = dict.fromkeys(term for line in lines for term in line["terms"])
+    names = [f"term.{term}" for term in terms]
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, [*FIRST_COLUMNS, *names, *LAST_COLUMNS], restval="", lineterminator="\n"
+    )
+    writer.writeheader()
+    for line in lines:
+        row: dict[str, object] = {f"term.{term}": value for term, value in line["terms"].items()}
+        row |= {key: value for key, value in line.items() if key != "terms"}
+        writer.writerow(row)
+    return text.getvalue()

@@ -1,0 +1,60 @@
+"""trace.csv holds the values of trace.jsonl, digit for digit, in columns that csv readers take."""
+
+import csv
+import json
+
+import pytest
+
+from clear_ref.loop.trace import Trace, as_csv
+
+LINES = [
+    {
+        "stage": "scrub",
+        "step": 1,
+        "epoch": 0,
+        "phase": "max",
+        "loss": 0.1 + 0.2,
+        "terms": {"forget_kl": -1e-17, "l1": 2.0},
+        "gradient_norm": 1.5,
+        "lr": 1e-3,
+        "answer_tokens": 7,
+        "seconds": 0.25,
+    },
+    {
+        "stage": "scrub, second",
+        "step": 2,
+        "epoch": 1,
+        "loss": 3.0,
+        "terms": {"retain_nll": 1 / 3},
+        "gradient_norm": 2.0,
+        "lr": 5e-4,
+        "answer_tokens": 9,
+        "seconds": 0.5,
+    },
+]
+
+
+def test_the_columns_by_hand():
+    assert as_csv(LINES) == (
+        "step,epoch,stage,phase,loss,term.forget_kl,term.l1,term.retain_nll,gradient_norm,lr,"
+        "answer_tokens,seconds\n"
+        "1,0,scrub,max,0.30000000000000004,-1e-17,2.0,,1.5,0.001,7,0.25\n"
+        '2,1,"scrub, second",,3.0,,,0.3333333333333333,2.0,0.0005,9,0.5\n'
+    )
+
+
+@pytest.mark.parametrize("resumed_at, expected", [(0, ["1"]), (1, ["1", "1"])])
+def test_both_files_hold_the_same_steps_after_a_resume(resumed_at, expected, tmp_path):
+    """A step on disk, then the same or the next one of a resumed run: no step twice."""
+    (tmp_path / "trace.jsonl").write_text(json.dumps(LINES[0]) + "\n")
+    trace = Trace(tmp_path, "scrub")
+    trace.keep(resumed_at)
+    trace.add(LINES[0])
+    trace.write()
+    in_json = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+    with open(tmp_path / "trace.csv", newline="") as file:
+        in_csv = list(csv.DictReader(file))
+    assert [row["step"] for row in in_csv] == [str(line["step"]) for line in in_json] == expected
+    assert [float(row["term.forget_kl"]) for row in in_csv] == [
+        line["terms"]["forget_kl"] for line in in_json
+    ]
