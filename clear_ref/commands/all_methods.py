@@ -8,12 +8,9 @@ from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import RunFailed
-from clear_ref.common.files import read_json, write_json
-from clear_ref.common.processes import map_in_processes, process_count
-from clear_ref.common.progress import Progress
+from clear_ref.common.files import write_json
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
-from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
 from clear_ref.loop import mini_recipes
 from clear_ref.loop.recipes import Recipe
@@ -24,12 +21,13 @@ from clear_ref.report import terminal
 
 from . import report as report_page
 from .given import Given, given_from, numbers, settings_from
+from .many_runs import run_in_processes
 from .model_logs import evaluate_directory, remove_finished_groups
 from .output import Output
 from .resolve import Inputs, Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Unlearn
 from .training_recipe import recipe_for
-from .unlearn import ResolvedUnlearn, training_rows, unlearn
+from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
 
 MODALITY_CHOICES = (*MODALITIES, "each")
@@ -152,7 +150,7 @@ def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> dict[str, Any]:
     logs = {"base": evaluate_directory(inputs, inputs.model, "base", out)}
     if inputs.gold:
         logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
-    lines = run_in_processes(run, logs, report)
+    lines = run_in_processes("all methods", run.runs, logs, report)
     finished = [line for line in lines if "metrics" in line]
     failed = [line["failed"] for line in lines if "failed" in line]
     if not finished:
@@ -176,43 +174,3 @@ def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> dict[str, Any]:
             f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
         )
     return summary
-
-
-def run_in_processes(
-    run: ResolvedAll, logs: dict[str, Logs], report: Callable[[dict], None]
-) -> list[dict[str, Any]]:
-    """A line for each run, in order: its metrics, or {"failed": reason}."""
-    n_processes = process_count(run.inputs.device)
-    bar = Progress("all methods", len(run.runs[::n_processes]), "run")
-    quiet = Progress.quiet
-
-    def compute(one: ResolvedUnlearn) -> dict[str, Any]:
-        try:
-            summary = finished_summary(one) or unlearn(one, logs)
-        except RunFailed as error:
-            return {"failed": f"{one.out.name}: {error}"}
-        line = {
-            "method": one.settings.method,
-            "modality": one.settings.modality,
-            "seed": one.settings.seed,
-            "metrics": summary["models"]["unlearned"],
-            "seconds": summary["seconds"],
-            "steps": summary["steps"],
-        }
-        report(line)
-        bar.step(note=one.out.name)
-        return line
-
-    Progress.quiet = True  # one progress line for all runs
-    try:
-        return map_in_processes(compute, run.runs, n_processes)
-    finally:
-        Progress.quiet = quiet
-        bar.close()
-
-
-def finished_summary(run: ResolvedUnlearn) -> dict[str, Any] | None:
-    """The summary of a run that is finished already, else None. report.html is written last."""
-    if not (run.out / report_page.PAGE).exists():
-        return None
-    return read_json(run.out / run_directory.METRICS_FILE)

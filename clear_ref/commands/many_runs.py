@@ -1,0 +1,65 @@
+"""Many runs of methods with the same models and data, shared out over processes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from clear_ref.common import run_directory
+from clear_ref.common.errors import RunFailed
+from clear_ref.common.files import read_json
+from clear_ref.common.processes import map_in_processes, process_count
+from clear_ref.common.progress import Progress
+from clear_ref.evaluation.log_format import Logs
+
+from . import report as report_page
+from .unlearn import ResolvedUnlearn, unlearn
+
+
+def run_in_processes(
+    title: str,
+    runs: list[ResolvedUnlearn],
+    logs: dict[str, Logs],
+    report: Callable[[dict], None],
+) -> list[dict[str, Any]]:
+    """A line for each run, in order: its metrics, or {"failed": reason}.
+
+    On the CPU, as many runs at a time as torch has threads. A run that is finished is not repeated.
+
+    title   of the progress line
+    runs    all with the same inputs
+    logs    of base and gold
+    report  called with the line of each run
+    """
+    n_processes = process_count(runs[0].inputs.device)
+    bar = Progress(title, len(runs[::n_processes]), "run")
+    quiet = Progress.quiet
+
+    def compute(one: ResolvedUnlearn) -> dict[str, Any]:
+        try:
+            summary = finished_summary(one) or unlearn(one, logs)
+        except RunFailed as error:
+            return {"failed": f"{one.out.name}: {error}"}
+        line = {
+            "method": one.settings.method,
+            "modality": one.settings.modality,
+            "seed": one.settings.seed,
+            "metrics": summary["models"]["unlearned"],
+            "seconds": summary["seconds"],
+            "steps": summary["steps"],
+        }
+        report(line)
+        bar.step(note=one.out.name)
+        return line
+
+    Progress.quiet = True  # one progress line for all runs
+    try:
+        return map_in_processes(compute, runs, n_processes)
+    finally:
+        Progress.quiet = quiet
+        bar.close()
+
+
+def finished_summary(run: ResolvedUnlearn) -> dict[str, Any] | None:
+    """The summary of a run that is finished already, else None. report.html is written last."""
+    if not (run.out / report_page.PAGE).exists():
+        return None
+    return read_json(run.out / run_directory.METRICS_FILE)
