@@ -146,13 +146,13 @@ def _chart(marks: list[Mark], x_name: str, y_name: str, heading: str) -> str:
     y_axis = ticks([y for _, y in points])
     scale = Scale(*x_axis, *y_axis, height)
     drawn, taken = _collapse_area(marks, scale)
-    drawn += _axes(scale, x_name, y_name)
+    drawn += axes(scale, x_name, y_name)
     for mark in marks:
         drawn += _seeds(mark, scale)
-    names, unnamed = _names(marks, scale, taken)
+    names, unnamed = place_names(marks, scale, taken)
     drawn += names
     # Drawn in reverse order, so that base is on top.
-    drawn += [_mark(mark.kind, *scale(mark.mean)) for mark in reversed(marks)]
+    drawn += [draw_mark(mark.kind, *scale(mark.mean)) for mark in reversed(marks)]
     note = f"without room for the names {', '.join(unnamed)}" if unnamed else ""
     numbers = "; ".join(
         f"{mark.name} {number(mark.mean[0], 2)}, {number(mark.mean[1], 2)}" for mark in marks
@@ -179,7 +179,7 @@ def _collapse_area(marks: list[Mark], scale: Scale) -> tuple[list[str], list[Box
     return drawn, [Box(LEFT, TOP, text_width(words) + 8, 20)]
 
 
-def _axes(scale: Scale, x_name: str, y_name: str) -> list[str]:
+def axes(scale: Scale, x_name: str, y_name: str) -> list[str]:
     """Grid lines, their numbers, and the names of the axes."""
     right = WIDTH - RIGHT
     height = scale.height
@@ -223,7 +223,7 @@ def _seeds(mark: Mark, scale: Scale) -> list[str]:
     return drawn
 
 
-def _names(marks: list[Mark], scale: Scale, taken: list[Box]) -> tuple[list[str], list[str]]:
+def place_names(marks: list[Mark], scale: Scale, taken: list[Box]) -> tuple[list[str], list[str]]:
     """(the names as SVG, the names for which there is no room)."""
     points = [scale(mark.mean) for mark in marks]
     blocks = []
@@ -274,7 +274,7 @@ def _block(point: Point, block: list[list[Mark]], box: Box) -> list[str]:
     return drawn
 
 
-def _mark(kind: str, x: float, y: float) -> str:
+def draw_mark(kind: str, x: float, y: float) -> str:
     """Base is an open square, gold a diamond, a model a disc, a collapsed model a ring."""
     if kind == "base":
         return f'<rect class="mark base" x="{x - 5:.1f}" y="{y - 5:.1f}" width="10" height="10"/>'
