@@ -15,6 +15,7 @@ from clear_ref.loop.prepare import prepare
 from clear_ref.mini.directories import start_directory
 from clear_ref.report import terminal
 
+from . import curve
 from .given import Given, given_from, settings_from
 from .model_logs import evaluate_model, load_model, write_results
 from .output import Output
@@ -50,6 +51,7 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     start = start_directory(settings.model)
     recipe_name, recipe = recipe_for(settings.recipe, start, "finetune", given.recipe)
     inputs = resolve_inputs(settings, directory_of=start_directory)
+    curve.check(settings, inputs)
     if settings.split == "retain":
         check_never_saw(inputs.model, forget_rows(inputs.data, settings.forget), "--model")
     config = "full" if settings.split == "full" else f"retain{100 - settings.forget}"
@@ -66,7 +68,7 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
         inputs=inputs,
         recipe=recipe,
         record=record,
-        out=run_directory.choose(settings.out, name, record, resume),
+        out=run_directory.choose(settings.out, name, record, resume, curve.changeable(settings)),
         resume=resume,
         settings=settings,
         plan=plan,
@@ -80,6 +82,8 @@ def finetune(run: ResolvedFinetune) -> Summary:
     vlm = load_model(inputs, inputs.model)
     prepare(vlm, run.recipe, settings.seed)
     started = time.monotonic()
+    records = curve.finetune_records(inputs, settings, run.plan.rows)
+    points = curve.make_curve(inputs, settings, records, {}, out)
     steps = training.finetune(
         vlm,
         run.plan,
@@ -88,8 +92,10 @@ def finetune(run: ResolvedFinetune) -> Summary:
         f"finetune {settings.split}",
         out,
         run.resume,
+        curve=points,
     )
-    train_seconds = time.monotonic() - started
+    seconds_between = points.seconds if points else 0.0
+    train_seconds = time.monotonic() - started - seconds_between
     started = time.monotonic()
     vlm.merge_lora()
     vlm.save(out / "model")
@@ -103,7 +109,7 @@ def finetune(run: ResolvedFinetune) -> Summary:
         rows=run.plan.rows,
     )
     logs = evaluate_model(inputs, vlm, settings.split, out)
-    evaluate_seconds = time.monotonic() - started
+    evaluate_seconds = time.monotonic() - started + seconds_between
     summary: Summary = {
         "command": "finetune",
         "split": settings.split,
@@ -115,5 +121,6 @@ def finetune(run: ResolvedFinetune) -> Summary:
         "trained": trained_parts(run.record),
         "steps": steps,
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
+        **curve.summarised(points, settings, {}),
     }
     return write_results(out, {settings.split: logs}, summary, inputs.metrics)

@@ -92,7 +92,10 @@ def write_results(
     complete: Summary = {
         **summary,
         "models": models,
-        "notes": verdict.sentences(models, metrics, summary.get("lr"), gold_is_known),
+        "notes": [
+            *verdict.sentences(models, metrics, summary.get("lr"), gold_is_known),
+            *summary.get("notes", ()),
+        ],
         "definitions": definitions,
         "out": str(out),
     }

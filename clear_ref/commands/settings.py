@@ -90,6 +90,16 @@ def seed_setting(what: str = "key of every random choice") -> Any:
     return setting(0, what)
 
 
+def evaluate_every_setting() -> Any:
+    """--evaluate-every"""
+    return setting(
+        "",
+        "also evaluate during the training: after every N steps, or at the end of each epoch "
+        "(epoch); the numbers are in curve.jsonl, metrics.json and report.html. The training is "
+        "the same",
+    )
+
+
 @dataclass(frozen=True)
 class Common:
     """Settings of every command that runs a model."""
@@ -156,6 +166,13 @@ class Unlearn(Common):
     )
     gold: str = gold_setting()
     recipe: str = recipe_setting("training recipe")
+    evaluate_every: str = evaluate_every_setting()
+    keep: str = setting(
+        "last",
+        "which weights the run ends with: last; best:RULE, those of the best evaluation during the "
+        "training (--evaluate-every), chosen on half of the forget and retain records by "
+        "nearest-gold or forget-at-retain-X (evaluation/selection.py)",
+    )
 
 
 @dataclass(frozen=True)
@@ -171,6 +188,7 @@ class Finetune(Common):
         "full", "full makes a base model, retain a gold model", choices=("full", "retain")
     )
     recipe: str = recipe_setting("training recipe")
+    evaluate_every: str = evaluate_every_setting()
 
 
 @dataclass(frozen=True)

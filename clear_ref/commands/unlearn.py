@@ -19,7 +19,7 @@ from clear_ref.loop.rows import split_rows
 from clear_ref.methods import Variant, table
 from clear_ref.report import terminal
 
-from . import report
+from . import curve, report
 from .given import Given, given_from, settings_from
 from .model_logs import (
     evaluate_directory,
@@ -91,6 +91,7 @@ def resolve(
     variant = table.variant(settings.method, settings.semantics)
     shared = inputs is not None
     inputs = inputs or resolve_inputs(settings, settings.gold)
+    curve.check(settings, inputs)
     rows = training_rows(settings, inputs)
     needs = table.needs(settings.method, settings.semantics, options)
     UnlearnPlan(*rows, tuple(needs), inputs.phrases, settings.seed, variant.contents)
@@ -120,7 +121,7 @@ def resolve(
         inputs=inputs,
         recipe=recipe,
         record=record,
-        out=run_directory.choose(settings.out, name, record, resume),
+        out=run_directory.choose(settings.out, name, record, resume, curve.changeable(settings)),
         resume=resume,
         settings=settings,
         variant=variant,
@@ -162,8 +163,12 @@ def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> S
         out=out,
         resume=run.resume,
     )
-    steps = unlearning.unlearn(vlm, training)
-    train_seconds = time.monotonic() - started
+    records = curve.unlearn_records(inputs, settings, run.rows)
+    points = curve.make_curve(inputs, settings, records, logs, out)
+    steps = unlearning.unlearn(vlm, training, points)
+    seconds_between = points.seconds if points else 0.0
+    train_seconds = time.monotonic() - started - seconds_between
+    evaluate_seconds += seconds_between
     started = time.monotonic()
     if run.adapted:
         vlm.save_adapter(out / "adapter")
@@ -193,6 +198,7 @@ def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> S
         "trained": trained_parts(run.record),
         "steps": steps,
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
+        **curve.summarised(points, settings, logs),
     }
     result = write_results(out, logs, summary, inputs.metrics, inputs.gold)
     report.of_run(out, inputs.metrics)

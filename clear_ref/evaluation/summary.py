@@ -1,6 +1,6 @@
 """The type of a run's summary: what metrics.json holds and --json prints."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from .metrics import Scores
 from .robustness_results import Robustness
@@ -28,6 +28,24 @@ class Seconds(TypedDict, total=False):
     robustness: float
 
 
+class Kept(TypedDict):
+    """Which evaluation during a training the run's weights are from (--keep).
+
+    rule                  its name, see selection.py
+    step, epoch, last     the chosen step, its epoch (from 0), and the last step of the training
+    meets                 whether the chosen point meets the rule's condition on Retain
+    choosing, reporting   its scores on the half of the records that chose it, and on the other half
+    """
+
+    rule: str
+    step: int
+    epoch: int
+    last: int
+    meets: bool
+    choosing: dict[str, float]
+    reporting: dict[str, float]
+
+
 class Summary(TypedDict, total=False):
     """What a run found.
 
@@ -37,6 +55,8 @@ class Summary(TypedDict, total=False):
     model, adapter               of evaluate
     recipe, lr, epochs           the training's recipe by name, its peak rate and passes
     notes                        what the scores say, in sentences
+    curves                       the lines of curve.jsonl, with --evaluate-every
+    kept                         with --keep best:RULE
     models                       {"base", "gold", "unlearned", ...: metrics}
     definitions                  {metric: name of its definition}
     """
@@ -57,6 +77,8 @@ class Summary(TypedDict, total=False):
     steps: int
     seconds: Seconds
     robustness: Robustness
+    curves: list[dict[str, Any]]
+    kept: Kept
     models: dict[str, Scores]
     notes: list[str]
     definitions: dict[str, str]

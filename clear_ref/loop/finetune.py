@@ -5,6 +5,7 @@ from pathlib import Path
 from clear_ref.methods.table import make_options, variant
 from clear_ref.model.vlm import VLM
 
+from .curve import Curve
 from .plan import FinetunePlan
 from .recipes import Recipe
 from .stage import Stage
@@ -20,12 +21,14 @@ def finetune(
     out: Path | None = None,
     resume: bool = False,
     after_step: AfterStep | None = None,
+    curve: Curve | None = None,
 ) -> int:
     """Train all weights, or the adapters if there are any; returns the number of steps.
 
     name         of the stage, in the trace
     out, resume  as in train.Training
     after_step   as in train.train
+    curve        evaluations between the steps, instead of after_step
     """
     if not recipe.lora_rank:
         vlm.model.requires_grad_(True)
@@ -34,6 +37,9 @@ def finetune(
     stage = Stage(
         name, retain_ft.needs_of(options), lambda batches: retain_ft.loss(batches, options)
     )
-    steps = train(vlm, Training(plan, stage, recipe, seed, out, resume), after_step=after_step)
+    training = Training(plan, stage, recipe, seed, out, resume)
+    if curve is not None:
+        after_step = curve.begin(vlm, training)
+    steps = train(vlm, training, after_step=after_step)
     vlm.model.requires_grad_(False)
     return steps

@@ -14,7 +14,7 @@ moves it into the next epoch, depending on its version.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from math import isfinite
 from pathlib import Path
 from typing import cast
@@ -57,9 +57,13 @@ class Training:
 
     def n_steps(self) -> int:
         """Optimiser steps of the whole stage; the last step of a pass has what is left of it."""
+        return self.epoch_ends()[-1]
+
+    def epoch_ends(self) -> list[int]:
+        """How many steps are made at the end of each epoch."""
         per_pass = -(-len(self.plan) // self.records_per_step())
-        n_passes = sum(len(self.stage.passes(epoch)) for epoch in range(self.recipe.epochs))
-        return per_pass * n_passes
+        n_passes = [len(self.stage.passes(epoch)) for epoch in range(self.recipe.epochs)]
+        return [per_pass * passes for passes in accumulate(n_passes)]
 
     def records_per_step(self) -> int:
         """Records of one optimiser step."""

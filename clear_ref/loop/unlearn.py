@@ -1,5 +1,7 @@
 """One method on one model: all its stages, in order."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from clear_ref.model.vlm import MASKS, VLM
 from clear_ref.model.weights import fill, read_tensors
 from clear_ref.model.write_weights import write_tensors
 
+from .curve import Curve
 from .plan import UnlearnPlan
 from .recipes import Recipe
 from .stage import Stage, StageLoss, trainable
@@ -80,8 +83,12 @@ def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:
     return "answer"
 
 
-def unlearn(vlm: VLM, run: Unlearning) -> int:
-    """Run the method on a model made trainable by `prepare`; returns the steps of all stages."""
+def unlearn(vlm: VLM, run: Unlearning, curve: Curve | None = None) -> int:
+    """Run the method on a model made trainable by `prepare`; returns the steps of all stages.
+
+    curve  evaluations between the steps of the method's own stage, as if the run ended there; if it
+           keeps the best weights, the model gets these
+    """
     chosen = run.variant()
     negated = table.second_stage(run.method, run.semantics) == "negate_delta"
     tunes_reference = table.reference_model(run.method, run.options) == "idk"
@@ -97,8 +104,17 @@ def unlearn(vlm: VLM, run: Unlearning) -> int:
     steps = 0
     if tunes_reference:
         teacher, steps = idk_reference(vlm, run, mask, start_weights)
-    stage = stage_of(run.method, chosen, options, mask)
-    steps += train(vlm, run.training(plan, stage), teacher)
+    training = run.training(plan, stage_of(run.method, chosen, options, mask))
+    after_step = None
+    if curve is not None:
+
+        def finished() -> AbstractContextManager[object]:
+            return negated_inside(vlm, start_weights) if negated else nullcontext()
+
+        after_step = curve.begin(vlm, training, finished)
+    steps += train(vlm, training, teacher, after_step)
+    if curve is not None:
+        curve.give_best(vlm)
     if negated:
         with torch.no_grad():
             negate(vlm, start_weights)
@@ -115,6 +131,18 @@ def negate(vlm: VLM, start_weights: Weights) -> None:
     parameters = trainable(vlm)
     trained = {name: parameter.detach() for name, parameter in parameters.items()}
     fill(parameters, sku.negate_delta(start_weights, trained), "sku's second stage")
+
+
+@contextmanager
+def negated_inside(vlm: VLM, start_weights: Weights) -> Iterator[None]:
+    """Inside the block the model is negated; afterwards it is bit for bit what it was."""
+    trained = {name: parameter.detach().clone() for name, parameter in trainable(vlm).items()}
+    try:
+        with torch.no_grad():
+            negate(vlm, start_weights)
+        yield
+    finally:
+        fill(trainable(vlm), trained, "the model before it was negated")
 
 
 def stage_of(method: str, chosen: Variant, options: Any, mask: str = "answer") -> Stage:

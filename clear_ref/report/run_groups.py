@@ -23,7 +23,18 @@ PANEL_ORDER = (*MODALITIES, EVALUATED)
 # Settings that do not distinguish runs: paths (the hashes of the inputs do that), and settings
 # whose effect is recorded elsewhere in settings.json.
 IGNORED_SETTINGS = frozenset(
-    {"out", "seed", "metrics", "data", "model", "gold", "adapter", "recipe", "mask"}
+    {
+        "out",
+        "seed",
+        "metrics",
+        "data",
+        "model",
+        "gold",
+        "adapter",
+        "recipe",
+        "mask",
+        "evaluate_every",
+    }
 )
 
 

@@ -1,0 +1,129 @@
+"""curve.jsonl: evaluations between the steps of a training, and the weights of the best of them.
+
+An evaluation sees the model as the run would end with if it stopped there. It changes nothing of
+the training: adapters are not merged, no gradient is computed, and the number of threads is
+restored. A stopped and resumed run ends with the same bytes of curve.jsonl.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import parse_json, read_text, write_jsonl
+from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY, CURVE_FILE
+from clear_ref.model.vlm import VLM
+from clear_ref.model.weights import fill, read_tensors
+from clear_ref.model.write_weights import write_tensors
+
+from .stage import trainable
+from .trace import TraceLine
+from .train import AfterStep, Training
+
+EPOCH = "epoch"
+# stage, step (0: the start), epoch (as in trace.jsonl), and what was measured
+CurveLine = dict[str, Any]
+# (model, step) -> numbers by name; it must not change the model
+Measure = Callable[[VLM, int], dict[str, Any]]
+Best = Callable[[list[CurveLine]], int]
+Finished = Callable[[], AbstractContextManager[object]]
+
+
+def check_every(every: str, option: str) -> None:
+    """UserError unless `every` is epoch or a number of steps."""
+    if every != EPOCH and not (every.isdecimal() and int(every) >= 1):
+        raise UserError(
+            f"{option} is {every!r}; expected {EPOCH}, or after how many steps: 1 or more"
+        )
+
+
+def due_steps(training: Training, every: str) -> set[int]:
+    """The steps after which the model is evaluated; the last step is one of them."""
+    ends = training.epoch_ends()
+    if every == EPOCH:
+        return set(ends)
+    return {*range(int(every), ends[-1], int(every)), ends[-1]}
+
+
+class Curve:
+    """The evaluations of one training.
+
+    out      run directory
+    every    epoch, or the number of steps from one evaluation to the next
+    measure  what is measured
+    best     the index of the best of some lines; a line that is once not the best of those before
+             and itself is never the best again. None: no weights are kept
+    """
+
+    def __init__(self, out: Path, every: str, measure: Measure, best: Best | None = None) -> None:
+        self.out = out
+        self.every = every
+        self.measure = measure
+        self.best = best
+        self.n_threads = torch.get_num_threads()
+        self.seconds = 0.0
+        self.lines: list[CurveLine] = []
+        path = out / CURVE_FILE
+        if path.exists():
+            for number, text in enumerate(read_text(path).splitlines(), 1):
+                self.lines.append(parse_json(text.encode("utf-8"), f"{path}:{number}"))
+
+    def begin(self, vlm: VLM, training: Training, finished: Finished = nullcontext) -> AfterStep:
+        """What `train` calls after each step of this training.
+
+        The model as it is now is step 0; a resumed run has its line already.
+        finished  inside its block the model is what the run would end with
+        """
+        due = due_steps(training, self.every)
+
+        def add(step: int, epoch: int) -> None:
+            self.lines = [line for line in self.lines if line["step"] < step]
+            line: CurveLine = {"stage": training.stage.name, "step": step, "epoch": epoch}
+            with finished(), self._as_outside_training():
+                self.lines.append(line | self.measure(vlm, step))
+            write_jsonl(self.out / CURVE_FILE, self.lines)
+            if self.best and step and self.best_line() is self.lines[-1]:
+                write_tensors(self._weights(step), trainable(vlm))
+
+        def after_step(line: TraceLine) -> None:
+            if line["step"] in due:
+                add(line["step"], line["epoch"])
+
+        if not self.lines:
+            add(0, 0)
+        return after_step
+
+    @contextmanager
+    def _as_outside_training(self) -> Iterator[None]:
+        """Inside the block torch has the threads of the whole command; its time is counted."""
+        started = time.monotonic()
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(self.n_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
+            self.seconds += time.monotonic() - started
+
+    def best_line(self) -> CurveLine:
+        """The line of the best evaluation; the start is none of those to choose from."""
+        assert self.best is not None
+        after_start = [line for line in self.lines if line["step"] > 0]
+        return after_start[self.best(after_start)]
+
+    def give_best(self, vlm: VLM) -> None:
+        """Give the model the weights of the best line, if weights are kept; remove the others'."""
+        if self.best is None:
+            return
+        path = self._weights(self.best_line()["step"])
+        fill(trainable(vlm), read_tensors(path), path)
+        for other in path.parent.glob("best-*.safetensors"):
+            if other != path:
+                other.unlink()
+
+    def _weights(self, step: int) -> Path:
+        return self.out / CHECKPOINT_DIRECTORY / f"best-{step:06d}.safetensors"
