@@ -26,6 +26,7 @@ from . import (
     mini,
     report,
     score,
+    sweep,
     unlearn,
     vectors,
 )
@@ -40,13 +41,14 @@ from .options import (
     add_settings,
     add_shape,
 )
-from .settings import Evaluate, Finetune, Report, Score, Unlearn
+from .settings import Evaluate, Finetune, Report, Score, Sweep, Unlearn
 
 EXAMPLES = f"""examples:
   {PROGRAM} scrub                      unlearn with SCRUB in the embedded world, half a minute
   {PROGRAM} npo --set beta=0.1         another method, with an option of its own
   {PROGRAM} idk --modality text        forget texts only; pictures are not trained on
   {PROGRAM} all                        all eleven methods, one leaderboard
+  {PROGRAM} sweep npo --grid lr=1e-3,2e-3  which setting forgets most and keeps Retain
   {PROGRAM} report runs/all-paper      one page of finished runs, and CSV, LaTeX, Markdown
   {PROGRAM} estimate llava-1.5-7b      memory, operations and minutes of a real model
   {PROGRAM} scrub --help               every setting of a command, its default and its source
@@ -118,6 +120,7 @@ def add_training(commands: Commands) -> None:
         help="seeds, with commas: the leaderboard shows mean and spread (default: 0)",
     )
     add_resume(every)
+    add_sweep(commands)
     tuned = add_command(
         commands,
         "finetune",
@@ -127,6 +130,43 @@ def add_training(commands: Commands) -> None:
     )
     add_recipe(tuned, "finetune")
     add_resume(tuned)
+
+
+def add_sweep(commands: Commands) -> None:
+    """sweep."""
+    one = add_command(
+        commands,
+        "sweep",
+        "methods with many settings; a rule chooses one of each on half of the records",
+        sweep.command,
+        Sweep,
+        skip={"method", "seed", "metrics"},
+    )
+    one.add_argument(
+        "methods", metavar="METHOD", help="a method, several with commas, or all: every method"
+    )
+    one.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="NAME=V1,V2",
+        help="values of the recipe to compare, such as lr=1e-4,3e-4; several: every combination "
+        "(default: the settings from which the embedded world's recipes were chosen)",
+    )
+    one.add_argument(
+        "--set-grid",
+        action="append",
+        default=[],
+        metavar="NAME=V1,V2",
+        help="values of an option to compare, for the methods that have it",
+    )
+    one.add_argument(
+        "--seeds",
+        default="0",
+        help="seeds, with commas: a setting's scores are the mean (default: 0)",
+    )
+    add_recipe(one, "unlearn")
+    add_resume(one)
 
 
 def add_evaluation(commands: Commands) -> None:

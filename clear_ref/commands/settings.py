@@ -9,6 +9,7 @@ from typing import Any
 from clear_ref.common.devices import DTYPES
 from clear_ref.common.settings import setting
 from clear_ref.evaluation.definitions import SETS
+from clear_ref.evaluation.selection import DEFAULT_RULE
 from clear_ref.loop.recipes import RECIPES
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods.table import SEMANTICS
@@ -277,4 +278,24 @@ class Report:
         "",
         "data directory with the pictures, or mini; default: that of the first run, if it is "
         "still there",
+    )
+
+
+@dataclass(frozen=True)
+class Sweep(Unlearn):
+    """sweep: one or more methods with many settings, and the choice of one by a rule."""
+
+    points: str = setting(
+        "",
+        "CSV file of settings instead of grids: a column method, and one for each recipe value or "
+        "option (empty: the default); sweep.csv of a sweep is one; default: the grids, or the "
+        "embedded world's own list",
+    )
+    choose: str = setting(
+        DEFAULT_RULE,
+        "rule of the choice: forget-at-retain-X (the lowest Forget with at least X of base's "
+        "Retain) or nearest-gold (by Forget and Retain)",
+    )
+    split_seed: int = setting(
+        0, "key of the split of the forget and retain records into choosing and reporting half"
     )

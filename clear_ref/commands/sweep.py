@@ -1,0 +1,255 @@
+"""sweep: methods with many settings, and for each method the setting that a rule chooses.
+
+The rule sees half of the forget and retain records; the scores of the other half are reported.
+"""
+
+import dataclasses
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clear_ref.common import run_directory
+from clear_ref.common.errors import RunFailed, UserError
+from clear_ref.common.files import read_json, write_json, write_text
+from clear_ref.common.run_directory import FORMAT, RunRecord
+from clear_ref.common.settings import with_sources
+from clear_ref.evaluation.log_format import Logs
+from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.selection import best, check_rule, halves, mean_scores, meets, pair_of
+from clear_ref.mini.directories import model_directory
+from clear_ref.report import sweep_page, sweep_tables
+from clear_ref.report.columns import PAPER_COLUMNS
+
+from .given import Given, given_from, numbers, settings_from
+from .many_runs import run_in_processes
+from .model_logs import evaluate_directory, remove_finished_groups
+from .output import Output
+from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
+from .settings import Sweep
+from .sweep_points import Point, from_csv, from_grids, grid_axes, methods_of, own_file
+from .training_recipe import recipe_for, recipe_name_for
+from .unlearn import ResolvedUnlearn, training_rows
+from .unlearn import resolve as resolve_unlearn
+
+METRICS = tuple(metric for metric, _, _ in PAPER_COLUMNS)
+PARTS = ("choosing", "reporting", "all")  # of the records
+RESULT_FILE = "sweep.json"
+TABLE_FILE = "sweep.csv"
+
+
+@dataclass(frozen=True)
+class ResolvedSweep(Resolved):
+    """The runs of a sweep: points[k] with seeds[s] is runs[k * len(seeds) + s]."""
+
+    settings: Sweep
+    points: list[Point]
+    seeds: list[int]
+    runs: list[ResolvedUnlearn]
+
+
+def command(arguments: Namespace) -> Output:
+    """What `sweep` prints: for each method the chosen setting, with the scores of both halves."""
+    settings = settings_from(arguments, Sweep, method=arguments.methods)
+    given = given_from(arguments, Sweep, "method")
+    points = points_of(settings, arguments.grid, arguments.set_grid)
+    run = resolve(settings, points, numbers(arguments.seeds, "--seeds"), given, arguments.resume)
+    return Output(sweep(run, lambda line: None), sweep_tables.terminal)
+
+
+def points_of(settings: Sweep, grid: list[str], set_grid: list[str]) -> list[Point]:
+    """The points of the command line; for a model with the embedded world's recipe without any of
+    the three options, those that its own recipes were chosen from.
+    """
+    methods = methods_of(settings.method)
+    recipe, options = grid_axes(grid, "--grid"), grid_axes(set_grid, "--set-grid")
+    if settings.points and (recipe or options):
+        raise UserError("--points is given beside --grid or --set-grid; expected one of the two")
+    if settings.points:
+        return from_csv(Path(settings.points), methods, settings.semantics)
+    if recipe or options:
+        return from_grids(methods, settings.semantics, recipe, options)
+    if recipe_name_for(settings.recipe, model_directory(settings.model)) != "mini":
+        raise UserError(
+            "sweep: there is nothing to compare; expected --grid NAME=V1,V2 (recipe), --set-grid "
+            "NAME=V1,V2 (options of the method) or --points FILE"
+        )
+    return from_csv(own_file(settings.semantics), methods, settings.semantics)
+
+
+def resolve(
+    settings: Sweep, points: list[Point], seeds: list[int], given: Given, resume: bool
+) -> ResolvedSweep:
+    """Every run, checked; nothing is written or loaded. All runs share the inputs.
+
+    raises  UserError for a value that the command line and a point both give
+    """
+    for source, named in (("recipe", given.recipe), ("options", given.options)):
+        twice = [n for n in named if any(n in getattr(point, source) for point in points)]
+        if twice:
+            raise UserError(
+                f"{twice[0]} is given for all runs and in the grid; expected one of the two"
+            )
+    recipe_name, recipe = recipe_for(
+        settings.recipe, model_directory(settings.model), "unlearn", given.recipe
+    )
+    inputs = resolve_inputs(settings, settings.gold)
+    check_rule(settings.choose, "--choose", inputs.gold is not None)
+    check_pictures(inputs, [row for part in training_rows(settings, inputs) for row in part])
+    check_gold_files(inputs)
+    record: RunRecord = {
+        "format": FORMAT,
+        "command": "sweep",
+        "impl": inputs.impl,
+        "recipe": recipe_name,
+        "inputs": inputs.hashes,
+        "settings": with_sources(settings, set(given.settings))
+        | {name: {"value": value, "source": "command line"} for name, value in given.recipe.items()}
+        | {
+            "seed": {"value": ", ".join(map(str, seeds)), "source": "command line"},
+            "points": {
+                "value": [f"{point.method}: {point.words}" for point in points],
+                "source": settings.points or "command line, or the embedded world's own list",
+            },
+        },
+        "versions": run_directory.versions(),
+    }
+    name = f"sweep-{settings.method}-{settings.semantics}-{settings.modality}"
+    out = run_directory.choose(settings.out, name, record, resume, {"out", "choose", "split_seed"})
+    runs = [
+        resolve_point(settings, point, number, seed, given, out, inputs)
+        for number, point in enumerate(points, 1)
+        for seed in seeds
+    ]
+    return ResolvedSweep(inputs, recipe, record, out, resume, settings, points, seeds, runs)
+
+
+def resolve_point(
+    settings: Sweep, point: Point, number: int, seed: int, given: Given, out: Path, inputs: Any
+) -> ResolvedUnlearn:
+    """The run of one point with one seed, in out/METHOD-NUMBER-seedSEED."""
+    directory = out / f"{point.method}-{number:03}-seed{seed}"
+    own = dataclasses.replace(settings, method=point.method, seed=seed, out=str(directory))
+    all_given = Given(
+        given.settings | {"method", "seed", "out"},
+        {**given.recipe, **point.recipe},
+        {**given.options, **point.options},
+    )
+    begun = (directory / run_directory.SETTINGS_FILE).exists()
+    return resolve_unlearn(own, all_given, begun, inputs)
+
+
+def sweep(run: ResolvedSweep, report: Callable[[dict], None]) -> dict[str, Any]:
+    """Do every run that is not finished, choose, and write sweep.json, sweep.csv and report.html.
+
+    report  called with a line for each finished run
+    returns what sweep.json holds
+    raises  RunFailed at the end, naming the runs that failed; the others are in the files
+    """
+    inputs, out = run.inputs, run.out
+    write_json(out / run_directory.SETTINGS_FILE, run.record)
+    logs = {"base": evaluate_directory(inputs, inputs.model, "base", out)}
+    if inputs.gold:
+        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    lines = run_in_processes("sweep", run.runs, logs, report)
+    failed = [line["failed"] for line in lines if "failed" in line]
+    if len(failed) == len(lines):
+        raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
+    summary = results(run, logs, [line.get("failed", "") for line in lines])
+    write_json(out / RESULT_FILE, summary)
+    write_text(out / TABLE_FILE, sweep_tables.csv_text(summary))
+    write_text(out / run_directory.REPORT_FILE, sweep_page.page(summary, run.record))
+    remove_finished_groups(out)
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
+        )
+    return summary
+
+
+def results(run: ResolvedSweep, logs: dict[str, Logs], failed: Sequence[str]) -> dict[str, Any]:
+    """What sweep.json holds: scores of base and gold, of every point, and which ones are chosen.
+
+    failed  why a run failed, for each run; "" for one that did not
+    """
+    split_seed = run.settings.split_seed
+    gold = logs.get("gold")
+    models = {name: scores_of(own, gold, split_seed) for name, own in logs.items()}
+    points = []
+    n_seeds = len(run.seeds)
+    for number, point in enumerate(run.points):
+        several = range(number * n_seeds, (number + 1) * n_seeds)
+        line = {
+            "number": number + 1,
+            "method": point.method,
+            "recipe": point.recipe,
+            "options": point.options,
+            "words": point.words,
+            "failed": next((failed[k] for k in several if failed[k]), ""),
+            "chosen": False,
+        }
+        if not line["failed"]:
+            of_seeds = [
+                scores_of(logs_in(run.runs[k].out, logs), gold, split_seed) for k in several
+            ]
+            for part in PARTS:
+                line[part] = mean_scores([scores[part] for scores in of_seeds], METRICS)
+            line["seconds"] = train_seconds([run.runs[k] for k in several])
+        points.append(line)
+    choose(points, run.settings.choose, models)
+    return {
+        "semantics": run.settings.semantics,
+        "modality": run.settings.modality,
+        "recipe": run.record["recipe"],
+        "seeds": run.seeds,
+        "rule": run.settings.choose,
+        "split_seed": split_seed,
+        "pair": list(pair_of(models["base"]["choosing"])),
+        "impl": run.inputs.impl,
+        "models": models,
+        "points": points,
+        "out": str(run.out),
+    }
+
+
+def choose(points: list[dict[str, Any]], rule: str, models: dict[str, Any]) -> None:
+    """Mark in each method's points the one that the rule chooses on the choosing half.
+
+    Sets "chosen", and "meets": whether the point meets the rule's condition on Retain.
+    """
+    base = models["base"]["choosing"]
+    gold = models["gold"]["choosing"] if "gold" in models else None
+    for method in dict.fromkeys(point["method"] for point in points):
+        own = [p for p in points if p["method"] == method and not p["failed"]]
+        for point in own:
+            point["meets"] = meets(point["choosing"], rule, base)
+        if own:
+            own[best([point["choosing"] for point in own], rule, base, gold)]["chosen"] = True
+
+
+def scores_of(logs: Logs, gold: Logs | None, split_seed: int) -> dict[str, dict[str, Any]]:
+    """{part of the records: {metric: number}} of a model, by the paper's definitions."""
+    gold_parts: list[Logs | None] = [None, None, None]
+    if gold is not None:
+        gold_parts = [*halves(gold, split_seed), gold]
+    found = {}
+    for part, own, of_gold in zip(
+        PARTS, [*halves(logs, split_seed), logs], gold_parts, strict=True
+    ):
+        scores = score(own, of_gold)
+        found[part] = {metric: scores.get(metric) for metric in METRICS}
+    return found
+
+
+def logs_in(directory: Path, like: dict[str, Logs]) -> Logs:
+    """The logs of the unlearned model of a run directory, for the tasks of `like`."""
+    folder = directory / run_directory.LOGS_DIRECTORY
+    found: Any = {task: read_json(folder / f"{task}.json") for task in like["base"]}
+    return found
+
+
+def train_seconds(runs: Sequence[ResolvedUnlearn]) -> float:
+    """Mean training time of runs, in seconds."""
+    files = [read_json(one.out / run_directory.METRICS_FILE) for one in runs]
+    return round(sum(found["seconds"]["train"] for found in files) / len(files), 1)

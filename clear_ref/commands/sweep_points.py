@@ -1,0 +1,180 @@
+"""The settings that a sweep compares: from grids, from a CSV file, or the embedded world's own."""
+
+import csv
+import io
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import read_text
+from clear_ref.common.settings import convert, setting_names
+from clear_ref.loop import mini_recipes
+from clear_ref.loop.recipes import Recipe
+from clear_ref.methods import table
+
+# Columns of sweep.csv that are no settings: what the sweep was of, and what came out.
+NOT_SETTINGS = ("number", "semantics", "modality", "seeds", "chosen", "failed", "command")
+RESULT_PREFIXES = ("choosing_", "reporting_", "all_")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of one method.
+
+    recipe   {field of the recipe: value as text}
+    options  {option of the method: value as text}
+    """
+
+    method: str
+    recipe: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The settings as text: "lr 0.002, epochs 12, alpha 3"; "defaults" if there is none."""
+        named = {**self.recipe, **self.options}
+        return ", ".join(f"{name} {value}" for name, value in named.items()) or "defaults"
+
+
+def methods_of(text: str) -> list[str]:
+    """The methods of METHOD, of METHOD,METHOD or of all; UserError for an unknown one."""
+    if text == "all":
+        return list(table.METHODS)
+    names = text.split(",")
+    for name in names:
+        table.method_module(name)
+    if len(set(names)) < len(names):
+        raise UserError(f"sweep {text}: a method is named twice; expected each once")
+    return names
+
+
+def grid_axes(texts: Iterable[str], option: str) -> dict[str, list[str]]:
+    """{name: values} of several NAME=V1,V2; UserError for another form or a name given twice."""
+    axes: dict[str, list[str]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        found = [value.strip() for value in values.split(",")]
+        if not name or not all(found):
+            raise UserError(
+                f"{option} {text}: expected NAME=V1,V2, such as {option} {_example(option)}"
+            )
+        name = name.strip().replace("-", "_")
+        if name in axes or len(set(found)) < len(found):
+            raise UserError(
+                f"{option} {text}: a name or a value is given twice; expected each once"
+            )
+        axes[name] = found
+    return axes
+
+
+def _example(option: str) -> str:
+    return "lr=1e-4,3e-4" if option == "--grid" else "alpha=1,2,5"
+
+
+def from_grids(
+    methods: list[str], semantics: str, recipe: dict[str, list[str]], options: dict[str, list[str]]
+) -> list[Point]:
+    """Every combination of the values, for each method. An option is for the methods that have it.
+
+    raises  UserError for a value of the wrong type, a recipe value that there is not, and an option
+            that no method has
+    """
+    for name, values in recipe.items():
+        for value in values:
+            convert(Recipe, name, value)
+    points = []
+    for method in methods:
+        known = setting_names(table.variant(method, semantics).options)
+        own = {name: values for name, values in options.items() if name in known}
+        for chosen in itertools.product(*recipe.values(), *own.values()):
+            named = dict(zip([*recipe, *own], chosen, strict=True))
+            points.append(
+                Point(
+                    method,
+                    {name: named[name] for name in recipe},
+                    {name: named[name] for name in own},
+                )
+            )
+    have = {name for point in points for name in point.options}
+    for name in options:
+        if name not in have:
+            raise UserError(
+                f"--set-grid {name}: none of {', '.join(methods)} has an option {name!r} with "
+                f"--semantics {semantics}; METHOD --help lists the options"
+            )
+    return points
+
+
+def from_csv(path: Path, methods: list[str], semantics: str) -> list[Point]:
+    """The points of a CSV file: a column `method`, and one for each recipe value or option.
+
+    An empty cell keeps the default. The columns that sweep.csv has for results are not read, so
+    that a sweep's own file repeats it. Rows of other methods are not used.
+
+    raises  UserError for a column that is neither, no row of one of the methods, a point twice
+    """
+    rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    points = [_point(row, path, number, semantics) for number, row in enumerate(rows, 2)]
+    for method in methods:
+        if not any(point.method == method for point in points):
+            raise UserError(f"{path}: has no row of {method}; expected one or more")
+    chosen = [point for method in methods for point in points if point.method == method]
+    for index, point in enumerate(chosen):
+        if point in chosen[:index]:
+            raise UserError(f"{path}: {point.method} with {point.words} is there twice")
+    return chosen
+
+
+def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
+    """The point of one line of a CSV file."""
+    where = f"{path}, line {line}"
+    if None in row or None in row.values():
+        raise UserError(f"{where}: has not as many cells as the first line has columns")
+    method = row.get("method", "")
+    if method not in table.METHODS:
+        raise UserError(
+            f"{where}: method is {method!r}; expected one of {', '.join(table.METHODS)}"
+        )
+    recipe, options = {}, {}
+    known = setting_names(table.variant(method, semantics).options)
+    of_any = {
+        f.name
+        for m in table.METHODS.values()
+        for v in m.VARIANTS.values()
+        for f in fields(v.options)
+    }
+    for name, value in row.items():
+        if name == "method" or name in NOT_SETTINGS or name.startswith(RESULT_PREFIXES):
+            continue
+        if name not in setting_names(Recipe) and name not in of_any:
+            raise UserError(
+                f"{path}: column {name!r} is neither a value of the recipe nor an option of a "
+                "method; METHOD --help lists both"
+            )
+        if not value:
+            continue
+        if name in setting_names(Recipe):
+            convert(Recipe, name, value)
+            recipe[name] = value
+        elif name in known:
+            options[name] = value
+        else:
+            raise UserError(
+                f"{where}: {method} ({semantics}) has no option {name!r}; leave it empty"
+            )
+    return Point(method, recipe, options)
+
+
+def own_file(semantics: str) -> Path:
+    """The embedded world's own points; UserError for a semantics that it was not tuned for."""
+    path = mini_recipes.SWEEPS / f"{semantics}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in mini_recipes.SWEEPS.glob("*.csv")))
+        raise UserError(
+            f"sweep --semantics {semantics}: there is no built-in list of settings for it (there "
+            f"is for {known or 'none'}); expected --grid NAME=V1,V2, --set-grid NAME=V1,V2 or "
+            "--points FILE"
+        )
+    return path

@@ -1,0 +1,112 @@
+"""report.html of a sweep: the front, the chosen settings, every setting, and how to repeat it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import front, html_frame
+from .columns import number
+from .html_frame import details, table, text
+from .page_style import STYLE
+from .sweep_tables import HALVES, columns_of, command_of, missed, rule_in_words, title
+
+
+def page(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """The page as HTML text.
+
+    summary  what sweep.json holds
+    record   what settings.json holds
+    """
+    body = [
+        f"<h1>{text(headline(summary))}</h1>",
+        f'<p class="soft">{text(title(summary))}.</p>',
+        "<h2>What each method can forget for what it keeps</h2>",
+        '<p class="soft">A small dot is a setting, a line joins the settings of a method that no '
+        "other one of it beats in both numbers, a large dot is the setting that the rule chose. "
+        "All numbers here are of the reporting half of the records, which the rule did not see."
+        "</p>",
+        front.fronts(summary),
+        "<h2>The chosen settings</h2>",
+        f'<p class="soft">{text(_rule(summary))}</p>',
+        _chosen(summary),
+        "<h2>How to read and repeat it</h2>",
+        details("Every setting", _every(summary)),
+        details("Commands of the chosen settings", _commands(summary)),
+        details("Settings of all runs", _settings(record)),
+    ]
+    style = html_frame.STYLE + STYLE + front.STYLE
+    return html_frame.page(f"clear_ref · {title(summary)}", style, "\n".join(body))
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """Which chosen setting forgets most among those that meet the rule's condition."""
+    forget, retain = summary["pair"]
+    base = summary["models"]["base"]["reporting"]
+    chosen = [p for p in summary["points"] if p["chosen"] and p["meets"]]
+    if not chosen:
+        return "No setting of any method keeps as much of Retain as the rule asks for"
+    best = min(chosen, key=lambda point: point["reporting"][forget])
+    scores = best["reporting"]
+    kept = f"keeps {scores[retain] / base[retain]:.0%} of Retain" if base[retain] else ""
+    words = f"{best['method']} lowers Forget from {number(base[forget], 2)} to "
+    return f"{words}{number(scores[forget], 2)} and {kept}" if kept else words
+
+
+def _rule(summary: Mapping[str, Any]) -> str:
+    sentence = (
+        f"The rule {summary['rule']} was stated before the runs: {rule_in_words(summary['rule'])}. "
+        f"It saw the choosing half of the forget and retain records (split by seed "
+        f"{summary['split_seed']})."
+    )
+    missing = missed(summary)
+    if missing:
+        sentence += (
+            f" No setting of {', '.join(missing)} meets the condition; shown is the one that keeps "
+            "most of Retain."
+        )
+    return sentence
+
+
+def _chosen(summary: Mapping[str, Any]) -> str:
+    columns = columns_of(summary)
+    header = [
+        "model",
+        "setting",
+        *(f"{heading} {half}" for half in HALVES for _, heading in columns),
+    ]
+    rows = [[name, "", *_numbers(scores, columns)] for name, scores in summary["models"].items()]
+    rows += [
+        [p["method"], p["words"], *_numbers(p, columns)] for p in summary["points"] if p["chosen"]
+    ]
+    return table(header, rows, numbers=range(2, len(header)))
+
+
+def _every(summary: Mapping[str, Any]) -> str:
+    columns = columns_of(summary)
+    header = ["", "method", "setting", "chosen"]
+    header += [f"{heading} {half}" for half in HALVES for _, heading in columns]
+    rows = []
+    for point in summary["points"]:
+        numbers = ["failed: " + point["failed"]] if point["failed"] else _numbers(point, columns)
+        mark = "chosen" if point["chosen"] else ""
+        rows.append([point["number"], point["method"], point["words"], mark, *numbers])
+    return table(header, rows, numbers=range(4, len(header)))
+
+
+def _numbers(scores: Mapping[str, Any], columns: list[tuple[str, str]]) -> list[str]:
+    return [number(scores[half].get(metric)) for half in HALVES for metric, _ in columns]
+
+
+def _commands(summary: Mapping[str, Any]) -> str:
+    lines = [command_of(summary, point) for point in summary["points"] if point["chosen"]]
+    return f"<pre>{text(chr(10).join(lines))}</pre>"
+
+
+def _settings(record: Mapping[str, Any]) -> str:
+    rows = [
+        [name, entry["value"], entry["source"]]
+        for name, entry in record["settings"].items()
+        if name != "points"
+    ]
+    rows += [[f"version of {name}", value, ""] for name, value in record["versions"].items()]
+    rows += [[f"SHA-256 of {name}", value, ""] for name, value in record["inputs"].items()]
+    return table(["setting", "value", "source"], rows)

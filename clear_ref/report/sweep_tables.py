@@ -1,0 +1,149 @@
+"""The tables of a sweep: for the terminal, and as CSV."""
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from clear_ref.evaluation.selection import NEAREST_GOLD, least_retain
+
+from .columns import PAPER_COLUMNS, number
+
+HALVES = ("choosing", "reporting")
+
+
+def rule_in_words(rule: str) -> str:
+    """What a rule of evaluation/selection.py chooses, as a sentence without its end."""
+    if rule == NEAREST_GOLD:
+        return "nearest to gold by (Forget, Retain)"
+    return f"the lowest Forget with at least {least_retain(rule):g} of base's Retain"
+
+
+def columns_of(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """[(metric, heading)] of the table: Forget, Retain and, where there is gold, FQ."""
+    pair = summary["pair"]
+    wanted = [*pair, "forget_quality"] if "gold" in summary["models"] else pair
+    return [
+        (metric, f"{heading} {arrow}")
+        for name in wanted
+        for metric, heading, arrow in PAPER_COLUMNS
+        if metric == name
+    ]
+
+
+def title(summary: Mapping[str, Any]) -> str:
+    """One line that says what was swept."""
+    seeds = ", ".join(map(str, summary["seeds"]))
+    points = summary["points"]
+    n_methods = len({point["method"] for point in points})
+    methods = points[0]["method"] if n_methods == 1 else f"{n_methods} methods"
+    return (
+        f"sweep: {methods}, {len(points)} settings, semantics {summary['semantics']}, modality "
+        f"{summary['modality']}, seeds {seeds}, recipe {summary['recipe']}"
+    )
+
+
+def missed(summary: Mapping[str, Any]) -> list[str]:
+    """Methods of which no setting meets the rule's condition."""
+    return [p["method"] for p in summary["points"] if p["chosen"] and not p["meets"]]
+
+
+def terminal(summary: Mapping[str, Any]) -> str:
+    """The chosen setting of each method, with the scores of both halves, beside base and gold."""
+    columns = columns_of(summary)
+    width = 10
+    cells = len(columns) * width
+    lines = [
+        title(summary),
+        f"chosen by {summary['rule']}, on the choosing half: {rule_in_words(summary['rule'])}",
+        "",
+        f"{'':12}{'choosing half':>{cells}}{'reporting half':>{cells + 3}}",
+        f"{'model':12}"
+        + "   ".join("".join(f"{h:>{width}}" for _, h in columns) for _ in HALVES)
+        + "   setting",
+    ]
+    rows = [(name, models, "") for name, models in summary["models"].items()]
+    counts: dict[str, int] = {}
+    for point in summary["points"]:
+        counts[point["method"]] = counts.get(point["method"], 0) + 1
+    missing = set(missed(summary))
+    rows += [
+        (
+            point["method"] + (" *" if point["method"] in missing else ""),
+            point,
+            f"{point['words']} (1 of {counts[point['method']]})",
+        )
+        for point in summary["points"]
+        if point["chosen"]
+    ]
+    for name, scores, words in rows:
+        numbers = "   ".join(
+            "".join(f"{number(scores[half].get(metric)):>{width}}" for metric, _ in columns)
+            for half in HALVES
+        )
+        lines.append(f"{name:12}{numbers}   {words}".rstrip())
+    if missing:
+        lines += [
+            "",
+            f"* no setting keeps {least_retain(summary['rule']):g} of base's Retain; this one "
+            "keeps most",
+        ]
+    failed = [
+        f"{p['method']} {p['words']}: {p['failed']}" for p in summary["points"] if p["failed"]
+    ]
+    lines += ["", *(f"failed: {one}" for one in failed)] if failed else []
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"token terms: {summary['impl']}; sweep.csv, report.html written to {summary['out']}",
+        ]
+    )
+
+
+def command_of(summary: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    """The command that runs one setting alone."""
+    words = [f"python -m clear_ref.run {point['method']}"]
+    words += [f"--{name.replace('_', '-')} {value}" for name, value in point["recipe"].items()]
+    words += [f"--set {name}={value}" for name, value in point["options"].items()]
+    for name, default in (("semantics", "paper"), ("modality", "both")):
+        if summary[name] != default:
+            words.append(f"--{name} {summary[name]}")
+    return " ".join(words)
+
+
+def csv_text(summary: Mapping[str, Any]) -> str:
+    """sweep.csv: a line for each setting, with every value and the scores of both halves.
+
+    `sweep --points sweep.csv` runs the same settings again.
+    """
+    points = summary["points"]
+    names = list(dict.fromkeys(n for p in points for n in (*p["recipe"], *p["options"])))
+    metrics = [
+        m for m, _, _ in PAPER_COLUMNS if summary["models"]["base"]["all"].get(m) is not None
+    ]
+    if "gold" in summary["models"] and "forget_quality" not in metrics:
+        metrics.append("forget_quality")
+    parts = (*HALVES, "all")
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(
+        ["number", "method", "semantics", "modality", "seeds", *names]
+        + [f"{part}_{metric}" for part in parts for metric in metrics]
+        + ["chosen", "failed", "command"]
+    )
+    for point in points:
+        values = {**point["recipe"], **point["options"]}
+        scores = [
+            "" if point["failed"] or point[part].get(metric) is None else repr(point[part][metric])
+            for part in parts
+            for metric in metrics
+        ]
+        rows.writerow(
+            [point["number"], point["method"], summary["semantics"], summary["modality"]]
+            + [" ".join(map(str, summary["seeds"]))]
+            + [values.get(name, "") for name in names]
+            + scores
+            + ["yes" if point["chosen"] else "", point["failed"], command_of(summary, point)]
+        )
+    return out.getvalue()
