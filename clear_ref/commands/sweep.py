@@ -27,7 +27,7 @@ from .many_runs import run_in_processes
 from .model_logs import evaluate_directory, remove_finished_groups
 from .output import Output
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
-from .settings import Sweep
+from .settings import Sweep, Unlearn
 from .sweep_points import Point, from_csv, from_grids, grid_axes, methods_of, own_file
 from .training_recipe import recipe_for, recipe_name_for
 from .unlearn import ResolvedUnlearn, training_rows
@@ -130,7 +130,8 @@ def resolve_point(
 ) -> ResolvedUnlearn:
     """The run of one point with one seed, in out/METHOD-NUMBER-seedSEED."""
     directory = out / f"{point.method}-{number:03}-seed{seed}"
-    own = dataclasses.replace(settings, method=point.method, seed=seed, out=str(directory))
+    common = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Unlearn)}
+    own = Unlearn(**{**common, "method": point.method, "seed": seed, "out": str(directory)})
     all_given = Given(
         given.settings | {"method", "seed", "out"},
         {**given.recipe, **point.recipe},

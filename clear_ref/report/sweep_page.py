@@ -9,6 +9,11 @@ from .html_frame import details, table, text
 from .page_style import STYLE
 from .sweep_tables import HALVES, columns_of, command_of, missed, rule_in_words, title
 
+HALVES_STYLE = """
+th.half { text-align: center; border-left: 1px solid var(--line); }
+td.words { min-width: 14rem; padding-left: 1rem; }
+"""
+
 
 def page(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     """The page as HTML text.
@@ -33,7 +38,7 @@ def page(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         details("Commands of the chosen settings", _commands(summary)),
         details("Settings of all runs", _settings(record)),
     ]
-    style = html_frame.STYLE + STYLE + front.STYLE
+    style = html_frame.STYLE + STYLE + front.STYLE + HALVES_STYLE
     return html_frame.page(f"clear_ref · {title(summary)}", style, "\n".join(body))
 
 
@@ -67,29 +72,47 @@ def _rule(summary: Mapping[str, Any]) -> str:
 
 
 def _chosen(summary: Mapping[str, Any]) -> str:
-    columns = columns_of(summary)
-    header = [
-        "model",
-        "setting",
-        *(f"{heading} {half}" for half in HALVES for _, heading in columns),
-    ]
-    rows = [[name, "", *_numbers(scores, columns)] for name, scores in summary["models"].items()]
-    rows += [
-        [p["method"], p["words"], *_numbers(p, columns)] for p in summary["points"] if p["chosen"]
-    ]
-    return table(header, rows, numbers=range(2, len(header)))
+    rows = [([name], scores, "") for name, scores in summary["models"].items()]
+    rows += [([p["method"]], p, p["words"]) for p in summary["points"] if p["chosen"]]
+    return _halves_table(summary, ["model"], rows)
 
 
 def _every(summary: Mapping[str, Any]) -> str:
-    columns = columns_of(summary)
-    header = ["", "method", "setting", "chosen"]
-    header += [f"{heading} {half}" for half in HALVES for _, heading in columns]
     rows = []
     for point in summary["points"]:
-        numbers = ["failed: " + point["failed"]] if point["failed"] else _numbers(point, columns)
+        words = point["words"] + (f", failed: {point['failed']}" if point["failed"] else "")
         mark = "chosen" if point["chosen"] else ""
-        rows.append([point["number"], point["method"], point["words"], mark, *numbers])
-    return table(header, rows, numbers=range(4, len(header)))
+        rows.append(([point["number"], point["method"], mark], point, words))
+    return _halves_table(summary, ["", "method", ""], rows)
+
+
+def _halves_table(
+    summary: Mapping[str, Any],
+    heads: list[str],
+    rows: list[tuple[list[Any], Mapping[str, Any], str]],
+) -> str:
+    """A table with the numbers of both halves; the first of two head rows names the halves.
+
+    heads  of the first columns
+    rows   (first cells, scores by half, the setting in words)
+    """
+    columns = columns_of(summary)
+    groups = "".join(f'<th class="half" colspan="{len(columns)}">{h} half</th>' for h in HALVES)
+    names = "".join(f"<th class=n>{text(heading)}</th>" for _ in HALVES for _, heading in columns)
+    first = "".join(f"<th>{text(head)}</th>" for head in heads)
+    lines = []
+    for cells, scores, words in rows:
+        numbers = _numbers(scores, columns) if "reporting" in scores else [""] * 2 * len(columns)
+        lines.append(
+            "<tr>"
+            + "".join(f"<td>{text(cell)}</td>" for cell in cells)
+            + "".join(f"<td class=n>{text(value)}</td>" for value in numbers)
+            + f'<td class="words">{text(words)}</td></tr>'
+        )
+    above = f'<tr><th colspan="{len(heads)}"></th>{groups}<th></th></tr>'
+    head = f"<thead>{above}<tr>{first}{names}<th>setting</th></tr></thead>"
+    body = f"<tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll"><table>{head}{body}</table></div>'
 
 
 def _numbers(scores: Mapping[str, Any], columns: list[tuple[str, str]]) -> list[str]:

@@ -251,9 +251,11 @@ def settings_of(command, kind):
     from clear_ref.common.settings import setting_names
     from clear_ref.loop.recipes import RECIPES
 
-    gone = {"evaluate": {"model"}, "all": {"method", "modality", "seed"}}.get(
-        command, {"method"} & {*setting_names(kind)}
-    )
+    gone = {
+        "evaluate": {"model"},
+        "all": {"method", "modality", "seed"},
+        "sweep": {"method", "seed", "metrics"},
+    }.get(command, {"method"} & {*setting_names(kind)})
     found = [field for field in dataclasses.fields(kind) if field.name not in gone]
     if command == "bench":
         found += [
@@ -262,7 +264,7 @@ def settings_of(command, kind):
             for field in dataclasses.fields(kind)
             if field.name not in ("threads", "rounds")
         ]
-    if kind in (settings.Unlearn, settings.Finetune):
+    if kind in (settings.Unlearn, settings.Sweep, settings.Finetune):
         found += dataclasses.fields(
             RECIPES["paper"]["finetune" if kind is settings.Finetune else "unlearn"]
         )

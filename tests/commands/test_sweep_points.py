@@ -1,0 +1,93 @@
+"""The settings that a sweep compares are exactly those that the command line or a CSV file names,
+and a slip in them is one line.
+"""
+
+import pytest
+
+from clear_ref.commands.sweep_points import Point, from_csv, from_grids, grid_axes, methods_of
+from clear_ref.common.errors import UserError
+from tests.helpers.commands import call
+
+
+def test_every_combination_and_options_only_where_a_method_has_them():
+    recipe = grid_axes(["lr=1e-4,3e-4"], "--grid")
+    options = grid_axes(["alpha=1,2"], "--set-grid")
+    points = from_grids(["npo", "scrub"], "paper", recipe, options)
+    assert points == [
+        Point("npo", {"lr": "1e-4"}, {}),
+        Point("npo", {"lr": "3e-4"}, {}),
+        Point("scrub", {"lr": "1e-4"}, {"alpha": "1"}),
+        Point("scrub", {"lr": "1e-4"}, {"alpha": "2"}),
+        Point("scrub", {"lr": "3e-4"}, {"alpha": "1"}),
+        Point("scrub", {"lr": "3e-4"}, {"alpha": "2"}),
+    ]
+    assert points[-1].words == "lr 3e-4, alpha 2"
+    assert len(methods_of("all")) == 11 and methods_of("scrub,npo") == ["scrub", "npo"]
+    assert grid_axes(["batch-size=1,2"], "--grid") == {"batch_size": ["1", "2"]}
+
+
+def test_a_file_of_points_and_the_columns_of_results_that_are_not_read(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text(
+        "number,method,lr,epochs,beta,choosing_forget,chosen,failed,command\n"
+        "1,npo,1e-3,5,,0.5,yes,,x\n2,npo,,,0.2,0.4,,,\n3,scrub,1e-3,,,,,,\n"
+    )
+    assert from_csv(path, ["npo"], "paper") == [
+        Point("npo", {"lr": "1e-3", "epochs": "5"}, {}),
+        Point("npo", {}, {"beta": "0.2"}),
+    ]
+    with pytest.raises(UserError, match="has no row of kl"):
+        from_csv(path, ["kl"], "paper")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("method,lr\nscrubb,1\n", "line 2: method is 'scrubb'; expected one of"),
+        ("lr\n1\n", "line 2: method is ''"),
+        ("method,size\nnpo,1\n", "column 'size' is neither a value of the recipe nor an option"),
+        ("method,alpha\nnpo,1\n", r"npo \(paper\) has no option 'alpha'; leave it empty"),
+        ("method,lr\nnpo,much\n", "setting lr is 'much'; expected float"),
+        ("method,lr\nnpo\n", "line 2: has not as many cells"),
+        ("method,lr\nnpo,1,2\n", "line 2: has not as many cells"),
+        ("method,lr\nnpo,1\nnpo,1\n", "npo with lr 1 is there twice"),
+        ("", "has no row of npo"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path, content, message):
+    path = tmp_path / "points.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        from_csv(path, ["npo"], "paper")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scrubb"], "method is 'scrubb'"),
+        (["npo,npo"], "a method is named twice"),
+        (["npo", "--grid", "lr"], "--grid lr: expected NAME=V1,V2"),
+        (["npo", "--grid", "lr=1,,2"], "--grid lr=1,,2: expected NAME=V1,V2"),
+        (["npo", "--grid", "lr=1,1"], "is given twice"),
+        (["npo", "--grid", "rate=1"], "unknown setting 'rate'"),
+        (["npo", "--grid", "lr=1e-3,-1"], "lr is -1.0; expected a positive number"),
+        (["npo", "--set-grid", "alpha=1"], "none of npo has an option 'alpha'"),
+        (["npo", "--grid", "lr=1e-3", "--lr", "2"], "lr is given for all runs and in the grid"),
+        (["npo", "--grid", "lr=1e-3", "--points", "x.csv"], "--points is given beside --grid"),
+        (["npo", "--points", "absent.csv"], "absent.csv"),
+        (["npo", "--recipe", "paper"], "there is nothing to compare"),
+        (
+            ["npo", "--grid", "lr=1", "--choose", "best"],
+            "--choose is 'best'; expected nearest-gold",
+        ),
+        (["npo", "--grid", "lr=1", "--seeds", "0,x"], "--seeds is '0,x'"),
+        (["npo", "--semantics", "released@2024-10-23"], "no built-in list of settings"),
+    ],
+)
+def test_a_slip_on_the_command_line_is_one_line_and_nothing_is_written(
+    capsys, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(capsys, "sweep", *arguments)
+    assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,106 @@
+"""The front of a sweep holds the settings that no other one beats, and its page and CSV show the
+numbers of the right half.
+
+The fronts are by hand.
+"""
+
+import csv
+import io
+
+from clear_ref.report import sweep_page, sweep_tables
+from clear_ref.report.front import on_front, tone
+from tests.helpers.html_reader import Reader
+
+
+def test_a_point_is_on_the_front_if_no_other_one_is_better():
+    # x high and y low are better: (3, 1) beats (2, 1) and (2, 2); (4, 3) has the highest x
+    points = [(2, 1), (3, 1), (2, 2), (4, 3), (4, 3), (1, 0)]
+    assert on_front(points) == [5, 1, 3]
+    assert on_front([(1.0, 1.0)]) == [0]
+
+
+def test_every_method_has_its_own_look():
+    assert len({tone(k) for k in range(12)}) == 12
+
+
+def scores(forget, retain, quality):
+    return {"forget": forget, "retain": retain, "forget_quality": quality}
+
+
+def models(forget, retain, quality):
+    """Three parts of the records with numbers that differ by 0.01."""
+    parts = ("choosing", "reporting", "all")
+    return {
+        part: scores(forget + k / 100, retain + k / 100, quality) for k, part in enumerate(parts)
+    }
+
+
+def point(number, method, forget, retain, chosen=False, meets=True, **recipe):
+    return {
+        "number": number,
+        "method": method,
+        "recipe": recipe,
+        "options": {},
+        "words": ", ".join(f"{k} {v}" for k, v in recipe.items()),
+        "failed": "",
+        "chosen": chosen,
+        "meets": meets,
+        "seconds": 1.0,
+        **models(forget, retain, 0.5),
+    }
+
+
+SUMMARY = {
+    "semantics": "paper",
+    "modality": "both",
+    "recipe": "mini",
+    "seeds": [0],
+    "rule": "forget-at-retain-0.9",
+    "split_seed": 0,
+    "pair": ["forget", "retain"],
+    "impl": "torch",
+    "models": {"base": models(0.6, 0.8, 0.2), "gold": models(0.1, 0.7, 1.0)},
+    "points": [
+        point(1, "npo", 0.5, 0.79, lr="1e-3"),
+        point(2, "npo", 0.3, 0.75, chosen=True, lr="2e-3"),
+        point(3, "kl", 0.2, 0.4, chosen=True, meets=False, lr="1e-3"),
+        {**point(4, "kl", 0, 0, lr="<b>"), "failed": "the loss is nan & <i>"},
+    ],
+    "out": "runs/sweep",
+}
+RECORD = {
+    "settings": {"lr": {"value": 1, "source": "command line"}},
+    "versions": {"torch": "2"},
+    "inputs": {"a<b": "00"},
+}
+
+
+def test_the_page_is_whole_and_says_what_the_best_setting_does():
+    page = sweep_page.page(SUMMARY, RECORD)
+    reader = Reader(page)
+    assert not reader.open and not reader.wrong
+    words = " ".join(reader.text)
+    # reporting half: npo 0.31 of base 0.61; Retain 0.76 of base's 0.81 is 94 %
+    assert "npo lowers Forget from 0.61 to 0.31 and keeps 94% of Retain" in words
+    assert "No setting of kl meets the condition" in words
+    assert "failed: the loss is nan & <i>" in words and "<i>" not in page.replace("&lt;i&gt;", "")
+    assert "python -m clear_ref.run npo --lr 2e-3" in words
+    assert page.count("<svg") == 2 and page.count('class="pick') == 4
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_table_marks_a_method_that_misses_the_condition():
+    printed = sweep_tables.terminal(SUMMARY)
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert lines["npo"].split()[1:7] == ["0.300", "0.750", "0.500", "0.310", "0.760", "0.500"]
+    assert lines["kl"].startswith("kl *") and "this one keeps most" in printed
+    assert "failed: kl lr <b>: the loss is nan & <i>" in printed
+
+
+def test_the_csv_has_every_setting_and_every_half():
+    rows = list(csv.DictReader(io.StringIO(sweep_tables.csv_text(SUMMARY))))
+    assert [row["lr"] for row in rows] == ["1e-3", "2e-3", "1e-3", "<b>"]
+    assert float(rows[1]["choosing_forget"]) == 0.3 and float(rows[1]["reporting_forget"]) == 0.31
+    assert float(rows[1]["all_retain"]) == 0.77
+    assert [row["chosen"] for row in rows] == ["", "yes", "yes", ""]
+    assert rows[3]["failed"] and rows[3]["all_forget"] == ""
