@@ -1,11 +1,13 @@
-"""Fixtures of all tests: the tiny model, and the progress display switched on."""
+"""Fixtures of all tests: the tiny model, the progress display switched on, no kept logs."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
 
 from clear_ref import load
+from clear_ref.common import run_directory
 from clear_ref.common.progress import Progress
 from clear_ref.model.vlm import VLM
 from tests.helpers.tiny_model import write_tiny
@@ -17,6 +19,14 @@ torch.set_num_threads(2)
 def progress_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress is shown, even if an earlier test ran a command with --quiet."""
     monkeypatch.setattr(Progress, "quiet", False)
+
+
+@pytest.fixture(autouse=True)
+def no_logs_are_kept_from_other_tests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each test begins without logs of base and gold models of an earlier test or run."""
+    monkeypatch.setattr(run_directory, "EVALUATED", tmp_path_factory.getbasetemp() / uuid4().hex)
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,10 @@ from clear_ref.mini.directories import model_directory
 from clear_ref.report import terminal
 
 from . import report as report_page
+from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
 from .many_runs import run_in_processes
-from .model_logs import evaluate_directory, remove_finished_groups
+from .model_logs import remove_finished_groups
 from .output import Output
 from .resolve import Inputs, Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Unlearn
@@ -54,7 +55,8 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Unlearn)
     run = resolve(settings, modalities, seeds, given, arguments.resume)
     silent = arguments.json or arguments.quiet
-    found = run_all(run, (lambda row: None) if silent else terminal.print_finished_run)
+    show = (lambda row: None) if silent else terminal.print_finished_run
+    found = run_all(run, show, arguments.fresh)
     return Output(found, terminal.all_methods)
 
 
@@ -134,7 +136,9 @@ def all_record(
     }
 
 
-def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> dict[str, Any]:
+def run_all(
+    run: ResolvedAll, report: Callable[[dict], None], fresh: bool = False
+) -> dict[str, Any]:
     """Every method, in each modality and with each seed; base and gold are evaluated once.
 
     On the CPU, as many runs at a time as torch has threads. The leaderboard is written to
@@ -142,14 +146,13 @@ def run_all(run: ResolvedAll, report: Callable[[dict], None]) -> dict[str, Any]:
     out of them, and the other runs are done.
 
     report  called with a line for each finished run
+    fresh   evaluate base and gold although their logs are kept, see evaluated.py
     returns what leaderboard.json holds
     raises  RunFailed at the end, naming the runs that failed
     """
     inputs, settings, out = run.inputs, run.settings, run.out
     write_json(out / run_directory.SETTINGS_FILE, run.record)
-    logs = {"base": evaluate_directory(inputs, inputs.model, "base", out)}
-    if inputs.gold:
-        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    logs = evaluated(inputs, base_and_gold(inputs), out, fresh)
     lines = run_in_processes("all methods", run.runs, logs, report)
     finished = [line for line in lines if "metrics" in line]
     failed = [line["failed"] for line in lines if "failed" in line]

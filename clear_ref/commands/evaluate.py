@@ -19,6 +19,7 @@ from clear_ref.evaluation.summary import Seconds, Summary
 from clear_ref.losses.native import description
 from clear_ref.report import terminal
 
+from .evaluated import evaluated
 from .given import Given, given_from, settings_from
 from .model_logs import (
     evaluate_directory,
@@ -48,7 +49,8 @@ def command(arguments: Namespace) -> Output:
     """What `evaluate` prints."""
     settings = settings_from(arguments, Evaluate)
     given = given_from(arguments, Evaluate)
-    return Output(evaluate(resolve(settings, given, arguments.resume)), terminal.one_run)
+    run = resolve(settings, given, arguments.resume)
+    return Output(evaluate(run, arguments.fresh), terminal.one_run)
 
 
 def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
@@ -97,14 +99,21 @@ def robustness_settings(settings: Evaluate, given: Given) -> robustness.Robustne
     return robustness.RobustnessSettings(**values, holdout_required="holdout" in given.settings)
 
 
-def evaluate(run: ResolvedEvaluate) -> Summary:
-    """Evaluate the model, and the gold model if there is one; write logs and metrics."""
+def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
+    """Evaluate the model, and the gold model if there is one; write logs and metrics.
+
+    fresh  evaluate models although their logs are kept, see evaluated.py
+    """
     inputs, settings, out = run.inputs, run.settings, run.out
     started = time.monotonic()
     write_json(out / run_directory.SETTINGS_FILE, run.record)
-    logs = {"model": evaluate_directory(inputs, inputs.model, "model", out, settings.adapter)}
-    if inputs.gold:
-        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    logs = {}
+    models = {"gold": inputs.gold} if inputs.gold else {}
+    if settings.adapter:
+        logs["model"] = evaluate_directory(inputs, inputs.model, "model", out, settings.adapter)
+    else:
+        models = {"model": inputs.model} | models
+    logs |= evaluated(inputs, models, out, fresh)
     seconds: Seconds = {"evaluate": round(time.monotonic() - started, 2)}
     summary: Summary = {"command": "evaluate", "model": str(inputs.model)}
     if settings.adapter:

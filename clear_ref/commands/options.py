@@ -176,6 +176,16 @@ def add_resume(made: Parser) -> None:
     )
 
 
+def add_fresh(made: Parser) -> None:
+    """--fresh"""
+    made.add_argument(
+        "--fresh",
+        action="store_true",
+        help="evaluate base and gold again although runs/.evaluated holds their logs: those of the "
+        "same model, data, settings and code",
+    )
+
+
 def add_shape(made: Parser) -> None:
     """SHAPE"""
     made.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(SHAPES))

@@ -35,6 +35,7 @@ from .options import (
     Commands,
     Parser,
     add_command,
+    add_fresh,
     add_recipe,
     add_resume,
     add_set,
@@ -97,6 +98,7 @@ def add_training(commands: Commands) -> None:
         add_recipe(one, "unlearn")
         add_set(one, "an option of the method: " + "; ".join(table.option_help(method)))
         add_resume(one)
+        add_fresh(one)
     every = add_command(
         commands,
         "all",
@@ -120,6 +122,7 @@ def add_training(commands: Commands) -> None:
         help="seeds, with commas: the leaderboard shows mean and spread (default: 0)",
     )
     add_resume(every)
+    add_fresh(every)
     add_sweep(commands)
     tuned = add_command(
         commands,
@@ -167,6 +170,7 @@ def add_sweep(commands: Commands) -> None:
     )
     add_recipe(one, "unlearn")
     add_resume(one)
+    add_fresh(one)
 
 
 def add_evaluation(commands: Commands) -> None:
@@ -185,6 +189,7 @@ def add_evaluation(commands: Commands) -> None:
         help="model directory in HF format, or mini: the base model of the embedded world",
     )
     add_resume(one)
+    add_fresh(one)
     one = add_command(
         commands,
         "score",

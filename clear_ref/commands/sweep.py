@@ -22,9 +22,10 @@ from clear_ref.mini.directories import model_directory
 from clear_ref.report import sweep_page, sweep_tables
 from clear_ref.report.columns import PAPER_COLUMNS
 
+from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
 from .many_runs import run_in_processes
-from .model_logs import evaluate_directory, remove_finished_groups
+from .model_logs import remove_finished_groups
 from .output import Output
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Sweep, Unlearn
@@ -55,7 +56,7 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Sweep, "method")
     points = points_of(settings, arguments.grid, arguments.set_grid)
     run = resolve(settings, points, numbers(arguments.seeds, "--seeds"), given, arguments.resume)
-    return Output(sweep(run, lambda line: None), sweep_tables.terminal)
+    return Output(sweep(run, lambda line: None, arguments.fresh), sweep_tables.terminal)
 
 
 def points_of(settings: Sweep, grid: list[str], set_grid: list[str]) -> list[Point]:
@@ -141,18 +142,19 @@ def resolve_point(
     return resolve_unlearn(own, all_given, begun, inputs)
 
 
-def sweep(run: ResolvedSweep, report: Callable[[dict], None]) -> dict[str, Any]:
+def sweep(
+    run: ResolvedSweep, report: Callable[[dict], None], fresh: bool = False
+) -> dict[str, Any]:
     """Do every run that is not finished, choose, and write sweep.json, sweep.csv and report.html.
 
     report  called with a line for each finished run
+    fresh   evaluate base and gold although their logs are kept, see evaluated.py
     returns what sweep.json holds
     raises  RunFailed at the end, naming the runs that failed; the others are in the files
     """
     inputs, out = run.inputs, run.out
     write_json(out / run_directory.SETTINGS_FILE, run.record)
-    logs = {"base": evaluate_directory(inputs, inputs.model, "base", out)}
-    if inputs.gold:
-        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    logs = evaluated(inputs, base_and_gold(inputs), out, fresh)
     lines = run_in_processes("sweep", run.runs, logs, report)
     failed = [line["failed"] for line in lines if "failed" in line]
     if len(failed) == len(lines):

@@ -20,9 +20,9 @@ from clear_ref.methods import Variant, table
 from clear_ref.report import terminal
 
 from . import curve, report
+from .evaluated import base_and_gold, completed, reused
 from .given import Given, given_from, settings_from
 from .model_logs import (
-    evaluate_directory,
     evaluate_model,
     load_model,
     merge_where_exact,
@@ -64,7 +64,8 @@ def command(arguments: Namespace) -> Output:
     """What `python -m clear_ref.run METHOD` prints."""
     settings = settings_from(arguments, Unlearn, method=arguments.command)
     given = given_from(arguments, Unlearn, "method")
-    return Output(unlearn(resolve(settings, given, arguments.resume)), terminal.one_run)
+    run = resolve(settings, given, arguments.resume)
+    return Output(unlearn(run, fresh=arguments.fresh), terminal.one_run)
 
 
 def training_rows(settings: Unlearn, inputs: Inputs) -> tuple[list[Row], list[Row]]:
@@ -133,21 +134,23 @@ def resolve(
     )
 
 
-def unlearn(run: ResolvedUnlearn, evaluated: dict[str, Logs] | None = None) -> Summary:
+def unlearn(
+    run: ResolvedUnlearn, known: dict[str, Logs] | None = None, fresh: bool = False
+) -> Summary:
     """Do the run and write its directory.
 
-    evaluated  logs of base and gold from a run with the same models and data
+    known  logs of base and gold from a run with the same models and data
+    fresh  evaluate base and gold although their logs are kept, see evaluated.py
     """
     inputs, settings, out = run.inputs, run.settings, run.out
-    logs = dict(evaluated or {})
     started = time.monotonic()
     write_json(out / run_directory.SETTINGS_FILE, run.record)
+    logs = dict(known or reused(inputs, base_and_gold(inputs), fresh))
     # Gold is evaluated before the base is loaded: two large models may not fit in memory.
-    if inputs.gold and "gold" not in logs:
-        logs["gold"] = evaluate_directory(inputs, inputs.gold, "gold", out)
+    if inputs.gold:
+        logs["gold"] = completed(inputs, inputs.gold, "gold", out, logs["gold"])
     vlm = load_model(inputs, inputs.model)
-    if "base" not in logs:
-        logs = {"base": evaluate_model(inputs, vlm, "base", out)} | logs
+    logs["base"] = completed(inputs, inputs.model, "base", out, logs["base"], vlm)
     prepare(vlm, run.recipe, settings.seed, run.trained_layers)
     evaluate_seconds = time.monotonic() - started
     started = time.monotonic()

@@ -14,6 +14,8 @@ from .errors import UserError
 from .files import PathName, read_json, sha256
 
 FORMAT = "clear_ref.run/1"
+RUNS = Path("runs")  # where runs without --out are written
+EVALUATED = RUNS / ".evaluated"  # logs of models that several runs use, see commands/evaluated.py
 
 # Names inside a run directory.
 SETTINGS_FILE = "settings.json"  # RunRecord: what was run, on what inputs
@@ -114,11 +116,11 @@ def hash_of_all(directory: Path, paths: Iterable[Path]) -> str:
 
 def unused_directory(name: str) -> Path:
     """runs/NAME, or the first of runs/NAME-2, runs/NAME-3 ... that does not exist."""
-    path = Path("runs") / name
+    path = RUNS / name
     number = 1
     while path.exists():
         number += 1
-        path = Path("runs") / f"{name}-{number}"
+        path = RUNS / f"{name}-{number}"
     return path
 
 

@@ -248,7 +248,7 @@ def test_all_runs_every_method_from_the_same_start(capsys, tmp_path, small_world
 def test_all_with_modality_each_runs_every_modality(capsys, tmp_path, small_world, monkeypatch):
     resolved = []
 
-    def run_all(run, report):
+    def run_all(run, report, fresh):
         resolved.append(run)
         return {}
 
@@ -389,7 +389,7 @@ def test_a_killed_evaluation_resumes_where_it_stopped(capsys, tmp_path):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate, "write_results", look)
-        assert call(capsys, *arguments, "--out", out, "--resume")[0] == 0
+        assert call(capsys, *arguments, "--out", out, "--resume", "--fresh")[0] == 0
     assert seen == [before], "a finished group was computed again"
     logs = sorted(path.relative_to(out) for path in out.glob("logs/**/*.json"))
     assert len(logs) == 16 and all(

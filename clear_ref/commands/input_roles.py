@@ -1,0 +1,47 @@
+"""Which file of a record's inputs belongs to which model, and which to the data.
+
+The same files in another place, or read from another working directory, have the same names here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from clear_ref.common.files import PathName
+
+PICTURES = ", pictures"  # ends the key of the one hash of all pictures; before it: the directory
+DATA_SUFFIXES = (".jsonl", ".txt")
+
+
+def data_hashes(hashes: Mapping[str, str]) -> dict[str, str]:
+    """{name below the data directory: SHA-256} of rows, phrases and (as "pictures") all pictures.
+
+    hashes  {path: SHA-256}, see resolve.input_hashes
+    """
+    place = next((key.removesuffix(PICTURES) for key in hashes if key.endswith(PICTURES)), "")
+    found = {}
+    for key, value in hashes.items():
+        path = Path(key)
+        if key.endswith(PICTURES):
+            found["pictures"] = value
+        elif path.suffix in DATA_SUFFIXES:
+            below = path.is_relative_to(place)
+            found[path.relative_to(place).as_posix() if below else path.name] = value
+    return found
+
+
+def models(hashes: Mapping[str, str]) -> list[str]:
+    """The directories of the models (and of the adapter), in the order of the record."""
+    return list(dict.fromkeys(str(Path(key).parent) for key in hashes if _is_model_file(key)))
+
+
+def model_hashes(hashes: Mapping[str, str], directory: PathName) -> dict[str, str]:
+    """{file name: SHA-256} of the files of one model directory."""
+    return {
+        Path(key).name: value
+        for key, value in hashes.items()
+        if _is_model_file(key) and Path(key).parent == Path(directory)
+    }
+
+
+def _is_model_file(key: str) -> bool:
+    return not key.endswith(PICTURES) and Path(key).suffix not in DATA_SUFFIXES
