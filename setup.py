@@ -180,7 +180,6 @@ setup(
     package_data={
         "clear_ref": [
             "data/schema.json",
-            "loop/*.json",
             "loop/mini_sweeps/*.csv",
             "data/texts/*.txt",
             "mini/world/**/*",

@@ -18,6 +18,7 @@ from clear_ref.common.settings import with_sources
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.selection import best, check_rule, halves, mean_scores, meets, pair_of
+from clear_ref.loop.points import Point
 from clear_ref.mini.directories import model_directory
 from clear_ref.report import sweep_page, sweep_tables
 from clear_ref.report.columns import PAPER_COLUMNS
@@ -29,7 +30,7 @@ from .model_logs import remove_finished_groups
 from .output import Output
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Sweep, Unlearn
-from .sweep_points import Point, from_csv, from_grids, grid_axes, methods_of, own_file
+from .sweep_points import from_csv, from_grids, grid_axes, methods_of, own_file
 from .training_recipe import recipe_for, recipe_name_for
 from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn

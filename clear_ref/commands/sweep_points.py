@@ -1,41 +1,15 @@
 """The settings that a sweep compares: from grids, from a CSV file, or the embedded world's own."""
 
-import csv
-import io
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_text
 from clear_ref.common.settings import convert, setting_names
 from clear_ref.loop import mini_recipes
+from clear_ref.loop.points import Point, read_points
 from clear_ref.loop.recipes import Recipe
 from clear_ref.methods import table
-
-# Columns of sweep.csv that are no settings: what the sweep was of, and what came out.
-NOT_SETTINGS = ("number", "semantics", "modality", "seeds", "chosen", "failed", "command")
-RESULT_PREFIXES = ("choosing_", "reporting_", "all_")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One setting of one method.
-
-    recipe   {field of the recipe: value as text}
-    options  {option of the method: value as text}
-    """
-
-    method: str
-    recipe: dict[str, str] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def words(self) -> str:
-        """The settings as text: "lr 0.002, epochs 12, alpha 3"; "defaults" if there is none."""
-        named = {**self.recipe, **self.options}
-        return ", ".join(f"{name} {value}" for name, value in named.items()) or "defaults"
 
 
 def methods_of(text: str) -> list[str]:
@@ -108,15 +82,11 @@ def from_grids(
 
 
 def from_csv(path: Path, methods: list[str], semantics: str) -> list[Point]:
-    """The points of a CSV file: a column `method`, and one for each recipe value or option.
+    """The points of these methods in a CSV file (loop/points.py), such as a sweep's own.
 
-    An empty cell keeps the default. The columns that sweep.csv has for results are not read, so
-    that a sweep's own file repeats it. Rows of other methods are not used.
-
-    raises  UserError for a column that is neither, no row of one of the methods, a point twice
+    raises  UserError for a wrong file, no row of one of the methods, a point that is there twice
     """
-    rows = list(csv.DictReader(io.StringIO(read_text(path))))
-    points = [_point(row, path, number, semantics) for number, row in enumerate(rows, 2)]
+    points = [point for point, _ in read_points(path, semantics)]
     for method in methods:
         if not any(point.method == method for point in points):
             raise UserError(f"{path}: has no row of {method}; expected one or more")
@@ -125,46 +95,6 @@ def from_csv(path: Path, methods: list[str], semantics: str) -> list[Point]:
         if point in chosen[:index]:
             raise UserError(f"{path}: {point.method} with {point.words} is there twice")
     return chosen
-
-
-def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
-    """The point of one line of a CSV file."""
-    where = f"{path}, line {line}"
-    if None in row or None in row.values():
-        raise UserError(f"{where}: has not as many cells as the first line has columns")
-    method = row.get("method", "")
-    if method not in table.METHODS:
-        raise UserError(
-            f"{where}: method is {method!r}; expected one of {', '.join(table.METHODS)}"
-        )
-    recipe, options = {}, {}
-    known = setting_names(table.variant(method, semantics).options)
-    of_any = {
-        f.name
-        for m in table.METHODS.values()
-        for v in m.VARIANTS.values()
-        for f in fields(v.options)
-    }
-    for name, value in row.items():
-        if name == "method" or name in NOT_SETTINGS or name.startswith(RESULT_PREFIXES):
-            continue
-        if name not in setting_names(Recipe) and name not in of_any:
-            raise UserError(
-                f"{path}: column {name!r} is neither a value of the recipe nor an option of a "
-                "method; METHOD --help lists both"
-            )
-        if not value:
-            continue
-        if name in setting_names(Recipe):
-            convert(Recipe, name, value)
-            recipe[name] = value
-        elif name in known:
-            options[name] = value
-        else:
-            raise UserError(
-                f"{where}: {method} ({semantics}) has no option {name!r}; leave it empty"
-            )
-    return Point(method, recipe, options)
 
 
 def own_file(semantics: str) -> Path:

@@ -1,7 +1,8 @@
 """The embedded world's recipes: for each method and semantics, what a sweep has chosen.
 
-mini_recipes.json holds the choices, the rule that made them, and the command. The sweep's tables,
-from which the choices follow, are mini_sweeps/SEMANTICS.csv.
+mini_sweeps/SEMANTICS.csv is the table that `python -m clear_ref.run sweep all --semantics
+SEMANTICS` writes (sweep.csv): every setting that was tried, the scores of both halves of the
+records, the rule, and the chosen setting of each method.
 """
 
 import functools
@@ -9,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_json
-from clear_ref.common.settings import setting_names
+from clear_ref.common.settings import convert, setting_names
 from clear_ref.methods import table
 
-FILE = Path(__file__).with_name("mini_recipes.json")
+from .points import Point, read_points
+from .recipes import Recipe
+
 SWEEPS = Path(__file__).with_name("mini_sweeps")
 # Options that a model of this size needs before anything is tuned: the decoder has four layers, and
 # its hidden states are short. Tuned values go before them.
@@ -26,7 +27,7 @@ class Tuned:
     """What a sweep has chosen for a method; a name that is not here keeps its default.
 
     recipe   {field of the recipe: value}
-    options  {option of the method: value}
+    options  {option of the method: value, or value as text}
     """
 
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -34,25 +35,25 @@ class Tuned:
 
 
 @functools.cache
-def _file() -> dict[str, Any]:
-    return read_json(FILE)
+def _chosen(semantics: str) -> dict[str, Point]:
+    """{method: the point that the sweep has chosen}; {} for a semantics without a sweep."""
+    path = SWEEPS / f"{semantics}.csv"
+    if not path.is_file():
+        return {}
+    return {point.method: point for point, chosen in read_points(path, semantics) if chosen}
 
 
 def tuned(method: str, semantics: str) -> Tuned:
     """What the sweep has chosen for a method and a semantics; nothing for one that is not swept.
 
-    A dated semantics has the values of the next later one that is swept.
-    raises  UserError if the file names an option that the variant does not have
+    A dated semantics has the values of the next later one that is swept, as far as it has the
+    options.
     """
-    of_method = _file()["recipes"].get(method, {})
-    name = next((name for name in table.later(semantics) if name in of_method), "")
-    found = of_method.get(name, {"recipe": {}, "options": {}})
+    swept = [_chosen(name) for name in table.later(semantics)]
+    point = next((found[method] for found in swept if method in found), Point(method))
     known = setting_names(table.variant(method, semantics).options)
-    options = {**OPTIONS.get(method, {}), **found["options"]}
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise UserError(
-            f"{FILE.name}: {method} {semantics} has no option {unknown[0]!r}; known: "
-            f"{', '.join(known) or 'none'}"
-        )
-    return Tuned(found["recipe"], options)
+    options = {**OPTIONS.get(method, {}), **point.options}
+    return Tuned(
+        {name: convert(Recipe, name, value) for name, value in point.recipe.items()},
+        {name: value for name, value in options.items() if name in known},
+    )

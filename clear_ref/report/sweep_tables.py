@@ -128,9 +128,9 @@ def csv_text(summary: Mapping[str, Any]) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(
-        ["number", "method", "semantics", "modality", "seeds", *names]
+        ["number", "method", "semantics", "modality", "seeds", "rule", "split_seed", *names]
         + [f"{part}_{metric}" for part in parts for metric in metrics]
-        + ["chosen", "failed", "command"]
+        + ["meets", "chosen", "failed", "command"]
     )
     for point in points:
         values = {**point["recipe"], **point["options"]}
@@ -141,9 +141,10 @@ def csv_text(summary: Mapping[str, Any]) -> str:
         ]
         rows.writerow(
             [point["number"], point["method"], summary["semantics"], summary["modality"]]
-            + [" ".join(map(str, summary["seeds"]))]
+            + [" ".join(map(str, summary["seeds"])), summary["rule"], summary["split_seed"]]
             + [values.get(name, "") for name in names]
             + scores
-            + ["yes" if point["chosen"] else "", point["failed"], command_of(summary, point)]
+            + ["yes" if point.get(key) else "" for key in ("meets", "chosen")]
+            + [point["failed"], command_of(summary, point)]
         )
     return out.getvalue()

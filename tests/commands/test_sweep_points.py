@@ -4,8 +4,9 @@ and a slip in them is one line.
 
 import pytest
 
-from clear_ref.commands.sweep_points import Point, from_csv, from_grids, grid_axes, methods_of
+from clear_ref.commands.sweep_points import from_csv, from_grids, grid_axes, methods_of
 from clear_ref.common.errors import UserError
+from clear_ref.loop.points import Point
 from tests.helpers.commands import call
 
 

@@ -1,0 +1,106 @@
+"""Settings of methods, one in each line of a CSV file: what `sweep` compares and writes.
+
+Columns: `method`, and one for each value of the recipe or option of a method; an empty cell keeps
+the default. The columns with which sweep.csv says what a sweep was of and what came out are not
+settings.
+"""
+
+import csv
+import io
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import read_text
+from clear_ref.common.settings import convert, setting_names
+from clear_ref.methods import table
+
+from .recipes import Recipe
+
+# Columns of sweep.csv that are no settings.
+NOT_SETTINGS = (
+    "number",
+    "semantics",
+    "modality",
+    "seeds",
+    "rule",
+    "split_seed",
+    "meets",
+    "chosen",
+    "failed",
+    "command",
+)
+RESULT_PREFIXES = ("choosing_", "reporting_", "all_")
+CHOSEN = "yes"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of one method.
+
+    recipe   {field of the recipe: value as text}
+    options  {option of the method: value as text}
+    """
+
+    method: str
+    recipe: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The settings as text: "lr 0.002, epochs 12, alpha 3"; "defaults" if there is none."""
+        named = {**self.recipe, **self.options}
+        return ", ".join(f"{name} {value}" for name, value in named.items()) or "defaults"
+
+
+def read_points(path: Path, semantics: str) -> list[tuple[Point, bool]]:
+    """The points of a CSV file, and whether the column `chosen` marks them.
+
+    raises  UserError for a line of another length, an unknown method or column, a value of the
+            wrong type, an option that the method does not have under the semantics
+    """
+    rows = csv.DictReader(io.StringIO(read_text(path)))
+    return [
+        (_point(row, path, number, semantics), row.get("chosen") == CHOSEN)
+        for number, row in enumerate(rows, 2)
+    ]
+
+
+def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
+    where = f"{path}, line {line}"
+    if None in row or None in row.values():
+        raise UserError(f"{where}: has not as many cells as the first line has columns")
+    method = row.get("method", "")
+    if method not in table.METHODS:
+        raise UserError(
+            f"{where}: method is {method!r}; expected one of {', '.join(table.METHODS)}"
+        )
+    recipe: dict[str, str] = {}
+    options: dict[str, str] = {}
+    known = setting_names(table.variant(method, semantics).options)
+    for name, value in row.items():
+        if name == "method" or name in NOT_SETTINGS or name.startswith(RESULT_PREFIXES):
+            continue
+        if name not in setting_names(Recipe) and name not in _options_of_any():
+            raise UserError(
+                f"{path}: column {name!r} is neither a value of the recipe nor an option of a "
+                "method; METHOD --help lists both"
+            )
+        if not value:
+            continue
+        if name in setting_names(Recipe):
+            convert(Recipe, name, value)
+            recipe[name] = value
+        elif name in known:
+            options[name] = value
+        else:
+            raise UserError(
+                f"{where}: {method} ({semantics}) has no option {name!r}; leave it empty"
+            )
+    return Point(method, recipe, options)
+
+
+def _options_of_any() -> set[str]:
+    """The names of all options of all methods and semantics."""
+    variants = [one for module in table.METHODS.values() for one in module.VARIANTS.values()]
+    return {option.name for one in variants for option in fields(one.options)}
