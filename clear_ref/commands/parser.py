@@ -169,8 +169,8 @@ def add_sweep(commands: Commands) -> None:
         help="seeds, with commas: a setting's scores are the mean (default: 0)",
     )
     add_recipe(one, "unlearn")
-    add_resume(one)
     add_fresh(one)
+    add_resume(one)
 
 
 def add_evaluation(commands: Commands) -> None:
