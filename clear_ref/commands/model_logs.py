@@ -93,7 +93,9 @@ def write_results(
         **summary,
         "models": models,
         "notes": [
-            *verdict.sentences(models, metrics, summary.get("lr"), gold_is_known),
+            *verdict.sentences(
+                models, summary.get("lr"), gold_is_known, summary.get("modality", "")
+            ),
             *summary.get("notes", ()),
         ],
         "definitions": definitions,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from clear_ref.evaluation.metrics import Scores
 
+from . import zero_means
 from .columns import columns_of, headings
 from .leaderboard import MARK, PANELS, Line, Table
 from .read_runs import EVALUATED, Report, Run
@@ -26,6 +27,7 @@ LATEX = {
     "↓": r"$\downarrow$",
     "±": r"$\pm$",
     MARK: r"$\dagger$",
+    zero_means.MARK: r"$\ddagger$",
 }
 MARKDOWN = re.compile(r"([\\`*_{}\[\]|~<>#])")
 
@@ -38,39 +40,50 @@ CSV_COLUMNS = (
     "modality",
     "seed",
     "retain_collapsed",
+    "zero_parts",
     "out",
 )
+# Columns of a run that are no settings: the recipe by name, what the labels cover, ...
+RUN_COLUMNS = ("recipe", "label_mask", "impl", "steps")
 
 
 def as_csv(report: Report, groups: list[RunGroup]) -> str:
     """One line for base, for gold and for each run, every number in full.
 
     A value that does not exist is empty.
-    columns  model, kind, method, semantics, modality, seed, retain_collapsed (true, false), out;
-             for every set of definitions SET.METRIC with SET.METRIC.definition beside it
+    columns  model, kind, method, semantics, modality, seed, retain_collapsed (true, false),
+             zero_parts ("METRIC: PART of TASK; ...": harmonic means that are 0 because of a part),
+             out; recipe, label_mask, impl, steps; every setting, recipe value and option that any
+             run has (setting.model, and "option.NAME" where a setting has that name); for every
+             set of definitions SET.METRIC with SET.METRIC.definition beside it
     """
     metrics = []
     for name in report.sets:
         all_scores = [sets[name] for sets in report.metrics.values()]
         all_scores += [run.metrics[name] for run in report.runs]
         metrics += [(name, metric) for metric, _, _ in columns_of(all_scores)]
-    header = [*CSV_COLUMNS]
+    settings = {run: _settings(run) for run in report.runs}
+    names = [*RUN_COLUMNS, *dict.fromkeys(name for own in settings.values() for name in own)]
+    names = list(dict.fromkeys(name for name in names if name not in CSV_COLUMNS))
+    header = [*CSV_COLUMNS, *names]
     for name, metric in metrics:
         header += [f"{name}.{metric}", f"{name}.{metric}.definition"]
-    rows = [
-        [model, model, *[""] * 6, *_numbers(sets, metrics)]
-        for model, sets in report.metrics.items()
-    ]
+    rows = []
+    for model, sets in report.metrics.items():
+        facts = ["", "", "", "", "", _zero_parts(report, sets), ""]
+        rows.append([model, model, *facts, *[""] * len(names), *_numbers(sets, metrics)])
     base = report.paper.get("base")
     for group in groups:
         for run in group.runs:
-            rows.append([group.label, *_facts(run, base), *_numbers(run.metrics, metrics)])
+            own = [settings[run].get(name, "") for name in names]
+            facts = _facts(report, run, base)
+            rows.append([group.label, *facts, *own, *_numbers(run.metrics, metrics)])
     output = io.StringIO()
     csv.writer(output, lineterminator="\n").writerows([header, *rows])
     return output.getvalue()
 
 
-def _facts(run: Run, base: Scores | None) -> list[str]:
+def _facts(report: Report, run: Run, base: Scores | None) -> list[str]:
     """The values of CSV_COLUMNS, without the model."""
     is_unlearned = run.modality != EVALUATED
     collapsed = has_collapsed(run.paper, base)
@@ -81,8 +94,33 @@ def _facts(run: Run, base: Scores | None) -> list[str]:
         run.modality if is_unlearned else "",
         "" if run.seed is None else str(run.seed),
         "" if collapsed is None else str(collapsed).lower(),
+        _zero_parts(report, run.metrics),
         str(run.where),
     ]
+
+
+def _zero_parts(report: Report, sets: dict[str, Scores]) -> str:
+    """The marked zeros of a model by the first set of definitions, with their parts."""
+    scores = sets[report.sets[0]]
+    zero = {metric: zero_means.zero_parts(scores, metric) for metric in zero_means.HEADINGS}
+    return "; ".join(f"{metric}: {', '.join(parts)}" for metric, parts in zero.items() if parts)
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """{column: value} of RUN_COLUMNS, of every setting and recipe value, and of every option."""
+    settings = {name: entry["value"] for name, entry in run.record["settings"].items()}
+    found = {
+        **settings,
+        "recipe": run.record.get("recipe", settings.get("recipe", "")),
+        "label_mask": run.record.get("label_mask", ""),
+        "impl": run.summary["impl"],
+        "steps": run.summary.get("steps", ""),
+    }
+    # The column `model` holds the label of the line.
+    found["setting.model"] = found.pop("model", "")
+    for name, entry in run.record.get("options", {}).items():
+        found[f"option.{name}" if name in found else name] = entry["value"]
+    return {name: value if isinstance(value, str) else repr(value) for name, value in found.items()}
 
 
 def _numbers(sets: dict[str, Scores], metrics: list[tuple[str, str]]) -> list[str]:
@@ -119,7 +157,7 @@ def as_markdown(tables: list[Table], sets: Sequence[str], legend: list[str]) -> 
             ["---", *["---:"] * len(table.columns)],
         ]
         for line in table.lines:
-            cells = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
+            cells = [f"**{cell.marked}**" if cell.best else cell.marked for cell in line.cells]
             rows.append([_markdown(_label(line)), *cells])
         blocks.append(f"## {_markdown(title(table, sets))}")
         blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in rows))
@@ -140,7 +178,7 @@ def as_latex(tables: list[Table], sets: Sequence[str], legend: list[str]) -> str
         for line, following in zip(table.lines, [*table.lines[1:], None], strict=True):
             cells = [_latex(_label(line))]
             for cell in line.cells:
-                shown = _latex(cell.text)
+                shown = _latex(cell.marked)
                 cells.append(rf"\textbf{{{shown}}}" if cell.best else shown)
             ends_models = (
                 line.kind != "unlearned" and following is not None and following.kind == "unlearned"

@@ -2,20 +2,24 @@
 
 from clear_ref.evaluation.metrics import Scores
 
-from .columns import PAPER_COLUMNS, number
+from .columns import PAPER_COLUMNS, mean, number
+from .given_settings import common_words
+from .judgement import mean_scores, verdict_of
 from .leaderboard import PANELS
-from .read_runs import Report, Run
+from .read_runs import Report
 from .run_groups import RunGroup
+from .thresholds import KEPT
+from .verdict import shares_kept
 
 
 def headline(report: Report, groups: list[RunGroup]) -> str:
     """The result in one sentence.
 
-    Of one run: Forget and Retain (of text, if no picture was asked about). Of several: which one is
-    most like gold, among those that have kept Retain.
+    Of one line: the verdict in words; where nothing can be judged, Forget and Retain. Of several:
+    the line most like gold among those that have kept Retain, or that none has kept it.
     """
-    if len(report.runs) == 1:
-        return _of_one(report, report.runs[0])
+    if len(groups) == 1:
+        return _of_one(report, groups[0])
     return _of_several(report, groups)
 
 
@@ -24,37 +28,55 @@ def _of_several(report: Report, groups: list[RunGroup]) -> str:
     count = f"{len(report.runs)} runs"
     if all(run.semantics for run in report.runs):
         count += f" of {len({run.name for run in report.runs})} methods"
-    first: RunGroup | None = None
-    highest = 0.0
-    for group in groups:
-        quality = _mean_forget_quality(group, definitions)
-        if quality is not None and (first is None or quality > highest):
-            first = group
-            highest = quality
-    if first is None:
+    qualities = {group: _mean_forget_quality(group, definitions) for group in groups}
+    known = {group: value for group, value in qualities.items() if value is not None}
+    if not known:
         return count
+    kept = {group: value for group, value in known.items() if _has_kept(report, group)}
+    among = kept or known
+    first = max(among, key=lambda group: among[group])
+    if kept:
+        about = "most like gold, with Retain kept,"
+    elif "base" not in report.paper:
+        about = "most like gold"
+    else:
+        about = f"none kept Retain ({KEPT:.0%} of base's); most like gold"
     label = first.label
     if len({group.panel for group in groups}) > 1:
-        label += f" ({PANELS.get(first.panel, first.panel).lower()})"
-    result = f"forget quality {number(highest, 2)}"
+        label += f", {PANELS.get(first.panel, first.panel).lower()}"
+    result = f"forget quality {number(among[first], 2)}"
     of_base = report.metrics.get("base", {}).get(definitions, {}).get("forget_quality")
     if of_base is not None:
         result += f" (base {number(of_base, 2)})"
-    return f"{count}: most like gold, with Retain kept, is {label}, {result}"
+    words = verdict_of(report, first)
+    return f"{count}: {about} is {label}" + (f": {words}" if words else "") + f", {result}"
+
+
+def _has_kept(report: Report, group: RunGroup) -> bool:
+    """Whether a line has kept both Retain and Retain text, of those that were evaluated."""
+    base = report.paper.get("base")
+    shares = shares_kept(base, mean_scores(group)) if base else {}
+    return bool(shares) and min(shares.values()) >= KEPT
 
 
 def _mean_forget_quality(group: RunGroup, definitions: str) -> float | None:
-    """The mean over seeds; None if a seed has no number, or if Retain has collapsed."""
-    if group.collapsed:
-        return None
-    values = [run.metrics[definitions].get("forget_quality") for run in group.runs]
-    numbers = [value for value in values if value is not None]
-    return sum(numbers) / len(numbers) if len(numbers) == len(values) else None
+    """The mean over seeds; None if a seed has no number."""
+    return mean([run.metrics[definitions].get("forget_quality") for run in group.runs])
 
 
-def _of_one(report: Report, run: Run) -> str:
+def _of_one(report: Report, group: RunGroup) -> str:
+    run = group.runs[0]
+    subject = f"{run.name}, {run.semantics} semantics" if run.semantics else run.name
+    if len(group.runs) > 1:
+        subject += f", {len(group.runs)} seeds"
+    return f"{subject}: {verdict_of(report, group) or _changes(report, group)}"
+
+
+def _changes(report: Report, group: RunGroup) -> str:
+    """Forget and Retain before and after, where there is no verdict."""
     definitions = report.sets[0]
-    after = run.metrics[definitions]
+    seeds = [run.metrics[definitions] for run in group.runs]
+    after = {metric: mean([own.get(metric) for own in seeds]) for metric, _, _ in PAPER_COLUMNS}
     before = report.metrics.get("base", {}).get(definitions, {})
     gold = report.metrics.get("gold", {}).get(definitions, {})
     shown = [metric for metric in ("forget", "retain") if after.get(metric) is not None]
@@ -62,10 +84,7 @@ def _of_one(report: Report, run: Run) -> str:
         of_text = ("text_forget", "text_retain", "real")
         shown = [metric for metric in of_text if after.get(metric) is not None]
     changes = [_change(metric, before, after, gold) for metric in shown]
-    if after.get("forget_quality") is not None:
-        changes.append(f"forget quality {number(after['forget_quality'], 2)}")
-    subject = f"{run.name}, {run.semantics} semantics" if run.semantics else run.name
-    return f"{subject}: " + (", ".join(changes) or "no reported number could be computed")
+    return ", ".join(changes) or "no reported number could be computed"
 
 
 def _change(metric: str, before: Scores, after: Scores, gold: Scores) -> str:
@@ -81,7 +100,7 @@ def _change(metric: str, before: Scores, after: Scores, gold: Scores) -> str:
 
 
 def facts(groups: list[RunGroup]) -> str:
-    """What all runs share, in one line: modalities, semantics, seeds, implementation.
+    """What all runs share, in one line: modalities, semantics, seeds, implementation, settings.
 
     Of one run also its steps and seconds.
     """
@@ -94,6 +113,7 @@ def facts(groups: list[RunGroup]) -> str:
         ("token terms {}", [str(run.summary["impl"]) for run in runs]),
     )
     parts = [form.format(", ".join(dict.fromkeys(values))) for form, values in lists if values]
+    parts += common_words(runs, len(groups))
     if len(runs) == 1:
         summary = runs[0].summary
         if "steps" in summary:

@@ -3,14 +3,17 @@
 run_groups.py decides which runs are seeds of one line, and the order of the lines.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clear_ref.evaluation.metrics import Scores
 from clear_ref.methods.table import SEMANTICS
 
+from . import zero_means
 from .columns import HIGHER, LOWER, Column, columns_of, mean, number, spread
+from .given_settings import common_words
 from .read_runs import EVALUATED, Report
-from .run_groups import COLLAPSED, RunGroup, by_panel, semantics_of
+from .run_groups import RunGroup, by_panel, run_groups, semantics_of
+from .thresholds import COLLAPSED
 
 MARK = "†"
 PANELS = {
@@ -28,11 +31,18 @@ class Cell:
     text     as it is printed
     value    the mean over seeds; None: not evaluated
     best     whether it is the best of its column
+    zero     whether it is a harmonic mean that is 0 because of some of its parts (zero_means.py)
     """
 
     text: str
     value: float | None
     best: bool = False
+    zero: bool = False
+
+    @property
+    def marked(self) -> str:
+        """The text with its mark."""
+        return self.text + (zero_means.MARK if self.zero else "")
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Table:
     semantics    the semantics that all methods of the page have; "" if it is the paper's, or if
                  there are several
     seeds        the largest number of seeds of a line
+    zeros        the sentence about marked zeros; [] if there is none
     """
 
     panel: str
@@ -60,6 +71,7 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     seeds: int
+    zeros: tuple[str, ...] = ()
 
 
 def tables(report: Report, groups: list[RunGroup]) -> list[Table]:
@@ -104,6 +116,11 @@ def _table(report: Report, panel: str, definitions: str, groups: list[RunGroup])
         columns=tuple(columns),
         lines=tuple(lines),
         seeds=seeds,
+        zeros=tuple(
+            zero_means.legend(
+                [(model.label, model.metrics) for model in models], [name for name, _, _ in columns]
+            )
+        ),
     )
 
 
@@ -116,7 +133,8 @@ def _cells(
         own = []
         for metric, _, _ in columns:
             values = [metrics.get(metric) for metrics in model.metrics]
-            own.append(Cell(spread(values, decimals), mean(values)))
+            zero = zero_means.is_zero(model.metrics, metric)
+            own.append(Cell(spread(values, decimals), mean(values), zero=zero))
         cells.append(own)
     if not mark_best:
         return cells
@@ -128,7 +146,7 @@ def _cells(
     for column, (_, _, arrow) in enumerate(columns):
         for number_of_model in best([own[column] for own in competing], arrow):
             cell = competing[number_of_model][column]
-            competing[number_of_model][column] = Cell(cell.text, cell.value, best=True)
+            competing[number_of_model][column] = replace(cell, best=True)
     return cells
 
 
@@ -138,7 +156,9 @@ def best(cells: list[Cell], arrow: str) -> list[int]:
     arrow      of the column: HIGHER or LOWER is better
     returns    [] if several cells have a number and all print the same
     """
-    values = {i: cell.value for i, cell in enumerate(cells) if cell.value is not None}
+    values = {
+        i: cell.value for i, cell in enumerate(cells) if cell.value is not None and not cell.zero
+    }
     if not values:
         return []
     printed_mean = {i: cells[i].text.split("±")[0] for i in values}
@@ -170,4 +190,9 @@ def legend(tables: list[Table], report: Report) -> list[str]:
         sentences.append(
             "No run here evaluated base, so it is unknown whether a Retain has collapsed."
         )
+    sentences += dict.fromkeys(sentence for table in tables for sentence in table.zeros)
+    groups = run_groups(report)
+    words = common_words(report.runs, len(groups))
+    if words and len(groups) > 1:
+        sentences.append(f"Given to all runs: {', '.join(words)}.")
     return sentences

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation.definitions import SETS, definitions
 
-from . import charts, html_frame, samples, settings_tables
+from . import charts, html_frame, samples, settings_tables, verdict_section, zero_means
 from .columns import PARTS, number
+from .command_line import command_line, with_settings_file
 from .formats import title as title_of
 from .headline import facts, headline
 from .html_frame import details, text
@@ -41,6 +42,7 @@ def page(report: Report, cards: Sequence[Card] = (), notes: Iterable[str] = ()) 
         *_training(report, groups),
         *_samples(groups, cards),
         "<h2>How to read and repeat it</h2>",
+        _commands(groups),
         details("Every task", _per_task(report, groups)),
         _definitions(report),
         settings_tables.as_html(report, groups),
@@ -52,14 +54,34 @@ def page(report: Report, cards: Sequence[Card] = (), notes: Iterable[str] = ()) 
 
 
 def _top(report: Report, groups: list[RunGroup], notes: Iterable[str]) -> list[str]:
-    """The headline, what all runs share, and the notes."""
-    paragraphs = [facts(groups), *notes]
+    """The headline, what all runs share, the verdict, and the notes."""
+    paragraphs = list(notes)
     if report.failed:
         paragraphs.append(f"Failed, without a result: {', '.join(report.failed)}.")
     return [
         f"<h1>{text(headline(report, groups))}</h1>",
+        f'<p class="soft">{text(facts(groups))}</p>',
+        *verdict_section.as_html(report, groups),
         *(f'<p class="soft">{text(paragraph)}</p>' for paragraph in paragraphs),
     ]
+
+
+def _commands(groups: list[RunGroup]) -> str:
+    """The commands that repeat the runs: of one run shown, of several folded."""
+    runs = [(group, run) for group in groups for run in group.runs]
+    blocks = []
+    for group, run in runs:
+        name = settings_tables.name_of(group, run) if len(runs) > 1 else ""
+        heading = f"<h4>{text(name)}</h4>" if name else ""
+        lines = [with_settings_file(run.record, run.where), command_line(run.record)]
+        blocks.append(f"{heading}<pre>{text(chr(10).join(lines))}</pre>")
+    about = (
+        '<p class="soft">Each pair does the same: all settings from the file, or the given ones '
+        "spelled out, with the defaults for the rest.</p>"
+    )
+    if len(runs) == 1:
+        return f"<h3>The command that repeats this run</h3>{about}{blocks[0]}"
+    return details("The commands that repeat these runs", about + "".join(blocks))
 
 
 def _results(report: Report, groups: list[RunGroup]) -> list[str]:
@@ -107,6 +129,8 @@ def _line(line: Line) -> str:
         shown = f"<b>{text(mean)}</b>" if cell.best else text(mean)
         if deviation:
             shown += f" <small>±{text(deviation)}</small>"
+        if cell.zero:
+            shown += f'<abbr title="0 because of a part">{zero_means.MARK}</abbr>'
         value = "" if cell.value is None else repr(cell.value)
         kind = "n best" if cell.best else "n"
         cells.append(f'<td class="{kind}" data-value="{value}">{shown}</td>')

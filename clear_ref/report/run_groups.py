@@ -5,20 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import one_line
 from clear_ref.evaluation.metrics import Scores
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods.table import METHODS, SEMANTICS
 
 from .columns import mean
+from .given_settings import common, label_words, word
 from .read_runs import EVALUATED, Report, Run
+from .thresholds import COLLAPSED
 
-COLLAPSED = 0.5
-"""A model's Retain has collapsed if it is less than this share of base's.
-
-Retain and Retain text count, if they were evaluated: by the paper's definitions, the mean over the
-seeds. The paper shades such methods by eye; the value 0.5 is this project's.
-"""
 PANEL_ORDER = (*MODALITIES, EVALUATED)
 # Settings that do not distinguish runs: paths (the hashes of the inputs do that), and settings
 # whose effect is recorded elsewhere in settings.json.
@@ -55,9 +50,9 @@ class RunGroup:
 
 
 def has_collapsed(metrics: Scores, base: Scores | None) -> bool | None:
-    """Whether Retain has collapsed (see COLLAPSED); None if no pair of numbers is known.
+    """Whether Retain or Retain text has collapsed; None if no pair of numbers is known.
 
-    metrics, base    {metric: number} by the paper's definitions
+    metrics, base    {metric: number} by the paper's definitions; over seeds, their means
     """
     if base is None:
         return None
@@ -74,43 +69,49 @@ def run_groups(report: Report) -> list[RunGroup]:
     """The groups of all runs, in the order of PANEL_ORDER, METHODS and SEMANTICS.
 
     Runs with equal name, semantics, modality, settings, options, inputs and implementation are
-    seeds of one group. If such a value differs between groups of one method, the label names it.
-    The label names the semantics if the report has several.
+    seeds of one group. If such a value differs between groups of one method, the label names it,
+    and so it does every setting that was named on the command line, but for those that all runs
+    share (given_settings.py). The label names the semantics if the report has several.
     raises  UserError for two runs in which everything is equal, the seed too
     """
     several_semantics = len(semantics_of(report)) > 1
     same_method: dict[tuple[str, str, str], list[Run]] = {}
     for run in report.runs:
         same_method.setdefault((run.modality, run.name, run.semantics), []).append(run)
+    lines = []
+    for runs in same_method.values():
+        lines += _split_by_settings(runs)
+    said_once = common(report.runs) if len(lines) > 1 else {}
     groups = []
-    for (modality, name, semantics), runs in same_method.items():
-        for differences, seeds in _split_by_settings(runs).items():
-            words = list(differences)
-            if several_semantics and semantics:
-                words.insert(0, semantics)
-            label = f"{name} ({', '.join(words)})" if words else name
-            retain = {
-                metric: mean([run.paper.get(metric) for run in seeds])
-                for metric in ("retain", "text_retain")
-            }
-            collapsed = has_collapsed(retain, report.paper.get("base"))
-            groups.append(RunGroup(label, modality, _in_order_of_seeds(seeds), collapsed))
+    for differences, seeds in lines:
+        modality, name, semantics = seeds[0].modality, seeds[0].name, seeds[0].semantics
+        given = {key: text for run in seeds for key, text in label_words(run, said_once).items()}
+        words = list((differences | given).values())
+        if several_semantics and semantics:
+            words.insert(0, semantics)
+        label = f"{name} ({', '.join(words)})" if words else name
+        retain = {
+            metric: mean([run.paper.get(metric) for run in seeds])
+            for metric in ("retain", "text_retain")
+        }
+        collapsed = has_collapsed(retain, report.paper.get("base"))
+        groups.append(RunGroup(label, modality, _in_order_of_seeds(seeds), collapsed))
     return _sorted(groups, report)
 
 
-def _split_by_settings(runs: list[Run]) -> dict[tuple[str, ...], list[Run]]:
-    """{("KEY VALUE", ...): runs}: only keys in which the runs differ."""
+def _split_by_settings(runs: list[Run]) -> list[tuple[dict[str, str], list[Run]]]:
+    """[({key: "KEY VALUE"}, runs)]: only keys in which the runs differ."""
     settings = [distinguishing_settings(run) for run in runs]
     values: dict[str, set[str]] = {}
     for own in settings:
         for key, value in own.items():
             values.setdefault(key, set()).add(repr(value))
     differing = [key for key, different in values.items() if len(different) > 1]
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, ...], tuple[dict[str, str], list[Run]]] = {}
     for run, own in zip(runs, settings, strict=True):
-        differences = tuple(one_line(f"{key} {own.get(key)}", 60) for key in differing)
-        groups.setdefault(differences, []).append(run)
-    return groups
+        differences = {key: word(key, own.get(key)) for key in differing}
+        groups.setdefault(tuple(differences.values()), (differences, []))[1].append(run)
+    return list(groups.values())
 
 
 def distinguishing_settings(run: Run) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from .label_placement import (
     text_width,
 )
 from .leaderboard import MARK
-from .run_groups import COLLAPSED, RunGroup
+from .run_groups import RunGroup
+from .thresholds import COLLAPSED
 
 # The drawing and the margins around the plot.
 WIDTH = 420

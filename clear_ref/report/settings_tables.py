@@ -19,14 +19,14 @@ NamedRuns = Sequence[tuple[str, Run]]
 
 def as_html(report: Report, groups: list[RunGroup]) -> str:
     """The runs, settings in common and those that differ, options, inputs, versions."""
-    runs = [(_name(group, run), run) for group in groups for run in group.runs]
+    runs = [(name_of(group, run), run) for group in groups for run in group.runs]
     blocks = [details("The runs", _facts(runs)), *_settings(runs), *_options(groups)]
     blocks.append(_inputs_or_versions("Inputs", "inputs", ["file", "sha256"], runs))
     blocks.append(_inputs_or_versions("Versions", "versions", ["package", "version"], runs))
     return "\n".join(blocks)
 
 
-def _name(group: RunGroup, run: Run) -> str:
+def name_of(group: RunGroup, run: Run) -> str:
     """The name of a run in these tables."""
     if run.seed is None:
         return group.label

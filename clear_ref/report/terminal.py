@@ -3,9 +3,10 @@
 from typing import Any
 
 from .columns import number
-from .leaderboard import COLLAPSED, MARK, PANELS
+from .leaderboard import MARK, PANELS
 from .terminal_robustness import robustness
 from .terminal_tables import leaderboard, leaderboard_over_seeds, per_task
+from .thresholds import COLLAPSED
 
 
 def one_run(summary: dict[str, Any]) -> str:

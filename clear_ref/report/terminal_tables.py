@@ -1,6 +1,7 @@
 """Tables for the terminal: the leaderboard, the leaderboard over seeds, the parts of every task."""
 
 from collections.abc import Callable, Iterable, Sequence
+from textwrap import wrap
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.text_table import aligned
@@ -8,6 +9,7 @@ from clear_ref.evaluation.definitions import SETS
 from clear_ref.evaluation.definitions import definitions as definitions_of
 from clear_ref.evaluation.metrics import Scores
 
+from . import zero_means
 from .columns import PARTS, columns_of, headings, number, spread
 
 LEGEND = "↑ higher is better, ↓ lower is better, - not evaluated."
@@ -66,13 +68,16 @@ def _table(rows: Sequence[SeedRow], decimals: int) -> str:
     for name, seeds in rows:
         cells = []
         for metric, _, _ in columns:
-            cells.append(spread([metrics.get(metric) for metrics in seeds], decimals))
+            shown = spread([metrics.get(metric) for metrics in seeds], decimals)
+            cells.append(shown + (zero_means.MARK if zero_means.is_zero(seeds, metric) else ""))
         lines.append([name, *cells])
     notes = []
     counts = [str(n) for n in sorted({len(seeds) for _, seeds in rows} - {1})]
     if counts:
         several = " or ".join(counts)
         notes = [f"mean ± standard deviation (n - 1) over {several} seeds; else one run."]
+    marks = zero_means.legend(rows, [metric for metric, _, _ in columns])
+    notes += [line for mark in marks for line in wrap(mark, 96, subsequent_indent="  ")]
     table = aligned(["model", *headings(columns)], lines)
     return "\n".join([*table, "", *notes, LEGEND, *definitions_in_words(all_metrics)])
 

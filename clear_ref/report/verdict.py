@@ -2,31 +2,37 @@
 
 from collections.abc import Mapping
 
-from clear_ref.evaluation.definitions import AGGREGATES, QUALITY_TASKS, SETS
+from clear_ref.evaluation.definitions import QUALITY_TASKS
 from clear_ref.evaluation.metrics import Scores
-from clear_ref.evaluation.selection import PAIRS
 
-from .columns import OTHER_COLUMNS, PAPER_COLUMNS, number
+from .columns import number
+from .thresholds import (
+    FEWEST,
+    SMALLEST_GAP,
+    TOO_ALIKE,
+    UNMOVED,
+    forgotten_in_words,
+    kept_in_words,
+)
+from .zero_means import HEADINGS, zero_parts
 
-HEADINGS = {metric: heading for metric, heading, _ in (*PAPER_COLUMNS, *OTHER_COLUMNS)}
-SMALLEST_GAP = 0.05  # between base's and gold's Forget, for a share of the way to mean anything
-UNMOVED = 0.001  # a printed digit
-TOO_ALIKE = 0.9  # base's Forget Quality, or gold's Forget divided by base's
-FEWEST = 20  # records on which a Forget Quality says something
+Pair = tuple[str, str]
+# (metric of the forget set, metric of the retain set), of pictures or of text
+PAIRS: tuple[Pair, ...] = (("forget", "retain"), ("text_forget", "text_retain"))
 
 
 def sentences(
     models: Mapping[str, Scores],
-    metrics: str = "paper",
     rate: float | None = None,
     gold_is_known: bool = True,
+    modality: str = "",
 ) -> list[str]:
     """What is worth saying about the scores of a run.
 
     models         {"base", "gold", "unlearned", ...: scores}
-    metrics        their set of definitions, one of SETS; all: the first one's
     rate           the peak learning rate of the training, for the advice where nothing moved
     gold_is_known  whether gold's training history is known from its start
+    modality       what was forgotten; of text, the scores of text are judged
     """
     found = []
     if "base" in models and "unlearned" in models:
@@ -38,10 +44,10 @@ def sentences(
                 f"or more{trained}; a higher --lr or more --epochs would train more"
             )
         else:
-            found += changes(base, unlearned, models.get("gold"))
+            found += changes(base, unlearned, models.get("gold"), modality)
     if not gold_is_known:
         found += gold_notes(models)
-    return found + [*zeros(models, metrics), *quality_notes(models)]
+    return found + [*zeros(models), *quality_notes(models)]
 
 
 def nothing_moved(base: Scores, unlearned: Scores) -> bool:
@@ -51,26 +57,81 @@ def nothing_moved(base: Scores, unlearned: Scores) -> bool:
     return bool(both) and all(abs(a - b) < UNMOVED for a, b in both)
 
 
-def changes(base: Scores, unlearned: Scores, gold: Scores | None) -> list[str]:
-    """For pictures, or else for text: how far Forget fell, and how much of Retain is left."""
-    for forget, retain in PAIRS:
-        before, after = base.get(forget), unlearned.get(forget)
-        if before is None or after is None:
-            continue
-        of_gold = gold.get(forget) if gold else None
-        parts = [forgotten(HEADINGS[forget], before, after, of_gold)]
+def judged_pair(base: Scores, unlearned: Scores, modality: str = "") -> Pair | None:
+    """The (forget, retain) that a verdict is about: of pictures if both models have it, else text.
+
+    If only text was to be forgotten, that of text comes first.
+    """
+    for pair in reversed(PAIRS) if modality == "text" else PAIRS:
+        if base.get(pair[0]) is not None and unlearned.get(pair[0]) is not None:
+            return pair
+    return None
+
+
+def way(forget: str, base: Scores, unlearned: Scores, gold: Scores | None) -> float | None:
+    """The share of the way from base's Forget to gold's that the unlearned model went.
+
+    None without gold, if gold's is not below base's by SMALLEST_GAP, or if the unlearned model's
+    is 0 because of one part alone (zero_means.py).
+    """
+    before, after = base[forget], unlearned[forget]
+    goal = gold.get(forget) if gold else None
+    if goal is None or before - goal < SMALLEST_GAP or zero_parts(unlearned, forget):
+        return None
+    return (before - after) / (before - goal)
+
+
+def shares_kept(base: Scores, unlearned: Scores) -> dict[str, float]:
+    """{retain, text_retain: the share of base's that is left}, of those that both models have."""
+    found = {}
+    for _, retain in PAIRS:
         if base.get(retain) and unlearned.get(retain) is not None:
-            share = unlearned[retain] / base[retain]
-            parts.append(f"kept {share:.0%} of base's {HEADINGS[retain]}")
-        return ["; ".join(parts)]
-    return []
+            found[retain] = unlearned[retain] / base[retain]
+    return found
 
 
-def forgotten(name: str, before: float, after: float, gold: float | None) -> str:
+def in_words(
+    base: Scores | None, unlearned: Scores, gold: Scores | None, modality: str = ""
+) -> str:
+    """The verdict, such as "partly forgotten, Retain kept"; "" if nothing can be judged.
+
+    Retain is judged by the lower share of Retain and Retain text.
+    """
+    if base is None:
+        return ""
+    words = []
+    pair = judged_pair(base, unlearned, modality)
+    share = way(pair[0], base, unlearned, gold) if pair else None
+    if share is not None:
+        words.append(forgotten_in_words(share))
+    kept = shares_kept(base, unlearned)
+    if kept:
+        lowest = min(kept, key=lambda metric: kept[metric])
+        words.append(f"{HEADINGS[lowest]} {kept_in_words(kept[lowest])}")
+    return ", ".join(words)
+
+
+def changes(base: Scores, unlearned: Scores, gold: Scores | None, modality: str = "") -> list[str]:
+    """The verdict in words, how far Forget fell, and how much of Retain is left."""
+    pair = judged_pair(base, unlearned, modality)
+    if pair is None:
+        return []
+    forget, retain = pair
+    parts = [forgotten(forget, base, unlearned, gold)]
+    kept = shares_kept(base, unlearned)
+    if retain in kept:
+        parts.append(f"kept {kept[retain]:.0%} of base's {HEADINGS[retain]}")
+    verdict = in_words(base, unlearned, gold, modality)
+    return [f"{verdict}: {'; '.join(parts)}" if verdict else "; ".join(parts)]
+
+
+def forgotten(forget: str, base: Scores, unlearned: Scores, gold: Scores | None) -> str:
     """How far a number of the forget set fell: as a share of the way to gold's, if there is one."""
-    if gold is None or before - gold < SMALLEST_GAP:
+    name = HEADINGS[forget]
+    before, after = base[forget], unlearned[forget]
+    share = way(forget, base, unlearned, gold)
+    if share is None:
         return f"{name} went from {number(before)} to {number(after)}"
-    share = (before - after) / (before - gold)
     if share <= 0:
         return f"forgot nothing: {name} rose from {number(before)} to {number(after)}"
     return f"forgot {share:.0%} of the way from base to gold ({name})"
@@ -93,19 +154,18 @@ def gold_notes(models: Mapping[str, Scores]) -> list[str]:
     return []
 
 
-def zeros(models: Mapping[str, Scores], metrics: str) -> list[str]:
+def zeros(models: Mapping[str, Scores]) -> list[str]:
     """A harmonic mean of 0 is 0 because one part is 0: which one, for each model and number."""
     found = []
     for model, scores in models.items():
-        for metric, parts in AGGREGATES[SETS[0] if metrics == "all" else metrics].items():
-            if scores.get(metric) != 0:
-                continue
-            zero = [f"{part} of {task}" for task, part in parts if not scores["tasks"][task][part]]
-            found.append(
-                f"{model}: {HEADINGS.get(metric, metric)} is 0 because {' and '.join(zero)} "
-                f"{'is' if len(zero) == 1 else 'are'} 0 (a harmonic mean); the other parts are not "
-                "seen in it"
-            )
+        for metric in HEADINGS:
+            zero = zero_parts(scores, metric)
+            if zero:
+                found.append(
+                    f"{model}: {HEADINGS[metric]} is 0 because {' and '.join(zero)} "
+                    f"{'is' if len(zero) == 1 else 'are'} 0 (a harmonic mean); the other parts "
+                    "are not seen in it"
+                )
     return found
 
 

@@ -364,33 +364,52 @@ def test_headline_states_the_result(tmp_path):
         return headline(report, run_groups.run_groups(report))
 
     one = made_runs.write(tmp_path / "a", "scrub", forget=0.4)
-    assert (
-        headline_of(one) == "scrub, paper semantics: Forget 0.60 → 0.40 (gold 0.10), "
-        "Retain 0.70 → 0.70 (gold 0.72), forget quality 0.17"
-    )
+    # (0.6 - 0.4) / (0.6 - 0.1) = 0.4 of the way
+    assert headline_of(one) == "scrub, paper semantics: partly forgotten, Retain kept"
     lost = made_runs.write(tmp_path / "b", "dpo", forget=0.1, retain=0.1)
     assert (
         headline_of(one, lost)
-        == "2 runs of 2 methods: most like gold, with Retain kept, is scrub, "
-        "forget quality 0.17 (base 0.17)"
+        == "2 runs of 2 methods: most like gold, with Retain kept, is scrub: "
+        "partly forgotten, Retain kept, forget quality 0.17 (base 0.17)"
     )
     like = made_runs.write(tmp_path / "c", "npo", modality="text", forget=0.1)
     assert headline_of(one, lost, like) == (
-        "3 runs of 3 methods: most like gold, with Retain kept, is npo (forgetting text), "
-        "forget quality 1.00 (base 0.17)"
+        "3 runs of 3 methods: most like gold, with Retain kept, is npo, forgetting text: "
+        "not forgotten, Retain kept, forget quality 1.00 (base 0.17)"
     )
     assert headline_of(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(
-        ": Forget 0.60 → 0.40, Retain 0.70 → 0.70"
+        ": Retain kept"
     )
+    alone = made_runs.write(tmp_path / "f", base=None, gold=None, forget=0.4)
+    assert headline_of(alone).endswith(": Forget 0.40, Retain 0.70")
     text_only = made_runs.write(
         tmp_path / "e", "ga", only=["eval_text_forget", "eval_text_retain"], text_forget=0.2
     )
     assert "Forget text against Retain text" in shown(text_only) and "Truth ratios" in shown(
         text_only
     )
-    assert headline_of(text_only).startswith(
-        "ga, paper semantics: Forget text 0.65 → 0.20 (gold 0.05), Retain text 0.75 → 0.75"
+    assert headline_of(text_only) == "ga, paper semantics: partly forgotten, Retain text kept"
+
+
+def test_the_headline_never_calls_a_retain_of_0_442_for_0_769_kept(tmp_path):
+    """The lowest Forget and the highest FQ, but Retain 0.442 / 0.769 = 57 %: damaged."""
+    base = {**made_runs.BASE, "retain": 0.769}
+    paths = [
+        made_runs.write(tmp_path / "a", "npo", base=base, forget=0.1, retain=0.442),
+        made_runs.write(tmp_path / "b", "kl", base=base, forget=0.5, retain=0.43),
+    ]
+    report = read_runs.read(paths)
+    groups = run_groups.run_groups(report)
+    assert headline(report, groups) == (
+        "2 runs of 2 methods: none kept Retain (90% of base's); most like gold is npo: "
+        "forgotten, Retain damaged, forget quality 1.00 (base 0.17)"
     )
+    assert "Retain damaged" in headline(*one_line_of(paths[0]))
+
+
+def one_line_of(path):
+    report = read_runs.read([path])
+    return report, run_groups.run_groups(report)
 
 
 @pytest.mark.slow

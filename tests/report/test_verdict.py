@@ -26,23 +26,25 @@ def test_the_share_of_the_way_to_gold_and_of_retain():
     }
     # (0.6 - 0.5) / (0.6 - 0.2) = 1/4; 0.6 / 0.8 = 3/4
     expected = "forgot 25% of the way from base to gold (Forget); kept 75% of base's Retain"
-    assert verdict.sentences(models) == [expected]
+    assert verdict.sentences(models) == [f"partly forgotten, Retain damaged: {expected}"]
 
 
 @pytest.mark.parametrize(
-    "gold, after, expected",
+    "gold, after, words, expected",
     [
-        (None, 0.5, "Forget went from 0.600 to 0.500"),
-        (0.58, 0.5, "Forget went from 0.600 to 0.500"),
-        (0.2, 0.7, "forgot nothing: Forget rose from 0.600 to 0.700"),
-        (0.2, 0.1, "forgot 125% of the way from base to gold (Forget)"),
+        (None, 0.5, "", "Forget went from 0.600 to 0.500"),
+        (0.58, 0.5, "", "Forget went from 0.600 to 0.500"),
+        (0.2, 0.7, "not forgotten, ", "forgot nothing: Forget rose from 0.600 to 0.700"),
+        (0.2, 0.1, "forgotten, ", "forgot 125% of the way from base to gold (Forget)"),
     ],
 )
-def test_without_a_gap_to_gold_there_is_no_share(gold, after, expected):
+def test_without_a_gap_to_gold_there_is_no_share(gold, after, words, expected):
     models = {"base": scores(), "unlearned": scores(forget=after)}
     if gold is not None:
         models["gold"] = scores(forget=gold)
-    assert verdict.sentences(models)[0] == f"{expected}; kept 100% of base's Retain"
+    assert verdict.sentences(models)[0] == (
+        f"{words}Retain kept: {expected}; kept 100% of base's Retain"
+    )
 
 
 def test_a_language_model_is_judged_by_its_text():
@@ -53,7 +55,41 @@ def test_a_language_model_is_judged_by_its_text():
         "unlearned": scores(**without, text_forget=0.45, text_retain=0.45),
     }
     expected = "forgot 50% of the way from base to gold (Forget text)"
-    assert verdict.sentences(models) == [f"{expected}; kept 50% of base's Retain text"]
+    assert verdict.sentences(models) == [
+        f"partly forgotten, Retain text damaged: {expected}; kept 50% of base's Retain text"
+    ]
+
+
+@pytest.mark.parametrize(
+    "after, retain, words",
+    [
+        # Of the way from 0.6 to 0.2: 0.9 is at 0.24, 0.1 at 0.56. Of Retain 0.8: 0.9 is 0.72,
+        # 0.5 is 0.4.
+        (0.23, 0.73, "forgotten, Retain kept"),
+        (0.25, 0.71, "partly forgotten, Retain damaged"),
+        (0.55, 0.41, "partly forgotten, Retain damaged"),
+        (0.57, 0.39, "not forgotten, Retain collapsed"),
+    ],
+)
+def test_the_words_change_at_nine_tenths_and_one_tenth(after, retain, words):
+    base, gold = scores(), scores(forget=0.2)
+    assert verdict.in_words(base, scores(forget=after, retain=retain), gold) == words
+
+
+def test_retain_is_judged_by_the_lower_of_pictures_and_text_and_forget_by_what_was_forgotten():
+    base, gold = scores(), scores(forget=0.2, text_forget=0.1)
+    after = scores(forget=0.6, text_forget=0.1, retain=0.8, text_retain=0.6)
+    assert verdict.in_words(base, after, gold) == "not forgotten, Retain text damaged"
+    assert verdict.in_words(base, after, gold, "text") == "forgotten, Retain text damaged"
+
+
+def test_a_forget_that_is_zero_by_one_part_alone_is_no_verdict():
+    base, gold = scores(), scores(forget=0.2)
+    assert verdict.in_words(base, scores(forget=0), gold) == "Retain kept"
+    all_zero = scores(forget=0)
+    for task, part in AGGREGATES["paper"]["forget"]:
+        all_zero["tasks"][task][part] = 0.0
+    assert verdict.in_words(base, all_zero, gold) == "forgotten, Retain kept"
 
 
 def test_a_run_in_which_nothing_moved_says_so_with_its_rate():
