@@ -2,7 +2,7 @@
 
 import time
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from clear_ref.common import run_directory
@@ -198,6 +198,7 @@ def unlearn(
         "recipe": run.record["recipe"],
         "lr": run.recipe.lr,
         "epochs": run.recipe.epochs,
+        "options": changed_options(run.options),
         "trained": trained_parts(run.record),
         "steps": steps,
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
@@ -206,3 +207,9 @@ def unlearn(
     result = write_results(out, logs, summary, inputs.metrics, inputs.gold)
     report.of_run(out, inputs.metrics)
     return result
+
+
+def changed_options(options: Any) -> dict[str, Any]:
+    """{name: value} of the options of a variant whose value is not the definition's default."""
+    found = {each.name: (getattr(options, each.name), each.default) for each in fields(options)}
+    return {name: value for name, (value, default) in found.items() if value != default}

@@ -54,6 +54,7 @@ class Summary(TypedDict, total=False):
     split                        of finetune
     model, adapter               of evaluate
     recipe, lr, epochs           the training's recipe by name, its peak rate and passes
+    options                      {option of the method: value}, those that are not the default
     notes                        what the scores say, in sentences
     curves                       the lines of curve.jsonl, with --evaluate-every
     kept                         with --keep best:RULE
@@ -72,6 +73,7 @@ class Summary(TypedDict, total=False):
     impl: str
     recipe: str
     lr: float
+    options: dict[str, Any]
     epochs: int
     trained: TrainedParts
     steps: int

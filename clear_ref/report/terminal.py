@@ -19,6 +19,8 @@ def one_run(summary: dict[str, Any]) -> str:
         for key in ("adapter", "semantics", "modality", "seed", "recipe", "lr", "epochs", "steps")
         if key in summary
     )
+    for name, value in summary.get("options", {}).items():
+        about += f", {name} {value}"
     if "trained" in summary:
         trained = summary["trained"]
         kind = f"adapters on {trained['layers']} layers" if trained["layers"] else "all weights"
