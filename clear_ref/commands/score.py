@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_ref.common import run_directory
-from clear_ref.evaluation import definitions, logs, membership, metrics, quality
+from clear_ref.evaluation import contradictions, definitions, logs, membership, metrics, quality
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.report import terminal_score
 
@@ -38,13 +38,16 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
                           metric and definition
              missing      {metric: the reason why it has no value}, of numbers that need gold
     raises   UserError for logs of an unknown format, a gold log of another split or other
-             questions, the same log twice
+             questions, the same log twice, a value that the log's own records contradict
     """
     log = logs.read(*paths)
     gold = logs.read(settings.gold) if settings.gold else None
     task = next((task for task in definitions.QUALITY_TASKS if task in log.tasks), None)
     if gold and task in gold.tasks:
         quality.refuse_identical({**log.tasks[task], "task": task}, gold.tasks[task])
+    for evaluation in (log, gold):
+        if evaluation:
+            contradictions.check(evaluation)
     found = metrics.score(log.tasks, gold.tasks if gold else None, settings.metrics)
     also = found.pop("also", {})
     sets = {settings.metrics if settings.metrics != "all" else "paper": found, **also}

@@ -12,9 +12,10 @@ open-unlearning  TOFU_EVAL.json: metrics with value_by_index, which become the c
                  four tasks
 
 Any file may be compressed with gzip. Losses, probabilities, shares and texts of single records are
-read, never an aggregate.
+scored, never an aggregate.
 """
 
+import dataclasses
 import gzip
 import zlib
 from collections.abc import Mapping
@@ -62,12 +63,15 @@ class Evaluation:
     tasks   {task: log}
     scores  open-unlearning's scores that belong to no task: {"exact_memorization": {index: score},
             "mia_loss": {"forget": {index: score}, "holdout": {index: score}}, ...}
+    stated  {metric: its entry} as open-unlearning's file has it; contradictions.py compares its
+            aggregates with its records
     """
 
     files: tuple[Path, ...]
     format: str
     tasks: Logs
     scores: RecordScores
+    stated: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def read(*paths: str | Path) -> Evaluation:
@@ -79,9 +83,13 @@ def read(*paths: str | Path) -> Evaluation:
     formats: dict[str, Path] = {}
     tasks: Logs = {}
     scores: RecordScores = {}
+    stated: dict[str, Any] = {}
     files = tuple(file for path in paths for file in files_of(Path(path)))
     for file in files:
-        file_format, file_tasks, file_scores = recognise(parse_json(unpacked(file), file), file)
+        content = parse_json(unpacked(file), file)
+        file_format, file_tasks, file_scores = recognise(content, file)
+        if file_format == FORMATS[-1]:
+            stated |= content
         formats[file_format] = file
         for task, log in file_tasks.items():
             if task in tasks:
@@ -97,7 +105,7 @@ def read(*paths: str | Path) -> Evaluation:
             f"{one_file} is a log of {one}, {other_file} of {other}; expected the files of one "
             "evaluation of one model"
         )
-    return Evaluation(files, next(iter(formats)), tasks, scores)
+    return Evaluation(files, next(iter(formats)), tasks, scores, stated)
 
 
 def files_of(path: Path) -> list[Path]:
