@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation.definitions import SETS, definitions
 
-from . import charts, html_frame, samples, settings_tables, verdict_section, zero_means
+from . import charts, curves, html_frame, samples, settings_tables, verdict_section, zero_means
 from .columns import PARTS, number
 from .command_line import command_line, with_settings_file
 from .formats import title as title_of
@@ -39,6 +39,7 @@ def page(report: Report, cards: Sequence[Card] = (), notes: Iterable[str] = ()) 
         *_top(report, groups, notes),
         *_results(report, groups),
         *_truth_ratios(report, groups),
+        *_scores_over_steps(report, groups),
         *_training(report, groups),
         *_samples(groups, cards),
         "<h2>How to read and repeat it</h2>",
@@ -168,6 +169,21 @@ def _truth_ratios(report: Report, groups: list[RunGroup]) -> list[str]:
         parts.append(f"<h3>{text(PANELS.get(panel, panel))}</h3>")
         parts.append(charts.panels_of(own))
     return parts
+
+
+def _scores_over_steps(report: Report, groups: list[RunGroup]) -> list[str]:
+    """The section of the evaluations between steps; [] if no run made any (--evaluate-every)."""
+    figures = curves.charts(groups, report.paper)
+    if not figures:
+        return []
+    return [
+        "<h2>Scores during the training</h2>",
+        '<p class="soft">Evaluations between the optimiser steps, with adapters that are not '
+        "merged; step 0 is the model before. The answer nll is that of the training answers, in "
+        "nats for each token.</p>",
+        charts.key(curves.KEY.items()),
+        charts.panels_of(figures),
+    ]
 
 
 def _training(report: Report, groups: list[RunGroup]) -> list[str]:

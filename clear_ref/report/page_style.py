@@ -33,7 +33,10 @@ td small { color: var(--soft); font-size: .82em; }
 svg .name { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round; }
 svg .name .base, svg .name .gold { font-weight: 600; } svg .name .lost { fill: var(--lost); }
 .step, .curve { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
-.curve { stroke-width: 1.3; }
+.curve { stroke-width: 1.3; } .quality { stroke: var(--other); }
+.curve.quality, .key .quality { stroke-dasharray: 1.5 3; }
+.goal { stroke: var(--gold); stroke-dasharray: 6 3; }
+.kept { stroke: var(--soft); stroke-width: .8; }
 .key line { stroke-width: 2; }
 .base { stroke: var(--base); } .step.base, .key .base { stroke-dasharray: 4 3; }
 .gold { stroke: var(--gold); }

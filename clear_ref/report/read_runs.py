@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, parse_json, read_bytes, read_json, read_text
 from clear_ref.common.run_directory import (
+    CURVE_FILE,
     FORMAT,
     LEADERBOARD_FILE,
     LOGS_DIRECTORY,
@@ -44,6 +45,9 @@ SUMMARY_KEYS: dict[str, dict[str, Kind]] = {
     "evaluate": {"model": str, "seconds": dict, "impl": str},
 }
 TRACE_KEYS: dict[str, Kind] = {"stage": str, "step": int, "loss": NUMBER, "terms": dict}
+CURVE_KEYS: dict[str, Kind] = {"step": int}
+# The halves of the records that a choice of weights was made on (--keep).
+HALVES = ("choosing", "reporting")
 EXPECTED = "expected the directory of a METHOD or an evaluate run, or one that `all` wrote"
 REPEAT = "expected what a finished run of this version writes; run it again"
 
@@ -72,6 +76,7 @@ class Run:
     metrics    {set of definitions: result of metrics.score}, compared with the run's own gold
     paper      the result by the paper's definitions, whichever were asked for
     trace      {stage: lines of trace.jsonl}
+    curve      lines of curve.jsonl: {"step": its number, score or nll: its value}; () without one
     """
 
     where: Path
@@ -85,6 +90,7 @@ class Run:
     metrics: dict[str, Scores]
     paper: Scores
     trace: dict[str, list[TraceLine]]
+    curve: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -246,6 +252,9 @@ def _read_summary(directory: Path, command: str) -> dict[str, Any]:
         _check_type(summary, key, kind, path)
     for phase in summary["seconds"]:
         _check_type(summary["seconds"], phase, NUMBER, path)
+    if "kept" in summary:
+        _check_type(summary, "kept", dict, path)
+        _check_type(summary["kept"], "step", int, path)
     return summary
 
 
@@ -298,6 +307,7 @@ def _run(files: RunFiles, metrics: str) -> Run:
         metrics=sets,
         paper=paper,
         trace=_read_trace(where / TRACE_FILE) if is_unlearning else {},
+        curve=_read_curve(where / CURVE_FILE) if is_unlearning else (),
     )
 
 
@@ -342,6 +352,21 @@ def _read_trace(path: Path) -> dict[str, list[TraceLine]]:
             _check_type(line["terms"], term, NUMBER, where)
         stages.setdefault(line["stage"], []).append(cast(TraceLine, line))
     return stages
+
+
+def _read_curve(path: Path) -> tuple[dict[str, Any], ...]:
+    """The lines of curve.jsonl, without what is not drawn; () if there is no such file."""
+    if not path.exists():
+        return ()
+    lines = []
+    for number, text in enumerate(read_text(path).splitlines(), 1):
+        where = f"{path}:{number}"
+        line = parse_json(text.encode("utf-8"), where)
+        drawn = {key: line[key] for key in line if key not in (*HALVES, "stage", "epoch")}
+        for key, kind in ({key: NUMBER for key in drawn} | CURVE_KEYS).items():
+            _check_type(line, key, kind, where)
+        lines.append(drawn)
+    return tuple(lines)
 
 
 def _check_type(values: Mapping[str, Any], key: str, kind: Kind, where: str | Path) -> None:

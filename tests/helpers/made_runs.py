@@ -95,12 +95,15 @@ def write(
     n=4,
     only=None,
     trace=None,
+    curve=None,
+    kept=None,
     said=None,
     **levels,
 ):
     """A run directory of METHOD. The model has base's levels, except those that are given.
 
     base, gold    levels of these models; None: the run did not evaluate the model
+    curve, kept   lines of curve.jsonl; the step of the kept weights. None: there are none
     """
     values = {
         "model": "mini",
@@ -150,8 +153,11 @@ def write(
                 "trained": {"tensors": 2, "parameters": 100, "of": 1000, "layers": 1},
                 "seconds": {"train": 12.5, "evaluate": 2.0},
             }
+            | ({} if kept is None else {"kept": {"step": kept}})
         )
     )
+    if curve is not None:
+        (path / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
     rows = (
         trace
         if trace is not None
