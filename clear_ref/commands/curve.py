@@ -31,6 +31,8 @@ from .settings import Finetune, Unlearn
 LAST = "last"
 BEST = "best:"
 HALVES = ("choosing", "reporting")
+# The halves are the same for every seed, so that no run chooses on the half that others report.
+SPLIT_SEED = 0
 Numbers = dict[str, float]
 
 
@@ -53,6 +55,15 @@ def check(settings: Unlearn | Finetune, inputs: Inputs) -> None:
             "a number of steps"
         )
     _check_halves(inputs)
+
+
+def check_split(settings: Unlearn, split_seed: int) -> None:
+    """UserError if --keep would choose on records of the half that a sweep reports."""
+    if settings.keep != LAST and split_seed != SPLIT_SEED:
+        raise UserError(
+            f"--split-seed is {split_seed}, and --keep chooses on the half of --split-seed "
+            f"{SPLIT_SEED}, so on records that the sweep reports; leave one of the two out"
+        )
 
 
 def keep_of(settings: Unlearn | Finetune) -> str:
@@ -158,15 +169,15 @@ def make_curve(
         for name, some in records.items():
             line[f"nll_{name}"] = mean_answer_nll(vlm, some)
         if rule:
-            line |= half_scores(found, logs.get("gold"), settings.seed)
+            line |= half_scores(found, logs.get("gold"))
         return line
 
     best = None
     if rule:
-        base = half_scores(logs["base"], None, settings.seed)["choosing"]
+        base = half_scores(logs["base"], None)["choosing"]
         gold = None
         if "gold" in logs:
-            gold = half_scores(logs["gold"], None, settings.seed)["choosing"]
+            gold = half_scores(logs["gold"], None)["choosing"]
 
         def best(lines: list[CurveLine]) -> int:
             return selection.best([line["choosing"] for line in lines], rule, base, gold)
@@ -180,10 +191,10 @@ def numbers(logs: Logs, gold: Logs | None, metrics: str = "paper") -> Numbers:
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
-def half_scores(logs: Logs, gold: Logs | None, seed: int) -> dict[str, Numbers]:
+def half_scores(logs: Logs, gold: Logs | None) -> dict[str, Numbers]:
     """{choosing, reporting: numbers by the paper's definitions on that half of the records}."""
-    of_gold = selection.halves(gold, seed) if gold else (None, None)
-    pairs = zip(HALVES, selection.halves(logs, seed), of_gold, strict=True)
+    of_gold = selection.halves(gold, SPLIT_SEED) if gold else (None, None)
+    pairs = zip(HALVES, selection.halves(logs, SPLIT_SEED), of_gold, strict=True)
     return {half: numbers(own, golds) for half, own, golds in pairs}
 
 
@@ -197,7 +208,7 @@ def summarised(
     rule = rule_of(settings)
     if rule:
         line = curve.best_line()
-        base = half_scores(logs["base"], None, settings.seed)["choosing"]
+        base = half_scores(logs["base"], None)["choosing"]
         kept: Kept = {
             "rule": rule,
             "step": line["step"],

@@ -23,6 +23,7 @@ from clear_ref.mini.directories import model_directory
 from clear_ref.report import sweep_page, sweep_tables
 from clear_ref.report.columns import PAPER_COLUMNS
 
+from . import curve
 from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
 from .many_runs import run_in_processes
@@ -98,6 +99,7 @@ def resolve(
     )
     inputs = resolve_inputs(settings, settings.gold)
     check_rule(settings.choose, "--choose", inputs.gold is not None)
+    curve.check_split(settings, settings.split_seed)
     check_pictures(inputs, [row for part in training_rows(settings, inputs) for row in part])
     check_gold_files(inputs)
     record: RunRecord = {

@@ -179,6 +179,15 @@ def test_finetune_shows_what_it_learns(capsys, tmp_path, world):
         assert lines[-1][name] < lines[0][name]
 
 
+@pytest.mark.slow
+def test_a_sweep_never_chooses_weights_on_the_half_that_it_reports(capsys, tmp_path):
+    options = ["--evaluate-every", "1", "--keep", f"best:{RULE}", "--split-seed", "1"]
+    status, _, stderr = call(
+        capsys, "sweep", "scrub", "--grid", "lr=1e-3,2e-3", *options, "--out", tmp_path / "r"
+    )
+    assert status == 2 and "--split-seed is 1, and --keep chooses on the half of" in stderr
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
