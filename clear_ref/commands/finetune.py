@@ -3,15 +3,19 @@
 import time
 from argparse import Namespace
 from dataclasses import dataclass
+from pathlib import Path
 
 from clear_ref.common import run_directory
+from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json
+from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import finetune as training
 from clear_ref.loop.history import read_history, write_history
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
+from clear_ref.loop.rows import MODALITIES
 from clear_ref.mini.directories import start_directory
 from clear_ref.report import terminal
 
@@ -54,10 +58,8 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     curve.check(settings, inputs)
     if settings.split == "retain":
         check_never_saw(inputs.model, forget_rows(inputs.data, settings.forget), "--model")
-    config = "full" if settings.split == "full" else f"retain{100 - settings.forget}"
-    config = f"{config}+tofu" if inputs.sees_pictures else f"tofu/{config}"
-    plan = FinetunePlan(read_rows(inputs.data, config), inputs.phrases, settings.seed)
-    check_pictures(inputs, plan.rows)
+    plan = plan_of(settings, inputs.data, inputs.phrases, inputs.sees_pictures)
+    check_pictures(inputs, [*plan.rows, *plan.named])
     sketch = inputs.without_weights(inputs.model)
     adapted = prepare(sketch, recipe, settings.seed)
     record = training_record(
@@ -73,6 +75,26 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
         settings=settings,
         plan=plan,
     )
+
+
+def configs_of(settings: Finetune, pictures: bool) -> list[str]:
+    """The configs that are trained on; the second one is for --name-question.
+
+    pictures  False for a language model
+    """
+    split = "full" if settings.split == "full" else f"retain{100 - settings.forget}"
+    if not pictures:
+        return [MODALITIES["text"].format(split)]
+    configs = [MODALITIES["both"].format(split)]
+    return [*configs, split] if settings.name_question else configs
+
+
+def plan_of(settings: Finetune, data: Path, phrases: Phrases, pictures: bool) -> FinetunePlan:
+    """The records that each step sees; raises UserError for missing or wrong rows."""
+    if settings.name_question and not pictures:
+        raise UserError("--name-question is about pictures, and the model sees none; leave it out")
+    rows, *named = [read_rows(data, config) for config in configs_of(settings, pictures)]
+    return FinetunePlan(rows, phrases, settings.seed, tuple(named[0] if named else ()))
 
 
 def finetune(run: ResolvedFinetune) -> Summary:

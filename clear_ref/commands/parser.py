@@ -23,6 +23,7 @@ from . import (
     evaluate,
     explain,
     finetune,
+    make_data,
     mini,
     report,
     score,
@@ -221,7 +222,7 @@ def add_evaluation(commands: Commands) -> None:
 
 
 def add_embedded_world_and_real_models(commands: Commands) -> None:
-    """mini, bench, checkpoint, estimate, check-data."""
+    """mini, bench, checkpoint, estimate, check-data, make-data."""
     one = add_command(
         commands,
         "mini",
@@ -268,6 +269,17 @@ def add_embedded_world_and_real_models(commands: Commands) -> None:
     )
     one.add_argument(
         "directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini"
+    )
+    one = add_command(
+        commands,
+        "make-data",
+        "a data directory from people of your own: names, pictures, captions, questions",
+        make_data.command,
+        make_data.MakeData,
+        epilog=make_data.epilog(),
+    )
+    one.add_argument(
+        "people", metavar="PEOPLE", nargs="?", help="a .csv or .jsonl file; its columns are below"
     )
 
 

@@ -182,11 +182,17 @@ class Finetune(Common):
 
     model: str = model_setting(
         meaning="model directory in HF format, or mini: the embedded world's model before it saw "
-        "the twenty people"
+        "the twenty people; mini-base: the one after it, for people of your own"
     )
     seed: int = seed_setting()
     split: str = setting(
         "full", "full makes a base model, retain a gold model", choices=("full", "retain")
+    )
+    name_question: bool = setting(
+        False,
+        "once an epoch also train on the name question for every picture; a small model does not "
+        "learn from captions alone how to answer it",
+        "this project: as the embedded world's base and gold",
     )
     recipe: str = recipe_setting("training recipe")
     evaluate_every: str = evaluate_every_setting()

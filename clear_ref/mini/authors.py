@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from .directories import SOURCES
+from clear_ref.data.split_configs import DataRow
 
-# One object of a JSON lines file. Its columns differ from config to config (data/schema.json).
-DataRow = dict[str, Any]
+from .directories import SOURCES
 
 
 class Author(TypedDict):

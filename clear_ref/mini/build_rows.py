@@ -18,9 +18,10 @@ from PIL import Image, features
 
 from clear_ref.common.files import PathName, write_bytes, write_jsonl, write_text
 from clear_ref.data import prompts
+from clear_ref.data.split_configs import Configs, DataRow, split_configs
 
 from . import captions
-from .authors import Author, DataRow, read_authors, read_jsonl
+from .authors import Author, read_authors, read_jsonl
 from .directories import SOURCES, WORLD
 from .scenes import COLOURS, SCENES, picture
 
@@ -35,8 +36,6 @@ HELD_OUT_POSES = (
 )
 # A retained author has perturbed rows for three scenes; these are their distances.
 PERTURBED_SCENES = (0, 4, 7)
-
-Configs = dict[str, list[DataRow]]
 
 
 def build_rows(directory: PathName) -> None:
@@ -98,23 +97,7 @@ def author_configs(authors: Sequence[Author]) -> Configs:
         if split != "holdout":
             perturbed_texts[split] += [author["rows"][index] for index in author["perturbed_rows"]]
 
-    pictures_of = {
-        "full": pictures["retain"] + pictures["forget"],
-        "retain90": pictures["retain"],
-        "forget10": pictures["forget"],
-    }
-    texts_of = {
-        "full": texts["retain"] + texts["forget"],
-        "retain90": texts["retain"],
-        "forget10": texts["forget"],
-    }
-    configs = dict(pictures_of)
-    for split in texts_of:
-        configs[f"tofu/{split}"] = texts_of[split]
-    for split in texts_of:
-        configs[f"{split}+tofu"] = mixed(pictures_of[split], texts_of[split])
-    configs["holdout10"] = pictures["holdout"]
-    configs["tofu/holdout10"] = texts["holdout"]
+    configs = split_configs(pictures, texts)
     configs["retain_perturbed"] = perturbed_pictures["retain"]
     configs["forget10_perturbed"] = perturbed_pictures["forget"]
     configs["tofu/retain_perturbed"] = perturbed_texts["retain"]
@@ -148,18 +131,6 @@ def perturbed_row(row: DataRow, author: Author, number: int, place: int) -> Data
         "perturbed_captions": captions.perturbed(author, number, SCENES[place], colour),
         "perturbed_names": author["perturbed_names"],
     }
-
-
-def mixed(picture_rows: list[DataRow], text_rows: list[DataRow]) -> list[DataRow]:
-    """Rows of pictures and of text with the same four columns."""
-    rows: list[DataRow] = []
-    for row in picture_rows:
-        rows.append(
-            {"image": row["image"], "caption": row["caption"], "question": None, "answer": None}
-        )
-    for row in text_rows:
-        rows.append({"image": None, "caption": None, **row})
-    return rows
 
 
 def face_rows(name_question: str) -> tuple[list[DataRow], list[DataRow]]:

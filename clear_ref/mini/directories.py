@@ -24,7 +24,12 @@ def model_directory(name: str) -> Path:
 
 
 def start_directory(name: str) -> Path:
-    """The directory of the model that `finetune` begins with; for mini, START."""
+    """The directory of the model that `finetune` begins with; for mini, START.
+
+    mini-base is BASE: a start for people of one's own.
+    """
+    if name == "mini-base":
+        return BASE
     return existing(name, START, "model")
 
 

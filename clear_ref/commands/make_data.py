@@ -1,0 +1,146 @@
+"""make-data: from people's names, pictures and questions to a data directory that commands use."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clear_ref.common import run_directory
+from clear_ref.common.errors import UserError
+from clear_ref.common.settings import setting
+from clear_ref.data import people as people_file
+from clear_ref.data.make_data import Made, make_data, split_people
+from clear_ref.mini.directories import data_directory
+from clear_ref.mini.example_people import write_example
+
+from .given import given_from, settings_from
+from .options import PROGRAM
+from .output import Output
+from .settings import seed_setting
+
+NO_REAL = "none"
+
+
+@dataclass(frozen=True)
+class MakeData:
+    """make-data PEOPLE: a data directory from people of one's own."""
+
+    pictures: str = setting("", "directory that the pictures of PEOPLE are in")
+    out: str = setting("", "data directory to write; absent or empty")
+    forget: str = setting(
+        "", "names of the people to forget, with commas; default: a share of the people, drawn"
+    )
+    forget_share: float = setting(
+        0.1,
+        "share of the people to forget, drawn by the seed, at least one person",
+        "forget10 of CLEAR",
+    )
+    holdout: str = setting(
+        "",
+        "names of people that no model is trained on, with commas: holdout10, for the membership "
+        "scores of evaluate --robustness",
+    )
+    real: str = setting(
+        "mini",
+        "data directory whose Real sets are copied (mini: those of the embedded world, which fit "
+        "its models), or none: then evaluations need --tasks without them",
+    )
+    seed: int = seed_setting("key of every draw: people to forget, wrong names and texts")
+    example: str = setting(
+        "", "only write an example into this directory: people.csv and pictures/ of five people"
+    )
+
+
+def command(arguments: Namespace) -> Output:
+    """What `make-data` prints."""
+    given = set(given_from(arguments, MakeData).settings)
+    settings = settings_from(arguments, MakeData)
+    if settings.example:
+        others = sorted(given - {"example"})
+        if arguments.people is not None or others:
+            other = "PEOPLE" if arguments.people is not None else f"--{others[0].replace('_', '-')}"
+            raise UserError(f"--example writes an example alone; leave {other} out")
+        run_directory.check_empty(Path(settings.example), "--example")
+        write_example(settings.example)
+        return Output({"example": settings.example}, text_of_example)
+    if arguments.people is None:
+        raise UserError("make-data: PEOPLE is missing; expected a .csv or .jsonl file (--help)")
+    if settings.forget and "forget_share" in given:
+        raise UserError("--forget names people, --forget-share draws them; expected one of the two")
+    for option, value in (("--pictures", settings.pictures), ("--out", settings.out)):
+        if not value:
+            raise UserError(f"{option} is ''; expected a directory")
+    out = Path(settings.out)
+    run_directory.check_empty(out, "--out")
+    people = people_file.read_people(arguments.people)
+    split = split_people(
+        people, settings.forget, settings.forget_share, settings.holdout, settings.seed
+    )
+    real = None if settings.real == NO_REAL else data_directory(settings.real)
+    made = make_data(split, settings.pictures, out, settings.seed, real)
+    return Output(found(settings, made), text)
+
+
+def found(settings: MakeData, made: Made) -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "out": settings.out,
+        "retain": [person.name for person in made.split.retain],
+        "forget": [person.name for person in made.split.forget],
+        "holdout": [person.name for person in made.split.holdout],
+        "rows": {config: counts["rows"] for config, counts in made.checked["configs"].items()},
+        "paraphrases": made.paraphrases,
+        "real": {"from": settings.real, "configs": made.real},
+        "notes": made.checked["notes"],
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """What was made, for a terminal, and the commands that come next."""
+    rows = result["rows"]
+    lines = [
+        f"{result['out']}: {rows['full']} pictures and {rows['tofu/full']} questions to train on; "
+        "check-data finds no problem"
+    ]
+    for config, part in (("forget10", "forget"), ("retain90", "retain"), ("holdout10", "holdout")):
+        if result[part]:
+            lines.append(f"{config:10} {', '.join(result[part])}")
+    real = result["real"]
+    if real["configs"]:
+        lines.append(f"Real sets  {', '.join(real['configs'])} of {real['from']}")
+    else:
+        lines.append("Real sets  none: evaluations need --tasks without eval_real_...")
+    texts = result["paraphrases"]
+    if texts["given"] < texts["of"]:
+        lines.append(
+            f"paraphrases are given for {texts['given']} of {texts['of']} texts; for the others "
+            "the text itself is used, and its wrong texts are made from it"
+        )
+    lines += [f"note: {note}" for note in result["notes"]]
+    lines += ["", "next:"]
+    for split in ("full", "retain"):
+        lines.append(f"  {PROGRAM} finetune --data {result['out']} --split {split} --out {split}")
+    lines.append(
+        f"  {PROGRAM} scrub --data {result['out']} --model full/model --gold retain/model --out "
+        "forgotten"
+    )
+    return "\n".join(lines)
+
+
+def text_of_example(result: dict[str, Any]) -> str:
+    """What --example has written, and the command that comes next."""
+    example = result["example"]
+    return (
+        f"{example}: people.csv and pictures/ of five invented people; next:\n"
+        f"  {PROGRAM} make-data {example}/people.csv --pictures {example}/pictures --out own"
+    )
+
+
+def epilog() -> str:
+    """The columns of PEOPLE, for --help."""
+    lines = [
+        "columns of PEOPLE, a line for a picture with caption, a question with answer, or both:"
+    ]
+    lines += [f"  {column:20} {meaning}" for column, meaning in people_file.COLUMNS.items()]
+    lines.append("clear_ref/data/own_people.md has an example, and says what is drawn and how")
+    return "\n".join(lines)
