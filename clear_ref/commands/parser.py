@@ -12,6 +12,7 @@ from clear_ref.oracle.vectors import conform as conform_vectors
 
 from . import (
     all_methods,
+    ask,
     bench,
     certify,
     check_data,
@@ -175,7 +176,7 @@ def add_sweep(commands: Commands) -> None:
 
 
 def add_evaluation(commands: Commands) -> None:
-    """evaluate, score, report."""
+    """evaluate, ask, score, report."""
     one = add_command(
         commands,
         "evaluate",
@@ -191,6 +192,21 @@ def add_evaluation(commands: Commands) -> None:
     )
     add_resume(one)
     add_fresh(one)
+    one = add_command(
+        commands,
+        "ask",
+        "one answer, and the probabilities of its first tokens; with --adapter, before and after",
+        ask.command,
+        ask.Ask,
+        skip={"model"},
+    )
+    one.add_argument(
+        "model",
+        metavar="MODEL",
+        help="model directory in HF format, or mini: the base model of the embedded world",
+    )
+    one.add_argument("picture", metavar="PICTURE", help="a picture file, or -: no picture")
+    one.add_argument("question", metavar="QUESTION", help="the question, in quotes")
     one = add_command(
         commands,
         "score",

@@ -48,6 +48,11 @@ def device_setting() -> Any:
     return setting("cpu", "torch device: cpu, cuda or cuda:N")
 
 
+def dtype_setting() -> Any:
+    """--dtype"""
+    return setting("float32", "dtype of the weights and of the computation", choices=list(DTYPES))
+
+
 def forget_setting() -> Any:
     """--forget"""
     return setting(
@@ -110,9 +115,7 @@ class Common:
     data: str = data_setting()
     out: str = setting("", "directory that the command writes; default: a new one in runs/")
     device: str = device_setting()
-    dtype: str = setting(
-        "float32", "dtype of the weights and of the computation", choices=list(DTYPES)
-    )
+    dtype: str = dtype_setting()
     forget: int = forget_setting()
     limit: int = setting(0, "evaluate the first N records of each task; 0: all")
     tasks: str = setting(
