@@ -13,8 +13,11 @@ from .comparable import SAME
 from .read_runs import Run
 
 GIVEN = "command line"
-# Settings that a table shows in another way (panels, seeds, methods), and paths.
-SHOWN_ELSEWHERE = frozenset({"method", "semantics", "modality", "seed", "metrics", "out"})
+# Settings that a table shows in another way (panels, seeds, methods), paths, and what changes no
+# number of a table.
+SHOWN_ELSEWHERE = frozenset(
+    {"method", "semantics", "modality", "seed", "metrics", "out", "evaluate_every"}
+)
 PATHS = frozenset({"data", "model", "gold", "adapter"})
 MOST_LETTERS = 60
 
