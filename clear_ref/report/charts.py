@@ -1,6 +1,7 @@
 """Small charts as inline SVG: truth ratios of base, gold and a model, and losses over steps.
 
-The drawing has 300 x 122 units, with y growing downwards. Curves are drawn between LEFT and RIGHT.
+The drawing of truth ratios has 300 x 122 units, with y growing downwards; losses have the axes of
+line_axes.py.
 """
 
 import math
@@ -12,9 +13,11 @@ from clear_ref.evaluation.definitions import QUALITY_TASKS
 from clear_ref.evaluation.log_format import Log, Logs
 from clear_ref.evaluation.quality import histogram
 
+from . import line_axes
 from .columns import number
 from .html_frame import figure, text
 from .leaderboard import MARK, PANELS
+from .line_axes import Axes, round_ticks
 from .read_runs import TraceLine
 from .run_groups import RunGroup
 
@@ -168,21 +171,13 @@ def curves(heading: str, lines: Sequence[Curve], most: int = MOST_POINTS) -> str
         finite = [(tone, _means_of_groups(points, size)) for tone, points in finite]
     steps = [step for _, points in finite for step, _ in points]
     values = [value for _, points in finite for _, value in points]
-    marks = [
-        f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>' for y in (20, BOTTOM)
-    ]
-    for tone, points in finite:
-        marks.append(_polyline(tone, points, steps, values))
-    # Adding 0.0 turns -0.0 into 0.0.
-    marks += [
-        f'<text class="soft" x="{LEFT}" y="14">{max(values) + 0.0:.4g}</text>',
-        f'<text class="soft" x="{LEFT}" y="118">{min(values) + 0.0:.4g}</text>',
-        f'<text class="soft" x="{RIGHT}" y="118" text-anchor="end">'
-        f"step {min(steps):.0f} to {max(steps):.0f}</text>",
-    ]
+    axes = Axes(min(steps), max(steps), round_ticks(min(values), max(values)))
+    marks = axes.marks()
+    marks += [axes.line(tone, points) for tone, points in finite]
     first_line = finite[0][1]
+    # Adding 0.0 turns -0.0 into 0.0.
     about = f"{heading}: from {first_line[0][1] + 0.0:.4g} to {first_line[-1][1] + 0.0:.4g}"
-    return figure(heading, marks, HEIGHT, about, note=", ".join(notes))
+    return figure(heading, marks, line_axes.HEIGHT, about, note=", ".join(notes))
 
 
 def _finite(lines: Sequence[Curve]) -> tuple[list[tuple[str, list[Point]]], int]:
@@ -212,20 +207,6 @@ def _means_of_groups(points: list[Point], size: int) -> list[Point]:
         value = math.fsum(value for _, value in group) / len(group)
         means.append((step, value))
     return means
-
-
-def _polyline(tone: str, points: list[Point], steps: list[float], values: list[float]) -> str:
-    """One line, scaled so that all steps and all values fit into the figure."""
-    first_step = min(steps)
-    lowest = min(values)
-    step_range = (max(steps) - first_step) or 1
-    value_range = (max(values) - lowest) or 1
-    drawn = []
-    for step, value in points:
-        x = LEFT + (RIGHT - LEFT) * (step - first_step) / step_range
-        y = BOTTOM - 84 * (value - lowest) / value_range
-        drawn.append(f"{x:.1f},{y:.1f}")
-    return f'<polyline class="curve {tone}" points="{" ".join(drawn)}"/>'
 
 
 def key(marks: Iterable[tuple[str, str]]) -> str:

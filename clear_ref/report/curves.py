@@ -1,25 +1,21 @@
 """Charts of scores and answer nll over the optimiser steps, from the evaluations of curve.jsonl.
 
-The drawing has 300 x 150 units, with y growing downwards. Steps begin at 0, the start of the
-training. Scores have an axis from 0 to 1, the nll one from 0 to a round number.
+Steps begin at 0, the start of the training. Scores have an axis from 0 to 1, the nll one from 0 to
+a round number.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from clear_ref.evaluation.metrics import Scores
 
 from .columns import number
 from .html_frame import figure
 from .label_placement import Point
+from .line_axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, Axes, round_ticks
 from .read_runs import Run
 from .run_groups import RunGroup
 
-LEFT = 34
-RIGHT = 284
-TOP = 12
-BOTTOM = 112
-HEIGHT = 146
 # {class of a line: its words in the legend}
 KEY = {
     "other": "Forget",
@@ -36,8 +32,6 @@ SCORES = (
     ),
     ("scores of text", {"text_forget": "other", "text_retain": "second", "text_real": "third"}),
 )
-# (step, value) -> where it is in the drawing
-Place = Callable[[float, float], Point]
 NLL = ("nll of training answers", {"nll_forget": "other", "nll_retain": "second"})
 
 
@@ -58,9 +52,7 @@ def charts(groups: Sequence[RunGroup], models: Mapping[str, Scores]) -> list[str
         words, classes = NLL
         values = [value for run in runs for name in classes for _, value in _points(run, name)]
         if values:
-            step = tick_step(max(values))
-            high = step * max(1, math.ceil(max(values) / step - 1e-9))
-            figures += _chart(f"{group.label}: {words}", runs, classes, high, None)
+            figures += _chart(f"{group.label}: {words}", runs, classes, max(values), None)
     return figures
 
 
@@ -78,14 +70,6 @@ def _gold(runs: Sequence[Run], models: Mapping[str, Scores], words: str) -> floa
     return models["gold"].get("forget" if words == SCORES[0][0] else "text_forget")
 
 
-def tick_step(high: float) -> float:
-    """1, 2 or 5 times a power of ten: an axis from 0 to `high` has four to ten such steps."""
-    if not 0 < high < math.inf:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(high / 4))
-    return max(factor * power for factor in (1, 2, 5) if factor * power <= high / 4 * (1 + 1e-9))
-
-
 def _chart(
     heading: str,
     runs: Sequence[Run],
@@ -95,67 +79,38 @@ def _chart(
 ) -> list[str]:
     """One figure of the numbers that were evaluated; [] if there is none.
 
-    high  the value at the top of the axis
+    high  the axis goes from 0 to this value or the next round one
     gold  a value for a horizontal line; None: none
     """
     last = max(line["step"] for run in runs for line in run.curve) or 1
-
-    def place(step: float, value: float) -> Point:
-        value = min(max(value, 0.0), high)
-        return LEFT + (RIGHT - LEFT) * step / last, BOTTOM - (BOTTOM - TOP) * value / high
-
+    axes = Axes(0, last, round_ticks(0.0, high))
     lines = []
     words = []
     for name, kind in classes.items():
         for run in runs:
             points = _points(run, name)
             if points:
-                drawn = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in points)
-                lines.append(f'<polyline class="curve {kind}" points="{drawn}"/>')
+                lines.append(axes.line(kind, points))
                 words.append(f"{name} {', '.join(number(value, 3) for _, value in points)}")
     if not lines:
         return []
     if gold is not None:
-        _, y = place(0, gold)
+        _, y = axes.place(0, gold)
         line = f'x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
         lines.insert(0, f'<line class="curve goal" {line}/>')
-    marks = [*_axes(place, last, high), *_kept(place, runs), *lines]
+    marks = [*axes.marks(), *_kept(axes, runs), *lines]
     steps = ", ".join(str(line["step"]) for line in runs[0].curve)
     about = f"{heading}, at the steps {steps}: {'; '.join(words)}"
     return [figure(heading, marks, HEIGHT, about)]
 
 
-def _axes(place: Place, last: int, high: float) -> list[str]:
-    """Grid lines with round numbers, and the name of the x axis."""
-    drawn = []
-    step = tick_step(high)
-    for k in range(round(high / step) + 1):
-        _, y = place(0, k * step)
-        drawn += [
-            f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
-            f'<text class="soft" x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{k * step:.3g}</text>",
-        ]
-    across = max(1, round(tick_step(last)))
-    for at in range(0, last + 1, across * 2 if last / across > 6 else across):
-        x, _ = place(at, 0)
-        drawn.append(
-            f'<text class="soft" x="{x:.1f}" y="{BOTTOM + 14}" text-anchor="middle">{at}</text>'
-        )
-    middle = (LEFT + RIGHT) // 2
-    drawn.append(
-        f'<text class="soft" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">step</text>'
-    )
-    return drawn
-
-
-def _kept(place: Place, runs: Sequence[Run]) -> list[str]:
+def _kept(axes: Axes, runs: Sequence[Run]) -> list[str]:
     """A vertical line at the step whose weights a run has kept (--keep), named."""
     drawn = []
     for run in runs:
         if "kept" not in run.summary:
             continue
-        x, top = place(run.summary["kept"]["step"], math.inf)
+        x, top = axes.place(run.summary["kept"]["step"], math.inf)
         anchor = "end" if x > (LEFT + RIGHT) / 2 else "start"
         drawn += [
             f'<line class="kept" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{BOTTOM}"/>',

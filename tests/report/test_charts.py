@@ -11,7 +11,14 @@ from PIL import Image
 
 from clear_ref.data.templates import TEMPLATES
 from clear_ref.mini.directories import WORLD
-from clear_ref.report import charts, label_placement, read_runs, run_groups, samples, scatter
+from clear_ref.report import (
+    charts,
+    label_placement,
+    read_runs,
+    run_groups,
+    samples,
+    scatter,
+)
 from tests.helpers import made_runs
 from tests.helpers.html_reader import Reader
 
@@ -238,14 +245,12 @@ def points_of(markup):
 def test_a_curve_by_hand():
     """Steps 1, 2, 3 with values 4, 2, 3.
 
-    x is 8, 150, 292; y is 20 (the top) for 4, 104 (the bottom) for 2, and 62 for 3.
+    x is 42, 163, 284; y is 12 (the top) for 4, 112 (the bottom) for 2, and 62 for 3. Ticks are the
+    round numbers 2, 2.5, 3, 3.5, 4 and every step; the axis of steps has a name.
     """
     markup = charts.curves("loss", [("other", [(1, 4.0), (2, 2.0), (3, 3.0)])])
-    assert points_of(markup) == [[(8, 20), (150, 104), (292, 62)]] and {
-        "4",
-        "2",
-        "step 1 to 3",
-    } <= set(Reader(markup).text)
+    assert points_of(markup) == [[(42, 12), (163, 112), (284, 62)]]
+    assert Reader(markup).text[-9:] == ["2", "2.5", "3", "3.5", "4", "1", "2", "3", "step"]
 
 
 def test_a_long_trace_is_thinned_and_says_so_and_a_value_that_is_not_finite_is_left_out():
