@@ -12,6 +12,7 @@ import torch
 
 from .commands.output import show
 from .commands.parser import parser
+from .commands.repeat import take_settings
 from .common.errors import Notice, RunFailed, UserError
 from .common.files import one_line
 from .common.progress import Progress
@@ -21,6 +22,7 @@ from .losses.implementation import default_implementation, use_implementation
 def do(arguments: Namespace) -> None:
     """Run one parsed command and print what it found."""
     Progress.begin(arguments.quiet)
+    take_settings(arguments)
     with use_implementation(arguments.token_terms), notices_in_one_line():
         default_implementation()  # a wrong CLEAR_REF_IMPL is an error, also where it is not used
         show(arguments.function(arguments), arguments.json)

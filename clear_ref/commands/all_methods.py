@@ -25,8 +25,10 @@ from .given import Given, given_from, numbers, settings_from
 from .many_runs import run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
+from .repeat import check_inputs
 from .resolve import Inputs, Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Unlearn
+from .several_methods import chosen_methods, options_by_method
 from .training_recipe import recipe_for
 from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
@@ -46,27 +48,50 @@ class ResolvedAll(Resolved):
 def command(arguments: Namespace) -> Output:
     """What `all` prints.
 
-    Before it, one line for each finished run, unless --json or --quiet is given.
+    Before it, a line of recipe and rate and one for each finished run, unless --json or --quiet is
+    given.
     """
     settings = settings_from(arguments, Unlearn)
-    chosen = arguments.modalities  # not "modality": each is no value of that setting
+    # Not "modality": each is no value of that setting.
+    chosen = getattr(arguments, "modalities", "both")
     modalities = list(MODALITIES) if chosen == "each" else [chosen]
-    seeds = numbers(arguments.seeds, "--seeds")
+    seeds = numbers(getattr(arguments, "seeds", "0"), "--seeds")
     given = given_from(arguments, Unlearn)
-    run = resolve(settings, modalities, seeds, given, arguments.resume)
+    methods = chosen_methods(getattr(arguments, "methods", "all"))
+    run = resolve(settings, methods, modalities, seeds, given, arguments.resume)
+    check_inputs(arguments, run.record)
     silent = arguments.json or arguments.quiet
+    if not silent:
+        print(heading(run), flush=True)
     show = (lambda row: None) if silent else terminal.print_finished_run
     found = run_all(run, show, arguments.fresh)
     return Output(found, terminal.all_methods)
 
 
+def heading(run: ResolvedAll) -> str:
+    """The first line of the output: the methods, and the recipe and rate with which they train."""
+    methods = list(dict.fromkeys(one.settings.method for one in run.runs))
+    said = [f"all: {len(methods)} methods", f"recipe {run.record['recipe']}"]
+    for name in ("lr", "epochs"):
+        values = sorted({getattr(one.recipe, name) for one in run.runs})
+        most = f" to {values[-1]}, by method" if len(values) > 1 else ""
+        said.append(f"{name} {values[0]}{most}")
+    return ", ".join(said)
+
+
 def resolve(
-    settings: Unlearn, modalities: list[str], seeds: list[int], given: Given, resume: bool
+    settings: Unlearn,
+    methods: list[str],
+    modalities: list[str],
+    seeds: list[int],
+    given: Given,
+    resume: bool,
 ) -> ResolvedAll:
     """Every run of `all`, checked; nothing is written or loaded. All runs share the inputs."""
     recipe_name, recipe = recipe_for(
         settings.recipe, model_directory(settings.model), "unlearn", given.recipe
     )
+    options = options_by_method(methods, settings.semantics, given.options)
     inputs = resolve_inputs(settings, settings.gold)
     rows = []
     for modality in modalities:
@@ -74,7 +99,7 @@ def resolve(
             rows += part
     check_pictures(inputs, rows)
     check_gold_files(inputs)
-    record = all_record(settings, modalities, seeds, given, inputs, recipe_name, recipe)
+    record = all_record(settings, methods, modalities, seeds, given, inputs, recipe_name, recipe)
     out = run_directory.choose(
         settings.out, f"all-{settings.semantics}", record, resume, changeable={"out"}
     )
@@ -83,14 +108,15 @@ def resolve(
     )
     runs = []
     for modality in modalities:
-        for method in table.METHODS:
+        for method in methods:
+            of_method = dataclasses.replace(given, options=options[method])
             for seed in seeds:
                 directory = out / f"{method}-{settings.semantics}-{modality}-seed{seed}"
                 own = dataclasses.replace(
                     settings, method=method, modality=modality, seed=seed, out=str(directory)
                 )
                 begun = (directory / run_directory.SETTINGS_FILE).exists()
-                runs.append(resolve_unlearn(own, given, begun, inputs))
+                runs.append(resolve_unlearn(own, of_method, begun, inputs))
     return ResolvedAll(
         inputs=inputs,
         recipe=recipe,
@@ -105,6 +131,7 @@ def resolve(
 
 def all_record(
     settings: Unlearn,
+    methods: list[str],
     modalities: list[str],
     seeds: list[int],
     given: Given,
@@ -116,30 +143,36 @@ def all_record(
     every = {
         "modality": ", ".join(modalities),
         "seed": ", ".join(map(str, seeds)),
-        "method": "all",
+        "method": "all" if methods == list(table.METHODS) else ", ".join(methods),
     }
     by_method: set[str] = set()
     if recipe_name == "mini":
-        of_methods = [mini_recipes.tuned(one, settings.semantics).recipe for one in table.METHODS]
+        of_methods = [mini_recipes.tuned(one, settings.semantics).recipe for one in methods]
         by_method = set().union(*of_methods) - set(given.recipe)
-    return {
+    record: RunRecord = {
         "format": FORMAT,
         "command": "all",
         "impl": inputs.impl,
         "recipe": recipe_name,
         "inputs": inputs.hashes,
-        "settings": with_sources(settings, set(given.settings))
-        | with_sources(recipe, set(given.recipe))
+        "settings": with_sources(settings, given.settings, recorded=given.recorded)
+        | with_sources(recipe, set(given.recipe), recorded=given.recorded)
         | {name: {"value": "by method", "source": "mini"} for name in sorted(by_method)}
         | {name: {"value": value, "source": "command line"} for name, value in every.items()},
         "versions": run_directory.versions(),
     }
+    if given.options:
+        record["options"] = {
+            name: {"value": value, "source": "command line"}
+            for name, value in given.options.items()
+        }
+    return record
 
 
 def run_all(
     run: ResolvedAll, report: Callable[[dict], None], fresh: bool = False
 ) -> dict[str, Any]:
-    """Every method, in each modality and with each seed; base and gold are evaluated once.
+    """Every chosen method, in each modality and with each seed; base and gold are evaluated once.
 
     On the CPU, as many runs at a time as torch has threads. The leaderboard is written to
     leaderboard.json, report.html and tables in CSV, LaTeX and Markdown. A run that fails is left

@@ -28,6 +28,7 @@ from .model_logs import (
     write_results,
 )
 from .output import Output
+from .repeat import check_inputs
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import ROBUSTNESS_SETTINGS, Evaluate
 from .training_recipe import recipe_for
@@ -46,10 +47,16 @@ class ResolvedEvaluate(Resolved):
 
 
 def command(arguments: Namespace) -> Output:
-    """What `evaluate` prints."""
+    """What `evaluate` prints; UserError without a model."""
+    if not hasattr(arguments, "model"):
+        raise UserError(
+            "evaluate: MODEL is missing; expected a model directory, mini, or --settings of an "
+            "earlier evaluation"
+        )
     settings = settings_from(arguments, Evaluate)
     given = given_from(arguments, Evaluate)
     run = resolve(settings, given, arguments.resume)
+    check_inputs(arguments, run.record)
     return Output(evaluate(run, arguments.fresh), terminal.one_run)
 
 
@@ -77,7 +84,7 @@ def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
         "command": "evaluate",
         "kernel": description(),
         "impl": inputs.impl,
-        "settings": with_sources(settings, set(given.settings)),
+        "settings": with_sources(settings, given.settings, recorded=given.recorded),
         "inputs": inputs.hashes,
         "versions": run_directory.versions(),
     }

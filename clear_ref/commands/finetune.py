@@ -23,6 +23,7 @@ from . import curve
 from .given import Given, given_from, settings_from
 from .model_logs import evaluate_model, load_model, write_results
 from .output import Output
+from .repeat import check_inputs
 from .resolve import (
     Resolved,
     check_never_saw,
@@ -47,7 +48,9 @@ class ResolvedFinetune(Resolved):
 def command(arguments: Namespace) -> Output:
     """What `finetune` prints."""
     settings, given = settings_from(arguments, Finetune), given_from(arguments, Finetune)
-    return Output(finetune(resolve(settings, given, arguments.resume)), terminal.one_run)
+    run = resolve(settings, given, arguments.resume)
+    check_inputs(arguments, run.record)
+    return Output(finetune(run), terminal.one_run)
 
 
 def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:

@@ -22,11 +22,15 @@ class Given:
     settings  names of the settings that were named
     recipe    {field of the recipe: text}
     options   {option of the method: text} of --set NAME=VALUE
+    recorded  {name: source} of settings and recipe values that are an earlier run's (repeat.py)
+    recorded_options    the same of its options
     """
 
     settings: frozenset[str] = frozenset()
     recipe: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
+    recorded: dict[str, str] = field(default_factory=dict)
+    recorded_options: dict[str, str] = field(default_factory=dict)
 
 
 def settings_from(arguments: Namespace, kind: type[Settings], **more: Any) -> Settings:
@@ -43,16 +47,24 @@ def settings_from(arguments: Namespace, kind: type[Settings], **more: Any) -> Se
 
 
 def given_from(arguments: Namespace, kind: type[DataclassInstance], *more: str) -> Given:
-    """What the command line named; `more` names settings that it gave in another way."""
+    """What the command line named; `more` names settings that it gave in another way.
+
+    A setting of an earlier run counts as named if it was named there.
+    """
     named = vars(arguments)
+    recorded = named.get("recorded", {})
+    defaults = {name for name, source in recorded.items() if source != "command line"}
+    own = {f.name for f in fields(kind) if f.name in named}
     return Given(
-        frozenset(f.name for f in fields(kind) if f.name in named) | set(more),
+        frozenset(own - defaults | set(more)),
         {
             name.removeprefix("recipe_"): value
             for name, value in named.items()
             if name.startswith("recipe_")
         },
         pairs(named.get("options", [])),
+        recorded,
+        named.get("recorded_options", {}),
     )
 
 

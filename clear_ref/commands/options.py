@@ -3,7 +3,8 @@
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -28,7 +29,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The parsed arguments; UserError of the command that has an unknown one."""
-        found, unknown = self.parse_known_args(args, namespace)
+        given = sys.argv[1:] if args is None else args
+        found, unknown = self.parse_known_args(with_numbers_joined(given), namespace)
         if unknown:
             command = self.commands.get(getattr(found, "command", ""), self)
             command.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -65,6 +67,18 @@ class Parser(argparse.ArgumentParser):
     def option_names(self) -> list[str]:
         """The long options of this parser."""
         return sorted(set(re.findall(r"--[a-z][a-z-]*", self.format_help())))
+
+
+def with_numbers_joined(arguments: Sequence[str]) -> list[str]:
+    """The arguments; "--lr -1e-3" is "--lr=-1e-3", which argparse takes for a value."""
+    joined: list[str] = []
+    for argument in arguments:
+        is_number = re.fullmatch(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|-inf", argument, re.IGNORECASE)
+        if is_number and joined and re.fullmatch(r"--[a-z][a-z0-9-]*", joined[-1]):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -172,7 +186,21 @@ def add_set(made: Parser, about: str) -> None:
 def add_resume(made: Parser) -> None:
     """--resume"""
     made.add_argument(
-        "--resume", action="store_true", help="continue the run in --out where it stopped"
+        "--resume",
+        action="store_true",
+        help="continue the run in --out where it stopped, with the settings that it began with",
+    )
+
+
+def add_settings_file(made: Parser) -> None:
+    """--settings"""
+    made.add_argument(
+        "--settings",
+        dest="settings_file",
+        default="",
+        metavar="FILE",
+        help="settings.json of an earlier run of this command (or its directory): repeat that run; "
+        "options given beside it win",
     )
 
 

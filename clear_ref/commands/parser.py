@@ -42,6 +42,7 @@ from .options import (
     add_resume,
     add_set,
     add_settings,
+    add_settings_file,
     add_shape,
 )
 from .settings import Evaluate, Finetune, Report, Score, Sweep, Unlearn
@@ -99,6 +100,7 @@ def add_training(commands: Commands) -> None:
         one = add_command(commands, method, about, unlearn.command, Unlearn, skip={"method"})
         add_recipe(one, "unlearn")
         add_set(one, "an option of the method: " + "; ".join(table.option_help(method)))
+        add_settings_file(one)
         add_resume(one)
         add_fresh(one)
     every = add_command(
@@ -114,15 +116,27 @@ def add_training(commands: Commands) -> None:
         "--modality",
         dest="modalities",
         choices=all_methods.MODALITY_CHOICES,
-        default="both",
+        default=argparse.SUPPRESS,
         help="records of the forget set that are trained on; each: one after the other (default: "
         "both)",
     )
     every.add_argument(
         "--seeds",
-        default="0",
+        default=argparse.SUPPRESS,
         help="seeds, with commas: the leaderboard shows mean and spread (default: 0)",
     )
+    every.add_argument(
+        "--methods",
+        default=argparse.SUPPRESS,
+        metavar="METHOD,...",
+        help="methods to run, with commas (default: all)",
+    )
+    add_set(
+        every,
+        "an option for every chosen method that has it; METHOD.NAME=VALUE: for one method; METHOD "
+        "--help lists the options",
+    )
+    add_settings_file(every)
     add_resume(every)
     add_fresh(every)
     add_sweep(commands)
@@ -134,6 +148,7 @@ def add_training(commands: Commands) -> None:
         Finetune,
     )
     add_recipe(tuned, "finetune")
+    add_settings_file(tuned)
     add_resume(tuned)
 
 
@@ -188,8 +203,11 @@ def add_evaluation(commands: Commands) -> None:
     one.add_argument(
         "model",
         metavar="MODEL",
+        nargs="?",
+        default=argparse.SUPPRESS,
         help="model directory in HF format, or mini: the base model of the embedded world",
     )
+    add_settings_file(one)
     add_resume(one)
     add_fresh(one)
     one = add_command(

@@ -284,8 +284,8 @@ def training_record(
         "impl": inputs.impl,
         "kernel": description(),
         "recipe": recipe_name,
-        "settings": with_sources(settings, set(given.settings))
-        | with_sources(recipe, set(given.recipe), tuned),
+        "settings": with_sources(settings, given.settings, recorded=given.recorded)
+        | with_sources(recipe, set(given.recipe), tuned, given.recorded),
         "adapted_layers": adapted,
         "trained": lora.manifest(sketch.model),
         "inputs": inputs.hashes,

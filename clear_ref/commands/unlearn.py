@@ -29,6 +29,7 @@ from .model_logs import (
     write_results,
 )
 from .output import Output
+from .repeat import check_inputs
 from .resolve import (
     Inputs,
     Resolved,
@@ -65,6 +66,7 @@ def command(arguments: Namespace) -> Output:
     settings = settings_from(arguments, Unlearn, method=arguments.command)
     given = given_from(arguments, Unlearn, "method")
     run = resolve(settings, given, arguments.resume)
+    check_inputs(arguments, run.record)
     return Output(unlearn(run, fresh=arguments.fresh), terminal.one_run)
 
 
@@ -116,7 +118,9 @@ def resolve(
         chosen.tuned_recipe,
     )
     record["label_mask"] = mask
-    record["options"] = with_sources(options, set(given.options), chosen.tuned_options)
+    record["options"] = with_sources(
+        options, set(given.options), chosen.tuned_options, given.recorded_options
+    )
     name = f"{settings.method}-{settings.semantics}-{settings.modality}-seed{settings.seed}"
     return ResolvedUnlearn(
         inputs=inputs,

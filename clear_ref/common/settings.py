@@ -5,7 +5,7 @@ The command line, the help text and settings.json are made from these fields.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,17 +103,23 @@ def _check_choice(each: Field[Any], value: object, name: str) -> None:
 
 
 def with_sources(
-    settings: DataclassInstance, given: Collection[str], mini: Collection[str] = ()
+    settings: DataclassInstance,
+    given: Collection[str],
+    mini: Collection[str] = (),
+    recorded: Mapping[str, str] = {},
 ) -> dict[str, SettingRecord]:
     """{name: {value, source}} for settings.json.
 
-    given  names given on the command line: their source is "command line"
-    mini   names whose default is the embedded world's: their source is "mini"
+    given     names given on the command line: their source is "command line"
+    mini      names whose default is the embedded world's: their source is "mini"
+    recorded  {name: source} of values that are an earlier run's
     The source of every other name is the source of its default.
     """
     found: dict[str, SettingRecord] = {}
     for each in fields(settings):
-        if each.name in given:
+        if each.name in recorded:
+            source = recorded[each.name]
+        elif each.name in given:
             source = "command line"
         elif each.name in mini:
             source = "mini"

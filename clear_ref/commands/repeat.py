@@ -1,0 +1,235 @@
+"""The settings of an earlier run as those of this one: --settings FILE, and --resume --out DIR.
+
+What the command line gives wins. A value that is taken from the file keeps its recorded source, so
+settings.json of a repeated run is that of the earlier run, but for its directory.
+"""
+
+import os
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.files import one_line, read_json
+from clear_ref.common.run_directory import FORMAT, SETTINGS_FILE, RunRecord, versions
+from clear_ref.common.settings import setting_names
+from clear_ref.loop.recipes import Recipe
+from clear_ref.loop.rows import MODALITIES
+from clear_ref.losses.implementation import VARIABLE
+
+from . import input_roles
+from .given import pairs
+
+COMMAND_LINE = "command line"
+# A repeated run has its own directory, and its command names the method.
+OWN = {"out", "method"}
+OWN_OF_ALL = OWN | {"modality", "seed"}  # several of them: taken from and given in another form
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The run whose settings are taken.
+
+    file    its settings.json
+    beside  names of the settings that the command line gives beside it
+    """
+
+    file: Path
+    record: RunRecord
+    beside: frozenset[str]
+
+
+def take_settings(arguments: Namespace) -> None:
+    """Add to the arguments what the run that --settings or --resume names was told.
+
+    Nothing is done for a command without --settings, and where neither names a run.
+    raises  UserError for a file that is none, or of another command
+    """
+    file = _settings_file(arguments) if hasattr(arguments, "settings_file") else None
+    if file is None:
+        return
+    earlier = Earlier(file, read_record(file), frozenset(vars(arguments)))
+    _check_command(arguments, earlier)
+    arguments.recorded = _take_values(arguments, earlier)
+    arguments.recorded_options = _take_options(arguments, earlier)
+    if arguments.command == "all":
+        _take_several(arguments, earlier)
+    if arguments.token_terms is None and VARIABLE not in os.environ:
+        arguments.token_terms = earlier.record["impl"]
+    if not arguments.resume:  # with it, run_directory.choose compares the inputs
+        arguments.earlier = earlier
+
+
+def _settings_file(arguments: Namespace) -> Path | None:
+    """The settings.json that is meant; None if there is none to take."""
+    named, out = arguments.settings_file, getattr(arguments, "out", "")
+    if named and arguments.resume:
+        raise UserError(
+            f"--settings {named}: is given beside --resume, which reads the settings of the run in "
+            "--out; expected one of the two"
+        )
+    if named:
+        return Path(named) / SETTINGS_FILE if Path(named).is_dir() else Path(named)
+    file = Path(out) / SETTINGS_FILE
+    return file if arguments.resume and out and file.exists() else None
+
+
+def read_record(file: Path) -> RunRecord:
+    """The record in a settings.json; UserError if it is none."""
+    found = read_json(file)
+    if found.get("format") != FORMAT or not isinstance(found.get("command"), str):
+        raise UserError(
+            f"{file}: is no settings.json of this version ({FORMAT}); expected that of a run"
+        )
+    for part in ("settings", "options"):
+        values = found.get(part, {})
+        if not isinstance(values, dict) or not all(map(_is_setting, values.values())):
+            raise UserError(f"{file}: {part} is not {{name: {{value, source}}}}; fetch it again")
+    if not isinstance(found.get("impl"), str) or not isinstance(found.get("inputs"), dict):
+        raise UserError(f"{file}: impl or inputs is missing; fetch it again")
+    return cast(RunRecord, found)
+
+
+def _is_setting(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("source"), str) and "value" in entry
+
+
+def _value(record: RunRecord, name: str) -> str:
+    """The value of a setting as text; "" if it has none."""
+    return str(record["settings"][name]["value"]) if name in record["settings"] else ""
+
+
+def _check_command(arguments: Namespace, earlier: Earlier) -> None:
+    """Raises UserError if the earlier run is of another command."""
+    of = earlier.record["command"]
+    if of == "unlearn":
+        of = one_line(_value(earlier.record, "method"))
+    if of != arguments.command:
+        file = earlier.file
+        what = f"--resume --out {file.parent}" if arguments.resume else f"--settings {file}"
+        raise UserError(
+            f"{file}: is of {of}; expected one of {arguments.command}: for that run it is "
+            f"python -m clear_ref.run {of} {what}"
+        )
+
+
+def _take_values(arguments: Namespace, earlier: Earlier) -> dict[str, str]:
+    """Set what the command line does not give; {name: recorded source} of what was set."""
+    recorded = {}
+    own, recipe = setting_names(arguments.kind), setting_names(Recipe)
+    is_all = arguments.command == "all"
+    for name, entry in earlier.record["settings"].items():
+        if name in (OWN_OF_ALL if is_all else OWN):
+            continue
+        if name not in own and name not in recipe:
+            raise UserError(
+                f"{earlier.file}: has a setting {one_line(name, 60)} that this version does not "
+                "know; remove it from the file, or use the version that wrote it"
+            )
+        # A recipe that is named anew brings its own values; `all` has one for each method.
+        is_default = entry["source"] != COMMAND_LINE
+        if name in recipe and is_default and (is_all or "recipe" in earlier.beside):
+            continue
+        kind = arguments.kind if name in own else Recipe
+        _check_type(kind, name, entry["value"], earlier.file)
+        key = name if name in own else f"recipe_{name}"
+        if key not in earlier.beside:
+            setattr(arguments, key, entry["value"] if name in own else str(entry["value"]))
+            recorded[name] = entry["source"]
+    return recorded
+
+
+def _check_type(kind: Any, name: str, value: object, file: Path) -> None:
+    """Raises UserError for a value of another type than the setting's default."""
+    [wanted] = [type(field.default) for field in fields(kind) if field.name == name]
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise UserError(
+            f"{file}: setting {name} is {one_line(repr(value), 60)}; expected {wanted.__name__}"
+        )
+
+
+def _take_options(arguments: Namespace, earlier: Earlier) -> dict[str, str]:
+    """Add the options that --set does not give; {name: recorded source} of what was added.
+
+    A default of the variant is not taken if the command line names the semantics. The seed of a
+    method is that of the run.
+    """
+    recorded = {}
+    options = earlier.record.get("options", {})
+    given = pairs(arguments.options) if options else {}
+    for name, entry in options.items():
+        is_default = entry["source"] != COMMAND_LINE
+        if is_default and (name == "seed" or "semantics" in earlier.beside):
+            continue
+        if name not in given:
+            arguments.options = [*arguments.options, f"{name}={entry['value']}"]
+            recorded[name] = entry["source"]
+    return recorded
+
+
+def _take_several(arguments: Namespace, earlier: Earlier) -> None:
+    """Set the modalities, seeds and methods of `all` that the command line does not give."""
+    found = {
+        name: ",".join(_value(earlier.record, name).split(", "))
+        for name in ("modality", "seed", "method")
+    }
+    if found["modality"] == ",".join(MODALITIES):
+        found["modality"] = "each"
+    for key, name in (("modalities", "modality"), ("seeds", "seed"), ("methods", "method")):
+        if key not in earlier.beside:
+            setattr(arguments, key, found[name])
+
+
+def check_inputs(arguments: Namespace, record: RunRecord) -> None:
+    """Raises UserError unless models and data are what they were in the run that is repeated.
+
+    A model or data directory that the command line names is not compared. A notice names the
+    versions that have changed.
+    """
+    earlier = getattr(arguments, "earlier", None)
+    if earlier is None:
+        return
+    beside = {name for name in ("model", "gold", "adapter", "data") if name in earlier.beside}
+    if "model" in beside:
+        beside.add("gold")  # the default depends on the model
+    before, now = _by_option(earlier.record), _by_option(record)
+    for option in sorted(before.keys() | now.keys()):
+        changed = _first_change(before.get(option, {}), now.get(option, {}))
+        if option not in beside and changed:
+            raise UserError(
+                f"{earlier.file}: {changed} of --{option} is not what it was in that run; expected "
+                f"the same files, or --{option} beside --settings, which takes what is there now"
+            )
+    old = earlier.record["versions"]
+    changed_versions = [
+        f"{name} {old.get(name, '?')}, now {new}"
+        for name, new in versions().items()
+        if old.get(name) != new
+    ]
+    if changed_versions:
+        warnings.warn(
+            f"{earlier.file}: that run had {'; '.join(changed_versions)}: numbers can differ",
+            Notice,
+            stacklevel=2,
+        )
+
+
+def _by_option(record: RunRecord) -> dict[str, dict[str, str]]:
+    """{option that names a directory: {file name: SHA-256}} of the inputs of a run."""
+    hashes = record["inputs"]
+    directories = input_roles.models(hashes)
+    has_adapter = _value(record, "adapter") != ""
+    names = ["model", *(["adapter"] if has_adapter and len(directories) == 2 else ["gold"])]
+    found = {"data": input_roles.data_hashes(hashes)}
+    for name, directory in zip([*names, "adapter"], directories, strict=False):
+        found[name] = input_roles.model_hashes(hashes, directory)
+    return found
+
+
+def _first_change(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """The name of a file that was changed, added or removed; "" if there is none."""
+    names = sorted(before.keys() | now.keys())
+    return next((name for name in names if before.get(name) != now.get(name)), "")
