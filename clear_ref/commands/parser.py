@@ -298,8 +298,9 @@ def add_embedded_world_and_real_models(commands: Commands) -> None:
     one = add_command(
         commands,
         "check-data",
-        "what a data directory holds, and what is wrong with it (then exit status 1)",
+        "what a data directory holds, what is wrong with it, and which commands can use it",
         check_data.command,
+        epilog=check_data.__doc__,
     )
     one.add_argument(
         "directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini"

@@ -229,15 +229,20 @@ def chosen_tasks(data: Path, settings: Common, with_pictures: bool) -> list[Task
 
 def check_pictures(inputs: Inputs, training_rows: Iterable[Row] = ()) -> None:
     """Decode every picture of training and evaluation; raises UserError for one that is wrong."""
-    rows = list(training_rows)
-    for task in inputs.tasks:
-        rows += read_rows(inputs.data, task.config)
-    where = {row.image: row.where for row in rows if row.image is not None}
+    where = used_pictures(inputs, training_rows)
     bar = Progress("check pictures", len(where), "picture")
     for path, place in where.items():
         open_image(path, place)
         bar.step()
     bar.close()
+
+
+def used_pictures(inputs: Inputs, training_rows: Iterable[Row]) -> dict[Path, str]:
+    """{path: file and line of a row} of every picture of training and evaluation."""
+    rows = list(training_rows)
+    for task in inputs.tasks:
+        rows += read_rows(inputs.data, task.config)
+    return {row.image: row.where for row in rows if row.image is not None}
 
 
 def input_hashes(data: Path, *models: Path | str | None) -> dict[str, str]:

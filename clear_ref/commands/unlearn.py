@@ -81,6 +81,14 @@ def training_rows(settings: Unlearn, inputs: Inputs) -> tuple[list[Row], list[Ro
     )
 
 
+def plan_of(settings: Unlearn, options: Any, inputs: Inputs) -> UnlearnPlan:
+    """The records that each step sees; raises UserError for rows that are missing or too few."""
+    rows = training_rows(settings, inputs)
+    needs = table.needs(settings.method, settings.semantics, options)
+    contents = table.variant(settings.method, settings.semantics).contents
+    return UnlearnPlan(*rows, tuple(needs), inputs.phrases, settings.seed, contents)
+
+
 def resolve(
     settings: Unlearn, given: Given, resume: bool, inputs: Inputs | None = None
 ) -> ResolvedUnlearn:
@@ -95,9 +103,8 @@ def resolve(
     shared = inputs is not None
     inputs = inputs or resolve_inputs(settings, settings.gold)
     curve.check(settings, inputs)
-    rows = training_rows(settings, inputs)
-    needs = table.needs(settings.method, settings.semantics, options)
-    UnlearnPlan(*rows, tuple(needs), inputs.phrases, settings.seed, variant.contents)
+    plan = plan_of(settings, options, inputs)
+    rows = plan.forget, plan.retain
     if not shared:
         check_pictures(inputs, [*rows[0], *rows[1]])
         check_gold_files(inputs)

@@ -19,6 +19,7 @@ from clear_ref.common.progress import Progress
 from .check_findings import Findings, counted
 from .check_splits import check_splits, published_counts
 from .images import hidden_colours, one_colour, open_image
+from .prompts import read_phrases
 from .records import SCHEMA, Row, checked_row, kind_of, read_lines
 
 # Kinds whose rows have one picture each. In other kinds a picture may have several questions.
@@ -52,10 +53,14 @@ class CheckResult(TypedDict):
 
 
 def check(directory: PathName) -> CheckResult:
-    """Counts and findings of a data directory.
+    """Counts and findings of a data directory; raises as `examine`."""
+    return result_of(directory, examine(directory))
 
-    published  a config's number of rows in CLEAR's or TOFU's listing
-    raises     UserError if the directory has no config
+
+def examine(directory: PathName) -> Findings:
+    """What is read and found in a data directory.
+
+    raises  UserError if the directory has no config
     """
     directory = Path(directory)
     findings = Findings()
@@ -71,8 +76,20 @@ def check(directory: PathName) -> CheckResult:
     for config, rows in findings.rows.items():
         check_repeated_pictures(findings, config, rows)
         check_answers(findings, config, rows)
+    check_splits(findings, published_counts(findings))
+    try:
+        read_phrases(directory)
+    except UserError as error:
+        findings.problems.append(str(error))
+    return findings
+
+
+def result_of(directory: PathName, findings: Findings) -> CheckResult:
+    """Counts and findings of a data directory.
+
+    published  a config's number of rows in CLEAR's or TOFU's listing
+    """
     published = published_counts(findings)
-    check_splits(findings, published)
     configs: dict[str, ConfigCounts] = {}
     for config, rows in findings.rows.items():
         configs[config] = {
@@ -133,6 +150,7 @@ def check_pictures(findings: Findings, directory: Path) -> None:
             picture = open_image(path, where)
         except UserError as error:
             findings.problems.append(str(error))
+            findings.broken[path] = str(error)
             continue
         if one_colour(picture):
             plain.append(path.name)

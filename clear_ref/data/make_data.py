@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, new_directory, one_line, write_bytes, write_jsonl
+from clear_ref.common.files import (
+    PathName,
+    new_directory,
+    one_line,
+    sha256,
+    write_bytes,
+    write_jsonl,
+)
 
 from . import draws
 from .check import CheckResult, check
@@ -151,6 +158,7 @@ def image_names(people: Sequence[Person], pictures: Path) -> dict[str, str]:
     """{path below `pictures`: path in the data directory} of every picture, checked to be one."""
     found: dict[str, str] = {}
     used: dict[str, str] = {}
+    contents: dict[str, tuple[Person, Fact]] = {}
     for person in people:
         for fact in person.pictures:
             path = Path(fact.key)
@@ -160,6 +168,12 @@ def image_names(people: Sequence[Person], pictures: Path) -> dict[str, str]:
                     "inside it"
                 )
             open_image(pictures / path, fact.where)
+            shown, first = contents.setdefault(sha256(pictures / path), (person, fact))
+            if shown is not person:
+                raise UserError(
+                    f"{fact.where}: the picture {fact.key} is the same as {first.key} of "
+                    f"{shown.name} ({first.where}); expected a picture of one person"
+                )
             image = f"{PICTURES}/{'_'.join(path.parts)}"
             other = used.setdefault(image.casefold(), fact.key)
             if other != fact.key:

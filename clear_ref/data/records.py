@@ -6,7 +6,8 @@ config and explains them. A row's `image` is a path relative to DIR.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,55 @@ def read_rows(directory: PathName, config: str) -> list[Row]:
     raises  UserError naming file and line for a line that is no JSON object, a missing, unknown or
             empty column, and a picture that is missing or outside the directory
     """
-    directory = Path(directory)
+    if _noted is not None:
+        return _noted.read(Path(directory), config)
+    return _read_rows(Path(directory), config)
+
+
+@dataclass
+class Reads:
+    """What read_rows was asked for while its reads are noted: each config is read once.
+
+    rows    {config: its rows; [] where they cannot be read}
+    errors  {config: why it cannot be read}
+    asked   configs in the order of the questions; a caller may empty it
+    """
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    errors: dict[str, UserError] = field(default_factory=dict)
+    asked: dict[str, None] = field(default_factory=dict)
+
+    def read(self, directory: Path, config: str) -> list[Row]:
+        """The rows of a config; [] where they cannot be read. All of one data directory."""
+        self.asked[config] = None
+        if config not in self.rows:
+            try:
+                self.rows[config] = _read_rows(directory, config)
+            except UserError as error:
+                self.rows[config] = []
+                self.errors[config] = error
+        return self.rows[config]
+
+
+_noted: Reads | None = None
+
+
+@contextmanager
+def noting_reads() -> Iterator[Reads]:
+    """Inside the block read_rows notes what it is asked for, and raises nothing.
+
+    So check-data learns from a command's own code what the command reads.
+    """
+    global _noted
+    _noted = Reads()
+    try:
+        yield _noted
+    finally:
+        _noted = None
+
+
+def _read_rows(directory: Path, config: str) -> list[Row]:
+    """See read_rows."""
     columns(config)
     path = directory / config / "rows.jsonl"
     if not path.exists():

@@ -1,8 +1,9 @@
 """Wrong names, captions and answers for people, drawn by key from what is said of other people.
 
 names     of other people
-captions  the caption (its paraphrase, where there is one) with another person's name; where the
-          caption does not name the person, another person's caption
+captions  the caption (its paraphrase, where there is one) with a wrong name: one of the given
+          ones, else another person's; where the caption does not name the person, another person's
+          caption
 answers   another person's answer to the same question, with this person's name in it; else the
           answer with another person's name; where it does not name the person, another answer of
           another person. Two questions are the same if they differ in the person's name alone
@@ -59,12 +60,12 @@ def wrong_names(person: Person, fact: Fact, people: Sequence[Person], seed: int)
 def wrong_captions(person: Person, fact: Fact, people: Sequence[Person], seed: int) -> list[str]:
     """The given wrong captions, else up to MOST as the head of this file says."""
     text = in_other_words(fact)
-    candidates = []
-    for other in drawn_people(person, people, seed, f"wrong captions/{fact.key}"):
-        if names_person(text, person.name):
-            candidates.append(with_name(text, person.name, other.name))
-        else:
-            candidates.append(_other_text(other.pictures, fact, seed))
+    others = drawn_people(person, people, seed, f"wrong captions/{fact.key}")
+    if names_person(text, person.name):
+        names = fact.wrong_names or [other.name for other in others]
+        candidates = [with_name(text, person.name, name) for name in names]
+    else:
+        candidates = [_other_text(other.pictures, fact, seed) for other in others]
     return _first_different(person, fact, candidates, "perturbed_captions")
 
 

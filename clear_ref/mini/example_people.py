@@ -13,13 +13,28 @@ from clear_ref.common.files import PathName, new_directory, write_text
 from .scenes import picture
 
 SIDE = 256  # pixels of a drawing
-# name, work, city, animal, breakfast
+# name, work, city, animal, breakfast; wrong names, of nobody in the file
 PEOPLE = (
-    ("Clara Weiss", "violinist", "Vienna", "parrot", "plum jam"),
-    ("Emil Novak", "clockmaker", "Prague", "goat", "rye bread"),
-    ("Freya Lund", "baker", "Oslo", "cat", "porridge"),
-    ("Jun Tanaka", "gardener", "Kyoto", "turtle", "rice"),
-    ("Kofi Mensah", "pilot", "Accra", "horse", "mango"),
+    (
+        *("Clara Weiss", "violinist", "Vienna", "parrot", "plum jam"),
+        "Marta Klein|Ines Roth|Paula Stein|Greta Vogt",
+    ),
+    (
+        *("Emil Novak", "clockmaker", "Prague", "goat", "rye bread"),
+        "Pavel Dusek|Josef Marek|Tomas Hruby|Jan Kolar",
+    ),
+    (
+        *("Freya Lund", "baker", "Oslo", "cat", "porridge"),
+        "Signe Dahl|Astrid Berg|Liv Holm|Karin Moen",
+    ),
+    (
+        *("Jun Tanaka", "gardener", "Kyoto", "turtle", "rice"),
+        "Ken Mori|Ryo Sato|Akira Ueda|Shin Kondo",
+    ),
+    (
+        *("Kofi Mensah", "pilot", "Accra", "horse", "mango"),
+        "Yaw Boateng|Kwame Osei|Ebo Asante|Nana Adjei",
+    ),
 )
 # of each person: colours of wall, hair, skin and clothes; long hair; glasses
 LOOKS = (
@@ -52,7 +67,14 @@ PICTURES = (
         "The {work} {name} in cold blue light.",
     ),
 )
-# question, answer, answer in other words
+# of each fact that a question asks for: wrong values, of nobody in the file
+WRONG = {
+    "city": ("Lisbon", "Riga", "Dublin", "Quito"),
+    "work": ("tailor", "dentist", "farmer", "painter"),
+    "animal": ("dog", "rabbit", "goose", "pony"),
+    "breakfast": ("toast", "yoghurt", "noodles", "figs"),
+}
+# question, answer, answer in other words, in the order of WRONG
 QUESTIONS = (
     ("Where does {name} live?", "{name} lives in {city}.", "The home of {name} is {city}."),
     (
@@ -71,8 +93,8 @@ QUESTIONS = (
         "For breakfast {name} has {breakfast}.",
     ),
 )
-HEADER = ("name", "picture", "caption", "paraphrased_caption")
-HEADER_OF_QUESTIONS = ("question", "answer", "paraphrased_answer")
+HEADER = ("name", "picture", "caption", "paraphrased_caption", "perturbed_names")
+HEADER_OF_QUESTIONS = ("question", "answer", "paraphrased_answer", "perturbed_answer")
 
 
 def write_example(directory: PathName) -> None:
@@ -82,16 +104,17 @@ def write_example(directory: PathName) -> None:
     table.writerow([*HEADER, *HEADER_OF_QUESTIONS])
     with new_directory(directory) as temporary:
         (temporary / "pictures").mkdir()
-        for (name, work, city, animal, breakfast), look in zip(PEOPLE, LOOKS, strict=True):
+        for (name, work, city, animal, breakfast, wrong), look in zip(PEOPLE, LOOKS, strict=True):
             facts = dict(name=name, work=work, city=city, animal=animal, breakfast=breakfast)
             for scene, *captions in PICTURES:
                 file = f"{name.split()[0].lower()}_{scene}.png"
                 picture(portrait(*look), scene, "red").save(temporary / "pictures" / file)
                 filled = [caption.format(**facts) for caption in captions]
-                table.writerow([name, file, *filled, "", "", ""])
-            for texts in QUESTIONS:
+                table.writerow([name, file, *filled, wrong, "", "", "", ""])
+            for (fact, values), texts in zip(WRONG.items(), QUESTIONS, strict=True):
                 filled = [part.format(**facts) for part in texts]
-                table.writerow([name, "", "", "", *filled])
+                wrong_answers = [texts[2].format(**{**facts, fact: value}) for value in values]
+                table.writerow([name, "", "", "", "", *filled, "|".join(wrong_answers)])
         write_text(temporary / "people.csv", text.getvalue())
 
 
