@@ -15,6 +15,7 @@ from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_json, write_json, write_text
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
+from clear_ref.evaluation.definitions import QUALITY_TASKS
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.selection import best, check_rule, halves, mean_scores, meets, pair_of
@@ -213,6 +214,7 @@ def results(run: ResolvedSweep, logs: dict[str, Logs], failed: Sequence[str]) ->
         "split_seed": split_seed,
         "pair": list(pair_of(models["base"]["choosing"])),
         "impl": run.inputs.impl,
+        "quality_records": quality_records(logs["base"], split_seed),
         "models": models,
         "points": points,
         "out": str(run.out),
@@ -246,6 +248,15 @@ def scores_of(logs: Logs, gold: Logs | None, split_seed: int) -> dict[str, dict[
         scores = score(own, of_gold)
         found[part] = {metric: scores.get(metric) for metric in METRICS}
     return found
+
+
+def quality_records(logs: Logs, split_seed: int) -> dict[str, int]:
+    """{half: number of records that its Forget Quality compares}; {} if there is no such task."""
+    task = next((task for task in QUALITY_TASKS if task in logs), None)
+    if task is None:
+        return {}
+    parts = zip(PARTS, halves({task: logs[task]}, split_seed), strict=False)
+    return {part: len(own[task]["avg_gt_loss"]) for part, own in parts}
 
 
 def logs_in(directory: Path, like: dict[str, Logs]) -> Logs:

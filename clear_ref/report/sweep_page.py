@@ -7,10 +7,11 @@ from . import front, html_frame
 from .columns import number
 from .html_frame import details, table, text
 from .page_style import STYLE
-from .sweep_tables import HALVES, columns_of, command_of, missed, rule_in_words, title
+from .sweep_tables import HALVES, columns_of, command_of, missed, quality_note, rule_in_words, title
 
 HALVES_STYLE = """
 th.half { text-align: center; border-left: 1px solid var(--line); }
+.halves td:not(.words) { white-space: nowrap; }
 td.words { min-width: 14rem; padding-left: 1rem; }
 """
 
@@ -68,7 +69,8 @@ def _rule(summary: Mapping[str, Any]) -> str:
             f" No setting of {', '.join(missing)} meets the condition; shown is the one that keeps "
             "most of Retain."
         )
-    return sentence
+    note = quality_note(summary)
+    return f"{sentence} {note}." if note else sentence
 
 
 def _chosen(summary: Mapping[str, Any]) -> str:
@@ -112,7 +114,7 @@ def _halves_table(
     above = f'<tr><th colspan="{len(heads)}"></th>{groups}<th></th></tr>'
     head = f"<thead>{above}<tr>{first}{names}<th>setting</th></tr></thead>"
     body = f"<tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll"><table>{head}{body}</table></div>'
+    return f'<div class="scroll"><table class="halves">{head}{body}</table></div>'
 
 
 def _numbers(scores: Mapping[str, Any], columns: list[tuple[str, str]]) -> list[str]:

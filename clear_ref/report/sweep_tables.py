@@ -8,6 +8,7 @@ from typing import Any
 from clear_ref.evaluation.selection import NEAREST_GOLD, least_retain
 
 from .columns import PAPER_COLUMNS, number
+from .thresholds import FEWEST
 
 HALVES = ("choosing", "reporting")
 
@@ -46,6 +47,16 @@ def title(summary: Mapping[str, Any]) -> str:
 def missed(summary: Mapping[str, Any]) -> list[str]:
     """Methods of which no setting meets the rule's condition."""
     return [p["method"] for p in summary["points"] if p["chosen"] and not p["meets"]]
+
+
+def quality_note(summary: Mapping[str, Any]) -> str:
+    """What is to be known of FQ where it compares few records; "" where it does not."""
+    if "gold" not in summary["models"]:
+        return ""
+    n = min(summary["quality_records"].values(), default=FEWEST)
+    if n >= FEWEST:
+        return ""
+    return f"FQ compares {n} records here; with fewer than {FEWEST} it says little"
 
 
 def terminal(summary: Mapping[str, Any]) -> str:
@@ -88,6 +99,8 @@ def terminal(summary: Mapping[str, Any]) -> str:
             f"* no setting keeps {least_retain(summary['rule']):g} of base's Retain; this one "
             "keeps most",
         ]
+    note = quality_note(summary)
+    lines += ["", note] if note else []
     failed = [
         f"{p['method']} {p['words']}: {p['failed']}" for p in summary["points"] if p["failed"]
     ]

@@ -59,6 +59,7 @@ SUMMARY = {
     "split_seed": 0,
     "pair": ["forget", "retain"],
     "impl": "torch",
+    "quality_records": {"choosing": 10, "reporting": 10},
     "models": {"base": models(0.6, 0.8, 0.2), "gold": models(0.1, 0.7, 1.0)},
     "points": [
         point(1, "npo", 0.5, 0.79, lr="1e-3"),
