@@ -22,6 +22,7 @@ from clear_ref.oracle.explain.explanation import Explanation, explain
 from clear_ref.oracle.explain.method_file import Description
 from clear_ref.oracle.explain.page import page
 from clear_ref.oracle.explain.side_by_side import ComparedRecord, side_by_side
+from clear_ref.report.samples import Picture, embedded
 
 from .given import Given, given_from, settings_from
 from .output import Output
@@ -188,9 +189,20 @@ def explain_batch(run: ResolvedExplain) -> ExplainedBatch:
     if len(explanations) == 2:
         result["beside"] = side_by_side(explanations[0], explanations[1])
     if run.html:
-        write_text(Path(run.html), page(explanations))
+        write_text(Path(run.html), page(explanations, pictures_of(run)))
         result["html"] = run.html
     return result
+
+
+def pictures_of(run: ResolvedExplain) -> dict[tuple[str, int], Picture]:
+    """{(batch, number of its record): picture} of the records that have one."""
+    found = {}
+    for chosen in run.variants:
+        for s, index in enumerate(run.indices):
+            for name, record in chosen.plan.records(0, index).items():
+                if isinstance(record.image, Path) and run.source.sees_pictures:
+                    found[name, s] = embedded(record.image, f"{name}, record {s}")
+    return found
 
 
 def explain_variant(run: ResolvedExplain, chosen: ExplainedVariant, vlm: VLM) -> Explanation:

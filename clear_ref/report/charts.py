@@ -1,8 +1,4 @@
-"""Small charts as inline SVG: truth ratios of base, gold and a model, and losses over steps.
-
-The drawing of truth ratios has 300 x 122 units, with y growing downwards; losses have the axes of
-line_axes.py.
-"""
+"""Small charts as inline SVG: truth ratios of base, gold and a model, and losses over steps."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,10 +17,6 @@ from .line_axes import Axes, round_ticks
 from .read_runs import TraceLine
 from .run_groups import RunGroup
 
-LEFT = 8
-RIGHT = 292
-BOTTOM = 104
-HEIGHT = 122
 N_BINS = 10
 # The most points of a curve: alone in its panel, and beside other curves.
 MOST_POINTS = 300
@@ -80,18 +72,20 @@ def _shares(task: str, log: Log) -> np.ndarray:
 def _histogram(group: RunGroup, shares: dict[str, np.ndarray], highest: float) -> str:
     """Step lines over ten bins; the area below gold's line is tinted.
 
-    highest    the share at the top of the figure
+    highest    the largest share that the figures of the page have
     """
-    middle = (LEFT + RIGHT) // 2
-    marks = [
-        f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>'
-        f'<line class="axis" x1="{middle}" x2="{middle}" y1="16" y2="{BOTTOM}"/>'
-    ]
+    axes = Axes(
+        first=0.0,
+        last=1.0,
+        ticks=round_ticks(0.0, highest),
+        x_ticks=(0.0, 0.25, 0.5, 0.75, 1.0),
+        x_name="R / (1 + R)",
+        y_name="share of records",
+    )
+    marks = axes.marks()
 
     def point(bin_edge: int, share: float) -> str:
-        x = LEFT + (RIGHT - LEFT) * bin_edge / N_BINS
-        y = BOTTOM - 88 * share / highest
-        return f"{x:.1f} {y:.1f}"
+        return "{:.1f} {:.1f}".format(*axes.place(bin_edge / N_BINS, share))
 
     for kind in sorted(shares, key=DRAWING_ORDER.index):
         steps = []
@@ -102,12 +96,6 @@ def _histogram(group: RunGroup, shares: dict[str, np.ndarray], highest: float) -
             area = f"M{point(0, 0)} L{line} L{point(N_BINS, 0)} z"
             marks.append(f'<path class="area" d="{area}"/>')
         marks.append(f'<path class="step {kind}" d="M{line}"/>')
-    marks += [
-        f'<text class="soft" x="{LEFT}" y="12">{number(highest, 2)}</text>',
-        f'<text class="soft" x="{LEFT}" y="118">0</text>',
-        f'<text class="soft" x="{middle}" y="118" text-anchor="middle">0.5</text>',
-        f'<text class="soft" x="{RIGHT}" y="118" text-anchor="end">1</text>',
-    ]
     quality = group.runs[0].paper.get("forget_quality")
     note = "" if quality is None else f"FQ {number(quality, 2)}"
     numbers = []
@@ -117,7 +105,7 @@ def _histogram(group: RunGroup, shares: dict[str, np.ndarray], highest: float) -
     panel = PANELS.get(group.panel, group.panel)
     about = f"{group.label}, {panel}: shares by R / (1 + R) in ten bins. {'; '.join(numbers)}"
     heading = group.label + (f" {MARK}" if group.collapsed else "")
-    return figure(heading, marks, HEIGHT, about, note=note)
+    return figure(heading, marks, line_axes.HEIGHT, about, note=note)
 
 
 def learning(groups: list[RunGroup]) -> str:

@@ -57,8 +57,8 @@ svg text { font-size: 11.5px; fill: var(--ink); } svg .soft { fill: var(--soft);
 svg .axis { stroke: var(--line); stroke-width: .8; }
 details { border-top: 1px solid var(--line); padding: .6rem 0; } summary { cursor: pointer;
   font-weight: 600; }
-pre { white-space: pre-wrap; font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospace;
-  margin: .4rem 0 1rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere;
+  font: .82rem/1.5 ui-monospace, Menlo, Consolas, monospace; margin: .4rem 0 1rem; }
 code { font: .82rem ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 """
 

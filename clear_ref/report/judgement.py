@@ -121,7 +121,7 @@ def _quantiles(
 
 
 def sentence(one: Judged) -> str:
-    """For example "Forget 0.640 → 0.601 (gold 0.165): 8 % of the way from base to gold"."""
+    """For example "Forget 0.640 → 0.601 (gold 0.165): 8% of the way from base to gold"."""
     words = HEADINGS[one.metric] + " "
     if one.before is not None:
         words += f"{number(one.before)} → "
@@ -133,13 +133,13 @@ def sentence(one: Judged) -> str:
     of = "of the way from base to gold" if one.metric in dict(PAIRS) else "of base's"
     words += f": {one.words}, {percent(one.share)} {of}"
     if one.interval:
-        words += f" (95 % interval {percent(one.interval[0])} to {percent(one.interval[1])})"
+        words += f" (95% interval {percent(one.interval[0])} to {percent(one.interval[1])})"
     return words
 
 
 def percent(share: float) -> str:
     """A share as whole percent."""
-    return f"{100 * share + 0.0:.0f} %".replace("-0 %", "0 %")
+    return f"{round(100 * share)}%".replace("-", "−")
 
 
 def why_no_share(report: Report, group: RunGroup) -> list[str]:
@@ -175,5 +175,7 @@ def method_of_intervals(groups: list[RunGroup]) -> str:
         "same training)"
     )
     of_seeds = "over the seeds (mean ∓ t s / √n, Student's t)"
-    kinds = dict.fromkeys(of_seeds if len(group.runs) > 1 else of_records for group in groups)
-    return f"95 % intervals: {'; of one run '.join(kinds)}."
+    several = {len(group.runs) > 1 for group in groups}
+    if len(several) > 1:
+        return f"95% intervals: of one run {of_records}; of several seeds {of_seeds}."
+    return f"95% intervals: {of_seeds if True in several else of_records}."

@@ -1,4 +1,4 @@
-"""Axes of charts over optimiser steps: where a value is drawn, grid lines at round numbers, names.
+"""Axes of the small charts: where a value is drawn, grid lines at round numbers, names.
 
 The drawing has 300 x 146 units, with y growing downwards.
 """
@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .html_frame import text
 from .label_placement import Point
 
 LEFT = 42
@@ -42,11 +43,18 @@ def round_ticks(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Axes:
-    """The axes of one chart: x from the first step to the last one, y from tick to tick."""
+    """The axes of one chart: x from the first step to the last one, y from tick to tick.
+
+    x_ticks         numbers below the x axis; (): round numbers of steps
+    x_name, y_name  names of the axes; the figure's caption names y where y_name is ""
+    """
 
     first: float
     last: float
     ticks: Sequence[float]
+    x_ticks: Sequence[float] = ()
+    x_name: str = "step"
+    y_name: str = ""
 
     def place(self, step: float, value: float) -> Point:
         """Where a value is drawn; one beyond the axis is at its end."""
@@ -64,7 +72,7 @@ class Axes:
         return f'<polyline class="curve {kind}" points="{" ".join(drawn)}"/>'
 
     def marks(self) -> list[str]:
-        """Grid lines with their numbers, and the name of the x axis."""
+        """Grid lines with their numbers, and the names of the axes."""
         drawn = []
         for tick in self.ticks:
             _, y = self.place(self.first, tick)
@@ -73,16 +81,21 @@ class Axes:
                 f'<text class="soft" x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">'
                 f"{tick:.3g}</text>",
             ]
-        for step in self._steps():
+        for step in self.x_ticks or self._steps():
             x, _ = self.place(step, self.ticks[0])
             drawn.append(
                 f'<text class="soft" x="{x:.1f}" y="{BOTTOM + 14}" text-anchor="middle">'
-                f"{step}</text>"
+                f"{step:g}</text>"
             )
         middle = (LEFT + RIGHT) // 2
         drawn.append(
-            f'<text class="soft" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">step</text>'
+            f'<text class="soft" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">'
+            f"{text(self.x_name)}</text>"
         )
+        if self.y_name:
+            drawn.append(
+                f'<text class="soft" x="{LEFT + 4}" y="{TOP - 2}">{text(self.y_name)}</text>'
+            )
         return drawn
 
     def _steps(self) -> list[int]:

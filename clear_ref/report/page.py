@@ -209,7 +209,8 @@ def _samples(groups: list[RunGroup], cards: Sequence[Card]) -> list[str]:
     if not cards:
         return []
     seeds = " Of several seeds the first one's text is shown." if _has_several_seeds(groups) else ""
-    about = f"Greedy answers; models with the same answer are named together.{seeds}"
+    about = "Greedy answers of base, of the unlearned models and of gold, in this order."
+    about += f" Marked: words that base did not say.{seeds}"
     return [
         "<h2>Answers of the models</h2>",
         f'<p class="soft">{about}</p>',

@@ -8,11 +8,17 @@ table.sort th button:focus-visible { outline: 2px solid var(--other); outline-of
 table.sort th[aria-sort=descending] button::after { content: " ▾"; }
 table.sort th[aria-sort=ascending] button::after {
   content: " ▴"; }
+.verdicts { margin: 1rem 0; } .verdicts td:nth-child(-n+2) { min-width: 9rem;
+  overflow-wrap: break-word; }
+ul.verdict { list-style: none; padding: 0; margin: 1rem 0 .6rem; }
+ul.verdict li { color: var(--ink); font-size: 1rem; margin: .3rem 0; }
 tr.base th, tr.gold th { font-weight: 600; } tr.lost > * { color: var(--soft); }
 tr.lost th { color: var(--lost); }
 table.sort td:last-child { padding-right: .35rem; }
 table.sort th:last-child { padding-right: .35rem; }
-table.sort th:first-child { position: sticky; left: 0; background: var(--page); }
+table.sort th:first-child { position: sticky; left: 0; background: var(--page);
+  white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 18rem; }
+@media (max-width: 32rem) { table.sort th:first-child { max-width: 8rem; } }
 tbody.start tr:last-child > * { border-bottom: 2px solid var(--line); }
 td.best b { background: var(--best); border-radius: 4px; padding: .12rem .3rem;
   margin-right: -.3rem; }
@@ -56,8 +62,16 @@ svg .name .base, svg .name .gold { font-weight: 600; } svg .name .lost { fill: v
 .asked { margin: 0; } .asked:not(:first-child) { margin-top: 1.1rem; padding-top: .9rem;
   border-top: 1px solid var(--line); }
 .asked span { color: var(--soft); font-size: .8rem; white-space: nowrap; }
-dl { margin: .35rem 0 0; font-size: .9rem; } dl.said { columns: 2 20rem; column-gap: 1.6rem; }
-dl > div { break-inside: avoid; padding: .2rem 0; } dt { color: var(--soft); font-size: .8rem;
+dl { margin: .35rem 0 0; font-size: .9rem; } dl.said { display: grid; gap: .35rem 1.6rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(14rem, 100%), 1fr)); }
+dl > div { padding: .2rem 0; } dl.said > div { border-left: 3px solid var(--line);
+  padding-left: .6rem; }
+dl.said > .base { border-color: var(--base); } dl.said > .gold { border-color: var(--gold); }
+dl.said > .unlearned { border-color: var(--other); }
+mark { background: var(--best); color: inherit; border-radius: 3px; padding: 0 .15rem;
+  box-decoration-break: clone; -webkit-box-decoration-break: clone;
+  border-bottom: 2px solid var(--other); }
+dt { color: var(--soft); font-size: .8rem;
   line-height: 1.35; }
 dd { margin: 0; min-width: 0; overflow-wrap: anywhere; line-height: 1.4; }
 dd i { color: var(--soft); }

@@ -102,15 +102,13 @@ def run_groups(report: Report) -> list[RunGroup]:
 def _split_by_settings(runs: list[Run]) -> list[tuple[dict[str, str], list[Run]]]:
     """[({key: "KEY VALUE"}, runs)]: only keys in which the runs differ."""
     settings = [distinguishing_settings(run) for run in runs]
-    values: dict[str, set[str]] = {}
-    for own in settings:
-        for key, value in own.items():
-            values.setdefault(key, set()).add(repr(value))
-    differing = [key for key, different in values.items() if len(different) > 1]
+    keys = dict.fromkeys(key for own in settings for key in own)
+    differing = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
     groups: dict[tuple[str, ...], tuple[dict[str, str], list[Run]]] = {}
     for run, own in zip(runs, settings, strict=True):
-        differences = {key: word(key, own.get(key)) for key in differing}
-        groups.setdefault(tuple(differences.values()), (differences, []))[1].append(run)
+        words = {key: word(key, own[key]) for key in differing if key in own}
+        same = tuple(repr(own.get(key)) for key in differing)
+        groups.setdefault(same, (words, []))[1].append(run)
     return list(groups.values())
 
 

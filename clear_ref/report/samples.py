@@ -1,6 +1,7 @@
 """The models' answers: a few records with picture, questions, and the texts of all models."""
 
 import base64
+import difflib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ MOST_PIXELS = 320
 # The most characters of one text.
 MOST_LETTERS = 700
 
+BASE = "base"
+GOLD = "gold"
 Picture = tuple[str, bytes]
 """MIME type and content."""
 
@@ -53,7 +56,7 @@ class Question:
     """One record of one task.
 
     expected    the right answer
-    said        {panel: {model: text}} of every model
+    said        {panel: {model: text}} of every model: base, the panel's lines, gold
     """
 
     task: str
@@ -111,7 +114,8 @@ def _questions(report: Report, groups: list[RunGroup], task: str, count: int) ->
             of_groups = {
                 group.label: group.runs[0].logs[task]["generated_text"][index][1] for group in own
             }
-            said[panel] = shared | of_groups
+            before = {name: words for name, words in shared.items() if name == BASE}
+            said[panel] = before | of_groups | shared
         prompt, _, expected = texts[index]
         yield Question(task, int(index), question_in(prompt), expected, said)
 
@@ -142,7 +146,6 @@ def question_in(prompt: str) -> str:
 def picture(data: Path, log: Log, question: Question) -> Picture | None:
     """The picture of a record; None if it has none.
 
-    The file itself, or a smaller JPEG if it is large or of a kind that browsers do not show.
     raises  UserError if the row of that number does not hold the text that the log expects
     """
     rows = read_rows(data, log["config"])
@@ -156,11 +159,19 @@ def picture(data: Path, log: Log, question: Question) -> Picture | None:
         )
     if row.image is None:
         return None
-    content = row.image.read_bytes()
-    suffix = row.image.suffix.lower()
+    return embedded(row.image, row.where)
+
+
+def embedded(path: Path, where: str) -> Picture:
+    """A picture file for a page: itself, or a smaller JPEG if it is large or of an unusual kind.
+
+    where   what messages call it
+    """
+    content = path.read_bytes()
+    suffix = path.suffix.lower()
     if len(content) <= MOST_BYTES and suffix in MIMES:
         return MIMES[suffix], content
-    small = open_image(row.image, row.where)
+    small = open_image(path, where)
     small.thumbnail((MOST_PIXELS, MOST_PIXELS))
     jpeg = io.BytesIO()
     small.save(jpeg, "JPEG", quality=85)
@@ -183,8 +194,12 @@ def as_html(cards: Sequence[Card]) -> str:
 def _image(card: Card) -> str:
     if card.picture is None:
         return ""
-    mime, data = card.picture
-    about = f"the picture asked about: {card.questions[0].expected}"
+    return image_tag(card.picture, f"the picture asked about: {card.questions[0].expected}")
+
+
+def image_tag(picture: Picture, about: str) -> str:
+    """A picture inside the page; about: its description in words."""
+    mime, data = picture
     content = base64.b64encode(data).decode("ascii")
     return f'<img alt="{text(about)}" src="data:{mime};base64,{content}">'
 
@@ -210,21 +225,45 @@ def _question(question: Question) -> str:
 
 
 def _texts_of_models(said: dict[str, str]) -> str:
-    """Every different text once, with the names of its models, in the order of the models."""
-    models: dict[str, list[str]] = {}
+    """The text of base, of each unlearned model, of gold. Words that base did not say are marked.
+
+    Unlearned models with equal texts are named together.
+    """
+    entries: dict[tuple[str, str], list[str]] = {}
     for name, words in said.items():
-        models.setdefault(words, []).append(name)
-    entries = []
-    for words, names in models.items():
-        entries.append(f"<div><dt>{text(', '.join(names))}</dt><dd>{_text(words)}</dd></div>")
-    return f'<dl class="said">{"".join(entries)}</dl>'
+        kind = name if name in (BASE, GOLD) else "unlearned"
+        entries.setdefault((kind, words), []).append(name)
+    blocks = []
+    for (kind, words), names in entries.items():
+        shown = _text(words) if kind == BASE or BASE not in said else _marked(words, said[BASE])
+        note = " <i>as base</i>" if kind != BASE and words == said.get(BASE) else ""
+        name = f"<dt>{text(', '.join(names))}{note}</dt>"
+        blocks.append(f'<div class="{kind}">{name}<dd>{shown}</dd></div>')
+    return f'<dl class="said">{"".join(blocks)}</dl>'
+
+
+def _marked(words: str, of_base: str) -> str:
+    """A text as markup in which the words that differ from base's text are marked."""
+    if not words.strip():
+        return _text(words)
+    own, base = words[:MOST_LETTERS].split(), of_base.split()
+    matcher = difflib.SequenceMatcher(None, base, own, autojunk=False)
+    pieces = []
+    for change, _, _, start, end in matcher.get_opcodes():
+        piece = text(" ".join(own[start:end]))
+        if piece:
+            pieces.append(piece if change == "equal" else f"<mark>{piece}</mark>")
+    return " ".join(pieces) + _rest(words)
 
 
 def _text(words: str) -> str:
     """A text as markup; a long one is cut."""
     if not words.strip():
         return "<i>nothing</i>"
+    return text(words[:MOST_LETTERS]) + _rest(words)
+
+
+def _rest(words: str) -> str:
+    """How many characters of a text are not shown; "" if none."""
     n_more = len(words) - MOST_LETTERS
-    if n_more <= 0:
-        return text(words)
-    return text(words[:MOST_LETTERS]) + f"<i>… and {n_more} more characters</i>"
+    return f"<i>… and {n_more} more characters</i>" if n_more > 0 else ""

@@ -12,7 +12,6 @@ from .judgement import (
     verdict_of,
     why_no_share,
 )
-from .leaderboard import PANELS
 from .read_runs import Report
 from .run_groups import RunGroup, by_panel
 from .thresholds import RULE
@@ -68,29 +67,28 @@ def _table(report: Report, groups: list[RunGroup], own: dict[RunGroup, list[Judg
     if not metrics:
         return ""
     of_forget = dict(PAIRS)
-    header = ["model", "in words"]
+    several = len(by_panel(groups)) > 1
+    header = ["model", "in words", *(["forgetting"] if several else [])]
+    n_words = len(header)
     header += [
         f"{HEADINGS[metric]}: {'way to gold' if metric in of_forget else 'of base'}"
         for metric in metrics
     ]
-    several = len(by_panel(groups)) > 1
     rows = []
     for group, found in own.items():
-        label = group.label
-        if several:
-            label += f" ({PANELS.get(group.panel, group.panel).lower()})"
         shares = {one.metric: one for one in found}
-        cells = [_cell(shares.get(metric)) for metric in metrics]
-        rows.append([label, verdict_of(report, group), *cells])
-    return table(header, rows, numbers=range(2, len(header)))
+        words = [group.label, verdict_of(report, group), *([group.panel] if several else [])]
+        rows.append([*words, *(_cell(shares.get(metric)) for metric in metrics)])
+    shown = table(header, rows, numbers=range(n_words, len(header)))
+    return f'<div class="verdicts">{shown}</div>'
 
 
 def _cell(one: Judged | None) -> str:
-    """A share with its interval, such as "8 % (2 to 14)"."""
+    """A share with its interval, such as "8% (2 to 14)"."""
     if one is None or one.share is None:
         return "-"
     words = percent(one.share)
     if one.interval:
-        low, high = (percent(edge).removesuffix(" %") for edge in one.interval)
+        low, high = (percent(edge).removesuffix("%") for edge in one.interval)
         words += f" ({low} to {high})"
     return words

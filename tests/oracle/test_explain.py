@@ -4,6 +4,7 @@ The text and the page show these numbers.
 Run: python -m pytest tests/oracle/test_explain.py
 """
 
+import html
 import json
 import os
 import re
@@ -216,6 +217,9 @@ def test_folding_changes_no_sum(kl_released):
             assert sum(line["kind"] == "image" for line in folded) <= 1
 
 
+PICTURE = ("image/png", b"x")
+
+
 class Page(HTMLParser):
     """The tags of a page, and the text of the spans that are tokens."""
 
@@ -245,6 +249,22 @@ def test_the_page_has_no_links_and_colours_the_tokens_that_are_pushed(kl_release
     )
     assert sum(name == "t answer down" for name in shown.classes) == n_answers
     assert not [name for name in shown.classes if name.startswith("t prompt ") and "up" in name]
+
+
+def test_a_word_is_one_piece_of_the_page_and_the_picture_is_beside_its_question(kl_released):
+    """Every word of the answer is one element of class w, though it has several tokens."""
+    record = kl_released["batches"]["forget"][0]
+    tokens = [line for line in record["lines"] if line["kind"] == "answer"]
+    words = record["answer"].split()
+    assert len(tokens) > len(words) + 1, "some word has several tokens"
+    shown = re.sub(r' title="[^"]*"', "", page.page([kl_released], {("forget", 0): PICTURE}))
+    shown, _, of_retain = shown.partition("<h2>retain")
+    assert of_retain
+    pieces = re.findall(r'<span class="w">((?:<span class="t [^>]*>[^<]*</span>)+)</span>', shown)
+    said = [re.sub("<[^>]*>", "", piece) for piece in pieces]
+    assert [html.escape(word) for word in words] == said[-len(words) - 1 : -1]
+    assert shown.count('src="data:image/png;base64,eA=="') == 1
+    assert "<img" not in page.page([kl_released])
 
 
 def test_text_of_the_data_never_becomes_markup(kl_released):

@@ -1,9 +1,12 @@
 """Explanations as one HTML page without links: tokens coloured by their push, then all numbers."""
 
 import html
+from collections.abc import Mapping
 from math import isfinite
+from types import MappingProxyType
 
 from clear_ref.report import html_frame
+from clear_ref.report.samples import Picture, image_tag
 
 from . import terminal
 from .explanation import ExplainedRecord, Explanation, Line
@@ -21,9 +24,13 @@ TOKEN_STYLE = """
 .tokens { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: .8rem .9rem; margin: .4rem 0 .9rem; line-height: 2.15; overflow-wrap: anywhere;
   font-size: .95rem; white-space: pre-wrap; }
-.t { padding: .16rem .04rem .1rem; margin-right: 1px; border-radius: 3px;
-  border-bottom: 2px solid transparent; -webkit-box-decoration-break: clone;
-  box-decoration-break: clone; }
+.w { display: inline-block; max-width: 100%; overflow-wrap: anywhere; line-height: 1.5; }
+.t { padding: .16rem 0 .1rem; border-bottom: 2px solid transparent;
+  -webkit-box-decoration-break: clone; box-decoration-break: clone; }
+.t:first-child { border-radius: 3px 0 0 3px; } .t:last-child { border-radius: 0 3px 3px 0; }
+.t:only-child { border-radius: 3px; }
+.asked { display: flex; gap: .9rem; align-items: center; margin: .4rem 0 1rem; }
+.asked img { width: 7rem; height: 7rem; object-fit: contain; border-radius: 6px; }
 .up { background: rgb(var(--up) / var(--a)); border-bottom-color: rgb(var(--up)); }
 .down { background: rgb(var(--down) / var(--a)); border-bottom: 2px dashed rgb(var(--down)); }
 .pull { background: rgb(var(--pull) / var(--a)); border-bottom-color: rgb(var(--pull)); }
@@ -41,9 +48,14 @@ td.up, td.down, td.pull { border-radius: 0; border-bottom: 1px solid var(--line)
 """
 
 
-def page(explanations: list[Explanation]) -> str:
+Pictures = Mapping[tuple[str, int], Picture]
+"""{(batch, number of its record): picture}."""
+
+
+def page(explanations: list[Explanation], pictures: Pictures = MappingProxyType({})) -> str:
     """The page of one explanation, or of two under different semantics.
 
+    pictures  of the records that have one
     Text from the data is escaped, so that it never becomes markup.
     """
     first = explanations[0]
@@ -57,7 +69,8 @@ def page(explanations: list[Explanation]) -> str:
     body.append(_key(first["hidden"]))
     largest = [_largest_push(explanation) for explanation in explanations]
     for record in side_by_side(first, explanations[-1]):
-        body += _record(explanations, record, largest)
+        picture = pictures.get((record["batch"], record["record"]))
+        body += _record(explanations, record, largest, picture)
     body += ["<h2>How to read it</h2>", f"<p>{_text(terminal.legend(first))}</p>"]
     title = " · ".join(["clear_ref explain", first["method"], *names])
     return html_frame.page(title, html_frame.STYLE + TOKEN_STYLE, "\n".join(body))
@@ -97,9 +110,12 @@ def _key(hidden: bool) -> str:
 
 
 def _record(
-    explanations: list[Explanation], record: ComparedRecord, largest: list[float]
+    explanations: list[Explanation],
+    record: ComparedRecord,
+    largest: list[float],
+    picture: Picture | None,
 ) -> list[str]:
-    """One record: its tokens in colour in each explanation that has it, and all its numbers."""
+    """One record: picture, tokens in colour in each explanation that has it, all numbers."""
     name = record["batch"]
     shown = [i for i in range(len(explanations)) if record["in"][i]]
     where = ""
@@ -107,7 +123,7 @@ def _record(
         where = f" ({explanations[shown[0]]['semantics']} alone)"
     body = [
         f"<h2>{_text(name)}, record {record['record']}{_text(where)}</h2>",
-        f"<p>{_text(record['question'])}</p>",
+        _asked(record["question"], picture),
         '<div class="pair">',
     ]
     for i in shown:
@@ -116,6 +132,14 @@ def _record(
         heading = f"{_text(explanations[i]['semantics'])}: {share:.5g} of the loss"
         body.append(f"<div><h3>{heading}</h3>{_tokens(own, largest[i])}</div>")
     return [*body, "</div>", _numbers(explanations, record)]
+
+
+def _asked(question: str, picture: Picture | None) -> str:
+    """The question, beside its picture if it has one."""
+    shown = f"<p>{_text(question)}</p>"
+    if picture is None:
+        return shown
+    return f'<div class="asked">{image_tag(picture, "the picture asked about")}{shown}</div>'
 
 
 def _largest_push(explanation: Explanation) -> float:
@@ -150,31 +174,62 @@ def _tone(line: Line, largest: float) -> tuple[str, str]:
 
 
 def _tokens(record: ExplainedRecord, largest: float) -> str:
-    """The record's tokens as running text."""
-    lines = folded(record["lines"])
-    spans = [_token(line, largest) for line in lines if line["kind"] != "after the end"]
-    return f'<div class="tokens">{"".join(spans)}</div>'
+    """The record's tokens as running text; a word is not broken between its tokens."""
+    lines = [line for line in folded(record["lines"]) if line["kind"] != "after the end"]
+    parts = []
+    for word in in_words(lines):
+        spans = "".join(_token(line, largest) for line in word)
+        before = " " if _is_plain(word[0]) and word[0]["token"].startswith(" ") else ""
+        after = "\n" * sum(line["token"].count("\n") for line in word)
+        parts.append(f'{before}<span class="w">{spans}</span>{after}')
+    return f'<div class="tokens">{"".join(parts)}</div>'
+
+
+def in_words(lines: list[FoldedLine]) -> list[list[FoldedLine]]:
+    """The tokens of each word; a special token, a blank and a picture are words of their own.
+
+    A token that begins with a blank begins a word; so does the first one of the answer.
+    """
+    words: list[list[FoldedLine]] = []
+    for line in lines:
+        last = words[-1][-1] if words else None
+        goes_on = (
+            last is not None
+            and _is_plain(line)
+            and _is_plain(last)
+            and not line["token"].startswith(" ")
+            and line["kind"] == last["kind"]
+        )
+        if goes_on:
+            words[-1].append(line)
+        else:
+            words.append([line])
+    return words
+
+
+def _is_plain(line: FoldedLine) -> bool:
+    """Whether a token is text with letters: no picture, no padding, no blank, no special token."""
+    token = line["token"].strip()
+    is_special = token.startswith("<") and token.endswith(">")
+    return line["kind"] not in ("image", "padding") and bool(token) and not is_special
 
 
 def _token(line: FoldedLine, largest: float) -> str:
     """One token; its numbers are shown when the pointer is on it."""
     tone, style = _tone(line, largest)
     shown = terminal.piece(line)
-    before = ""
     if line["kind"] not in ("image", "padding") and line["token"].strip():
         # The blank before a word has no colour.
         shown = line["token"].strip()
-        before = " " if line["token"].startswith(" ") else ""
     about = []
     for key in ("nll", "d_logp", "d_logit", "gradient", "contribution"):
         value = number_in(line, key)
         if value is not None:
             about.append(f"{key} {terminal.number(value, 4)}")
-    span = (
-        f'{before}<span class="t {_text(line["kind"])}{tone}"{style} '
+    return (
+        f'<span class="t {_text(line["kind"])}{tone}"{style} '
         f'title="{_text(", ".join(about))}">{_text(shown)}</span>'
     )
-    return span + "\n" * line["token"].count("\n")
 
 
 def _numbers(explanations: list[Explanation], record: ComparedRecord) -> str:
