@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from clear_ref.common.errors import UserError
+from clear_ref.loop import mini_recipes
 from clear_ref.loop.recipes import RECIPES
 from clear_ref.losses.implementation import IMPLEMENTATIONS, VARIABLE
 from clear_ref.model.shape_table import SHAPES
@@ -155,8 +156,11 @@ def add_settings(made: Parser, kind: type | None, skip: Collection[str] = frozen
         )
 
 
-def add_recipe(made: Parser, purpose: str) -> None:
-    """The recipe's values as options, with the defaults of the paper and of the embedded world."""
+def add_recipe(made: Parser, purpose: str, methods: Collection[str] = ()) -> None:
+    """The recipe's values as options, with the defaults of the paper and of the embedded world.
+
+    methods  those whose values in the embedded world are named; of several: "by method"
+    """
     paper, mini_recipe = (RECIPES[name][purpose] for name in ("paper", "mini"))
     group = made.add_argument_group(
         "training recipe (paper: for real models; mini: for the embedded world)"
@@ -164,7 +168,7 @@ def add_recipe(made: Parser, purpose: str) -> None:
     for ours, theirs in zip(fields(mini_recipe), fields(paper), strict=True):
         about = (
             f"{theirs.metadata['meaning']} (paper: {theirs.default}, {theirs.metadata['source']}; "
-            f"mini: {ours.default})"
+            f"mini: {mini_recipes.in_words(methods, ours.name, ours.default)})"
         )
         choices = theirs.metadata["choices"]
         group.add_argument(

@@ -6,6 +6,7 @@ from importlib import metadata
 from clear_ref.bench.likelihood import BenchLikelihoodSettings
 from clear_ref.bench.token_terms import BenchSettings
 from clear_ref.bench.training_step import BenchStepSettings
+from clear_ref.loop import mini_recipes
 from clear_ref.methods import table
 from clear_ref.oracle.diff import dump_file
 from clear_ref.oracle.vectors import conform as conform_vectors
@@ -48,7 +49,7 @@ from .options import (
 from .settings import Evaluate, Finetune, Report, Score, Sweep, Unlearn
 
 EXAMPLES = f"""examples:
-  {PROGRAM} scrub                      unlearn with SCRUB in the embedded world, half a minute
+  {PROGRAM} scrub                      unlearn with SCRUB in the embedded world, a minute
   {PROGRAM} npo --set beta=0.1         another method, with an option of its own
   {PROGRAM} idk --modality text        forget texts only; pictures are not trained on
   {PROGRAM} all                        all eleven methods, one leaderboard
@@ -98,8 +99,9 @@ def add_training(commands: Commands) -> None:
     """METHOD, all, finetune."""
     for method, about in table.summaries().items():
         one = add_command(commands, method, about, unlearn.command, Unlearn, skip={"method"})
-        add_recipe(one, "unlearn")
-        add_set(one, "an option of the method: " + "; ".join(table.option_help(method)))
+        add_recipe(one, "unlearn", [method])
+        own = "; ".join([*table.option_help(method), *mini_recipes.option_help(method)])
+        add_set(one, f"an option of the method: {own}")
         add_settings_file(one)
         add_resume(one)
         add_fresh(one)
@@ -111,7 +113,7 @@ def add_training(commands: Commands) -> None:
         Unlearn,
         skip={"method", "modality", "seed"},
     )
-    add_recipe(every, "unlearn")
+    add_recipe(every, "unlearn", table.METHODS)
     every.add_argument(
         "--modality",
         dest="modalities",
@@ -185,7 +187,7 @@ def add_sweep(commands: Commands) -> None:
         default="0",
         help="seeds, with commas: a setting's scores are the mean (default: 0)",
     )
-    add_recipe(one, "unlearn")
+    add_recipe(one, "unlearn", table.METHODS)
     add_fresh(one)
     add_resume(one)
 

@@ -6,6 +6,7 @@ records, the rule, and the chosen setting of each method.
 """
 
 import functools
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,47 @@ def tuned(method: str, semantics: str) -> Tuned:
         {name: convert(Recipe, name, value) for name, value in point.recipe.items()},
         {name: value for name, value in options.items() if name in known},
     )
+
+
+def in_words(methods: Collection[str], name: str, default: Any) -> str:
+    """The embedded world's value of one recipe setting for --help.
+
+    One value if it is the same under every semantics, else each with its semantics; "by method" if
+    several methods differ.
+    """
+    values = {
+        (method, semantics): tuned(method, semantics).recipe.get(name, default)
+        for method in methods
+        for semantics in swept()
+    }
+    if len(set(values.values())) <= 1:
+        return str(next(iter(values.values()), default))
+    if len(methods) > 1:
+        return "by method"
+    return ", ".join(f"{semantics} {value}" for (_, semantics), value in values.items())
+
+
+def option_help(method: str) -> list[str]:
+    """A text for --help: the options whose value in the embedded world is not the default."""
+    parts = []
+    for semantics in swept():
+        options = tuned(method, semantics).options
+        if options:
+            named = ", ".join(f"{name}={value}" for name, value in options.items())
+            parts.append(f"{semantics} {named}")
+    return [f"in the embedded world: {'; '.join(parts)}"] if parts else []
+
+
+def swept() -> list[str]:
+    """The semantics for which there is a sweep."""
+    return [name for name in table.SEMANTICS if _chosen(name)]
+
+
+def markdown() -> str:
+    """The table of all chosen values in mini/README.md."""
+    lines = ["| method | " + " | ".join(f"`{name}`" for name in swept()) + " |"]
+    lines.append("|---" * (len(swept()) + 1) + "|")
+    for method in table.METHODS:
+        cells = [_chosen(name)[method].words for name in swept()]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -11,7 +11,7 @@ import pytest
 from clear_ref.commands.given import Given
 from clear_ref.commands.settings import Unlearn
 from clear_ref.commands.training_recipe import method_recipe_for
-from clear_ref.loop.mini_recipes import SWEEPS, tuned
+from clear_ref.loop.mini_recipes import SWEEPS, markdown, tuned
 from clear_ref.methods import table
 
 SEMANTICS = ("paper",)
@@ -80,3 +80,8 @@ def test_a_dated_semantics_has_the_values_of_the_next_later_one():
     assert tuned("npo", "released@2024-12-10") == tuned("npo", "released")
     assert "layer" not in tuned("npo", "paper").options
     assert tuned("rmu", "paper").options["layer"] in (2, "2", "1")
+
+
+def test_the_page_lists_the_chosen_values():
+    page = (SWEEPS.parents[1] / "mini" / "README.md").read_text(encoding="utf-8")
+    assert markdown() in page

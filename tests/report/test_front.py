@@ -10,6 +10,7 @@ import io
 from clear_ref.report import sweep_page, sweep_tables
 from clear_ref.report.front import on_front, tone
 from tests.helpers.html_reader import Reader
+from tests.helpers.made_sweep import RECORD, SUMMARY
 
 
 def test_a_point_is_on_the_front_if_no_other_one_is_better():
@@ -21,59 +22,6 @@ def test_a_point_is_on_the_front_if_no_other_one_is_better():
 
 def test_every_method_has_its_own_look():
     assert len({tone(k) for k in range(12)}) == 12
-
-
-def scores(forget, retain, quality):
-    return {"forget": forget, "retain": retain, "forget_quality": quality}
-
-
-def models(forget, retain, quality):
-    """Three parts of the records with numbers that differ by 0.01."""
-    parts = ("choosing", "reporting", "all")
-    return {
-        part: scores(forget + k / 100, retain + k / 100, quality) for k, part in enumerate(parts)
-    }
-
-
-def point(number, method, forget, retain, chosen=False, meets=True, **recipe):
-    return {
-        "number": number,
-        "method": method,
-        "recipe": recipe,
-        "options": {},
-        "words": ", ".join(f"{k} {v}" for k, v in recipe.items()),
-        "failed": "",
-        "chosen": chosen,
-        "meets": meets,
-        "seconds": 1.0,
-        **models(forget, retain, 0.5),
-    }
-
-
-SUMMARY = {
-    "semantics": "paper",
-    "modality": "both",
-    "recipe": "mini",
-    "seeds": [0],
-    "rule": "forget-at-retain-0.9",
-    "split_seed": 0,
-    "pair": ["forget", "retain"],
-    "impl": "torch",
-    "quality_records": {"choosing": 10, "reporting": 10},
-    "models": {"base": models(0.6, 0.8, 0.2), "gold": models(0.1, 0.7, 1.0)},
-    "points": [
-        point(1, "npo", 0.5, 0.79, lr="1e-3"),
-        point(2, "npo", 0.3, 0.75, chosen=True, lr="2e-3"),
-        point(3, "kl", 0.2, 0.4, chosen=True, meets=False, lr="1e-3"),
-        {**point(4, "kl", 0, 0, lr="<b>"), "failed": "the loss is nan & <i>"},
-    ],
-    "out": "runs/sweep",
-}
-RECORD = {
-    "settings": {"lr": {"value": 1, "source": "command line"}},
-    "versions": {"torch": "2"},
-    "inputs": {"a<b": "00"},
-}
 
 
 def test_the_page_is_whole_and_says_what_the_best_setting_does():

@@ -1,7 +1,7 @@
 """The pages in a headless Chromium: nothing on the console, nothing hidden, nothing loaded.
 
-Report and explain pages at 390 and 1280 pixels, light and dark. Two tests show that a page with a
-fault is noticed. Without Chromium the tests are skipped; CI has it.
+Report, explain and sweep pages at 390 and 1280 pixels, light and dark. Two tests show that a page
+with a fault is noticed. Without Chromium the tests are skipped; CI has it.
 """
 
 import pytest
@@ -10,7 +10,8 @@ from clear_ref.commands import explain, report
 from clear_ref.commands.given import Given
 from clear_ref.commands.settings import Report as ReportSettings
 from clear_ref.oracle.explain.page import page as explain_page
-from tests.helpers import chromium, made_runs
+from clear_ref.report import sweep_page
+from tests.helpers import chromium, made_runs, made_sweep
 from tests.helpers.page_faults import faults
 
 pytestmark = pytest.mark.skipif(
@@ -46,16 +47,20 @@ def pages(tmp_path_factory):
     (folder / "explain.html").write_text(
         explain_page(explained, explain.pictures_of(resolved)), encoding="utf-8"
     )
+    (folder / "sweep.html").write_text(
+        sweep_page.page(made_sweep.of_all_methods(), made_sweep.RECORD), encoding="utf-8"
+    )
     return {
         "run": one / "report.html",
         "runs": folder / "report/report.html",
         "explain": folder / "explain.html",
+        "sweep": folder / "sweep.html",
     }
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["run", "runs", "explain"])
+@pytest.mark.parametrize("name", ["run", "runs", "explain", "sweep"])
 def test_a_page_is_whole_and_quiet(browser, pages, name, width, dark):
     tab = browser.tab()
     tab.open(pages[name], width, dark)
