@@ -27,7 +27,7 @@ def sentences(
     gold_is_known: bool = True,
     modality: str = "",
 ) -> list[str]:
-    """What is worth saying about the scores of a run.
+    """What is worth saying about the scores of a run; zeros are marked in the table itself.
 
     models         {"base", "gold", "unlearned", ...: scores}
     rate           the peak learning rate of the training, for the advice where nothing moved
@@ -47,7 +47,7 @@ def sentences(
             found += changes(base, unlearned, models.get("gold"), modality)
     if not gold_is_known:
         found += gold_notes(models)
-    return found + [*zeros(models), *quality_notes(models)]
+    return found + quality_notes(models)
 
 
 def nothing_moved(base: Scores, unlearned: Scores) -> bool:
@@ -95,7 +95,8 @@ def in_words(
 ) -> str:
     """The verdict, such as "partly forgotten, Retain kept"; "" if nothing can be judged.
 
-    Retain is judged by the lower share of Retain and Retain text.
+    Retain is judged by the lower share of Retain and Retain text, which is named if the other one
+    has another verdict.
     """
     if base is None:
         return ""
@@ -107,6 +108,8 @@ def in_words(
     kept = shares_kept(base, unlearned)
     if kept:
         lowest = min(kept, key=lambda metric: kept[metric])
+        if pair and pair[1] in kept and kept_in_words(kept[pair[1]]) == kept_in_words(kept[lowest]):
+            lowest = pair[1]
         words.append(f"{HEADINGS[lowest]} {kept_in_words(kept[lowest])}")
     return ", ".join(words)
 
@@ -152,21 +155,6 @@ def gold_notes(models: Mapping[str, Scores]) -> list[str]:
             ]
         return []
     return []
-
-
-def zeros(models: Mapping[str, Scores]) -> list[str]:
-    """A harmonic mean of 0 is 0 because one part is 0: which one, for each model and number."""
-    found = []
-    for model, scores in models.items():
-        for metric in HEADINGS:
-            zero = zero_parts(scores, metric)
-            if zero:
-                found.append(
-                    f"{model}: {HEADINGS[metric]} is 0 because {' and '.join(zero)} "
-                    f"{'is' if len(zero) == 1 else 'are'} 0 (a harmonic mean); the other parts "
-                    "are not seen in it"
-                )
-    return found
 
 
 def quality_notes(models: Mapping[str, Scores]) -> list[str]:

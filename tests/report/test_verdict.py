@@ -100,12 +100,6 @@ def test_a_run_in_which_nothing_moved_says_so_with_its_rate():
     assert not verdict.sentences(moved, rate=1e-5)[0].startswith("nothing moved")
 
 
-def test_a_harmonic_mean_of_zero_names_the_part_that_is_zero():
-    task, part = AGGREGATES["paper"]["retain"][0]
-    (line,) = verdict.sentences({"own": scores(retain=0)})
-    assert line.startswith(f"own: Retain is 0 because {part} of {task} is 0 (a harmonic mean)")
-
-
 def test_forget_quality_that_cannot_tell_is_named():
     few, alike = verdict.sentences({"base": scores(n=19, fq=0.9)})
     assert few == "FQ compares 19 records; with fewer than 20 it says little"
@@ -120,3 +114,12 @@ def test_a_gold_of_unknown_training_that_answers_like_base_is_named():
     assert verdict.sentences(models) == []
     models["gold"] = scores(forget=0.53)
     assert verdict.sentences(models, gold_is_known=False) == []
+
+
+def test_retain_text_is_named_only_where_its_verdict_is_another_one():
+    base, gold = scores(), scores(forget=0.2)
+    # Retain 0.76 of 0.8 is 95 %; Retain text 0.819 of 0.9 is 91 %, 0.63 of 0.9 is 70 %
+    kept = scores(forget=0.4, retain=0.76, text_retain=0.819)
+    assert verdict.in_words(base, kept, gold) == "partly forgotten, Retain kept"
+    damaged = scores(forget=0.4, retain=0.76, text_retain=0.63)
+    assert verdict.in_words(base, damaged, gold) == "partly forgotten, Retain text damaged"
