@@ -8,17 +8,21 @@ from typing import Any
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.settings import setting
+from clear_ref.data import check
 from clear_ref.data import people as people_file
 from clear_ref.data.make_data import Made, make_data, split_people
 from clear_ref.mini.directories import data_directory
 from clear_ref.mini.example_people import write_example
 
+from .check_data import explained
+from .data_needs import YES, Use, data_needs
 from .given import given_from, settings_from
 from .options import PROGRAM
 from .output import Output
 from .settings import seed_setting
 
 NO_REAL = "none"
+FORGET = 10  # the forget set is forget10
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,11 @@ def command(arguments: Namespace) -> Output:
     )
     real = None if settings.real == NO_REAL else data_directory(settings.real)
     made = make_data(split, settings.pictures, out, settings.seed, real)
-    return Output(found(settings, made), text)
+    return Output(found(settings, made, data_needs(out, check.examine(out))), text)
 
 
-def found(settings: MakeData, made: Made) -> dict[str, Any]:
-    """What --json prints."""
+def found(settings: MakeData, made: Made, uses: list[Use]) -> dict[str, Any]:
+    """What --json prints; uses: what each command needs of the data."""
     return {
         "out": settings.out,
         "retain": [person.name for person in made.split.retain],
@@ -92,6 +96,11 @@ def found(settings: MakeData, made: Made) -> dict[str, Any]:
         "paraphrases": made.paraphrases,
         "real": {"from": settings.real, "configs": made.real},
         "notes": made.checked["notes"],
+        "stops": [
+            f"{use['command']}: {explained(use)}"
+            for use in uses
+            if use["forget"] == FORGET and use["runs"] != YES and not use["language_model"]
+        ],
     }
 
 
@@ -117,13 +126,15 @@ def text(result: dict[str, Any]) -> str:
             "the text itself is used, and its wrong texts are made from it"
         )
     lines += [f"note: {note}" for note in result["notes"]]
+    lines += [f"cannot run as it is: {line}" for line in result["stops"]]
     lines += ["", "next:"]
-    for split in ("full", "retain"):
-        lines.append(f"  {PROGRAM} finetune --data {result['out']} --split {split} --out {split}")
-    lines.append(
-        f"  {PROGRAM} scrub --data {result['out']} --model full/model --gold retain/model --out "
-        "forgotten"
-    )
+    data = f"--data {result['out']}"
+    for split, out in (("full", "full"), ("retain", "gold")):
+        lines.append(
+            f"  {PROGRAM} finetune {data} --model mini-base --name-question --split {split} "
+            f"--out {out}"
+        )
+    lines.append(f"  {PROGRAM} scrub {data} --model full/model --gold gold/model --out forgotten")
     return "\n".join(lines)
 
 

@@ -4,7 +4,8 @@ Nothing is written or loaded: model files are checked by their headers, pictures
 and the directory to write is chosen.
 """
 
-from collections.abc import Callable, Collection, Iterable
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,13 +14,14 @@ import torch
 
 from clear_ref.common import run_directory
 from clear_ref.common.devices import device_of, dtype_of
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import parse_names, with_sources
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
 from clear_ref.data.records import Row, read_rows
+from clear_ref.evaluation.definitions import without_column
 from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.summary import TrainedParts
 from clear_ref.evaluation.tasks import Task, tasks, text_tasks
@@ -159,12 +161,14 @@ def resolve_inputs(
         check_gold(source.model, gold_model)
     if gold_model is not None:
         check_never_saw(gold_model, forget_rows(data, settings.forget), "--gold")
+    tasks = chosen_tasks(data, settings, source.sees_pictures)
+    note_without_column(settings, tasks, gold_model is not None)
     return Inputs(
         **vars(source),
         gold=gold_model,
         data=data,
         phrases=read_phrases(data),
-        tasks=tuple(chosen_tasks(data, settings, source.sees_pictures)),
+        tasks=tuple(tasks),
         evaluation=EvaluationSettings(settings.limit or None, settings.eval_batch, settings.plain),
         metrics=settings.metrics,
         impl=choose_implementation("auto", source.device, dtype_of(settings.dtype)),
@@ -225,6 +229,19 @@ def chosen_tasks(data: Path, settings: Common, with_pictures: bool) -> list[Task
         return known
     named = parse_names(settings.tasks, [task.name for task in known], "--tasks")
     return [task for task in known if task.name in named]
+
+
+def note_without_column(settings: Common, tasks: Sequence[Task], gold: bool) -> None:
+    """A Notice if the tasks leave the table without a column."""
+    near = without_column([task.name for task in tasks], settings.metrics, gold)
+    if near:
+        warnings.warn(
+            Notice(
+                f"--tasks {settings.tasks}: the table has no column, for {near}; the numbers of "
+                "each task are printed instead"
+            ),
+            stacklevel=2,
+        )
 
 
 def check_pictures(inputs: Inputs, training_rows: Iterable[Row] = ()) -> None:

@@ -11,7 +11,7 @@ mean of some parts (AGGREGATES) or a function of the logs of a model and of gold
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from clear_ref.common.errors import UserError
@@ -258,6 +258,26 @@ def _truth_ratio(metrics: str, forget: bool) -> TaskFunction:
     if forget:
         return task_metrics.truth_ratio_grand_mean_closer_to_one
     return task_metrics.truth_ratio_grand_mean_below_one
+
+
+def without_column(tasks: Collection[str], metrics: str, gold: bool) -> str:
+    """What a number needs that one of the tasks is part of, if the tasks give no number at all.
+
+    gold     whether there is a gold model; Forget Quality needs one
+    returns  "" if the tasks give a number, or are part of none
+    """
+    near = ""
+    for each in SETS if metrics == "all" else (metrics,):
+        for _, quality_tasks in QUALITIES[each].values():
+            if gold and set(quality_tasks) & set(tasks):
+                return ""
+        for name, parts in AGGREGATES[each].items():
+            needed = list(dict.fromkeys(task for task, _ in parts))
+            if set(needed) <= set(tasks):
+                return ""
+            if set(needed) & set(tasks) and not near:
+                near = f"{name} is made of {' and '.join(needed)}"
+    return near
 
 
 def definition(function: Callable[..., float]) -> Definition:

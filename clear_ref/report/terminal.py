@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .columns import number
+from .columns import columns_of, number
 from .leaderboard import MARK, PANELS
 from .terminal_robustness import robustness
 from .terminal_tables import leaderboard, leaderboard_over_seeds, per_task
@@ -30,7 +30,7 @@ def one_run(summary: dict[str, Any]) -> str:
     lines = [
         f"{title}: {about}" if about else title,
         "",
-        leaderboard(list(summary["models"].items())),
+        table(list(summary["models"].items())),
         "",
         *summary.get("notes", ()),
         *([""] if summary.get("notes") else ()),
@@ -38,6 +38,12 @@ def one_run(summary: dict[str, Any]) -> str:
         f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}",
     ]
     return "\n".join(lines)
+
+
+def table(rows: list[tuple[str, Any]]) -> str:
+    """The leaderboard; where it would have no column, the numbers of each task."""
+    sets = [metrics for _, scores in rows for metrics in (scores, *scores.get("also", {}).values())]
+    return leaderboard(rows) if columns_of(sets) else per_task(rows)
 
 
 def print_finished_run(row: dict[str, Any]) -> None:
