@@ -278,7 +278,7 @@ def test_dpo_compares_with_the_base_tuned_on_refusals(tiny_directory, rows, monk
 
     seen = {}
 
-    def inspect(vlm, run, teacher=None):
+    def inspect(vlm, run, teacher=None, after_step=None):
         if run.stage.name == "dpo":
             seen["student"] = {name: p.detach().clone() for name, p in trainable(vlm).items()}
             seen["teacher"] = teacher
