@@ -37,7 +37,7 @@ def command_line(record: RunRecord) -> str:
 def with_settings_file(record: RunRecord, directory: Path) -> str:
     """The command that reads every setting from the run's settings.json."""
     settings = shlex.quote(str(directory / SETTINGS_FILE))
-    return " ".join([PROGRAM, *_command(record), "--settings", settings])
+    return " ".join([PROGRAM, _command(record)[0], "--settings", settings])
 
 
 def _command(record: RunRecord) -> list[str]:

@@ -58,6 +58,7 @@ def pages(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["run", "runs", "explain", "sweep"])
@@ -70,6 +71,7 @@ def test_a_page_is_whole_and_quiet(browser, pages, name, width, dark):
     assert faults(tab) == []
 
 
+@pytest.mark.slow
 def test_a_click_on_a_heading_sorts_the_table(browser, pages):
     """The one script of the page runs under its content security policy."""
     tab = browser.tab()
@@ -118,6 +120,7 @@ def test_a_page_with_a_fault_is_noticed(browser, tmp_path, body, expected):
     assert any(expected in one for one in found) if expected else found == [], found
 
 
+@pytest.mark.slow
 def test_a_page_that_the_policy_lets_load_nothing_reports_an_attempt(browser, pages, tmp_path):
     """A picture from elsewhere in a page of ours is blocked, and the console says so."""
     text = pages["run"].read_text(encoding="utf-8")
