@@ -44,6 +44,7 @@ th { font-weight: 600; color: var(--soft); white-space: nowrap; } td.n, th.n { t
 tbody th { color: var(--ink); font-weight: 400; } tbody td { overflow-wrap: anywhere;
   min-width: 4.5rem; }
 th:last-child, td:last-child { padding-right: 0; }
+details td:first-child { min-width: 8.5rem; }
 @media (max-width: 32rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr));
   gap: .9rem; }
