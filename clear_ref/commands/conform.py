@@ -11,7 +11,12 @@ from .output import Output
 
 def command(arguments: Namespace) -> Output:
     """What `conform` prints; it fails if a case fails."""
-    found = conform.run(settings_from(arguments, conform.ConformSettings), arguments.strict)
+    found = conform.run(
+        settings_from(arguments, conform.ConformSettings),
+        arguments.strict,
+        arguments.all_batches,
+        arguments.padded,
+    )
     return Output(found, lambda result: conform_text.text(result, arguments.cases), check)
 
 

@@ -383,4 +383,14 @@ def add_oracle(commands: Commands) -> None:
         action="store_true",
         help="another semantics than the one asked for fails as well",
     )
+    one.add_argument(
+        "--all-batches",
+        action="store_true",
+        help="hand over every batch with student and teacher, not only what the method reads",
+    )
+    one.add_argument(
+        "--padded",
+        action="store_true",
+        help="pad all batches of a case to one length (without it T differs between batches)",
+    )
     one.add_argument("--cases", action="store_true", help="a line for each case")

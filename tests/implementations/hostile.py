@@ -1,10 +1,10 @@
-"""Functions that conform must refuse, each for one reason."""
+"""Functions that conform must fail, each for one reason; `sees` keeps what it was given."""
 
 import sys
 
 import torch
 
-from . import ours
+from . import formulas, ours
 
 
 def constant(method, batches, options):
@@ -81,3 +81,24 @@ def right_loss_no_gradient(method, batches, options):
     """The right loss with a gradient of zeros."""
     loss = ours.loss(method, batches, options)
     return loss.item(), {name: torch.zeros_like(batch["logits"]) for name, batch in batches.items()}
+
+
+def text_gradient(method, batches, options):
+    """Gradients that are texts."""
+    return 0.0, dict.fromkeys(batches, "zero")
+
+
+def nan_sometimes(method, batches, options):
+    """Not a number where a batch has one sequence."""
+    loss = ours.loss(method, batches, options)
+    return loss * float("nan") if len(batches["forget"]["labels"]) == 1 else loss
+
+
+SEEN: dict[str, dict[str, torch.Tensor]] = {}
+
+
+def sees(method, batches, options):
+    """The right loss; SEEN holds the batches of the last call."""
+    SEEN.clear()
+    SEEN.update(batches)
+    return formulas.loss(method, batches, options)

@@ -7,6 +7,7 @@ import numpy as np
 from clear_ref.oracle.reference import formulas
 from clear_ref.oracle.reference.arithmetic import LossResult, Sheet
 from clear_ref.oracle.reference.formulas import Options
+from clear_ref.oracle.reference.roundings import Roundings
 from clear_ref.oracle.reference.rows import Batches
 
 # (method, semantics, options, batches) -> the LossResult with the mistake in it
@@ -76,4 +77,17 @@ def mean_of_two_micro_batches(
     for name in batches:
         gradients[name] = np.concatenate([first.gradients[name], last.gradients[name]]) / 2
     terms = {name: (first.terms[name] + last.terms[name]) / 2 for name in first.terms}
-    return LossResult((first.loss + last.loss) / 2, terms, gradients, first.scale, first.weight)
+
+    def roundings() -> Roundings:
+        one, two = first.roundings(), last.roundings()
+        both = {}
+        added = {}
+        for name in batches:
+            both[name] = np.concatenate([one.gradients[name], two.gradients[name]]) / 2
+            added[name] = np.concatenate([one.added[name], two.added[name]]) / 2
+        loss = (one.loss + two.loss) / 2 + abs(first.loss) + abs(last.loss)
+        return Roundings(loss, both, added)
+
+    return LossResult(
+        (first.loss + last.loss) / 2, terms, gradients, first.scale, first.weight, roundings
+    )

@@ -6,11 +6,13 @@ times gradient of each cell. Plain float64 numpy, one row at a time; no line is 
 or methods/.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
+from .roundings import Roundings, of_loss
 from .rows import Batches, CaseRows, Row
 from .sums import Column, Sum, Weights, in_order, softplus, total
 from .token_columns import COLUMNS, Cell
@@ -22,8 +24,9 @@ Terms = dict[str, Sum]
 class LossResult:
     """A loss: its value, its named terms, and d loss / d student tensor of each batch.
 
-    scale   the sum of the terms' sizes. Rounding errors are measured against it and the weight
-    weight  the sum of |d loss / d column| over all columns of all rows
+    scale      the sum of the terms' sizes
+    weight     the sum of |d loss / d column| over all columns of all rows
+    roundings  returns how far rounding may move the loss and the gradients
     """
 
     loss: float
@@ -31,6 +34,7 @@ class LossResult:
     gradients: dict[str, np.ndarray]
     scale: float
     weight: float
+    roundings: Callable[[], Roundings] = field(compare=False, repr=False)
 
 
 class Sheet(CaseRows):
@@ -121,4 +125,6 @@ class Sheet(CaseRows):
         values = {name: float(term.value) for name, term in terms.items()}
         scale = in_order(abs(value) for value in values.values())
         weight = in_order(abs(weight) for weight in loss.weights.values())
-        return LossResult(float(loss.value), values, gradients, scale, weight)
+        additions = scale * (len(terms) - 1)
+        roundings = partial(of_loss, self, loss, additions, gradients)
+        return LossResult(float(loss.value), values, gradients, scale, weight, roundings)

@@ -11,12 +11,30 @@ Column = str | tuple[str, *tuple[float, ...]]
 Weights = dict[tuple[Row, Column], float]
 
 
+@dataclass(frozen=True)
+class Bend:
+    """A nonlinear step f(x) on the way to a number, x = sum of inner weight x column.
+
+    curvature  f''(x), times what f is multiplied by later. An error of x changes the slope of each
+               column by curvature x error of x x inner weight
+    """
+
+    curvature: float
+    inner: Weights
+
+
 @dataclass
 class Sum:
-    """A number, and d number / d column of a row: {(row, column): weight}."""
+    """A number, and d number / d column of a row: {(row, column): weight}.
+
+    bends    its nonlinear steps; rounded: the size of what these steps round. Both only serve the
+             bounds of rounding errors (roundings.py)
+    """
 
     value: float = 0.0
     weights: Weights = field(default_factory=dict)
+    bends: tuple[Bend, ...] = ()
+    rounded: float = 0.0
 
     def __add__(self, other: "Sum") -> "Sum":
         return total([self, other])
@@ -27,9 +45,18 @@ class Sum:
     def __neg__(self) -> "Sum":
         return -1.0 * self
 
-    def chain(self, value: float, slope: float) -> "Sum":
-        """f of this number, by the chain rule: `value` is f of it, `slope` is f's derivative."""
-        return Sum(value, {key: slope * weight for key, weight in self.weights.items()})
+    def chain(
+        self, value: float, slope: float, curvature: float = 0.0, rounded: float = 0.0
+    ) -> "Sum":
+        """f of this number, by the chain rule: `value` is f of it, `slope` is f's derivative.
+
+        curvature  f's second derivative; rounded: the size of the numbers that f rounds
+        """
+        bends = tuple(Bend(slope * bend.curvature, bend.inner) for bend in self.bends)
+        if curvature:
+            bends += (Bend(curvature, self.weights),)
+        weights = {key: slope * weight for key, weight in self.weights.items()}
+        return Sum(value, weights, bends, abs(slope) * self.rounded + rounded)
 
 
 def in_order(values: Iterable[float]) -> float:
@@ -46,12 +73,16 @@ def in_order(values: Iterable[float]) -> float:
 def total(terms: Iterable[Sum]) -> Sum:
     """The sum of Sums."""
     value = 0.0
+    rounded = 0.0
     weights: Weights = {}
+    bends: tuple[Bend, ...] = ()
     for term in terms:
         value += term.value
+        rounded += term.rounded
+        bends += term.bends
         for key, weight in term.weights.items():
             weights[key] = weights.get(key, 0.0) + weight
-    return Sum(value, weights)
+    return Sum(value, weights, bends, rounded)
 
 
 def softplus(beta: float, x: Sum) -> Sum:
@@ -59,4 +90,6 @@ def softplus(beta: float, x: Sum) -> Sum:
     y = beta * x.value
     small = float(exp(-abs(y)))
     value = max(y, 0.0) + float(log1p(small))
-    return x.chain(value, beta * (1 if y >= 0 else small) / (1 + small))
+    curvature = beta * beta * small / (1 + small) ** 2
+    slope = beta * (1 if y >= 0 else small) / (1 + small)
+    return x.chain(value, slope, curvature, value + 1)

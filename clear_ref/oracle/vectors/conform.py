@@ -1,7 +1,7 @@
 """conform: runs a loss function of another project over the golden vectors.
 
-Each case passes, is acceptable (released semantics), or fails; for a failed case the result names
-the other semantics or the known mistake that explains it.
+Each case passes, has a right loss without a gradient, is acceptable (other semantics), or fails;
+for a failed case the result names the other semantics or the known mistake that explains it.
 """
 
 from collections.abc import Collection
@@ -14,8 +14,10 @@ from clear_ref.methods import METHODS, SEMANTICS
 from clear_ref.methods.table import DEFAULT_SEMANTICS
 
 from . import golden, judged_function, vector_files
+from .agreement import FACTORS, REASON, UNITS, arithmetics
+from .case_inputs import chosen
 from .conform_result import ConformResult, counts_of, summarize
-from .verdict import REASON, UNITS, judge
+from .verdict import ask, judge
 
 CONTRACT = """f(method, batches, options) -> loss, or (loss, {batch: d loss / d logits}), over every
 sequence of every batch:
@@ -25,7 +27,9 @@ sequence of every batch:
            yours), -100 is ignored; kinds: 0 padding, 1 image, 2 prompt, 3 answer
   options  every option of the semantics asked for, and "semantics", their name
 Arrays are tensors by default, numpy arrays with f.framework = "numpy" or --framework numpy.
-A loss with a grad_fn is differentiated."""
+A loss with a grad_fn is differentiated; without a gradient only the loss is judged. B and T may
+differ between batches (--padded: one T). The arithmetic that a function declares, f.arithmetic or
+--arithmetic, is that of its operations, not of its inputs: float32 for code that casts up."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,29 @@ class ConformSettings:
     framework: str = setting(
         "", "torch or numpy; without it the function's attribute `framework`, or torch"
     )
+    arithmetic: str = setting(
+        "",
+        "what it computes in: float64, float32 or bfloat16; without it the function's attribute "
+        "`arithmetic`, or float32 and, for float64 logits, float64 before",
+    )
+    shapes: str = setting("", "shapes of inputs to test, with commas; without it all shapes")
+    only: str = setting(
+        "", "cases to test: patterns of their ids with commas, * for any text, such as kl/*/plain"
+    )
 
 
-def run(settings: ConformSettings, strict: bool = False) -> ConformResult:
+def run(
+    settings: ConformSettings,
+    strict: bool = False,
+    all_batches: bool = False,
+    padded: bool = False,
+) -> ConformResult:
     """The verdicts on every case that the settings name.
 
-    strict  other semantics than those asked for fail, too
+    strict       other semantics than those asked for fail, too
+    all_batches  the function gets every batch with student and teacher, not only what the method
+                 reads
+    padded       all batches of a case have the same number of positions
     raises  UserError for a function that cannot be judged, and for unknown names
     """
     methods = names_in("methods", settings.methods or ",".join(METHODS), METHODS)
@@ -55,22 +76,15 @@ def run(settings: ConformSettings, strict: bool = False) -> ConformResult:
         semantics = list(SEMANTICS)
     else:
         semantics = names_in("semantics", settings.semantics, SEMANTICS)
-    function = judged_function.load(settings.impl, settings.framework, settings.dtype)
+    function = judged_function.load(
+        settings.impl, settings.framework, settings.dtype, settings.arithmetic
+    )
     vectors = vector_files.read(settings.vectors) if settings.vectors else golden.build()
-    entries = []
-    for entry in vectors.entries:
-        is_right = entry["result"] != "invalid"
-        if is_right and entry["method"] in methods and entry["semantics"] in semantics:
-            entries.append(entry)
-    if not entries:
-        raise UserError(
-            f"no case of {', '.join(methods)} under {', '.join(semantics)}; expected semantics "
-            "that the methods have"
-        )
+    entries = chosen(vectors.entries, methods, semantics, settings.shapes, settings.only)
     verdicts = []
     progress = Progress("conform", len(entries), "case")
     for entry in entries:
-        verdicts.append(judge(vectors, entry, function, strict))
+        verdicts.append(judge(ask(vectors, entry, all_batches, padded), function, strict))
         progress.step()
     progress.close()
     summaries = {}
@@ -84,7 +98,10 @@ def run(settings: ConformSettings, strict: bool = False) -> ConformResult:
         "dtype": settings.dtype,
         "semantics": semantics,
         "strict": strict,
-        "tolerance": {"unit": UNITS[settings.dtype], "reason": " ".join(REASON.split())},
+        "tolerance": {
+            "units": {name: FACTORS[name] * UNITS[name] for name in arithmetics(function)},
+            "reason": " ".join(REASON.split()),
+        },
         "counts": counts_of(verdicts),
         "methods": summaries,
         "passed": not any(verdict["verdict"] == "fail" for verdict in verdicts),

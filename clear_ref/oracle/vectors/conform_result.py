@@ -12,9 +12,10 @@ MethodSummary = TypedDict(
     "MethodSummary",
     {
         "pass": int,
+        "loss_only": int,
         "acceptable": int,
         "fail": int,
-        "error": float,
+        "error": float | None,
         "gradient_error": float | None,
         "meanings": dict[str, int],
         "mistakes": dict[str, int],
@@ -30,7 +31,7 @@ class ConformResult(TypedDict):
     dtype: str
     semantics: list[str]
     strict: bool
-    tolerance: dict[str, float | str]
+    tolerance: dict[str, dict[str, float] | str]
     counts: dict[str, int]
     methods: dict[str, MethodSummary]
     passed: bool
@@ -40,26 +41,28 @@ class ConformResult(TypedDict):
 def counts_of(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """The number of verdicts of each kind."""
     count = Counter(verdict["verdict"] for verdict in verdicts)
-    return {name: count[name] for name in ("pass", "acceptable", "fail")}
+    return {name: count[name] for name in ("pass", "loss_only", "acceptable", "fail")}
 
 
 def summarize(verdicts: Sequence[Verdict]) -> MethodSummary:
     """The MethodSummary of one method's verdicts."""
     counts = counts_of(verdicts)
+    errors = [v["error"] for v in verdicts if v["error"] is not None]
     gradient_errors = [v["gradient_error"] for v in verdicts if v["gradient_error"] is not None]
     semantics: Counter[str] = Counter()
     mistakes: Counter[str] = Counter()
     for verdict in verdicts:
-        if verdict["verdict"] == "pass":
+        if verdict["verdict"] in ("pass", "loss_only"):
             continue
         if verdict["meaning"]:
             semantics[verdict["meaning"]] += 1
         mistakes.update(verdict["mistakes"])
     return {
         "pass": counts["pass"],
+        "loss_only": counts["loss_only"],
         "acceptable": counts["acceptable"],
         "fail": counts["fail"],
-        "error": max(verdict["error"] for verdict in verdicts),
+        "error": max(errors, default=None),
         "gradient_error": max(gradient_errors, default=None),
         "meanings": semantics,
         "mistakes": mistakes,

@@ -1,4 +1,7 @@
-"""A loss function of another project: import it, call it on a case, and check what it returns."""
+"""A loss function of another project: import it, call it on a case, and check what it returns.
+
+A function that cannot be loaded is a UserError; what goes wrong on one case fails this case alone.
+"""
 
 import hashlib
 import importlib
@@ -7,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,28 +28,46 @@ Gradients = dict[str, np.ndarray]
 Arguments = dict[str, dict[str, np.ndarray | torch.Tensor]]
 
 
+class CaseFailed(Exception):
+    """A case on which a function returns nothing that can be judged; the text says why."""
+
+
+class Answer(NamedTuple):
+    """What a function returned for a case.
+
+    gradients       d loss / d student tensor by batch; None without any
+    dtype           dtype of the loss, such as float32; "" for a number of Python
+    gradient_dtype  the coarsest dtype of the gradients; "" without any
+    """
+
+    loss: float
+    gradients: Gradients | None
+    dtype: str
+    gradient_dtype: str
+
+
 @dataclass(frozen=True)
 class JudgedFunction:
     """A function(method, batches, options), as --impl names it.
 
-    name       module:function
-    framework  "torch" or "numpy": the kind of arrays that it takes
-    dtype      a key of DTYPES: the dtype of the floating-point arrays that it takes
+    name        module:function
+    framework   "torch" or "numpy": the kind of arrays that it takes
+    dtype       a key of DTYPES: the dtype of the floating-point arrays that it takes
+    arithmetic  a key of DTYPES, in which it declares to compute; "" if it declares nothing
     """
 
     name: str
     function: Callable[..., object]
     framework: str
     dtype: str
+    arithmetic: str = ""
 
-    def __call__(self, entry: Entry, batches: Batches) -> tuple[float, Gradients | None]:
-        """Its loss, and d loss / d student tensor by batch, on a case's arrays.
+    def __call__(self, entry: Entry, batches: Batches) -> Answer:
+        """What it returns on a case's arrays; the gradients are its own, or autograd's.
 
-        The gradients are those that it returns or autograd computes; None without either.
-        raises  UserError naming the case if the function raises, changes its input, or returns
-                anything that is no finite number
+        raises  CaseFailed if the function raises, changes its input, or returns anything that is
+                no finite number
         """
-        case = entry["id"]
         arguments: Arguments = {}
         for name, batch in batches.items():
             arguments[name] = {key: self.convert(key, array) for key, array in batch.items()}
@@ -56,80 +77,99 @@ class JudgedFunction:
             returned = self.function(entry["method"], arguments, options)
             loss, gradients = _loss_and_gradients(returned, arguments)
         except (Exception, SystemExit) as error:
-            raise UserError(
-                f"{case}: {self.name} raised {type(error).__name__}: {one_line(error, 160)}; "
-                "expected a loss (--methods names the methods to test)"
-            ) from None
+            raise CaseFailed(f"raised {type(error).__name__}: {one_line(error, 160)}") from None
         if fingerprint(arguments) != fingerprint_before:
-            raise UserError(
-                f"{case}: {self.name} changed its inputs; expected unchanged inputs: work on a copy"
-            )
-        checked_loss = self.check_loss(case, loss)
+            raise CaseFailed("changed its inputs; expected unchanged inputs: work on a copy")
+        checked_loss = check_loss(loss)
         if gradients is None:
-            return checked_loss, None
-        return checked_loss, self.check_gradients(case, gradients, batches)
+            return Answer(checked_loss, None, _dtype_of(loss), "")
+        checked = check_gradients(gradients, batches, list(entry["batches"]))
+        dtypes = [_dtype_of(gradient) for gradient in cast(dict, gradients).values()]
+        coarsest = min(dtypes, key=lambda dtype: list(DTYPES)[::-1].index(dtype))
+        return Answer(checked_loss, checked, _dtype_of(loss), coarsest)
 
     def convert(self, key: str, array: np.ndarray) -> np.ndarray | torch.Tensor:
-        """A new array or tensor; floats in self.dtype, the student's tensors with requires_grad."""
+        """A new array or tensor; floats in self.dtype, the student's tensors with requires_grad.
+
+        Control vectors are no bfloat16 numbers; they are in float32 then.
+        """
         is_float = array.dtype == np.float64
         if self.framework == "numpy":
             return array.astype(self.dtype) if is_float else array.copy()
         tensor = torch.from_numpy(array.copy())
         if not is_float:
             return tensor
+        if key == "control" and self.dtype == "bfloat16":
+            return tensor.to(torch.float32)
         return tensor.to(DTYPES[self.dtype]).requires_grad_(key in ("logits", "hidden"))
 
-    def check_loss(self, case: str, loss: object) -> float:
-        """The loss as a float; UserError if it is no finite scalar."""
-        shape = tuple(getattr(loss, "shape", ()))
-        is_number = isinstance(loss, (int, float, np.ndarray, np.generic, torch.Tensor))
-        if not is_number or shape:
-            found = f"a {type(loss).__name__}" + (f" of shape {list(shape)}" if shape else "")
-            raise UserError(
-                f"{case}: {self.name} returned {found}; expected a number, or "
-                "(a number, {batch: gradient})"
+
+def check_loss(loss: object) -> float:
+    """The loss as a float; CaseFailed if it is no finite scalar."""
+    shape = tuple(getattr(loss, "shape", ()))
+    is_number = isinstance(loss, (int, float, np.ndarray, np.generic, torch.Tensor))
+    if not is_number or shape:
+        found = f"a {type(loss).__name__}" + (f" of shape {list(shape)}" if shape else "")
+        raise CaseFailed(f"returned {found}; expected a number, or (a number, {{batch: gradient}})")
+    number = float(loss.detach() if isinstance(loss, torch.Tensor) else cast(float, loss))
+    if not math.isfinite(number):
+        raise CaseFailed(f"returned {number}; expected a finite loss")
+    return number
+
+
+def check_gradients(gradients: object, batches: Batches, needed: list[str]) -> Gradients:
+    """The gradients in float64, zeros where a batch may be left out.
+
+    needed  the batches of which a gradient is needed
+    raises  CaseFailed for a wrong batch, shape or number
+    """
+    is_dict = isinstance(gradients, dict)
+    if not isinstance(gradients, dict) or not set(needed) <= gradients.keys() <= batches.keys():
+        found = (
+            str(sorted(map(str, cast(dict, gradients)))) if is_dict else type(gradients).__name__
+        )
+        raise CaseFailed(f"returned gradients of {found}; expected a dict of " + ", ".join(needed))
+    checked = {}
+    for name, batch in batches.items():
+        expected = batch[_student_tensor(batch)].shape
+        array = _float64(gradients[name]) if name in gradients else np.zeros(expected)
+        if array.shape != expected:
+            raise CaseFailed(
+                f"returned a gradient of {name} of shape {list(array.shape)}; "
+                f"expected {list(expected)}"
             )
-        number = float(loss.detach() if isinstance(loss, torch.Tensor) else cast(float, loss))
-        if not math.isfinite(number):
-            raise UserError(f"{case}: {self.name} returned {number}; expected a finite loss")
-        return number
-
-    def check_gradients(self, case: str, gradients: object, batches: Batches) -> Gradients:
-        """The gradients in float64; UserError for a wrong batch, shape or number."""
-        if not isinstance(gradients, dict) or gradients.keys() != batches.keys():
-            found = str(type(gradients).__name__)
-            if isinstance(gradients, dict):
-                found = str(sorted(str(key) for key in gradients))
-            raise UserError(
-                f"{case}: {self.name} returned gradients of {found}; expected a dict of "
-                + ", ".join(batches)
+        if not np.isfinite(array).all():
+            index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+            raise CaseFailed(
+                f"returned {array[tuple(index)]} in the gradient of {name} at {index}; "
+                "expected finite numbers"
             )
-        checked = {}
-        for name, gradient in gradients.items():
-            array = _float64(gradient)
-            expected = batches[name][_student_tensor(batches[name])].shape
-            if array.shape != expected:
-                raise UserError(
-                    f"{case}: {self.name} returned a gradient of {name} of shape "
-                    f"{list(array.shape)}; expected {list(expected)}"
-                )
-            if not np.isfinite(array).all():
-                index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-                raise UserError(
-                    f"{case}: {self.name} returned {array[tuple(index)]} in the gradient of {name} "
-                    f"at {index}; expected finite numbers"
-                )
-            checked[name] = array
-        return checked
+        checked[name] = array
+    return checked
 
 
-def load(name: str, framework: str, dtype: str) -> JudgedFunction:
+def _dtype_of(value: object) -> str:
+    """float64, float32 or bfloat16 (float16 counts as that); "" for a number of Python."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        return ""
+    name = str(dtype).removeprefix("torch.")
+    if name in DTYPES:
+        return name
+    return "bfloat16" if name == "float16" else "float64"
+
+
+def load(name: str, framework: str, dtype: str, arithmetic: str = "") -> JudgedFunction:
     """The function `module:function`, searched in the working directory too.
 
-    framework  "torch", "numpy" or "": the function's attribute `framework`, torch without one
-    raises     UserError if there is no such function, or framework or dtype is unknown
+    framework   "torch", "numpy" or "": the function's attribute `framework`, torch without one
+    arithmetic  a key of DTYPES, or "": the function's attribute `arithmetic`, none without one
+    raises      UserError if there is no such function, or framework or dtype is unknown
     """
     function = _import_function(name)
+    arithmetic = arithmetic or getattr(function, "arithmetic", "")
+    if arithmetic and arithmetic not in DTYPES:
+        raise UserError(f"--arithmetic is {arithmetic!r}; expected one of {', '.join(DTYPES)}")
     framework = framework or getattr(function, "framework", "torch")
     if framework not in FRAMEWORKS:
         raise UserError(f"--framework is {framework!r}; expected one of {', '.join(FRAMEWORKS)}")
@@ -140,7 +180,7 @@ def load(name: str, framework: str, dtype: str) -> JudgedFunction:
             "--dtype is bfloat16 with numpy, which has no bfloat16; expected float64 or float32, "
             "or --framework torch"
         )
-    return JudgedFunction(name, function, framework, dtype)
+    return JudgedFunction(name, function, framework, dtype, arithmetic)
 
 
 def _import_function(name: str) -> Callable[..., object]:
@@ -195,9 +235,13 @@ def _differentiate(loss: torch.Tensor, batches: Arguments) -> dict[str, torch.Te
 
 
 def _float64(array: object) -> np.ndarray:
+    """The array in float64; CaseFailed for anything that holds no numbers."""
     if isinstance(array, torch.Tensor):
         return array.detach().double().numpy()
-    return np.asarray(array, np.float64)
+    try:
+        return np.asarray(array, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CaseFailed(f"returned a gradient that is no array ({one_line(error)})") from None
 
 
 def fingerprint(batches: Arguments) -> str:

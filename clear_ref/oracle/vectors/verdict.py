@@ -1,8 +1,8 @@
 """The verdict on one case: right, other semantics, or wrong; and the mistake that explains it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import TypedDict
+from dataclasses import asdict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -11,27 +11,26 @@ from clear_ref.methods import METHODS, make_options
 from clear_ref.oracle.mistakes.known import MISTAKES, loss_with_mistake
 from clear_ref.oracle.reference import formulas
 from clear_ref.oracle.reference.arithmetic import LossResult
-from clear_ref.oracle.reference.formulas import Options
+from clear_ref.oracle.reference.formulas import Options, random_batches
 from clear_ref.oracle.reference.rows import Batches
 
-from .judged_function import Gradients, JudgedFunction
+from .agreement import Judge, arithmetics
+from .case_inputs import every_array, padded
+from .judged_function import Answer, CaseFailed, Gradients, JudgedFunction
 from .vector_set import Entry, Vectors
 
-UNITS = {"float64": 1e-12, "float32": 8 * 2.0**-24, "bfloat16": 8 * 2.0**-8}
-REASON = """A number may be off by unit x (scale + largest logit x weight). scale, the sum of the
-terms' sizes, is rounded a few times; each log-probability once more at the size of the largest
-logit, as log-sum-exp minus logit is; weight: how much all of them count. unit is eight roundings of
-the dtype (float32 5e-07, bfloat16 3.1e-02), in float64 some thousand (1e-12). The inputs are exact
-in all three. In bfloat16 a mistake smaller than that passes."""
 IGNORING_OPTIONS = ", the options ignored"
 
 
 class Verdict(TypedDict):
     """The verdict on one case, as --json prints it.
 
-    verdict         pass, acceptable or fail
-    error           |loss - expected| / scale
+    verdict         pass, loss_only (the loss is right, there is no gradient), acceptable or fail
+    arithmetic      the first arithmetic in which it was judged; if it is right, in which it is
+    loss            what it returned; None if that cannot be judged
+    error           |loss - expected| / sum of the terms' sizes; None without a loss
     gradient_error  the largest difference / the largest gradient; None without gradients
+    reason          why nothing could be judged, or what would make it right; else None
     meaning         the semantics that it computes if they are not those asked for, else None
     mistakes        known mistakes that give its loss or, if the loss is right, its gradient
     """
@@ -40,141 +39,134 @@ class Verdict(TypedDict):
     method: str
     flags: list[str]
     verdict: str
-    loss: float
+    arithmetic: str
+    loss: float | None
     expected: float
-    error: float
+    error: float | None
     gradient_error: float | None
+    reason: str | None
     meaning: str | None
     mistakes: list[str]
 
 
-@dataclass(frozen=True)
-class Returned:
-    """What a function returned for a case, and how exact it must be.
+class Asked(NamedTuple):
+    """A case as the function gets it.
 
-    unit           relative error that is allowed: UNITS of the dtype
-    largest_logit  the largest logit or hidden state of the case
+    every   every batch and array of its shape, which other meanings may read
+    result  the right result
     """
 
-    loss: float
-    gradients: Gradients | None
-    unit: float
-    largest_logit: float
-
-    def near(self, loss: float, scale: float, weight: float) -> bool:
-        """True if the returned loss equals `loss` within the tolerance."""
-        return abs(loss - self.loss) <= self.unit * (scale + self.largest_logit * weight)
-
-    def agrees(self, loss: float, gradients: Gradients, scale: float, weight: float) -> bool:
-        """True if loss and gradients are equal within the tolerance.
-
-        Gradients that were not returned, or that have other shapes, are not compared.
-        """
-        if not self.near(loss, scale, weight):
-            return False
-        returned = self.gradients
-        if returned is None or any(gradients[n].shape != returned[n].shape for n in returned):
-            return True
-        size = max(np.abs(gradients[name]).max() for name in returned)
-        allowed = self.unit * (size + self.largest_logit * weight)
-        errors = [np.abs(gradients[name] - returned[name]).max() for name in returned]
-        return all(error <= allowed for error in errors)
+    entry: Entry
+    batches: Batches
+    every: Batches
+    result: LossResult
 
 
-def judge(vectors: Vectors, entry: Entry, function: JudgedFunction, strict: bool) -> Verdict:
+def ask(vectors: Vectors, entry: Entry, all_batches: bool, pad: bool) -> Asked:
+    """The case; pad: with one T for all batches.
+
+    all_batches  with every batch and the teacher; of random batches only those that are counted, if
+                 any are
+    """
+    own = vectors.batches(entry)
+    every = every_array(vectors, entry, own)
+    if pad:
+        every = padded(every)
+        own = {name: {key: every[name][key] for key in batch} for name, batch in own.items()}
+    result = formulas.reference_loss(entry["method"], entry["semantics"], entry["options"], own)
+    given = own
+    if all_batches:
+        unread = set(random_batches(5)) - own.keys() if "random1" in own else set()
+        given = {name: batch for name, batch in every.items() if name not in unread}
+    return Asked(entry, given, every, result)
+
+
+def judge(asked: Asked, function: JudgedFunction, strict: bool) -> Verdict:
     """The Verdict on one case.
 
     strict  other semantics than those asked for fail, too
     """
-    batches = vectors.batches(entry)
-    loss, gradients = function(entry, batches)
-    expected_gradients = vectors.gradients(entry)
-    returned = Returned(loss, gradients, UNITS[function.dtype], _largest_logit(batches))
+    entry = asked.entry
+    tried = arithmetics(function)
     verdict: Verdict = {
         "id": entry["id"],
         "method": entry["method"],
         "flags": entry["flags"],
-        "verdict": "pass",
-        "loss": loss,
-        "expected": entry["loss"],
-        "error": abs(loss - entry["loss"]) / (entry["scale"] or 1),
-        "gradient_error": _gradient_error(gradients, expected_gradients),
+        "verdict": "fail",
+        "arithmetic": tried[0],
+        "loss": None,
+        "expected": asked.result.loss,
+        "error": None,
+        "gradient_error": None,
+        "reason": None,
         "meaning": None,
         "mistakes": [],
     }
-    if returned.agrees(entry["loss"], expected_gradients, entry["scale"], entry["weight"]):
-        if entry["result"] == "acceptable":
-            verdict["verdict"] = "acceptable"
+    try:
+        answer = function(entry, asked.batches)
+    except CaseFailed as failure:
+        verdict["reason"] = str(failure)
         return verdict
-    all_batches = every_array(vectors, entry, batches)
-    semantics = _semantics_computed(returned, entry, all_batches)
+    verdict["loss"] = answer.loss
+    verdict["error"] = abs(answer.loss - asked.result.loss) / (asked.result.scale or 1)
+    verdict["gradient_error"] = _gradient_error(answer.gradients, asked.result.gradients)
+    for arithmetic in tried:
+        if Judge(asked.result, arithmetic).agrees(answer):
+            verdict["verdict"] = "pass" if answer.gradients is not None else "loss_only"
+            verdict["arithmetic"] = arithmetic
+            return verdict
+    semantics = _semantics_computed(asked, answer, tried[-1])
     is_other_semantics = semantics is not None and not semantics.endswith(IGNORING_OPTIONS)
     verdict["verdict"] = "acceptable" if is_other_semantics and not strict else "fail"
     verdict["meaning"] = semantics
-    verdict["mistakes"] = _mistakes_made(returned, entry, all_batches)
+    verdict["mistakes"] = _mistakes_made(asked, answer, tried[-1])
+    if verdict["verdict"] == "fail":
+        verdict["reason"] = _coarser(asked, answer, tried)
     return verdict
 
 
-def _largest_logit(batches: Batches) -> float:
-    return max(
-        np.abs(array).max()
-        for batch in batches.values()
-        for key, array in batch.items()
-        if key.endswith(("logits", "hidden"))
-    )
+def _coarser(asked: Asked, answer: Answer, tried: list[str]) -> str | None:
+    """The sentence for a function that is right in a coarser arithmetic than it was judged in."""
+    for arithmetic in ("float32", "bfloat16"):
+        if arithmetic not in tried and Judge(asked.result, arithmetic).agrees(answer):
+            return (
+                f"agrees within {arithmetic} arithmetic; --arithmetic {arithmetic} accepts it if "
+                "it is meant to compute in that"
+            )
+    return None
 
 
 def _gradient_error(gradients: Gradients | None, expected: Gradients) -> float | None:
     if gradients is None:
         return None
-    error = max(np.abs(gradients[name] - expected[name]).max() for name in gradients)
+    errors = [np.abs(gradients[name] - expected.get(name, 0.0)).max() for name in gradients]
     size = max(np.abs(array).max() for array in expected.values())
-    return float(error / (size or 1.0))
+    return float(max(errors) / (size or 1.0))
 
 
-def _semantics_computed(returned: Returned, entry: Entry, batches: Batches) -> str | None:
+def _semantics_computed(asked: Asked, answer: Answer, arithmetic: str) -> str | None:
     """The name of the first other semantics that gives what was returned, or None."""
-    for name, result in other_semantics(entry, batches):
-        if returned.agrees(result.loss, result.gradients, result.scale, result.weight):
+    for name, result in other_semantics(asked.entry, asked.every):
+        if Judge(result, arithmetic).agrees(answer):
             return name
     return None
 
 
-def _mistakes_made(returned: Returned, entry: Entry, batches: Batches) -> list[str]:
-    """The known mistakes that give the returned loss and, if that is right, the gradients."""
-    scale = entry["scale"]
-    weight = entry["weight"]
-    loss_is_right = returned.near(entry["loss"], scale, weight)
+def _mistakes_made(asked: Asked, answer: Answer, arithmetic: str) -> list[str]:
+    """The known mistakes that give the returned loss and gradients."""
+    entry = asked.entry
+    loss_is_right = Judge(asked.result, arithmetic).loss_agrees(answer)
     names = []
     for mistake in MISTAKES:
         wrong = loss_with_mistake(
-            mistake, entry["method"], entry["semantics"], entry["options"], batches
+            mistake, entry["method"], entry["semantics"], entry["options"], asked.every
         )
-        if wrong is None or not returned.near(wrong.loss, scale, weight):
+        if wrong is None or not Judge(wrong, arithmetic).loss_agrees(answer):
             continue
         # If the loss is right, only the gradients distinguish the mistake.
-        if not loss_is_right or returned.agrees(wrong.loss, wrong.gradients, scale, weight):
+        if not loss_is_right or Judge(wrong, arithmetic).agrees(answer):
             names.append(mistake.name)
     return names
-
-
-def every_array(vectors: Vectors, entry: Entry, batches: Batches) -> Batches:
-    """Every batch of a case's shape, with every array.
-
-    Other semantics and mistakes read more arrays than the case gives to the function.
-    """
-    tensor = "hidden" if entry["method"] == "rmu" else "logits"
-    stored: Batches = {}
-    for key, array in vectors.arrays["inputs"].items():
-        shape, batch, name = key.split("/", 2)
-        is_wanted = name in (tensor, f"teacher_{tensor}") or array.dtype == np.int64
-        if shape == entry["shape"] and is_wanted:
-            stored.setdefault(batch, {})[name] = array
-    return {
-        name: {**arrays, **batches.get(name, {})}
-        for name, arrays in stored.items()
-        if tensor in arrays
-    }
 
 
 def other_semantics(entry: Entry, batches: Batches) -> Iterator[tuple[str, LossResult]]:
