@@ -21,7 +21,7 @@ from clear_ref.model.vlm import VLM
 from .given import settings_from
 from .output import Output
 from .resolve import check_adapter, resolve_model
-from .settings import device_setting, dtype_setting, template_setting
+from .settings import device_setting, dtype_setting, model_setting, template_setting
 
 NO_PICTURE = "-"
 
@@ -30,7 +30,7 @@ NO_PICTURE = "-"
 class Ask:
     """ask MODEL PICTURE QUESTION."""
 
-    model: str = "mini"
+    model: str = model_setting()
     adapter: str = setting(
         "", "PEFT directory: the answers without and with its adapters, side by side"
     )

@@ -253,6 +253,7 @@ def settings_of(command, kind):
 
     gone = {
         "evaluate": {"model"},
+        "ask": {"model"},
         "all": {"method", "modality", "seed"},
         "sweep": {"method", "seed", "metrics"},
     }.get(command, {"method"} & {*setting_names(kind)})
