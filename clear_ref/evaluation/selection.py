@@ -7,7 +7,9 @@ settings would be reported with the luck that made it the best.
 Rules
 nearest-gold          the point whose (Forget, Retain) is nearest to gold's, by Euclidean distance
 forget-at-retain-X    the lowest Forget among the points whose Retain is at least X times base's;
-                      if there is none, the point with the highest Retain
+                      if there is none, the point with the highest Retain. A Forget of exactly 0
+                      comes after all others: it is a harmonic mean with a part of 0, which hides
+                      the other parts
 The first of several points that are equal is chosen.
 """
 
@@ -80,7 +82,7 @@ def best(
     least = cast("float", least_retain(rule)) * _number(base, retain)
     kept = [pair for pair in pairs if pair[1] >= least]
     if kept:
-        return pairs.index(min(kept, key=lambda pair: pair[0]))
+        return pairs.index(min(kept, key=lambda pair: (pair[0] == 0, pair[0])))
     return pairs.index(max(pairs, key=lambda pair: pair[1]))
 
 

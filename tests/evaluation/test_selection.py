@@ -32,6 +32,12 @@ def test_lowest_forget_among_those_that_keep_retain():
     assert meets(points[2], "nearest-gold", BASE)
 
 
+def test_a_forget_of_zero_hides_its_other_parts_and_comes_last():
+    points = [point(0.0, 0.79), point(0.5, 0.75), point(0.4, 0.74)]
+    assert best(points, "forget-at-retain-0.9", BASE, GOLD) == 2
+    assert best(points[:1], "forget-at-retain-0.9", BASE, GOLD) == 0
+
+
 def test_where_none_keeps_enough_the_highest_retain():
     points = [point(0.1, 0.2), point(0.3, 0.6), point(0.2, 0.5)]
     assert best(points, "forget-at-retain-1", BASE, GOLD) == 1
