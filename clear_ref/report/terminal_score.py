@@ -7,6 +7,8 @@ from clear_ref.common.text_table import aligned
 from clear_ref.evaluation.definitions import OPEN_UNLEARNING, SETS, definitions
 from clear_ref.evaluation.membership import definition
 
+from . import zero_means
+
 
 def score(summary: dict[str, Any]) -> str:
     """The numbers as a table, the definitions in words, and why a number is missing.
@@ -15,7 +17,8 @@ def score(summary: dict[str, Any]) -> str:
     """
     blocks = [
         _inputs(summary),
-        _numbers(summary["numbers"]),
+        _numbers(summary),
+        _zeros(summary["metrics"]),
         _definitions(summary["numbers"]),
         [f"{metric}: not computed; {reason}" for metric, reason in summary["missing"].items()],
     ]
@@ -35,13 +38,22 @@ def _inputs(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _numbers(rows: list[dict[str, Any]]) -> list[str]:
+def _numbers(summary: dict[str, Any]) -> list[str]:
     """A line for each number, its definition and the sets of definitions that have it."""
-    lines = [
-        [row["metric"], f"{row['value']:.6g}", row["definition"], ", ".join(row["metrics"])]
-        for row in rows
-    ]
+    lines = []
+    for row in summary["numbers"]:
+        scores = summary["metrics"][row["metrics"][0]]
+        mark = zero_means.MARK if zero_means.zero_parts(scores, row["metric"]) else ""
+        sets = ", ".join(row["metrics"])
+        lines.append([row["metric"], f"{row['value']:.6g}{mark}", row["definition"], sets])
     return aligned(["metric", "value", "definition", "definitions of"], lines, left=(0, 2, 3))
+
+
+def _zeros(metrics: dict[str, Any]) -> list[str]:
+    """The sentence about marked zeros, wrapped; [] if there is none."""
+    models = [(f"{name} definitions", [scores]) for name, scores in metrics.items()]
+    found = zero_means.legend(models, zero_means.HEADINGS)
+    return [line for mark in found for line in wrap(mark, 110, subsequent_indent="  ")]
 
 
 def _definitions(rows: list[dict[str, Any]]) -> list[str]:

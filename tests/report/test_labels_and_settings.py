@@ -9,6 +9,7 @@ import shlex
 
 import pytest
 
+from clear_ref import run
 from clear_ref.commands import given, settings
 from clear_ref.commands.parser import parser
 from clear_ref.report import (
@@ -29,9 +30,9 @@ from tests.helpers.html_reader import Reader
 def made(tmp_path, *runs):
     """(report, groups) of runs given as made_runs.write takes them, with `given` names."""
     paths = []
-    for i, run in enumerate(runs):
-        named = run.pop("given", ())
-        paths.append(made_runs.write(tmp_path / f"run{i}", **run))
+    for i, one in enumerate(runs):
+        named = one.pop("given", ())
+        paths.append(made_runs.write(tmp_path / f"run{i}", **one))
         made_runs.change(
             paths[-1] / "settings.json", lambda record, named=named: mark(record, named)
         )
@@ -89,8 +90,8 @@ def test_every_setting_recipe_value_and_option_is_a_column_of_the_csv(tmp_path):
         {"method": "kl", "settings": {"epochs": 3}, "options": {"alpha": 2.0}},
     )
     base, gold, kl, npo = csv.DictReader(io.StringIO(formats.as_csv(report, groups)))
-    for run, row in ((groups[0].runs[0], kl), (groups[1].runs[0], npo)):
-        for name, entry in run.record["settings"].items():
+    for found, row in ((groups[0].runs[0], kl), (groups[1].runs[0], npo)):
+        for name, entry in found.record["settings"].items():
             column = "setting.model" if name == "model" else name
             assert row[column] == str(entry["value"]), name
         assert (row["recipe"], row["label_mask"], row["impl"]) == ("mini", "answer", "torch")
@@ -200,6 +201,25 @@ def test_a_zero_of_one_part_is_marked_in_every_table_and_its_part_named(zeroed):
     assert r"0.000$\ddagger$" in formats.as_latex([table], report.sets, legend)
     for row in csv.DictReader(io.StringIO(formats.as_csv(report, groups))):
         assert row["zero_parts"] == f"forget: {PART}"
+
+
+def test_score_marks_a_zero_and_names_its_part(tmp_path, capsys):
+    """The log has neither ROUGE nor sums of losses, so nothing in it contradicts the zero."""
+    path = made_runs.write(tmp_path / "a")
+    zero_truth_ratio(path)
+    for file in (path / "logs").glob("*.json"):
+        made_runs.change(file, lambda log: log.pop("rougeL_recall"))
+        made_runs.change(file, answers_are_right)
+    (path / "metrics.json").unlink()
+    assert run.main(["score", str(path), "--quiet"]) == 0
+    text = capsys.readouterr().out
+    forget = next(line for line in text.splitlines() if line.startswith("forget "))
+    assert forget.split()[1] == "0‡" and f"({PART})" in " ".join(text.split())
+
+
+def answers_are_right(log):
+    for texts in log["generated_text"].values():
+        texts[1] = texts[2]
 
 
 def test_a_zero_of_all_parts_and_a_number_above_zero_are_not_marked():
