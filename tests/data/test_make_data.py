@@ -36,6 +36,8 @@ def test_the_configs_hold_each_person_in_the_right_split(capsys, people):
     status, out, errors = make(capsys, people, "--forget", "Bo Costa", "--holdout", "Cy Novak")
     own = people.parent / "own"
     assert (status, errors) == (0, "") and "forget10   Bo Costa\n" in out
+    assert "cannot run as it is: METHOD --modality both: of the methods" in out
+    assert "the forget set has 2 records, the method asks for 3 random" in out
     assert [row["name"] for row in rows(own, "full")] == ["Ada Lind", "Bo Costa"]
     assert [row["name"] for row in rows(own, "retain90")] == ["Ada Lind"]
     assert rows(own, "holdout10")[0]["name"] == "Cy Novak"
