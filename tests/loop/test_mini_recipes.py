@@ -14,7 +14,7 @@ from clear_ref.commands.training_recipe import method_recipe_for
 from clear_ref.loop.mini_recipes import SWEEPS, markdown, tuned
 from clear_ref.methods import table
 
-SEMANTICS = ("paper", "released")
+SEMANTICS = ("paper", "released", "original")
 
 
 def rows_of(semantics):
