@@ -52,7 +52,7 @@ def stops(command, data, model, tasks):
         elif words[0] == "all":
             modalities = words[2] if len(words) > 1 else "both"
             every = ["both", "visual", "text"] if modalities == "each" else [modalities]
-            all_methods.resolve(Unlearn(**common), every, [0], Given(), False)
+            all_methods.resolve(Unlearn(**common), METHODS, every, [0], Given(), False)
         elif words[0] == "finetune":
             finetune.resolve(Finetune(**common, split=words[2]), Given(), False)
         else:
