@@ -8,7 +8,6 @@ from clear_ref.evaluation.metrics import Scores
 from .columns import number
 from .thresholds import (
     FEWEST,
-    KEPT,
     SMALLEST_GAP,
     TOO_ALIKE,
     UNMOVED,

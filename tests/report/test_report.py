@@ -375,7 +375,7 @@ def test_headline_states_the_result(tmp_path):
     like = made_runs.write(tmp_path / "c", "npo", modality="text", forget=0.1)
     assert headline_of(one, lost, like) == (
         "3 runs of 3 methods: most like gold, with Retain kept, is npo, forgetting text: "
-        "not forgotten, Retain kept, forget quality 1.00 (base 0.17)"
+        "not forgotten, Retain text kept, forget quality 1.00 (base 0.17)"
     )
     assert headline_of(made_runs.write(tmp_path / "d", gold=None, forget=0.4)).endswith(
         ": Retain kept"
