@@ -5,7 +5,7 @@ The rule sees half of the forget and retain records; the scores of the other hal
 
 import dataclasses
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from clear_ref.loop.points import Point
 from clear_ref.mini.directories import model_directory
 from clear_ref.report import sweep_page, sweep_tables
 from clear_ref.report.columns import PAPER_COLUMNS
+from clear_ref.report.command_line import command_line
 
 from . import curve
 from .evaluated import base_and_gold, evaluated
@@ -33,7 +34,7 @@ from .output import Output
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Sweep, Unlearn
 from .sweep_points import from_csv, from_grids, grid_axes, methods_of, own_file
-from .training_recipe import recipe_for, recipe_name_for
+from .training_recipe import MethodRecipe, method_recipe_for, recipe_for, recipe_name_for
 from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
 
@@ -98,6 +99,7 @@ def resolve(
     recipe_name, recipe = recipe_for(
         settings.recipe, model_directory(settings.model), "unlearn", given.recipe
     )
+    points = explicit(settings, points, given)
     inputs = resolve_inputs(settings, settings.gold)
     check_rule(settings.choose, "--choose", inputs.gold is not None)
     curve.check_split(settings, settings.split_seed)
@@ -128,6 +130,48 @@ def resolve(
         for seed in seeds
     ]
     return ResolvedSweep(inputs, recipe, record, out, resume, settings, points, seeds, runs)
+
+
+def explicit(settings: Sweep, points: list[Point], given: Given) -> list[Point]:
+    """The points with every value that another point of the method, or the embedded world, has.
+
+    So sweep.csv and the commands give the same runs after the embedded world's values have changed.
+    raises  UserError for two points with the same values
+    """
+    found: list[Point] = []
+    values: dict[int, tuple[str, MethodRecipe]] = {}
+    for index, point in enumerate(points):
+        own = Unlearn(
+            method=point.method,
+            semantics=settings.semantics,
+            model=settings.model,
+            recipe=settings.recipe,
+        )
+        texts = Given(recipe={**given.recipe, **point.recipe}, options=point.options)
+        used = method_recipe_for(own, texts)
+        for before, other in values.items():
+            if other == (point.method, used):
+                raise UserError(
+                    f"{point.method} with {points[before].words} and with {point.words} are the "
+                    "same setting; expected each once"
+                )
+        values[index] = (point.method, used)
+        same_method = [each for each in points if each.method == point.method]
+        recipe = {n for each in same_method for n in each.recipe} | used.tuned_recipe
+        options = {n for each in same_method for n in each.options} | used.tuned_options
+        found.append(
+            Point(
+                point.method,
+                _completed(point.recipe, used.recipe, recipe - given.recipe.keys()),
+                _completed(point.options, used.options, options),
+            )
+        )
+    return found
+
+
+def _completed(texts: dict[str, str], values: Any, names: Collection[str]) -> dict[str, str]:
+    """The texts, and str() of the value of each other name, in alphabetical order."""
+    return texts | {name: str(getattr(values, name)) for name in sorted(names) if name not in texts}
 
 
 def resolve_point(
@@ -193,6 +237,7 @@ def results(run: ResolvedSweep, logs: dict[str, Logs], failed: Sequence[str]) ->
             "recipe": point.recipe,
             "options": point.options,
             "words": point.words,
+            "command": command_line(run.runs[several[0]].record),
             "failed": next((failed[k] for k in several if failed[k]), ""),
             "chosen": False,
         }

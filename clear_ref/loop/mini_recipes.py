@@ -7,7 +7,7 @@ records, the rule, and the chosen setting of each method.
 
 import functools
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,28 @@ class Tuned:
 
 @functools.cache
 def _chosen(semantics: str) -> dict[str, Point]:
-    """{method: the point that the sweep has chosen}; {} for a semantics without a sweep."""
+    """{method: the point that the sweep has chosen}; {} for a semantics without a sweep.
+
+    Options that have the definition's default are left out: another date may have another one.
+    """
     path = SWEEPS / f"{semantics}.csv"
     if not path.is_file():
         return {}
-    return {point.method: point for point, chosen in read_points(path, semantics) if chosen}
+    return {
+        point.method: Point(point.method, point.recipe, _not_default(point, semantics))
+        for point, chosen in read_points(path, semantics)
+        if chosen
+    }
+
+
+def _not_default(point: Point, semantics: str) -> dict[str, str]:
+    options = table.variant(point.method, semantics).options
+    defaults = {each.name: each.default for each in fields(options)}
+    return {
+        name: value
+        for name, value in point.options.items()
+        if convert(options, name, value) != defaults[name]
+    }
 
 
 def tuned(method: str, semantics: str) -> Tuned:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_text
+from clear_ref.common.files import one_line, read_text
 from clear_ref.common.settings import convert, setting_names
 from clear_ref.methods import table
 
@@ -56,21 +56,57 @@ class Point:
 def read_points(path: Path, semantics: str) -> list[tuple[Point, bool]]:
     """The points of a CSV file, and whether the column `chosen` marks them.
 
-    raises  UserError for a line of another length, an unknown method or column, a value of the
-            wrong type, an option that the method does not have under the semantics
+    raises  UserError for a line of another length, an unknown method or column, a column that is
+            there twice, another semantics, a value of the wrong type, an option that the method
+            does not have under the semantics
     """
-    rows = csv.DictReader(io.StringIO(read_text(path)))
-    return [
-        (_point(row, path, number, semantics), row.get("chosen") == CHOSEN)
-        for number, row in enumerate(rows, 2)
-    ]
+    rows = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""))
+    try:
+        names = [name.strip() for name in rows.fieldnames or []]
+        rows.fieldnames = names
+        _check_columns(path, names)
+        return [
+            (_point(row, path, rows.line_num, semantics), row.get("chosen") == CHOSEN)
+            for row in rows
+        ]
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: not CSV ({error}); expected commas between cells and a line for each setting"
+        ) from None
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    """UserError for a missing column `method`, an unknown column, and one that is there twice."""
+    if "method" not in names:
+        raise UserError(
+            f"{path}: has no column method; expected it, and one for each value of the recipe or "
+            "option of a method, with commas between them"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: column {name!r} is there twice; expected it once")
+        if _is_setting(name) and name not in {*setting_names(Recipe), *_options_of_any()}:
+            raise UserError(
+                f"{path}: column {one_line(name, 60)!r} is neither a value of the recipe nor an "
+                "option of a method; METHOD --help lists both"
+            )
+
+
+def _is_setting(name: str) -> bool:
+    return name not in ("method", *NOT_SETTINGS) and not name.startswith(RESULT_PREFIXES)
 
 
 def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
     where = f"{path}, line {line}"
     if None in row or None in row.values():
         raise UserError(f"{where}: has not as many cells as the first line has columns")
-    method = row.get("method", "")
+    method = row["method"]
+    of = row.get("semantics") or semantics
+    if of != semantics:
+        raise UserError(
+            f"{where}: is of --semantics {one_line(of, 60)}, and this run is of {semantics}; "
+            f"expected --semantics {one_line(of, 60)}, or a file without the column semantics"
+        )
     if method not in table.METHODS:
         raise UserError(
             f"{where}: method is {method!r}; expected one of {', '.join(table.METHODS)}"
@@ -79,14 +115,7 @@ def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
     options: dict[str, str] = {}
     known = setting_names(table.variant(method, semantics).options)
     for name, value in row.items():
-        if name == "method" or name in NOT_SETTINGS or name.startswith(RESULT_PREFIXES):
-            continue
-        if name not in setting_names(Recipe) and name not in _options_of_any():
-            raise UserError(
-                f"{path}: column {name!r} is neither a value of the recipe nor an option of a "
-                "method; METHOD --help lists both"
-            )
-        if not value:
+        if not _is_setting(name) or not value:
             continue
         if name in setting_names(Recipe):
             convert(Recipe, name, value)

@@ -7,7 +7,7 @@ from . import front, html_frame
 from .columns import number
 from .html_frame import details, table, text
 from .page_style import STYLE
-from .sweep_tables import HALVES, columns_of, command_of, missed, quality_note, rule_in_words, title
+from .sweep_tables import HALVES, columns_of, missed, quality_note, rule_in_words, title
 
 HALVES_STYLE = """
 th.half { text-align: center; border-left: 1px solid var(--line); }
@@ -44,13 +44,18 @@ def page(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Which chosen setting forgets most among those that meet the rule's condition."""
+    """What the best chosen setting does on the reporting half.
+
+    The best one has the lowest Forget on the choosing half, of those that meet the rule's
+    condition; 0 comes last, as in evaluation/selection.py.
+    """
     forget, retain = summary["pair"]
     base = summary["models"]["base"]["reporting"]
     chosen = [p for p in summary["points"] if p["chosen"] and p["meets"]]
     if not chosen:
         return "No setting of any method keeps as much of Retain as the rule asks for"
-    best = min(chosen, key=lambda point: point["reporting"][forget])
+    before = [point["choosing"][forget] for point in chosen]
+    best = chosen[before.index(min(before, key=lambda value: (value == 0, value)))]
     scores = best["reporting"]
     kept = f"keeps {scores[retain] / base[retain]:.0%} of Retain" if base[retain] else ""
     words = f"{best['method']} lowers Forget from {number(base[forget], 2)} to "
@@ -122,7 +127,7 @@ def _numbers(scores: Mapping[str, Any], columns: list[tuple[str, str]]) -> list[
 
 
 def _commands(summary: Mapping[str, Any]) -> str:
-    lines = [command_of(summary, point) for point in summary["points"] if point["chosen"]]
+    lines = [point["command"] for point in summary["points"] if point["chosen"]]
     return f"<pre>{text(chr(10).join(lines))}</pre>"
 
 

@@ -114,21 +114,10 @@ def terminal(summary: Mapping[str, Any]) -> str:
     )
 
 
-def command_of(summary: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    """The command that runs one setting alone."""
-    words = [f"python -m clear_ref.run {point['method']}"]
-    words += [f"--{name.replace('_', '-')} {value}" for name, value in point["recipe"].items()]
-    words += [f"--set {name}={value}" for name, value in point["options"].items()]
-    for name, default in (("semantics", "paper"), ("modality", "both")):
-        if summary[name] != default:
-            words.append(f"--{name} {summary[name]}")
-    return " ".join(words)
-
-
 def csv_text(summary: Mapping[str, Any]) -> str:
     """sweep.csv: a line for each setting, with every value and the scores of both halves.
 
-    `sweep --points sweep.csv` runs the same settings again.
+    `sweep --points sweep.csv` runs the same settings again. `command` is that of the first seed.
     """
     points = summary["points"]
     names = list(dict.fromkeys(n for p in points for n in (*p["recipe"], *p["options"])))
@@ -158,6 +147,6 @@ def csv_text(summary: Mapping[str, Any]) -> str:
             + [values.get(name, "") for name in names]
             + scores
             + ["yes" if point.get(key) else "" for key in ("meets", "chosen")]
-            + [point["failed"], command_of(summary, point)]
+            + [point["failed"], point["command"]]
         )
     return out.getvalue()

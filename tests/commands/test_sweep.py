@@ -48,8 +48,11 @@ def test_a_point_is_the_run_of_its_command(swept, tmp_path, capsys):
         ("npo", "1e-3", "1"),
     ]
     command = rows[1]["command"].split()[3:]
-    assert command == ["npo", "--lr", "1e-3", "--set", "beta=0.5"]
-    status, _, err = call(capsys, *command, "--data", data, "--out", tmp_path / "one", *FAST)
+    given = ["--data", str(data), "--limit", "4", "--max-new-tokens", "4", "--seed", "0"]
+    assert command[0] == "npo" and command[-2:] == ["--set", "beta=0.5"]
+    for option, value in zip(given[::2], given[1::2], strict=True):
+        assert command[command.index(option) + 1] == value
+    status, _, err = call(capsys, *command, "--out", tmp_path / "one", "--quiet")
     assert status == 0, err
     name = "adapter/adapter_model.safetensors"
     same = (out / "npo-002-seed0" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()

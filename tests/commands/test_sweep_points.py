@@ -4,7 +4,16 @@ and a slip in them is one line.
 
 import pytest
 
-from clear_ref.commands.sweep_points import from_csv, from_grids, grid_axes, methods_of
+from clear_ref.commands.given import Given
+from clear_ref.commands.settings import Sweep
+from clear_ref.commands.sweep import explicit
+from clear_ref.commands.sweep_points import (
+    from_csv,
+    from_grids,
+    grid_axes,
+    methods_of,
+    own_file,
+)
 from clear_ref.common.errors import UserError
 from clear_ref.loop.points import Point
 from tests.helpers.commands import call
@@ -41,18 +50,60 @@ def test_a_file_of_points_and_the_columns_of_results_that_are_not_read(tmp_path)
         from_csv(path, ["kl"], "paper")
 
 
+def test_a_file_of_a_spreadsheet_or_of_an_old_mac_is_read(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_bytes("\ufeffmethod, lr\rnpo,1e-3\r".encode())
+    assert from_csv(path, ["npo"], "paper") == [Point("npo", {"lr": "1e-3"}, {})]
+
+
+def test_a_point_has_every_value_that_its_method_is_compared_by_or_tuned_to():
+    """What a file leaves empty is written out, so that its runs stay the same when the embedded
+    world is tuned anew; here npo's beta is 1 by the paper, and scrub is tuned to alpha 5, gamma 2.
+    """
+    points = [
+        Point("npo", {"lr": "1e-3"}, {"beta": "0.5"}),
+        Point("npo", {"epochs": "3"}, {}),
+        Point("scrub", {"lr": "1e-3"}, {}),
+    ]
+    found = explicit(Sweep(), points, Given(recipe={"epochs": "2"}))
+    assert found == [
+        Point("npo", {"lr": "1e-3"}, {"beta": "0.5"}),
+        Point("npo", {"epochs": "3", "lr": "0.0005"}, {"beta": "1.0"}),
+        Point("scrub", {"lr": "1e-3"}, {"alpha": "5.0", "gamma": "2.0"}),
+    ]
+    assert explicit(Sweep(), found, Given()) != found  # epochs are given no longer
+    again = explicit(Sweep(), found, Given(recipe={"epochs": "2"}))
+    assert again == found
+
+
+@pytest.mark.parametrize("semantics", ["paper", "original", "released"])
+def test_the_embedded_worlds_own_list_does_not_depend_on_what_was_chosen_from_it(semantics):
+    """No row leaves to the tuned values what the chosen row of its method names."""
+    for method in methods_of("all"):
+        points = from_csv(own_file(semantics), [method], semantics)
+        names = {name for point in points for name in point.options}
+        assert all(set(point.options) == names for point in points), method
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("method,lr\nscrubb,1\n", "line 2: method is 'scrubb'; expected one of"),
-        ("lr\n1\n", "line 2: method is ''"),
+        ("lr\n1\n", "has no column method"),
+        ("method;lr\nnpo;1\n", "has no column method"),
+        ("method,lr\n,1\n", "line 2: method is ''"),
+        ("method,lr\n\n\nnpoo,1\n", "line 4: method is 'npoo'"),
+        ("method,lr,lr\nnpo,1,2\n", "column 'lr' is there twice"),
+        ("method,lr\nnpo," + "1" * 140_000 + "\n", r"not CSV \(field larger"),
+        ("method,semantics,lr\nnpo,released,1\n", "is of --semantics released, and this run is of"),
         ("method,size\nnpo,1\n", "column 'size' is neither a value of the recipe nor an option"),
         ("method,alpha\nnpo,1\n", r"npo \(paper\) has no option 'alpha'; leave it empty"),
         ("method,lr\nnpo,much\n", "setting lr is 'much'; expected float"),
         ("method,lr\nnpo\n", "line 2: has not as many cells"),
         ("method,lr\nnpo,1,2\n", "line 2: has not as many cells"),
         ("method,lr\nnpo,1\nnpo,1\n", "npo with lr 1 is there twice"),
-        ("", "has no row of npo"),
+        ("", "has no column method"),
+        ("method\n", "has no row of npo"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path, content, message):
@@ -70,6 +121,7 @@ def test_a_wrong_file_is_one_line(tmp_path, content, message):
         (["npo", "--grid", "lr"], "--grid lr: expected NAME=V1,V2"),
         (["npo", "--grid", "lr=1,,2"], "--grid lr=1,,2: expected NAME=V1,V2"),
         (["npo", "--grid", "lr=1,1"], "is given twice"),
+        (["npo", "--grid", "lr=1e-3,0.001"], "lr 1e-3 and with lr 0.001 are the same setting"),
         (["npo", "--grid", "rate=1"], "unknown setting 'rate'"),
         (["npo", "--grid", "lr=1e-3,-1"], "lr is -1.0; expected a positive number"),
         (["npo", "--set-grid", "alpha=1"], "none of npo has an option 'alpha'"),

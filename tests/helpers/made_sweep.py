@@ -22,6 +22,7 @@ def point(number, method, forget, retain, chosen=False, meets=True, **recipe):
         "recipe": recipe,
         "options": {},
         "words": ", ".join(f"{k} {v}" for k, v in recipe.items()),
+        "command": f"python -m clear_ref.run {method} --lr {recipe['lr']}",
         "failed": "",
         "chosen": chosen,
         "meets": meets,

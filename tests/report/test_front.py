@@ -10,7 +10,7 @@ import io
 from clear_ref.report import sweep_page, sweep_tables
 from clear_ref.report.front import on_front, tone
 from tests.helpers.html_reader import Reader
-from tests.helpers.made_sweep import RECORD, SUMMARY
+from tests.helpers.made_sweep import RECORD, SUMMARY, point
 
 
 def test_a_point_is_on_the_front_if_no_other_one_is_better():
@@ -36,6 +36,14 @@ def test_the_page_is_whole_and_says_what_the_best_setting_does():
     assert "python -m clear_ref.run npo --lr 2e-3" in words
     assert page.count("<svg") == 2 and page.count('class="pick') == 4
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_headline_is_of_the_method_that_is_best_on_the_choosing_half():
+    """kl is better on the reporting half and a 0 hides its other parts: neither is the headline."""
+    points = [point(1, "npo", 0.3, 0.75, True, lr="1"), point(2, "kl", 0.31, 0.75, True, lr="1")]
+    points.append(point(3, "scrub", 0.0, 0.75, True, lr="1"))
+    points[1]["reporting"]["forget"] = 0.05
+    assert sweep_page.headline({**SUMMARY, "points": points}).startswith("npo lowers Forget")
 
 
 def test_the_table_marks_a_method_that_misses_the_condition():
