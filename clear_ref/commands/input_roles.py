@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clear_ref.common.files import PathName
+from clear_ref.data.chat_templates import FOLDER
 
 PICTURES = ", pictures"  # ends the key of the one hash of all pictures; before it: the directory
 DATA_SUFFIXES = (".jsonl", ".txt")
@@ -31,16 +32,22 @@ def data_hashes(hashes: Mapping[str, str]) -> dict[str, str]:
 
 def models(hashes: Mapping[str, str]) -> list[str]:
     """The directories of the models (and of the adapter), in the order of the record."""
-    return list(dict.fromkeys(str(Path(key).parent) for key in hashes if _is_model_file(key)))
+    return list(dict.fromkeys(str(_model_of(key)) for key in hashes if _is_model_file(key)))
 
 
 def model_hashes(hashes: Mapping[str, str], directory: PathName) -> dict[str, str]:
-    """{file name: SHA-256} of the files of one model directory."""
+    """{name below the directory: SHA-256} of the files of one model directory."""
     return {
-        Path(key).name: value
+        Path(key).relative_to(directory).as_posix(): value
         for key, value in hashes.items()
-        if _is_model_file(key) and Path(key).parent == Path(directory)
+        if _is_model_file(key) and _model_of(key) == Path(directory)
     }
+
+
+def _model_of(key: str) -> Path:
+    """The model directory that a file is of: the one it is in, or that of its template folder."""
+    parent = Path(key).parent
+    return parent.parent if parent.name == FOLDER else parent
 
 
 def _is_model_file(key: str) -> bool:

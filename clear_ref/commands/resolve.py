@@ -15,9 +15,11 @@ import torch
 from clear_ref.common import run_directory
 from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.files import files_below
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import parse_names, with_sources
+from clear_ref.data.chat_templates import FOLDER
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
 from clear_ref.data.records import Row, read_rows
@@ -272,12 +274,10 @@ def input_hashes(data: Path, *models: Path | str | None) -> dict[str, str]:
                 for path in sorted(Path(model).iterdir())
                 if path.suffix in (".json", ".jinja", ".safetensors")
             ]
-    rows = sorted(data.glob("**/rows.jsonl"))
-    pictures = sorted(
-        path
-        for path in data.glob("**/*")
-        if path.is_file() and path.suffix not in (".jsonl", ".json", ".txt")
-    )
+            files += sorted((Path(model) / FOLDER).glob("*.jinja"))
+    below = files_below(data)
+    rows = [path for path in below if path.name == "rows.jsonl"]
+    pictures = [path for path in below if path.suffix not in (".jsonl", ".json", ".txt")]
     return run_directory.hashes([*files, *rows, *phrase_files(data)]) | {
         f"{data}, pictures": run_directory.hash_of_all(data, pictures)
     }

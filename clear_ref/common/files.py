@@ -173,6 +173,24 @@ def read_json(path: PathName) -> dict[str, Any]:
     return parse_json(read_bytes(path), path)
 
 
+def files_below(directory: PathName) -> list[Path]:
+    """Every file below a directory, sorted; links to files and to directories are followed.
+
+    Downloaded data are often links into a cache. A link to a directory that it is in is not
+    followed.
+    """
+    found: list[Path] = []
+    left = [(Path(directory), frozenset({os.path.realpath(directory)}))]
+    while left:
+        folder, above = left.pop()
+        for path in folder.iterdir():
+            if path.is_file():
+                found.append(path)
+            elif path.is_dir() and os.path.realpath(path) not in above:
+                left.append((path, above | {os.path.realpath(path)}))
+    return sorted(found)
+
+
 def sha256(path: PathName) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:

@@ -19,6 +19,8 @@ from .jinja_tokens import UnknownTemplate
 from .templates import LLAMA_3_DATE, TEMPLATES, Template
 from .tokens import Tokenizer
 
+# Beside the files of a model: the folder of its further chat templates.
+FOLDER = "additional_chat_templates"
 # For each model_type: the template of a directory without a chat template.
 DEFAULT = {
     "llava": "llava",
@@ -217,7 +219,7 @@ def _of_tokenizer(directory: Path) -> tuple[Path, object] | None:
     files = _template_files(directory)
     # A file of the folder with one of these names takes the place of chat_template.jinja.
     for name in ("file", "default"):
-        other = files.get(f"additional_chat_templates/{name}.jinja")
+        other = files.get(f"{FOLDER}/{name}.jinja")
         if other is not None:
             files["chat_template.jinja"] = other
     if files:
@@ -231,17 +233,17 @@ def _of_tokenizer(directory: Path) -> tuple[Path, object] | None:
 def _template_files(directory: Path) -> dict[str, Path]:
     """{name below the directory: path} of chat_template.jinja and of the folder's templates."""
     paths = [directory / "chat_template.jinja"]
-    paths += sorted((directory / "additional_chat_templates").glob("*.jinja"))
+    paths += sorted((directory / FOLDER).glob("*.jinja"))
     return {path.relative_to(directory).as_posix(): path for path in paths if path.exists()}
 
 
 def _of_files(directory: Path, files: Mapping[str, Path]) -> tuple[Path, object] | None:
     """(file, template) of chat_template.jinja, or of the folder's default.jinja."""
-    for name in ("chat_template.jinja", "additional_chat_templates/default.jinja"):
+    for name in ("chat_template.jinja", f"{FOLDER}/default.jinja"):
         if name in files:
             return files[name], read_text(files[name])
     if files:
-        return directory / "additional_chat_templates", {}
+        return directory / FOLDER, {}
     return None
 
 

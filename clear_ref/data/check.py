@@ -13,7 +13,7 @@ from typing import TypedDict
 from PIL import Image
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, sha256
+from clear_ref.common.files import PathName, files_below, sha256
 from clear_ref.common.progress import Progress
 
 from .check_findings import Findings, counted
@@ -64,7 +64,9 @@ def examine(directory: PathName) -> Findings:
     """
     directory = Path(directory)
     findings = Findings()
-    paths = sorted(path for path in directory.glob("**/rows.jsonl") if path.is_file())
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; expected a data directory")
+    paths = [path for path in files_below(directory) if path.name == "rows.jsonl"]
     if not paths:
         raise UserError(
             f"{directory}: holds no CONFIG/rows.jsonl; expected a data directory, as data_fetch.py "

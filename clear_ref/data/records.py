@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, check_characters
+from clear_ref.common.files import PathName, check_characters, files_below
 
 from .images import ImageSource
 
@@ -129,7 +129,9 @@ def _read_rows(directory: Path, config: str) -> list[Row]:
     columns(config)
     path = directory / config / "rows.jsonl"
     if not path.exists():
-        have = sorted(str(p.parent.relative_to(directory)) for p in directory.glob("**/rows.jsonl"))
+        below = files_below(directory) if directory.is_dir() else []
+        rows = [p for p in below if p.name == "rows.jsonl"]
+        have = [str(p.parent.relative_to(directory)) for p in rows]
         raise UserError(
             f"{path}: no such file; {directory} holds the configs: {', '.join(have) or 'none'}"
         )

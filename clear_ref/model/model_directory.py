@@ -5,6 +5,7 @@ from pathlib import Path
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, one_line, read_json, write_bytes
 from clear_ref.common.run_directory import check_directory
+from clear_ref.data.chat_templates import FOLDER
 
 from . import peft_config, peft_format
 from .weights import INDEX, SINGLE
@@ -67,8 +68,7 @@ def check_adapter_beside(directory: PathName, adapter: PathName) -> None:
 
 def _templates(directory: Path) -> list[str]:
     """The further chat templates of a directory, which transformers keeps in a folder."""
-    folder = "additional_chat_templates"
-    return [f"{folder}/{path.name}" for path in (directory / folder).glob("*.jinja")]
+    return [f"{FOLDER}/{path.name}" for path in (directory / FOLDER).glob("*.jinja")]
 
 
 def check_target(target: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clear_ref.commands import evaluated, model_logs
+from clear_ref.commands import evaluated, input_roles, model_logs
 from clear_ref.commands.resolve import resolve_inputs
 from clear_ref.commands.settings import Common
 from clear_ref.common import run_directory
@@ -29,6 +29,33 @@ def files_of(out, *names):
     """{path: bytes} of the files of a run directory below these names."""
     paths = [path for name in names for path in sorted((out / name).rglob("*"))]
     return {str(path.relative_to(out)): path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_the_hashes_know_files_behind_links_and_the_further_chat_templates(tmp_path):
+    """A downloaded data set is often links into a cache; a tokenizer reads a folder of templates.
+
+    A change of any of these files is another key, so no kept log is taken.
+    """
+    data, model = small_copy(tmp_path / "data"), tmp_path / "model"
+    shutil.copytree(BASE, model)
+    (model / "additional_chat_templates").mkdir()
+    for name in ("images", "forget10"):
+        shutil.move(data / name, tmp_path / name)
+        (data / name).symlink_to(tmp_path / name, target_is_directory=True)
+    (data / "again").symlink_to(data, target_is_directory=True)  # not followed: it is above itself
+    files = [
+        next(path for path in sorted((tmp_path / "images").rglob("*")) if path.is_file()),
+        tmp_path / "forget10" / "rows.jsonl",
+        model / "additional_chat_templates" / "default.jinja",
+    ]
+    known = []
+    for path in (None, *files):
+        if path is not None:
+            path.write_bytes((path.read_bytes() if path.exists() else b"{{ 1 }}") + b"\n")
+        inputs = resolve_inputs(Common(data=str(data), model=str(model)), "")
+        known.append(evaluated.place_of(inputs, inputs.model)[0])
+    assert len(set(known)) == 4
+    assert input_roles.models(inputs.hashes) == [str(model)]
 
 
 @pytest.mark.slow
