@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clear_ref.oracle.mistakes.known import MISTAKES, loss_with_mistake
-from clear_ref.oracle.mistakes.markdown import mistakes_table
+from clear_ref.oracle.mistakes.markdown import mistakes_table, peers_table
 from clear_ref.oracle.reference import cases
 from tests.helpers.golden_vectors import RIGHT, ROOT, STORED, WRONG
 
@@ -63,3 +63,9 @@ def test_the_table_in_the_readme_is_made_from_the_vectors():
     text = (ROOT / "clear_ref" / "oracle" / "mistakes" / "README.md").read_text(encoding="utf-8")
     between = text.split("<!-- mistakes -->\n")[1].split("<!-- /mistakes -->")[0]
     assert between == mistakes_table(WRONG)
+
+
+def test_the_table_of_other_projects_in_the_readme_is_made_from_the_data():
+    text = (ROOT / "clear_ref" / "oracle" / "mistakes" / "README.md").read_text(encoding="utf-8")
+    between = text.split("<!-- peers -->\n")[1].split("<!-- /peers -->")[0]
+    assert between == peers_table()

@@ -23,17 +23,17 @@ from clear_ref.oracle.reference.token_columns import COLUMNS, Cell, to_bf16
 
 
 class MoreRows(Sheet):
-    """Rows that predict a token of one more kind are answer rows, with that token as the label."""
+    """Rows that predict a token of more kinds are answer rows, with that token as the label."""
 
-    kind = PADDING
+    more_kinds: tuple[int, ...] = (PADDING,)
 
     def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
         if row_set != "answer":
-            attention_is_all = row_set == "attention" and self.kind == PADDING
+            attention_is_all = row_set == "attention" and PADDING in self.more_kinds
             return super().rows(batch, "all" if attention_is_all else row_set)
         arrays = self.batches[batch]
         ids = arrays["input_ids"]
-        chosen = (arrays["labels"] != IGNORE) | (arrays["kinds"] == self.kind)
+        chosen = (arrays["labels"] != IGNORE) | np.isin(arrays["kinds"], self.more_kinds)
         rows = []
         for b, t in np.argwhere(chosen[:, 1:]).tolist():
             rows.append(Row(batch, b, t, int(ids[b, t + 1])))
@@ -47,13 +47,13 @@ class Padding(MoreRows):
 class Prompt(MoreRows):
     """Rows that predict the prompt are counted."""
 
-    kind = PROMPT
+    more_kinds = (PROMPT,)
 
 
 class Images(MoreRows):
     """Rows that predict an image placeholder are counted."""
 
-    kind = IMAGE
+    more_kinds = (IMAGE,)
 
 
 class Unshifted(Sheet):

@@ -23,6 +23,7 @@ from .computations import (
     mean_of_two_micro_batches,
     student_as_teacher,
     with_batches,
+    with_rule,
     with_sheet,
 )
 
@@ -198,7 +199,7 @@ MISTAKES = (
         ),
         seen="released DPO, mm/trainer.py:393-396",
         methods=("dpo",),
-        compute=last_line_wins,
+        compute=with_rule(last_line_wins),
         semantics=("paper", "original"),
     ),
     Mistake(
@@ -224,7 +225,7 @@ MISTAKES = (
         what="Micro-batches of unequal size are averaged as if they were equal.",
         seen="gradient accumulation as transformers 4.45.1 does it",
         methods=EVERY_METHOD,
-        compute=mean_of_two_micro_batches,
+        compute=with_rule(mean_of_two_micro_batches),
         semantics=("paper",),
     ),
     Mistake(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .known import EVERY_METHOD, LOGIT_METHODS, MISTAKES
+from .peers import PEERS
 
 HEAD = """| mistake | what it is | seen | methods | losses | gradients |
 |---|---|---|---|---|---|"""
@@ -39,3 +40,14 @@ def _methods(methods: tuple[str, ...]) -> str:
     if methods == LOGIT_METHODS:
         return "all but rmu"
     return ", ".join(methods)
+
+
+def peers_table() -> str:
+    """The table of what other projects compute, as clear_ref/oracle/mistakes/README.md has it."""
+    lines = ["| name | what it computes | who has it | methods |", "|---|---|---|---|"]
+    for peer in PEERS:
+        kind = "" if peer.is_meaning else "mistake: "
+        what = peer.what.replace("|", "\\|")
+        methods = ", ".join(peer.methods)
+        lines.append(f"| `{peer.name}` | {kind}{what} | {peer.seen} | {methods} |")
+    return "\n".join(lines) + "\n"

@@ -92,7 +92,21 @@ def _keys_of(loss: Sum) -> set[tuple[Row, Column]]:
 
 def _errors(sheet: CaseRows, row: Row, column: Column) -> Errors:
     name, *parameters = (column,) if isinstance(column, str) else column
-    return ERRORS[name](sheet, row, *parameters)
+    if name in ERRORS:
+        return ERRORS[name](sheet, row, *parameters)
+    return _of_logits(sheet, row, column)
+
+
+def _of_logits(sheet: Any, row: Row, column: Column) -> Errors:
+    """Of a column of another project that is computed from logits without a softmax.
+
+    Each logit is rounded at its size, and the column's terms are a few times at theirs.
+    """
+    cell = sheet.cell(row, column)
+    slope = np.abs(cell.student_gradient)
+    logits = np.abs(sheet.at(row).z).max() + np.abs(sheet.at(row, "teacher_").z).max()
+    value = 4 * (abs(cell.value) + float((slope * logits).sum()) + 1)
+    return value, 4 * slope * (1 + logits)
 
 
 def _log_errors(one: Distribution, temperature: float) -> np.ndarray:

@@ -60,7 +60,7 @@ class Judge(NamedTuple):
             if name in roundings.gradients:
                 allowed = allowed + self._unit * roundings.gradients[name]
                 allowed = allowed + output * roundings.added[name]
-            wrong = ~(np.abs(gradient - expected) <= allowed)
+            wrong = np.asarray(~(np.abs(gradient - expected) <= allowed))
             if wrong.any():
                 off[name] = wrong
         return off

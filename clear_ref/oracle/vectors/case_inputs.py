@@ -2,13 +2,56 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import numpy as np
 
 from clear_ref.common.errors import UserError
+from clear_ref.oracle.reference import formulas
+from clear_ref.oracle.reference.arithmetic import LossResult
+from clear_ref.oracle.reference.formulas import random_batches
 from clear_ref.oracle.reference.rows import IGNORE, PADDING, Batch, Batches
 
 from .vector_set import Entry, Vectors
+
+
+class Asked(NamedTuple):
+    """A case as the function gets it.
+
+    batches  the arrays that the function gets; own: those that its method reads
+    every   every batch and array of its shape, which other meanings may read
+    result  the right result
+    """
+
+    entry: Entry
+    batches: Batches
+    own: Batches
+    every: Batches
+    result: LossResult
+
+    @property
+    def variant(self) -> tuple[str, str]:
+        """(method, semantics)."""
+        return self.entry["method"], self.entry["semantics"]
+
+
+def ask(vectors: Vectors, entry: Entry, all_batches: bool, pad: bool) -> Asked:
+    """The case; pad: with one T for all batches.
+
+    all_batches  with every batch and the teacher; of random batches only those that are counted, if
+                 any are
+    """
+    own = vectors.batches(entry)
+    every = every_array(vectors, entry, own)
+    if pad:
+        every = padded(every)
+        own = {name: {key: every[name][key] for key in batch} for name, batch in own.items()}
+    result = formulas.reference_loss(entry["method"], entry["semantics"], entry["options"], own)
+    given = own
+    if all_batches:
+        unread = set(random_batches(5)) - own.keys() if "random1" in own else set()
+        given = {name: batch for name, batch in every.items() if name not in unread}
+    return Asked(entry, given, own, every, result)
 
 
 def every_array(vectors: Vectors, entry: Entry, batches: Batches) -> Batches:

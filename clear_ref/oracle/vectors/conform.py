@@ -6,6 +6,7 @@ for a failed case the result names the other semantics or the known mistake that
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import product
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
@@ -15,9 +16,10 @@ from clear_ref.methods.table import DEFAULT_SEMANTICS
 
 from . import golden, judged_function, vector_files
 from .agreement import FACTORS, REASON, UNITS, arithmetics
-from .case_inputs import chosen
+from .case_inputs import ask, chosen
+from .causes import Judged
 from .conform_result import ConformResult, counts_of, summarize
-from .verdict import ask, judge
+from .verdict import Verdict, explain, judge
 
 CONTRACT = """f(method, batches, options) -> loss, or (loss, {batch: d loss / d logits}), over every
 sequence of every batch:
@@ -81,12 +83,18 @@ def run(
     )
     vectors = vector_files.read(settings.vectors) if settings.vectors else golden.build()
     entries = chosen(vectors.entries, methods, semantics, settings.shapes, settings.only)
-    verdicts = []
+    verdicts: list[Verdict] = []
+    judged: list[Judged] = []
     progress = Progress("conform", len(entries), "case")
     for entry in entries:
-        verdicts.append(judge(ask(vectors, entry, all_batches, padded), function, strict))
+        verdict, one = judge(ask(vectors, entry, all_batches, padded), function)
+        verdicts.append(verdict)
+        judged += [one] if one else []
         progress.step()
     progress.close()
+    for method, name in product(methods, semantics):
+        group = [one for one in judged if one.asked.variant == (method, name)]
+        explain(verdicts, group, strict)
     summaries = {}
     for method in methods:
         of_method = [verdict for verdict in verdicts if verdict["method"] == method]

@@ -6,8 +6,8 @@ from typing import TypedDict
 
 from .verdict import Verdict
 
-# Counts of one method, its largest errors, and what explains the cases that are not `pass`:
-# meanings and mistakes are {name: number of cases}.
+# Counts of one method, its largest errors, and what explains the cases that do not pass, as
+# {cause: number of cases}.
 MethodSummary = TypedDict(
     "MethodSummary",
     {
@@ -17,8 +17,7 @@ MethodSummary = TypedDict(
         "fail": int,
         "error": float | None,
         "gradient_error": float | None,
-        "meanings": dict[str, int],
-        "mistakes": dict[str, int],
+        "causes": dict[str, int],
     },
 )
 
@@ -49,14 +48,10 @@ def summarize(verdicts: Sequence[Verdict]) -> MethodSummary:
     counts = counts_of(verdicts)
     errors = [v["error"] for v in verdicts if v["error"] is not None]
     gradient_errors = [v["gradient_error"] for v in verdicts if v["gradient_error"] is not None]
-    semantics: Counter[str] = Counter()
-    mistakes: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     for verdict in verdicts:
-        if verdict["verdict"] in ("pass", "loss_only"):
-            continue
-        if verdict["meaning"]:
-            semantics[verdict["meaning"]] += 1
-        mistakes.update(verdict["mistakes"])
+        if verdict["cause"] and verdict["cause_kind"] != "place":
+            found[verdict["cause"]] += 1
     return {
         "pass": counts["pass"],
         "loss_only": counts["loss_only"],
@@ -64,6 +59,5 @@ def summarize(verdicts: Sequence[Verdict]) -> MethodSummary:
         "fail": counts["fail"],
         "error": max(errors, default=None),
         "gradient_error": max(gradient_errors, default=None),
-        "meanings": semantics,
-        "mistakes": mistakes,
+        "causes": found,
     }

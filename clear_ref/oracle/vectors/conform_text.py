@@ -57,12 +57,7 @@ def _arithmetic_line(verdicts: list[Verdict]) -> str:
 
 
 def _method_line(method: str, summary: MethodSummary) -> str:
-    explanations = []
-    for name, count in summary["meanings"].items():
-        explanations.append(f"{_semantics_named(name)} ({count})")
-    most_first = sorted(summary["mistakes"].items(), key=lambda pair: -pair[1])
-    for name, count in most_first:
-        explanations.append(f"{name} ({count})")
+    explanations = [f"{name} ({count})" for name, count in summary["causes"].items()]
     return (
         f"{method:12} {summary['pass']:5} {summary['loss_only']:9} {summary['acceptable']:7} "
         f"{summary['fail']:5} {_number(summary['error']):>9} "
@@ -99,18 +94,17 @@ def _case_line(group: list[Verdict]) -> str:
 def _explanation(verdict: Verdict) -> str:
     if verdict["verdict"] in ("pass", "loss_only"):
         return ""
+    shown = verdict["cause"] or ""
+    if verdict["same_numbers"]:
+        shown += f" (the same numbers: {', '.join(verdict['same_numbers'])})"
     if verdict["verdict"] == "acceptable":
         asked = verdict["id"].split("/")[1]
-        return f": accepted as {_semantics_named(verdict['meaning'] or '')}, not {asked}"
+        who = ", a meaning of other projects" if verdict["cause_kind"] == "peer" else ""
+        return f": accepted as {shown}{who}, not {asked} semantics"
     if verdict["reason"]:
-        return f": {verdict['reason']}"
-    names = list(verdict["mistakes"])
-    if verdict["meaning"]:
-        names.insert(0, _semantics_named(verdict["meaning"]))
-    return ": " + (", ".join(names) or "no known mistake")
+        return f": {verdict['reason']}" + (f"; {shown}" if _is_named(verdict) else "")
+    return f": {shown}" if _is_named(verdict) else f": no known mistake: {shown}"
 
 
-def _semantics_named(name: str) -> str:
-    """ "released" as "released semantics"; ", the options ignored" is kept at the end."""
-    semantics, comma, ignored = name.partition(",")
-    return f"{semantics} semantics{comma}{ignored}"
+def _is_named(verdict: Verdict) -> bool:
+    return verdict["cause_kind"] not in (None, "place")

@@ -1,0 +1,234 @@
+"""Hypotheses of what a function computes instead of the semantics asked for.
+
+A hypothesis gives a loss and gradients for every case, or None where it does not exist. causes.py
+names one only if it gives what the function returned.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import permutations
+
+import numpy as np
+
+from clear_ref.common.errors import UserError
+from clear_ref.methods import METHODS, make_options
+from clear_ref.oracle.mistakes.known import MISTAKES, Mistake
+from clear_ref.oracle.mistakes.peers import PEERS, Peer
+from clear_ref.oracle.reference import formulas
+from clear_ref.oracle.reference.arithmetic import LossResult
+from clear_ref.oracle.reference.formulas import Options
+from clear_ref.oracle.reference.roundings import Roundings
+
+from .case_inputs import Asked
+
+IGNORING_OPTIONS = ", the options ignored"
+Predict = Callable[[Asked], LossResult | None]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What a function may compute.
+
+    kind    semantics, peer (a meaning of another project), mistake, factor or pair
+    coarse  its gradients are compared as bfloat16 numbers: its mistake rounds to them
+    """
+
+    name: str
+    kind: str
+    predict: Predict
+    coarse: bool = False
+
+
+def other_semantics(asked: Asked) -> list[Hypothesis]:
+    """Options ignored, and other semantics: with all options that they know, or those changed."""
+    method, own = asked.entry["method"], asked.entry["semantics"]
+    names = sorted(METHODS[method].VARIANTS, key=lambda name: not name.startswith("released"))
+    found = [Hypothesis(f"{own} semantics{IGNORING_OPTIONS}", "mistake", _ignoring(own))]
+    for name in names:
+        if name != own:
+            found.append(Hypothesis(f"{name} semantics", "semantics", _carrying(name, True)))
+            found.append(Hypothesis(f"{name} semantics", "semantics", _carrying(name, False)))
+    for option in asked.entry["options"]:
+        found.append(Hypothesis(f"the option {option} ignored", "mistake", _without(option)))
+    for name in names:
+        if name != own:
+            label = f"{name} semantics{IGNORING_OPTIONS}"
+            found.append(Hypothesis(label, "mistake", _ignoring(name)))
+    return found
+
+
+def _carrying(semantics: str, every: bool) -> Predict:
+    def predict(asked: Asked) -> LossResult | None:
+        entry = asked.entry
+        known = default_options(entry["method"], semantics)
+        own = default_options(entry["method"], entry["semantics"])
+        given = {name: value for name, value in entry["options"].items() if name in known}
+        if not every:
+            given = {name: value for name, value in given.items() if value != own[name]}
+        return _with_options(asked, semantics, given)
+
+    return predict
+
+
+def _without(option: str) -> Predict:
+    def predict(asked: Asked) -> LossResult | None:
+        entry = asked.entry
+        given = {name: value for name, value in entry["options"].items() if name != option}
+        if option == "n_random":
+            return None  # another number of batches than the case has
+        return _with_options(asked, entry["semantics"], given)
+
+    return predict
+
+
+def _ignoring(semantics: str) -> Predict:
+    def predict(asked: Asked) -> LossResult | None:
+        options = asked.entry["options"]
+        given = {"n_random": options["n_random"]} if "n_random" in options else {}
+        return _with_options(asked, semantics, given)
+
+    return predict
+
+
+def _with_options(asked: Asked, semantics: str, given: Options) -> LossResult | None:
+    method = asked.entry["method"]
+    try:
+        options = asdict(make_options(method, given, semantics))
+        return formulas.reference_loss(method, semantics, options, asked.every)
+    except (UserError, KeyError):
+        return None  # an option or a value that these semantics lack, or a batch that is missing
+
+
+def default_options(method: str, semantics: str) -> Options:
+    """Every option of the semantics, with its default value."""
+    return asdict(make_options(method, {}, semantics))
+
+
+def peers(asked: Asked) -> list[Hypothesis]:
+    """The meanings and mistakes of other projects that exist in the case's method."""
+    found = []
+    for peer in PEERS:
+        if asked.entry["method"] in peer.methods:
+            kind = "peer" if peer.is_meaning else "mistake"
+            found.append(Hypothesis(peer.name, kind, _computed(peer)))
+    return found
+
+
+def mistakes(asked: Asked) -> list[Hypothesis]:
+    """The known mistakes of the case's method and semantics."""
+    return [
+        Hypothesis(mistake.name, "mistake", _computed(mistake), mistake.name == "bf16_logp")
+        for mistake in _mistakes_of(asked)
+    ]
+
+
+def pairs(asked: Asked) -> Iterator[Hypothesis]:
+    """Two known mistakes at once, in both orders."""
+    entry = asked.entry
+    known: list[Mistake | Peer] = [*_mistakes_of(asked)]
+    known += [p for p in PEERS if entry["method"] in p.methods and not p.is_meaning]
+    for first, second in permutations(known, 2):
+        both = first.compute.and_(second.compute)
+        if both is not None:
+            name = " and ".join(sorted((first.name, second.name)))
+            coarse = "bf16_logp" in (first.name, second.name)
+            yield Hypothesis(name, "pair", _computed(replace(first, compute=both)), coarse)
+
+
+def _mistakes_of(asked: Asked) -> list[Mistake]:
+    entry = asked.entry
+    return [
+        mistake
+        for mistake in MISTAKES
+        if entry["method"] in mistake.methods and entry["semantics"] in mistake.semantics
+    ]
+
+
+def _computed(mistake: Mistake | Peer) -> Predict:
+    def predict(asked: Asked) -> LossResult | None:
+        entry = asked.entry
+        with np.errstate(all="ignore"):
+            try:
+                return mistake.compute(
+                    entry["method"], entry["semantics"], entry["options"], asked.every
+                )
+            except (KeyError, TypeError):
+                return None  # an option or a batch that the semantics lack; no such combination
+
+    return predict
+
+
+def factors(asked: Asked, factor: float) -> list[Hypothesis]:
+    """The right loss times a number: a known one first, then `factor` itself, if it is not 1."""
+    known: list[tuple[str, Callable[[Asked], float | None]]] = [
+        ("-1", lambda one: -1.0),
+        ("2/beta", lambda one: 2 / _option(one, "beta")),
+        ("beta", lambda one: _option(one, "beta")),
+        ("1/beta", lambda one: 1 / _option(one, "beta")),
+        ("T^2, T the temperature", lambda one: _option(one, "temperature") ** 2),
+        ("1/T^2, T the temperature", lambda one: _option(one, "temperature") ** -2),
+        ("V, the vocabulary's size", lambda one: _sizes(one)[2]),
+        ("1/V, V the vocabulary's size", lambda one: 1 / _sizes(one)[2]),
+        ("B, the number of sequences", lambda one: _sizes(one)[0]),
+        ("1/B, B the number of sequences", lambda one: 1 / _sizes(one)[0]),
+        ("m, the number of answer tokens", lambda one: _answers(one)),
+        ("1/m, m the number of answer tokens", lambda one: 1 / _answers(one)),
+        ("m/(m+1), m answer tokens", lambda one: _answers(one) / (_answers(one) + 1)),
+    ]
+    found = [Hypothesis(f"the loss times {n}", "factor", _scaled(value)) for n, value in known]
+    constant = _scaled(lambda one: factor)
+    name = f"the loss times {factor:.6g}"
+    steps = round(1 / factor) if factor else 0
+    if 2 <= steps <= 64 and abs(factor * steps - 1) < 1e-4:
+        name = f"the loss times 1/k, k = {steps}"
+    if abs(factor - 1) > 1e-9:
+        found.append(Hypothesis(name, "factor", constant))
+    return found
+
+
+def _option(asked: Asked, name: str) -> float:
+    """An option's value; NaN if there is none or it is 0."""
+    return float(asked.entry["options"].get(name) or np.nan)
+
+
+def _sizes(asked: Asked) -> Sequence[int]:
+    """B, T and V of the first batch (rmu: D for V)."""
+    batch = next(iter(asked.own.values()))
+    return batch["logits" if "logits" in batch else "hidden"].shape
+
+
+def _answers(asked: Asked) -> float:
+    batch = next(iter(asked.own.values()))
+    return float((batch["labels"][:, 1:] >= 0).sum()) or np.nan
+
+
+def _scaled(factor: Callable[[Asked], float | None]) -> Predict:
+    def predict(asked: Asked) -> LossResult | None:
+        value = factor(asked)
+        if value is None or not np.isfinite(value):
+            return None
+        return times(value, asked.result)
+
+    return predict
+
+
+def times(factor: float, result: LossResult) -> LossResult:
+    """A result with everything multiplied by a number."""
+    size = abs(factor)
+
+    def roundings() -> Roundings:
+        one = result.roundings()
+        return Roundings(
+            size * one.loss,
+            {name: size * error for name, error in one.gradients.items()},
+            {name: size * error for name, error in one.added.items()},
+        )
+
+    return LossResult(
+        factor * result.loss,
+        {name: factor * term for name, term in result.terms.items()},
+        {name: factor * gradient for name, gradient in result.gradients.items()},
+        size * result.scale,
+        size * result.weight,
+        roundings,
+    )

@@ -1,0 +1,138 @@
+"""Causes: conform names what explains every failed case, pairs and other projects' meanings too.
+
+Run: python -m pytest tests/oracle/test_causes.py
+"""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clear_ref.oracle.mistakes.known import MISTAKES
+from clear_ref.oracle.mistakes.peers import PEERS
+from clear_ref.oracle.reference import cases, formulas
+from clear_ref.oracle.reference.inputs import inputs
+from clear_ref.oracle.vectors import conform, conform_text
+from tests.implementations import composed
+
+GOLDEN = Path(__file__).parents[1] / "vectors" / "golden"
+
+
+def conform_result(name, all_batches=False, **settings):
+    asked = conform.ConformSettings(
+        impl=f"tests.implementations.{name}", vectors=str(GOLDEN), **settings
+    )
+    return conform.run(asked, all_batches=all_batches)
+
+
+def causes_of(result):
+    return {case["cause"] for case in result["cases"] if case["cause"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, method, semantics, verdict, cause",
+    [
+        ("negative", "kl", "paper", "fail", "the loss times -1"),
+        ("quarter", "grad_ascent", "paper", "fail", "the loss times 1/k, k = 4"),
+        ("prompt_and_image", "grad_ascent", "paper", "fail", "image_tokens_counted and prompt_cou"),
+        ("dpo_two_over_beta", "dpo", "original", "acceptable", "dpo_two_over_beta"),
+        ("npo_batch_mean", "npo", "paper", "acceptable", "npo_batch_mean"),
+        ("npo_raw_logits", "npo", "paper", "acceptable", "npo_raw_logits"),
+        ("kl_token_mean", "kl", "paper", "acceptable", "kl_answer_token_mean"),
+        (
+            "kl_six_times",
+            "kl",
+            "paper",
+            "fail",
+            "-1 forget nll +1 retain nll +6 retain KL(teacher || student)",
+        ),
+    ],
+)
+def test_torch_code_gets_one_cause_for_all_of_its_cases(name, method, semantics, verdict, cause):
+    result = conform_result(f"composed:{name}", methods=method, semantics=semantics)
+    named = causes_of(result)
+    assert len(named) == 1 and next(iter(named)).startswith(cause), named
+    verdicts = {case["verdict"] for case in result["cases"] if case["cause"]}
+    assert verdicts == {verdict}
+    assert "no known mistake" not in conform_text.text(result)
+
+
+def test_what_nothing_explains_is_told_by_the_first_place_that_differs():
+    result = conform_result(
+        "composed:first_sequence_only", methods="grad_ascent", only="grad_ascent/paper/plain"
+    )
+    assert causes_of(result) == {
+        "the loss is off; the gradient of forget differs first at sequence 0, position 3 "
+        "(answer row), in all columns; in all in 6 of 6 answer rows"
+    }
+
+
+def test_a_mistake_that_one_case_contradicts_is_not_named():
+    """padding_counted on the shape plain alone; right elsewhere, though it would act on `left`."""
+    alone = conform_result("composed:padding_on_plain", methods="grad_ascent", shapes="plain")
+    assert causes_of(alone) == {"padding_counted"}
+    both = conform_result("composed:padding_on_plain", methods="grad_ascent", shapes="plain,left")
+    assert both["counts"]["pass"] == 1 and both["counts"]["fail"] == 1
+    assert {case["cause_kind"] for case in both["cases"] if case["cause"]} == {"place"}
+
+
+@pytest.mark.slow
+def test_seeded_pairs_of_known_mistakes_are_named_and_none_is_named_falsely():
+    """A name is right if it is the pair, or one of the two where the other changes nothing."""
+    draws = random.Random(16)
+    methods = ("grad_ascent", "kl", "npo", "llmu")
+    n_named = n_judged = 0
+    for _ in range(30):
+        method = draws.choice(methods)
+        known = [m for m in MISTAKES if method in m.methods and "paper" in m.semantics]
+        first, second = draws.sample(known, 2)
+        if first.compute.and_(second.compute) is None:
+            continue
+        composed.PAIR[:] = [first.name, second.name]
+        result = conform_result(
+            "composed:pair", True, methods=method, shapes="plain,single,near,ignored"
+        )
+        for case in result["cases"]:
+            if not case["cause"] or case["loss"] is None:
+                continue
+            n_judged += 1
+            names = [case["cause"], *case["same_numbers"]]
+            pair = " and ".join(sorted(composed.PAIR))
+            right = any(name in (pair, first.name, second.name) for name in names)
+            n_named += right
+            assert right or case["cause_kind"] != "mistake", (composed.PAIR, case)
+    assert n_judged > 50 and n_named >= 0.95 * n_judged, (n_named, n_judged)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_the_gradient_of_each_peer_is_the_derivative_of_its_loss(peer):
+    """Central differences in float64 at some entries; each peer differs from every semantics."""
+    method = "kl" if "kl" in peer.methods else peer.methods[0]
+    case = next(one for one in cases.cases() if one.method == method and one.shape == "plain")
+    tensor = "hidden" if method == "rmu" else "logits"
+    batches = {name: dict(batch) for name, batch in inputs("plain").items()}
+    batches["forget"] = {**batches["forget"], **case.batches.get("forget", {})}
+    if method == "rmu":
+        for batch in batches.values():
+            batch.pop("logits", None)
+            batch.pop("teacher_logits", None)
+        batches = {name: batches[name] for name in ("forget", "retain")}
+    options = case.options
+    result = peer.compute(method, case.semantics, options, batches)
+    right = formulas.reference_loss(method, case.semantics, options, batches)
+    assert abs(result.loss - right.loss) > 1e-4 * right.scale
+    draws = random.Random(1)
+    for name, gradient in result.gradients.items():
+        for _ in range(3):
+            place = tuple(draws.randrange(size) for size in gradient.shape)
+            losses = []
+            for step in (1e-5, -1e-5):
+                moved = batches[name][tensor].copy()
+                moved[place] += step
+                changed = {**batches, name: {**batches[name], tensor: moved}}
+                losses.append(peer.compute(method, case.semantics, options, changed).loss)
+            slope = (losses[0] - losses[1]) / 2e-5
+            size = max(1.0, float(np.abs(gradient).max()))
+            assert gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-6 * size), (name, place)
