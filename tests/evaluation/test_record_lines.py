@@ -75,7 +75,7 @@ def test_every_line_is_json_of_finite_numbers(tmp_path):
 
 
 def test_pandas_reads_it_in_a_line(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="the parity extra is not installed")
     path = tmp_path / "records.jsonl"
     write_jsonl(path, record_lines({"base": {"eval_log_forget": LOG}}))
     table = pandas.read_json(path, lines=True)
