@@ -58,7 +58,8 @@ def values(record, part="settings"):
 
 
 LINES = {
-    "npo": "npo --set beta=0.2 --seed 3 --lr 2e-3 --modality text --limit 5 --tasks eval_log,eval_retain_facerec",
+    "npo": "npo --set beta=0.2 --seed 3 --lr 2e-3 --modality text --limit 5 "
+    "--tasks eval_log,eval_retain_facerec",
     "rmu": "rmu --semantics original --impl torch --dtype float64 --weight-decay 0",
     "all": "all --methods npo,kl --set npo.beta=0.3 --modality each --seeds 5 --epochs 2",
     "finetune": "finetune --split retain --epochs 2 --model mini",
