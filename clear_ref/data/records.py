@@ -130,8 +130,8 @@ def _read_rows(directory: Path, config: str) -> list[Row]:
     path = directory / config / "rows.jsonl"
     if not path.exists():
         below = files_below(directory) if directory.is_dir() else []
-        rows = [p for p in below if p.name == "rows.jsonl"]
-        have = [str(p.parent.relative_to(directory)) for p in rows]
+        files = [path for path in below if path.name == "rows.jsonl"]
+        have = [str(path.parent.relative_to(directory)) for path in files]
         raise UserError(
             f"{path}: no such file; {directory} holds the configs: {', '.join(have) or 'none'}"
         )
