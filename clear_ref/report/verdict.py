@@ -135,6 +135,8 @@ def forgotten(forget: str, base: Scores, unlearned: Scores, gold: Scores | None)
     share = way(forget, base, unlearned, gold)
     if share is None:
         return f"{name} went from {number(before)} to {number(after)}"
+    if number(before) == number(after):
+        return f"forgot nothing: {name} is {number(after)} as before"
     if share <= 0:
         return f"forgot nothing: {name} rose from {number(before)} to {number(after)}"
     return f"forgot {share:.0%} of the way from base to gold ({name})"

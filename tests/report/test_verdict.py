@@ -47,6 +47,12 @@ def test_without_a_gap_to_gold_there_is_no_share(gold, after, words, expected):
     )
 
 
+def test_a_number_that_is_printed_as_before_did_not_rise():
+    base, after, gold = scores(forget=0.6), scores(forget=0.6002), scores(forget=0.2)
+    found = verdict.forgotten("forget", base, after, gold)
+    assert found == "forgot nothing: Forget is 0.600 as before"
+
+
 def test_a_language_model_is_judged_by_its_text():
     without = {"forget": None, "retain": None}
     models = {
