@@ -71,6 +71,8 @@ def ask(settings: Ask, picture: str, question: str) -> dict[str, Any]:
                 f"PICTURE is {picture}, and {source.model} is a language model, which sees none; "
                 f"expected {NO_PICTURE}"
             )
+        if not Path(picture).is_file():
+            raise UserError(f"PICTURE is {picture}: no such file; expected a picture file, or -")
         open_image(picture, "PICTURE")
         record = Record(question, image=Path(picture))
     vlm = source.load(source.model, settings.adapter)

@@ -54,7 +54,7 @@ def check(settings: Unlearn | Finetune, inputs: Inputs) -> None:
             f"--keep {keep}: there is no evaluation to choose from; add --evaluate-every epoch, or "
             "a number of steps"
         )
-    _check_halves(inputs)
+    check_halves(inputs, "--keep")
 
 
 def check_split(settings: Unlearn, split_seed: int) -> None:
@@ -77,8 +77,11 @@ def rule_of(settings: Unlearn | Finetune) -> str:
     return "" if keep == LAST else keep.removeprefix(BEST)
 
 
-def _check_halves(inputs: Inputs) -> None:
-    """UserError unless the tasks give Forget and Retain on two halves of their records."""
+def check_halves(inputs: Inputs, what: str) -> None:
+    """UserError unless the tasks give Forget and Retain on two halves of their records.
+
+    what  the option or command that chooses, for the message
+    """
     names = {task.name for task in inputs.tasks}
     numbers = AGGREGATES["paper"]
     if not any(
@@ -86,13 +89,13 @@ def _check_halves(inputs: Inputs) -> None:
         for pair in selection.PAIRS
     ):
         raise UserError(
-            "--keep compares Forget with Retain; expected --tasks with all tasks of both, or all"
+            f"{what} compares Forget with Retain; expected --tasks with all tasks of both, or all"
         )
     for task in inputs.tasks:
         n = len(read_rows(inputs.data, task.config)[: inputs.evaluation.limit])
         if task.set_name in selection.SPLIT_SETS and n < 2:
             raise UserError(
-                f"--keep: {task.name} has {n} record to evaluate; expected 2 or more (--limit), "
+                f"{what}: {task.name} has {n} record to evaluate; expected 2 or more (--limit), "
                 "one for the choice and one for the report"
             )
 

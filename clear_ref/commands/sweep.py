@@ -102,6 +102,7 @@ def resolve(
     points = explicit(settings, points, given)
     inputs = resolve_inputs(settings, settings.gold)
     check_rule(settings.choose, "--choose", inputs.gold is not None)
+    curve.check_halves(inputs, "sweep")
     curve.check_split(settings, settings.split_seed)
     check_pictures(inputs, [row for part in training_rows(settings, inputs) for row in part])
     check_gold_files(inputs)

@@ -18,7 +18,11 @@ def methods_of(text: str) -> list[str]:
         return list(table.METHODS)
     names = text.split(",")
     for name in names:
-        table.method_module(name)
+        if name not in table.METHODS:
+            raise UserError(
+                f"sweep {text}: method is {name!r}; expected all, or some of: "
+                f"{', '.join(table.METHODS)}"
+            )
     if len(set(names)) < len(names):
         raise UserError(f"sweep {text}: a method is named twice; expected each once")
     return names
@@ -57,7 +61,10 @@ def from_grids(
     """
     for name, values in recipe.items():
         for value in values:
-            convert(Recipe, name, value)
+            try:
+                convert(Recipe, name, value)
+            except UserError as error:
+                raise UserError(f"--grid {name}={value}: {error}") from None
     points = []
     for method in methods:
         known = setting_names(table.variant(method, semantics).options)

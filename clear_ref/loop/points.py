@@ -118,7 +118,7 @@ def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
         if not _is_setting(name) or not value:
             continue
         if name in setting_names(Recipe):
-            convert(Recipe, name, value)
+            _check_value(value, name, where)
             recipe[name] = value
         elif name in known:
             options[name] = value
@@ -127,6 +127,14 @@ def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
                 f"{where}: {method} ({semantics}) has no option {name!r}; leave it empty"
             )
     return Point(method, recipe, options)
+
+
+def _check_value(value: str, name: str, where: str) -> None:
+    """UserError that names file and line for a value of the recipe of another type."""
+    try:
+        convert(Recipe, name, value)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _options_of_any() -> set[str]:

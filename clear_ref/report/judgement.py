@@ -16,7 +16,7 @@ from clear_ref.evaluation.metrics import Scores
 from .columns import mean, number
 from .read_runs import EVALUATED, Report
 from .run_groups import RunGroup
-from .thresholds import SMALLEST_GAP, forgotten_in_words, kept_in_words
+from .thresholds import SMALLEST_GAP, forgotten_in_words, kept_in_words, percent
 from .verdict import PAIRS, in_words, shares_kept, way
 from .zero_means import HEADINGS, zero_parts
 
@@ -135,11 +135,6 @@ def sentence(one: Judged) -> str:
     if one.interval:
         words += f" (95% interval {percent(one.interval[0])} to {percent(one.interval[1])})"
     return words
-
-
-def percent(share: float) -> str:
-    """A share as whole percent."""
-    return f"{round(100 * share)}%".replace("-", "−")
 
 
 def why_no_share(report: Report, group: RunGroup) -> list[str]:

@@ -8,11 +8,12 @@ from .columns import number
 from .html_frame import details, table, text
 from .page_style import STYLE
 from .sweep_tables import HALVES, columns_of, missed, quality_note, rule_in_words, title
+from .thresholds import percent
 
 HALVES_STYLE = """
 th.half { text-align: center; border-left: 1px solid var(--line); }
 .halves td:not(.words) { white-space: nowrap; }
-td.words { min-width: 14rem; padding-left: 1rem; }
+td.words { min-width: 14rem; } td.words, th.words { padding-left: 1rem; }
 """
 
 
@@ -25,10 +26,11 @@ def page(summary: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     body = [
         f"<h1>{text(headline(summary))}</h1>",
         f'<p class="soft">{text(title(summary))}.</p>',
-        "<h2>What each method can forget for what it keeps</h2>",
-        '<p class="soft">A small dot is a setting, a line joins the settings of a method that no '
-        "other one of it beats in both numbers, a large dot is the setting that the rule chose. "
-        "All numbers here are of the reporting half of the records, which the rule did not see."
+        "<h2>What each method forgets and what it keeps</h2>",
+        '<p class="soft">A small dot is a setting; a large dot is the setting that the rule '
+        "chose. A line joins those settings of a method that none of its other settings beats in "
+        "both numbers. All numbers here are of the reporting half of the records, which the rule "
+        "did not see."
         "</p>",
         front.fronts(summary),
         "<h2>The chosen settings</h2>",
@@ -57,9 +59,13 @@ def headline(summary: Mapping[str, Any]) -> str:
     before = [point["choosing"][forget] for point in chosen]
     best = chosen[before.index(min(before, key=lambda value: (value == 0, value)))]
     scores = best["reporting"]
-    kept = f"keeps {scores[retain] / base[retain]:.0%} of Retain" if base[retain] else ""
-    words = f"{best['method']} lowers Forget from {number(base[forget], 2)} to "
-    return f"{words}{number(scores[forget], 2)} and {kept}" if kept else words
+    words = (
+        f"{best['method']} lowers Forget from {number(base[forget], 2)} to "
+        f"{number(scores[forget], 2)}"
+    )
+    if not base[retain]:
+        return words
+    return f"{words} and keeps {percent(scores[retain] / base[retain])} of Retain"
 
 
 def _rule(summary: Mapping[str, Any]) -> str:
@@ -117,7 +123,7 @@ def _halves_table(
             + f'<td class="words">{text(words)}</td></tr>'
         )
     above = f'<tr><th colspan="{len(heads)}"></th>{groups}<th></th></tr>'
-    head = f"<thead>{above}<tr>{first}{names}<th>setting</th></tr></thead>"
+    head = f"<thead>{above}<tr>{first}{names}<th class=words>setting</th></tr></thead>"
     body = f"<tbody>{''.join(lines)}</tbody>"
     return f'<div class="scroll"><table class="halves">{head}{body}</table></div>'
 

@@ -20,6 +20,24 @@ RULE = (
     f"collapsed below {COLLAPSED:.0%}."
 )
 
+EDGES = (FORGOTTEN, PARTLY, KEPT, COLLAPSED)
+ROUNDING = 5e-6  # a share this close below a threshold is printed as the threshold
+
+
+def percent(share: float) -> str:
+    """A share as whole percent; with up to three digits more where a threshold would be passed.
+
+    0.897 is "89.7%", because "90%" is forgotten and 0.897 is not.
+    """
+    shown = ""
+    for digits in range(4):
+        rounded = round(100 * share, digits) + 0.0  # no minus before a zero
+        shown = f"{rounded:.{digits}f}%".replace("-", "−")
+        sides = [(rounded / 100 >= edge) == (share >= edge - ROUNDING) for edge in EDGES]
+        if all(sides):
+            break
+    return shown
+
 
 def forgotten_in_words(share: float) -> str:
     """forgotten, partly forgotten or not forgotten, of a share of the way from base to gold."""

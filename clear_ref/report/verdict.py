@@ -13,6 +13,7 @@ from .thresholds import (
     UNMOVED,
     forgotten_in_words,
     kept_in_words,
+    percent,
 )
 from .zero_means import HEADINGS, zero_parts
 
@@ -107,11 +108,20 @@ def in_words(
         words.append(forgotten_in_words(share))
     kept = shares_kept(base, unlearned)
     if kept:
-        lowest = min(kept, key=lambda metric: kept[metric])
-        if pair and pair[1] in kept and kept_in_words(kept[pair[1]]) == kept_in_words(kept[lowest]):
-            lowest = pair[1]
-        words.append(f"{HEADINGS[lowest]} {kept_in_words(kept[lowest])}")
+        metric = judged_retain(kept, pair)
+        words.append(f"{HEADINGS[metric]} {kept_in_words(kept[metric])}")
     return ", ".join(words)
+
+
+def judged_retain(kept: Mapping[str, float], pair: Pair | None) -> str:
+    """retain or text_retain: that of `pair`, unless the other one has a worse verdict.
+
+    kept  not empty; see shares_kept
+    """
+    lowest = min(kept, key=lambda metric: kept[metric])
+    if pair and pair[1] in kept and kept_in_words(kept[pair[1]]) == kept_in_words(kept[lowest]):
+        return pair[1]
+    return lowest
 
 
 def changes(base: Scores, unlearned: Scores, gold: Scores | None, modality: str = "") -> list[str]:
@@ -122,8 +132,10 @@ def changes(base: Scores, unlearned: Scores, gold: Scores | None, modality: str 
     forget, retain = pair
     parts = [forgotten(forget, base, unlearned, gold)]
     kept = shares_kept(base, unlearned)
-    if retain in kept:
-        parts.append(f"kept {kept[retain]:.0%} of base's {HEADINGS[retain]}")
+    if kept:
+        named = dict.fromkeys([retain, judged_retain(kept, pair)])
+        of_base = [f"{percent(kept[m])} of base's {HEADINGS[m]}" for m in named if m in kept]
+        parts.append(f"kept {', '.join(of_base)}")
     verdict = in_words(base, unlearned, gold, modality)
     return [f"{verdict}: {'; '.join(parts)}" if verdict else "; ".join(parts)]
 
@@ -139,7 +151,7 @@ def forgotten(forget: str, base: Scores, unlearned: Scores, gold: Scores | None)
         return f"forgot nothing: {name} is {number(after)} as before"
     if share <= 0:
         return f"forgot nothing: {name} rose from {number(before)} to {number(after)}"
-    return f"forgot {share:.0%} of the way from base to gold ({name})"
+    return f"forgot {percent(share)} of the way from base to gold ({name})"
 
 
 def gold_notes(models: Mapping[str, Scores]) -> list[str]:

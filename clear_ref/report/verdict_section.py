@@ -7,14 +7,13 @@ from .judgement import (
     judged,
     mean_scores,
     method_of_intervals,
-    percent,
     sentence,
     verdict_of,
     why_no_share,
 )
 from .read_runs import Report
 from .run_groups import RunGroup, by_panel
-from .thresholds import RULE
+from .thresholds import RULE, percent
 from .verdict import PAIRS, quality_notes
 from .zero_means import HEADINGS
 

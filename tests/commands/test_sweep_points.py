@@ -98,7 +98,7 @@ def test_the_embedded_worlds_own_list_does_not_depend_on_what_was_chosen_from_it
         ("method,semantics,lr\nnpo,released,1\n", "is of --semantics released, and this run is of"),
         ("method,size\nnpo,1\n", "column 'size' is neither a value of the recipe nor an option"),
         ("method,alpha\nnpo,1\n", r"npo \(paper\) has no option 'alpha'; leave it empty"),
-        ("method,lr\nnpo,much\n", "setting lr is 'much'; expected float"),
+        ("method,lr\nnpo,much\n", "points.csv, line 2: setting lr is 'much'; expected float"),
         ("method,lr\nnpo\n", "line 2: has not as many cells"),
         ("method,lr\nnpo,1,2\n", "line 2: has not as many cells"),
         ("method,lr\nnpo,1\nnpo,1\n", "npo with lr 1 is there twice"),
@@ -116,13 +116,13 @@ def test_a_wrong_file_is_one_line(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["scrubb"], "method is 'scrubb'"),
+        (["scrubb"], "sweep scrubb: method is 'scrubb'; expected all, or some of: "),
         (["npo,npo"], "a method is named twice"),
         (["npo", "--grid", "lr"], "--grid lr: expected NAME=V1,V2"),
         (["npo", "--grid", "lr=1,,2"], "--grid lr=1,,2: expected NAME=V1,V2"),
         (["npo", "--grid", "lr=1,1"], "is given twice"),
         (["npo", "--grid", "lr=1e-3,0.001"], "lr 1e-3 and with lr 0.001 are the same setting"),
-        (["npo", "--grid", "rate=1"], "unknown setting 'rate'"),
+        (["npo", "--grid", "rate=1"], "--grid rate=1: unknown setting 'rate'"),
         (["npo", "--grid", "lr=1e-3,-1"], "lr is -1.0; expected a positive number"),
         (["npo", "--set-grid", "alpha=1"], "none of npo has an option 'alpha'"),
         (["npo", "--grid", "lr=1e-3", "--lr", "2"], "lr is given for all runs and in the grid"),
@@ -134,6 +134,16 @@ def test_a_wrong_file_is_one_line(tmp_path, content, message):
             "--choose is 'best'; expected nearest-gold",
         ),
         (["npo", "--grid", "lr=1", "--seeds", "0,x"], "--seeds is '0,x'"),
+        (["npo", "--grid", "lr=much"], "--grid lr=much: setting lr is 'much'; expected float"),
+        (
+            ["npo", "--grid", "lr=1", "--limit", "1"],
+            "sweep: eval_log_forget has 1 record to evaluate; expected 2 or more (--limit)",
+        ),
+        (
+            ["npo", "--grid", "lr=1", "--tasks", "eval_log_forget"],
+            "sweep compares Forget with Retain; expected --tasks with all tasks of both",
+        ),
+        (["npo", "--grid", "lr=1", "--resume"], "--resume needs --out"),
         (["npo", "--semantics", "released@2024-10-23"], "no built-in list of settings"),
     ],
 )

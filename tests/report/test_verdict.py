@@ -4,6 +4,7 @@ import pytest
 
 from clear_ref.evaluation.definitions import AGGREGATES
 from clear_ref.report import verdict
+from clear_ref.report.thresholds import percent
 
 
 def scores(n=20, fq=0.3, **numbers):
@@ -87,6 +88,36 @@ def test_retain_is_judged_by_the_lower_of_pictures_and_text_and_forget_by_what_w
     after = scores(forget=0.6, text_forget=0.1, retain=0.8, text_retain=0.6)
     assert verdict.in_words(base, after, gold) == "not forgotten, Retain text damaged"
     assert verdict.in_words(base, after, gold, "text") == "forgotten, Retain text damaged"
+
+
+def test_a_sentence_gives_the_share_of_the_number_that_its_verdict_names():
+    models = {
+        "base": scores(forget=0.949, retain=0.986, text_retain=0.860),
+        "gold": scores(forget=0.056),
+        "unlearned": scores(forget=0.148, retain=0.951, text_retain=0.758),
+    }
+    # 0.801 / 0.893 = 0.89698; 0.951 / 0.986 = 0.9645; 0.758 / 0.860 = 0.8814
+    assert verdict.sentences(models)[0] == (
+        "partly forgotten, Retain text damaged: forgot 89.7% of the way from base to gold "
+        "(Forget); kept 96% of base's Retain, 88% of base's Retain text"
+    )
+
+
+@pytest.mark.parametrize(
+    "share, shown",
+    [
+        (0.897, "89.7%"),
+        (0.89996, "89.996%"),
+        (0.9, "90%"),
+        (0.894, "89%"),
+        (0.0996, "9.96%"),
+        (-0.003, "0%"),
+        (-0.07, "−7%"),
+        (1.25, "125%"),
+    ],
+)
+def test_a_printed_share_is_on_the_side_of_each_threshold_that_the_share_is_on(share, shown):
+    assert percent(share) == shown
 
 
 def test_a_forget_that_is_zero_by_one_part_alone_is_no_verdict():
