@@ -16,7 +16,7 @@ ROUGE       1e-6: a ratio of two small counts. Aggregates 1e-9: means of the sam
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, read_json
@@ -46,6 +46,7 @@ ROUGE_COLUMNS: dict[str, Callable[[dict[str, rouge.Score]], float]] = {
     "rougeL_f1": lambda scores: scores["rougeL"].f,
     "rouge1_recall": lambda scores: scores["rouge1"].recall,
 }
+OTHER_COLUMNS = ("truth_ratio", "generated_text", "candidates")
 ADVICE = "expected values that agree; the log was changed or damaged, evaluate again"
 
 
@@ -54,6 +55,8 @@ def check(found: Evaluation) -> None:
     tolerance = OURS if found.format == FORMATS[0] else SINGLE_PRECISION
     for task, log in found.tasks.items():
         named: Log = {**log, "task": task}
+        if found.format == FORMATS[0]:
+            _check_whole(named)
         _check_rouge(named)
         for average, total, count in MEANS:
             _check_means(named, average, total, count, tolerance)
@@ -113,6 +116,15 @@ def _pairs(log: Log, first: str, *others: str) -> Iterator[tuple[str, list[list[
         yield index, rows
 
 
+def _check_whole(log: Log) -> None:
+    """Every column of ours has every record: without it a record's values cannot be checked."""
+    answers = log_columns.column_of(log, "avg_gt_loss")
+    for column in (*(name for each in MEANS for name in each), *ROUGE_COLUMNS, *OTHER_COLUMNS):
+        if column in log:
+            values = log_columns.column_of(log, column)
+            log_columns.same_records(log, answers, values, "avg_gt_loss", column)
+
+
 def _check_rouge(log: Log) -> None:
     columns = [name for name in ROUGE_COLUMNS if log.get(name)]
     if not columns or "generated_text" not in log:
@@ -152,9 +164,9 @@ def _check_truth_ratios(log: Log, tolerance: float) -> None:
     """TOFU's column: exp(paraphrased - mean of the wrong answers)."""
     stored = log_columns.column_of(log, "truth_ratio")
     for index, (right, wrong) in _loss_pairs(log):
-        value = stored.get(index)
-        if value is None:
+        if index not in stored:
             continue
+        value = stored[index]
         largest = max(1.0, right, *wrong)
         exponent = right - mean(wrong)
         number = float(value) if isinstance(value, (int, float)) else math.nan
@@ -190,8 +202,9 @@ def _check_candidates(log: Log) -> None:
     answer = log_columns.numbers(log, "avg_gt_loss")
     paraphrased = log_columns.numbers(log, "avg_paraphrased_loss")
     for index, candidates in log_columns.column_of(log, "candidates").items():
-        if not isinstance(candidates, dict) or index not in expected or index not in losses:
-            continue
+        if not _is_candidates(candidates):
+            why = "it is no answer, paraphrased and list of perturbed"
+            raise _contradiction(log, "candidates", index, one_line(repr(candidates), 60), why)
         if candidates.get("answer") != expected[index]:
             why = f"generated_text expects {one_line(repr(expected[index]), 60)}"
             found = one_line(repr(candidates.get("answer")), 60)
@@ -209,6 +222,14 @@ def _check_candidates(log: Log) -> None:
             if first.setdefault(text, value) != value:
                 why = f"the same answer {one_line(repr(text), 40)} has {first[text]!r} there too"
                 raise _contradiction(log, "loss", index, value, why)
+
+
+def _is_candidates(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value is {"answer": text, "paraphrased": text, "perturbed": [text, ...]}."""
+    if not isinstance(value, dict) or not isinstance(value.get("perturbed"), list):
+        return False
+    texts = [value.get("answer"), value.get("paraphrased"), *value["perturbed"]]
+    return all(isinstance(each, str) for each in texts)
 
 
 # ---- open-unlearning's aggregates and truth ratios
@@ -291,8 +312,8 @@ def _run_directories(found: Evaluation) -> Iterator[tuple[Path, str]]:
 
 def _check_summary(root: Path, model: str, logs: Logs) -> None:
     """UserError if metrics.json of a run has a number of the model that its logs do not give."""
-    stated = read_json(root / METRICS_FILE).get("models", {}).get(model)
-    setting = read_json(root / SETTINGS_FILE).get("settings", {}).get("metrics", {}).get("value")
+    stated = _at(read_json(root / METRICS_FILE), "models", model)
+    setting = _at(read_json(root / SETTINGS_FILE), "settings", "metrics", "value")
     if not isinstance(stated, dict) or setting not in (*metrics.SETS, "all"):
         return
     gold = root / LOGS_DIRECTORY / "gold"
@@ -304,6 +325,13 @@ def _check_summary(root: Path, model: str, logs: Logs) -> None:
                 f"{root / METRICS_FILE}: {name} of {model} is {value!r}, but its logs give "
                 f"{right:.9g}; {ADVICE}"
             )
+
+
+def _at(found: Any, *names: str) -> Any:
+    """found[name][name]...; None where there is none."""
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _numbers(

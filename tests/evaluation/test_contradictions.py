@@ -115,6 +115,7 @@ def test_a_log_that_agrees_with_itself_is_scored(tmp_path, capsys):
         (setting("average_perturb_loss", "0", [2.0]), "record 0 has 1 average_perturb_loss and 2"),
         (setting("truth_ratio", "1", 1.0), "truth_ratio of record 1 is 1.0, but its losses give"),
         (setting("truth_ratio", "1", "high"), "truth_ratio of record 1 is 'high'"),
+        (setting("truth_ratio", "1", None), "truth_ratio of record 1 is None"),
         (
             setting("generated_text", "0", ["Who?", "Ann Bell", "Bell Ann"]),
             "rougeL_recall of record 0 is 1.0, but its texts give 0.5",
@@ -212,3 +213,32 @@ def test_a_real_log_agrees_with_itself(name):
 @pytest.mark.parametrize("name", REAL)
 def test_every_other_real_log_agrees_with_itself(name):
     contradictions.check(logs.read(real_data(f"{name}.json.gz")))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda log: log["gt_loss"].pop("0"), "record 0 is in only one of avg_gt_loss"),
+        (lambda log: log["gt_loss"].clear(), "column gt_loss is empty"),
+        (lambda log: log.update(gt_loss=[1]), "no column gt_loss"),
+        (lambda log: log["truth_ratio"].pop("1"), "record 1 is in only one of avg_gt_loss"),
+        (lambda log: log["candidates"].update({"0": None}), "candidates of record 0 is 'None'"),
+        (lambda log: log["candidates"]["0"].pop("perturbed"), "candidates of record 0 is"),
+        (lambda log: log["candidates"]["0"].update(perturbed=3), "candidates of record 0 is"),
+        (lambda log: log["candidates"]["0"].update(perturbed=[["x"]]), "candidates of record 0 is"),
+    ],
+)
+def test_a_part_of_our_log_that_is_missing_or_no_text_is_one_line(tmp_path, edit, message):
+    """An edited value could pass where the column that contradicts it was taken out for it."""
+    write_run(tmp_path, edit)
+    with pytest.raises(UserError, match=message):
+        contradictions.check(logs.read(tmp_path))
+
+
+@pytest.mark.parametrize("broken", [{"models": []}, {"models": {"unlearned": 3}}])
+def test_a_metrics_file_of_another_shape_is_no_traceback(tmp_path, broken):
+    write_run(tmp_path)
+    (tmp_path / "metrics.json").write_text(json.dumps(broken))
+    contradictions.check(logs.read(tmp_path))
+    (tmp_path / "settings.json").write_text('{"settings": {"metrics": 3}}')
+    contradictions.check(logs.read(tmp_path))
