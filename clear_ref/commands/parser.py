@@ -159,7 +159,7 @@ def add_sweep(commands: Commands) -> None:
     one = add_command(
         commands,
         "sweep",
-        "methods with many settings; a rule chooses one of each on half of the records",
+        "one or more methods, each with many settings; a rule chooses one setting of each method",
         sweep.command,
         Sweep,
         skip={"method", "seed", "metrics"},
@@ -180,7 +180,7 @@ def add_sweep(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAME=V1,V2",
-        help="values of an option to compare, for the methods that have it",
+        help="values of an option to compare, such as alpha=1,2,5, for the methods that have it",
     )
     one.add_argument(
         "--seeds",

@@ -306,5 +306,7 @@ class Sweep(Unlearn):
         "Retain) or nearest-gold (by Forget and Retain)",
     )
     split_seed: int = setting(
-        0, "key of the split of the forget and retain records into choosing and reporting half"
+        0,
+        "key of the split of the forget and retain records into two halves: the rule sees the "
+        "choosing half, the table shows both",
     )
