@@ -7,10 +7,9 @@ settings would be reported with the luck that made it the best.
 Rules
 nearest-gold          the point whose (Forget, Retain) is nearest to gold's, by Euclidean distance
 forget-at-retain-X    the lowest Forget among the points whose Retain is at least X times base's;
-                      if there is none, the point with the highest Retain. A Forget of exactly 0
-                      comes after all others: it is a harmonic mean with a part of 0, which hides
-                      the other parts
-The first of several points that are equal is chosen.
+                      if there is none, the point with the highest Retain
+In both a Forget of exactly 0 comes after all others: it is a harmonic mean with a part of 0, which
+hides the other parts. The first of several points that are equal is chosen.
 """
 
 import math
@@ -77,7 +76,7 @@ def best(
     if rule == NEAREST_GOLD:
         target = cast("Mapping[str, Any]", gold)
         goal = (_number(target, forget), _number(target, retain))
-        keys = [math.dist(pair, goal) for pair in pairs]
+        keys = [(pair[0] == 0, math.dist(pair, goal)) for pair in pairs]
         return keys.index(min(keys))
     least = cast("float", least_retain(rule)) * _number(base, retain)
     kept = [pair for pair in pairs if pair[1] >= least]

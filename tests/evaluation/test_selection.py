@@ -105,3 +105,12 @@ def test_mean_over_seeds():
     runs = [{"forget": 0.2, "retain": 0.5}, {"forget": 0.4, "retain": None}]
     found = mean_scores(runs, ["forget", "retain"])
     assert found["forget"] == pytest.approx(0.3, abs=1e-15) and found["retain"] is None
+
+
+def test_nearest_gold_too_takes_a_forget_of_0_last():
+    """(0, 0.7) is 0.05 from gold's (0.05, 0.7), but its 0 hides the other parts; (0.2, 0.7) is
+    0.15 away."""
+    base, gold = {"forget": 0.6, "retain": 0.8}, {"forget": 0.05, "retain": 0.7}
+    points = [{"forget": 0.0, "retain": 0.7}, {"forget": 0.2, "retain": 0.7}]
+    assert best(points, "nearest-gold", base, gold) == 1
+    assert best(points[:1], "nearest-gold", base, gold) == 0
