@@ -33,7 +33,7 @@ FORMAT = "clear_ref.evaluated/1"
 KEY_FILE = "key.json"
 KEY_DIGITS = 16  # hexadecimal; key.json is compared in full
 PACKAGE = Path(__file__).parents[1]
-# The rooms whose code computes a log; nothing outside them is imported there.
+# The rooms whose code computes a log (relearning.py, for --robustness alone, also trains).
 ROOMS = ("common", "data", "model", "losses", "evaluation")
 
 
