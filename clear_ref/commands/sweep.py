@@ -24,6 +24,7 @@ from clear_ref.mini.directories import model_directory
 from clear_ref.report import sweep_page, sweep_tables
 from clear_ref.report.columns import PAPER_COLUMNS
 from clear_ref.report.command_line import command_line
+from clear_ref.report.zero_means import zero_parts
 
 from . import curve
 from .evaluated import base_and_gold, evaluated
@@ -247,7 +248,9 @@ def results(run: ResolvedSweep, logs: dict[str, Logs], failed: Sequence[str]) ->
                 scores_of(logs_in(run.runs[k].out, logs), gold, split_seed) for k in several
             ]
             for part in PARTS:
-                line[part] = mean_scores([scores[part] for scores in of_seeds], METRICS)
+                own = [scores[part] for scores in of_seeds]
+                zeros = sorted({metric for scores in own for metric in scores["zeros"]})
+                line[part] = mean_scores(own, METRICS) | {"zeros": zeros}
             line["seconds"] = train_seconds([run.runs[k] for k in several])
         points.append(line)
     choose(points, run.settings.choose, models)
@@ -283,7 +286,10 @@ def choose(points: list[dict[str, Any]], rule: str, models: dict[str, Any]) -> N
 
 
 def scores_of(logs: Logs, gold: Logs | None, split_seed: int) -> dict[str, dict[str, Any]]:
-    """{part of the records: {metric: number}} of a model, by the paper's definitions."""
+    """{part of the records: {metric: number}} of a model, by the paper's definitions.
+
+    "zeros" of a part lists the metrics that are 0 because of some of their parts (zero_means.py).
+    """
     gold_parts: list[Logs | None] = [None, None, None]
     if gold is not None:
         gold_parts = [*halves(gold, split_seed), gold]
@@ -292,7 +298,8 @@ def scores_of(logs: Logs, gold: Logs | None, split_seed: int) -> dict[str, dict[
         PARTS, [*halves(logs, split_seed), logs], gold_parts, strict=True
     ):
         scores = score(own, of_gold)
-        found[part] = {metric: scores.get(metric) for metric in METRICS}
+        zeros = [metric for metric in METRICS if zero_parts(scores, metric)]
+        found[part] = {metric: scores.get(metric) for metric in METRICS} | {"zeros": zeros}
     return found
 
 

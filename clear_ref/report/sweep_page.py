@@ -7,7 +7,16 @@ from . import front, html_frame
 from .columns import number
 from .html_frame import details, table, text
 from .page_style import STYLE
-from .sweep_tables import HALVES, columns_of, missed, quality_note, rule_in_words, title
+from .sweep_tables import (
+    HALVES,
+    cell,
+    columns_of,
+    missed,
+    quality_note,
+    rule_in_words,
+    title,
+    zero_note,
+)
 from .thresholds import percent
 
 HALVES_STYLE = """
@@ -80,8 +89,8 @@ def _rule(summary: Mapping[str, Any]) -> str:
             f" No setting of {', '.join(missing)} meets the condition; shown is the one that keeps "
             "most of Retain."
         )
-    note = quality_note(summary)
-    return f"{sentence} {note}." if note else sentence
+    notes = [note for note in (zero_note(summary), quality_note(summary)) if note]
+    return " ".join([sentence, *(f"{note}." for note in notes)])
 
 
 def _chosen(summary: Mapping[str, Any]) -> str:
@@ -129,7 +138,7 @@ def _halves_table(
 
 
 def _numbers(scores: Mapping[str, Any], columns: list[tuple[str, str]]) -> list[str]:
-    return [number(scores[half].get(metric)) for half in HALVES for metric, _ in columns]
+    return [cell(scores[half], metric) for half in HALVES for metric, _ in columns]
 
 
 def _commands(summary: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from clear_ref.evaluation.selection import NEAREST_GOLD, least_retain
 
 from .columns import PAPER_COLUMNS, number
 from .thresholds import FEWEST
+from .zero_means import MARK, MEANING
 
 HALVES = ("choosing", "reporting")
 
@@ -59,6 +60,19 @@ def quality_note(summary: Mapping[str, Any]) -> str:
     return f"FQ compares {n} records here; with fewer than {FEWEST} it says little"
 
 
+def cell(scores: Mapping[str, Any], metric: str) -> str:
+    """A number of one half; marked if it is 0 because of some of its parts."""
+    return number(scores.get(metric)) + (MARK if metric in scores.get("zeros", ()) else "")
+
+
+def zero_note(summary: Mapping[str, Any]) -> str:
+    """What the mark of a zero means; "" if no number that the tables show is marked."""
+    rows = [*summary["models"].values(), *(p for p in summary["points"] if not p["failed"])]
+    shown = {metric for metric, _ in columns_of(summary)}
+    marked = any(shown & set(row[half].get("zeros", ())) for row in rows for half in HALVES)
+    return f"{MARK} {MEANING}" if marked else ""
+
+
 def terminal(summary: Mapping[str, Any]) -> str:
     """The chosen setting of each method, with the scores of both halves, beside base and gold."""
     columns = columns_of(summary)
@@ -89,7 +103,7 @@ def terminal(summary: Mapping[str, Any]) -> str:
     ]
     for name, scores, words in rows:
         numbers = "   ".join(
-            "".join(f"{number(scores[half].get(metric)):>{width}}" for metric, _ in columns)
+            "".join(f"{cell(scores[half], metric):>{width}}" for metric, _ in columns)
             for half in HALVES
         )
         lines.append(f"{name:12}{numbers}   {words}".rstrip())
@@ -99,8 +113,8 @@ def terminal(summary: Mapping[str, Any]) -> str:
             f"* no setting keeps {least_retain(summary['rule']):g} of base's Retain; this one "
             "keeps most",
         ]
-    note = quality_note(summary)
-    lines += ["", note] if note else []
+    notes = [note for note in (zero_note(summary), quality_note(summary)) if note]
+    lines += ["", *notes] if notes else []
     failed = [
         f"{p['method']} {p['words']}: {p['failed']}" for p in summary["points"] if p["failed"]
     ]

@@ -12,6 +12,9 @@ from clear_ref.evaluation.metrics import Scores
 from .columns import OTHER_COLUMNS, PAPER_COLUMNS
 
 MARK = "‡"
+MEANING = (
+    "a harmonic mean that is 0 because a part of it is 0; it says nothing about the other parts"
+)
 HEADINGS = {metric: heading for metric, heading, _ in (*PAPER_COLUMNS, *OTHER_COLUMNS)}
 
 
@@ -55,7 +58,4 @@ def legend(models: Iterable[tuple[str, Sequence[Scores]]], metrics: Iterable[str
     if not named:
         return []
     reasons = [f"{', '.join(numbers)} ({parts})" for parts, numbers in named.items()]
-    return [
-        f"{MARK} a harmonic mean that is 0 because a part of it is 0; it says nothing about the "
-        f"other parts: {'; '.join(reasons)}."
-    ]
+    return [f"{MARK} {MEANING}: {'; '.join(reasons)}."]

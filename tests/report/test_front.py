@@ -61,3 +61,13 @@ def test_the_csv_has_every_setting_and_every_half():
     assert float(rows[1]["all_retain"]) == 0.77
     assert [row["chosen"] for row in rows] == ["", "yes", "yes", ""]
     assert rows[3]["failed"] and rows[3]["all_forget"] == ""
+
+
+def test_a_zero_that_hides_its_parts_is_marked_and_explained():
+    zeroed = point(1, "npo", 0.0, 0.79, chosen=True, lr="1e-3")
+    zeroed["choosing"]["zeros"] = ["forget"]
+    summary = {**SUMMARY, "points": [zeroed]}
+    for words in (sweep_tables.terminal(summary), sweep_page.page(summary, RECORD)):
+        assert words.count("0.000‡") == (1 if words.startswith("sweep") else 2)
+        assert "‡ a harmonic mean that is 0 because a part of it is 0" in words
+    assert "‡" not in sweep_tables.terminal(SUMMARY)
