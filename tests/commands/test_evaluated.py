@@ -22,7 +22,7 @@ from clear_ref.mini.directories import BASE, GOLD
 from tests.helpers.commands import call, small_copy
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("--tasks", "eval_forget_facerec", "--limit", 1, "--max-new-tokens", 4, "--quiet")
+QUICK = ("--tasks", "eval_text_forget", "--limit", 1, "--max-new-tokens", 4, "--quiet")
 
 
 def files_of(out, *names):

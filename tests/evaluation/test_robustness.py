@@ -78,6 +78,7 @@ class TestCommand:
                 "--out",
                 tmp_path / name,
                 "--robustness",
+                "--fresh",
                 "--seed",
                 3,
                 *self.SMALL,
@@ -106,6 +107,7 @@ class TestCommand:
         assert {path.name for path in (tmp_path / "p").iterdir()} == {
             "logs",
             "metrics.json",
+            "records.jsonl",
             "settings.json",
         }
         assert all(one["models"] == plain["models"] for one in found.values())
