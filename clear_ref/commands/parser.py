@@ -49,7 +49,7 @@ from .options import (
 from .settings import Evaluate, Finetune, Report, Score, Sweep, Unlearn
 
 EXAMPLES = f"""examples:
-  {PROGRAM} scrub                      unlearn with SCRUB in the embedded world, a minute
+  {PROGRAM} scrub                      unlearn with SCRUB in the embedded world, two minutes
   {PROGRAM} npo --set beta=0.1         another method, with an option of its own
   {PROGRAM} idk --modality text        forget texts only; pictures are not trained on
   {PROGRAM} all                        all eleven methods, one leaderboard
