@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from clear_ref.common import run_directory
-from clear_ref.common.errors import RunFailed
 from clear_ref.common.files import write_json
 from clear_ref.common.run_directory import FORMAT, RunRecord
-from clear_ref.common.settings import with_sources
+from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.metrics import score
 from clear_ref.loop import mini_recipes
 from clear_ref.loop.recipes import Recipe
@@ -22,7 +21,7 @@ from clear_ref.report import terminal
 from . import report as report_page
 from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
-from .many_runs import run_in_processes
+from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
 from .repeat import check_inputs
@@ -158,14 +157,11 @@ def all_record(
         "settings": with_sources(settings, given.settings, recorded=given.recorded)
         | with_sources(recipe, set(given.recipe), recorded=given.recorded)
         | {name: {"value": "by method", "source": "mini"} for name in sorted(by_method)}
-        | {name: {"value": value, "source": "command line"} for name, value in every.items()},
+        | as_given(every),
         "versions": run_directory.versions(),
     }
     if given.options:
-        record["options"] = {
-            name: {"value": value, "source": "command line"}
-            for name, value in given.options.items()
-        }
+        record["options"] = as_given(given.options)
     return record
 
 
@@ -188,9 +184,7 @@ def run_all(
     logs = evaluated(inputs, base_and_gold(inputs), out, fresh)
     lines = run_in_processes("all methods", run.runs, logs, report)
     finished = [line for line in lines if "metrics" in line]
-    failed = [line["failed"] for line in lines if "failed" in line]
-    if not finished:
-        raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
+    failed = failures(lines)
     models = {name: score(log, logs.get("gold"), inputs.metrics) for name, log in logs.items()}
     summary = {
         "semantics": settings.semantics,
@@ -205,8 +199,5 @@ def run_all(
     write_json(out / run_directory.LEADERBOARD_FILE, summary)
     remove_finished_groups(out)
     report_page.of_all(out, inputs.metrics)
-    if failed:
-        raise RunFailed(
-            f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
-        )
+    check_all_finished(lines, out)
     return summary

@@ -17,7 +17,7 @@ from clear_ref.evaluation import selection
 from clear_ref.evaluation.definitions import AGGREGATES
 from clear_ref.evaluation.likelihood import mean_answer_nll
 from clear_ref.evaluation.log_format import Logs
-from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.metrics import Scores, score
 from clear_ref.evaluation.summary import Kept, Summary
 from clear_ref.loop.curve import Curve, CurveLine, check_every
 from clear_ref.loop.history import row_id
@@ -30,7 +30,6 @@ from .settings import Finetune, Unlearn
 
 LAST = "last"
 BEST = "best:"
-HALVES = ("choosing", "reporting")
 # The halves are the same for every seed, so that no run chooses on the half that others report.
 SPLIT_SEED = 0
 Numbers = dict[str, float]
@@ -168,7 +167,7 @@ def make_curve(
     def measure(vlm: VLM, step: int) -> dict[str, Any]:
         own = logs.get("base") if step == 0 else None
         found = own or evaluate_model(inputs, vlm, f"step {step}")
-        line: dict[str, Any] = numbers(found, logs.get("gold"), inputs.metrics)
+        line: dict[str, Any] = numbers(score(found, logs.get("gold"), inputs.metrics))
         for name, some in records.items():
             line[f"nll_{name}"] = mean_answer_nll(vlm, some)
         if rule:
@@ -188,17 +187,15 @@ def make_curve(
     return Curve(out, settings.evaluate_every, measure, best)
 
 
-def numbers(logs: Logs, gold: Logs | None, metrics: str = "paper") -> Numbers:
-    """{reported number: value} of a model's logs, those that were evaluated."""
-    scores = score(logs, gold, metrics)
+def numbers(scores: Scores) -> Numbers:
+    """{reported number: value}, those that were evaluated."""
     return {name: value for name, value in scores.items() if isinstance(value, float)}
 
 
 def half_scores(logs: Logs, gold: Logs | None) -> dict[str, Numbers]:
     """{choosing, reporting: numbers by the paper's definitions on that half of the records}."""
-    of_gold = selection.halves(gold, SPLIT_SEED) if gold else (None, None)
-    pairs = zip(HALVES, selection.halves(logs, SPLIT_SEED), of_gold, strict=True)
-    return {half: numbers(own, golds) for half, own, golds in pairs}
+    scored = selection.scored_halves(logs, gold, SPLIT_SEED)
+    return {half: numbers(scores) for half, scores in scored.items()}
 
 
 def summarised(

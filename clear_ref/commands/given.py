@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import check_choices
+from clear_ref.common.settings import COMMAND_LINE, check_choices
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -53,7 +53,7 @@ def given_from(arguments: Namespace, kind: type[DataclassInstance], *more: str) 
     """
     named = vars(arguments)
     recorded = named.get("recorded", {})
-    defaults = {name for name, source in recorded.items() if source != "command line"}
+    defaults = {name for name, source in recorded.items() if source != COMMAND_LINE}
     own = {f.name for f in fields(kind) if f.name in named}
     return Given(
         frozenset(own - defaults | set(more)),

@@ -1,6 +1,7 @@
 """Many runs of methods with the same models and data, shared out over processes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from clear_ref.common import run_directory
@@ -56,6 +57,23 @@ def run_in_processes(
     finally:
         Progress.quiet = quiet
         bar.close()
+
+
+def failures(lines: list[dict[str, Any]]) -> list[str]:
+    """Why runs failed; RunFailed if none was finished."""
+    failed = [line["failed"] for line in lines if "failed" in line]
+    if len(failed) == len(lines):
+        raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
+    return failed
+
+
+def check_all_finished(lines: list[dict[str, Any]], out: Path) -> None:
+    """RunFailed if a run failed; the results of the others are in `out`."""
+    failed = failures(lines)
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
+        )
 
 
 def finished_summary(run: ResolvedUnlearn) -> dict[str, Any] | None:

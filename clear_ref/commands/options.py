@@ -14,10 +14,9 @@ from clear_ref.loop.recipes import RECIPES
 from clear_ref.losses.implementation import IMPLEMENTATIONS, VARIABLE
 from clear_ref.model.shape_table import SHAPES
 from clear_ref.oracle.vectors import conform as conform_vectors
+from clear_ref.report.command_line import PROGRAM
 
 from .output import Output
-
-PROGRAM = "python -m clear_ref.run"
 
 
 class Parser(argparse.ArgumentParser):

@@ -15,7 +15,7 @@ from typing import Any, cast
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import one_line, read_json
 from clear_ref.common.run_directory import FORMAT, SETTINGS_FILE, RunRecord, versions
-from clear_ref.common.settings import setting_names
+from clear_ref.common.settings import COMMAND_LINE, setting_names
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.losses.implementation import VARIABLE
@@ -23,7 +23,6 @@ from clear_ref.losses.implementation import VARIABLE
 from . import input_roles
 from .given import pairs
 
-COMMAND_LINE = "command line"
 # A repeated run has its own directory, and its command names the method.
 OWN = {"out", "method"}
 OWN_OF_ALL = OWN | {"modality", "seed"}  # several of them: taken from and given in another form

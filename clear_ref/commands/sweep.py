@@ -5,20 +5,29 @@ The rule sees half of the forget and retain records; the scores of the other hal
 
 import dataclasses
 from argparse import Namespace
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clear_ref.common import run_directory
-from clear_ref.common.errors import RunFailed, UserError
+from clear_ref.common.errors import UserError
 from clear_ref.common.files import read_json, write_json, write_text
 from clear_ref.common.run_directory import FORMAT, RunRecord
-from clear_ref.common.settings import with_sources
+from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.definitions import QUALITY_TASKS
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import score
-from clear_ref.evaluation.selection import best, check_rule, halves, mean_scores, meets, pair_of
+from clear_ref.evaluation.selection import (
+    HALVES,
+    best,
+    check_rule,
+    halves,
+    mean_scores,
+    meets,
+    pair_of,
+    scored_halves,
+)
 from clear_ref.loop.points import Point
 from clear_ref.mini.directories import model_directory
 from clear_ref.report import sweep_page, sweep_tables
@@ -29,7 +38,7 @@ from clear_ref.report.zero_means import zero_parts
 from . import curve
 from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
-from .many_runs import run_in_processes
+from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
@@ -40,7 +49,7 @@ from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
 
 METRICS = tuple(metric for metric, _, _ in PAPER_COLUMNS)
-PARTS = ("choosing", "reporting", "all")  # of the records
+PARTS = (*HALVES, "all")  # of the records
 RESULT_FILE = "sweep.json"
 TABLE_FILE = "sweep.csv"
 
@@ -61,7 +70,7 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Sweep, "method")
     points = points_of(settings, arguments.grid, arguments.set_grid)
     run = resolve(settings, points, numbers(arguments.seeds, "--seeds"), given, arguments.resume)
-    return Output(sweep(run, lambda line: None, arguments.fresh), sweep_tables.terminal)
+    return Output(sweep(run, arguments.fresh), sweep_tables.terminal)
 
 
 def points_of(settings: Sweep, grid: list[str], set_grid: list[str]) -> list[Point]:
@@ -91,12 +100,11 @@ def resolve(
 
     raises  UserError for a value that the command line and a point both give
     """
-    for source, named in (("recipe", given.recipe), ("options", given.options)):
-        twice = [n for n in named if any(n in getattr(point, source) for point in points)]
-        if twice:
-            raise UserError(
-                f"{twice[0]} is given for all runs and in the grid; expected one of the two"
-            )
+    twice = [name for name in given.recipe if any(name in point.recipe for point in points)]
+    if twice:
+        raise UserError(
+            f"{twice[0]} is given for all runs and in the grid; expected one of the two"
+        )
     recipe_name, recipe = recipe_for(
         settings.recipe, model_directory(settings.model), "unlearn", given.recipe
     )
@@ -114,9 +122,8 @@ def resolve(
         "recipe": recipe_name,
         "inputs": inputs.hashes,
         "settings": with_sources(settings, set(given.settings))
-        | {name: {"value": value, "source": "command line"} for name, value in given.recipe.items()}
+        | as_given({**given.recipe, "seed": ", ".join(map(str, seeds))})
         | {
-            "seed": {"value": ", ".join(map(str, seeds)), "source": "command line"},
             "points": {
                 "value": [f"{point.method}: {point.words}" for point in points],
                 "source": settings.points or "command line, or the embedded world's own list",
@@ -143,12 +150,7 @@ def explicit(settings: Sweep, points: list[Point], given: Given) -> list[Point]:
     found: list[Point] = []
     values: dict[int, tuple[str, MethodRecipe]] = {}
     for index, point in enumerate(points):
-        own = Unlearn(
-            method=point.method,
-            semantics=settings.semantics,
-            model=settings.model,
-            recipe=settings.recipe,
-        )
+        own = of_method(settings, method=point.method)
         texts = Given(recipe={**given.recipe, **point.recipe}, options=point.options)
         used = method_recipe_for(own, texts)
         for before, other in values.items():
@@ -176,28 +178,30 @@ def _completed(texts: dict[str, str], values: Any, names: Collection[str]) -> di
     return texts | {name: str(getattr(values, name)) for name in sorted(names) if name not in texts}
 
 
+def of_method(settings: Sweep, **more: Any) -> Unlearn:
+    """The settings of a METHOD run with those of the sweep, and `more`."""
+    common = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Unlearn)}
+    return Unlearn(**{**common, **more})
+
+
 def resolve_point(
     settings: Sweep, point: Point, number: int, seed: int, given: Given, out: Path, inputs: Any
 ) -> ResolvedUnlearn:
     """The run of one point with one seed, in out/METHOD-NUMBER-seedSEED."""
     directory = out / f"{point.method}-{number:03}-seed{seed}"
-    common = {f.name: getattr(settings, f.name) for f in dataclasses.fields(Unlearn)}
-    own = Unlearn(**{**common, "method": point.method, "seed": seed, "out": str(directory)})
+    own = of_method(settings, method=point.method, seed=seed, out=str(directory))
     all_given = Given(
         given.settings | {"method", "seed", "out"},
         {**given.recipe, **point.recipe},
-        {**given.options, **point.options},
+        point.options,
     )
     begun = (directory / run_directory.SETTINGS_FILE).exists()
     return resolve_unlearn(own, all_given, begun, inputs)
 
 
-def sweep(
-    run: ResolvedSweep, report: Callable[[dict], None], fresh: bool = False
-) -> dict[str, Any]:
+def sweep(run: ResolvedSweep, fresh: bool = False) -> dict[str, Any]:
     """Do every run that is not finished, choose, and write sweep.json, sweep.csv and report.html.
 
-    report  called with a line for each finished run
     fresh   evaluate base and gold although their logs are kept, see evaluated.py
     returns what sweep.json holds
     raises  RunFailed at the end, naming the runs that failed; the others are in the files
@@ -205,26 +209,23 @@ def sweep(
     inputs, out = run.inputs, run.out
     write_json(out / run_directory.SETTINGS_FILE, run.record)
     logs = evaluated(inputs, base_and_gold(inputs), out, fresh)
-    lines = run_in_processes("sweep", run.runs, logs, report)
-    failed = [line["failed"] for line in lines if "failed" in line]
-    if len(failed) == len(lines):
-        raise RunFailed(f"all of {len(failed)} runs: {failed[0]}")
-    summary = results(run, logs, [line.get("failed", "") for line in lines])
+    lines = run_in_processes("sweep", run.runs, logs, lambda line: None)
+    failures(lines)
+    summary = results(run, logs, lines)
     write_json(out / RESULT_FILE, summary)
     write_text(out / TABLE_FILE, sweep_tables.csv_text(summary))
     write_text(out / run_directory.REPORT_FILE, sweep_page.page(summary, run.record))
     remove_finished_groups(out)
-    if failed:
-        raise RunFailed(
-            f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
-        )
+    check_all_finished(lines, out)
     return summary
 
 
-def results(run: ResolvedSweep, logs: dict[str, Logs], failed: Sequence[str]) -> dict[str, Any]:
+def results(
+    run: ResolvedSweep, logs: dict[str, Logs], lines: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """What sweep.json holds: scores of base and gold, of every point, and which ones are chosen.
 
-    failed  why a run failed, for each run; "" for one that did not
+    lines  of many_runs, one for each run
     """
     split_seed = run.settings.split_seed
     gold = logs.get("gold")
@@ -240,7 +241,7 @@ def results(run: ResolvedSweep, logs: dict[str, Logs], failed: Sequence[str]) ->
             "options": point.options,
             "words": point.words,
             "command": command_line(run.runs[several[0]].record),
-            "failed": next((failed[k] for k in several if failed[k]), ""),
+            "failed": next((lines[k]["failed"] for k in several if "failed" in lines[k]), ""),
             "chosen": False,
         }
         if not line["failed"]:
@@ -251,7 +252,8 @@ def results(run: ResolvedSweep, logs: dict[str, Logs], failed: Sequence[str]) ->
                 own = [scores[part] for scores in of_seeds]
                 zeros = sorted({metric for scores in own for metric in scores["zeros"]})
                 line[part] = mean_scores(own, METRICS) | {"zeros": zeros}
-            line["seconds"] = train_seconds([run.runs[k] for k in several])
+            seconds = [lines[k]["seconds"]["train"] for k in several]
+            line["seconds"] = round(sum(seconds) / n_seeds, 1)
         points.append(line)
     choose(points, run.settings.choose, models)
     return {
@@ -290,14 +292,9 @@ def scores_of(logs: Logs, gold: Logs | None, split_seed: int) -> dict[str, dict[
 
     "zeros" of a part lists the metrics that are 0 because of some of their parts (zero_means.py).
     """
-    gold_parts: list[Logs | None] = [None, None, None]
-    if gold is not None:
-        gold_parts = [*halves(gold, split_seed), gold]
     found = {}
-    for part, own, of_gold in zip(
-        PARTS, [*halves(logs, split_seed), logs], gold_parts, strict=True
-    ):
-        scores = score(own, of_gold)
+    scored = {**scored_halves(logs, gold, split_seed), "all": score(logs, gold)}
+    for part, scores in scored.items():
         zeros = [metric for metric in METRICS if zero_parts(scores, metric)]
         found[part] = {metric: scores.get(metric) for metric in METRICS} | {"zeros": zeros}
     return found
@@ -308,7 +305,7 @@ def quality_records(logs: Logs, split_seed: int) -> dict[str, int]:
     task = next((task for task in QUALITY_TASKS if task in logs), None)
     if task is None:
         return {}
-    parts = zip(PARTS, halves({task: logs[task]}, split_seed), strict=False)
+    parts = zip(HALVES, halves({task: logs[task]}, split_seed), strict=True)
     return {part: len(own[task]["avg_gt_loss"]) for part, own in parts}
 
 
@@ -317,9 +314,3 @@ def logs_in(directory: Path, like: dict[str, Logs]) -> Logs:
     folder = directory / run_directory.LOGS_DIRECTORY
     found: Any = {task: read_json(folder / f"{task}.json") for task in like["base"]}
     return found
-
-
-def train_seconds(runs: Sequence[ResolvedUnlearn]) -> float:
-    """Mean training time of runs, in seconds."""
-    files = [read_json(one.out / run_directory.METRICS_FILE) for one in runs]
-    return round(sum(found["seconds"]["train"] for found in files) / len(files), 1)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Value = TypeVar("Value")
+COMMAND_LINE = "command line"  # the source of a value that the user gave
 
 
 def setting(
@@ -120,10 +121,15 @@ def with_sources(
         if each.name in recorded:
             source = recorded[each.name]
         elif each.name in given:
-            source = "command line"
+            source = COMMAND_LINE
         elif each.name in mini:
             source = "mini"
         else:
             source = each.metadata["source"]
         found[each.name] = {"value": getattr(settings, each.name), "source": source}
     return found
+
+
+def as_given(values: Mapping[str, object]) -> dict[str, SettingRecord]:
+    """{name: {value, source}} for settings.json of values that the user gave."""
+    return {name: {"value": value, "source": COMMAND_LINE} for name, value in values.items()}

@@ -21,12 +21,14 @@ from clear_ref.common.errors import UserError
 from clear_ref.data import draws
 
 from .log_format import Log, Logs
+from .metrics import Scores, score
 
 NEAREST_GOLD = "nearest-gold"
 FORGET_AT_RETAIN = "forget-at-retain-"
 DEFAULT_RULE = "forget-at-retain-0.9"
 # (metric of the forget set, metric of the retain set): of pictures, or else of text
 PAIRS = (("forget", "retain"), ("text_forget", "text_retain"))
+HALVES = ("choosing", "reporting")
 SPLIT_SETS = ("Forget", "Retain")  # the sets whose records are split
 
 
@@ -139,6 +141,13 @@ def halves(logs: Logs, seed: int) -> tuple[Logs, Logs]:
         choosing[task] = _records(log, chosen)
         reporting[task] = _records(log, set(indices) - chosen)
     return choosing, reporting
+
+
+def scored_halves(logs: Logs, gold: Logs | None, seed: int) -> dict[str, Scores]:
+    """{choosing, reporting: scores by the paper's definitions on that half of the records}."""
+    of_gold = halves(gold, seed) if gold else (None, None)
+    pairs = zip(HALVES, halves(logs, seed), of_gold, strict=True)
+    return {half: score(own, golds) for half, own, golds in pairs}
 
 
 def _records(log: Log, kept: set[str]) -> Log:

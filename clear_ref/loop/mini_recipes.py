@@ -61,14 +61,15 @@ def _not_default(point: Point, semantics: str) -> dict[str, str]:
     }
 
 
+@functools.cache
 def tuned(method: str, semantics: str) -> Tuned:
     """What the sweep has chosen for a method and a semantics; nothing for one that is not swept.
 
     A dated semantics has the values of the next later one that is swept, as far as it has the
     options.
     """
-    swept = [_chosen(name) for name in table.later(semantics)]
-    point = next((found[method] for found in swept if method in found), Point(method))
+    later = [_chosen(name) for name in table.later(semantics)]
+    point = next((found[method] for found in later if method in found), Point(method))
     known = setting_names(table.variant(method, semantics).options)
     options = {**OPTIONS.get(method, {}), **point.options}
     return Tuned(

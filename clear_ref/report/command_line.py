@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clear_ref.common.run_directory import SETTINGS_FILE, RunRecord, SettingRecord
-
-from .given_settings import GIVEN
+from clear_ref.common.settings import COMMAND_LINE
 
 PROGRAM = "python -m clear_ref.run"
 # Settings that the command or its arguments give, and where to write: a repeated run has another
@@ -23,11 +22,11 @@ def command_line(record: RunRecord) -> str:
     """
     words = [PROGRAM, *_command(record)]
     for name, entry in record["settings"].items():
-        if entry["source"] == GIVEN and name not in LEFT_OUT:
+        if entry["source"] == COMMAND_LINE and name not in LEFT_OUT:
             words += _option(record, name, entry["value"])
     options: dict[str, SettingRecord] = record.get("options", {})
     for name, entry in options.items():
-        if entry["source"] == GIVEN:
+        if entry["source"] == COMMAND_LINE:
             words += ["--set", shlex.quote(f"{name}={entry['value']}")]
     if record["impl"] == "torch" and record.get("kernel", {}).get("built"):
         words += ["--impl", "torch"]

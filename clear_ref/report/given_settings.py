@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from clear_ref.common.files import one_line
+from clear_ref.common.settings import COMMAND_LINE
 
 from .comparable import SAME
 from .read_runs import Run
 
-GIVEN = "command line"
 # Settings that a table shows in another way (panels, seeds, methods), paths, and what changes no
 # number of a table.
 SHOWN_ELSEWHERE = frozenset(
@@ -31,7 +31,7 @@ def given(run: Run) -> dict[str, Any]:
     found = {
         name: entry["value"]
         for name, entry in entries.items()
-        if entry["source"] == GIVEN and name not in SHOWN_ELSEWHERE
+        if entry["source"] == COMMAND_LINE and name not in SHOWN_ELSEWHERE
     }
     if "mask" in found:
         del found["mask"]

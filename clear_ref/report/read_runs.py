@@ -24,6 +24,7 @@ from clear_ref.evaluation import logs as log_files
 from clear_ref.evaluation.definitions import SETS, check_set
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import Scores, score
+from clear_ref.evaluation.selection import HALVES
 
 from . import comparable
 
@@ -46,8 +47,6 @@ SUMMARY_KEYS: dict[str, dict[str, Kind]] = {
 }
 TRACE_KEYS: dict[str, Kind] = {"stage": str, "step": int, "loss": NUMBER, "terms": dict}
 CURVE_KEYS: dict[str, Kind] = {"step": int}
-# The halves of the records that a choice of weights was made on (--keep).
-HALVES = ("choosing", "reporting")
 EXPECTED = "expected the directory of a METHOD or an evaluate run, or one that `all` wrote"
 REPEAT = "expected what a finished run of this version writes; run it again"
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from clear_ref.evaluation.selection import HALVES
+
 from . import front, html_frame
 from .columns import number
 from .html_frame import details, table, text
 from .page_style import STYLE
 from .sweep_tables import (
-    HALVES,
     cell,
     columns_of,
     missed,

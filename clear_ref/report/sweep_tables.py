@@ -5,13 +5,11 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from clear_ref.evaluation.selection import NEAREST_GOLD, least_retain
+from clear_ref.evaluation.selection import HALVES, NEAREST_GOLD, least_retain
 
 from .columns import PAPER_COLUMNS, number
 from .thresholds import FEWEST
 from .zero_means import MARK, MEANING
-
-HALVES = ("choosing", "reporting")
 
 
 def rule_in_words(rule: str) -> str:
