@@ -11,7 +11,6 @@ import torch
 from clear_ref import load
 from clear_ref.common.errors import UserError
 from clear_ref.data.prompts import read_phrases
-from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.curve import Curve, check_every, due_steps
 from clear_ref.loop.prepare import prepare
@@ -23,6 +22,7 @@ from clear_ref.loop.unlearn import Unlearning
 from clear_ref.methods import make_options
 from clear_ref.mini.directories import WORLD
 from clear_ref.model import lora
+from tests.helpers.stopped_training import Stopped, stopped_after
 
 # 6 forget records in steps of 3: two steps an epoch
 RECIPE = MiniUnlearn(epochs=2, lr=1e-3, batch_size=3, accumulate=1)
@@ -33,10 +33,6 @@ def rows():
     """Six forget records, pictures and text, and twelve to retain."""
     forget, retain = split_rows(WORLD, "both", 10)
     return forget[:3] + forget[20:23], retain[:6] + retain[200:206]
-
-
-class Stopped(Exception):
-    """Stands for a run that is killed."""
 
 
 def weights(vlm):
@@ -164,7 +160,7 @@ def test_the_run_ends_with_the_weights_of_the_best_evaluation(
 @pytest.mark.slow
 @pytest.mark.parametrize("method, rank, stop", [("scrub", 2, 3), ("dpo", 2, 7)])
 def test_a_stopped_run_ends_with_the_same_curve_and_the_same_weights(
-    method, rank, stop, tiny_directory, rows, tmp_path, monkeypatch
+    method, rank, stop, tiny_directory, rows, tmp_path
 ):
     """Stopped inside an epoch, after an evaluation whose steps are made again; dpo has four steps
     of its reference before its own.
@@ -176,19 +172,9 @@ def test_a_stopped_run_ends_with_the_same_curve_and_the_same_weights(
 
     straight = Curve(tmp_path / "straight", "1", Seen(), best)
     expected = run(tiny_directory, method, rank, rows, tmp_path / "straight", straight)
-    steps, original = [0], training.step_loss
-
-    def counted(*arguments):
-        if steps[0] == stop:
-            raise Stopped
-        steps[0] += 1
-        return original(*arguments)
-
-    monkeypatch.setattr(training, "step_loss", counted)
     out = tmp_path / "stopped"
-    with pytest.raises(Stopped):
+    with stopped_after(stop), pytest.raises(Stopped):
         run(tiny_directory, method, rank, rows, out, Curve(out, "1", Seen(), best))
-    monkeypatch.setattr(training, "step_loss", original)
     n_lines = len((out / "curve.jsonl").read_text().splitlines())
     assert n_lines == 4
     resumed = run(tiny_directory, method, rank, rows, out, Curve(out, "1", Seen(), best), True)

@@ -28,6 +28,7 @@ from clear_ref.loop.unlearn import Unlearning
 from clear_ref.methods import METHODS, make_options, needs, variant
 from clear_ref.mini.directories import WORLD
 from clear_ref.model import lora
+from tests.helpers.stopped_training import Stopped, stopped_after
 
 OPTIONS = {"rmu": {"layer": 1, "c": 2.0}}
 
@@ -197,15 +198,11 @@ def test_another_seed_is_another_run(tiny_directory, rows):
     assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-class Stopped(Exception):
-    """Stands for a run that is killed."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method, rank", [("scrub", 2), ("dpo", 2), ("dpo", 0), ("sku", 0)])
 @pytest.mark.parametrize("stop", [2, 5, 8])
 def test_stop_and_resume_is_the_straight_run_byte_for_byte(
-    method, rank, stop, tiny_directory, rows, tmp_path, monkeypatch
+    method, rank, stop, tiny_directory, rows, tmp_path
 ):
     """Stopped after `stop` optimiser steps, then resumed: equal weights, equal trace.
 
@@ -216,21 +213,12 @@ def test_stop_and_resume_is_the_straight_run_byte_for_byte(
     recipe = MiniUnlearn(epochs=3, batch_size=3, lora_rank=rank)
     straight = load(tiny_directory)
     run(straight, method, rows, recipe, out=tmp_path / "straight")
-    steps, original = [0], training.step_loss
-
-    def counted(*arguments):
-        if steps[0] == stop:
-            raise Stopped
-        steps[0] += 1
-        return original(*arguments)
-
-    monkeypatch.setattr(training, "step_loss", counted)
     try:
-        run(load(tiny_directory), method, rows, recipe, out=tmp_path / "stopped")
+        with stopped_after(stop):
+            run(load(tiny_directory), method, rows, recipe, out=tmp_path / "stopped")
         assert stop >= 6 and method != "dpo"
     except Stopped:
         pass
-    monkeypatch.setattr(training, "step_loss", original)
     resumed = load(tiny_directory)
     run(resumed, method, rows, recipe, out=tmp_path / "stopped", resume=True)
     expected = trainable(straight)
