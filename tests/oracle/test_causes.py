@@ -12,8 +12,12 @@ import pytest
 from clear_ref.oracle.mistakes.known import MISTAKES
 from clear_ref.oracle.mistakes.peers import PEERS
 from clear_ref.oracle.reference import cases, formulas
+from clear_ref.oracle.reference.arithmetic import LossResult
 from clear_ref.oracle.reference.inputs import inputs
-from clear_ref.oracle.vectors import conform, conform_text
+from clear_ref.oracle.reference.roundings import Roundings
+from clear_ref.oracle.vectors import causes, conform, conform_text
+from clear_ref.oracle.vectors.agreement import Judge
+from clear_ref.oracle.vectors.judged_function import Answer
 from tests.implementations import composed
 
 GOLDEN = Path(__file__).parents[1] / "vectors" / "golden"
@@ -136,3 +140,14 @@ def test_the_gradient_of_each_peer_is_the_derivative_of_its_loss(peer):
             slope = (losses[0] - losses[1]) / 2e-5
             size = max(1.0, float(np.abs(gradient).max()))
             assert gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-6 * size), (name, place)
+
+
+def test_a_hypothesis_that_reads_a_batch_of_another_length_is_contradicted():
+    """It acts, even with the same loss, and no answer agrees with it; both were a traceback."""
+    right, other = (
+        LossResult(1.0, {}, {"idk": np.zeros((1, t, 2))}, 1.0, 1.0, lambda: Roundings(0.0, {}, {}))
+        for t in (3, 2)
+    )
+    assert causes._acts(other, right)
+    answer = Answer(1.0, {"idk": np.zeros((1, 3, 2))}, "float64", "float64")
+    assert not Judge(other, "float64").gradients_agree(answer)

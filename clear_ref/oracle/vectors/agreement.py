@@ -56,7 +56,7 @@ class Judge(NamedTuple):
         off = {}
         for name, gradient in (answer.gradients or {}).items():
             expected = self.result.gradients.get(name, np.zeros_like(gradient))
-            if expected.shape != gradient.shape:  # a hypothesis that reads another batch
+            if expected.shape != gradient.shape:  # it reads a batch of another length
                 off[name] = np.ones(gradient.shape, bool)
                 continue
             allowed = SMALLEST + self._unit * largest + output * np.abs(expected)
