@@ -165,6 +165,7 @@ def all_record(
     return record
 
 
+@run_directory.alone_in_its_directory
 def run_all(
     run: ResolvedAll, report: Callable[[dict], None], fresh: bool = False
 ) -> dict[str, Any]:
@@ -180,7 +181,6 @@ def run_all(
     raises  RunFailed at the end, naming the runs that failed
     """
     inputs, settings, out = run.inputs, run.settings, run.out
-    write_json(out / run_directory.SETTINGS_FILE, run.record)
     logs = evaluated(inputs, base_and_gold(inputs), out, fresh)
     lines = run_in_processes("all methods", run.runs, logs, report)
     finished = [line for line in lines if "metrics" in line]

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import write_json
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
 from clear_ref.evaluation import robustness
@@ -106,6 +105,7 @@ def robustness_settings(settings: Evaluate, given: Given) -> robustness.Robustne
     return robustness.RobustnessSettings(**values, holdout_required="holdout" in given.settings)
 
 
+@run_directory.alone_in_its_directory
 def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
     """Evaluate the model, and the gold model if there is one; write logs and metrics.
 
@@ -113,7 +113,6 @@ def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
     """
     inputs, settings, out = run.inputs, run.settings, run.out
     started = time.monotonic()
-    write_json(out / run_directory.SETTINGS_FILE, run.record)
     logs = {}
     models = {"gold": inputs.gold} if inputs.gold else {}
     if settings.adapter:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from clear_ref.bench.process import hardware
 from clear_ref.common import run_directory
-from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.errors import Notice, RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
 from clear_ref.evaluation.log_format import Log, Logs
 from clear_ref.evaluation.tasks import Task
@@ -182,11 +182,8 @@ def _keep(inputs: Inputs, directory: Path, tasks: list[Task], logs: Logs) -> Non
             log = logs[task.name]
             kept = {"task": asdict(task), "sha256": _digest(log), "log": log}
             write_json(folder / _file_name(task), kept)
-    except OSError as error:
-        _notice(
-            f"{folder}: cannot be written ({error.strerror}); the next run evaluates "
-            f"{directory} again"
-        )
+    except (UserError, RunFailed) as error:
+        _notice(f"the next run evaluates {directory} again: {error}")
 
 
 def _file_name(task: Task) -> str:

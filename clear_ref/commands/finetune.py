@@ -7,7 +7,6 @@ from pathlib import Path
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import write_json
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation.summary import Summary
@@ -100,10 +99,10 @@ def plan_of(settings: Finetune, data: Path, phrases: Phrases, pictures: bool) ->
     return FinetunePlan(rows, phrases, settings.seed, tuple(named[0] if named else ()))
 
 
+@run_directory.alone_in_its_directory
 def finetune(run: ResolvedFinetune) -> Summary:
     """Train on the whole split, merge adapters, write the model to OUT/model and evaluate it."""
     inputs, settings, out = run.inputs, run.settings, run.out
-    write_json(out / run_directory.SETTINGS_FILE, run.record)
     vlm = load_model(inputs, inputs.model)
     prepare(vlm, run.recipe, settings.seed)
     started = time.monotonic()

@@ -199,6 +199,7 @@ def resolve_point(
     return resolve_unlearn(own, all_given, begun, inputs)
 
 
+@run_directory.alone_in_its_directory
 def sweep(run: ResolvedSweep, fresh: bool = False) -> dict[str, Any]:
     """Do every run that is not finished, choose, and write sweep.json, sweep.csv and report.html.
 
@@ -207,7 +208,6 @@ def sweep(run: ResolvedSweep, fresh: bool = False) -> dict[str, Any]:
     raises  RunFailed at the end, naming the runs that failed; the others are in the files
     """
     inputs, out = run.inputs, run.out
-    write_json(out / run_directory.SETTINGS_FILE, run.record)
     logs = evaluated(inputs, base_and_gold(inputs), out, fresh)
     lines = run_in_processes("sweep", run.runs, logs, lambda line: None)
     failures(lines)

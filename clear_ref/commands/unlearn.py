@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from clear_ref.common import run_directory
-from clear_ref.common.files import write_json
 from clear_ref.common.settings import with_sources
 from clear_ref.data.records import Row
 from clear_ref.evaluation.log_format import Logs
@@ -145,6 +144,7 @@ def resolve(
     )
 
 
+@run_directory.alone_in_its_directory
 def unlearn(
     run: ResolvedUnlearn, known: dict[str, Logs] | None = None, fresh: bool = False
 ) -> Summary:
@@ -155,7 +155,6 @@ def unlearn(
     """
     inputs, settings, out = run.inputs, run.settings, run.out
     started = time.monotonic()
-    write_json(out / run_directory.SETTINGS_FILE, run.record)
     logs = dict(known or reused(inputs, base_and_gold(inputs), fresh))
     # Gold is evaluated before the base is loaded: two large models may not fit in memory.
     if inputs.gold:

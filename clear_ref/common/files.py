@@ -4,65 +4,21 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .atomic import PathName, atomic_file
 from .errors import UserError
 
-PathName = str | os.PathLike[str]
 # How JSON can write a surrogate: one half of a pair of two. Alone it is no character.
 _SURROGATE_IN_JSON = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@contextmanager
-def atomic_file(path: PathName) -> Iterator[Path]:
-    """A temporary file beside `path` to write to.
-
-    At the end of the block it is renamed to `path`; if the block raises, it is deleted.
-    A reader of `path` sees the old file or the new one, never a part of it.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-@contextmanager
-def new_directory(path: PathName) -> Iterator[Path]:
-    """A temporary directory beside `path` to fill.
-
-    At the end of the block it is renamed to `path`, which is absent or an empty directory; if the
-    block raises, it is deleted with all that is in it.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield temporary
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-
-
 def write_bytes(path: PathName, data: bytes) -> None:
     """Write `data` to `path`, completely or not at all."""
-    with atomic_file(path) as temporary:
+    with atomic_file(path, len(data)) as temporary:
         temporary.write_bytes(data)
 
 

@@ -3,12 +3,13 @@
 With small models, several processes are faster than several threads in one process. The results
 do not depend on the number of processes or threads: every item is computed with one thread,
 because the number of threads changes the last bits of matrix products. A child process sends its
-results to the parent as JSON, through a pipe.
+results to the parent as JSON, through a pipe. It ends when its parent has ended, by a kill too.
 """
 
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -43,14 +44,17 @@ def map_in_processes(
     children: list[tuple[int, int]] = []  # process id and pipe of each fork still running
     results: list[Any] = [None] * len(items)
     torch.set_num_threads(1)
+    life, own_end = os.pipe()  # its writing end is open in this process alone
     try:
         for number in range(1, n_processes):
-            children.append(_fork(compute, items[number::n_processes]))
+            children.append(_fork(compute, items[number::n_processes], life, own_end))
         results[0::n_processes] = [compute(item) for item in items[0::n_processes]]
         for number in range(1, n_processes):
             results[number::n_processes] = _results_of(*children.pop(0))
     finally:
         torch.set_num_threads(n_threads)
+        os.close(life)
+        os.close(own_end)
         for process, pipe in children:  # only after an error
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
@@ -58,8 +62,13 @@ def map_in_processes(
     return results
 
 
-def _fork(compute: Callable[[Item], object], items: Sequence[Item]) -> tuple[int, int]:
-    """Fork a child process that computes the items; returns its process id and its pipe."""
+def _fork(
+    compute: Callable[[Item], object], items: Sequence[Item], life: int, parents_end: int
+) -> tuple[int, int]:
+    """Fork a child process that computes the items; returns its process id and its pipe.
+
+    life  reading end of a pipe whose writing end, parents_end, only the parent keeps open
+    """
     reader, writer = os.pipe()
     process = os.fork()
     if process:
@@ -68,12 +77,22 @@ def _fork(compute: Callable[[Item], object], items: Sequence[Item]) -> tuple[int
     status = 1
     try:
         os.close(reader)
+        os.close(parents_end)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent ends
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
         answer = _answer(compute, items)
         with os.fdopen(writer, "w", encoding="utf-8") as pipe:
             json.dump(answer, pipe)
         status = 0
     finally:
         os._exit(status)  # exit without the cleanup handlers that the parent will run itself
+
+
+def _end_with_parent(life: int) -> None:
+    """End this process when the parent has ended: the pipe then has no writer left."""
+    os.read(life, 1)
+    os._exit(1)
 
 
 def _answer(compute: Callable[[Item], object], items: Sequence[Item]) -> dict[str, object]:

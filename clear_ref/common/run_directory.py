@@ -5,13 +5,19 @@ A run directory holds one run. settings.json describes the run and is written fi
 
 import hashlib
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Concatenate, NotRequired, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
+from .atomic import UNFINISHED, PathName
 from .errors import UserError
-from .files import PathName, read_json, sha256
+from .files import read_json, sha256, write_json
+from .run_lock import LOCK, locked
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 FORMAT = "clear_ref.run/1"
 RUNS = Path("runs")  # where runs without --out are written
@@ -95,6 +101,39 @@ class RunRecord(TypedDict):
     label_mask: NotRequired[str]
 
 
+class Run(Protocol):
+    """A run that was resolved: its directory, and the content of its settings.json."""
+
+    @property
+    def out(self) -> Path:
+        """The run directory."""
+
+    @property
+    def record(self) -> RunRecord:
+        """The content of settings.json."""
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+def alone_in_its_directory(
+    function: Callable[Concatenate[AnyRun, Parameters], Result],
+) -> Callable[Concatenate[AnyRun, Parameters], Result]:
+    """`function` of a run, called while no other process runs in the run's directory.
+
+    settings.json is written first.
+    raises  UserError as `locked`
+    """
+
+    @wraps(function)
+    def locked_function(run: AnyRun, *args: Parameters.args, **named: Parameters.kwargs) -> Result:
+        with locked(run.out):
+            write_json(run.out / SETTINGS_FILE, run.record)
+            return function(run, *args, **named)
+
+    return locked_function
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of every run-time package."""
     found = {"python": platform.python_version()}
@@ -136,8 +175,15 @@ def check_directory(path: Path, option: str) -> None:
 def check_empty(path: Path, option: str) -> None:
     """UserError unless `path` is absent or an empty directory, and no parent of it is a file."""
     check_directory(path, option)
-    if path.exists() and any(path.iterdir()):
+    if holds_files(path):
         raise UserError(f"{option} {path}: is not empty; choose another directory")
+
+
+def holds_files(path: Path) -> bool:
+    """Whether a directory holds more than a lock and what a killed process did not finish."""
+    if not path.is_dir():
+        return False
+    return any(each.name != LOCK and each.suffix != UNFINISHED for each in path.iterdir())
 
 
 def choose(
@@ -165,7 +211,7 @@ def choose(
     if holds_run:
         _check_same_run(path, record, changeable)
         return path
-    if path.is_dir() and any(path.iterdir()):
+    if holds_files(path):
         raise UserError(f"--out {path}: holds files but no run; choose another directory")
     check_empty(path, "--out")
     if resume:

@@ -10,15 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clear_ref.common.atomic import PathName, new_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import (
-    PathName,
-    new_directory,
-    one_line,
-    sha256,
-    write_bytes,
-    write_jsonl,
-)
+from clear_ref.common.files import one_line, sha256, write_bytes, write_jsonl
 
 from . import draws
 from .check import CheckResult, check

@@ -8,7 +8,8 @@ import io
 
 from PIL import Image, ImageDraw
 
-from clear_ref.common.files import PathName, new_directory, write_text
+from clear_ref.common.atomic import PathName, new_directory
+from clear_ref.common.files import write_text
 
 from .scenes import picture
 

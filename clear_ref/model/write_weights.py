@@ -4,17 +4,20 @@ Writing keeps one tensor at a time in memory beside the model.
 """
 
 import json
+import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clear_ref.common.atomic import PathName, atomic_file
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, atomic_file
 
 from .weights import CODES, INDEX, SINGLE, Shape
 
@@ -24,8 +27,17 @@ SHARD_BYTES = 5_000_000_000
 def write_tensors(path: PathName, tensors: Mapping[str, Tensor]) -> None:
     """Write one safetensors file, names sorted, completely or not at all."""
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    with atomic_file(path) as temporary:
-        save_file(ready, temporary, metadata={"format": "pt"})
+    with atomic_file(path, sum(tensor.nbytes for tensor in ready.values())) as temporary:
+        try:
+            save_file(ready, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise (os_error(int(number[1])) if number else error) from None
+
+
+def os_error(number: int) -> OSError:
+    """The OSError of an error number, with its text."""
+    return OSError(number, os.strerror(number))
 
 
 def _n_bytes(shape: Shape, dtype: torch.dtype) -> int:
@@ -114,7 +126,8 @@ def write_weights(
                 json.dumps(index, indent=2) + "\n", encoding="utf-8"
             )
         for file, names in zip(files, shards, strict=True):
-            path = renames.enter_context(atomic_file(directory / file))
+            size = sum(_n_bytes(shapes[name], dtype) for name in names)
+            path = renames.enter_context(atomic_file(directory / file, size))
             _write_shard(path, names, shapes, dtype, tensor_of)
         if total > 1:
             # The shards of an earlier save are now replaced one by one. Without the old index no

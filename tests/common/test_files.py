@@ -6,7 +6,7 @@ import os
 import pytest
 
 from clear_ref.common import files
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import RunFailed, UserError
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -16,9 +16,9 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError):
+    with pytest.raises(RunFailed, match="a.json: cannot be written .No space left on device"):
         files.write_json(tmp_path / "a.json", {"x": 2})
-    with pytest.raises(OSError):
+    with pytest.raises(RunFailed, match="b.txt: cannot be written"):
         files.write_text(tmp_path / "b.txt", "half")
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -1,6 +1,10 @@
 """Work items in forked processes: results, threads, errors."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -63,3 +67,43 @@ def test_a_process_that_dies_fails_the_run():
     here = os.getpid()
     with pytest.raises(RunFailed, match="a child process ended with status"):
         map_in_processes(lambda item: item if os.getpid() == here else os._exit(3), [0, 1], 2)
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from clear_ref.common.processes import map_in_processes
+def compute(item):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(60)
+map_in_processes(compute, [0, 1, 2], 3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_children_end_when_their_parent_was_killed(tmp_path, sent):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 3)
+    parent.send_signal(sent)
+    parent.wait()
+    children = [int(path.name) for path in tmp_path.iterdir() if int(path.name) != parent.pid]
+    assert len(children) == 2
+    wait_until(lambda: not any(runs(child) for child in children))
+
+
+def wait_until(condition):
+    """Until the condition holds, at most 30 seconds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(process):
+    """Whether a process runs; one that has ended and that nobody waited for does not."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clear_ref import load
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.mini.directories import BASE
 
 HUGE = 10**400
@@ -97,7 +97,7 @@ def test_a_save_that_fails_in_the_weights_changes_nothing(model, tmp_path, monke
 
     monkeypatch.setattr("clear_ref.model.lora.merged_weight", full_disk)
     edit(model, "tokenizer_config.json", model_max_length=7)
-    with pytest.raises(OSError):
+    with pytest.raises(RunFailed, match="out/model.safetensors: cannot be written"):
         vlm.save(tmp_path / "out")
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert after == before | {"training_history.json": b"mine"}
