@@ -187,6 +187,10 @@ setup(
             "mini/gold/*",
             "mini/start/*",
             "mini/sources/**/*",
+            "oracle/suite/FORMAT.md",
+            "oracle/suite/schema.json",
+            "oracle/suite/LICENSE",
+            "oracle/suite/read_suite.mjs",
             "py.typed",
         ]
     },

@@ -1,8 +1,12 @@
 """conform: check another implementation's losses against the golden vectors."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from clear_ref.common.errors import RunFailed
+from clear_ref.common.files import write_bytes
+from clear_ref.common.run_directory import check_file
+from clear_ref.oracle.suite import junit
 from clear_ref.oracle.vectors import conform, conform_text
 
 from .given import settings_from
@@ -11,12 +15,12 @@ from .output import Output
 
 def command(arguments: Namespace) -> Output:
     """What `conform` prints; it fails if a case fails."""
-    found = conform.run(
-        settings_from(arguments, conform.ConformSettings),
-        arguments.strict,
-        arguments.all_batches,
-        arguments.padded,
-    )
+    settings = settings_from(arguments, conform.ConformSettings)
+    if settings.junit:
+        check_file(Path(settings.junit), "--junit")
+    found = conform.run(settings, arguments.strict, arguments.all_batches, arguments.padded)
+    if settings.junit:
+        write_bytes(settings.junit, junit.of_result(found))
     return Output(found, lambda result: conform_text.text(result, arguments.cases), check)
 
 

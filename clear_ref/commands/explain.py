@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from clear_ref.common.devices import DTYPES
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_text
+from clear_ref.common.run_directory import check_file
 from clear_ref.common.settings import setting
 from clear_ref.data.prompts import read_phrases
 from clear_ref.loop import mini_recipes
@@ -144,7 +145,8 @@ def check_without_batch(given: Given) -> None:
 
 def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExplain:
     """Everything that the batch needs, checked; nothing is written or loaded."""
-    check_html(settings.html)
+    if settings.html:
+        check_file(Path(settings.html), "--html")
     source, data = resolve_model(settings), data_directory(settings.data)
     check_adapter(settings.adapter)
     sketch = source.without_weights(source.model, settings.adapter)
@@ -169,16 +171,6 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
         variants.append(ExplainedVariant(semantics, variant, options, plan, mask))
     indices = range(settings.index, settings.index + settings.records)
     return ResolvedExplain(source, settings.adapter, method, indices, variants, settings.html)
-
-
-def check_html(name: str) -> None:
-    """UserError if --html is a directory or is below a file; "" is no page."""
-    path = Path(name)
-    if name and path.is_dir():
-        raise UserError(f"--html {name}: is a directory; expected a file to write")
-    for parent in path.parents:
-        if parent.exists() and not parent.is_dir():
-            raise UserError(f"--html {name}: {parent} is a file; expected a directory")
 
 
 def explain_batch(run: ResolvedExplain) -> ExplainedBatch:

@@ -365,10 +365,16 @@ def add_oracle(commands: Commands) -> None:
         vectors.command,
     )
     one.add_argument(
-        "--out", default="vectors", metavar="DIR", help="directory to write (default: vectors)"
+        "--out", metavar="DIR", help=f"directory to write (default: {vectors.DEFAULT})"
     )
     one.add_argument(
         "--compact", action="store_true", help="the small set only, as in tests/vectors/golden"
+    )
+    one.add_argument(
+        "--archive",
+        metavar="FILE",
+        help="a zip file to write instead: the small set, its format, and a runner that needs "
+        "numpy alone; the same bytes each time",
     )
     one = add_command(
         commands,

@@ -4,19 +4,30 @@ from argparse import Namespace
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.run_directory import check_directory
+from clear_ref.common.run_directory import check_directory, check_file
+from clear_ref.oracle.suite import archive
 from clear_ref.oracle.vectors import golden, vector_files
 
 from .output import Output
 
+DEFAULT = "vectors"
+
 
 def command(arguments: Namespace) -> Output:
     """What `vectors` prints."""
-    if not arguments.out:
+    directory, file = arguments.out, arguments.archive
+    if directory is not None and file is not None:
+        raise UserError("vectors: --out and --archive are both given; expected one of them")
+    if file is not None:
+        if not file:
+            raise UserError("vectors: --archive is ''; expected a file, such as suite.zip")
+        check_file(Path(file), "--archive")
+        return Output(archive.write(golden.build(), file), vector_files.text)
+    if directory == "":
         raise UserError(
             "vectors: --out is ''; expected a directory (. for the working directory), or no --out"
         )
-    check_directory(Path(arguments.out), "--out")
-    return Output(
-        vector_files.write(golden.build(not arguments.compact), arguments.out), vector_files.text
-    )
+    directory = directory or DEFAULT
+    check_directory(Path(directory), "--out")
+    vectors = golden.build(not arguments.compact)
+    return Output(vector_files.write(vectors, directory), vector_files.text)

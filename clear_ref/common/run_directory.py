@@ -172,6 +172,13 @@ def check_directory(path: Path, option: str) -> None:
             )
 
 
+def check_file(path: Path, option: str) -> None:
+    """UserError if `path` is a directory, or a parent of it is a file."""
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a directory; expected a file to write")
+    check_directory(path.parent, option)
+
+
 def check_empty(path: Path, option: str) -> None:
     """UserError unless `path` is absent or an empty directory, and no parent of it is a file."""
     check_directory(path, option)

@@ -1,1 +1,5 @@
-"""What every loss must give, and what is wrong with a loss that does not. See README.md."""
+"""What a loss must give, and what is wrong with one that does not."""
+
+from .suite.pytest_cases import SuiteCase, cases, check
+
+__all__ = ["SuiteCase", "cases", "check"]

@@ -1,4 +1,4 @@
-"""A validator for the JSON Schema keywords that tests/vectors/golden/schema.json uses."""
+"""A validator for the JSON Schema keywords that clear_ref/oracle/suite/schema.json uses."""
 
 import re
 

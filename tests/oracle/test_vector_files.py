@@ -25,7 +25,7 @@ from clear_ref.oracle.vectors.vector_set import digest
 from tests.helpers.golden_vectors import GOLDEN, RIGHT, ROOT, STORED, VARIANTS
 from tests.helpers.json_schema import problems
 
-WRITTEN_BY_HAND = ("FORMAT.md", "schema.json")
+SCHEMA = ROOT / "clear_ref" / "oracle" / "suite" / "schema.json"
 
 
 def test_every_variant_option_and_flag_has_a_case():
@@ -116,11 +116,7 @@ def test_the_shipped_vectors_are_what_the_command_writes_byte_for_byte(tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cases"] == len(STORED.entries)
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert written == {
-        path.name: path.read_bytes()
-        for path in GOLDEN.iterdir()
-        if path.name not in WRITTEN_BY_HAND
-    }
+    assert written == {path.name: path.read_bytes() for path in GOLDEN.iterdir()}
     assert sum(map(len, written.values())) < 1.5e6
     vector_files.write(golden.build(), tmp_path)
     assert written == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -153,13 +149,20 @@ def test_vectors_that_were_changed_cut_or_lost_are_refused(tmp_path):
     text = (tmp_path / "kl.json").read_text()
     for old, new, lacking in (
         ('"scale"', '"size"', "scale"),
+        ('"roundings"', '"rounding"', "roundings"),
         ('"shape": "plain"', '"shape": "round"', "array 'round/forget/input_ids'"),
         ('"forget": "kl/paper/plain/forget"', '"forget": "lost"', "array 'lost'"),
     ):
         (tmp_path / "kl.json").write_text(text.replace(old, new, 1))
         with pytest.raises(UserError, match=f"case 'kl/paper/plain' lacks {lacking}"):
             vector_files.read(tmp_path)
-    with pytest.raises(UserError, match="inputs.json: no such file"):
+    (tmp_path / "kl.json").write_text(text.replace('"scale": ', '"scale": 1', 1))
+    with pytest.raises(UserError, match="kl.json: its bytes are not those that manifest.json"):
+        vector_files.read(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"version": "2.0.0"}')
+    with pytest.raises(UserError, match="manifest.json: version is '2.0.0'; expected 1.x.y"):
+        vector_files.read(tmp_path)
+    with pytest.raises(UserError, match="manifest.json: no such file"):
         vector_files.read(tmp_path / "nowhere")
 
 
@@ -176,20 +179,20 @@ def test_only_the_commands_import_the_oracle():
 
 def golden_files():
     """{name: the JSON object of a stored file}."""
-    paths = [path for path in GOLDEN.glob("*.json") if path.name not in WRITTEN_BY_HAND]
-    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    return {path.name: json.loads(path.read_text("utf-8")) for path in GOLDEN.glob("*.json")}
 
 
 def schema():
-    return json.loads((GOLDEN / "schema.json").read_text(encoding="utf-8"))
+    return json.loads(SCHEMA.read_text(encoding="utf-8"))
 
 
 def test_every_stored_file_is_valid_under_the_schema():
     files = golden_files()
-    assert set(files) == {f"{name}.json" for name in ("inputs", *METHODS)}
+    assert set(files) == {f"{name}.json" for name in ("inputs", "manifest", *METHODS)}
     for name, value in files.items():
         assert problems(value, schema()) == [], name
-        assert value.get("count", 0) == len(value.get("cases", [])), name
+        if name != "manifest.json":
+            assert value.get("count", 0) == len(value.get("cases", [])), name
 
 
 @pytest.mark.parametrize(
@@ -198,6 +201,8 @@ def test_every_stored_file_is_valid_under_the_schema():
         (0, "loss", "0.5"),
         (0, "scale", -1.0),
         (0, "weight", True),
+        (0, "roundings", {"loss": 1.0}),
+        (0, "roundings", {"loss": 1.0, "gradients": {"forget": -1.0}, "added": {}}),
         (0, "result", "right"),
         (0, "semantics", "papers"),
         (0, "gradients", ["forget"]),
@@ -231,6 +236,9 @@ def test_the_schema_refuses_another_format_and_a_file_without_its_hash():
     assert problems({**whole, "format": 2}, schema())
     assert problems({**whole, "arrays": {"file": "kl.safetensors"}}, schema())
     assert problems({**golden_files()["inputs.json"], "kinds": ["image"]}, schema())
+    manifest = golden_files()["manifest.json"]
+    assert problems({**manifest, "version": "1.0"}, schema())
+    assert problems({**manifest, "files": {"kl.json": {"bytes": 1}}}, schema())
 
 
 def test_the_schema_knows_every_method_and_semantics():

@@ -1,6 +1,6 @@
-"""Checks one case of a vector file, as read from JSON. Format: tests/vectors/golden/FORMAT.md.
+"""Checks one case of a vector file, as read from JSON. Format: ../suite/FORMAT.md.
 
-tests/vectors/golden/schema.json states the same types as a JSON Schema. This check also compares a
+../suite/schema.json states the same types as a JSON Schema. This check also compares a
 case with the methods, their options, and the arrays of the file.
 """
 
@@ -36,6 +36,16 @@ def is_size(value: object) -> bool:
 def is_object(value: object) -> bool:
     """True for an object."""
     return isinstance(value, dict)
+
+
+def is_roundings(value: object) -> bool:
+    """True for the roundings of a case."""
+    if not isinstance(value, dict) or set(value) != {"loss", "gradients", "added"}:
+        return False
+    by_batch = (value["gradients"], value["added"])
+    return is_size(value["loss"]) and all(
+        is_object_of_numbers(sizes) and all(map(is_size, sizes.values())) for sizes in by_batch
+    )
 
 
 def is_text_list(value: object) -> bool:
@@ -85,6 +95,7 @@ KEYS_OF_RIGHT = {
     "terms": Kind(is_object_of_numbers, "an object of numbers"),
     "scale": SIZE,
     "weight": SIZE,
+    "roundings": Kind(is_roundings, "an object of loss, gradients and added, sizes of 0 or more"),
 } | KEYS_OF_BOTH
 RESULTS = ("valid", "acceptable", "invalid")
 

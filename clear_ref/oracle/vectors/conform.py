@@ -57,6 +57,7 @@ class ConformSettings:
     only: str = setting(
         "", "cases to test: patterns of their ids with commas, * for any text, such as kl/*/plain"
     )
+    junit: str = setting("", "file for the verdicts as JUnit XML, a test case for each case")
 
 
 def run(
@@ -81,7 +82,9 @@ def run(
     function = judged_function.load(
         settings.impl, settings.framework, settings.dtype, settings.arithmetic
     )
-    vectors = vector_files.read(settings.vectors) if settings.vectors else golden.build()
+    vectors = (
+        vector_files.read(settings.vectors) if settings.vectors else golden.build(mistakes=False)
+    )
     entries = chosen(vectors.entries, methods, semantics, settings.shapes, settings.only)
     verdicts: list[Verdict] = []
     judged: list[Judged] = []
@@ -102,6 +105,7 @@ def run(
             summaries[method] = summarize(of_method)
     return {
         "impl": settings.impl,
+        "vectors": {"version": vectors.version, "set": vectors.set},
         "framework": function.framework,
         "dtype": settings.dtype,
         "semantics": semantics,

@@ -22,10 +22,18 @@ MethodSummary = TypedDict(
 )
 
 
+class UsedVectors(TypedDict):
+    """Which golden vectors were run: their version, and the compact or the full set."""
+
+    version: str
+    set: str
+
+
 class ConformResult(TypedDict):
     """What `conform --json` prints."""
 
     impl: str
+    vectors: UsedVectors
     framework: str
     dtype: str
     semantics: list[str]

@@ -42,7 +42,8 @@ def text(result: ConformResult, every_case: bool = False) -> str:
         case_lines = [_case_line(group) for group in _groups(result["cases"])]
     if case_lines:
         lines += ["", *case_lines]
-    lines += ["", UNITS_OF_ERRORS]
+    used = result["vectors"]
+    lines += ["", f"golden vectors {used['version']}, {used['set']} set", UNITS_OF_ERRORS]
     if result["counts"]["loss_only"]:
         lines.append(NO_GRADIENT)
     return "\n".join(lines)
@@ -74,7 +75,7 @@ def _groups(verdicts: list[Verdict]) -> list[list[Verdict]]:
     groups: dict[tuple[str, str, str], list[Verdict]] = {}
     for verdict in verdicts:
         if verdict["verdict"] in ("acceptable", "fail"):
-            key = (verdict["method"], verdict["verdict"], _explanation(verdict))
+            key = (verdict["method"], verdict["verdict"], explanation(verdict))
             groups.setdefault(key, []).append(verdict)
     return list(groups.values())
 
@@ -87,11 +88,12 @@ def _case_line(group: list[Verdict]) -> str:
     loss = "no loss" if first["loss"] is None else f"loss {first['loss']:.6g}"
     return (
         f"{first['verdict']:10} {first['id']}{more}: {loss}, "
-        f"expected {first['expected']:.6g}{_explanation(first)}"
+        f"expected {first['expected']:.6g}{explanation(first)}"
     )
 
 
-def _explanation(verdict: Verdict) -> str:
+def explanation(verdict: Verdict) -> str:
+    """ ": " and what explains a case that does not pass; "" for one that does."""
     if verdict["verdict"] in ("pass", "loss_only"):
         return ""
     shown = verdict["cause"] or ""

@@ -1,5 +1,7 @@
 """Builds the golden vectors: inputs, right results, and the wrong results of known mistakes."""
 
+from decimal import ROUND_CEILING, Context
+
 import numpy as np
 
 from clear_ref.oracle.mistakes.known import MISTAKES, loss_with_mistake
@@ -10,7 +12,7 @@ from clear_ref.oracle.reference.inputs import inputs
 from clear_ref.oracle.reference.rows import Batch, Batches
 from clear_ref.oracle.reference.shapes import COMPACT, FULL
 
-from .vector_set import Entry, Vectors, digest
+from .vector_set import Entry, StoredRoundings, Vectors, digest
 
 TERM_COLUMNS = (
     "nll",
@@ -22,15 +24,17 @@ TERM_COLUMNS = (
 )
 # A wrong number is stored only if it differs from the right one by more than this, times the scale.
 SMALLEST_ERROR = 1e-4
+THREE_DIGITS = Context(prec=3, rounding=ROUND_CEILING)
 SHAPES_WITH_MISTAKES = ("plain", "near")
 
 
-def build(full: bool = False) -> Vectors:
+def build(full: bool = False, mistakes: bool = True) -> Vectors:
     """All vectors.
 
-    full  of the shapes in FULL instead of those in COMPACT
+    full      of the shapes in FULL instead of those in COMPACT
+    mistakes  with the wrong results; without them it takes a fifth of the time
     """
-    vectors = Vectors()
+    vectors = Vectors(set="full" if full else "compact")
     for shape in FULL if full else COMPACT:
         for name, batch in inputs(shape).items():
             for key, array in _stored_arrays(name, batch).items():
@@ -40,7 +44,7 @@ def build(full: bool = False) -> Vectors:
         if not np.isfinite(result.loss):
             continue
         vectors.entries.append(_right_entry(vectors, case, result))
-        if case.shape in SHAPES_WITH_MISTAKES:
+        if mistakes and case.shape in SHAPES_WITH_MISTAKES:
             vectors.entries += _wrong_entries(vectors, case, result)
     return vectors
 
@@ -90,12 +94,32 @@ def _right_entry(vectors: Vectors, case: Case, result: LossResult) -> Entry:
         "terms": result.terms,
         "scale": result.scale,
         "weight": result.weight,
+        "roundings": stored_roundings(result),
         "gradients": gradients,
     }
     if case.method == "rmu":
         entry["control"] = vectors.add("rmu", f"{case.id}/control", batches["forget"]["control"])
     entry["sha256"] = digest(batches, result.gradients)
     return entry
+
+
+def stored_roundings(result: LossResult) -> StoredRoundings:
+    """The Roundings of a result as a case has them: of each gradient, the largest number."""
+    roundings = result.roundings()
+    return {
+        "loss": rounded_up(roundings.loss),
+        "gradients": {name: rounded_up(g.max()) for name, g in roundings.gradients.items()},
+        "added": {name: rounded_up(g.max()) for name, g in roundings.added.items()},
+    }
+
+
+def rounded_up(size: float) -> float:
+    """A size rounded up to three digits.
+
+    A part in 1e9 is taken off first: sizes are computed with numpy's sums and logarithms, whose
+    last bits depend on the machine, and would else change the third digit of a round number.
+    """
+    return float(THREE_DIGITS.create_decimal(float(size) * (1 - 1e-9)))
 
 
 def _wrong_entries(vectors: Vectors, case: Case, right: LossResult) -> list[Entry]:

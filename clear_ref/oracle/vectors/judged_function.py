@@ -68,25 +68,20 @@ class JudgedFunction:
         raises  CaseFailed if the function raises, changes its input, or returns anything that is
                 no finite number
         """
-        arguments: Arguments = {}
-        for name, batch in batches.items():
-            arguments[name] = {key: self.convert(key, array) for key, array in batch.items()}
+        arguments = self.arguments(batches)
         fingerprint_before = fingerprint(arguments)
-        options = {**entry["options"], "semantics": entry["semantics"]}
         try:
-            returned = self.function(entry["method"], arguments, options)
-            loss, gradients = _loss_and_gradients(returned, arguments)
+            returned = self.function(entry["method"], arguments, options_of(entry))
         except (Exception, SystemExit) as error:
             raise CaseFailed(f"raised {type(error).__name__}: {one_line(error, 160)}") from None
-        if fingerprint(arguments) != fingerprint_before:
-            raise CaseFailed("changed its inputs; expected unchanged inputs: work on a copy")
-        checked_loss = check_loss(loss)
-        if gradients is None:
-            return Answer(checked_loss, None, _dtype_of(loss), "")
-        checked = check_gradients(gradients, batches, list(entry["batches"]))
-        dtypes = [_dtype_of(gradient) for gradient in cast(dict, gradients).values()]
-        coarsest = min(dtypes, key=lambda dtype: list(DTYPES)[::-1].index(dtype))
-        return Answer(checked_loss, checked, _dtype_of(loss), coarsest)
+        return answer_of(returned, entry, batches, arguments, fingerprint_before)
+
+    def arguments(self, batches: Batches) -> Arguments:
+        """The arrays as the function gets them, new ones."""
+        found: Arguments = {}
+        for name, batch in batches.items():
+            found[name] = {key: self.convert(key, array) for key, array in batch.items()}
+        return found
 
     def convert(self, key: str, array: np.ndarray) -> np.ndarray | torch.Tensor:
         """A new array or tensor; floats in self.dtype, the student's tensors with requires_grad.
@@ -102,6 +97,38 @@ class JudgedFunction:
         if key == "control" and self.dtype == "bfloat16":
             return tensor.to(torch.float32)
         return tensor.to(DTYPES[self.dtype]).requires_grad_(key in ("logits", "hidden"))
+
+
+def options_of(entry: Entry) -> dict[str, str | int | float]:
+    """The options that a function gets: every option of the semantics, and their name."""
+    return {**entry["options"], "semantics": entry["semantics"]}
+
+
+def answer_of(
+    returned: object,
+    entry: Entry,
+    batches: Batches,
+    arguments: Arguments,
+    fingerprint_before: str,
+) -> Answer:
+    """The Answer that a function returned for `arguments`; CaseFailed as above.
+
+    batches             the arrays from which the arguments were made
+    fingerprint_before  of the arguments, before the function got them
+    """
+    try:
+        loss, gradients = _loss_and_gradients(returned, arguments)
+    except Exception as error:
+        raise CaseFailed(f"raised {type(error).__name__}: {one_line(error, 160)}") from None
+    if fingerprint(arguments) != fingerprint_before:
+        raise CaseFailed("changed its inputs; expected unchanged inputs: work on a copy")
+    checked_loss = check_loss(loss)
+    if gradients is None:
+        return Answer(checked_loss, None, _dtype_of(loss), "")
+    checked = check_gradients(gradients, batches, list(entry["batches"]))
+    dtypes = [_dtype_of(gradient) for gradient in cast(dict, gradients).values()]
+    coarsest = min(dtypes, key=lambda dtype: list(DTYPES)[::-1].index(dtype))
+    return Answer(checked_loss, checked, _dtype_of(loss), coarsest)
 
 
 def check_loss(loss: object) -> float:
@@ -166,7 +193,13 @@ def load(name: str, framework: str, dtype: str, arithmetic: str = "") -> JudgedF
     arithmetic  a key of DTYPES, or "": the function's attribute `arithmetic`, none without one
     raises      UserError if there is no such function, or framework or dtype is unknown
     """
-    function = _import_function(name)
+    return judged(name, _import_function(name), framework, dtype, arithmetic)
+
+
+def judged(
+    name: str, function: Callable[..., object], framework: str, dtype: str, arithmetic: str
+) -> JudgedFunction:
+    """A function under a name; arguments and errors as in `load`."""
     arithmetic = arithmetic or getattr(function, "arithmetic", "")
     if arithmetic and arithmetic not in DTYPES:
         raise UserError(f"--arithmetic is {arithmetic!r}; expected one of {', '.join(DTYPES)}")

@@ -1,7 +1,8 @@
-"""Golden vectors on disk: JSON and safetensors files; format: tests/vectors/golden/FORMAT.md."""
+"""Golden vectors on disk: JSON and safetensors files; format: ../suite/FORMAT.md."""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,26 +21,62 @@ from clear_ref.oracle.reference.shapes import ALL_SHAPES, FLAGS
 
 from .case_check import problem_of_case
 from .golden import TERM_COLUMNS
-from .vector_set import Vectors
+from .vector_set import VERSION, Vectors
 
-FORMAT = 1
+FORMAT = int(VERSION.split(".")[0])
+MANIFEST = "manifest.json"
+NAME = "clear_ref golden vectors"
 
 
-class Written(TypedDict):
-    """What `write` reports: the directory, the numbers of cases, the bytes of all files."""
+class Counts(TypedDict):
+    """The number of cases with each result."""
 
-    directory: str
-    cases: int
-    bytes: int
     valid: int
     acceptable: int
     invalid: int
 
 
+class Written(Counts):
+    """What `vectors` reports: where to, the version, the number of cases, the bytes written."""
+
+    written: str
+    version: str
+    cases: int
+    bytes: int
+
+
 def write(vectors: Vectors, directory: str | Path) -> Written:
     """Write vectors into a directory."""
     directory = Path(directory)
-    n_bytes = 0
+    contents = contents_of(vectors)
+    for name, data in contents.items():
+        files.write_bytes(directory / name, data)
+    return written(vectors, directory, sum(map(len, contents.values())))
+
+
+def written(vectors: Vectors, to: Path, n_bytes: int) -> Written:
+    """The report of vectors that were written to a directory or a file."""
+    return {
+        "written": str(to),
+        "version": vectors.version,
+        "cases": len(vectors.entries),
+        "bytes": n_bytes,
+        **_counts(vectors),
+    }
+
+
+def _counts(vectors: Vectors) -> Counts:
+    results = [entry["result"] for entry in vectors.entries]
+    return {
+        "valid": results.count("valid"),
+        "acceptable": results.count("acceptable"),
+        "invalid": results.count("invalid"),
+    }
+
+
+def contents_of(vectors: Vectors) -> dict[str, bytes]:
+    """{file name: bytes} of the vectors, the manifest last."""
+    contents: dict[str, bytes] = {}
     heads = {"inputs": _head_of_inputs(vectors)}
     for method in METHODS:
         entries = [entry for entry in vectors.entries if entry["method"] == method]
@@ -49,22 +86,25 @@ def write(vectors: Vectors, directory: str | Path) -> Written:
         data = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
         named = {"file": f"{name}.safetensors", "sha256": hashlib.sha256(data).hexdigest()}
         json_text = as_json({"format": FORMAT, "arrays": named, **head})
-        files.write_bytes(directory / f"{name}.safetensors", data)
-        files.write_text(directory / f"{name}.json", json_text)
-        n_bytes += len(data) + len(json_text.encode())
-    results = [entry["result"] for entry in vectors.entries]
-    return {
-        "directory": str(directory),
-        "cases": len(results),
-        "bytes": n_bytes,
-        "valid": results.count("valid"),
-        "acceptable": results.count("acceptable"),
-        "invalid": results.count("invalid"),
+        contents[f"{name}.json"] = json_text.encode()
+        contents[f"{name}.safetensors"] = data
+    listed = {}
+    for name, data in contents.items():
+        listed[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest = {
+        "name": NAME,
+        "version": vectors.version,
+        "format": FORMAT,
+        "set": vectors.set,
+        "cases": _counts(vectors),
+        "files": listed,
     }
+    contents[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return contents
 
 
 def _head_of_inputs(vectors: Vectors) -> dict[str, Any]:
-    shapes = dict.fromkeys(key.split("/")[0] for key in vectors.arrays["inputs"])
+    used = {key.split("/")[0] for key in vectors.arrays["inputs"]}
     mistakes = {}
     for mistake in MISTAKES:
         mistakes[mistake.name] = {
@@ -77,7 +117,7 @@ def _head_of_inputs(vectors: Vectors) -> dict[str, Any]:
         "ignore": IGNORE,
         "terms": TERM_COLUMNS,
         "flags": FLAGS,
-        "shapes": {name: ALL_SHAPES[name].flags for name in shapes},
+        "shapes": {name: shape.flags for name, shape in ALL_SHAPES.items() if name in used},
         "mistakes": mistakes,
     }
 
@@ -98,10 +138,12 @@ def read(directory: str | Path) -> Vectors:
     """The vectors of a directory.
 
     raises  UserError if a file is missing or is no vector file, if the arrays are not those that
-            the JSON file names, or if a case is damaged (case_check.py)
+            the JSON file names, if a case is damaged (case_check.py), or if a file is not the one
+            that the manifest names
     """
-    vectors = Vectors()
     directory = Path(directory)
+    manifest = _read_manifest(directory / MANIFEST)
+    vectors = Vectors(version=manifest["version"], set=str(manifest.get("set")))
     for name in vectors.arrays:  # "inputs" is first, because cases name its arrays
         path = directory / f"{name}.json"
         head = files.read_json(path)
@@ -125,7 +167,29 @@ def read(directory: str | Path) -> Vectors:
                     f"{path}: case {one_line(shown, 100)} {problem}: write the vectors again"
                 )
         vectors.entries += cases
+        _check_listed(directory / f"{name}.json", manifest)
     return vectors
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a directory; its version and format are those of this package's format."""
+    manifest = files.read_json(path)
+    version = manifest.get("version")
+    if not isinstance(version, str) or not re.fullmatch(rf"{FORMAT}\.\d+\.\d+", version):
+        raise UserError(
+            f"{path}: version is {_short(version)}; expected {FORMAT}.x.y: write the vectors again"
+        )
+    return manifest
+
+
+def _check_listed(path: Path, manifest: Mapping[str, Any]) -> None:
+    """UserError if a file is not the one that the manifest names."""
+    listed = manifest.get("files")
+    entry = listed.get(path.name) if isinstance(listed, dict) else None
+    if not isinstance(entry, dict) or entry.get("sha256") != files.sha256(path):
+        raise UserError(
+            f"{path}: its bytes are not those that {MANIFEST} names; write the vectors again"
+        )
 
 
 def _read_arrays(directory: Path, name: str, head: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -154,10 +218,10 @@ def _short(value: object) -> str:
     return one_line(repr(value), 60)
 
 
-def text(written: Written) -> str:
+def text(report: Written) -> str:
     """What `vectors` prints."""
     return (
-        f"{written['cases']} cases ({written['valid']} valid, {written['acceptable']} acceptable, "
-        f"{written['invalid']} invalid), {written['bytes'] / 1e6:.1f} MB, written to "
-        f"{written['directory']}"
+        f"{report['cases']} cases ({report['valid']} valid, {report['acceptable']} acceptable, "
+        f"{report['invalid']} invalid), version {report['version']}, "
+        f"{report['bytes'] / 1e6:.1f} MB, written to {report['written']}"
     )

@@ -1,6 +1,6 @@
 """A set of golden vectors in memory, and the SHA-256 of a case.
 
-The format of the files is in tests/vectors/golden/FORMAT.md.
+The format of the files is in ../suite/FORMAT.md, with the rules of its version.
 """
 
 import hashlib
@@ -13,6 +13,17 @@ import numpy as np
 from clear_ref.methods import METHODS
 from clear_ref.oracle.reference.formulas import Options
 from clear_ref.oracle.reference.rows import Batches
+
+# Of the golden vectors as files. The first number is the format; FORMAT.md says what may change.
+VERSION = "1.0.0"
+
+
+class StoredRoundings(TypedDict):
+    """How far rounding may move a case's loss and gradients, in unit roundoffs; by batch."""
+
+    loss: float
+    gradients: dict[str, float]
+    added: dict[str, float]
 
 
 class Entry(TypedDict, total=False):
@@ -34,6 +45,7 @@ class Entry(TypedDict, total=False):
     terms: dict[str, float]
     scale: float
     weight: float
+    roundings: StoredRoundings
     gradients: dict[str, str]
     sha256: str
     control: str
@@ -52,11 +64,14 @@ class Vectors:
     entries  the cases as the JSON files have them
     arrays   {"inputs" or method: {key: array}}
     keys     {(method, shape and bytes of an array): the key under which the array is stored}
+    version  of the golden vectors; set: "compact" or "full"
     """
 
     entries: list[Entry] = field(default_factory=list)
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=_no_arrays)
     keys: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+    version: str = VERSION
+    set: str = "compact"
 
     def batches(self, entry: Entry) -> Batches:
         """The arrays of a case, by batch: the inputs of an implementation."""

@@ -1,0 +1,1 @@
+"""The golden vectors as an archive that others can run and cite."""
