@@ -220,7 +220,7 @@ def test_every_batch_and_padded_batches_are_handed_over_on_request():
         ("--semantics", "best", "--semantics: 'best' is unknown; expected paper"),
         ("--dtype", "int8", "--dtype is 'int8'; expected one of float64"),
         ("--framework", "jax", "--framework is 'jax'; expected one of torch, numpy"),
-        ("--vectors", "nowhere", "nowhere/inputs.json: no such file"),
+        ("--vectors", "nowhere", "nowhere/manifest.json: no such file"),
         ("--arithmetic", "int8", "--arithmetic is 'int8'; expected one of float64"),
         ("--shapes", "round", "--shapes: 'round' is unknown; expected plain"),
         ("--only", "kl/*/round", "--only: no case has an id like 'kl/*/round'; expected patterns"),
