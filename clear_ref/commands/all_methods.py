@@ -56,7 +56,7 @@ def command(arguments: Namespace) -> Output:
     modalities = list(MODALITIES) if chosen == "each" else [chosen]
     seeds = numbers(getattr(arguments, "seeds", "0"), "--seeds")
     given = given_from(arguments, Unlearn)
-    methods = chosen_methods(getattr(arguments, "methods", "all"))
+    methods = chosen_methods(getattr(arguments, "methods", "all"), "--methods")
     run = resolve(settings, methods, modalities, seeds, given, arguments.resume)
     check_inputs(arguments, run.record)
     silent = arguments.json or arguments.quiet

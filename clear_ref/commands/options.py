@@ -5,7 +5,7 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from clear_ref.common.errors import UserError
@@ -133,12 +133,7 @@ def add_settings(made: Parser, kind: type | None, skip: Collection[str] = frozen
     for f in fields(kind) if kind else ():
         if f.name in skip:
             continue
-        default = f.default
-        if default is False:
-            default = "off"
-        elif default == "":
-            default = "none"
-        about = f"{f.metadata['meaning']} (default: {default}; {f.metadata['source']})"
+        about = f"{f.metadata['meaning']} ({_default(f)})"
         choices = [str(value) for value in f.metadata["choices"] or () if value != ""]
         how: dict[str, Any]
         if isinstance(f.default, bool):
@@ -153,6 +148,14 @@ def add_settings(made: Parser, kind: type | None, skip: Collection[str] = frozen
             help=about.replace("%", "%%"),
             **how,
         )
+
+
+def _default(field: Field[Any]) -> str:
+    """What --help says of a default. The meaning says what "" stands for."""
+    source = str(field.metadata["source"])
+    if field.default == "":
+        return source
+    return f"default: {'off' if field.default is False else field.default}; {source}"
 
 
 def add_recipe(made: Parser, purpose: str, methods: Collection[str] = ()) -> None:

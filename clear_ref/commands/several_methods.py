@@ -1,4 +1,4 @@
-"""The methods that `all` runs, and which of them takes which option of --set."""
+"""The methods that `all` and `sweep` run, and which of them takes which option of --set."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,11 +8,15 @@ from clear_ref.common.settings import parse_names, setting_names
 from clear_ref.methods import table
 
 
-def chosen_methods(text: str) -> list[str]:
-    """The methods of --methods, in the order of the table; UserError for an unknown one."""
+def chosen_methods(text: str, option: str) -> list[str]:
+    """The methods of "all" or of METHOD,METHOD, in the order of the table.
+
+    option  for the error message: the option whose value is `text`
+    raises  UserError for an unknown method, and for one that is named twice
+    """
     if text == "all":
         return list(table.METHODS)
-    named = parse_names(text, table.METHODS, "--methods")
+    named = parse_names(text, table.METHODS, option)
     return [method for method in table.METHODS if method in named]
 
 

@@ -43,7 +43,8 @@ from .model_logs import remove_finished_groups
 from .output import Output
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Sweep, Unlearn
-from .sweep_points import from_csv, from_grids, grid_axes, methods_of, own_file
+from .several_methods import chosen_methods
+from .sweep_points import from_csv, from_grids, grid_axes, own_file
 from .training_recipe import MethodRecipe, method_recipe_for, recipe_for, recipe_name_for
 from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
@@ -77,7 +78,7 @@ def points_of(settings: Sweep, grid: list[str], set_grid: list[str]) -> list[Poi
     """The points of the command line; for a model with the embedded world's recipe without any of
     the three options, those that its own recipes were chosen from.
     """
-    methods = methods_of(settings.method)
+    methods = chosen_methods(settings.method, "sweep METHOD")
     recipe, options = grid_axes(grid, "--grid"), grid_axes(set_grid, "--set-grid")
     if settings.points and (recipe or options):
         raise UserError("--points is given beside --grid or --set-grid; expected one of the two")

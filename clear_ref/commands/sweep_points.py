@@ -12,22 +12,6 @@ from clear_ref.loop.recipes import Recipe
 from clear_ref.methods import table
 
 
-def methods_of(text: str) -> list[str]:
-    """The methods of METHOD, of METHOD,METHOD or of all; UserError for an unknown one."""
-    if text == "all":
-        return list(table.METHODS)
-    names = text.split(",")
-    for name in names:
-        if name not in table.METHODS:
-            raise UserError(
-                f"sweep {text}: method is {name!r}; expected all, or some of: "
-                f"{', '.join(table.METHODS)}"
-            )
-    if len(set(names)) < len(names):
-        raise UserError(f"sweep {text}: a method is named twice; expected each once")
-    return names
-
-
 def grid_axes(texts: Iterable[str], option: str) -> dict[str, list[str]]:
     """{name: values} of several NAME=V1,V2; UserError for another form or a name given twice."""
     axes: dict[str, list[str]] = {}

@@ -6,12 +6,12 @@ import pytest
 
 from clear_ref.commands.given import Given
 from clear_ref.commands.settings import Sweep
+from clear_ref.commands.several_methods import chosen_methods
 from clear_ref.commands.sweep import explicit
 from clear_ref.commands.sweep_points import (
     from_csv,
     from_grids,
     grid_axes,
-    methods_of,
     own_file,
 )
 from clear_ref.common.errors import UserError
@@ -32,7 +32,8 @@ def test_every_combination_and_options_only_where_a_method_has_them():
         Point("scrub", {"lr": "3e-4"}, {"alpha": "2"}),
     ]
     assert points[-1].words == "lr 3e-4, alpha 2"
-    assert len(methods_of("all")) == 11 and methods_of("scrub,npo") == ["scrub", "npo"]
+    assert len(chosen_methods("all", "METHOD")) == 11
+    assert chosen_methods("scrub,npo", "METHOD") == ["npo", "scrub"]
     assert grid_axes(["batch-size=1,2"], "--grid") == {"batch_size": ["1", "2"]}
 
 
@@ -79,7 +80,7 @@ def test_a_point_has_every_value_that_its_method_is_compared_by_or_tuned_to():
 @pytest.mark.parametrize("semantics", ["paper", "original", "released"])
 def test_the_embedded_worlds_own_list_does_not_depend_on_what_was_chosen_from_it(semantics):
     """No row leaves to the tuned values what the chosen row of its method names."""
-    for method in methods_of("all"):
+    for method in chosen_methods("all", "METHOD"):
         points = from_csv(own_file(semantics), [method], semantics)
         names = {name for point in points for name in point.options}
         assert all(set(point.options) == names for point in points), method
@@ -116,8 +117,8 @@ def test_a_wrong_file_is_one_line(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["scrubb"], "sweep scrubb: method is 'scrubb'; expected all, or some of: "),
-        (["npo,npo"], "a method is named twice"),
+        (["scrubb"], "sweep METHOD names 'scrubb'; expected all, or some of: "),
+        (["npo,npo"], "sweep METHOD names 'npo' twice; expected all"),
         (["npo", "--grid", "lr"], "--grid lr: expected NAME=V1,V2"),
         (["npo", "--grid", "lr=1,,2"], "--grid lr=1,,2: expected NAME=V1,V2"),
         (["npo", "--grid", "lr=1,1"], "is given twice"),
