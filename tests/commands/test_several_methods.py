@@ -23,7 +23,7 @@ def test_methods_are_run_in_the_order_of_the_table():
 )
 def test_an_unknown_method_is_refused(text, expected):
     with pytest.raises(UserError, match=f"--methods .*{expected}"):
-        chosen_methods(text)
+        chosen_methods(text, "--methods")
 
 
 def test_an_option_reaches_every_method_that_has_it_and_one_by_name():
