@@ -12,6 +12,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.loop import mini_recipes
 from clear_ref.loop.recipes import RECIPES
 from clear_ref.losses.implementation import IMPLEMENTATIONS, VARIABLE
+from clear_ref.methods import FURTHER
 from clear_ref.model.shape_table import SHAPES
 from clear_ref.oracle.vectors import conform as conform_vectors
 from clear_ref.report.command_line import PROGRAM
@@ -51,6 +52,11 @@ class Parser(argparse.ArgumentParser):
         The list of all commands is left out where one of them is near.
         """
         unknown = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if unknown and unknown[1] in FURTHER:
+            return (
+                f"{unknown[1]!r} is a loss that no command trains with: explain {unknown[1]}, "
+                f"conform --methods {unknown[1]}, or clear_ref.method_loss in Python;"
+            )
         if unknown:
             near = nearest(unknown[1], re.findall(r"'(.*?)'", unknown[2]))
             if near and message.startswith("argument COMMAND"):

@@ -329,7 +329,7 @@ def add_oracle(commands: Commands) -> None:
         explain.command,
         explain.ExplainSettings,
     )
-    one.add_argument("method", metavar="METHOD", help="one of " + ", ".join(table.METHODS))
+    one.add_argument("method", metavar="METHOD", help="one of " + ", ".join(table.LOSSES))
     one.add_argument(
         "--batch",
         action="store_true",

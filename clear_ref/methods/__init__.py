@@ -1,4 +1,4 @@
-"""The eleven unlearning methods: one file each, one function per semantics.
+"""The eleven unlearning methods and five further losses: one file each, a function per semantics.
 
 The heads of the method files cite the CLEAR paper as "App. B.8" or "Sec. 3.2"
 (https://arxiv.org/abs/2410.18057, version 4) and code as `repository path:line at commit`:
@@ -14,6 +14,10 @@ SKU              https://github.com/franciscoliu/SKU, a17663f
 SCRUB            https://github.com/meghdadk/SCRUB, 98ffb11
 direct-preference-optimization
                  https://github.com/eric-mitchell/direct-preference-optimization (DPO), f8b8c0f
+Unlearn-Simple   https://github.com/OPTML-Group/Unlearn-Simple (SimNPO), f1a355d
+LLM_unlearning   https://github.com/dong-river/LLM_unlearning (UNDIAL), 89856dc
+G-effect         https://github.com/tmlr-group/G-effect (WGA), ef368ee
+SatImp           https://github.com/tmlr-group/SatImp, 51314c0
 WMDP             https://github.com/centerforaisafety/wmdp (RMU). No commit: only public copies were
                  read, and the code of open-unlearning was run
 """
@@ -23,9 +27,9 @@ from clear_ref.losses.outputs import Outputs
 
 from .batch_contents import BatchContents
 from .loss import Loss
+from .modules import FURTHER, LOSSES, METHODS
 from .table import (
     DEFAULT_SEMANTICS,
-    METHODS,
     SEMANTICS,
     make_options,
     needs,
@@ -37,6 +41,8 @@ from .variant import LossFunction, Need, Phase, Variant
 
 __all__ = [
     "DEFAULT_SEMANTICS",
+    "FURTHER",
+    "LOSSES",
     "METHODS",
     "SEMANTICS",
     "BatchContents",
@@ -60,7 +66,7 @@ def method_loss(
     phase: str | None = None,
     **options: object,
 ) -> Loss:
-    """Loss of a method on raw tensors, each batch being the whole optimiser step.
+    """Loss of a method, or a further loss, on raw tensors; each batch is the whole optimiser step.
 
     outputs   {batch name: Outputs}: exactly the batches that the method needs (forget, retain, idk,
               random1, ...)

@@ -7,57 +7,39 @@ from typing import Any
 
 from clear_ref.common.errors import UserError
 
-from . import (
-    dpo,
-    formula_table,
-    grad_ascent,
-    grad_diff,
-    idk,
-    kl,
-    llmu,
-    npo,
-    retain_ft,
-    rmu,
-    scrub,
-    sku,
-)
+from . import formula_table
+from .modules import LOSSES, METHODS
 from .option_checks import typed_value
 from .variant import Need, Variant
 
-METHODS: dict[str, ModuleType] = {
-    "retain_ft": retain_ft,
-    "grad_ascent": grad_ascent,
-    "grad_diff": grad_diff,
-    "kl": kl,
-    "idk": idk,
-    "dpo": dpo,
-    "npo": npo,
-    "scrub": scrub,
-    "llmu": llmu,
-    "rmu": rmu,
-    "sku": sku,
-}
 DEFAULT_SEMANTICS = "paper"
 SEMANTICS = ("paper", "original", "released", "released@2024-12-10", "released@2024-10-23")
 
 
 def method_module(method: str) -> ModuleType:
-    """The module of a method; UserError listing the methods if the name is unknown."""
-    if method not in METHODS:
-        raise UserError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    return METHODS[method]
+    """The module of a method or a further loss; UserError listing both if the name is unknown."""
+    if method not in LOSSES:
+        raise UserError(f"method is {method!r}; expected one of {', '.join(LOSSES)}")
+    return LOSSES[method]
 
 
 def variant(method: str, semantics: str = DEFAULT_SEMANTICS) -> Variant:
     """The Variant of a method under one semantics.
 
     If a method has no variant for a date, the next later one is used (finally `released`).
-    raises  UserError listing the semantics if the name is unknown
+    raises  UserError listing the semantics if the name is unknown, or if a further loss is asked
+            for as `released`: CLEAR's released code does not have it
     """
     variants = method_module(method).VARIANTS
     if semantics not in SEMANTICS:
         raise UserError(f"semantics is {semantics!r}; expected one of {', '.join(SEMANTICS)}")
-    return variants[next(name for name in later(semantics) if name in variants)]
+    own = [name for name in later(semantics) if name in variants]
+    if not own:
+        raise UserError(
+            f"semantics of {method} is {semantics!r}, and CLEAR's released code does not have this "
+            f"loss; expected one of {', '.join(variants)}"
+        )
+    return variants[own[0]]
 
 
 def later(semantics: str) -> list[str]:
@@ -139,6 +121,6 @@ def option_help(method: str) -> list[str]:
     return texts
 
 
-def markdown() -> str:
-    """The table of all methods and variants in methods/README.md, made from the method files."""
-    return formula_table.markdown(METHODS)
+def markdown(modules: Mapping[str, ModuleType] = METHODS) -> str:
+    """The table of methods and variants in methods/README.md, made from the method files."""
+    return formula_table.markdown(modules)

@@ -68,6 +68,10 @@ class Variant:
               with `loss`
     targets   options -> the layers that are trained, by the last parts of their names; None: those
               of the recipe
+    held      (batches, constants, options) -> Loss, for a loss with a factor or a target that is
+              computed from the student and gets no gradient: it is computed from `constants`, the
+              same batches before the weights move, so the slope of this function is the gradient.
+              None: `loss` has no such part
     prepare_options  (options, number of records in the first batch) -> options of the run;
               None: unchanged
     """
@@ -82,6 +86,7 @@ class Variant:
     mask: str = "answer"
     phases: Callable[[Any], tuple[Phase, ...]] | None = None
     targets: Callable[[Any], list[str]] | None = None
+    held: Callable[[Batches, Batches, Any], Loss] | None = None
     prepare_options: Callable[[Any, int], Any] | None = None
 
     @classmethod

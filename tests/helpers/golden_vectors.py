@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from clear_ref.losses import Outputs
-from clear_ref.methods import METHODS, method_loss
+from clear_ref.methods import LOSSES, method_loss
 from clear_ref.oracle.vectors import vector_files
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,7 @@ STORED = vector_files.read(GOLDEN)
 RIGHT = [entry for entry in STORED.entries if entry["result"] != "invalid"]
 WRONG = [entry for entry in STORED.entries if entry["result"] == "invalid"]
 VARIANTS = [
-    (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+    (method, semantics) for method, module in LOSSES.items() for semantics in module.VARIANTS
 ]
 OUTPUT_TENSORS = (
     "logits",

@@ -16,7 +16,7 @@ import torch
 from clear_ref.common.errors import UserError
 from clear_ref.loop.norms import Norms
 from clear_ref.losses.implementation import choose_implementation
-from clear_ref.methods import METHODS, method_loss, sku, variant
+from clear_ref.methods import LOSSES, method_loss, sku, variant
 from clear_ref.methods.formula_table import evidence
 from tests.helpers.authors_inputs import outputs
 
@@ -148,12 +148,12 @@ def test_the_method_files_claim_authors_code_for_exactly_the_variants_that_ran()
     ran = {
         (case["method"], name)
         for case in CASES.values()
-        for name, own in METHODS[case["method"]].VARIANTS.items()
+        for name, own in LOSSES[case["method"]].VARIANTS.items()
         if own is variant(case["method"], case["semantics"])
     }
     claimed = {
         (method, name)
-        for method, module in METHODS.items()
+        for method, module in LOSSES.items()
         for name, text in evidence(module).items()
         if "code" in text
     }

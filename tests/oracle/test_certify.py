@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clear_ref.losses.reductions import sequence_mean, token_mean
-from clear_ref.methods import METHODS, Loss, kl, npo, scrub
+from clear_ref.methods import LOSSES, Loss, kl, npo, scrub
 from clear_ref.oracle.certify import (
     certificates,
     claims,
@@ -44,7 +44,7 @@ def test_the_readme_names_the_number_of_claims(table):
 
 def test_every_variant_is_certified_by_every_route(table):
     every = {
-        (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+        (method, semantics) for method, module in LOSSES.items() for semantics in module.VARIANTS
     }
     for claim in (routes.REFERENCE, routes.LOGITS, routes.MODEL):
         assert {
@@ -59,7 +59,7 @@ def test_every_variant_has_a_closed_form_of_its_own(table):
         (row["method"], row["semantics"]) for row in table["rows"] if row["claim"] not in general
     }
     assert own == {
-        (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+        (method, semantics) for method, module in LOSSES.items() for semantics in module.VARIANTS
     }
 
 

@@ -18,7 +18,7 @@ import torch
 from clear_ref.commands import explain
 from clear_ref.commands.given import Given
 from clear_ref.losses.hidden_states import control_vector
-from clear_ref.methods import METHODS, method_loss, needs, variant
+from clear_ref.methods import LOSSES, method_loss, needs, variant
 from clear_ref.methods.table import make_options
 from clear_ref.oracle.certify import random_trials
 from clear_ref.oracle.explain import folding, method_file, page, terminal
@@ -27,7 +27,7 @@ from clear_ref.oracle.reference.inputs import inputs
 from clear_ref.run import main
 
 EVERY_VARIANT = [
-    (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+    (method, semantics) for method, module in LOSSES.items() for semantics in module.VARIANTS
 ]
 
 
@@ -314,13 +314,13 @@ def test_records_that_differ_between_two_semantics_are_shown_each_alone(capsys):
     assert parts[0]["answer"] != parts[1]["answer"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LOSSES)
 def test_the_description_has_every_semantics_with_its_formula_and_source(method, capsys):
     status, shown, _ = command(capsys, method)
     found = method_file.describe(method)
     assert (
         status == 0
-        and set(found["meanings"]) == set(METHODS[method].VARIANTS)
+        and set(found["meanings"]) == set(LOSSES[method].VARIANTS)
         and max(map(len, shown.splitlines())) <= 100
     )
     for name, one in found["meanings"].items():
@@ -329,7 +329,7 @@ def test_the_description_has_every_semantics_with_its_formula_and_source(method,
             and name in shown
             and needs(method, name, variant(method, name).options())
         )
-    numbers = re.findall(r"(?m)^deviations (D\d+)|^ {11}(?:.*\. )?(D\d+) ", METHODS[method].__doc__)
+    numbers = re.findall(r"(?m)^deviations (D\d+)|^ {11}(?:.*\. )?(D\d+) ", LOSSES[method].__doc__)
     assert len(found["deviations"]) >= len({max(pair) for pair in numbers})
     assert [number for number, _ in found["deviations"]] == [
         f"D{i + 1}" for i in range(len(found["deviations"]))
@@ -371,7 +371,7 @@ def test_wrong_input_is_one_clear_line(arguments, words, capsys):
 
 def test_no_statement_of_a_formula_is_cut_where_its_line_ends():
     """No line of a formula ends with a word that asks for another one."""
-    for method, module in METHODS.items():
+    for method, module in LOSSES.items():
         for line in module.__doc__.split("needs ")[0].splitlines():
             words = re.sub(r"\s*\[[^\[\]]*\]$", "", line).split()
             assert not words or words[-1] not in ("the", "true", "for", "are", "of", "a"), (

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clear_ref.losses import token_terms
-from clear_ref.methods import METHODS
+from clear_ref.methods import LOSSES
 from clear_ref.oracle.reference import cases, formulas, shapes
 from clear_ref.oracle.reference.rows import IGNORE
 from clear_ref.oracle.vectors import golden
@@ -70,7 +70,7 @@ def test_the_package_agrees_on_the_larger_shapes_that_only_the_command_writes(sh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LOSSES)
 def test_the_package_gives_every_right_loss_and_gradient_in_fp32(method):
     for entry in (entry for entry in RIGHT if entry["method"] == method):
         loss, gradients = package_loss(entry, torch.float32)

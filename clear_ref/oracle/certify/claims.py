@@ -13,7 +13,7 @@ import torch
 
 from clear_ref.losses.outputs import Outputs
 
-from . import claims_sequence, claims_weights, random_trials
+from . import claims_further, claims_sequence, claims_weights, random_trials
 from .closed_forms import (
     answer_nll,
     answer_rows,
@@ -285,4 +285,5 @@ CLAIMS: tuple[Claim, ...] = (
     dated_formulas,
     *claims_sequence.CLAIMS,
     *claims_weights.CLAIMS,
+    *claims_further.CLAIMS,
 )

@@ -33,6 +33,9 @@ CURVED = {
     ("dpo", "beta"),
     ("scrub", "temperature"),
     ("rmu", "c"),
+    ("simnpo", "beta"),
+    ("simnpo", "margin"),
+    ("simnpo", "delta"),
 }
 Law = Callable[[str, str, Given], float | None]
 Change = Callable[[Tensor, Outputs], Tensor]

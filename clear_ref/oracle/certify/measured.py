@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from clear_ref.methods import METHODS
+from clear_ref.methods import LOSSES
 
 UNIT_ROUNDOFF = 2.0**-53
 ROUNDING = 1000 * UNIT_ROUNDOFF
@@ -50,7 +50,7 @@ class Measured:
 def every_variant() -> list[tuple[str, str]]:
     """(method, semantics) of all variants."""
     return [
-        (method, semantics) for method, module in METHODS.items() for semantics in module.VARIANTS
+        (method, semantics) for method, module in LOSSES.items() for semantics in module.VARIANTS
     ]
 
 

@@ -126,9 +126,25 @@ def loss(method: str, semantics: str, given: Given, outputs: dict[str, Outputs])
 
 
 @torch.no_grad()
-def value(method: str, semantics: str, given: Given, outputs: dict[str, Outputs]) -> float:
-    """The package's loss alone."""
-    return float(methods.method_loss(method, outputs, semantics, **given).value)
+def value(
+    method: str,
+    semantics: str,
+    given: Given,
+    outputs: dict[str, Outputs],
+    constants: dict[str, Outputs] | None = None,
+) -> float:
+    """The package's loss alone.
+
+    constants  the batches from which a factor or target without a gradient is computed
+               (Variant.held), so that a slope of this function is the loss's gradient
+    """
+    held = methods.variant(method, semantics).held
+    if held is None or constants is None:
+        return float(methods.method_loss(method, outputs, semantics, **given).value)
+    options = methods.make_options(method, given, semantics)
+    rows = {name: batch.batch_rows() for name, batch in outputs.items()}
+    constant_rows = {name: batch.batch_rows() for name, batch in constants.items()}
+    return float(held(rows, constant_rows, options).value)
 
 
 def direction(key: str, shape: Sequence[int]) -> Tensor:

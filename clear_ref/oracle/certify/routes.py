@@ -12,6 +12,7 @@ from clear_ref.data.prompts import Phrases, read_phrases
 from clear_ref.data.records import Row
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.rows import split_rows
+from clear_ref.losses.outputs import Outputs
 from clear_ref.methods import Loss, Need
 from clear_ref.mini.directories import WORLD
 from clear_ref.model.vlm import VLM
@@ -95,7 +96,8 @@ def logit_slope_errors(method: str, semantics: str, given: Given) -> list[float]
             step: float, name: str = name, start: Tensor = start, along: Tensor = along
         ) -> float:
             moved = random_trials.with_student(outputs[name], start + step * along)
-            return random_trials.value(method, semantics, given, {**outputs, name: moved})
+            every = {**outputs, name: moved}
+            return random_trials.value(method, semantics, given, every, outputs)
 
         expected = float((found.gradients[name] * along).sum())
         errors.append(abs(slope(loss_at) - expected) / found.scale)
@@ -182,26 +184,42 @@ class MovableLoss:
             name: tensor for name, tensor in vlm.model.named_parameters() if tensor.requires_grad
         }
         self.start = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+        # Read by a loss with a part that gets no gradient (Variant.held).
+        self.constants: dict[str, Outputs] | None = None
+        if methods.variant(method, semantics).held is not None:
+            with torch.no_grad():
+                self.constants = self.outputs()
         self.along = {
             name: random_trials.direction(name, tensor.shape) / len(self.parameters) ** 0.5
             for name, tensor in self.parameters.items()
         }
 
+    @torch.no_grad()
+    def value(self) -> float:
+        """The loss with the adapters as they are, and what gets no gradient as at the start."""
+        return random_trials.value(
+            self.method, self.semantics, self.given, self.outputs(), self.constants
+        )
+
     def loss(self) -> Loss:
         """The loss with the adapters as they are."""
+        return methods.method_loss(self.method, self.outputs(), self.semantics, **self.given)
+
+    def outputs(self) -> dict[str, Outputs]:
+        """What the model with the adapters as they are computes of each batch."""
         outputs = {}
         for name, one in self.batches.items():
             hidden = self.needs[name].hidden
             student = model_output(self.vlm, one.batch, LAYER, hidden)
             outputs[name] = as_outputs(one.batch, student, one.teacher, hidden)
-        return methods.method_loss(self.method, outputs, self.semantics, **self.given)
+        return outputs
 
     @torch.no_grad()
     def at(self, step: float) -> float:
         """The loss with the adapters at start + step * direction; they stay there."""
         for name, tensor in self.parameters.items():
             tensor.copy_(self.start[name] + step * self.along[name])
-        return float(self.loss().value)
+        return self.value()
 
     @torch.no_grad()
     def move_teacher_near(self) -> None:

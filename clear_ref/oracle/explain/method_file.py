@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TypedDict
 
 from clear_ref.common.errors import UserError
-from clear_ref.methods import Variant, formula_table, table
+from clear_ref.methods import FURTHER, Variant, formula_table, table
 
 # The first word or words of a line that starts a field of the docstring.
 FIELD = re.compile(
@@ -166,7 +166,9 @@ def text(description: Description) -> str:
     lines.append("resolved: gaps and contradictions of the paper")
     for number, part in description["resolved"]:
         lines += hanging(f"    {number:4}", part)
-    lines += ["", "deviations of the released code"]
+    is_further = description["method"] in FURTHER
+    code = "open-unlearning's code" if is_further else "the released code"
+    lines += ["", f"deviations of {code}"]
     for number, part in description["deviations"]:
         lines += hanging(f"    {number:4}", part)
     lines += ["", "where student and teacher are the same"]

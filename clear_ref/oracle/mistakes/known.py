@@ -29,8 +29,8 @@ from .computations import (
 
 EVERY_METHOD = tuple(formulas.FORMULAS)
 LOGIT_METHODS = tuple(method for method in EVERY_METHOD if method != "rmu")
-# grad_diff and npo have a KL only with some values of their options.
-METHODS_WITH_KL = ("grad_diff", "kl", "npo", "scrub", "llmu", "sku")
+# grad_diff, npo and the further losses have a KL only with some values of their options.
+METHODS_WITH_KL = ("grad_diff", "kl", "npo", "scrub", "llmu", "sku", "simnpo")
 METHODS_WITH_TEACHER = (*METHODS_WITH_KL, "dpo", "rmu")
 TOKEN_ARRAYS = ("input_ids", "kinds")
 
@@ -149,7 +149,7 @@ MISTAKES = (
         name="mean_inside_nonlinearity",
         what="The mean is taken before the softplus (rmu: before the square) instead of after it.",
         seen="released RMU, mm/trainer.py:302-326",
-        methods=("dpo", "npo", "rmu"),
+        methods=("dpo", "npo", "rmu", "simnpo"),
         compute=with_sheet(broken_rules.MeanInside),
     ),
     Mistake(
@@ -239,7 +239,7 @@ MISTAKES = (
         name="uniform_upstream",
         what="A backward that gives every row the same upstream gradient.",
         seen="fused cross-entropies that scale by one number",
-        methods=("kl", "dpo", "npo", "scrub", "llmu", "sku"),
+        methods=("kl", "dpo", "npo", "scrub", "llmu", "sku", "simnpo"),
         compute=with_sheet(broken_rules.Uniform),
     ),
     Mistake(

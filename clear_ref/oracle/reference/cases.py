@@ -1,8 +1,8 @@
-"""The cases of the golden vectors: every method, semantics and option, on inputs of some shapes."""
+"""The cases of the golden vectors: every loss, semantics and option, on inputs of some shapes."""
 
 from dataclasses import asdict, dataclass
 
-from clear_ref.methods import METHODS, make_options, needs
+from clear_ref.methods import LOSSES, make_options, needs
 
 from .formulas import Options
 from .inputs import control_vectors, inputs
@@ -45,6 +45,12 @@ FURTHER_OPTIONS: dict[tuple[str, str], list[Options]] = {
     ("sku", "paper"): [{}, {"w_forget": 1.0, "w_random": 3.0, "w_retain": 2.0, "n_random": 1}],
     ("sku", "released"): [{}, {"w_forget": 1.0, "w_random": 3.0, "w_retain": 2.0, "n_random": 2}],
     ("sku", "original"): [{}, {"w_forget": 1.0, "w_random": 3.0, "w_retain": 2.0, "n_random": 2}],
+    ("simnpo", "paper"): [{"beta": 0.5, "margin": 0.25, "lambda_retain": 2.0}],
+    ("simnpo", "original"): [
+        {"beta": 0.5, "delta": 0.25, "gamma": 1.0},
+        {"alpha": 0.5, "retain": "kl"},
+        {"alpha": 0.0},
+    ],
 }
 
 
@@ -108,7 +114,7 @@ def cases(full: bool = False) -> list[Case]:
     full  the shapes in FULL instead of those in COMPACT
     """
     found = []
-    for method, module in METHODS.items():
+    for method, module in LOSSES.items():
         for semantics in module.VARIANTS:
             usual = tuple(usual_options(method, semantics).items())
             for shape in FULL if full else COMPACT:

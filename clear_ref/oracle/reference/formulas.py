@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .arithmetic import LossResult, Sheet, Terms
+from .further_formulas import FURTHER_FORMULAS, retain_term
 from .rows import Batches
 from .sums import Column, Sum, total
 
@@ -49,12 +50,12 @@ def grad_diff_released(sheet: Sheet, options: Options) -> Terms:
     else:
         rows = sheet.rows("forget", "all")
         forget = {"forget_entropy": beta * sheet.column_sum(rows, "entropy")}
-    return {**forget, **_retain_term(sheet, options["retain"])}
+    return {**forget, **retain_term(sheet, options["retain"])}
 
 
 def grad_diff_original(sheet: Sheet, options: Options) -> Terms:
     """Original: no weights."""
-    retain = _retain_term(sheet, options["retain"])
+    retain = retain_term(sheet, options["retain"])
     return {"forget_nll": -sheet.token_mean("forget", "nll"), **retain}
 
 
@@ -68,7 +69,7 @@ def kl(sheet: Sheet, options: Options) -> Terms:
 
 def kl_all_rows(sheet: Sheet, options: Options) -> Terms:
     """Released and original: KL(teacher || student) over all rows."""
-    return {"forget_nll": -sheet.token_mean("forget", "nll"), **_retain_term(sheet, "kl")}
+    return {"forget_nll": -sheet.token_mean("forget", "nll"), **retain_term(sheet, "kl")}
 
 
 def idk(sheet: Sheet, options: Options) -> Terms:
@@ -124,7 +125,7 @@ def npo_original(sheet: Sheet, options: Options) -> Terms:
     """Original: with the retain term that the option `retain` names."""
     if options["retain"] == "none":
         return npo(sheet, options)
-    return {**npo(sheet, options), **_retain_term(sheet, options["retain"])}
+    return {**npo(sheet, options), **retain_term(sheet, options["retain"])}
 
 
 def npo_released(sheet: Sheet, options: Options) -> Terms:
@@ -268,13 +269,6 @@ def random_batches(n: int) -> list[str]:
     return [f"random{k}" for k in range(1, n + 1)]
 
 
-def _retain_term(sheet: Sheet, kind: str) -> Terms:
-    """The added retain term: ce, the nll; kl, KL(teacher || student) over all rows."""
-    if kind == "ce":
-        return {"retain_nll": sheet.token_mean("retain", "nll")}
-    return {"retain_kl": sheet.token_mean("retain", "kl_teacher_student", "all")}
-
-
 FORMULAS: dict[str, dict[str, Formula]] = {
     "retain_ft": {"paper": retain_ft, "released": retain_ft, "original": retain_ft},
     "grad_ascent": {"paper": grad_ascent, "released": grad_ascent, "original": grad_ascent},
@@ -303,6 +297,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         "original": rmu_mean_squares,
     },
     "sku": {"paper": sku, "released": sku_released, "original": sku_original},
+    **FURTHER_FORMULAS,
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NoReturn
 
-from clear_ref.methods import METHODS, SEMANTICS
+from clear_ref.methods import LOSSES, METHODS, SEMANTICS
 from clear_ref.methods.table import DEFAULT_SEMANTICS
 from clear_ref.oracle.reference.rows import Batches
 from clear_ref.oracle.vectors import conform_text, golden, judged_function, vector_files
@@ -92,7 +92,7 @@ def cases(
     golden vectors; without it the compact set is built, once, in about two seconds.
     raises  UserError for an unknown name, or if there is no such case
     """
-    asked_methods = names_in("methods", methods or ",".join(METHODS), METHODS)
+    asked_methods = names_in("methods", methods or ",".join(METHODS), LOSSES)
     asked = list(SEMANTICS) if semantics == "all" else names_in("semantics", semantics, SEMANTICS)
     function = judged_function.judged("check", _not_called, framework, dtype, arithmetic)
     stored = _vectors(vectors)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
-from clear_ref.methods import METHODS, table
+from clear_ref.methods import LOSSES, table
 
 from .vector_set import Entry, Vectors
 
@@ -145,7 +145,7 @@ def _problem_of_semantics(entry: Entry) -> str | None:
     method = entry["method"]
     semantics = entry["semantics"]
     options = entry["options"]
-    known = METHODS[method].VARIANTS
+    known = LOSSES[method].VARIANTS
     if semantics not in known:
         return f"has semantics {_short(semantics)}; expected one of {', '.join(known)}"
     try:

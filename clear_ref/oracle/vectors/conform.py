@@ -11,7 +11,7 @@ from itertools import product
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
 from clear_ref.common.settings import setting
-from clear_ref.methods import METHODS, SEMANTICS
+from clear_ref.methods import LOSSES, METHODS, SEMANTICS
 from clear_ref.methods.table import DEFAULT_SEMANTICS
 
 from . import golden, judged_function, vector_files
@@ -42,7 +42,9 @@ class ConformSettings:
         "", "the function, as module:function; the working directory is searched too"
     )
     vectors: str = setting("", "directory of golden vectors; without it the compact set is built")
-    methods: str = setting("", "methods to test, with commas; without it all methods")
+    methods: str = setting(
+        "", "methods and further losses to test, with commas; without it the eleven methods"
+    )
     semantics: str = setting(DEFAULT_SEMANTICS, "semantics to test, with commas, or all")
     dtype: str = setting("float64", "dtype of the logits given: float64, float32 or bfloat16")
     framework: str = setting(
@@ -74,7 +76,7 @@ def run(
     padded       all batches of a case have the same number of positions
     raises  UserError for a function that cannot be judged, and for unknown names
     """
-    methods = names_in("methods", settings.methods or ",".join(METHODS), METHODS)
+    methods = names_in("methods", settings.methods or ",".join(METHODS), LOSSES)
     if settings.semantics == "all":
         semantics = list(SEMANTICS)
     else:

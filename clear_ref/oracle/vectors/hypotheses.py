@@ -11,7 +11,7 @@ from itertools import permutations
 import numpy as np
 
 from clear_ref.common.errors import UserError
-from clear_ref.methods import METHODS, make_options
+from clear_ref.methods import LOSSES, make_options
 from clear_ref.oracle.mistakes.known import MISTAKES, Mistake
 from clear_ref.oracle.mistakes.peers import PEERS, Peer
 from clear_ref.oracle.reference import formulas
@@ -42,7 +42,7 @@ class Hypothesis:
 def other_semantics(asked: Asked) -> list[Hypothesis]:
     """Options ignored, and other semantics: with all options that they know, or those changed."""
     method, own = asked.entry["method"], asked.entry["semantics"]
-    names = sorted(METHODS[method].VARIANTS, key=lambda name: not name.startswith("released"))
+    names = sorted(LOSSES[method].VARIANTS, key=lambda name: not name.startswith("released"))
     found = [Hypothesis(f"{own} semantics{IGNORING_OPTIONS}", "mistake", _ignoring(own))]
     for name in names:
         if name != own:

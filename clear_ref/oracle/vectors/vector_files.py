@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 from clear_ref.common import files
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
-from clear_ref.methods import METHODS
+from clear_ref.methods import LOSSES
 from clear_ref.oracle.mistakes.known import MISTAKES
 from clear_ref.oracle.reference.rows import IGNORE, KINDS
 from clear_ref.oracle.reference.shapes import ALL_SHAPES, FLAGS
@@ -78,7 +78,7 @@ def contents_of(vectors: Vectors) -> dict[str, bytes]:
     """{file name: bytes} of the vectors, the manifest last."""
     contents: dict[str, bytes] = {}
     heads = {"inputs": _head_of_inputs(vectors)}
-    for method in METHODS:
+    for method in LOSSES:
         entries = [entry for entry in vectors.entries if entry["method"] == method]
         heads[method] = {"method": method, "count": len(entries), "cases": entries}
     for name, head in heads.items():

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from clear_ref.methods import METHODS
+from clear_ref.methods import LOSSES
 from clear_ref.oracle.reference.formulas import Options
 from clear_ref.oracle.reference.rows import Batches
 
@@ -54,7 +54,7 @@ class Entry(TypedDict, total=False):
 
 
 def _no_arrays() -> dict[str, dict[str, np.ndarray]]:
-    return {name: {} for name in ("inputs", *METHODS)}
+    return {name: {} for name in ("inputs", *LOSSES)}
 
 
 @dataclass
