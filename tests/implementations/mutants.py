@@ -1,7 +1,7 @@
 """Right losses with one small change, for every method; conform must fail each in every dtype.
 
 The numbers are the float64 reference's, with the change, rounded to the dtype of the inputs as an
-implementation that casts up would round them.
+implementation that casts up would round them. Those with numpy_ in their name take numpy arrays.
 """
 
 import torch
@@ -49,6 +49,30 @@ def _mutant(sheet=Sheet, factor=1.0, in_float32=True):
     return loss
 
 
+def _numpy_mutant(sheet=Sheet, factor=1.0, semantics=None):
+    def loss(method, batches, options):
+        arrays = {}
+        for name, batch in batches.items():
+            arrays[name] = {
+                key: array.astype("float64") if array.dtype.kind == "f" else array
+                for key, array in batch.items()
+            }
+        given = {key: value for key, value in options.items() if key != "semantics"}
+        asked = semantics or options["semantics"]
+        result = reference_loss(method, asked, {} if semantics else given, arrays, sheet)
+        first = next(iter(batches.values()))
+        dtype = first["logits" if "logits" in first else "hidden"].dtype
+        gradients = {name: (factor * g).astype(dtype) for name, g in result.gradients.items()}
+        return dtype.type(factor * result.loss), gradients
+
+    return loss
+
+
+numpy_right = _numpy_mutant()
+numpy_times_1_01 = _numpy_mutant(factor=1.01)
+numpy_kl_swapped = _numpy_mutant(SwappedKl)
+numpy_released = _numpy_mutant(semantics="released")
+numpy_other_mean = _numpy_mutant(OtherMean)
 right = _mutant()
 times_1_01 = _mutant(factor=1.01)
 kl_swapped = _mutant(SwappedKl)
