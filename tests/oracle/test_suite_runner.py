@@ -20,6 +20,7 @@ from clear_ref.oracle.vectors.vector_set import VERSION
 from tests.helpers.golden_vectors import GOLDEN, RIGHT, ROOT, STORED
 from tests.implementations import mutants
 
+STORED_METHODS = list(dict.fromkeys(entry["method"] for entry in RIGHT))
 WITH_KL = ["kl", "scrub", "llmu", "sku"]
 
 
@@ -33,7 +34,7 @@ def run(capsys, *words):
 def verdicts(text):
     """{method: [pass, loss only, fail, error]} of a printed table."""
     rows = [line.split() for line in text.splitlines()]
-    return {row[0]: [int(n) for n in row[1:5]] for row in rows if row and row[0] in METHODS}
+    return {row[0]: [int(n) for n in row[1:5]] for row in rows if row and row[0] in STORED_METHODS}
 
 
 def imported(path):
@@ -64,13 +65,17 @@ def test_it_runs_where_there_is_nothing_but_numpy(tmp_path):
         "sys.meta_path.insert(0, Alone())\n"
         "sys.path.insert(0, '.')\n"
         "import run_suite\n"
-        "sys.exit(run_suite.main(['mylosses:loss', '--suite', 'suite.zip']))\n"
+        "sys.exit(run_suite.main(['mylosses:loss', '--suite', 'suite.zip', *sys.argv[1:]]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", script, "--methods", ",".join(METHODS)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
+    n = sum(entry["semantics"] == "paper" and entry["method"] in METHODS for entry in RIGHT)
     assert done.returncode == 0, done.stderr
-    assert f"golden vectors {VERSION}: 0 pass, 108 loss_only, 0 fail, 0 error" in done.stdout
+    assert f"golden vectors {VERSION}: 0 pass, {n} loss_only, 0 fail, 0 error" in done.stdout
     assert "right to the rounding of: float64" in done.stdout
 
 
@@ -87,7 +92,7 @@ def test_the_reference_passes_every_case_of_every_semantics(capsys, dtype):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     "mutant, methods",
-    [("times_1_01", METHODS), ("kl_swapped", WITH_KL), ("other_mean", METHODS)],
+    [("times_1_01", STORED_METHODS), ("kl_swapped", WITH_KL), ("other_mean", METHODS)],
 )
 def test_a_small_mutant_of_each_method_fails(capsys, mutant, methods, dtype):
     name = f"tests.implementations.mutants:numpy_{mutant}"
