@@ -1,6 +1,5 @@
 """Fixtures of all tests: the tiny model, the progress display switched on, no kept logs."""
 
-import os
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +12,7 @@ from clear_ref.common.progress import Progress
 from clear_ref.model.vlm import VLM
 from tests.helpers.tiny_model import write_tiny
 
-torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER") else 2)
+torch.set_num_threads(2)
 
 
 @pytest.fixture(autouse=True)
