@@ -22,7 +22,7 @@ def command(arguments: Namespace) -> Output:
         if not file:
             raise UserError("vectors: --archive is ''; expected a file, such as suite.zip")
         check_file(Path(file), "--archive")
-        return Output(archive.write(golden.build(), file), vector_files.text)
+        return Output(archive.write(golden.build(), file), archive.text)
     if directory == "":
         raise UserError(
             "vectors: --out is ''; expected a directory (. for the working directory), or no --out"

@@ -54,7 +54,9 @@ def test_the_command_writes_these_bytes_in_another_process_time_zone_and_directo
         },
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["version"] == VERSION
+    printed = json.loads(done.stdout)
+    assert printed["version"] == VERSION
+    assert printed["sha256"] == suite_record.read()[VERSION]["archive"]
     assert (tmp_path / "far" / "suite.zip").read_bytes() == archive.archive_of(STORED)
 
 

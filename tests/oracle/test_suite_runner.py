@@ -5,6 +5,7 @@ Run: python -m pytest tests/oracle/test_suite_runner.py
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -77,6 +78,18 @@ def test_it_runs_where_there_is_nothing_but_numpy(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"golden vectors {VERSION}: 0 pass, {n} loss_only, 0 fail, 0 error" in done.stdout
     assert "right to the rounding of: float64" in done.stdout
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_example_of_format_md_passes_with_its_gradient(dtype, tmp_path, monkeypatch, capsys):
+    page = (archive.HERE / "FORMAT.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    (tmp_path / f"example_in_{dtype}.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = [f"example_in_{dtype}:loss", "--methods", "retain_ft", "--dtype", dtype]
+    status, text, _ = run(capsys, *words)
+    assert status == 0 and "9 pass, 0 loss_only, 0 fail, 0 error" in text
 
 
 @pytest.mark.slow
@@ -278,9 +291,13 @@ def test_another_format_a_changed_file_and_a_lost_one_are_refused(tmp_path, caps
     (tmp_path / "kl.json").unlink()
     assert run_suite.main(words) == 2
     assert "kl.json cannot be read" in capsys.readouterr().err
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 2}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": 2, "files": {}}))
     assert run_suite.main(words) == 2
     assert "format is 2; expected 1" in capsys.readouterr().err
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "manifest.json").write_text(text)
+        assert run_suite.main(words) == 2
+        assert "manifest.json is no manifest" in capsys.readouterr().err
 
 
 def test_junit_has_a_test_case_for_each_case(tmp_path, capsys):

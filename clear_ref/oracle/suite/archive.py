@@ -6,6 +6,7 @@ The members are in alphabetical order, with the earliest time that zip knows and
 rw-r--r--, so the bytes depend on nothing but the contents.
 """
 
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -19,6 +20,12 @@ DOCUMENTS = ("FORMAT.md", "LICENSE", "read_suite.mjs", "run_suite.py", "schema.j
 FIRST_TIME = (1980, 1, 1, 0, 0, 0)
 ON_UNIX = 3
 REGULAR_FILE = 0o100644
+
+
+class WrittenArchive(vector_files.Written):
+    """What `vectors --archive` reports: also the SHA-256 of the archive."""
+
+    sha256: str
 
 
 def archive_of(vectors: Vectors) -> bytes:
@@ -41,8 +48,14 @@ def folder(version: str) -> str:
     return f"clear_ref-golden-vectors-{version}"
 
 
-def write(vectors: Vectors, path: str | Path) -> vector_files.Written:
+def write(vectors: Vectors, path: str | Path) -> WrittenArchive:
     """Write the archive of vectors."""
     data = archive_of(vectors)
     files.write_bytes(path, data)
-    return vector_files.written(vectors, Path(path), len(data))
+    report = vector_files.written(vectors, Path(path), len(data))
+    return {**report, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def text(report: WrittenArchive) -> str:
+    """What `vectors --archive` prints."""
+    return f"{vector_files.text(report)}\nSHA-256 {report['sha256']}"

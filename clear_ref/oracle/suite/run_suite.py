@@ -41,7 +41,7 @@ class Wrong(Exception):
 
 
 class Unjudged(Exception):
-    """A function returned nothing that can be judged on one case; the text says why."""
+    """What a function returned for a case cannot be judged; the text says why."""
 
 
 class Answer(NamedTuple):
@@ -69,12 +69,16 @@ class Suite:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest = json.loads(self._bytes("manifest.json"))
-        found = self.manifest["format"]
+        try:
+            self.manifest = json.loads(self._bytes("manifest.json"))
+            found = self.manifest["format"]
+            listed_files = dict(self.manifest["files"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Wrong(f"{path}: manifest.json is no manifest ({shown(error)})") from None
         if found != FORMAT:
             raise Wrong(f"{path}: format is {found!r}; expected {FORMAT}: use the runner beside it")
         self.contents: dict[str, bytes] = {}
-        for name, listed in self.manifest["files"].items():
+        for name, listed in listed_files.items():
             data = self._bytes(name)
             if hashlib.sha256(data).hexdigest() != listed["sha256"]:
                 raise Wrong(f"{path}: {name} is not the file that manifest.json names; fetch it")
@@ -209,8 +213,9 @@ def as_array(value: object, what: str, shape: tuple[int, ...]) -> np.ndarray:
 def dtype_of(value: object) -> str:
     """A key of UNITS, float16 counted as bfloat16; "" for a number of Python."""
     name = str(getattr(value, "dtype", ""))
-    known = {"": "", "float16": "bfloat16"} | dict(zip(UNITS, UNITS, strict=True))
-    return known.get(name, "float64")
+    if name == "float16":
+        return "bfloat16"
+    return name if name in ("", *UNITS) else "float64"
 
 
 def judge(
@@ -241,8 +246,7 @@ def judge(
     message = f"loss {answer.loss:.6g}, expected {case['loss']:.6g}"
     if loss_is_right(answer, case, case, arithmetics[-1]):
         message = "the loss is right, the gradient is wrong"
-    same = same_numbers(answer, case, others, arithmetics[-1])
-    if same:
+    if same := same_numbers(answer, case, others, arithmetics[-1]):
         message += f"; the numbers of {', '.join(same[:4])}"
     return Outcome(case, "fail", arithmetics[-1], message, loss_off, gradient_off)
 
@@ -251,14 +255,10 @@ def same_numbers(answer: Answer, case: Entry, others: list[Entry], arithmetic: s
     """The ids of other cases with the same inputs whose numbers an answer has."""
     found = []
     for other in others:
-        if other.get("of") == case["id"]:
-            tolerances = case
-        elif other.get("shape") == case["shape"] and other is not case:
-            tolerances = other
-        else:
-            continue
-        if is_right(answer, other, tolerances, arithmetic):
-            found.append(other["id"])
+        is_wrong_case = other.get("of") == case["id"]
+        if is_wrong_case or (other.get("shape") == case["shape"] and other is not case):
+            if is_right(answer, other, case if is_wrong_case else other, arithmetic):
+                found.append(other["id"])
     return found
 
 
@@ -354,11 +354,11 @@ def run(arguments: argparse.Namespace) -> list[Outcome]:
     arithmetic = arguments.arithmetic or getattr(function, "arithmetic", "")
     if arithmetic and arithmetic not in UNITS:
         raise Wrong(f"the arithmetic is {arithmetic!r}; expected one of {', '.join(UNITS)}")
-    arithmetics = ["float64", "float32"] if arguments.dtype == "float64" else ["float32"]
+    without = ["float64", "float32"] if arguments.dtype == "float64" else ["float32"]
     outcomes = []
     for case, others in chosen(suite, arguments):
         batches = suite.batches(case, arguments.dtype)
-        tried = [arithmetic] if arithmetic else arithmetics
+        tried = [arithmetic] if arithmetic else without
         outcomes.append(judge(function, batches, case, others, tried))
     if not outcomes:
         raise Wrong("no case has these methods and semantics and an id like --only")
