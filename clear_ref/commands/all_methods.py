@@ -15,6 +15,7 @@ from clear_ref.loop import mini_recipes
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import table
+from clear_ref.methods.semantics import exists
 from clear_ref.mini.directories import model_directory
 from clear_ref.report import terminal
 
@@ -24,10 +25,11 @@ from .given import Given, given_from, numbers, settings_from
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
+from .released_code import with_released_code
 from .repeat import check_inputs
 from .resolve import Inputs, Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Unlearn
-from .several_methods import chosen_methods, options_by_method
+from .several_methods import chosen_methods, methods_for, options_by_method
 from .training_recipe import recipe_for
 from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
@@ -37,9 +39,13 @@ MODALITY_CHOICES = (*MODALITIES, "each")
 
 @dataclass(frozen=True)
 class ResolvedAll(Resolved):
-    """Every run of `all`; one run has its own directory in `out`."""
+    """Every run of `all`; one run has its own directory in `out`.
+
+    semantics  of the runs; two if the text-only code is used for one modality alone
+    """
 
     settings: Unlearn
+    semantics: str
     seeds: list[int]
     runs: list[ResolvedUnlearn]
 
@@ -90,14 +96,24 @@ def resolve(
     recipe_name, recipe = recipe_for(
         settings.recipe, model_directory(settings.model), "unlearn", given.recipe
     )
-    options = options_by_method(methods, settings.semantics, given.options)
+    by_modality = {
+        modality: with_released_code(
+            dataclasses.replace(settings, modality=modality), given.settings
+        )
+        for modality in modalities
+    }
+    names = list(dict.fromkeys(one.semantics for one in by_modality.values()))
+    methods_of = {name: methods_for(methods, name) for name in names}
+    options = {name: options_by_method(methods_of[name], name, given.options) for name in names}
     inputs = resolve_inputs(settings, settings.gold)
     rows = []
-    for modality in modalities:
-        for part in training_rows(dataclasses.replace(settings, modality=modality), inputs):
+    for own in by_modality.values():
+        for part in training_rows(own, inputs):
             rows += part
     check_pictures(inputs, rows)
     check_gold_files(inputs)
+    if len(by_modality) == 1:
+        settings = by_modality[modalities[0]]
     record = all_record(settings, methods, modalities, seeds, given, inputs, recipe_name, recipe)
     out = run_directory.choose(
         settings.out, f"all-{settings.semantics}", record, resume, changeable={"out"}
@@ -106,14 +122,13 @@ def resolve(
         given, settings=given.settings | {"method", "modality", "seed", "out"}
     )
     runs = []
-    for modality in modalities:
-        for method in methods:
-            of_method = dataclasses.replace(given, options=options[method])
+    for modality, shared in by_modality.items():
+        semantics = shared.semantics
+        for method in methods_of[semantics]:
+            of_method = dataclasses.replace(given, options=options[semantics][method])
             for seed in seeds:
-                directory = out / f"{method}-{settings.semantics}-{modality}-seed{seed}"
-                own = dataclasses.replace(
-                    settings, method=method, modality=modality, seed=seed, out=str(directory)
-                )
+                directory = out / f"{method}-{semantics}-{modality}-seed{seed}"
+                own = dataclasses.replace(shared, method=method, seed=seed, out=str(directory))
                 begun = (directory / run_directory.SETTINGS_FILE).exists()
                 runs.append(resolve_unlearn(own, of_method, begun, inputs))
     return ResolvedAll(
@@ -123,6 +138,7 @@ def resolve(
         out=out,
         resume=resume,
         settings=settings,
+        semantics=", ".join(names),
         seeds=seeds,
         runs=runs,
     )
@@ -146,7 +162,8 @@ def all_record(
     }
     by_method: set[str] = set()
     if recipe_name == "mini":
-        of_methods = [mini_recipes.tuned(one, settings.semantics).recipe for one in methods]
+        known = [one for one in methods if exists(one, settings.semantics)]
+        of_methods = [mini_recipes.tuned(one, settings.semantics).recipe for one in known]
         by_method = set().union(*of_methods) - set(given.recipe)
     record: RunRecord = {
         "format": FORMAT,
@@ -180,14 +197,14 @@ def run_all(
     returns what leaderboard.json holds
     raises  RunFailed at the end, naming the runs that failed
     """
-    inputs, settings, out = run.inputs, run.settings, run.out
+    inputs, out = run.inputs, run.out
     logs = evaluated(inputs, base_and_gold(inputs), out, fresh)
     lines = run_in_processes("all methods", run.runs, logs, report)
     finished = [line for line in lines if "metrics" in line]
     failed = failures(lines)
     models = {name: score(log, logs.get("gold"), inputs.metrics) for name, log in logs.items()}
     summary = {
-        "semantics": settings.semantics,
+        "semantics": run.semantics,
         "seeds": run.seeds,
         "impl": inputs.impl,
         "models": models,

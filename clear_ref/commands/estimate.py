@@ -18,13 +18,14 @@ from clear_ref.evaluation.tasks import Task, tasks
 from clear_ref.loop.recipes import PaperFinetune
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import Need, table
-from clear_ref.methods.table import SEMANTICS
+from clear_ref.methods.table import SEMANTICS, methods_under
 from clear_ref.model import shapes
 from clear_ref.model.cache import GROWTH
 from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 
 from .given import settings_from
 from .output import Output
+from .released_code import released_code_setting, with_released_code
 from .settings import Common, forget_setting
 
 # Mean numbers of tokens, with Llama's tokenizer: TOFU's questions have 19 and a template about 10;
@@ -39,6 +40,7 @@ class EstimateSettings:
     """estimate SHAPE: what is run, and on what device."""
 
     semantics: str = setting("paper", "whose definition of the methods", choices=SEMANTICS)
+    released_code: str = released_code_setting()
     modality: str = setting(
         "both",
         "records of the forget set that are trained on",
@@ -101,6 +103,7 @@ def run(shape: str, settings: EstimateSettings) -> dict[str, Any]:
              at --gb-per-s
     raises   UserError for an unknown shape or a setting that cannot be used
     """
+    settings = with_released_code(settings)
     config, dtype = shapes.config_of(shape), dtype_of(settings.dtype)
     for name in ("epochs", "eval_batch", "side", "tflops", "gb_per_s"):
         value = getattr(settings, name)
@@ -119,7 +122,7 @@ def run(shape: str, settings: EstimateSettings) -> dict[str, Any]:
         )
     runs = [
         finetuning(model, settings),
-        *(unlearning(model, method, settings) for method in table.METHODS),
+        *(unlearning(model, method, settings) for method in methods_under(settings.semantics)),
         evaluating(model, settings),
     ]
     return {
@@ -146,7 +149,8 @@ def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> Es
     needs = table.needs(method, settings.semantics, options)
     forget, retain = f"forget{settings.forget:02d}", f"retain{100 - settings.forget}"
     n, *forget_costs = mixture(model, forget, f"tofu/{forget}", settings.modality)
-    _, *retain_costs = mixture(model, retain, f"tofu/{retain}", "both")
+    retain_modality = "text" if settings.released_code == "nlp" else "both"
+    _, *retain_costs = mixture(model, retain, f"tofu/{retain}", retain_modality)
     itemsize = dtype_of(settings.dtype).itemsize
     flop, kept, checkpointed = 0.0, 0, 0
     for name, need in needs.items():

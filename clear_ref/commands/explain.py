@@ -16,6 +16,7 @@ from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.rows import MODALITIES, split_rows
 from clear_ref.loop.unlearn import label_mask
 from clear_ref.methods import Variant, table
+from clear_ref.methods.semantics import DATED, TEXT_ONLY
 from clear_ref.mini.directories import data_directory
 from clear_ref.model.vlm import MASKS, VLM
 from clear_ref.oracle.explain import method_file, terminal
@@ -27,6 +28,7 @@ from clear_ref.report.samples import Picture, embedded
 
 from .given import Given, given_from, settings_from
 from .output import Output
+from .released_code import released_code, released_code_setting
 from .resolve import ModelSource, check_adapter, resolve_model
 from .settings import (
     data_setting,
@@ -44,6 +46,7 @@ class ExplainSettings:
     """Options of `explain METHOD`."""
 
     semantics: str = setting("", "one semantics; default: all; with --batch: paper")
+    released_code: str = released_code_setting()
     compare: str = setting(
         "",
         "two semantics with a comma, such as paper,released: a batch under both, side by side",
@@ -134,7 +137,7 @@ def check_without_batch(given: Given) -> None:
     if given.options:
         raise UserError("--set changes nothing without a batch; add --batch, or leave --set out")
     names = [field.name for field in fields(ExplainSettings) if field.name != "semantics"]
-    unused = [f"--{name}" for name in names if name in given.settings]
+    unused = [f"--{name.replace('_', '-')}" for name in names if name in given.settings]
     if unused:
         one = len(unused) == 1
         raise UserError(
@@ -150,7 +153,9 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
     source, data = resolve_model(settings), data_directory(settings.data)
     check_adapter(settings.adapter)
     sketch = source.without_weights(source.model, settings.adapter)
-    rows = split_rows(data, settings.modality, settings.forget, source.sees_pictures)
+    names = chosen_semantics(settings)
+    retain = "text" if TEXT_ONLY in names else "both"
+    rows = split_rows(data, settings.modality, settings.forget, source.sees_pictures, retain)
     n_forget = len(rows[0])
     if settings.records < 1 or not 0 <= settings.index <= n_forget - settings.records:
         raise UserError(
@@ -162,7 +167,7 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
     defaults = mini_recipes.OPTIONS.get(method, {}) if is_mini else {}
     phrases = read_phrases(data)
     variants = []
-    for semantics in chosen_semantics(settings):
+    for semantics in names:
         variant = table.variant(method, semantics)
         options = options_for(method, semantics, defaults, settings.seed, given.options)
         batches = tuple(variant.needs_of(options))
@@ -216,17 +221,35 @@ def explain_variant(run: ResolvedExplain, chosen: ExplainedVariant, vlm: VLM) ->
 
 
 def chosen_semantics(settings: ExplainSettings) -> list[str]:
-    """The two semantics of --compare, or the one of --semantics."""
-    if not settings.compare:
-        return [settings.semantics or table.DEFAULT_SEMANTICS]
-    names = [name.strip() for name in settings.compare.split(",")]
-    if len(names) != 2 or names[0] == names[1] or settings.semantics:
-        also = f" beside --semantics {settings.semantics}" if settings.semantics else ""
-        raise UserError(
-            f"--compare is {settings.compare!r}{also}; expected two different semantics, "
-            "such as --compare paper,released, and no --semantics"
-        )
-    return names
+    """The two semantics of --compare, or the one of --semantics; released@nlp for text-only code.
+
+    --released-code is that of `released`, and changes no other name.
+    """
+    names = [settings.semantics or table.DEFAULT_SEMANTICS]
+    if settings.compare:
+        names = [name.strip() for name in settings.compare.split(",")]
+    if settings.compare and (len(names) != 2 or settings.semantics):
+        raise _not_two(settings)
+    code = settings.released_code
+    if code != "auto" and not set(names) & set(DATED):
+        released_code(names[0], settings.modality, code)  # raises UserError
+    found = []
+    for name in names:
+        own = released_code(name, settings.modality, code if name in DATED else "auto")
+        found.append(TEXT_ONLY if own == "nlp" else name)
+    if len(set(found)) < len(found):
+        raise _not_two(settings)
+    return found
+
+
+def _not_two(settings: ExplainSettings) -> UserError:
+    also = f" beside --semantics {settings.semantics}" if settings.semantics else ""
+    if "released" in settings.compare and settings.modality == "text":
+        also += f" with --modality text, where auto is {TEXT_ONLY}"
+    return UserError(
+        f"--compare is {settings.compare!r}{also}; expected two different semantics, "
+        "such as --compare paper,released, and no --semantics"
+    )
 
 
 def models_in_words(directory: Path, adapter: str) -> str:

@@ -138,7 +138,21 @@ def _take_values(arguments: Namespace, earlier: Earlier) -> dict[str, str]:
         if key not in earlier.beside:
             setattr(arguments, key, entry["value"] if name in own else str(entry["value"]))
             recorded[name] = entry["source"]
+    if _is_older_released(arguments, earlier):
+        arguments.released_code = "mm"
+        recorded["released_code"] = "before 2026-11-28 every released run was of mm/"
     return recorded
+
+
+def _is_older_released(arguments: Namespace, earlier: Earlier) -> bool:
+    """Whether a run of the released code was written before there was a choice of the code."""
+    return (
+        "released_code" in setting_names(arguments.kind)
+        and "released_code" not in earlier.beside
+        and "released_code" not in earlier.record["settings"]
+        and getattr(arguments, "semantics", "").startswith("released")
+        and "semantics" not in earlier.beside
+    )
 
 
 def _check_type(kind: Any, name: str, value: object, file: Path) -> None:

@@ -15,6 +15,8 @@ from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods.table import SEMANTICS
 from clear_ref.model.vlm import MASKS
 
+from .released_code import released_code_setting
+
 FORGET_SPLITS = (1, 5, 10)
 
 
@@ -152,6 +154,7 @@ class Unlearn(Common):
         "the code that CLEAR's authors released, today or at a date",
         choices=SEMANTICS,
     )
+    released_code: str = released_code_setting()
     mask: str = setting(
         "auto",
         "tokens that labels cover: answer; released (most of the picture and the question too); "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.settings import parse_names, setting_names
 from clear_ref.methods import table
+from clear_ref.methods.semantics import exists
 
 
 def chosen_methods(text: str, option: str) -> list[str]:
@@ -20,6 +21,25 @@ def chosen_methods(text: str, option: str) -> list[str]:
     return [method for method in table.METHODS if method in named]
 
 
+def methods_for(methods: list[str], semantics: str) -> list[str]:
+    """Those of the methods that exist under a semantics; a Notice names the others.
+
+    raises  UserError if none is left
+    """
+    found = [method for method in methods if exists(method, semantics)]
+    left_out = [method for method in methods if method not in found]
+    if not found:
+        table.variant(methods[0], semantics)  # raises UserError
+    if left_out:
+        warnings.warn(
+            f"{', '.join(left_out)}: not run under {semantics}, as the authors' text-only code has "
+            "none; --released-code mm has",
+            Notice,
+            2,
+        )
+    return found
+
+
 def options_by_method(
     methods: Sequence[str], semantics: str, given: dict[str, str]
 ) -> dict[str, dict[str, str]]:
@@ -31,7 +51,8 @@ def options_by_method(
     """
     found: dict[str, dict[str, str]] = {method: {} for method in methods}
     known = {
-        method: setting_names(table.variant(method, semantics).options) for method in table.METHODS
+        method: setting_names(table.variant(method, semantics).options)
+        for method in table.methods_under(semantics)
     }
     for name, value in sorted(given.items(), key=lambda item: "." in item[0]):
         method, _, option = name.rpartition(".")

@@ -41,6 +41,7 @@ from .given import Given, given_from, numbers, settings_from
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
+from .released_code import with_released_code
 from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
 from .settings import Sweep, Unlearn
 from .several_methods import chosen_methods
@@ -67,8 +68,9 @@ class ResolvedSweep(Resolved):
 
 def command(arguments: Namespace) -> Output:
     """What `sweep` prints: for each method the chosen setting, with the scores of both halves."""
-    settings = settings_from(arguments, Sweep, method=arguments.methods)
     given = given_from(arguments, Sweep, "method")
+    settings = settings_from(arguments, Sweep, method=arguments.methods)
+    settings = with_released_code(settings, given.settings)
     points = points_of(settings, arguments.grid, arguments.set_grid)
     run = resolve(settings, points, numbers(arguments.seeds, "--seeds"), given, arguments.resume)
     return Output(sweep(run, arguments.fresh), sweep_tables.terminal)

@@ -10,6 +10,7 @@ from clear_ref.loop import mini_recipes
 from clear_ref.loop.points import Point, read_points
 from clear_ref.loop.recipes import Recipe
 from clear_ref.methods import table
+from clear_ref.methods.semantics import TEXT_ONLY
 
 
 def grid_axes(texts: Iterable[str], option: str) -> dict[str, list[str]]:
@@ -96,6 +97,6 @@ def own_file(semantics: str) -> Path:
         raise UserError(
             f"sweep --semantics {semantics}: there is no built-in list of settings for it (there "
             f"is for {known or 'none'}); expected --grid NAME=V1,V2, --set-grid NAME=V1,V2 or "
-            "--points FILE"
+            f"--points FILE{', or --released-code mm' * (semantics == TEXT_ONLY)}"
         )
     return path

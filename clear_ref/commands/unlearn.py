@@ -2,7 +2,7 @@
 
 import time
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clear_ref.common import run_directory
@@ -28,6 +28,7 @@ from .model_logs import (
     write_results,
 )
 from .output import Output
+from .released_code import changed_sources, with_released_code
 from .repeat import check_inputs
 from .resolve import (
     Inputs,
@@ -96,6 +97,8 @@ def resolve(
     inputs  of other runs with the same models and data (`all`); they are checked already
     raises  UserError for settings, rows, pictures or model files that are wrong
     """
+    asked, settings = settings, with_released_code(settings, given.settings)
+    given = replace(given, recorded=changed_sources(asked, settings) | given.recorded)
     chosen = method_recipe_for(settings, given)
     recipe, options = chosen.recipe, chosen.options
     variant = table.variant(settings.method, settings.semantics)

@@ -18,8 +18,9 @@ Unlearn-Simple   https://github.com/OPTML-Group/Unlearn-Simple (SimNPO), f1a355d
 LLM_unlearning   https://github.com/dong-river/LLM_unlearning (UNDIAL), 89856dc
 G-effect         https://github.com/tmlr-group/G-effect (WGA), ef368ee
 SatImp           https://github.com/tmlr-group/SatImp, 51314c0
-WMDP             https://github.com/centerforaisafety/wmdp (RMU). No commit: only public copies were
-                 read, and the code of open-unlearning was run
+WMDP             https://github.com/centerforaisafety/wmdp (RMU), c170e87, read in the history that
+                 two public copies have, with the same hashes (manwaner333/wmdp_qing and
+                 sheepjun0330/wmdp-main)
 """
 
 from clear_ref.common.errors import UserError

@@ -11,14 +11,14 @@ released@2024-12-10  the same formula; the idk batch holds refusals
                                                             [CLEAR mm/trainer.py:373-412 at dcc7070]
 released@2024-10-23  the same formula; the idk batch holds refusals for texts,
            the true captions for pictures                   [CLEAR mm/trainer.py:373-412 at 3e33dae]
+released@nlp  L = mean_s sum_t nll_retain               [CLEAR nlp/dataloader.py:425-456 at bb14c96]
 original   L = mean_s softplus(-beta h_s),  beta = 0.1
                                       [direct-preference-optimization trainers.py:45-115 at f8b8c0f]
 
 needs      forget and idk with teacher, idk[s] refusing the question of forget[s]; retain if
            retain_weight is not 0. The teacher is the reference (loop/teacher.py:Teacher). paper:
-           the base model after a first stage of training on the refusals
-           (loop/unlearn.py:idk_reference). original: the base model. released: idk alone, no
-           teacher
+           the base model after a first stage on the refusals (loop/unlearn.py:idk_reference).
+           original: the base model. released: idk alone, released@nlp: retain alone, no teacher
 positions  answer tokens. mean_t: divided by their number (token mean). h_s and mean_s sum_t: sum
            over the answer rows of each sequence (not a mean), then the mean over sequences.
            Label mask: answer; under released: released (D4) for Qwen2-VL and 2.5, answer for LLaVA
@@ -27,23 +27,24 @@ resolved   R1 lambda_idk = lambda_dpo = 1 and beta = 0.1, as App. B.6 says.
            R2 reference: "fine-tuned on D_F^idk" (App. B.6): a first stage, or reference=base.
            R3 Sec. 3.2 mentions retained task performance, App. B.6 prints no retain term: none,
               unless retain_weight is set.
-           R4 the doubled minus sign of the printed equation is one minus.
-           R5 original: DPO's own code; the NPO repository and open-unlearning multiply by 2 / beta.
+           R4 the doubled minus sign of the printed equation is one minus. R5 original: DPO's own.
 deviations D1 the DPO loss is computed (CLEAR mm/trainer.py:393-394 at bb14c96), then overwritten
               twice (mm/trainer.py:395, 396): neither the reference nor beta has an effect.
            D2 the nll is summed over the tokens of an answer, not averaged.
            D3 since 2025-03-30 the idk batch holds the true forget answers: the refusal is written
               into a copy of the row, and the uncopied row is used (CLEAR mm/dataset.py:262-266 at
-              bb14c96). Before 2024-12-10 this was so for pictures only. Each refusal but the last
-              of the file keeps its line end (mm/dataset.py:223,263). A picture's caption question
-              is drawn anew (mm/dataset.py:245).
+              bb14c96); before 2024-12-10 for pictures only. Each refusal but the file's last keeps
+              its line end (mm/dataset.py:223,263). A caption question is drawn anew (245).
            D4 the labels may cover image and prompt tokens besides the answer; this depends on the
               version of the processor (CLEAR mm/dataset.py:315-339 at bb14c96).
            D5 each batch of batch_size records has its own mean; a step takes the mean of these.
            D6 on Qwen2-VL the code stops: config has no image_token_index (mm/trainer.py:371).
+           D7 released@nlp has D1, D2 and D5: the data set yields idk, forget, retain, the trainer
+              unpacks forget, retain, idk (nlp/data_module.py:115, nlp/dataloader.py:145). So the
+              retain answers are trained on, as Retain FT does with another divisor.
 at teacher h = 0: the DPO term is log 2, its gradient that of (beta / 2) mean_s (s_f - s_i)
-evidence   by hand, finite differences; released: authors' code; original: DPO's, NPO's and
-           open-unlearning's code
+evidence   by hand, finite differences; released: authors' code; original: DPO's code. NPO's and
+           open-unlearning's gives 2 / beta times as much, dpo_two_over_beta (oracle/mistakes)
 """
 
 from dataclasses import dataclass
@@ -59,22 +60,20 @@ from .option_checks import check_finite, check_one_of
 from .variant import Batches, Need, Variant
 
 BETA_MEANING = "how fast the preference saturates"
+B_6 = "paper App. B.6"
+NO_RETAIN = "paper Sec. 3.2 hints at one, App. B.6 has none"
 
 
 @dataclass(frozen=True)
 class Options:
-    beta: float = setting(0.1, BETA_MEANING, "paper App. B.6")
-    lambda_idk: float = setting(
-        1.0, "weight of the likelihood of refusals", "paper App. B.6 (lambda_1)"
-    )
-    lambda_dpo: float = setting(1.0, "weight of the DPO term", "paper App. B.6 (lambda_2)")
+    beta: float = setting(0.1, BETA_MEANING, B_6)
+    lambda_idk: float = setting(1.0, "weight of the likelihood of refusals", f"{B_6} (lambda_1)")
+    lambda_dpo: float = setting(1.0, "weight of the DPO term", f"{B_6} (lambda_2)")
     retain_weight: float = setting(
-        0.0,
-        "weight of an added retain term; 0: no retain batch",
-        "paper Sec. 3.2 hints at one, App. B.6 has none",
+        0.0, "weight of an added retain term; 0: no retain batch", NO_RETAIN
     )
     reference: str = setting(
-        "idk", "idk: the base tuned on refusals; base: the base", "paper App. B.6", ("idk", "base")
+        "idk", "idk: the base tuned on refusals; base: the base", B_6, ("idk", "base")
     )
 
     def __post_init__(self) -> None:
@@ -85,10 +84,7 @@ class Options:
 @dataclass(frozen=True)
 class Original:
     beta: float = setting(
-        0.1,
-        BETA_MEANING,
-        "direct-preference-optimization trainers.py:57 at f8b8c0f (0.1 to 0.5); "
-        "TOFU dataloader.py:169 at bdc209e",
+        0.1, BETA_MEANING, "DPO trainers.py:57 at f8b8c0f; TOFU dataloader.py:169 at bdc209e"
     )
 
     def __post_init__(self) -> None:
@@ -130,20 +126,25 @@ def released(batches: Batches, options: Released) -> Loss:
     return Loss.of(idk_nll=mean_over_sequences(sequence_sum(idk, "nll"), idk))
 
 
+def released_nlp(batches: Batches, options: Released) -> Loss:
+    """The text-only code: the retain batch is where its trainer expects the refusals."""
+    retain = batches["retain"]
+    return Loss.of(retain_nll=mean_over_sequences(sequence_sum(retain, "nll"), retain))
+
+
 def reference_loss(batches: Batches, options: Options) -> Loss:
     """The first stage: likelihood of refusals, L_task(D_F^idk)."""
     return Loss.of(idk_nll=token_mean(batches["idk"], "nll"))
 
 
 def needs(options: Options) -> dict[str, Need]:
-    if options.retain_weight != 0:
-        return {**PAIR, "retain": Need()}
-    return PAIR
+    return PAIR if options.retain_weight == 0 else {**PAIR, "retain": Need()}
 
 
 PAIR = {"forget": Need(teacher=True), "idk": Need(teacher=True)}
 VARIANTS = {
     "paper": Variant(paper, needs, Options, reference_loss=reference_loss),
     **Variant.released_by_date(released, {"idk": Need()}, Released),
+    **Variant.released_nlp(released_nlp, {"retain": Need()}, Released),
     "original": Variant(original, PAIR, Original, by_batch=True),
 }

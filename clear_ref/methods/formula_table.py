@@ -5,7 +5,7 @@ Whitespace in the docstring of a method file is an interface: this module parses
 - Line 1 is a sentence, line 2 is empty. The formulas follow, up to the line that begins with
   "needs".
 - A formula begins in column 1 with the name of its semantics (paper, original, released,
-  released@DATE) and at least one space. Its further lines are indented.
+  released@DATE, released@nlp) and at least one space. Its further lines are indented.
 - A line may end with its source in square brackets; the bracket is not part of the formula.
 - A line that begins with + - = | continues the line before, and so does a line after , : or ;.
   Every other line is a statement of its own and is joined with a semicolon.
@@ -21,7 +21,7 @@ from types import ModuleType
 
 from .variant import Variant
 
-SEMANTICS_LINE = re.compile(r"(paper|original|released(?:@[\d-]+)?)  ?(\s*\S.*)$")
+SEMANTICS_LINE = re.compile(r"(paper|original|released(?:@[\w-]+)?)  ?(\s*\S.*)$")
 SOURCE = re.compile(r"\s*\[([^\[\]]*[a-zA-Z]{2}[^\[\]]*)\]$")
 FIELDS = re.compile(r"(needs|positions|resolved|deviations|at teacher|evidence)\b")
 EVIDENCE = re.compile(r"^evidence\s+((?:.*\n?)(?:\s+.*\n?)*)", re.M)

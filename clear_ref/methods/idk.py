@@ -8,12 +8,13 @@ released@2024-12-10  the same formula; the idk batch holds refusals
 released@2024-10-23  the same formula; the idk batch holds refusals for texts,
            the true captions for pictures
                                                             [CLEAR mm/trainer.py:364-367 at 3e33dae]
+released@nlp  as original                               [CLEAR nlp/dataloader.py:403-410 at bb14c96]
 original   L = (sum_t nll_idk + sum_t nll_retain) / (n_idk + n_retain tokens)
                                                              [TOFU dataloader.py:134-145 at bdc209e]
 
 needs      retain; idk (the forget questions with refusals as answers); no teacher
 positions  answer tokens; mean_t: each batch divided by its own number of them (token mean).
-           original: one divisor, the number of answer tokens of both batches.
+           original, released@nlp: one divisor, the number of answer tokens of both batches.
            Label mask: answer; under released: released (D3) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 the idk batch really refuses.
@@ -30,6 +31,8 @@ deviations D1 since 2025-03-30 the idk batch holds the true forget answers: the 
            D4 each batch of batch_size records has its own mean; a step takes the mean of these.
            D5 the caption question of a picture is drawn twice, for its forget and for its idk
               record (CLEAR mm/dataset.py:245 at bb14c96).
+           D6 released@nlp has D4 alone: it strips each refusal (nlp/data_module.py:90), labels
+              answers alone, and reads no picture. Its single mean is TOFU's, not that of App. B.5.
 at teacher nothing special
 evidence   by hand, finite differences; released: authors' code; original: TOFU's code
 """
@@ -68,5 +71,6 @@ NEEDS = {"retain": Need(), "idk": Need()}
 VARIANTS = {
     "paper": Variant(paper, NEEDS, Options),
     **Variant.released_by_date(paper, NEEDS, Options),
+    **Variant.released_nlp(original, NEEDS, Options),
     "original": Variant(original, NEEDS, Options, by_batch=True),
 }

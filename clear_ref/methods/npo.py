@@ -8,6 +8,7 @@ released   L = (2/beta) mean_{rows,V} log(1 + (p_student / (p_teacher + 1e-8))^b
                                                             [CLEAR mm/trainer.py:343-353 at bb14c96]
 released@2024-12-10  L = (2/beta) mean_{rows,V} log(1 + log(p_student / p_teacher)^beta)
                                                             [CLEAR mm/trainer.py:353-362 at dcc7070]
+released@nlp  as released@2024-12-10                    [CLEAR nlp/dataloader.py:384-402 at bb14c96]
 original   as paper with beta = 0.1                      [NPO TOFU/dataloader.py:255-270 at 1207bbe]
            retain=ce adds mean_t nll_retain, retain=kl mean_rows KL(teacher || student)_retain
                                                          [NPO TOFU/dataloader.py:272-320 at 1207bbe]
@@ -29,13 +30,15 @@ deviations D1 the whole vocabulary instead of the answer token: labels are never
               the teacher was loaded only if L1 was on (CLEAR mm/trainer_utils.py:6-7 at dcc7070).
               Here the teacher is always loaded.
            D5 each batch of batch_size records has its own mean; a step takes the mean of these.
+           D6 released@nlp has D1 to D5, the NaN included. With L1 off its script has no teacher and
+              stops (nlp/dataloader.py:20-21).
 at teacher the loss is (2/beta) log 2, its gradient that of mean_s s: plain ascent on the mean
            sequence sum. released: the same value except for the 1e-8, d/dz = (1/V - p) / rows, away
            from uniform: it makes the distribution sharper, though it should forget.
-           released@2024-12-10: 0, and with beta = 1 d/dz = (2/V) (1 - V p) / rows: twice the
-           gradient of released, in the same direction
-evidence   by hand, finite differences; released, released@2024-12-10: authors' code; original:
-           NPO's and open-unlearning's code
+           released@2024-12-10, released@nlp: 0, and with beta = 1 d/dz = (2/V) (1 - V p) / rows:
+           twice the gradient of released, in the same direction
+evidence   by hand, finite differences; released: authors' code; original: NPO's and
+           open-unlearning's code
 """
 
 from collections.abc import Callable
@@ -109,7 +112,7 @@ def released(batches: Batches, options: Options) -> Loss:
 
 
 def released_before(batches: Batches, options: Options) -> Loss:
-    """The released code before 2025-03-30."""
+    """The released code before 2025-03-30, and the text-only code."""
     return whole_vocabulary_loss(batches, options.beta, whole_vocabulary.log_one_plus_log_ratio)
 
 
@@ -127,5 +130,6 @@ VARIANTS = {
     "paper": Variant(paper, {"forget": Need(teacher=True)}, Options),
     "released": Variant.released(released, ALL_ROWS, Options),
     "released@2024-12-10": Variant.released(released_before, ALL_ROWS, Options),
+    **Variant.released_nlp(released_before, ALL_ROWS, Options),
     "original": Variant(original, needs, Original, by_batch=True),
 }

@@ -5,17 +5,17 @@ paper      L = mean_s mean_t ||h_forget - c u||^2 + alpha mean_s mean_t ||h_reta
            u = v / ||v||, v ~ U[0,1)^D, fixed                                            [App. B.10]
 released   L = beta mean_{b,j,D} (mean_T h_forget[b] - v_j)^2
              + mean_{rows,D} (h_retain - h_teacher)^2       [CLEAR mm/trainer.py:302-326 at bb14c96]
-           v_1 .. v_B = 300 v' / ||v'||, v' ~ U[0,1) of B x D numbers, the norm that of all; fixed;
-           B that of the first batch
+           v_1 .. v_B = 300 v' / ||v'||, v' ~ U[0,1)^(B D), one norm; fixed; B of the first batch
 released@2024-12-10  L = beta mean_{rows,D} (h_forget - c u)^2
-             + mean_{rows,D} (h_retain - h_teacher)^2, c = 300,
-           a new u for each batch                           [CLEAR mm/trainer.py:301-336 at dcc7070]
+             + mean_{rows,D} (h_retain - h_teacher)^2, c = 300, a new u for each batch
+                                                            [CLEAR mm/trainer.py:301-336 at dcc7070]
+released@nlp  as released@2024-12-10                    [CLEAR nlp/dataloader.py:339-367 at bb14c96]
 original   L = mean_{rows,D} (h_forget - c u)^2 + alpha mean_{rows,D} (h_retain - h_teacher)^2,
            c = 20, alpha = 100; trained are the down projections of layers l-2 .. l alone
-                 [WMDP rmu/unlearn.py; open-unlearning src/trainer/unlearn/rmu.py:85-158 at d3d7cf9]
+                                                        [WMDP rmu/unlearn.py:55-91 at c170e87]
 
-needs      hidden states of forget; of retain also the teacher's; no logits. Teacher: the model
-           before unlearning, adapters off or a frozen copy (loop/teacher.py:Teacher)
+needs      hidden states of forget; of retain also the teacher's (loop/teacher.py:Teacher): the
+           model before unlearning, adapters off or a frozen copy. No logits
 positions  paper: every real token, prompt and image included (row set attention): mean over the
            tokens of each sequence, then over sequences; squares are summed over D. mean_{rows,D}:
            all B x T rows, padding included, and D, divided by B T D. mean_{b,j,D}: all pairs of a
@@ -31,8 +31,8 @@ deviations D1 the tokens' mean activation is compared, not that of each token.
               language_model.model; before 2025-03-30 its hook crashes too. Here it runs.
            D7 each batch of batch_size records has its own mean; a step takes the mean of these.
 at teacher retain term and gradient are 0. released: each mean activation moves to the mean of v_j
-evidence   by hand, finite differences; released, released@2024-12-10: authors' code; original:
-           open-unlearning's code
+evidence   by hand, finite differences; released: authors' code; original: WMDP's code. On equal
+           lengths with every position labelled also open-unlearning's, else rmu_open_unlearning
 """
 
 from dataclasses import dataclass, replace
@@ -47,7 +47,6 @@ from .loss import Loss
 from .option_checks import check_at_least, check_finite
 from .variant import Batches, Need, Variant
 
-FORGET_YAML = "CLEAR config/mm/forget.yaml at bb14c96 (loss_beta)"
 TRAINER = "CLEAR mm/trainer.py:302-326 at bb14c96"
 
 
@@ -75,7 +74,7 @@ class Original(Steering):
 
 @dataclass(frozen=True)
 class Released(Steering):
-    beta: float = setting(1.0, "weight of the forget term", FORGET_YAML)
+    beta: float = setting(1.0, "forget term's weight", "CLEAR config/mm/forget.yaml at bb14c96")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def released(batches: Batches, options: ReleasedHead) -> Loss:
 
 
 def released_before(batches: Batches, options: Released) -> Loss:
-    """The released code before 2025-03-30: another direction for each batch, every token."""
+    """Before 2025-03-30, and nlp/: another direction for each batch, every token."""
     forget = batches["forget"]
     purpose = "/".join(["rmu control vector", *map(str, forget.key)])
     direction = control_vectors(options.seed, 1, forget.hidden_states().shape[2], purpose)[0]
@@ -128,8 +127,8 @@ def released_before(batches: Batches, options: Released) -> Loss:
 
 
 def _down_projections(options: Original) -> list[str]:
-    layers = range(max(0, options.layer - 2), options.layer + 1)
-    return [f"layers.{layer}.mlp.down_proj" for layer in layers]
+    first = max(0, options.layer - 2)
+    return [f"layers.{layer}.mlp.down_proj" for layer in range(first, options.layer + 1)]
 
 
 def needs(row_set: str) -> dict[str, Need]:
@@ -146,5 +145,6 @@ VARIANTS = {
         prepare_options=lambda options, n: replace(options, n_vectors=options.n_vectors or n),
     ),
     "released@2024-12-10": Variant.released(released_before, needs("all"), Released),
+    **Variant.released_nlp(released_before, needs("all"), Released),
     "original": Variant(original, needs("all"), Original, by_batch=True, targets=_down_projections),
 }

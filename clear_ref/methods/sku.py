@@ -17,28 +17,28 @@ needs      forget; random1 .. randomK (the forget questions, each with the answe
            record); retain with teacher. The teacher is the model before unlearning, theta_0:
            adapters off, or without adapters a frozen copy (loop/teacher.py:Teacher)
 positions  answer tokens. mean_t: each batch divided by its own number of them (token mean).
-           mean_s mean_t: mean over the answer rows of each sequence, then over sequences.
-           mean_rows: all B x T rows, padding and prompt included, divided by B x T.
+           mean_s mean_t: mean over each sequence's answer rows, then over sequences. mean_rows:
+           all B x T rows, padding and prompt included, divided by B x T.
            Label mask: answer; under released: released (D5) for Qwen2-VL and 2.5, answer for LLaVA
            (loop/unlearn.py:label_mask)
 resolved   R1 the three weights are not given: the released 2.5, 1 and 0.5. K is not given: the
               released 3. R2 1/|Y_rd| is 1/K: the random answers are averaged.
            R3 KL(p(x_r), y_r) is KL(teacher || student); the paper sums it over samples: the mean
-              over sequences. R4 a random answer is never the record's own.
-           R5 original: the defaults of the code (its README says 2.5, 2.5, 1). The code divides the
-              sum over m answer tokens by m + 1, as it counts the last token's row too; here by m.
+              over sequences. R4 a random answer is never the record's own. R5 original: the code's
+              weights (its README says 2.5, 2.5, 1); divided by m, in the code by m + 1.
 deviations D1 no stage 2: the saved model is that of stage 1. D2 the K random terms are summed.
-           D3 a random record may be the forget record itself; a picture keeps its own caption, a
-              true pair (CLEAR mm/dataset.py:268-278 at bb14c96).
-           D4 the KL is averaged over every row of the batch: padding, image and prompt included.
+           D3 a random record may be the forget record; pictures keep their caption (CLEAR
+              mm/dataset.py:268-278 at bb14c96).
+           D4 the KL is averaged over every row of a batch: padding, image and prompt included.
            D5 the labels may cover image and prompt tokens besides the answer; this depends on the
               version of the processor (CLEAR mm/dataset.py:315-339 at bb14c96).
            D6 each batch of batch_size records has its own mean; a step takes the mean of these.
-           D7 batches that mix texts and pictures crash or mix up their pictures in collation (CLEAR
-              mm/dataset.py:350-354 at bb14c96): the code runs on LLaVA with pictures alone. Here it
-              runs on both; SKU was added on 2025-03-30.
+           D7 batches that mix texts and pictures crash or mix up pictures in collation (CLEAR
+              mm/dataset.py:350-354 at bb14c96); here both work. nlp/ has no SKU, mm/ since 2025.
 at teacher the KL is 0 and so is its gradient: stage 1 starts on right and wrong answers alike
-evidence   by hand, finite differences; released: authors' code; original: SKU's code
+evidence   by hand, finite differences; released: authors' code; original: SKU's code, the retain
+           term to 1e-9 (it adds 1e-12 in its log), the two answer terms on equal lengths m, times
+           (m + 1) / m. On other lengths these are divisor_m_plus_1 (oracle/mistakes)
 """
 
 from dataclasses import dataclass

@@ -10,10 +10,8 @@ from clear_ref.common.errors import UserError
 from . import formula_table
 from .modules import LOSSES, METHODS
 from .option_checks import typed_value
+from .semantics import DEFAULT_SEMANTICS, SEMANTICS, exists, later
 from .variant import Need, Variant
-
-DEFAULT_SEMANTICS = "paper"
-SEMANTICS = ("paper", "original", "released", "released@2024-12-10", "released@2024-10-23")
 
 
 def method_module(method: str) -> ModuleType:
@@ -26,13 +24,19 @@ def method_module(method: str) -> ModuleType:
 def variant(method: str, semantics: str = DEFAULT_SEMANTICS) -> Variant:
     """The Variant of a method under one semantics.
 
-    If a method has no variant for a date, the next later one is used (finally `released`).
-    raises  UserError listing the semantics if the name is unknown, or if a further loss is asked
-            for as `released`: CLEAR's released code does not have it
+    If a method has no variant for a date, the next later one is used (finally `released`). A method
+    without a variant for `released@nlp` is there what it is under `released`.
+    raises  UserError listing the semantics if the name is unknown, or if the released code of this
+            name does not have the method or further loss
     """
     variants = method_module(method).VARIANTS
     if semantics not in SEMANTICS:
         raise UserError(f"semantics is {semantics!r}; expected one of {', '.join(SEMANTICS)}")
+    if not exists(method, semantics):
+        raise UserError(
+            f"{method} ({semantics}): the authors' text-only code has no {method}; expected "
+            "--released-code mm, or another method"
+        )
     own = [name for name in later(semantics) if name in variants]
     if not own:
         raise UserError(
@@ -42,16 +46,9 @@ def variant(method: str, semantics: str = DEFAULT_SEMANTICS) -> Variant:
     return variants[own[0]]
 
 
-def later(semantics: str) -> list[str]:
-    """`semantics`, and for a dated one the later dates up to `released`.
-
-    A method's variant is that of the first of these names that the method has.
-    """
-    number = SEMANTICS.index(semantics)
-    released = SEMANTICS.index("released")
-    if number < released:
-        return [semantics]
-    return list(reversed(SEMANTICS[released : number + 1]))
+def methods_under(semantics: str) -> list[str]:
+    """The methods that exist under a semantics, in the order of the table."""
+    return [method for method in METHODS if exists(method, semantics)]
 
 
 def make_options(

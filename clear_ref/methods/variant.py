@@ -122,6 +122,16 @@ class Variant:
             for date, idk in RELEASED_IDK.items()
         }
 
+    @classmethod
+    def released_nlp(
+        cls, loss: LossFunction, needs: dict[str, Need], options: type
+    ) -> dict[str, Variant]:
+        """{name: Variant} of the authors' text-only code, nlp/: the mean of batches.
+
+        Its idk batch refuses, and its label mask covers answers alone.
+        """
+        return {"released@nlp": cls(loss, needs, options, by_batch=True)}
+
     def needs_of(self, options: Any) -> dict[str, Need]:
         """{batch name: Need} under these options."""
         if callable(self.needs):

@@ -4,10 +4,30 @@ Every number comes from NumPy's legacy generator, whose stream is frozen. It is 
 fp32 and float64 start with equal values.
 """
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from clear_ref.losses import IGNORE, Outputs
+
+FOUND = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "authors.json").read_text(encoding="utf-8")
+)
+
+
+def inputs(case, dtype=torch.float64):
+    """{batch: Outputs} of a case of authors.json, its student tensors leaves."""
+    given = {
+        name: outputs(case["seeds"][name], layout, dtype=dtype, **case["inputs"])
+        for name, layout in case["layouts"].items()
+    }
+    for name, other in case.get("others", {}).items():
+        given[name] = outputs(other["seed"], other["layout"], dtype=dtype)
+    for batch in given.values():
+        getattr(batch, case["tensor"]).requires_grad_()
+    return given
 
 
 def outputs(seed, layout, V=5, D=4, gap=0.15, same=False, dtype=torch.float64):

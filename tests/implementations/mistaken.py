@@ -138,6 +138,16 @@ MISTAKEN = {  # mistake: (method, semantics, function)
             )
         ),
     ),
+    "shifted_twice": (
+        "grad_ascent",
+        "paper",
+        lambda batches, options: (
+            -cross_entropy(
+                batches["forget"]["logits"][:, :-2].flatten(0, 1),
+                batches["forget"]["labels"][:, 2:].flatten(),
+            )
+        ),
+    ),
     "bos_off_by_one": ("grad_ascent", "paper", _ascent(_first_lost)),
     "kl_swapped": (
         "kl",

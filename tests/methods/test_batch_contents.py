@@ -25,6 +25,7 @@ from clear_ref.loop.teacher import Teacher
 from clear_ref.losses import Outputs
 from clear_ref.methods import METHODS, SEMANTICS, BatchContents, make_options, method_loss, variant
 from clear_ref.methods.batch_contents import QuestionDraw, RandomAnswer
+from clear_ref.methods.table import methods_under
 from clear_ref.mini.directories import BASE, WORLD
 
 OWN = read_phrases(WORLD)
@@ -290,8 +291,11 @@ def test_every_method_trains_under_every_semantics(
 ):
     """The weights change and the trace has one line per step.
 
-    Only NPO before 2025-03-30 cannot be trained: NaN in its second step.
+    Only NPO before 2025-03-30, and the text-only one, cannot be trained: NaN in its second step.
+    SKU does not exist in the text-only code.
     """
+    if method not in methods_under(semantics):
+        pytest.skip("there is no such variant")
     if method == "npo" and "@" in semantics:
         with pytest.raises(RunFailed, match="npo, step [23]: loss is nan"):
             train(

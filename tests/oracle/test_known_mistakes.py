@@ -38,7 +38,8 @@ def test_no_known_mistake_was_removed():
     named = {mistake.name for mistake in MISTAKES}
     assert {entry["mistake"] for entry in WRONG} == named and len(named) == len(MISTAKES)
     prefixes = (
-        "padding prompt image shift bos kl_swapped kl_is_cross sum_for batchmean mean_inside "
+        "padding prompt image shift_off shifted_twice bos kl_swapped kl_is_cross sum_for "
+        "batchmean mean_inside "
         "logits_for vocabulary reference_not reference_is idk_is last_debug broadcast "
         "entropy_sign mean_of bf16 uniform ignore"
     ).split()

@@ -107,6 +107,18 @@ def llmu_starts_with_its_nll() -> Iterator[Trial]:
         yield Trial("llmu", semantics, float(found.gradients["retain"].abs().max()))
 
 
+def llmu_text_only_ascends_on_refusals() -> Iterator[Trial]:
+    """At the teacher the text-only LLMU is ascent on refusals plus retain fine-tuning: its KL, on
+    the forget answers, is 0 without a gradient"""
+    outputs, found = at_teacher("llmu", "released@nlp")
+    wanted = {
+        "idk": token_mean_gradient(outputs["idk"], -1.0),
+        "retain": token_mean_gradient(outputs["retain"]),
+    }
+    error = largest(abs(found.terms["forget_kl"]), gradient_error(found, wanted))
+    yield Trial("llmu", "released@nlp", error)
+
+
 def llmu_original_is_entropy() -> Iterator[Trial]:
     """At the teacher the original LLMU's retain term is the teacher's mean entropy over all rows"""
     outputs, found = at_teacher("llmu", "original", {"n_random": 2})
@@ -134,15 +146,16 @@ def likelihoods() -> Iterator[Trial]:
 
 def idk_original_is_one_mean() -> Iterator[Trial]:
     """The original IDK is one token mean over both batches: each weighs as many tokens as it has"""
-    outputs, found = apart("idk", "original")
-    n_tokens = sum(float(lengths(batch).sum()) for batch in outputs.values())
-    wanted = {
-        name: nll_gradient(batch, torch.full_like(lengths(batch), 1 / n_tokens))
-        for name, batch in outputs.items()
-    }
-    value = sum(float(answer_nll(batch).sum()) for batch in outputs.values()) / n_tokens
-    error = largest(gradient_error(found, wanted), abs(found.loss - value))
-    yield Trial("idk", "original", error)
+    for semantics in ("original", "released@nlp"):
+        outputs, found = apart("idk", semantics)
+        n_tokens = sum(float(lengths(batch).sum()) for batch in outputs.values())
+        wanted = {
+            name: nll_gradient(batch, torch.full_like(lengths(batch), 1 / n_tokens))
+            for name, batch in outputs.items()
+        }
+        value = sum(float(answer_nll(batch).sum()) for batch in outputs.values()) / n_tokens
+        error = largest(gradient_error(found, wanted), abs(found.loss - value))
+        yield Trial("idk", semantics, error)
 
 
 def grad_diff_is_its_parts() -> Iterator[Trial]:
@@ -281,6 +294,7 @@ CLAIMS: tuple[Claim, ...] = (
     entropy_bug,
     llmu_cancels,
     llmu_starts_with_its_nll,
+    llmu_text_only_ascends_on_refusals,
     llmu_original_is_entropy,
     dated_formulas,
     *claims_sequence.CLAIMS,

@@ -16,6 +16,7 @@ from .closed_forms import (
     apart,
     at_teacher,
     gradient_error,
+    lengths,
     logits_of,
     nll_gradient,
     sum_weights,
@@ -102,12 +103,13 @@ def npo_released_sharpens() -> Iterator[Trial]:
         2 * EPSILON / float(p.min()),
         "the 1e-8 beside q: 2e-8 / the smallest q",
     )
-    outputs, found = at_teacher("npo", "released@2024-12-10")
-    z = logits_of(outputs["forget"])
-    B, T, V = z.shape
-    wanted = 2 / V * (1 - V * z.softmax(-1)) / (B * T)
-    error = largest(abs(found.loss), gradient_error(found, {"forget": wanted}))
-    yield Trial("npo", "released@2024-12-10", error)
+    for semantics in ("released@2024-12-10", "released@nlp"):
+        outputs, found = at_teacher("npo", semantics)
+        z = logits_of(outputs["forget"])
+        B, T, V = z.shape
+        wanted = 2 / V * (1 - V * z.softmax(-1)) / (B * T)
+        error = largest(abs(found.loss), gradient_error(found, {"forget": wanted}))
+        yield Trial("npo", semantics, error)
 
 
 def dpo_options(semantics: str, beta: float) -> Given:
@@ -176,6 +178,20 @@ def dpo_released_memorises() -> Iterator[Trial]:
         yield Trial("dpo", semantics, largest(loss_error, gradient_error(found, wanted)))
 
 
+def dpo_text_only_is_retain_ft() -> Iterator[Trial]:
+    """The text-only DPO is retain fine-tuning times the retain batch's answer tokens for each
+    sequence: no reference, no forget batch, no refusal"""
+    outputs, found = apart("dpo", "released@nlp")
+    batch = outputs["retain"]
+    tuned = random_trials.loss("retain_ft", "released", {}, outputs)
+    factor = float(lengths(batch).mean())
+    error = largest(
+        abs(found.loss - factor * tuned.loss) / found.scale,
+        gradient_error(found, {"retain": factor * tuned.gradients["retain"]}),
+    )
+    yield Trial("dpo", "released@nlp", error)
+
+
 CLAIMS = (
     npo_starts_at_log_two,
     npo_fades,
@@ -186,4 +202,5 @@ CLAIMS = (
     dpo_weights,
     dpo_swapped,
     dpo_released_memorises,
+    dpo_text_only_is_retain_ft,
 )

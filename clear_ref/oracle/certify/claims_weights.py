@@ -71,7 +71,7 @@ def sku_steps_back() -> Iterator[Trial]:
 
 def rmu_starts_on_forget_alone() -> Iterator[Trial]:
     """At the teacher RMU's retain term is 0 without a gradient"""
-    for semantics in ("paper", "original", "released", "released@2024-12-10"):
+    for semantics in ("paper", "original", "released", "released@2024-12-10", "released@nlp"):
         _, found = at_teacher("rmu", semantics)
         error = largest(
             abs(found.terms["retain_distance"]), float(found.gradients["retain"].abs().max())

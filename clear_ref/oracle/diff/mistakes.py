@@ -15,6 +15,7 @@ from .loss_stages import LossReference, gradient_size, next_labels
 # {name of the mistake: the sheet that computes token terms with it}
 SHEETS_BY_MISTAKE = {
     "shift_off_by_one": broken_rules.Unshifted,
+    "shifted_twice": broken_rules.ShiftedTwice,
     "kl_swapped": broken_rules.SwappedKl,
     "kl_is_cross_entropy": broken_rules.KlWithoutEntropy,
     "logits_for_logp": broken_rules.RawLogits,
@@ -57,15 +58,15 @@ def mistakes_in_column(comparison: Comparison, first: Finding) -> list[str]:
     allowed, _ = tolerance(tensors[first.stage].dtype, size, in_loss=True)
     compared = following != IGNORE if has_labels else real
     places = compared[:, : theirs.shape[1]].nonzero().tolist()
+    twice = following.roll(-1, 1)
+    twice[:, -1] = IGNORE
+    label_at = {"shift_off_by_one": tensors.get("labels", following), "shifted_twice": twice}
     names = []
     for name, sheet_class in SHEETS_BY_MISTAKE.items():
         sheet = sheet_class({first.batch: arrays})
         rows = []
         for b, t in places:
-            label = IGNORE
-            if has_labels:
-                labels = tensors["labels"] if name == "shift_off_by_one" else following
-                label = int(labels[b, t])
+            label = int(label_at.get(name, following)[b, t]) if has_labels else IGNORE
             rows.append(Row(first.batch, b, t, label))
         with np.errstate(all="ignore"):
             errors = [

@@ -10,11 +10,15 @@ from clear_ref.methods import FURTHER, Variant, formula_table, table
 
 # The first word or words of a line that starts a field of the docstring.
 FIELD = re.compile(
-    r"(paper|original|released(?:@[\d-]+)?|needs|positions|resolved|deviations|at teacher|evidence)"
+    r"(paper|original|released(?:@[\w-]+)?|needs|positions|resolved|deviations|at teacher|evidence)"
     r"(?: +(.*))?$"
 )
 SOURCE_IN_BRACKETS = re.compile(r"\s*\[[^\[\]]*[a-zA-Z]{2}[^\[\]]*\]$")
 WIDTH = 100
+CODE_MEANS = (
+    '"X\'s code": its loss and gradients on three sequences of unequal length, with padding and '
+    "prompts, are ours to 1e-12 in float64 without scaling, where the line above says no less"
+)
 
 
 class DescribedOption(TypedDict):
@@ -175,6 +179,7 @@ def text(description: Description) -> str:
     lines += hanging("    ", description["at_teacher"])
     lines += ["", "how we know"]
     lines += hanging("    ", description["evidence"])
+    lines += hanging("    ", CODE_MEANS)
     return "\n".join(lines)
 
 

@@ -68,6 +68,20 @@ class Unshifted(Sheet):
         return [Row(batch, b, t, int(labels[b, t])) for b, t in places]
 
 
+class ShiftedTwice(Sheet):
+    """Position t is scored against label t + 2."""
+
+    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
+        labels = self.batches[batch]["labels"]
+        if row_set == "answer":
+            places = np.argwhere(labels[:, 2:] != IGNORE).tolist()
+        else:
+            places = [[row.b, row.t] for row in super().rows(batch, row_set)]
+        following = np.full_like(labels, IGNORE)
+        following[:, :-2] = labels[:, 2:]
+        return [Row(batch, b, t, int(following[b, t])) for b, t in places]
+
+
 class FirstTokenLost(Sheet):
     """The first answer row of each sequence is missing."""
 

@@ -103,7 +103,9 @@ def student_as_teacher(batches: Batches) -> Batches:
 
 
 def forget_as_idk(batches: Batches) -> Batches:
-    """The batches with the forget batch, if there is one, in place of the idk batch."""
+    """The batches with the forget batch, if there is one, in place of the idk batch, if any."""
+    if "idk" not in batches:
+        return batches
     source = "forget" if "forget" in batches else "idk"
     return {**batches, "idk": batches[source]}
 

@@ -103,9 +103,16 @@ MISTAKES = (
     Mistake(
         name="shift_off_by_one",
         what="The logits at t are scored against the token at t instead of t + 1.",
-        seen="frameworks that shift inside, called by code that shifts too, or neither",
+        seen="neither the framework nor the code that calls it shifts",
         methods=LOGIT_METHODS,
         compute=with_sheet(broken_rules.Unshifted),
+    ),
+    Mistake(
+        name="shifted_twice",
+        what="The logits at t are scored against the token at t + 2 instead of t + 1.",
+        seen="frameworks that shift inside, called by code that has shifted the labels already",
+        methods=LOGIT_METHODS,
+        compute=with_sheet(broken_rules.ShiftedTwice),
     ),
     Mistake(
         name="bos_off_by_one",

@@ -81,7 +81,7 @@ def idk(sheet: Sheet, options: Options) -> Terms:
 
 
 def idk_original(sheet: Sheet, options: Options) -> Terms:
-    """Original: one mean over the tokens of both batches."""
+    """Original, and the released text-only code: one mean over the tokens of both batches."""
     n_tokens = len(sheet.rows("retain")) + len(sheet.rows("idk"))
     terms = {}
     for batch in ("retain", "idk"):
@@ -115,6 +115,11 @@ def dpo_released(sheet: Sheet, options: Options) -> Terms:
     return {"idk_nll": sheet.mean(sheet.sequence_sums("idk", "nll"))}
 
 
+def dpo_released_nlp(sheet: Sheet, options: Options) -> Terms:
+    """Released, text-only code: the retain batch in place of the idk batch."""
+    return {"retain_nll": sheet.mean(sheet.sequence_sums("retain", "nll"))}
+
+
 def npo(sheet: Sheet, options: Options) -> Terms:
     """Paper, and the original without a retain term."""
     beta = options["beta"]
@@ -135,7 +140,7 @@ def npo_released(sheet: Sheet, options: Options) -> Terms:
 
 
 def npo_released_before(sheet: Sheet, options: Options) -> Terms:
-    """Released before 2025-03-30: the logarithm of the ratio is used as the ratio."""
+    """Released before 2025-03-30, and text-only: the ratio's logarithm in place of the ratio."""
     beta = options["beta"]
     return {"forget_npo": 2 / beta * sheet.token_mean("forget", ("log_ratio", beta), "all")}
 
@@ -188,6 +193,15 @@ def llmu_released(sheet: Sheet, options: Options) -> Terms:
     }
 
 
+def llmu_released_nlp(sheet: Sheet, options: Options) -> Terms:
+    """Released, text-only code: the three batches in each other's places."""
+    return {
+        "idk_nll": -sheet.token_mean("idk", "nll"),
+        "retain_nll": sheet.token_mean("retain", "nll"),
+        "forget_kl": sheet.token_mean("forget", "kl_student_teacher", "all"),
+    }
+
+
 def llmu_original(sheet: Sheet, options: Options) -> Terms:
     """Original: random answers; a cross-entropy of whole distributions on retain."""
     n_random = options["n_random"]
@@ -211,7 +225,7 @@ def rmu(sheet: Sheet, options: Options) -> Terms:
 
 
 def rmu_mean_squares(sheet: Sheet, options: Options) -> Terms:
-    """Original, and released before 2025-03-30: mean squares over all rows."""
+    """Original, released before 2025-03-30, and the text-only code: mean squares over all rows."""
     return _rmu_over_all_rows(sheet, options, ("distance_to_control", options["c"]))
 
 
@@ -278,22 +292,34 @@ FORMULAS: dict[str, dict[str, Formula]] = {
         "original": grad_diff_original,
     },
     "kl": {"paper": kl, "released": kl_all_rows, "original": kl_all_rows},
-    "idk": {"paper": idk, "released": idk, "original": idk_original},
-    "dpo": {"paper": dpo, "released": dpo_released, "original": dpo_original},
+    "idk": {"paper": idk, "released": idk, "released@nlp": idk_original, "original": idk_original},
+    "dpo": {
+        "paper": dpo,
+        "released": dpo_released,
+        "released@nlp": dpo_released_nlp,
+        "original": dpo_original,
+    },
     "npo": {
         "paper": npo,
         "released": npo_released,
         "released@2024-12-10": npo_released_before,
         "released@2024-10-23": npo_released_before,
+        "released@nlp": npo_released_before,
         "original": npo_original,
     },
     "scrub": {"paper": scrub, "released": scrub_released, "original": scrub_original},
-    "llmu": {"paper": llmu, "released": llmu_released, "original": llmu_original},
+    "llmu": {
+        "paper": llmu,
+        "released": llmu_released,
+        "released@nlp": llmu_released_nlp,
+        "original": llmu_original,
+    },
     "rmu": {
         "paper": rmu,
         "released": rmu_released,
         "released@2024-12-10": rmu_mean_squares,
         "released@2024-10-23": rmu_mean_squares,
+        "released@nlp": rmu_mean_squares,
         "original": rmu_mean_squares,
     },
     "sku": {"paper": sku, "released": sku_released, "original": sku_original},
@@ -302,7 +328,7 @@ FORMULAS: dict[str, dict[str, Formula]] = {
 
 
 def formula(method: str, semantics: str) -> Formula:
-    """The function of a method; `released` for a dated name without a formula of its own."""
+    """The function of a method; that of `released` for released@... without one of its own."""
     formulas = FORMULAS[method]
     return formulas[semantics if semantics in formulas else semantics.split("@")[0]]
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from clear_ref.common.errors import UserError
 from clear_ref.methods import LOSSES, make_options
+from clear_ref.methods.semantics import TEXT_ONLY
 from clear_ref.oracle.mistakes.known import MISTAKES, Mistake
 from clear_ref.oracle.mistakes.peers import PEERS, Peer
 from clear_ref.oracle.reference import formulas
@@ -42,7 +43,8 @@ class Hypothesis:
 def other_semantics(asked: Asked) -> list[Hypothesis]:
     """Options ignored, and other semantics: with all options that they know, or those changed."""
     method, own = asked.entry["method"], asked.entry["semantics"]
-    names = sorted(LOSSES[method].VARIANTS, key=lambda name: not name.startswith("released"))
+    variants = LOSSES[method].VARIANTS
+    names = sorted(variants, key=lambda name: (name == TEXT_ONLY, not name.startswith("released")))
     found = [Hypothesis(f"{own} semantics{IGNORING_OPTIONS}", "mistake", _ignoring(own))]
     for name in names:
         if name != own:
