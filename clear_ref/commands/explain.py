@@ -1,7 +1,7 @@
 """The command `explain`: what a method's file says or, with a batch, what it does to each token."""
 
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -19,11 +19,13 @@ from clear_ref.methods import Variant, table
 from clear_ref.methods.semantics import DATED, TEXT_ONLY
 from clear_ref.mini.directories import data_directory
 from clear_ref.model.vlm import MASKS, VLM
-from clear_ref.oracle.explain import method_file, terminal
+from clear_ref.oracle.explain import method_file, mistake_names, terminal
 from clear_ref.oracle.explain.explanation import Explanation, explain
 from clear_ref.oracle.explain.method_file import Description
+from clear_ref.oracle.explain.mistaken import explain_mistake, first_semantics
 from clear_ref.oracle.explain.page import page
 from clear_ref.oracle.explain.side_by_side import ComparedRecord, side_by_side
+from clear_ref.oracle.mistakes.projects import Entry, find
 from clear_ref.report.samples import Picture, embedded
 
 from .given import Given, given_from, settings_from
@@ -49,7 +51,13 @@ class ExplainSettings:
     released_code: str = released_code_setting()
     compare: str = setting(
         "",
-        "two semantics with a comma, such as paper,released: a batch under both, side by side",
+        "two semantics with a comma, such as paper,released: a batch under both, side by side; the "
+        "second may be what --mistake takes",
+    )
+    mistake: str = setting(
+        "",
+        "a known mistake, or another project's meaning or name: a batch under one semantics and "
+        "with it, side by side; explain --mistakes prints all names",
     )
     html: str = setting("", "file for a page with the tokens of a batch coloured")
     records: int = setting(2, "records in the batch")
@@ -92,13 +100,17 @@ class ExplainedBatch(TypedDict):
 
 @dataclass(frozen=True)
 class ExplainedVariant:
-    """One semantics of the method: its variant, options, plan of records and label mask."""
+    """One semantics of the method: its variant, options, plan of records and label mask.
+
+    entry  a known mistake or another project's meaning, computed in place of the loss
+    """
 
     semantics: str
     variant: Variant
     options: Any
     plan: UnlearnPlan
     mask: str
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True)
@@ -121,10 +133,21 @@ def command(arguments: Namespace) -> Output:
     """What `explain` prints."""
     settings = settings_from(arguments, ExplainSettings)
     given = given_from(arguments, ExplainSettings)
-    if arguments.batch or settings.compare or settings.html:
+    if arguments.mistakes:
+        return Output(all_names(arguments, given), mistake_names.text)
+    if arguments.method is None:
+        raise UserError(f"explain: METHOD is missing; expected one of {', '.join(table.LOSSES)}")
+    if arguments.batch or settings.compare or settings.html or settings.mistake:
         return Output(explain_batch(resolve(arguments.method, settings, given)), batch_text)
     check_without_batch(given)
     return Output(describe(arguments.method, settings), method_file.text)
+
+
+def all_names(arguments: Namespace, given: Given) -> mistake_names.Names:
+    """Every name that --mistake takes; UserError if the command line has more."""
+    if arguments.method or arguments.batch or given.options or given.settings:
+        raise UserError("explain --mistakes prints all names; expected nothing beside it")
+    return mistake_names.names()
 
 
 def describe(method: str, settings: ExplainSettings) -> Description:
@@ -153,7 +176,8 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
     source, data = resolve_model(settings), data_directory(settings.data)
     check_adapter(settings.adapter)
     sketch = source.without_weights(source.model, settings.adapter)
-    names = chosen_semantics(settings)
+    pairs = chosen(method, settings)
+    names = [semantics for semantics, _ in pairs]
     retain = "text" if TEXT_ONLY in names else "both"
     rows = split_rows(data, settings.modality, settings.forget, source.sees_pictures, retain)
     n_forget = len(rows[0])
@@ -167,13 +191,13 @@ def resolve(method: str, settings: ExplainSettings, given: Given) -> ResolvedExp
     defaults = mini_recipes.OPTIONS.get(method, {}) if is_mini else {}
     phrases = read_phrases(data)
     variants = []
-    for semantics in names:
+    for semantics, entry in pairs:
         variant = table.variant(method, semantics)
         options = options_for(method, semantics, defaults, settings.seed, given.options)
         batches = tuple(variant.needs_of(options))
         plan = UnlearnPlan(*rows, batches, phrases, settings.seed, variant.contents)
         mask = label_mask(sketch.family.name, variant, settings.mask)
-        variants.append(ExplainedVariant(semantics, variant, options, plan, mask))
+        variants.append(ExplainedVariant(semantics, variant, options, plan, mask, entry))
     indices = range(settings.index, settings.index + settings.records)
     return ResolvedExplain(source, settings.adapter, method, indices, variants, settings.html)
 
@@ -208,16 +232,48 @@ def explain_variant(run: ResolvedExplain, chosen: ExplainedVariant, vlm: VLM) ->
     if table.reference_model(run.method, chosen.options) == "idk":
         about += "; the reference that training makes first, tuned on refusals, is not made here"
     about += f"; labels cover the {'answer' if chosen.mask == 'answer' else 'released span'}"
-    return explain(
-        vlm,
-        run.method,
-        chosen.semantics,
-        chosen.options,
-        chosen.plan,
-        run.indices,
-        chosen.mask,
-        about,
-    )
+    what = (vlm, run.method, chosen.semantics, chosen.options, chosen.plan, run.indices)
+    if chosen.entry is None:
+        return explain(*what, chosen.mask, about)
+    return explain_mistake(*what, chosen.mask, about, chosen.entry)
+
+
+Chosen = list[tuple[str, Entry | None]]
+
+
+def chosen(method: str, settings: ExplainSettings) -> Chosen:
+    """(semantics, entry) of each explanation: one, or two with --compare or --mistake.
+
+    entry  the known mistake or other project's meaning that is computed under the semantics
+    """
+    if settings.mistake:
+        if settings.compare:
+            raise UserError("--mistake and --compare are both given; expected one of them")
+        own = chosen_semantics(settings)[0] if settings.semantics else ""
+        return with_mistake(method, own, settings.mistake)
+    names = [name.strip() for name in settings.compare.split(",")]
+    if len(names) == 2 and not settings.semantics and names[1] not in table.SEMANTICS:
+        own = chosen_semantics(replace(settings, compare="", semantics=names[0]))[0]
+        return with_mistake(method, own, names[1])
+    return [(name, None) for name in chosen_semantics(settings)]
+
+
+def with_mistake(method: str, semantics: str, name: str) -> Chosen:
+    """A semantics, and what the name means for it; semantics "": the first that shows it."""
+    table.variant(method)  # raises UserError for an unknown method
+    found = find(method, name)
+    if isinstance(found, str):
+        own = semantics or next(s for s in table.SEMANTICS if s != found)
+        if own == found:
+            raise UserError(f"{name}'s {method} is {found} semantics; expected another --semantics")
+        return [(own, None), (found, None)]
+    semantics = semantics or first_semantics(found, method)
+    if semantics not in getattr(found, "semantics", table.SEMANTICS):
+        raise UserError(
+            f"{found.name} is the definition of {method} under {semantics}; expected --semantics "
+            + " or ".join(getattr(found, "semantics", ()))
+        )
+    return [(semantics, None), (semantics, found)]
 
 
 def chosen_semantics(settings: ExplainSettings) -> list[str]:

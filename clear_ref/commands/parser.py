@@ -8,22 +8,16 @@ from clear_ref.bench.token_terms import BenchSettings
 from clear_ref.bench.training_step import BenchStepSettings
 from clear_ref.loop import mini_recipes
 from clear_ref.methods import table
-from clear_ref.oracle.diff import dump_file
-from clear_ref.oracle.vectors import conform as conform_vectors
 
 from . import (
     all_methods,
     ask,
     bench,
-    certify,
     check_data,
     checkpoint,
-    conform,
-    diff,
     doctor,
     estimate,
     evaluate,
-    explain,
     finetune,
     make_data,
     mini,
@@ -31,7 +25,6 @@ from . import (
     score,
     sweep,
     unlearn,
-    vectors,
 )
 from .options import (
     PROGRAM,
@@ -46,6 +39,7 @@ from .options import (
     add_settings_file,
     add_shape,
 )
+from .oracle_commands import add_oracle
 from .settings import Evaluate, Finetune, Report, Score, Sweep, Unlearn
 
 EXAMPLES = f"""examples:
@@ -318,85 +312,3 @@ def add_embedded_world_and_real_models(commands: Commands) -> None:
     one.add_argument(
         "people", metavar="PEOPLE", nargs="?", help="a .csv or .jsonl file; its columns are below"
     )
-
-
-def add_oracle(commands: Commands) -> None:
-    """explain, certify, diff, vectors, conform."""
-    one = add_command(
-        commands,
-        "explain",
-        "what a method computes and why; --batch: what it does to every token of a batch",
-        explain.command,
-        explain.ExplainSettings,
-    )
-    one.add_argument("method", metavar="METHOD", help="one of " + ", ".join(table.LOSSES))
-    one.add_argument(
-        "--batch",
-        action="store_true",
-        help="a batch token by token; contributions sum to the loss",
-    )
-    add_set(one, "an option of the method")
-    add_command(
-        commands,
-        "certify",
-        "every claim about every method and semantics, measured in float64",
-        certify.command,
-    )
-    one = add_command(
-        commands,
-        "diff",
-        "the first stage at which another implementation's dump differs from ours",
-        diff.command,
-        diff.DiffSettings,
-        epilog=dump_file.__doc__,
-    )
-    one.add_argument(
-        "dump", nargs="?", metavar="DUMP", help="safetensors file, as the helper writes it"
-    )
-    one.add_argument(
-        "--helper",
-        action="store_true",
-        help="print the function that writes a dump from a transformers script",
-    )
-    one = add_command(
-        commands,
-        "vectors",
-        "write golden vectors: inputs, every method's right answers, known wrong ones",
-        vectors.command,
-    )
-    one.add_argument(
-        "--out", metavar="DIR", help=f"directory to write (default: {vectors.DEFAULT})"
-    )
-    one.add_argument(
-        "--compact", action="store_true", help="the small set only, as in tests/vectors/golden"
-    )
-    one.add_argument(
-        "--archive",
-        metavar="FILE",
-        help="a zip file to write instead: the small set, its format, and a runner that needs "
-        "numpy alone; the same bytes each time",
-    )
-    one = add_command(
-        commands,
-        "conform",
-        "check another implementation's losses against the golden vectors",
-        conform.command,
-        conform_vectors.ConformSettings,
-        epilog=conform_vectors.CONTRACT,
-    )
-    one.add_argument(
-        "--strict",
-        action="store_true",
-        help="another semantics than the one asked for fails as well",
-    )
-    one.add_argument(
-        "--all-batches",
-        action="store_true",
-        help="hand over every batch with student and teacher, not only what the method reads",
-    )
-    one.add_argument(
-        "--padded",
-        action="store_true",
-        help="pad all batches of a case to one length (without it T differs between batches)",
-    )
-    one.add_argument("--cases", action="store_true", help="a line for each case")

@@ -1,7 +1,7 @@
 """Explanation: the loss of a batch of records, token by token."""
 
-from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 
@@ -9,7 +9,7 @@ from clear_ref.data.batches import IGNORE
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.losses.outputs import Outputs
 from clear_ref.losses.terms import token_terms
-from clear_ref.methods import Need, table
+from clear_ref.methods import Need, Variant, table
 from clear_ref.model.vlm import VLM
 from clear_ref.oracle.encoded_batches import EncodedBatch, as_outputs, encode_plan, model_output
 
@@ -51,9 +51,25 @@ class ExplainedRecord(TypedDict):
     lines: list[Line]
 
 
+class MistakeAbout(TypedDict):
+    """A known mistake, or another project's meaning, in words.
+
+    what    what it computes; seen: who has it, and where
+    kind    known mistake, mistake of another project, or meaning of another project
+    stored  what it gives on a stored case, beside the right loss
+    """
+
+    name: str
+    what: str
+    seen: str
+    kind: str
+    stored: str
+
+
 class Explanation(TypedDict):
     """The loss of one batch of records, as `explain --batch --json` prints it.
 
+    semantics  or the name of a known mistake or of another project's meaning; mistake: which
     options  the method's options
     mask     what the labels cover: answer or released
     terms    {term: its value}; they sum to the loss
@@ -71,6 +87,20 @@ class Explanation(TypedDict):
     hidden: bool
     batches: dict[str, list[ExplainedRecord]]
     teacher: str
+    mistake: NotRequired[MistakeAbout]
+
+
+class Encoded(NamedTuple):
+    """The records of a plan as a variant's loss reads them.
+
+    hidden  whether it reads hidden states instead of logits
+    """
+
+    variant: Variant
+    options: Any
+    batches: dict[str, EncodedBatch]
+    outputs: dict[str, Outputs]
+    hidden: bool
 
 
 def explain(
@@ -88,41 +118,58 @@ def explain(
     The teacher is the model with its adapters off.
     mask, teacher  see Explanation
     """
-    chosen = table.variant(method, semantics)
-    if chosen.prepare_options is not None:
-        options = chosen.prepare_options(options, len(indices))
-    needs = chosen.needs_of(options)
+    encoded = encode(vlm, table.variant(method, semantics), options, plan, indices, mask)
+    ids = {name: one.batch.input_ids for name, one in encoded.batches.items()}
+    attribution = attribute(
+        lambda batches: encoded.variant.loss(batches, encoded.options),
+        encoded.outputs,
+        ids,
+        (0, indices[0]),
+    )
+    return Explanation(
+        method=method,
+        semantics=semantics,
+        options=vars(encoded.options),
+        mask=mask,
+        loss=attribution.loss,
+        terms=attribution.terms,
+        hidden=encoded.hidden,
+        batches=explained_records(vlm, encoded, attribution.records),
+        teacher=teacher,
+    )
+
+
+def encode(
+    vlm: VLM, variant: Variant, options: Any, plan: UnlearnPlan, indices: Sequence[int], mask: str
+) -> Encoded:
+    """The plan's records with these indices, and what student and teacher give for them."""
+    if variant.prepare_options is not None:
+        options = variant.prepare_options(options, len(indices))
+    needs = variant.needs_of(options)
     layer = getattr(options, "layer", None)
     vlm.check_layer(layer)
-    encoded = encode_plan(vlm, plan, needs, mask, indices)
-    outputs = {name: outputs_of(vlm, encoded[name], need, layer) for name, need in needs.items()}
-    ids = {name: one.batch.input_ids for name, one in encoded.items()}
-    attribution = attribute(
-        lambda batches: chosen.loss(batches, options), outputs, ids, (0, indices[0])
-    )
+    batches = encode_plan(vlm, plan, needs, mask, indices)
+    outputs = {name: outputs_of(vlm, batches[name], need, layer) for name, need in needs.items()}
     hidden = any(need.hidden for need in needs.values())
-    lines_of = hidden_lines if hidden else logit_lines
+    return Encoded(variant, options, batches, outputs, hidden)
+
+
+def explained_records(
+    vlm: VLM, encoded: Encoded, records: Mapping[str, Sequence[RecordAttribution]]
+) -> dict[str, list[ExplainedRecord]]:
+    """{batch name: its ExplainedRecords} from the attribution of each record."""
+    lines_of = hidden_lines if encoded.hidden else logit_lines
     batches = {}
-    for name, one in encoded.items():
+    for name, one in encoded.batches.items():
         batches[name] = [
             ExplainedRecord(
                 question=record.question,
                 answer=record.answer,
-                lines=lines_of(vlm, one, outputs[name], attribution.records[name][s], s),
+                lines=lines_of(vlm, one, encoded.outputs[name], records[name][s], s),
             )
             for s, record in enumerate(one.records)
         ]
-    return Explanation(
-        method=method,
-        semantics=semantics,
-        options=vars(options),
-        mask=mask,
-        loss=attribution.loss,
-        terms=attribution.terms,
-        hidden=hidden,
-        batches=batches,
-        teacher=teacher,
-    )
+    return batches
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from clear_ref.common.errors import UserError
 from clear_ref.methods import FURTHER, Variant, formula_table, table
+from clear_ref.oracle.mistakes.projects import entries_of
 
 # The first word or words of a line that starts a field of the docstring.
 FIELD = re.compile(
@@ -52,6 +53,7 @@ class Description(TypedDict):
     resolved, deviations  [number, text] of each resolution (R1) and each deviation (D1)
     at_teacher  what is true if student and teacher are the same
     evidence    how this is known
+    mistakes    [name, what] of each known mistake and each meaning of another project
     """
 
     method: str
@@ -63,6 +65,7 @@ class Description(TypedDict):
     deviations: list[list[str]]
     at_teacher: str
     evidence: str
+    mistakes: list[list[str]]
 
 
 def describe(method: str, semantics: str | None = None) -> Description:
@@ -91,6 +94,7 @@ def describe(method: str, semantics: str | None = None) -> Description:
         deviations=numbered(lines_of.get("deviations", [])),
         at_teacher=text_of.get("at teacher", ""),
         evidence=text_of.get("evidence", ""),
+        mistakes=[[entry.name, entry.what] for entry in entries_of(method)],
     )
 
 
@@ -180,6 +184,9 @@ def text(description: Description) -> str:
     lines += ["", "how we know"]
     lines += hanging("    ", description["evidence"])
     lines += hanging("    ", CODE_MEANS)
+    names = ", ".join(name for name, _ in description["mistakes"])
+    lines += ["", "known mistakes, and meanings of other projects: --mistake NAME shows one"]
+    lines += hanging("    ", names)
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from clear_ref.report import html_frame
 from clear_ref.report.samples import Picture, image_tag
 
 from . import terminal
-from .explanation import ExplainedRecord, Explanation, Line
+from .explanation import ExplainedRecord, Explanation, Line, MistakeAbout
 from .folding import FoldedLine, folded, number_in
 from .method_file import describe
 from .side_by_side import ComparedRecord, side_by_side
@@ -82,6 +82,8 @@ def _text(value: object) -> str:
 
 def _summary(explanation: Explanation) -> list[str]:
     """The heading of one explanation, its formula, its source and its terms."""
+    if "mistake" in explanation:
+        return _mistake_summary(explanation, explanation["mistake"])
     description = describe(explanation["method"], explanation["semantics"])
     [variant] = description["meanings"].values()
     terms = ", ".join(f"{name} {value:.5g}" for name, value in explanation["terms"].items())
@@ -90,6 +92,18 @@ def _summary(explanation: Explanation) -> list[str]:
         f"<h2>{_text(terminal.title(explanation))}</h2>",
         f"<pre>{_text(formula)}</pre>",
         f'<p class="soft">Source: {_text(variant["source"])}. Terms: {_text(terms)}.</p>',
+    ]
+
+
+def _mistake_summary(explanation: Explanation, about: MistakeAbout) -> list[str]:
+    """The heading of a known mistake or another project's meaning, and what it is."""
+    terms = ", ".join(f"{name} {value:.5g}" for name, value in explanation["terms"].items())
+    return [
+        f"<h2>{_text(terminal.title(explanation))}</h2>",
+        f"<pre>{_text(about['what'])}</pre>",
+        f'<p class="soft">{_text(about["kind"].capitalize())}. Seen in: {_text(about["seen"])}. '
+        f"Terms: {_text(terms)}.</p>",
+        f'<p class="soft">{_text(about["stored"].capitalize())}.</p>',
     ]
 
 

@@ -5,6 +5,9 @@ from typing import TypedDict
 from .explanation import ExplainedRecord, Explanation
 from .folding import folded, number_in
 
+# A mistake is computed in numpy, the method in torch: differences below this are rounding.
+ROUNDING = 1e-7
+
 
 class ComparedLine(TypedDict):
     """One token, or several as one, under two semantics.
@@ -41,6 +44,7 @@ def side_by_side(first: Explanation, second: Explanation) -> list[ComparedRecord
     A record whose tokens differ between the two is listed twice, each time in one of them alone.
     """
     push = "gradient" if first["hidden"] else "d_logp"
+    rounding = ROUNDING if "mistake" in second else 0.0
     compared = []
     for name in dict.fromkeys([*first["batches"], *second["batches"]]):
         first_records = first["batches"].get(name)
@@ -49,7 +53,7 @@ def side_by_side(first: Explanation, second: Explanation) -> list[ComparedRecord
             one = None if first_records is None else first_records[s]
             other = None if second_records is None else second_records[s]
             if one is not None and other is not None and ids_of(one) == ids_of(other):
-                compared.append(compared_record(name, s, one, other, push))
+                compared.append(compared_record(name, s, one, other, push, rounding))
                 continue
             if one is not None:
                 compared.append(compared_record(name, s, one, None, push))
@@ -69,8 +73,13 @@ def compared_record(
     first: ExplainedRecord | None,
     second: ExplainedRecord | None,
     push: str,
+    rounding: float = 0.0,
 ) -> ComparedRecord:
-    """Record s of a batch; at least one of the two is given. push: the key of a line's push."""
+    """Record s of a batch; at least one of the two is given.
+
+    push      the key of a line's push
+    rounding  a difference below this, relatively, is 0
+    """
     record = first or second
     assert record is not None  # at least one of the two is given
     columns = [None if one is None else folded(one["lines"]) for one in (first, second)]
@@ -85,8 +94,8 @@ def compared_record(
                 token=line["token"],
                 kind=line["kind"],
                 count=line["count"],
-                contribution=with_difference(contributions),
-                push=with_difference(pushes),
+                contribution=with_difference(contributions, rounding),
+                push=with_difference(pushes, rounding),
             )
         )
     return {
@@ -99,12 +108,13 @@ def compared_record(
     }
 
 
-def with_difference(pair: list[float | None]) -> list[float | None]:
+def with_difference(pair: list[float | None], rounding: float = 0.0) -> list[float | None]:
     """The two numbers and second - first, which is None if one of them is."""
     first, second = pair
     if first is None or second is None:
         return [first, second, None]
-    return [first, second, second - first]
+    difference = second - first
+    return [first, second, 0.0 if abs(difference) < rounding * abs(first) else difference]
 
 
 def is_touched(line: ComparedLine) -> bool:

@@ -4,6 +4,7 @@ from clear_ref.common.text_table import aligned
 
 from .explanation import ExplainedRecord, Explanation, Line
 from .folding import FoldedLine, folded, number_in
+from .method_file import hanging
 from .side_by_side import ComparedLine, ComparedRecord, is_touched, side_by_side
 
 # {key of a line: heading of its column}
@@ -61,6 +62,7 @@ def comparison_text(first: Explanation, second: Explanation) -> str:
         title(first),
         title(second),
         f"difference {second['loss'] - first['loss']:.10g}",
+        *mistake_lines(second),
         first["teacher"],
         "",
         legend(first),
@@ -79,6 +81,15 @@ def comparison_text(first: Explanation, second: Explanation) -> str:
         if rows:
             lines += ["", *table(headings, rows)]
     return "\n".join(lines)
+
+
+def mistake_lines(explanation: Explanation) -> list[str]:
+    """What a known mistake or another project's meaning is, wrapped; [] for semantics."""
+    if "mistake" not in explanation:
+        return []
+    about = explanation["mistake"]
+    lines = [f"{about['name']}, {about['kind']}: {about['what']}", f"seen in: {about['seen']}"]
+    return [part for line in [*lines, about["stored"]] for part in hanging("  ", line)]
 
 
 def title(explanation: Explanation) -> str:

@@ -196,7 +196,7 @@ MISTAKES = (
         what="The idk batch holds the true forget answers.",
         seen="released code since 2025-03-30, mm/dataset.py:262-266",
         methods=("idk", "dpo", "llmu"),
-        compute=with_batches(forget_as_idk),
+        compute=with_batches(forget_as_idk, (("idk", "forget"),)),
     ),
     Mistake(
         name="last_debug_line_wins",

@@ -5,6 +5,7 @@ from typing import Any
 
 from .known import EVERY_METHOD, LOGIT_METHODS, MISTAKES
 from .peers import PEERS
+from .projects import PROJECTS
 
 HEAD = """| mistake | what it is | seen | methods | losses | gradients |
 |---|---|---|---|---|---|"""
@@ -48,6 +49,18 @@ def peers_table() -> str:
     for peer in PEERS:
         kind = "" if peer.is_meaning else "mistake: "
         what = peer.what.replace("|", "\\|")
-        methods = ", ".join(peer.methods)
-        lines.append(f"| `{peer.name}` | {kind}{what} | {peer.seen} | {methods} |")
+        lines.append(f"| `{peer.name}` | {kind}{what} | {peer.seen} | {_methods(peer.methods)} |")
+    n_meanings = sum(peer.is_meaning for peer in PEERS)
+    count = f"{n_meanings} meanings and {len(PEERS) - n_meanings} mistakes of other projects."
+    return "\n".join([count, "", *lines]) + "\n"
+
+
+def projects_table() -> str:
+    """The table of projects and what their methods compute, as the same page has it."""
+    lines = ["| project | read in | its methods | also has |", "|---|---|---|---|"]
+    for name, project in PROJECTS.items():
+        own = [f"{method}: `{meaning}`" for method, meaning in project.methods.items()]
+        seen = [peer.name for peer in PEERS if name in [project for project, _ in peer.who]]
+        more = [f"`{one}`" for one in seen if one not in project.methods.values()]
+        lines.append(f"| {name} | {project.version} | {', '.join(own)} | {', '.join(more)} |")
     return "\n".join(lines) + "\n"

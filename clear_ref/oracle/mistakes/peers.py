@@ -1,341 +1,302 @@
 """What other projects compute under the names of our methods, as data that runs.
 
 Some are meanings of their own, which an implementation may want; the others are mistakes that are
-known outside the stored vectors. Each says who has it, and where. `conform` names them. Commits:
-open-unlearning d3d7cf9, NPO 1207bbe, Unlearn-Simple f1a355d, MLLMU-Bench 0e3098e, MMUnlearner
-fa77c66, muse_bench 54719c5, llm_unlearn 647f309, SKU a17663f; packages erasus 0.2.0, forgetium
-0.2.1.
+known outside the stored vectors. Each says who has it, and where; projects.py has the commits.
+`conform` names them, `explain METHOD --mistake NAME` shows what they do.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from clear_ref.oracle.reference import formulas
-from clear_ref.oracle.reference.arithmetic import LossResult, Sheet, Terms
-from clear_ref.oracle.reference.exact import add, exp, log1p
-from clear_ref.oracle.reference.formulas import Options
-from clear_ref.oracle.reference.rows import IGNORE, Batches, CaseRows, Row
-from clear_ref.oracle.reference.sums import Column, Sum, softplus
-from clear_ref.oracle.reference.token_columns import COLUMNS, Cell
-
-from .computations import Computation, Rule, with_rule, with_sheet
+from . import peer_columns, peer_terms
+from .computations import Computation, with_sheet
+from .known import EVERY_METHOD, LOGIT_METHODS
+from .peer_terms import computed_by, loss_times
 
 
 @dataclass(frozen=True)
 class Peer:
     """One meaning or mistake of another project.
 
-    what, seen  what it computes; who has it, file and lines
+    what        what it computes
+    who         (project, file and lines) of each that has it
     methods     the methods for which it is computed
     is_meaning  True for a meaning of its own, False for a mistake
+    of_number   the Computation at another value of its one number, which `conform` finds; None if
+                it has none
     """
 
     name: str
     what: str
-    seen: str
+    who: tuple[tuple[str, str], ...]
     methods: tuple[str, ...]
     compute: Computation
     is_meaning: bool = True
+    of_number: Callable[[float], Computation] | None = None
 
-
-def _terms(make: Callable[[Sheet, Options], Terms], base: type[Sheet] = Sheet) -> Computation:
-    """The Computation of a formula, whatever the semantics asked for."""
-
-    def rule(
-        method: str, semantics: str, options: Options, batches: Batches, sheet_class: type[Sheet]
-    ) -> LossResult:
-        sheet = (base if sheet_class is Sheet else sheet_class)(batches)
-        return sheet.result(make(sheet, options))
-
-    named: Rule = rule
-    return with_rule(named)
-
-
-def _forget(sheet: Sheet) -> Terms:
-    return {"forget_nll": -sheet.token_mean("forget", "nll")}
-
-
-def _dpo_scaled(sheet: Sheet, options: Options) -> Terms:
-    return {"dpo": 2 / options["beta"] * formulas.dpo_original(sheet, options)["dpo"]}
-
-
-def _kl_answer_token_mean(sheet: Sheet, options: Options) -> Terms:
-    return {**_forget(sheet), "retain_kl": sheet.token_mean("retain", "kl_teacher_student")}
-
-
-def _kl_plus_retain(sheet: Sheet, options: Options) -> Terms:
-    rows = sheet.rows("retain", "all")
-    kl = sheet.divide(
-        sheet.column_sum(rows, "kl_teacher_student"), len(sheet.batches["retain"]["labels"])
-    )
-    retain = {"retain_nll": sheet.token_mean("retain", "nll"), "retain_kl": kl}
-    return {**_forget(sheet), **retain}
-
-
-def _kl_raw(sheet: Sheet, options: Options) -> Terms:
-    rows = sheet.rows("retain", "all")
-    kl = sheet.divide(sheet.column_sum(rows, "raw_kl"), len(sheet.batches["retain"]["labels"]))
-    return {**_forget(sheet), "retain_kl": kl}
-
-
-def _npo_batch_mean(sheet: Sheet, options: Options) -> Terms:
-    beta = options["beta"]
-    teacher = sheet.token_mean("forget", "teacher_nll")
-    ratio = teacher + -sheet.token_mean("forget", "nll")
-    return {"forget_npo": 2 / beta * softplus(beta, ratio)}
-
-
-def _npo_per_token(sheet: Sheet, options: Options) -> Terms:
-    ratios = []
-    for row in sheet.rows("forget"):
-        teacher = sheet.column_sum([row], "teacher_nll")
-        ratios.append(teacher + -sheet.column_sum([row], "nll"))
-    return {"forget_npo": sheet.mean_softplus(options["beta"], ratios)}
-
-
-def _npo_raw(sheet: Sheet, options: Options) -> Terms:
-    beta = options["beta"]
-    return {"forget_npo": 2 / beta * sheet.token_mean("forget", ("raw_ratio", beta), "all")}
-
-
-def _simnpo(sheet: Sheet, options: Options) -> Terms:
-    beta = options["beta"]
-    means = []
-    for rows in sheet.rows_by_sequence("forget"):
-        means.append(-sheet.divide(sheet.column_sum(rows, "nll"), len(rows)))
-    return {"forget_simnpo": 2 / beta * sheet.mean_softplus(beta, means)}
-
-
-def _npo_accumulated(k: int) -> Callable[[Sheet, Options], Terms]:
-    def terms(sheet: Sheet, options: Options) -> Terms:
-        beta = options["beta"]
-        inside = sheet.mean_softplus(beta / k, sheet.log_ratios("forget"))
-        return {"forget_npo": 2 / beta * inside}
-
-    return terms
-
-
-def _rmu_answers(sheet: Sheet, options: Options) -> Terms:
-    """mean over j of the sum of sequence j, times mean over i of 1 / n_i; NaN without a label."""
-    terms = {}
-    columns: dict[str, Column] = {
-        "forget": ("distance_to_control", options["c"]),
-        "retain": "distance_to_teacher",
-    }
-    for batch, column in columns.items():
-        labels = sheet.batches[batch]["labels"]
-        width = sheet.batches[batch]["hidden"].shape[2]
-        rows = [Row(batch, b, t, IGNORE) for b, t in np.argwhere(labels != IGNORE).tolist()]
-        counts = (labels != IGNORE).sum(1).astype(float)
-        with np.errstate(divide="ignore"):
-            factor = float((1 / counts).mean()) / len(labels) / width
-        terms[f"{batch}_distance"] = factor * sheet.column_sum(rows, column)
-    terms["retain_distance"] = options.get("alpha", 1.0) * terms["retain_distance"]
-    return terms
-
-
-def _raw_ratio(rows: CaseRows, row: Row, beta: float) -> Cell:
-    """mean_v softplus(beta (z - z_teacher)), on logits."""
-    x = beta * (rows.at(row).z - rows.at(row, "teacher_").z)
-    small = exp(-np.abs(x))
-    value = add(np.maximum(x, 0) + log1p(small)) / len(x)
-    slope = beta * np.where(x >= 0, 1.0, small) / (1 + small) / len(x)
-    return Cell(value, slope, -slope)
-
-
-def _raw_kl(rows: CaseRows, row: Row) -> Cell:
-    """sum_v exp(z_teacher) (z_teacher - z), on logits."""
-    z = rows.at(row).z
-    teacher = rows.at(row, "teacher_").z
-    with np.errstate(over="ignore"):
-        size = np.exp(teacher)
-    return Cell(float((size * (teacher - z)).sum()), -size, 0.0)
-
-
-class RawRatio(Sheet):
-    """NPO's ratio, entry by entry, of logits."""
-
-    columns = {**COLUMNS, "raw_ratio": _raw_ratio}
-
-
-class RawKl(Sheet):
-    """kl_div(log_target=True) of logits."""
-
-    columns = {**COLUMNS, "raw_kl": _raw_kl}
-
-
-class OneMoreToken(Sheet):
-    """The mean over m answer tokens is divided by m + 1."""
-
-    def sequence_mean(self, batch: str, column: Column, row_set: str = "answer") -> Sum:
-        if column != "nll" or row_set != "answer":
-            return super().sequence_mean(batch, column, row_set)
-        means = []
-        for rows in self.rows_by_sequence(batch):
-            means.append(self.divide(self.column_sum(rows, column), len(rows) + 1))
-        return self.mean(means)
-
-
-class LastTokenLost(Sheet):
-    """The last answer row of each sequence is missing."""
-
-    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
-        rows = super().rows(batch, row_set)
-        if row_set != "answer":
-            return rows
-        following = [*rows[1:], None]
-        pairs = zip(rows, following, strict=True)
-        return [row for row, after in pairs if after is not None and after.b == row.b]
-
-
-class EveryRowInDivisor(Sheet):
-    """A token mean of the nll is divided by all rows but the last, ignored ones included."""
-
-    def token_mean(self, batch: str, column: Column, row_set: str = "answer") -> Sum:
-        if column != "nll" or row_set != "answer":
-            return super().token_mean(batch, column, row_set)
-        n_sequences, n_positions = self.batches[batch]["labels"].shape
-        total = self.column_sum(self.rows(batch), column)
-        return self.divide(total, n_sequences * (n_positions - 1))
-
-
-class DividedTwice(Sheet):
-    """A token mean is divided by the number of tokens again."""
-
-    def token_mean(self, batch: str, column: Column, row_set: str = "answer") -> Sum:
-        mean = super().token_mean(batch, column, row_set)
-        return self.divide(mean, len(self.rows(batch, row_set)))
-
-
-class KlOverVocabulary(Sheet):
-    """A KL is divided by the size of the vocabulary, too."""
-
-    def column_sum(self, rows: list[Row], column: Column) -> Sum:  # type: ignore[override]
-        total = super().column_sum(rows, column)
-        name = column if isinstance(column, str) else column[0]
-        if not rows or not name.startswith("kl_"):
-            return total
-        return 1.0 / self.batches[rows[0].batch]["logits"].shape[2] * total
+    @property
+    def seen(self) -> str:
+        """Who has it, and where, as text."""
+        return "; ".join(", ".join(filter(None, one)) for one in self.who)
 
 
 WITH_KL = ("grad_diff", "kl", "npo", "scrub", "llmu", "sku")
 WITH_NLL = ("retain_ft", "grad_ascent", "grad_diff", "kl", "idk", "dpo", "scrub", "llmu", "sku")
+FORGET_NLL = ("grad_ascent", "grad_diff", "kl", "llmu", "sku")
 PEERS = (
     Peer(
         "dpo_two_over_beta",
         "(2/beta) times the DPO loss.",
-        "NPO, TOFU/dataloader.py:231; open-unlearning, trainer/utils.py:66",
+        (("NPO", "TOFU/dataloader.py:231"), ("open-unlearning", "trainer/utils.py:66")),
         ("dpo",),
-        _terms(_dpo_scaled),
+        computed_by(peer_terms.dpo_scaled),
     ),
     Peer(
         "kl_answer_token_mean",
         "-nll of forget + the token mean over answer rows of KL(teacher || student) of retain.",
-        "Open-MMUnlearning; forgetium",
+        (
+            ("Open-MMUnlearning", "trainer/utils.py:16-50"),
+            ("forgetium", "kl_minimization.py:68-107"),
+            ("liger-kernel", "jsd_loss.py:33-34 at beta 0"),
+        ),
         ("kl",),
-        _terms(_kl_answer_token_mean),
+        computed_by(peer_terms.kl_answer_token_mean),
+    ),
+    Peer(
+        "kl_jsd_beta_1",
+        "-nll of forget + the token mean over answer rows of KL(student || teacher) of retain.",
+        (("liger-kernel", "jsd_loss.py:35-36 at beta 1"),),
+        ("kl",),
+        computed_by(peer_terms.kl_student_teacher_token_mean),
+    ),
+    Peer(
+        "kl_jsd_half",
+        "-nll of forget + the token mean over answer rows of retain's Jensen-Shannon divergence.",
+        (("liger-kernel", "jsd_loss.py:37-47 at beta 0.5, its default"),),
+        ("kl",),
+        computed_by(peer_terms.kl_jsd_half, peer_columns.JensenShannon),
     ),
     Peer(
         "kl_plus_retain_nll",
         "-nll of forget + nll of retain + the KL summed over all rows / sequences.",
-        "MLLMU-Bench, KL_Min.py:551; MMUnlearner, CLEAR_KL_Min.py:246",
+        (("MLLMU-Bench", "KL_Min.py:551"), ("MMUnlearner", "CLEAR_KL_Min.py:246")),
         ("kl",),
-        _terms(_kl_plus_retain),
+        computed_by(peer_terms.kl_plus_retain),
     ),
     Peer(
         "kl_raw_logits",
         "kl_div of two logit tensors with log_target: sum e^t (t - z) / sequences.",
-        "muse_bench, iterative.py:152-157; Unlearn-Simple/MUSE :177",
+        (("muse_bench", "iterative.py:152-157"), ("Unlearn-Simple", "MUSE iterative.py:177")),
         ("kl",),
-        _terms(_kl_raw, RawKl),
+        computed_by(peer_terms.kl_raw, peer_columns.RawKl),
     ),
     Peer(
         "npo_batch_mean",
         "(2/beta) softplus(beta (mean token nll of the teacher - of the student)), one number.",
-        "MLLMU-Bench, NPO.py:256-266; MMUnlearner, CLEAR_NPO.py:236-245",
+        (
+            ("MLLMU-Bench", "NPO.py:256-266"),
+            ("MMUnlearner", "CLEAR_NPO.py:236-245"),
+            ("Unlearn-Simple", "WMDP GA.py:86-97"),
+        ),
         ("npo",),
-        _terms(_npo_batch_mean),
+        computed_by(peer_terms.npo_batch_mean),
     ),
     Peer(
         "npo_raw_logits",
         "(2/beta) mean over b, t, v of softplus(beta (z - z_teacher)); labels are not read.",
-        "muse_bench, iterative.py:139-140; Unlearn-Simple/MUSE :159-164",
+        (("muse_bench", "iterative.py:139-140"), ("Unlearn-Simple", "MUSE iterative.py:159-164")),
         ("npo",),
-        _terms(_npo_raw, RawRatio),
+        computed_by(peer_terms.npo_raw, peer_columns.RawRatio),
     ),
     Peer(
         "npo_per_token",
         "The mean over tokens of softplus(beta log-ratio), without 2/beta.",
-        "erasus, npo.py:88-95",
+        (("erasus", "npo.py:88-95"),),
         ("npo",),
-        _terms(_npo_per_token),
+        computed_by(peer_terms.npo_per_token),
+    ),
+    Peer(
+        "npo_vocabulary_mean",
+        "mean softplus(beta (mean log p - mean log q)), over all rows and the whole vocabulary; "
+        "labels are not read.",
+        (("erasus", "npo.py:146-149"),),
+        ("npo",),
+        computed_by(peer_terms.npo_vocabulary_mean, peer_columns.VocabularyMean),
     ),
     Peer(
         "npo_no_reference",
         "SimNPO: (2/beta) mean softplus(-beta nll per token of the answer), without a teacher.",
-        "open-unlearning, simnpo.py:19; Unlearn-Simple",
+        (("open-unlearning", "simnpo.py:19"), ("Unlearn-Simple", "TOFU/dataloader.py:269-276")),
         ("npo",),
-        _terms(_simnpo),
+        computed_by(peer_terms.simnpo),
+    ),
+    Peer(
+        "npo_no_reference_margin",
+        "SimNPO with a margin of m nats: (2/beta) mean softplus(-beta (nll per token - m)); shown "
+        "for m = 0.5.",
+        (
+            ("open-unlearning", "simnpo.py:19, delta"),
+            ("Unlearn-Simple", "TOFU/dataloader.py:274, gamma"),
+        ),
+        ("npo",),
+        computed_by(peer_terms.simnpo_with_margin(0.5)),
+        of_number=lambda margin: computed_by(peer_terms.simnpo_with_margin(margin)),
+    ),
+    Peer(
+        "npo_no_reference_unshifted",
+        "SimNPO without 2/beta, and the logits at t are scored against the label at t.",
+        (("erasus", "simnpo.py:80-84,142-148"),),
+        ("npo",),
+        computed_by(peer_terms.simnpo_unshifted),
+        is_meaning=False,
     ),
     *[
         Peer(
             f"npo_accumulation_inside_{k}",
-            f"Both nll are divided by {k} accumulation steps inside the softplus.",
-            "MLLMU-Bench, NPO.py:223,229,232-233",
+            f"The nll of whole answers are divided by {k} accumulation steps inside the softplus.",
+            (("code like npo_batch_mean_accumulated, with sums for means", ""),),
             ("npo",),
-            _terms(_npo_accumulated(k)),
+            computed_by(peer_terms.npo_accumulated(k)),
             is_meaning=False,
         )
         for k in (2, 4, 8, 16)
     ],
+    *[
+        Peer(
+            f"npo_batch_mean_accumulated_{k}",
+            f"npo_batch_mean with both nll divided by {k} accumulation steps inside the softplus.",
+            (("MLLMU-Bench", "NPO.py:223,229,232-233, k = 4"),),
+            ("npo",),
+            computed_by(peer_terms.npo_batch_mean_accumulated(k)),
+            is_meaning=False,
+        )
+        for k in (2, 4, 8)
+    ],
+    *[
+        Peer(
+            f"times_accumulation_{k}",
+            f"The loss is multiplied by {k} accumulation steps.",
+            (("transformers", "issue 37766"),),
+            EVERY_METHOD,
+            loss_times(k),
+            is_meaning=False,
+        )
+        for k in (2, 4, 8)
+    ],
     Peer(
         "rmu_open_unlearning",
         "Answer positions only; [B] meets [B, 1]: mean_j(sum_j) mean_i(1/n_i).",
-        "open-unlearning, rmu.py:113-117",
+        (("open-unlearning", "rmu.py:113-117"),),
         ("rmu",),
-        _terms(_rmu_answers),
+        computed_by(peer_terms.rmu_answers),
+    ),
+    Peer(
+        "rmu_answer_positions",
+        "Mean squares at the answer's positions: a mean over each sequence, then over sequences.",
+        (("Open-MMUnlearning", "rmu.py:131-156"),),
+        ("rmu",),
+        computed_by(peer_terms.rmu_answer_positions),
+    ),
+    Peer(
+        "llmu_llm_unlearn",
+        "llmu with divisor_m_plus_1, random_from_third_token and probability_floor.",
+        (("llm_unlearn", "utils.py:173-310"),),
+        ("llmu",),
+        with_sheet(peer_columns.LlmUnlearn),
+    ),
+    Peer(
+        "sku_sku",
+        "sku with divisor_m_plus_1 and random_from_third_token.",
+        (("SKU", "utils.py:181-330"),),
+        ("sku",),
+        with_sheet(peer_columns.Sku),
+    ),
+    Peer(
+        "scrub_without_forget",
+        "KL(teacher || student) of retain, summed over all rows / sequences; no forget term, no "
+        "nll.",
+        (("erasus", "scrub.py:77-112, beside its L2 distance of the weights"),),
+        ("scrub",),
+        computed_by(peer_terms.scrub_without_forget),
+        is_meaning=False,
     ),
     Peer(
         "divisor_m_plus_1",
         "The mean over m answer tokens is divided by m + 1.",
-        "llm_unlearn, utils.py:66,245-252; SKU",
+        (("llm_unlearn", "utils.py:66,245-252"), ("SKU", "utils.py:253-262")),
         ("llmu", "sku"),
-        with_sheet(OneMoreToken),
+        with_sheet(peer_columns.OneMoreToken),
+        is_meaning=False,
+    ),
+    Peer(
+        "answer_start_after_padding",
+        "The answer's start is counted after padding to max_length: no forget answer is left.",
+        (("llm_unlearn", "utils.py:60-66"), ("SKU", "utils.py:56-61")),
+        FORGET_NLL,
+        with_sheet(peer_columns.ForgetAnswersLost),
+        is_meaning=False,
+    ),
+    Peer(
+        "random_from_third_token",
+        "The start of a random answer is the number of keys of a tokenizer's result, 2: the prompt "
+        "is supervised, too.",
+        (("llm_unlearn", "utils.py:287"), ("SKU", "utils.py:298")),
+        ("llmu", "sku"),
+        with_sheet(peer_columns.RandomFromThirdToken),
+        is_meaning=False,
+    ),
+    Peer(
+        "probability_floor",
+        "log(probability + 1e-12) in place of the log-probability, in KLs and cross-entropies.",
+        (("llm_unlearn", "utils.py:203"),),
+        ("kl", "scrub", "llmu", "sku"),
+        with_sheet(peer_columns.Floored),
+        is_meaning=False,
+    ),
+    Peer(
+        "prompt_length_constant",
+        "The prompt is masked by its number of tokens - 2 + 1, which fits one tokenizer; with "
+        "others its last token is supervised.",
+        (("FIUBench", "data_module.py:19-28"),),
+        LOGIT_METHODS,
+        with_sheet(peer_columns.LastPromptToken),
         is_meaning=False,
     ),
     Peer(
         "eos_not_learnt",
         "The last answer row of each sequence is lost: pad is eos, and labels of pad are masked.",
-        "transformers#23530, trl#976; MLLMU-Bench, data_preprocess.py:262; MMUnlearner, "
-        "CLEAR_process.py:157",
-        WITH_NLL + ("npo",),
-        with_sheet(LastTokenLost),
+        (
+            ("transformers", "issue 23530"),
+            ("trl", "issue 976"),
+            ("MLLMU-Bench", "data_preprocess.py:262"),
+            ("MMUnlearner", "CLEAR_process.py:157"),
+        ),
+        (*WITH_NLL, "npo"),
+        with_sheet(peer_columns.LastTokenLost),
         is_meaning=False,
     ),
     Peer(
         "ignored_rows_counted",
         "A token mean is divided by all rows, ignored ones included.",
-        "open-unlearning, utils.py:93-99",
+        (("open-unlearning", "utils.py:93-99, UNDIAL"),),
         WITH_NLL,
-        with_sheet(EveryRowInDivisor),
+        with_sheet(peer_columns.EveryRowInDivisor),
         is_meaning=False,
     ),
     Peer(
         "kl_over_vocabulary_mean",
         "A KL is divided by the size of the vocabulary, too.",
-        "HikariTJU/LD#74",
+        (("HikariTJU/LD", "issue 74"),),
         WITH_KL,
-        with_sheet(KlOverVocabulary),
+        with_sheet(peer_columns.KlOverVocabulary),
         is_meaning=False,
     ),
     Peer(
         "divided_twice",
         "A token mean is divided by the number of tokens twice.",
-        "easydistill#16",
+        (("easydistill", "issue 16"),),
         WITH_NLL,
-        with_sheet(DividedTwice),
+        with_sheet(peer_columns.DividedTwice),
         is_meaning=False,
     ),
 )

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from .parts import Parts, parts_of
 from .roundings import Roundings, of_loss
 from .rows import Batches, CaseRows, Row
 from .sums import Column, Sum, Weights, in_order, softplus, total
@@ -27,6 +28,7 @@ class LossResult:
     scale      the sum of the terms' sizes
     weight     the sum of |d loss / d column| over all columns of all rows
     roundings  returns how far rounding may move the loss and the gradients
+    parts      returns what each row adds to the loss
     """
 
     loss: float
@@ -35,6 +37,7 @@ class LossResult:
     scale: float
     weight: float
     roundings: Callable[[], Roundings] = field(compare=False, repr=False)
+    parts: Callable[[], Parts] = field(default=Parts, compare=False, repr=False)
 
 
 class Sheet(CaseRows):
@@ -127,4 +130,5 @@ class Sheet(CaseRows):
         weight = in_order(abs(weight) for weight in loss.weights.values())
         additions = scale * (len(terms) - 1)
         roundings = partial(of_loss, self, loss, additions, gradients)
-        return LossResult(float(loss.value), values, gradients, scale, weight, roundings)
+        parts = partial(parts_of, self, loss, gradients)
+        return LossResult(float(loss.value), values, gradients, scale, weight, roundings, parts)

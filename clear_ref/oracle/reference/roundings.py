@@ -61,6 +61,8 @@ def of_loss(
         moved = dict.fromkeys(loss.weights, 0.0)  # errors of the weights
         total = additions + 2 * loss.rounded
         for bend in loss.bends:
+            if not bend.curvature:
+                continue
             before = 0.0
             for key, weight in bend.inner.items():
                 before += abs(weight) * (errors[key][0] + 4 * sizes[key])
@@ -86,7 +88,8 @@ def of_loss(
 def _keys_of(loss: Sum) -> set[tuple[Row, Column]]:
     keys: set[tuple[Row, Column]] = set()
     for bend in loss.bends:
-        keys.update(bend.inner)
+        if bend.curvature:
+            keys.update(bend.inner)
     return keys
 
 

@@ -17,18 +17,20 @@ class Bend:
 
     curvature  f''(x), times what f is multiplied by later. An error of x changes the slope of each
                column by curvature x error of x x inner weight
+    rest       f(x) - f'(x) x, times the same: what the columns' weights do not add up to (parts.py)
     """
 
     curvature: float
     inner: Weights
+    rest: float = 0.0
 
 
 @dataclass
 class Sum:
     """A number, and d number / d column of a row: {(row, column): weight}.
 
-    bends    its nonlinear steps; rounded: the size of what these steps round. Both only serve the
-             bounds of rounding errors (roundings.py)
+    bends    its nonlinear steps; rounded: the size of what these steps round. Both serve the bounds
+             of rounding errors (roundings.py), bends also the parts of a loss (parts.py)
     """
 
     value: float = 0.0
@@ -52,9 +54,12 @@ class Sum:
 
         curvature  f's second derivative; rounded: the size of the numbers that f rounds
         """
-        bends = tuple(Bend(slope * bend.curvature, bend.inner) for bend in self.bends)
-        if curvature:
-            bends += (Bend(curvature, self.weights),)
+        bends = tuple(
+            Bend(slope * bend.curvature, bend.inner, slope * bend.rest) for bend in self.bends
+        )
+        rest = value - slope * self.value
+        if curvature or (rounded and rest):
+            bends += (Bend(curvature, self.weights, rest),)
         weights = {key: slope * weight for key, weight in self.weights.items()}
         return Sum(value, weights, bends, abs(slope) * self.rounded + rounded)
 

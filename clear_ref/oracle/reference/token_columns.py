@@ -93,10 +93,11 @@ def cross_entropy(rows: CaseRows, row: Row, temperature: float = 1.0) -> Cell:
 def ratio(rows: CaseRows, row: Row, beta: float, floor: float = 0.0) -> Cell:
     """mean_v log(1 + a_v), a = (p / (q + floor))^beta: c - p sum c, c = beta a / (1 + a) / V."""
     _, p, _, q = _both(rows, row)
-    a = power(p / (q + floor), beta)
-    c = beta * a / (1 + a) / len(a)
-    d = c * q / (q + floor)
-    return Cell(add(log1p(a)) / len(a), c - p * add(c), q * add(d) - d)
+    with np.errstate(all="ignore"):  # q may be 0, and a infinite
+        a = power(p / (q + floor), beta)
+        c = beta * a / (1 + a) / len(a)
+        d = c * q / (q + floor)
+        return Cell(add(log1p(a)) / len(a), c - p * add(c), q * add(d) - d)
 
 
 def log_ratio(rows: CaseRows, row: Row, beta: float) -> Cell:

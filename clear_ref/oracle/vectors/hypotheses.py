@@ -13,12 +13,12 @@ import numpy as np
 from clear_ref.common.errors import UserError
 from clear_ref.methods import LOSSES, make_options
 from clear_ref.methods.semantics import TEXT_ONLY
+from clear_ref.oracle.mistakes.computations import times
 from clear_ref.oracle.mistakes.known import MISTAKES, Mistake
 from clear_ref.oracle.mistakes.peers import PEERS, Peer
 from clear_ref.oracle.reference import formulas
 from clear_ref.oracle.reference.arithmetic import LossResult
 from clear_ref.oracle.reference.formulas import Options
-from clear_ref.oracle.reference.roundings import Roundings
 
 from .case_inputs import Asked
 
@@ -212,25 +212,3 @@ def _scaled(factor: Callable[[Asked], float | None]) -> Predict:
         return times(value, asked.result)
 
     return predict
-
-
-def times(factor: float, result: LossResult) -> LossResult:
-    """A result with everything multiplied by a number."""
-    size = abs(factor)
-
-    def roundings() -> Roundings:
-        one = result.roundings()
-        return Roundings(
-            size * one.loss,
-            {name: size * error for name, error in one.gradients.items()},
-            {name: size * error for name, error in one.added.items()},
-        )
-
-    return LossResult(
-        factor * result.loss,
-        {name: factor * term for name, term in result.terms.items()},
-        {name: factor * gradient for name, gradient in result.gradients.items()},
-        size * result.scale,
-        size * result.weight,
-        roundings,
-    )
