@@ -8,6 +8,8 @@ known outside the stored vectors. Each says who has it, and where; projects.py h
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from clear_ref.oracle.reference import formulas
+
 from . import peer_columns, peer_terms
 from .computations import Computation, with_sheet
 from .known import EVERY_METHOD, LOGIT_METHODS
@@ -202,14 +204,14 @@ PEERS = (
         "llmu with divisor_m_plus_1, random_from_third_token and probability_floor.",
         (("llm_unlearn", "utils.py:173-310"),),
         ("llmu",),
-        with_sheet(peer_columns.LlmUnlearn),
+        computed_by(formulas.llmu_original, peer_columns.LlmUnlearn),
     ),
     Peer(
         "sku_sku",
         "sku with divisor_m_plus_1 and random_from_third_token.",
         (("SKU", "utils.py:181-330"),),
         ("sku",),
-        with_sheet(peer_columns.Sku),
+        computed_by(formulas.sku_original, peer_columns.Sku),
     ),
     Peer(
         "scrub_without_forget",
