@@ -25,7 +25,9 @@ NO_MISTAKE = Mistake("none", "Nothing is wrong.", "nowhere", EVERY_METHOD, Compu
 
 @cache
 def run_of(method, semantics="", mistake="", compare="", records=1):
-    settings = explain.ExplainSettings(semantics, compare, mistake=mistake, records=records)
+    settings = explain.ExplainSettings(
+        semantics=semantics, compare=compare, mistake=mistake, records=records
+    )
     return explain.resolve(method, settings, Given())
 
 
