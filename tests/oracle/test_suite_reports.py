@@ -52,15 +52,16 @@ def released_scrub(batches, options):
 
 
 def test_junit_has_each_verdict_with_its_reason_and_cause(tmp_path, capsys):
-    methods = ["--methods", "npo,kl,idk,scrub,grad_ascent", "--only", "*/paper/plain", "--json"]
-    status, data = conform(tmp_path, "tests.oracle.test_suite_reports:every_verdict", *methods)
+    words = ["--methods", "npo,kl,idk,scrub,grad_ascent,retain_ft", "--only", "*/paper/plain"]
+    impl = "tests.oracle.test_suite_reports:every_verdict"
+    status, data = conform(tmp_path, impl, *words, "--json")
     result = json.loads(capsys.readouterr().out)
     assert status == 1
     assert problems(data) == []
     suite = ElementTree.fromstring(data).find("testsuite")
     assert suite.get("name") == "tests.oracle.test_suite_reports:every_verdict"
     counts = [suite.get(name) for name in ("tests", "failures", "errors", "skipped")]
-    assert counts == ["5", "1", "1", "1"]
+    assert counts == ["6", "1", "2", "1"]
     properties = {one.get("name"): one.get("value") for one in suite.iter("property")}
     assert properties["golden vectors"] == VERSION == result["vectors"]["version"]
     assert (properties["semantics"], properties["set"]) == ("paper", "compact")

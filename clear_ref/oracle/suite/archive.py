@@ -34,9 +34,10 @@ def archive_of(vectors: Vectors) -> bytes:
     for name in DOCUMENTS:
         contents[name] = (HERE / name).read_bytes()
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(contents):
             member = zipfile.ZipInfo(f"{folder(vectors.version)}/{name}", FIRST_TIME)
+            member.compress_type = zipfile.ZIP_STORED
             member.create_system = ON_UNIX
             member.external_attr = REGULAR_FILE << 16
             archive.writestr(member, contents[name])
