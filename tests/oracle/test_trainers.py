@@ -94,6 +94,8 @@ def test_a_slice_and_batches_one_below_the_other_are_known(batches, fakes):
     expected = torch.zeros_like(forget)
     expected[1] = 1
     assert torch.equal(fakes.gradients()["forget"], expected)
+    mixed = torch.stack([ids[1], batches["retain"]["input_ids"][0]])
+    assert torch.equal(fakes.student(mixed).logits, torch.stack([forget[1], retain[0]]))
 
 
 def test_the_teacher_is_the_reference_the_model_without_adapters_and_a_copy(batches, fakes):
@@ -150,7 +152,7 @@ def test_ids_that_two_batches_share_are_told_apart_by_their_tensor(batches):
     fakes = Fakes(batches)
     retain = batches["retain"]
     assert torch.equal(fakes.student(retain["input_ids"]).logits, retain["logits"])
-    with pytest.raises(UserError, match="are those of forget and of retain"):
+    with pytest.raises(UserError, match="of 2 places: of forget and of retain"):
         fakes.student(retain["input_ids"].clone())
 
 

@@ -33,9 +33,9 @@ class StoredBatches:
     def parts(self, input_ids: object) -> list[Part]:
         """The batches, or the sequences of one, that input_ids [B, T] are.
 
-        That is the stored tensor or a slice of its sequences, by storage; else whole batches with
-        the same ids, one below the other.
-        raises  UserError for other ids, and for ids that two batches share
+        That is the stored tensor or a slice of its sequences, by storage; else whole batches, or
+        single sequences, with the same ids, one below the other.
+        raises  UserError for other ids, and for ids that two batches or sequences share
         """
         if not isinstance(input_ids, torch.Tensor) or input_ids.ndim != 2:
             shape = list(getattr(input_ids, "shape", []))
@@ -54,20 +54,22 @@ class StoredBatches:
         first = 0
         while first < len(input_ids):
             rest = input_ids[first:]
-            names = [name for name, batch in self.batches.items() if _begins_with(rest, batch)]
-            if len(names) != 1:
-                raise UserError(self._problem(input_ids, first, names))
-            n_sequences = len(self.batches[names[0]]["input_ids"])
-            found.append((names[0], 0, n_sequences))
-            first += n_sequences
+            parts = [(name, 0, len(b["input_ids"])) for name, b in self._items() if _at(rest, b)]
+            if not parts:
+                parts = [part for item in self._items() for part in _sequences(rest[0], *item)]
+            if len(parts) != 1:
+                raise UserError(self._problem(input_ids, first, parts))
+            found += parts
+            first += parts[0][2] - parts[0][1]
         return found
 
-    def _problem(self, input_ids: torch.Tensor, first: int, names: list[str]) -> str:
+    def _problem(self, input_ids: torch.Tensor, first: int, parts: list[Part]) -> str:
         shape = list(input_ids.shape)
-        if names:
+        if parts:
+            names = " and of ".join(dict.fromkeys(name for name, _, _ in parts))
             return (
-                f"input_ids of shape {shape} are those of {' and of '.join(names)}; expected the "
-                "batch's own tensor, which tells them apart"
+                f"input_ids of shape {shape} are from sequence {first} on those of {len(parts)} "
+                f"places: of {names}; expected the batch's own tensor, which tells them apart"
             )
         known = ", ".join(f"{name} {list(b['input_ids'].shape)}" for name, b in self._items())
         return (
@@ -108,11 +110,21 @@ def _slice_of(stored: torch.Tensor, given: torch.Tensor) -> tuple[int, int] | No
     return first, first + len(given)
 
 
-def _begins_with(input_ids: torch.Tensor, batch: Batch) -> bool:
+def _at(input_ids: torch.Tensor, batch: Batch) -> bool:
+    """True if these ids begin with a whole batch."""
     stored = batch["input_ids"]
     if len(input_ids) < len(stored) or input_ids.shape[1:] != stored.shape[1:]:
         return False
     return torch.equal(input_ids[: len(stored)], stored)
+
+
+def _sequences(ids: torch.Tensor, name: str, batch: Batch) -> list[Part]:
+    """The sequences of a batch that have these ids [T]."""
+    found = []
+    for b, stored in enumerate(batch["input_ids"]):
+        if torch.equal(stored, ids):
+            found.append((name, b, b + 1))
+    return found
 
 
 def _lacks(name: str, key: str, batch: Batch) -> str:
