@@ -41,6 +41,12 @@ class RawKl(Sheet):
     columns = {**COLUMNS, "raw_kl": _raw_kl}
 
 
+class RawRatioAndKl(RawRatio):
+    """Both of logits."""
+
+    columns = {**COLUMNS, "raw_ratio": _raw_ratio, "raw_kl": _raw_kl}
+
+
 class OneMoreToken(Sheet):
     """The mean over m answer tokens is divided by m + 1."""
 

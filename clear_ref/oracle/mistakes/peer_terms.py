@@ -60,12 +60,37 @@ def kl_raw(sheet: Sheet, options: Options) -> Terms:
     return {**forget(sheet), "retain_kl": kl}
 
 
+def with_retain(make: Formula, kl: Column = "kl_teacher_student") -> Formula:
+    """An NPO formula and the retain term that the option `retain` names, if there is one.
+
+    kl  the column of retain=kl, a mean over all rows; raw_kl: summed over all rows / sequences
+    """
+
+    def terms(sheet: Sheet, options: Options) -> Terms:
+        kind = options.get("retain", "none")
+        if kind == "none":
+            return make(sheet, options)
+        if kind == "ce":
+            return {**make(sheet, options), "retain_nll": sheet.token_mean("retain", "nll")}
+        if kl == "raw_kl":
+            return {**make(sheet, options), "retain_kl": kl_raw(sheet, options)["retain_kl"]}
+        return {**make(sheet, options), "retain_kl": sheet.token_mean("retain", kl, "all")}
+
+    return terms
+
+
 def npo_batch_mean(sheet: Sheet, options: Options) -> Terms:
     """NPO of the batch's mean token nll."""
     beta = options["beta"]
     teacher = sheet.token_mean("forget", "teacher_nll")
     ratio = teacher + -sheet.token_mean("forget", "nll")
     return {"forget_npo": 2 / beta * softplus(beta, ratio)}
+
+
+def simnpo_batch_mean(sheet: Sheet, options: Options) -> Terms:
+    """SimNPO of the batch's mean token nll."""
+    beta = options["beta"]
+    return {"forget_simnpo": 2 / beta * softplus(beta, -sheet.token_mean("forget", "nll"))}
 
 
 def npo_per_token(sheet: Sheet, options: Options) -> Terms:

@@ -101,21 +101,23 @@ PEERS = (
             ("Unlearn-Simple", "WMDP GA.py:86-97"),
         ),
         ("npo",),
-        computed_by(peer_terms.npo_batch_mean),
+        computed_by(peer_terms.with_retain(peer_terms.npo_batch_mean)),
     ),
     Peer(
         "npo_raw_logits",
         "(2/beta) mean over b, t, v of softplus(beta (z - z_teacher)); labels are not read.",
         (("muse_bench", "iterative.py:139-140"), ("Unlearn-Simple", "MUSE iterative.py:159-164")),
         ("npo",),
-        computed_by(peer_terms.npo_raw, peer_columns.RawRatio),
+        computed_by(
+            peer_terms.with_retain(peer_terms.npo_raw, "raw_kl"), peer_columns.RawRatioAndKl
+        ),
     ),
     Peer(
         "npo_per_token",
         "The mean over tokens of softplus(beta log-ratio), without 2/beta.",
         (("erasus", "npo.py:88-95"),),
         ("npo",),
-        computed_by(peer_terms.npo_per_token),
+        computed_by(peer_terms.with_retain(peer_terms.npo_per_token)),
     ),
     Peer(
         "npo_vocabulary_mean",
@@ -130,7 +132,14 @@ PEERS = (
         "SimNPO: (2/beta) mean softplus(-beta nll per token of the answer), without a teacher.",
         (("open-unlearning", "simnpo.py:19"), ("Unlearn-Simple", "TOFU/dataloader.py:269-276")),
         ("npo",),
-        computed_by(peer_terms.simnpo),
+        computed_by(peer_terms.with_retain(peer_terms.simnpo)),
+    ),
+    Peer(
+        "npo_no_reference_batch_mean",
+        "SimNPO of one number: (2/beta) softplus(-beta mean token nll of the batch).",
+        (("Unlearn-Simple", "WMDP GA.py:125-130"),),
+        ("npo",),
+        computed_by(peer_terms.with_retain(peer_terms.simnpo_batch_mean)),
     ),
     Peer(
         "npo_no_reference_margin",

@@ -22,6 +22,7 @@ from clear_ref.oracle.reference.formulas import Options
 
 from .case_inputs import Asked
 
+WITHOUT_RETAIN = " without a retain term"
 IGNORING_OPTIONS = ", the options ignored"
 Predict = Callable[[Asked], LossResult | None]
 
@@ -113,6 +114,9 @@ def peers(asked: Asked) -> list[Hypothesis]:
         if asked.entry["method"] in peer.methods:
             kind = "peer" if peer.is_meaning else "mistake"
             found.append(Hypothesis(peer.name, kind, _computed(peer)))
+            if asked.entry["method"] == "npo" and peer.is_meaning:
+                name = f"{peer.name}{WITHOUT_RETAIN}"
+                found.append(Hypothesis(name, kind, _computed(peer, {"retain": "none"})))
     return found
 
 
@@ -146,14 +150,15 @@ def _mistakes_of(asked: Asked) -> list[Mistake]:
     ]
 
 
-def _computed(mistake: Mistake | Peer) -> Predict:
+def _computed(mistake: Mistake | Peer, changed: Options | None = None) -> Predict:
+    """changed: options with other values than those asked for."""
+
     def predict(asked: Asked) -> LossResult | None:
         entry = asked.entry
         with np.errstate(all="ignore"):
             try:
-                return mistake.compute(
-                    entry["method"], entry["semantics"], entry["options"], asked.every
-                )
+                options = {**entry["options"], **(changed or {})}
+                return mistake.compute(entry["method"], entry["semantics"], options, asked.every)
             except (KeyError, TypeError):
                 return None  # an option or a batch that the semantics lack; no such combination
 
