@@ -151,4 +151,4 @@ def test_the_reader_sees_a_wrong_loss_and_its_own_loss_matters(unpacked):
     assert "b * T + t + 1]" in script
     (unpacked / "read_suite.mjs").write_text(script.replace("b * T + t + 1]", "b * T + t]"))
     done = run_node(unpacked)
-    assert done.returncode == 1 and "retain_ft: 0 of 9 losses are right" in done.stdout
+    assert done.returncode == 1 and "retain_ft: 0 of " in done.stdout
