@@ -96,10 +96,10 @@ def open_dpo(theirs, fakes, options):
     return trainer.compute_loss(fakes.student, inputs)
 
 
-@row(OPEN, "trainer.unlearn.simnpo", "SimNPO.compute_loss", "npo")
+@row(OPEN, "trainer.unlearn.simnpo", "SimNPO.compute_loss", "simnpo")
 def open_simnpo(theirs, fakes, options):
     """open-unlearning's SimNPO."""
-    names = {"beta": options["beta"], "delta": 0.0}
+    names = {name: options[name] for name in ("beta", "delta", "gamma", "alpha")}
     trainer = open_trainer(theirs.SimNPO, fakes, options["retain"], **names)
     return trainer.compute_loss(fakes.student, fakes.inputs)
 
@@ -123,12 +123,11 @@ TOFU_LOSSES = {
     "npo": ("forget", "retain"),
     "npo_grad_diff": ("forget", "retain"),
     "npo_KL": ("forget", "retain"),
-    "simnpo": ("forget", "retain"),
     "simnpo_grad_diff": ("forget", "retain"),
 }
 
 
-def tofu(theirs, fakes, loss_type, beta=0.1):
+def tofu(theirs, fakes, loss_type, beta=0.1, **weights):
     """The loss of a TOFU trainer, which takes (input_ids, labels, attention_mask)."""
     inputs = []
     for name in TOFU_LOSSES[loss_type]:
@@ -140,10 +139,7 @@ def tofu(theirs, fakes, loss_type, beta=0.1):
         oracle_model=fakes.teacher,
         ref_policy="fine_tuned",
         beta=beta,
-        gamma=0.0,
-        npo_coeff=1.0,
-        grad_diff_coeff=1.0,
-        KL_coeff=1.0,
+        **{"gamma": 0.0, "npo_coeff": 1.0, "grad_diff_coeff": 1.0, "KL_coeff": 1.0, **weights},
     )
     return trainer.compute_loss(fakes.student, inputs)
 
@@ -194,13 +190,18 @@ globals().update({f"npo_repository_{name}": f for name, f in tofu_rows(NPO).item
 globals().update({f"unlearn_simple_{name}": f for name, f in tofu_rows(SIMPLE_TOFU).items()})
 
 
-SIMNPO_TYPES = {"none": "simnpo", "ce": "simnpo_grad_diff"}
-
-
-@row(SIMPLE_TOFU, "dataloader", "CustomTrainerForgetting.compute_loss", "npo", only=NO_KL)
+@row(SIMPLE_TOFU, "dataloader", "CustomTrainerForgetting.compute_loss", "simnpo", only=NO_KL)
 def unlearn_simple_simnpo(theirs, fakes, options):
-    """Unlearn-Simple's SimNPO."""
-    return tofu(theirs, fakes, SIMNPO_TYPES[options["retain"]], options["beta"])
+    """Unlearn-Simple's SimNPO; npo_coeff and grad_diff_coeff weigh its terms."""
+    names = {"gamma": options["delta"], "npo_coeff": options["gamma"]}
+    return tofu(
+        theirs,
+        fakes,
+        "simnpo_grad_diff",
+        options["beta"],
+        grad_diff_coeff=options["alpha"],
+        **names,
+    )
 
 
 def wmdp(kind, fakes, **attributes):

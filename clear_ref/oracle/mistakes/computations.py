@@ -45,7 +45,7 @@ class Computation:
     ) -> LossResult:
         result = self.rule(method, semantics, options, self.change(batches), self.sheet)
         for name, source in self.stands_in:
-            if source in batches:
+            if source in batches and name in result.gradients:
                 result = moved(result, name, source, batches)
         return result
 
