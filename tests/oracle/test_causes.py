@@ -114,7 +114,7 @@ def test_seeded_pairs_of_known_mistakes_are_named_and_none_is_named_falsely():
 def test_the_gradient_of_each_peer_is_the_derivative_of_its_loss(peer):
     """Central differences in float64 at some entries; each peer differs from every semantics."""
     method = "kl" if "kl" in peer.methods else peer.methods[0]
-    semantics = "original" if method in ("llmu", "sku") else "paper"  # whose options they read
+    semantics = "original" if method in ("llmu", "sku") else "paper"  # their random batches
     wanted = (method, semantics, "plain")
     case = next(one for one in cases.cases() if (one.method, one.semantics, one.shape) == wanted)
     tensor = "hidden" if method == "rmu" else "logits"
@@ -128,7 +128,8 @@ def test_the_gradient_of_each_peer_is_the_derivative_of_its_loss(peer):
     options = case.options
     result = peer.compute(method, case.semantics, options, batches)
     right = formulas.reference_loss(method, case.semantics, options, batches)
-    assert abs(result.loss - right.loss) > 1e-4 * right.scale
+    is_smaller_here = peer.name == "probability_floor"  # 1e-12 beside ordinary probabilities
+    assert is_smaller_here or abs(result.loss - right.loss) > 1e-4 * right.scale
     draws = random.Random(1)
     for name, gradient in result.gradients.items():
         for _ in range(3):
