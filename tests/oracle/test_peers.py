@@ -14,6 +14,9 @@ from clear_ref.methods import METHODS, SEMANTICS
 from clear_ref.oracle.mistakes.projects import ENTRIES, PROJECTS, find, nearest
 from clear_ref.oracle.reference import cases, formulas
 from clear_ref.oracle.reference.inputs import inputs
+from clear_ref.oracle.vectors import conform
+from tests.helpers.golden_vectors import ROOT
+from tests.implementations import peers
 
 RMU_OPTIONS = "rmu/paper/plain/c=2.0,alpha=3.0,layer=1,seed=5"
 RECORDED = [
@@ -59,6 +62,28 @@ def batches_of(case):
         for batch in every.values():
             del batch["logits"], batch["teacher_logits"]
     return every
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", peers.CASES)
+def test_conform_names_each_from_torch_code_as_people_write_it(name):
+    """On a few shapes; the floor acts where a probability is near 0."""
+    method, semantics = peers.CASES[name]
+    settings = conform.ConformSettings(
+        impl=f"tests.implementations.peers:as_{name}",
+        vectors=str(ROOT / "tests" / "vectors" / "golden"),
+        methods=method,
+        semantics=semantics,
+        only=f"{method}/{semantics}/*",
+        shapes="plain,left,single,large" if name == "probability_floor" else "plain,left,near",
+    )
+    result = conform.run(settings)
+    named = [
+        [one["cause"], *one["same_numbers"]]
+        for one in result["cases"]
+        if one["cause"] and "/plain/" not in one["id"]
+    ]
+    assert named and all(any(n.startswith(name) for n in names) for names in named), named
 
 
 @pytest.mark.parametrize("name, id, number, source", RECORDED)

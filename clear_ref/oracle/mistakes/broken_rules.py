@@ -27,17 +27,14 @@ class MoreRows(Sheet):
 
     more_kinds: tuple[int, ...] = (PADDING,)
 
-    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
-        if row_set != "answer":
-            attention_is_all = row_set == "attention" and PADDING in self.more_kinds
-            return super().rows(batch, "all" if attention_is_all else row_set)
+    def labels(self, batch: str) -> np.ndarray:
         arrays = self.batches[batch]
-        ids = arrays["input_ids"]
-        chosen = (arrays["labels"] != IGNORE) | np.isin(arrays["kinds"], self.more_kinds)
-        rows = []
-        for b, t in np.argwhere(chosen[:, 1:]).tolist():
-            rows.append(Row(batch, b, t, int(ids[b, t + 1])))
-        return rows
+        is_more = np.isin(arrays["kinds"], self.more_kinds)
+        return np.where(is_more, arrays["input_ids"], super().labels(batch))
+
+    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
+        attention_is_all = row_set == "attention" and PADDING in self.more_kinds
+        return super().rows(batch, "all" if attention_is_all else row_set)
 
 
 class Padding(MoreRows):
@@ -60,7 +57,7 @@ class Unshifted(Sheet):
     """Position t is scored against label t."""
 
     def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
-        labels = self.batches[batch]["labels"]
+        labels = self.labels(batch)
         if row_set == "answer":
             places = np.argwhere(labels != IGNORE).tolist()
         else:
@@ -72,7 +69,7 @@ class ShiftedTwice(Sheet):
     """Position t is scored against label t + 2."""
 
     def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
-        labels = self.batches[batch]["labels"]
+        labels = self.labels(batch)
         if row_set == "answer":
             places = np.argwhere(labels[:, 2:] != IGNORE).tolist()
         else:
@@ -95,15 +92,8 @@ class FirstTokenLost(Sheet):
 class IgnoredCounted(Sheet):
     """Every row except the last is an answer row; an ignored label is 0."""
 
-    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
-        if row_set != "answer":
-            return super().rows(batch, row_set)
-        n_positions = self.batches[batch]["labels"].shape[1]
-        rows = []
-        for row in super().rows(batch, "all"):
-            if row.t + 1 < n_positions:
-                rows.append(Row(batch, row.b, row.t, max(row.label, 0)))
-        return rows
+    def labels(self, batch: str) -> np.ndarray:
+        return np.maximum(super().labels(batch), 0)
 
 
 class SwappedKl(Sheet):

@@ -4,7 +4,7 @@ import numpy as np
 
 from clear_ref.oracle.reference.arithmetic import Sheet
 from clear_ref.oracle.reference.exact import add, exp, log, log1p
-from clear_ref.oracle.reference.rows import PADDING, CaseRows, Row
+from clear_ref.oracle.reference.rows import IGNORE, PADDING, CaseRows, Row
 from clear_ref.oracle.reference.sums import Column, Sum
 from clear_ref.oracle.reference.token_columns import COLUMNS, Cell
 
@@ -205,18 +205,14 @@ class ForgetAnswersLost(Sheet):
 class LastPromptToken(Sheet):
     """The row that predicts the last token before the answer is an answer row, too."""
 
-    def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
-        rows = super().rows(batch, row_set)
-        if row_set != "answer":
-            return rows
+    def labels(self, batch: str) -> np.ndarray:
+        labels = super().labels(batch).copy()
         ids = self.batches[batch]["input_ids"]
-        found = []
-        for before, row in zip([None, *rows], rows, strict=False):
-            is_first = before is None or before.b != row.b
-            if is_first and row.t > 0:
-                found.append(Row(batch, row.b, row.t - 1, int(ids[row.b, row.t])))
-            found.append(row)
-        return found
+        for b, own in enumerate(self.batches[batch]["labels"]):
+            places = np.flatnonzero(own != IGNORE)
+            if len(places) and places[0] > 0:
+                labels[b, places[0] - 1] = ids[b, places[0] - 1]
+        return labels
 
 
 class RandomFromThirdToken(Sheet):

@@ -53,9 +53,14 @@ class CaseRows:
         self.batches = batches
         self._distributions: dict[tuple[str, int, int, str, float], Distribution] = {}
 
+    def labels(self, batch: str) -> np.ndarray:
+        """int64 [B, T]: the labels of the answer rows."""
+        return self.batches[batch]["labels"]
+
     def rows(self, batch: str, row_set: str = "answer") -> list[Row]:
         """Rows of a batch: `answer` (rows with a label), `attention` (real positions) or `all`."""
-        labels = self.batches[batch]["labels"]
+        own = self.batches[batch]["labels"]
+        labels = self.labels(batch) if row_set == "answer" else own
         mask = self.batches[batch]["attention_mask"]
         n_sequences, n_positions = labels.shape
         chosen = []

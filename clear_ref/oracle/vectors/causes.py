@@ -82,6 +82,7 @@ def _singles(failed: Sequence[Judged]) -> list[Hypothesis]:
     asked = failed[0].asked
     found = hypotheses.other_semantics(asked) + hypotheses.peers(asked)
     found += hypotheses.mistakes(asked)
+    found += hypotheses.peers_with_number(asked, failed[0].answer.loss)
     factor = _factor(failed[0])
     return found + (hypotheses.factors(asked, factor) if factor is not None else [])
 

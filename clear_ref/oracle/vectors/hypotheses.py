@@ -111,12 +111,36 @@ def peers(asked: Asked) -> list[Hypothesis]:
     """The meanings and mistakes of other projects that exist in the case's method."""
     found = []
     for peer in PEERS:
-        if asked.entry["method"] in peer.methods:
+        if asked.entry["method"] in peer.methods and peer.of_number is None:
             kind = "peer" if peer.is_meaning else "mistake"
             found.append(Hypothesis(peer.name, kind, _computed(peer)))
             if asked.entry["method"] == "npo" and peer.is_meaning:
                 name = f"{peer.name}{WITHOUT_RETAIN}"
                 found.append(Hypothesis(name, kind, _computed(peer, {"retain": "none"})))
+    return found
+
+
+def peers_with_number(asked: Asked, loss: float) -> list[Hypothesis]:
+    """The meanings of other projects that have a number, at the number that gives this loss.
+
+    The loss must grow with the number; it is sought between -100 and 100, to 6 digits if these do.
+    """
+    found = []
+    for peer in PEERS:
+        if asked.entry["method"] not in peer.methods or peer.of_number is None:
+            continue
+        low, high = -100.0, 100.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            result = _computed(replace(peer, compute=peer.of_number(middle)))(asked)
+            if result is None:
+                break
+            low, high = (low, middle) if result.loss > loss else (middle, high)
+        rounded = float(f"{low:.6g}")
+        number = rounded if abs(rounded - low) < 1e-6 * max(abs(low), 1) else low
+        compute = peer.of_number(number)
+        name = f"{peer.name}, m = {number:.6g}"
+        found.append(Hypothesis(name, "peer", _computed(replace(peer, compute=compute))))
     return found
 
 
