@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 
+from .formulas import accumulation_dtype
 from .terms import IGNORE, TokenTerms, token_terms
 
 ROW_SETS = ("answer", "attention", "all")
@@ -82,6 +83,7 @@ class BatchRows:
     n_sequences, n_rows  totals of the whole optimiser step, an int and {row set: int}; None: this
                  batch's own. Reductions divide by them, so the losses of a step's micro-batches
                  add up to the loss of the one big batch.
+    step_labels  labels of the whole step, for a divisor that n_rows has not; None: this batch's own
     chunk_rows   at most this many rows of logits are in memory at once; if there are more, each
                  chunk is computed again in the backward pass
     key          (epoch, index) of the batch's first record: random choices of a loss depend on it
@@ -100,6 +102,7 @@ class BatchRows:
         teacher_hidden: Tensor | None = None,
         chunk_rows: int = CHUNK_ROWS,
         key: tuple[int, int] = (0, 0),
+        step_labels: Tensor | None = None,
     ) -> None:
         if labels.ndim != 2 or labels.dtype != torch.int64:
             raise ShapeError(
@@ -120,6 +123,7 @@ class BatchRows:
         self.hidden = hidden
         self.teacher_hidden = teacher_hidden
         self.key = key
+        self.step_labels = labels if step_labels is None else step_labels
         self._student_logits = student_logits
         self._teacher_logits = teacher_logits
         self._chunk_rows = chunk_rows
@@ -186,6 +190,22 @@ class BatchRows:
         changed._teacher_logits = _divided(self._teacher_logits, temperature)
         return changed
 
+    def with_lowered_labels(
+        self, lowering: float, source: "BatchRows | None" = None, ignored_too: bool = False
+    ) -> "BatchRows":
+        """The same batch with a teacher whose logit at each row's label is lower by `lowering`.
+
+        lowering     inf: the teacher gives the label no probability
+        source       the student of this batch is the teacher, as a constant; None: the teacher is
+        ignored_too  a row without a label lowers entry V + IGNORE, as an index of IGNORE would.
+                     False, or no such entry: it lowers nothing
+        """
+        changed = copy.copy(self)
+        changed._terms = {}
+        logits = self._teacher_logits if source is None else source._student
+        changed._teacher_logits = _lowered(logits, self.labels, lowering, ignored_too)
+        return changed
+
     def _in_chunks(self, compute: Callable[[Tensor, Tensor, Tensor], tuple], row_set: str) -> tuple:
         """compute(sequence, position, labels) of the row set: a tuple of columns [n] or None."""
         rows = self.rows(row_set)
@@ -238,6 +258,25 @@ def _check_hidden(labels: Tensor, hidden: Tensor | None, teacher_hidden: Tensor 
             f"teacher_hidden has shape {list(teacher_hidden.shape)}; "
             f"expected {list(hidden.shape)} as hidden"
         )
+
+
+def _lowered(
+    logits: LogitsOfRows | None, labels: Tensor, lowering: float, ignored_too: bool
+) -> LogitsOfRows | None:
+    if logits is None:
+        return None
+
+    def lowered(sequence: Tensor, position: Tensor) -> Tensor:
+        values = logits(sequence, position).detach()
+        values = values.to(accumulation_dtype(values), copy=True)
+        column = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)[sequence, position]
+        if ignored_too:
+            column = torch.where(column == IGNORE, values.shape[1] + IGNORE, column)
+        row = (column >= 0).nonzero().squeeze(1)
+        values[row, column[row]] -= lowering
+        return values
+
+    return lowered
 
 
 def _divided(logits: LogitsOfRows | None, temperature: float) -> LogitsOfRows | None:

@@ -7,6 +7,7 @@ the oracle know them, no command trains with them. LOSSES are both.
 from types import ModuleType
 
 from . import (
+    ceu,
     dpo,
     grad_ascent,
     grad_diff,
@@ -16,9 +17,12 @@ from . import (
     npo,
     retain_ft,
     rmu,
+    satimp,
     scrub,
     simnpo,
     sku,
+    undial,
+    wga,
 )
 
 METHODS: dict[str, ModuleType] = {
@@ -36,5 +40,9 @@ METHODS: dict[str, ModuleType] = {
 }
 FURTHER: dict[str, ModuleType] = {
     "simnpo": simnpo,
+    "undial": undial,
+    "wga": wga,
+    "satimp": satimp,
+    "ceu": ceu,
 }
 LOSSES = {**METHODS, **FURTHER}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clear_ref.losses.reductions import sequence_mean, token_mean
-from clear_ref.methods import LOSSES, Loss, kl, npo, scrub
+from clear_ref.methods import LOSSES, Loss, kl, npo, scrub, wga
 from clear_ref.oracle.certify import (
     certificates,
     claims,
@@ -129,6 +129,20 @@ def test_a_gradient_that_is_scaled_fails_the_finite_differences(monkeypatch):
     monkeypatch.setitem(scrub.VARIANTS, "paper", replace(scrub.VARIANTS["paper"], loss=doubled))
     found = failing(run_part(monkeypatch, routes.through_logits))
     assert found == {("scrub", "paper", routes.LOGITS)}
+
+
+def test_a_weight_that_is_not_a_constant_fails_wga_by_its_slope(monkeypatch):
+    """Without detach the loss and the slope of the loss agree; with the weight held they do not."""
+
+    def attached(batches, options):
+        nll = batches["forget"].terms("answer").nll
+        return Loss.of(forget_wga=-token_mean(batches["forget"], (-options.beta * nll).exp() * nll))
+
+    monkeypatch.setitem(wga.VARIANTS, "paper", replace(wga.VARIANTS["paper"], loss=attached))
+    monkeypatch.setattr(random_trials, "option_sets", lambda method, semantics: [{}])
+    monkeypatch.setattr(routes, "every_variant", lambda: [("wga", "paper"), ("wga", "original")])
+    found = failing(run_part(monkeypatch, routes.through_logits))
+    assert found == {("wga", "paper", routes.LOGITS)}
 
 
 def test_an_error_that_is_nan_fails():

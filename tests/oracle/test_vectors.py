@@ -22,6 +22,8 @@ FLOAT64 = 1e-12
 # Eight roundings; each log-probability is also rounded at the size of the largest logit
 # (clear_ref/oracle/vectors/verdict.py).
 FLOAT32 = 2.0**-21
+# The smallest normal number of float32: a weight of 1e-220 is 0 in it.
+SMALLEST = 2.0**-126
 
 
 @pytest.mark.slow
@@ -43,7 +45,9 @@ def test_the_package_gives_every_right_loss_term_and_gradient_in_float64(method,
         expected = STORED.gradients(entry)
         size = max(np.abs(gradient).max() for gradient in expected.values())
         for name, gradient in gradients.items():
-            assert np.abs(gradient.numpy() - expected[name]).max() <= FLOAT64 * size, (
+            # CE-U's gradient is a difference of probabilities, however small it is.
+            least = entry["weight"] if method == "ceu" else 0
+            assert np.abs(gradient.numpy() - expected[name]).max() <= FLOAT64 * (size + least), (
                 entry["id"],
                 name,
             )
@@ -76,12 +80,13 @@ def test_the_package_gives_every_right_loss_and_gradient_in_fp32(method):
         loss, gradients = package_loss(entry, torch.float32)
         logits = largest_logit(entry) * entry["weight"]
         error = abs(loss.value.item() - entry["loss"])
-        assert error <= FLOAT32 * (entry["scale"] + logits), entry["id"]
+        allowed = FLOAT32 * (entry["scale"] + logits) + SMALLEST
+        assert error <= allowed, entry["id"]
         expected = STORED.gradients(entry)
         size = max(np.abs(gradient).max() for gradient in expected.values())
         for name, gradient in gradients.items():
             error = np.abs(gradient.double().numpy() - expected[name]).max()
-            assert error <= FLOAT32 * (size + logits), (entry["id"], name)
+            assert error <= FLOAT32 * (size + logits) + SMALLEST, (entry["id"], name)
 
 
 def test_fp32_is_held_to_1e_6_where_logits_are_ordinary():

@@ -36,6 +36,10 @@ CURVED = {
     ("simnpo", "beta"),
     ("simnpo", "margin"),
     ("simnpo", "delta"),
+    ("undial", "beta"),
+    ("wga", "beta"),
+    ("satimp", "beta1"),
+    ("satimp", "beta2"),
 }
 Law = Callable[[str, str, Given], float | None]
 Change = Callable[[Tensor, Outputs], Tensor]
@@ -158,7 +162,10 @@ def order(method: str, semantics: str, given: Given) -> float | None:
 
 
 def padding_side(method: str, semantics: str, given: Given) -> float | None:
-    """Padding may be on either side"""
+    """Padding may be on either side (not in open-unlearning's UNDIAL, which reads all rows but each
+    sequence's last)"""
+    if (method, semantics) == ("undial", "original"):
+        return None
     outputs, found = trial(method, semantics, given)
 
     def change(tensor: Tensor, batch: Outputs) -> Tensor:
@@ -173,7 +180,10 @@ def padding_side(method: str, semantics: str, given: Given) -> float | None:
 
 
 def micro_batches(method: str, semantics: str, given: Given) -> float | None:
-    """A batch's loss is the sum over its records, each divided by the counts of the whole"""
+    """A batch's loss is the sum over its records, each divided by the counts of the whole (not in
+    open-unlearning's CE-U, which divides by the tokens that it reads of a batch)"""
+    if (method, semantics) == ("ceu", "original"):
+        return None
     outputs, found = trial(method, semantics, given)
     chosen = methods.variant(method, semantics)
     options = methods.make_options(method, given, semantics)

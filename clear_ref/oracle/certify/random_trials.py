@@ -48,8 +48,9 @@ def option_sets(method: str, semantics: str) -> list[Given]:
     numbers = [field.name for field in fields(kind) if field.type is float]
     doubled = {name: 2 * getattr(defaults, name) for name in numbers}
     if doubled:
-        if "retain_weight" in doubled:
-            doubled["retain_weight"] = 2.0  # its default is 0
+        for name in ("retain_weight", "alpha"):  # weights whose default may be 0
+            if doubled.get(name) == 0:
+                doubled[name] = 2.0
         sets.append({**doubled, **few})
     return sets
 

@@ -24,7 +24,7 @@ hidden states (rmu) have no p. Their contribution is half of
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -256,7 +256,7 @@ def at_start(record: OneRecord) -> OneRecord:
     moved = Outputs(
         None, outputs.labels, None, outputs.attention_mask, start, outputs.teacher_hidden
     )
-    return OneRecord(moved, record.n_sequences, record.n_rows)
+    return replace(record, outputs=moved)
 
 
 def gradients_of(loss: Loss, batches: dict[str, LeafRows]) -> dict[str, Tensor]:

@@ -19,12 +19,13 @@ LeafKey = tuple[str, str]
 class OneRecord:
     """One record of a batch, and the totals of the whole batch that reductions divide by.
 
-    n_sequences, n_rows  as in BatchRows
+    n_sequences, n_rows, step_labels  as in BatchRows
     """
 
     outputs: Outputs
     n_sequences: int
     n_rows: dict[str, int]
+    step_labels: Tensor
 
 
 def one_record(whole: Outputs, s: int) -> OneRecord:
@@ -35,7 +36,7 @@ def one_record(whole: Outputs, s: int) -> OneRecord:
         tensors[field.name] = None if tensor is None else tensor[s : s + 1]
     totals = whole.batch_rows().n_rows
     n_rows = {row_set: totals[row_set] for row_set in ROW_SETS}
-    return OneRecord(Outputs(**tensors), len(whole.labels), n_rows)
+    return OneRecord(Outputs(**tensors), len(whole.labels), n_rows, whole.labels)
 
 
 class LeafRows(BatchRows):
@@ -59,6 +60,7 @@ class LeafRows(BatchRows):
             teacher_logits=logits_of_rows(outputs.teacher_logits),
             n_sequences=record.n_sequences,
             n_rows=record.n_rows,
+            step_labels=record.step_labels,
             hidden=_leaf(outputs.hidden),
             teacher_hidden=outputs.teacher_hidden,
             key=key,
@@ -87,6 +89,16 @@ class LeafRows(BatchRows):
         changed = super().at_temperature(temperature)
         assert isinstance(changed, LeafRows)  # BatchRows copies itself
         changed._suffix = f" at temperature {temperature:g}"
+        changed._leaf_terms = {}
+        return changed
+
+    def with_lowered_labels(
+        self, lowering: float, source: BatchRows | None = None, ignored_too: bool = False
+    ) -> LeafRows:
+        """As in BatchRows; the copy's leaves are those of the same `leaves`, under other names."""
+        changed = super().with_lowered_labels(lowering, source, ignored_too)
+        assert isinstance(changed, LeafRows)  # BatchRows copies itself
+        changed._suffix = f" with the label {lowering:g} lower"
         changed._leaf_terms = {}
         return changed
 

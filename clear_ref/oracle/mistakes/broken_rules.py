@@ -19,7 +19,13 @@ from clear_ref.oracle.reference.rows import (
     Row,
 )
 from clear_ref.oracle.reference.sums import Column, Sum, Weights
-from clear_ref.oracle.reference.token_columns import COLUMNS, Cell, to_bf16
+from clear_ref.oracle.reference.token_columns import (
+    COLUMNS,
+    Cell,
+    lowered_teacher,
+    own_target,
+    to_bf16,
+)
 
 
 class MoreRows(Sheet):
@@ -211,6 +217,16 @@ def _raw_kl_teacher_student(rows: CaseRows, row: Row, temperature: float = 1.0) 
     return _kl_with_raw_logits(rows, row, "teacher_", "", temperature)
 
 
+def _raw_lowered_cross_entropy(rows: CaseRows, row: Row, lowering: float) -> Cell:
+    target = lowered_teacher(rows, row, lowering).p
+    return Cell(-add(target * rows.at(row).z), -target, 0.0)
+
+
+def _raw_own_cross_entropy(rows: CaseRows, row: Row) -> Cell:
+    target = own_target(rows, row).p
+    return Cell(-add(target * rows.at(row).z), -target, 0.0)
+
+
 class RawLogits(Sheet):
     """log p is replaced by z; the softmaxes are right."""
 
@@ -221,6 +237,8 @@ class RawLogits(Sheet):
         "kl_student_teacher": _raw_kl_student_teacher,
         "kl_teacher_student": _raw_kl_teacher_student,
         "cross_entropy": _raw_kl_teacher_student,
+        "lowered_cross_entropy": _raw_lowered_cross_entropy,
+        "own_cross_entropy": _raw_own_cross_entropy,
     }
 
 

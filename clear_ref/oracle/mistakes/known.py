@@ -30,7 +30,8 @@ from .computations import (
 EVERY_METHOD = tuple(formulas.FORMULAS)
 LOGIT_METHODS = tuple(method for method in EVERY_METHOD if method != "rmu")
 # grad_diff, npo and the further losses have a KL only with some values of their options.
-METHODS_WITH_KL = ("grad_diff", "kl", "npo", "scrub", "llmu", "sku", "simnpo")
+FURTHER_WITH_KL = ("simnpo", "undial", "wga", "satimp")
+METHODS_WITH_KL = ("grad_diff", "kl", "npo", "scrub", "llmu", "sku", *FURTHER_WITH_KL)
 METHODS_WITH_TEACHER = (*METHODS_WITH_KL, "dpo", "rmu")
 TOKEN_ARRAYS = ("input_ids", "kinds")
 
@@ -246,7 +247,7 @@ MISTAKES = (
         name="uniform_upstream",
         what="A backward that gives every row the same upstream gradient.",
         seen="fused cross-entropies that scale by one number",
-        methods=("kl", "dpo", "npo", "scrub", "llmu", "sku", "simnpo"),
+        methods=("kl", "dpo", "npo", "scrub", "llmu", "sku", "simnpo", "wga", "satimp"),
         compute=with_sheet(broken_rules.Uniform),
     ),
     Mistake(

@@ -72,10 +72,11 @@ class LastTokenLost(Sheet):
 
 
 class EveryRowInDivisor(Sheet):
-    """A token mean of the nll is divided by all rows but the last, ignored ones included."""
+    """A token mean (of the nll, UNDIAL's) is divided by all rows but the last, ignored ones too."""
 
     def token_mean(self, batch: str, column: Column, row_set: str = "answer") -> Sum:
-        if column != "nll" or row_set != "answer":
+        name = column if isinstance(column, str) else column[0]
+        if name not in ("nll", "lowered_cross_entropy") or row_set != "answer":
             return super().token_mean(batch, column, row_set)
         n_sequences, n_positions = self.batches[batch]["labels"].shape
         total = self.column_sum(self.rows(batch), column)

@@ -290,7 +290,7 @@ PEERS = (
         "ignored_rows_counted",
         "A token mean is divided by all rows, ignored ones included.",
         (("open-unlearning", "utils.py:93-99, UNDIAL"),),
-        WITH_NLL,
+        (*WITH_NLL, "undial"),
         with_sheet(peer_columns.EveryRowInDivisor),
         is_meaning=False,
     ),

@@ -73,6 +73,18 @@ class Sheet(CaseRows):
         rows = self.rows(batch, row_set)
         return self.divide(self.column_sum(rows, column), len(rows))
 
+    def weighted_mean(self, batch: str, weight: Callable[[float], tuple[float, float]]) -> Sum:
+        """Token mean of w(nll) nll over answer rows; the gradient takes w for a constant.
+
+        weight  nll -> (w, the derivative of w)
+        """
+        rows = self.rows(batch)
+        parts = []
+        for row in rows:
+            factor, slope = weight(self.constants.cell(row, "nll").value)
+            parts.append(self.column_sum([row], "nll").times_constant(factor, slope))
+        return self.divide(total(parts), len(rows))
+
     def rows_by_sequence(self, batch: str, row_set: str = "answer") -> list[list[Row]]:
         """The rows of each sequence of a batch."""
         rows = self.rows(batch, row_set)

@@ -51,8 +51,26 @@ FURTHER_OPTIONS: dict[tuple[str, str], list[Options]] = {
     ("simnpo", "original"): [
         {"beta": 0.5, "delta": 0.25, "gamma": 1.0},
         {"alpha": 0.5, "retain": "kl"},
+        {"beta": 0.5, "alpha": 0.0},
+    ],
+    ("undial", "paper"): [{"beta": 3.0}],
+    ("undial", "original"): [
+        {"beta": 3.0, "gamma": 0.5, "alpha": 2.0},
+        {"alpha": 0.5, "retain": "kl"},
+    ],
+    ("wga", "paper"): [{"beta": 2.5}, {"retain": "kl"}],
+    ("wga", "original"): [
+        {"beta": 2.5, "gamma": 0.5},
+        {"alpha": 0.5, "retain": "kl"},
         {"alpha": 0.0},
     ],
+    ("satimp", "paper"): [{"beta1": 1.5, "beta2": 0.5, "lambda_retain": 2.0}],
+    ("satimp", "original"): [
+        {"beta1": 1.5, "beta2": 2.0, "gamma": 2.0},
+        {"alpha": 0.5, "retain": "kl"},
+        {"alpha": 0.0},
+    ],
+    ("ceu", "original"): [{"skip": 0}, {"skip": 2}],
 }
 
 # These losses are NaN where a log-ratio is below -1, so their teacher must be near the student.

@@ -6,7 +6,10 @@ Each function takes a Sheet and the options as a dict, and returns the named ter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .arithmetic import Sheet, Terms
+from .exact import exp, power
 from .sums import Sum
 
 
@@ -49,6 +52,82 @@ def simnpo_original(sheet: Sheet, options: dict[str, Any]) -> Terms:
     return _with_retain(sheet, options, "forget_simnpo", forget)
 
 
+def undial(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Paper: over answer rows."""
+    column = ("lowered_cross_entropy", options["beta"])
+    return {"forget_undial": sheet.token_mean("forget", column)}
+
+
+def undial_original(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Original: over every row but the last of each sequence."""
+    last = sheet.batches["forget"]["labels"].shape[1] - 1
+    rows = [row for row in sheet.rows("forget", "all") if row.t < last]
+    column = ("lowered_cross_entropy", options["beta"])
+    forget = sheet.divide(sheet.column_sum(rows, column), len(rows))
+    return _with_retain(sheet, options, "forget_undial", forget)
+
+
+def _confidence(beta1: float, beta2: float) -> Callable[[float], tuple[float, float]]:
+    """nll -> (w, dw / d nll) of w = p^beta1 (1 - p)^beta2, p = exp(-nll)."""
+
+    def weight(nll: float) -> tuple[float, float]:
+        p = float(exp(-nll))
+        rest = np.asarray(1 - p)
+        saturation = float(exp(-beta1 * nll))
+        factor = saturation * float(power(rest, beta2))
+        slope = -beta1 * factor
+        if beta2 != 0:
+            slope += beta2 * saturation * p * float(power(rest, beta2 - 1))
+        return factor, slope
+
+    return weight
+
+
+def wga(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Paper: with the KL that the option `retain` may add."""
+    terms = {"forget_wga": -sheet.weighted_mean("forget", _confidence(options["beta"], 0.0))}
+    if options["retain"] == "kl":
+        terms.update(retain_term(sheet, "kl"))
+    return terms
+
+
+def wga_original(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Original: with weights of both terms."""
+    forget = -sheet.weighted_mean("forget", _confidence(options["beta"], 0.0))
+    return _with_retain(sheet, options, "forget_wga", forget)
+
+
+def satimp(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Paper: lambda_retain weighs the retain term."""
+    weight = _confidence(options["beta1"], options["beta2"])
+    return {
+        "forget_satimp": -sheet.weighted_mean("forget", weight),
+        "retain_nll": options["lambda_retain"] * sheet.token_mean("retain", "nll"),
+    }
+
+
+def satimp_original(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Original: with weights of both terms."""
+    weight = _confidence(options["beta1"], options["beta2"])
+    forget = -sheet.weighted_mean("forget", weight)
+    return _with_retain(sheet, options, "forget_satimp", forget)
+
+
+def ceu(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Paper: over all answer rows."""
+    return {"forget_ceu": sheet.token_mean("forget", "own_cross_entropy")}
+
+
+def ceu_original(sheet: Sheet, options: dict[str, Any]) -> Terms:
+    """Original: without the first answer rows of each sequence."""
+    rows = [row for own in sheet.rows_by_sequence("forget") for row in own[options["skip"] :]]
+    return {"forget_ceu": sheet.divide(sheet.column_sum(rows, "own_cross_entropy"), len(rows))}
+
+
 FURTHER_FORMULAS: dict[str, dict[str, Callable[[Sheet, dict[str, Any]], Terms]]] = {
     "simnpo": {"paper": simnpo, "original": simnpo_original},
+    "undial": {"paper": undial, "original": undial_original},
+    "wga": {"paper": wga, "original": wga_original},
+    "satimp": {"paper": satimp, "original": satimp_original},
+    "ceu": {"paper": ceu, "original": ceu_original},
 }

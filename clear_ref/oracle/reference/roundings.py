@@ -14,7 +14,8 @@ bfloat16. An implementation is right if it is off by no more than these sizes ti
    n - 1 times at the sum of the terms' sizes.
 5. The gradient of a row is the sum of w g over its columns, w = d loss / d column: off by
    |w| (error of g + 2 |g|) + |error of w| |g|. w is constant, except behind a softplus f(x), where
-   it changes by f''(x) times the error of x (points 2 and 3).
+   it changes by f''(x) times the error of x (points 2 and 3), and in w(x) x with a constant factor
+   w(x), where it changes by w'(x) times the error of x; the value changes by x w'(x) times it, too.
 
 So errors grow with the logits and with the number of tokens in a sum only where they really do. The
 loss and the gradient of one column at a row of ordinary logits are off by some ten u.
@@ -29,6 +30,7 @@ import numpy as np
 
 from .rows import IGNORE, CaseRows, Distribution, Row
 from .sums import Column, Sum
+from .token_columns import lowered_teacher, own_target
 
 Errors = tuple[float, np.ndarray]  # of a column's value, and of its gradient
 
@@ -66,6 +68,7 @@ def of_loss(
             before = 0.0
             for key, weight in bend.inner.items():
                 before += abs(weight) * (errors[key][0] + 4 * sizes[key])
+            total += bend.unseen * before
             for key, weight in bend.inner.items():
                 moved[key] += abs(bend.curvature * weight) * before
         behind_bend = _keys_of(loss)
@@ -182,6 +185,26 @@ def _cross_entropy(rows: CaseRows, row: Row, temperature: float = 1.0) -> Errors
     return float(value), gradient
 
 
+def _lowered_cross_entropy(rows: CaseRows, row: Row, lowering: float) -> Errors:
+    """As _cross_entropy; the teacher's logits are rounded once more where one is lowered."""
+    target = lowered_teacher(rows, row, lowering)
+    return _with_target(rows.at(row), target, _log_errors(target, 1.0) + np.abs(target.z))
+
+
+def _own_cross_entropy(rows: CaseRows, row: Row) -> Errors:
+    """As _cross_entropy; the label's entry of the target is exactly 0."""
+    target = own_target(rows, row)
+    finite = np.where(np.isfinite(target.z), _log_errors(target, 1.0), 0.0)
+    return _with_target(rows.at(row), target, finite)
+
+
+def _with_target(student: Distribution, target: Distribution, error: np.ndarray) -> Errors:
+    """Of -sum t log p; error: of log t."""
+    e = _log_errors(student, 1.0)
+    value = (target.p * (e + np.abs(student.log_p) * (error + 2))).sum()
+    return float(value), student.p * (e + 1) + target.p * (error + 1)
+
+
 def _ratio(rows: CaseRows, row: Row, beta: float, floor: float = 0.0) -> Errors:
     student, e, teacher, e_teacher = _both(rows, row)
     a = (student.p / (teacher.p + floor)) ** beta
@@ -243,6 +266,8 @@ ERRORS: dict[str, Callable[..., Errors]] = {
     "kl_teacher_student": _kl_teacher_student,
     "kl_student_teacher": _kl_student_teacher,
     "cross_entropy": _cross_entropy,
+    "lowered_cross_entropy": _lowered_cross_entropy,
+    "own_cross_entropy": _own_cross_entropy,
     "ratio": _ratio,
     "log_ratio": _log_ratio,
     "distance_to_control": _distance_to_control,

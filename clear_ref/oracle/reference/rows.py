@@ -11,6 +11,7 @@ A row is a position (b, t) of a batch. Its label is the token at t + 1.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -47,10 +48,17 @@ class Distribution:
 
 
 class CaseRows:
-    """The rows of a case's batches, and the softmax of the logits at each row."""
+    """The rows of a case's batches, and the softmax of the logits at each row.
+
+    constants  where factors and targets without a gradient are computed: these rows, or for finite
+               differences those of the batches before a step
+    """
+
+    constants: Any  # CaseRows, in a Sheet a Sheet
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
+        self.constants = self
         self._distributions: dict[tuple[str, int, int, str, float], Distribution] = {}
 
     def labels(self, batch: str) -> np.ndarray:

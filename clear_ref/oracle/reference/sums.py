@@ -1,7 +1,7 @@
 """Numbers made of columns, each with its derivative by every column of every row."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .exact import exp, log1p
 from .rows import Row
@@ -18,11 +18,13 @@ class Bend:
     curvature  f''(x), times what f is multiplied by later. An error of x changes the slope of each
                column by curvature x error of x x inner weight
     rest       f(x) - f'(x) x, times the same: what the columns' weights do not add up to (parts.py)
+    unseen     the size of the part of f'(x) that is no gradient, because a factor is constant
     """
 
     curvature: float
     inner: Weights
     rest: float = 0.0
+    unseen: float = 0.0
 
 
 @dataclass
@@ -55,13 +57,23 @@ class Sum:
         curvature  f's second derivative; rounded: the size of the numbers that f rounds
         """
         bends = tuple(
-            Bend(slope * bend.curvature, bend.inner, slope * bend.rest) for bend in self.bends
+            Bend(slope * bend.curvature, bend.inner, slope * bend.rest, abs(slope) * bend.unseen)
+            for bend in self.bends
         )
         rest = value - slope * self.value
         if curvature or (rounded and rest):
             bends += (Bend(curvature, self.weights, rest),)
         weights = {key: slope * weight for key, weight in self.weights.items()}
         return Sum(value, weights, bends, abs(slope) * self.rounded + rounded)
+
+    def times_constant(self, factor: float, slope: float) -> "Sum":
+        """w(x) x of this number x, whose gradient takes w for a constant.
+
+        factor  w(x); slope: the derivative of w
+        """
+        product = self.chain(factor * self.value, factor, rounded=abs(factor * self.value))
+        unseen = abs(slope * self.value)
+        return replace(product, bends=(*product.bends, Bend(slope, self.weights, unseen=unseen)))
 
 
 def in_order(values: Iterable[float]) -> float:

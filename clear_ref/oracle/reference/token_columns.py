@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .exact import add, log, log1p, power
-from .rows import IGNORE, CaseRows, Row
+from .rows import IGNORE, CaseRows, Distribution, Row
 
 
 class Cell(NamedTuple):
@@ -90,6 +90,40 @@ def cross_entropy(rows: CaseRows, row: Row, temperature: float = 1.0) -> Cell:
     return Cell(value, (p - q) / temperature, -q * (log_p + value) / temperature)
 
 
+def lowered_teacher(rows: CaseRows, row: Row, lowering: float) -> Distribution:
+    """The teacher's distribution with the label's logit lowered.
+
+    Without a label entry V + IGNORE is lowered, if there is one: IGNORE used as an index.
+    """
+    z = rows.at(row, "teacher_").z.copy()
+    column = row.label if row.label != IGNORE else len(z) + IGNORE
+    if column >= 0:
+        z[column] -= lowering
+    return rows.distribution(z)
+
+
+def lowered_cross_entropy(rows: CaseRows, row: Row, lowering: float) -> Cell:
+    """-sum t log p, t the teacher with the label's logit lowered: p - t."""
+    student = rows.at(row)
+    target = lowered_teacher(rows, row, lowering).p
+    value = -add(target * student.log_p)
+    return Cell(value, student.p - target, -target * (student.log_p + value))
+
+
+def own_target(rows: CaseRows, row: Row) -> Distribution:
+    """The student's distribution without the label, a constant."""
+    z = rows.constants.at(row).z.copy()
+    z[row.label] = -np.inf
+    return rows.distribution(z)
+
+
+def own_cross_entropy(rows: CaseRows, row: Row) -> Cell:
+    """-sum t log p, t the student without the label, a constant: p - t."""
+    student = rows.at(row)
+    target = own_target(rows, row).p
+    return Cell(-add(target * student.log_p), student.p - target, 0.0)
+
+
 def ratio(rows: CaseRows, row: Row, beta: float, floor: float = 0.0) -> Cell:
     """mean_v log(1 + a_v), a = (p / (q + floor))^beta: c - p sum c, c = beta a / (1 + a) / V."""
     _, p, _, q = _both(rows, row)
@@ -151,6 +185,8 @@ COLUMNS: dict[str, Callable[..., Cell]] = {
     "kl_teacher_student": kl_teacher_student,
     "kl_student_teacher": kl_student_teacher,
     "cross_entropy": cross_entropy,
+    "lowered_cross_entropy": lowered_cross_entropy,
+    "own_cross_entropy": own_cross_entropy,
     "ratio": ratio,
     "log_ratio": log_ratio,
     "distance_to_control": distance_to_control,
