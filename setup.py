@@ -180,6 +180,7 @@ setup(
     package_data={
         "clear_ref": [
             "data/schema.json",
+            "oracle/diff/causes/causes.json",
             "loop/mini_sweeps/*.csv",
             "data/texts/*.txt",
             "mini/world/**/*",

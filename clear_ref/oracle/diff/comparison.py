@@ -1,6 +1,8 @@
 """Comparison: the tensors of a dump next to ours. Where they differ, and the tolerance of each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 
 import torch
@@ -10,14 +12,18 @@ from clear_ref.model.vlm import VLM
 
 from .dump_file import Dump
 from .dump_tensors import COLUMNS, GRIDS, IDS
+from .places import place
 
 # In the order of computation: the first stage that differs is the first of these.
 STAGES = (
     "input_ids",
+    "attention_mask",
     "labels",
+    "image_grid_thw",
     "pixel_values",
     "features",
     "embeddings",
+    "position_ids",
     "hidden",
     "layer_hidden",
     "teacher_layer_hidden",
@@ -63,7 +69,8 @@ class Finding:
     error    the largest |theirs - ours|
     tolerance, reason  the largest error that is allowed, and why
     n_off    number of places beyond the tolerance; n: number of places compared
-    where    the first place beyond the tolerance: (record, position, ...)
+    where    the first place beyond the tolerance, as indices: (record, position, ...)
+    place    the same in words: places.place
     token    the token at `where`; from the logits on the token that the row there predicts
     theirs, ours  the two numbers at `where`
     """
@@ -76,6 +83,7 @@ class Finding:
     n_off: int
     n: int
     where: tuple[int, ...] = ()
+    place: str = ""
     token: str = ""
     theirs: float | None = None
     ours: float | None = None
@@ -84,6 +92,36 @@ class Finding:
     def same(self) -> bool:
         """Whether no place is beyond the tolerance."""
         return self.n_off == 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A tensor that differs from ours, to be explained.
+
+    theirs   float64; beyond: bool, where it differs from ours by more than `allowed`
+    places   bool, over the first axes: the places that are compared
+    """
+
+    theirs: torch.Tensor
+    beyond: torch.Tensor
+    places: torch.Tensor
+    allowed: float
+    dtype: torch.dtype
+
+    def explained_by(self, candidate: torch.Tensor, places: torch.Tensor | None = None) -> bool:
+        """Whether a candidate gives their numbers, also at a place where ours differ.
+
+        places  those that the candidate says something about; None: all
+        """
+        if candidate.shape != self.theirs.shape or not isfinite(self.allowed):
+            return False
+        compared = self.places if places is None else self.places & places.cpu()
+        off = (self.theirs - candidate.detach().double().cpu()).abs() > self.allowed
+        return bool(self.beyond[compared].any()) and not bool(off[compared].any())
+
+
+Causes = dict[str, str]  # {name of a cause: what is known of it in this dump, or ""}
+Explain = Callable[[Fit], Causes]
 
 
 def tolerance(dtype: torch.dtype, size: float, in_loss: bool) -> tuple[float, str]:
@@ -113,7 +151,8 @@ class Comparison:
 
     findings  one Finding for each tensor compared
     skipped   one line for each tensor that could not be compared, with the reason
-    mistakes  {(stage, batch): names of the known mistakes that these tensors show}
+    explain   {(stage, batch): a function that returns the causes of the difference there}
+    right_masks  {batch: [B, T] bool, the positions that are not padding, as far as ids tell}
     """
 
     def __init__(self, dump: Dump, vlm: VLM | None) -> None:
@@ -121,7 +160,8 @@ class Comparison:
         self.vlm = vlm
         self.findings: list[Finding] = []
         self.skipped: list[str] = []
-        self.mistakes: dict[tuple[str, str], set[str]] = {}
+        self.explain: dict[tuple[str, str], Callable[[], Causes]] = {}
+        self.right_masks: dict[str, torch.Tensor] = {}
 
     def skip(self, batch: str, stages: tuple[str, ...], reason: str) -> None:
         """Note that those of these stages that the batch has could not be compared."""
@@ -138,12 +178,14 @@ class Comparison:
         ours: torch.Tensor,
         places: torch.Tensor,
         size: float | None = None,
+        explain: Explain | None = None,
     ) -> None:
         """Compare two tensors and add the Finding.
 
         places  bool, over the first axes of the tensors: the places that are compared
         size    the size of the numbers that are rounded; None for a stage of the model: the
                 largest of our numbers
+        explain (the difference) -> its causes; called if this is the first stage that differs
         raises  UserError if the shapes differ
         """
         if theirs.shape != ours.shape:
@@ -166,8 +208,9 @@ class Comparison:
             beyond = errors > allowed
         else:  # every error is within an infinite tolerance, so it would prove nothing
             beyond = ~ignored.expand_as(errors)
-        entries = beyond.nonzero().tolist()
-        first = tuple(entries[0]) if entries else ()
+        off = beyond.reshape(*places.shape, -1).any(-1)
+        n_off = int(off.sum())
+        first = tuple(beyond.nonzero()[0].tolist()) if n_off else ()
         self.findings.append(
             Finding(
                 stage,
@@ -175,19 +218,24 @@ class Comparison:
                 error=float(errors.max()) if errors.numel() else 0.0,
                 tolerance=allowed,
                 reason=reason,
-                n_off=len({tuple(entry[: places.ndim]) for entry in entries}),
+                n_off=n_off,
                 n=int(places.sum()),
                 where=first,
+                place=place(self.dump.batches.get(batch, {}), self.vlm, stage, first),
                 token=self.token(batch, first, stage),
-                theirs=float(theirs_wide[first]) if entries else None,
-                ours=float(ours_wide[first]) if entries else None,
+                theirs=float(theirs_wide[first]) if n_off else None,
+                ours=float(ours_wide[first]) if n_off else None,
             )
         )
+        if n_off and explain is not None:
+            fit = Fit(theirs_wide, beyond, places, allowed, theirs.dtype)
+            self.explain[stage, batch] = partial(explain, fit)
 
     def token(self, batch: str, where: tuple[int, ...], stage: str) -> str:
         """The token at a place; from the logits on the token that the row there predicts."""
         ids = self.dump.batches.get(batch, {}).get("input_ids")
-        if ids is None or len(where) < 2 or stage in ("pixel_values", "features"):
+        of_pictures = ("image_grid_thw", "pixel_values", "features")
+        if ids is None or len(where) < 2 or stage in of_pictures:
             return ""
         predicts = STAGES.index(stage) >= STAGES.index("logits")
         t = where[1] + 1 if predicts else where[1]

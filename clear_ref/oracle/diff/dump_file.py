@@ -8,8 +8,11 @@ tensors    any subset of BATCH/NAME, term/NAME and loss. BATCH is one of the met
   input_ids, attention_mask, labels  int64 [B, T]; labels aligned with input_ids, -100 ignored;
                                      without attention_mask every position is real
   pixel_values, image_grid_thw       as the model takes them
-  features [n, D] (or [N, P, D])     of the pictures after the projector, in order
+  features [n, D] (or [N, P, D])     of the pictures after the projector (LLaVA) or the merger
+                                     (Qwen2-VL, Qwen2.5-VL), in order
   embeddings [B, T, D]               the input of the first decoder layer
+  position_ids int64 [B, T]          the input of the rotary embedding; Qwen2-VL and Qwen2.5-VL
+                                     [3, B, T]: time, height, width
   hidden [B, T, D]                   after the last norm
   layer_hidden, teacher_layer_hidden  [B, T, D] output of the decoder layer that rmu reads
   logits, teacher_logits [B, T, V]

@@ -9,32 +9,37 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+INPUTS = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
+
 
 def batch_tensors(model: Any, inputs: dict, labels: torch.Tensor, teacher: Any = None) -> dict:
     """{name: tensor} of one batch: the processor's inputs and what the model computes from them.
 
     labels  as for model(labels=...): aligned with input_ids, -100 is ignored
     """
-    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-    base = getattr(model, "model", model)
+    tensors = {name: inputs[name] for name in INPUTS if name in inputs}
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
+    base = getattr(whole, "model", whole)
     decoder = getattr(base, "language_model", base)
-    projector = getattr(base, "multi_modal_projector", None)
 
-    def keep_input(module: Any, args: tuple, kwargs: dict) -> None:
-        tensors["embeddings"] = args[0] if args else kwargs["hidden_states"]
+    def keep(name: str, value: Any) -> None:
+        tensors[name] = getattr(value, "pooler_output", value)  # of a vision tower
 
-    def keep_hidden(module: Any, args: tuple, output: torch.Tensor) -> None:
-        tensors["hidden"] = output
+    def keep_input(name: str, number: int) -> Any:
+        return lambda module, args, kwargs: keep(name, [*args, *kwargs.values()][number])
 
-    def keep_features(module: Any, args: tuple, output: torch.Tensor) -> None:
-        tensors["features"] = output
+    def keep_output(name: str) -> Any:
+        return lambda module, args, output: keep(name, output)
 
+    first, rotary = decoder.layers[0], decoder.rotary_emb
     hooks = [
-        decoder.layers[0].register_forward_pre_hook(keep_input, with_kwargs=True),
-        decoder.norm.register_forward_hook(keep_hidden),
+        first.register_forward_pre_hook(keep_input("embeddings", 0), with_kwargs=True),
+        rotary.register_forward_pre_hook(keep_input("position_ids", 1), with_kwargs=True),
+        decoder.norm.register_forward_hook(keep_output("hidden")),
     ]
-    if projector is not None:
-        hooks.append(projector.register_forward_hook(keep_features))
+    for name in ("multi_modal_projector", "visual"):  # of LLaVA; of Qwen2-VL and Qwen2.5-VL
+        if hasattr(base, name):
+            hooks.append(getattr(base, name).register_forward_hook(keep_output("features")))
     tensors |= {"labels": labels, "logits": model(**inputs, use_cache=False).logits}
     for hook in hooks:
         hook.remove()

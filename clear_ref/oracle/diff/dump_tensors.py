@@ -19,9 +19,10 @@ GRIDS = (
     "teacher_logits",
     "gradient",
 )
-NAMES = (*IDS, "pixel_values", "image_grid_thw", "features", *GRIDS, *COLUMNS)
+PICTURES = ("pixel_values", "image_grid_thw", "features")
+NAMES = (*IDS, "position_ids", *PICTURES, *GRIDS, *COLUMNS)
 BATCH = re.compile(r"forget|retain|idk|random[1-9]\d*")
-INTEGER_TENSORS = (*IDS, "image_grid_thw")
+INTEGER_TENSORS = (*IDS, "position_ids", "image_grid_thw")
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 INTEGER_DTYPES = (
     torch.int64,
@@ -126,10 +127,25 @@ def _check_grids(path: str | Path, batch: str, tensors: Tensors) -> None:
     for name in grids:
         if tensors[name].shape[:2] != (B, T):
             expected = f"{[B, T]} first, as {batch}/{grids[0]}"
+            if tensors[name].shape[:2] == (B, T - 1):
+                expected += "; one position is cut off, as a loss that shifts does: write it before"
             raise _shape_error(path, batch, name, tensors[name], expected)
     for name in COLUMNS:
         if name in tensors and tensors[name].shape not in ((B, T), (B, T - 1)):
             raise _shape_error(path, batch, name, tensors[name], f"{[B, T]} or {[B, T - 1]}")
+    positions = tensors.get("position_ids")
+    if positions is not None and not _are_positions(positions, B, T):
+        words = f"{[B, T]}, or [3, {B}, {T}] of the axes time, height, width"
+        raise _shape_error(path, batch, "position_ids", positions, words)
+
+
+def _are_positions(tensor: torch.Tensor, B: int, T: int) -> bool:
+    """Whether positions have shape [B, T], [3, B, T] or [4, B, T]; B may be 1 for all rows.
+
+    4 axes are transformers' text positions before the three axes.
+    """
+    n_axes = tensor.shape[0] if tensor.ndim == 3 else 3
+    return n_axes in (3, 4) and tensor.shape[-2:] in ((B, T), (1, T))
 
 
 def _check_pairs(path: str | Path, batch: str, tensors: Tensors) -> None:

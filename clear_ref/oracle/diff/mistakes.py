@@ -4,10 +4,11 @@ import numpy as np
 
 from clear_ref.data.batches import IGNORE
 from clear_ref.oracle.mistakes import broken_rules
-from clear_ref.oracle.mistakes.known import MISTAKES, Mistake, loss_with_mistake
+from clear_ref.oracle.mistakes.known import MISTAKES, loss_with_mistake
+from clear_ref.oracle.reference.arithmetic import LossResult
 from clear_ref.oracle.reference.rows import Row
 
-from .comparison import Comparison, Finding, tolerance
+from .comparison import Causes, Comparison, Finding, tolerance
 from .dump_file import Dump
 from .dump_tensors import COLUMNS
 from .loss_stages import LossReference, gradient_size, next_labels
@@ -26,17 +27,47 @@ SHEETS_BY_MISTAKE = {
 
 def explaining_mistakes(
     comparison: Comparison, first: Finding, reference: LossReference | None
-) -> list[str]:
-    """The names of the known mistakes that give the dump's numbers at the first different stage."""
+) -> Causes:
+    """The causes that give the dump's numbers at the first different stage."""
     if first.stage in COLUMNS:
-        return mistakes_in_column(comparison, first)
+        return dict.fromkeys(mistakes_in_column(comparison, first), "")
     if first.stage in ("terms", "loss", "gradient") and reference is not None:
-        return [
-            mistake.name
-            for mistake in MISTAKES
-            if explains_loss(comparison.dump, mistake, reference)
-        ]
-    return sorted(comparison.mistakes.get((first.stage, first.batch), set()))
+        dump = comparison.dump
+        causes = {}
+        for mistake in MISTAKES:
+            try:
+                answer = loss_with_mistake(
+                    mistake, dump.method, dump.semantics, vars(dump.options), reference.arrays
+                )
+            except (KeyError, IndexError, ValueError):  # it reads arrays that the dump lacks
+                continue
+            if answer is not None and explains_loss(dump, answer, reference):
+                causes[mistake.name] = ""
+        return causes
+    explain = comparison.explain.get((first.stage, first.batch))
+    causes = {} if explain is None else explain()
+    if first.stage == "labels" and "labels_shifted_before" in causes:
+        causes["labels_shifted_before"] = shift_detail(comparison, first.batch)
+    return causes
+
+
+def shift_detail(comparison: Comparison, batch: str) -> str:
+    """Whether the loss shifts labels that are shifted already, as far as the dump tells."""
+    same = {
+        (finding.stage, finding.batch): finding.same
+        for finding in comparison.findings
+        if finding.stage in ("nll", "loss", "gradient")
+    }
+    for place in (("nll", batch), ("loss", ""), ("gradient", batch)):
+        if same.get(place):
+            stage = place[0]
+            return f"the {stage} shifts them again: the row at t is scored against token t + 2"
+    if not same:
+        return "the dump has no nll, loss or gradient that tells whether the loss shifts again"
+    return (
+        "the loss does not shift them again, as far as its numbers tell; if so it is right: write "
+        "labels that are aligned with input_ids"
+    )
 
 
 def mistakes_in_column(comparison: Comparison, first: Finding) -> list[str]:
@@ -77,16 +108,8 @@ def mistakes_in_column(comparison: Comparison, first: Finding) -> list[str]:
     return names
 
 
-def explains_loss(dump: Dump, mistake: Mistake, reference: LossReference) -> bool:
-    """Whether the dump's loss, terms and gradients, where it has them, are those of the mistake."""
-    try:
-        answer = loss_with_mistake(
-            mistake, dump.method, dump.semantics, vars(dump.options), reference.arrays
-        )
-    except (KeyError, IndexError, ValueError):  # the mistake reads arrays that the dump lacks
-        return False
-    if answer is None:
-        return False
+def explains_loss(dump: Dump, answer: LossResult, reference: LossReference) -> bool:
+    """Whether the dump's loss, terms and gradients, where it has them, are those of the answer."""
     size = reference.size + answer.scale
     size_of_gradients = gradient_size(reference.arrays, reference.answer) + gradient_size(
         reference.arrays, answer

@@ -9,12 +9,14 @@ import torch
 from clear_ref.model.vlm import VLM
 from clear_ref.oracle.mistakes.known import MISTAKES
 
-from .comparison import STAGES, Comparison, Finding
+from .causes.table import CAUSES
+from .comparison import STAGES, Causes, Comparison, Finding
 from .dump_file import Dump
 from .input_stages import compare_inputs
 from .loss_stages import compare_columns, compare_loss
 from .mistakes import explaining_mistakes
 from .model_stages import compare_model
+from .picture_stages import check_pictures
 
 
 class FindingFields(TypedDict):
@@ -28,6 +30,7 @@ class FindingFields(TypedDict):
     n_off: int
     n: int
     where: tuple[int, ...]
+    place: str
     token: str
     theirs: float | None
     ours: float | None
@@ -40,11 +43,16 @@ class Stage(FindingFields):
 
 
 class ExplainingMistake(TypedDict):
-    """A known mistake; what: it in one sentence; seen: where it was made."""
+    """A known mistake or cause.
+
+    what    it in one sentence; seen: where it was made
+    detail  what is known of it in this dump, or ""
+    """
 
     name: str
     what: str
     seen: str
+    detail: str
 
 
 class DiffReport(TypedDict):
@@ -69,6 +77,8 @@ def compare_dump(dump: Dump, vlm: VLM | None) -> DiffReport:
     comparison = Comparison(dump, vlm)
     with torch.no_grad():
         for name in dump.batches:
+            if vlm is not None:
+                check_pictures(comparison, vlm, name)
             compare_inputs(comparison, name)
             compare_model(comparison, name)
             compare_columns(comparison, name)
@@ -76,10 +86,10 @@ def compare_dump(dump: Dump, vlm: VLM | None) -> DiffReport:
         reference = compare_loss(comparison)
     findings = sorted(comparison.findings, key=lambda finding: STAGES.index(finding.stage))
     first = next((finding for finding in findings if not finding.same), None)
-    names: list[str] = []
+    causes: Causes = {}
     if first is not None:
-        with np.errstate(all="ignore"):
-            names = explaining_mistakes(comparison, first, reference)
+        with np.errstate(all="ignore"), torch.no_grad():
+            causes = explaining_mistakes(comparison, first, reference)
     return DiffReport(
         dump=dump.path,
         method=dump.method,
@@ -87,12 +97,20 @@ def compare_dump(dump: Dump, vlm: VLM | None) -> DiffReport:
         stages=[Stage(**fields_of(finding), same=finding.same) for finding in findings],
         not_compared=comparison.skipped,
         first=None if first is None else fields_of(first),
-        mistakes=[
-            ExplainingMistake(name=mistake.name, what=mistake.what, seen=mistake.seen)
-            for mistake in MISTAKES
-            if mistake.name in names
-        ],
+        mistakes=described(causes),
     )
+
+
+def described(causes: Causes) -> list[ExplainingMistake]:
+    """The causes with their descriptions, known mistakes first."""
+    known = {mistake.name: mistake for mistake in MISTAKES}
+    found = []
+    for name in sorted(causes, key=lambda name: (name not in known, name)):
+        entry = known[name] if name in known else CAUSES[name]
+        found.append(
+            ExplainingMistake(name=name, what=entry.what, seen=entry.seen, detail=causes[name])
+        )
+    return found
 
 
 def fields_of(finding: Finding) -> FindingFields:

@@ -24,7 +24,9 @@ def text(report: DiffReport) -> str:
     if report["first"] is not None:
         lines += first_difference(report["first"])
         lines += [
-            f"explained by {mistake['name']}: {mistake['what']} Seen: {mistake['seen']}"
+            f"explained by {mistake['name']}: {mistake['what']}"
+            + (f" Here: {mistake['detail']}." if mistake["detail"] else "")
+            + f" Seen: {mistake['seen']}"
             for mistake in report["mistakes"]
         ]
         if not report["mistakes"]:
@@ -58,10 +60,7 @@ def first_difference(first: FindingFields) -> list[str]:
 
 def place(first: FindingFields) -> str:
     """The place of a difference in words, with its token if one is known."""
-    axes: tuple[str, ...] = ("record", "position", "entry")
-    if first["stage"] in ("features", "pixel_values"):
-        axes = ("picture", "feature")
-    words = [f"{axis} {index}" for axis, index in zip(axes, first["where"], strict=False)]
+    words = [first["place"]]
     if first["token"]:
         before_logits = STAGES.index(first["stage"]) < STAGES.index("logits")
         words.append(f"{'token' if before_logits else 'predicting token'} {first['token']}")
