@@ -10,6 +10,7 @@ import numpy as np
 
 from clear_ref.oracle.vectors import case_inputs, vector_files
 from clear_ref.oracle.vectors.conform_result import ConformResult
+from clear_ref.oracle.vectors.hypotheses import WITHOUT_RETAIN
 
 from .public_code import Row
 
@@ -242,7 +243,7 @@ def table(results: list[tuple[Row, ConformResult]]) -> str:
     lines: dict[str, str] = {}
     for row, result in results:
         for case in result["cases"]:
-            cause = case["cause"]
+            cause = (case["cause"] or "").removesuffix(WITHOUT_RETAIN)
             if not cause or cause in lines or case["cause_kind"] == "place":
                 continue
             entry = entries[case["id"]]
