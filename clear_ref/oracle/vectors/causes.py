@@ -112,17 +112,23 @@ def _explaining(
 
 
 def _explained(hypothesis: Hypothesis, ordered: Sequence[Judged]) -> set[str] | None:
-    """The ids of the failed cases in which it acts; None if a case contradicts it."""
+    """The ids of the failed cases that it explains; None if a case in which it acts contradicts it.
+
+    Where it hardly acts, it explains a case that fails by as little, if it gives what was returned.
+    """
     ids = set()
     for one in ordered:
         result = hypothesis.predict(one.asked)
         if result is None or not np.isfinite(result.loss):
             continue
         acts = _acts(result, one.asked.result)
-        if acts and not _gives(hypothesis, result, one):
+        if one.is_right and not acts:
+            continue
+        if _gives(hypothesis, result, one):
+            if not one.is_right:
+                ids.add(one.asked.entry["id"])
+        elif acts:
             return None
-        if acts and not one.is_right:
-            ids.add(one.asked.entry["id"])
     return ids
 
 
