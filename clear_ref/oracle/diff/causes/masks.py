@@ -58,7 +58,12 @@ def wrong_masks(
         tokens = "token" if n == 1 else "tokens"
         yield "mask_prefix_missing", f"the first {n} {tokens}", right & (number > n)
         yield "mask_suffix_missing", f"the last {n} {tokens}", right & (number <= n_real - n)
-    for n in range(1, min(most, MOST_SHIFT) + 1):
+    yield from _shifted_masks(right, min(most, MOST_SHIFT))
+
+
+def _shifted_masks(right: torch.Tensor, most: int) -> Masks:
+    """The mask shifted by up to `most` positions; the new ones are rolled in, 0 or 1."""
+    for n in range(1, most + 1):
         for by in (n, -n):
             detail = f"by {by:+} {'position' if n == 1 else 'positions'}"
             rolled = right.roll(by, 1)
@@ -67,7 +72,8 @@ def wrong_masks(
                 moved = rolled.clone()
                 if filled is not None:
                     moved[:, new] = filled
-                yield "mask_shifted", detail, moved
+                if not bool(moved.all()):  # mask_all_ones
+                    yield "mask_shifted", detail, moved
 
 
 def real_by_ids(
