@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ import torch
 from .commands.output import show
 from .commands.parser import parser
 from .commands.repeat import take_settings
-from .common.errors import Notice, RunFailed, UserError
-from .common.files import one_line
+from .common.errors import Notice, RunFailed, UserError, message_line
+from .common.files import last_read, one_line
 from .common.progress import Progress
 from .losses.implementation import default_implementation, use_implementation
 
@@ -40,7 +41,7 @@ def notices_in_one_line() -> Iterator[None]:
                 before(message, category, *rest, **named)
             elif str(message) not in printed:
                 printed.add(str(message))
-                print(f"clear_ref: {message}", file=sys.stderr)
+                print(f"clear_ref: {message_line(str(message))}", file=sys.stderr)
 
         warnings.showwarning = show_warning
         warnings.simplefilter("always", Notice)
@@ -51,48 +52,61 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status of a command line.
 
     0 done; 1 the run failed or a check has a negative result; 2 the input is wrong or a file cannot
-    be read or written; 130 interrupted; 141 stdout was closed. An error is one line on stderr.
+    be read or written; 130 interrupted; 141 stdout was closed. An error is one line on stderr, also
+    one that nobody has foreseen (status 1); with --debug its traceback comes before it.
     """
     arguments = Namespace()
     try:
         arguments = parser().parse_args(argv)
         do(arguments)
-    except UserError as error:
-        return fail(str(error), 2)
-    except RunFailed as error:
-        return fail(f"the run failed: {error}", 1)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return fail(
-            f"the run failed: out of memory ({one_line(error, 120)}); lower --eval-batch or "
-            "--records-at-once, use --dtype bfloat16 or --checkpointing on; --resume continues "
-            "after the last finished part",
-            1,
-        )
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it ends: that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        file = error.filename or "a file"
-        return fail(f"{file}: cannot be read or written ({error.strerror})", 2)
     except KeyboardInterrupt:
         resume = "; --resume --out DIR continues after the last finished part"
         print(file=sys.stderr)
         return fail("interrupted" + (resume if hasattr(arguments, "resume") else ""), 130)
+    except Exception as error:
+        if getattr(arguments, "debug", False):
+            traceback.print_exc()
+        return fail(*message_and_status(error))
     return 0
+
+
+def message_and_status(error: Exception) -> tuple[str, int]:
+    """The error line and the exit status of an exception."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    if isinstance(error, RunFailed):
+        return f"the run failed: {error}", 1
+    if is_out_of_memory(error):
+        return (
+            f"the run failed: out of memory ({one_line(error, 120)}); lower --eval-batch or "
+            "--records-at-once, use --dtype bfloat16 or --checkpointing on; --resume continues "
+            "after the last finished part"
+        ), 1
+    if isinstance(error, OSError):
+        file = error.filename or "a file"
+        return f"{file}: cannot be read or written ({error.strerror})", 2
+    file = last_read()
+    after = "" if file is None else f" after {file} was read: is it damaged?"
+    return (
+        f"the run failed: {type(error).__name__} ({one_line(error, 200)}){after}; "
+        "the same command with --debug shows where"
+    ), 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for Python's, torch's and the CPU allocator's out-of-memory errors."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def fail(message: str, status: int) -> int:
     """Print the error line; returns the exit status."""
-    print(f"clear_ref: {message}", file=sys.stderr)
+    print(f"clear_ref: {message_line(message)}", file=sys.stderr)
     return status
 
 

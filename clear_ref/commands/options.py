@@ -105,7 +105,7 @@ def add_command(
     skip: Collection[str] = frozenset(),
     epilog: str | None = None,
 ) -> Parser:
-    """One command with --json, --quiet, --impl and an option for each field of its settings.
+    """One command: --json, --quiet, --debug, --impl and an option for each field of its settings.
 
     run     the function that the command calls
     kind    its settings dataclass; skip: fields that it takes in another way
@@ -121,6 +121,9 @@ def add_command(
     )
     made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     made.add_argument("--quiet", action="store_true", help="no progress line")
+    made.add_argument(
+        "--debug", action="store_true", help="before an error's line, where in the code it is from"
+    )
     if kind is not conform_vectors.ConformSettings:  # its --impl is the function to check
         made.add_argument(
             "--impl",

@@ -13,8 +13,9 @@ from clear_ref.common.settings import convert, setting_names
 from clear_ref.loop import mini_recipes
 from clear_ref.loop.history import FILE as HISTORY_FILE
 from clear_ref.loop.history import read_history, recipe_of
-from clear_ref.loop.recipes import RECIPES, Recipe, check_recipe
+from clear_ref.loop.recipes import RECIPES, Recipe, check_recipe, warn_recipe
 from clear_ref.methods import table
+from clear_ref.methods.option_checks import warn_zero_weights
 from clear_ref.mini.directories import model_directory
 
 from .given import Given
@@ -53,6 +54,7 @@ def _recipe(
     values = {key: convert(kind, key, value) for key, value in given.items()}
     recipe = kind(**{**tuned, **values})
     check_recipe(recipe)
+    warn_recipe(recipe)
     return recipe
 
 
@@ -88,6 +90,7 @@ def method_recipe_for(settings: Unlearn, given: Given) -> MethodRecipe:
     options = options_for(
         settings.method, settings.semantics, tuned.options, settings.seed, given.options
     )
+    warn_zero_weights(options)
     return MethodRecipe(name, recipe, options, frozenset(tuned.recipe), frozenset(tuned.options))
 
 

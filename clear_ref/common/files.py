@@ -11,6 +11,9 @@ from typing import Any
 from .atomic import PathName, atomic_file
 from .errors import UserError
 
+# Brackets inside each other in a JSON file. No file that is read here has more than ten.
+MOST_NESTED = 100
+MOST_DIGITS = 308  # of a whole number: a float holds those with fewer
 # How JSON can write a surrogate: one half of a pair of two. Alone it is no character.
 _SURROGATE_IN_JSON = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -45,10 +48,19 @@ def read_text(path: PathName) -> str:
         raise UserError(f"{path}: not UTF-8 ({error}); fetch or write the file again") from None
 
 
+def is_file(path: PathName) -> bool:
+    """True for a regular file or a link to one; False also for a name that no file can have."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # the name is too long, or has a zero byte
+        return False
+
+
 def read_bytes(path: PathName) -> bytes:
     """A file's bytes; UserError if it is missing or cannot be read."""
     path = Path(path)
-    if not path.is_file():  # this also excludes FIFOs, on which open() would block
+    note_read(path)
+    if not is_file(path):  # this also excludes FIFOs, on which open() would block
         raise UserError(f"{path}: no such file")
     try:
         return path.read_bytes()
@@ -56,6 +68,19 @@ def read_bytes(path: PathName) -> bytes:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected a file that you may read"
         ) from None
+
+
+_last_read: list[PathName] = []
+
+
+def note_read(path: PathName) -> None:
+    """Remember that this file is read, for the message of an error that was not foreseen."""
+    _last_read[:] = [path]
+
+
+def last_read() -> PathName | None:
+    """The file that was read last, or None; of this process."""
+    return _last_read[0] if _last_read else None
 
 
 def one_line(text: object, most: int = 300) -> str:
@@ -93,8 +118,9 @@ def parse_json(text: bytes, where: object) -> dict[str, Any]:
     """The JSON object in UTF-8 bytes.
 
     where   the file, or the file and line: every error message begins with it
-    raises  UserError for invalid JSON, a value that is no object, a key given twice, and a lone
-            surrogate
+    raises  UserError for invalid JSON, a value that is no object, a key given twice, a lone
+            surrogate, a whole number that no float holds, and more than 100 brackets inside each
+            other
     """
 
     def object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,9 +134,20 @@ def parse_json(text: bytes, where: object) -> dict[str, Any]:
             )
         return found
 
+    def whole_number(digits: str) -> int:
+        if len(digits) > MOST_DIGITS:
+            raise UserError(
+                f"{where}: holds the number {digits[:12]}... of {len(digits)} signs; expected at "
+                f"most {MOST_DIGITS}; fetch or write the file again"
+            )
+        return int(digits)
+
     try:
         characters = text.decode("utf-8")
-        found = json.loads(characters, object_pairs_hook=object_of_unique_keys)
+        found = json.loads(
+            characters, object_pairs_hook=object_of_unique_keys, parse_int=whole_number
+        )
+        _check_depth(found, where)
         check_characters(characters, found, where)
     except UserError:
         raise
@@ -122,6 +159,24 @@ def parse_json(text: bytes, where: object) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{where}: holds {type(found).__name__}; expected a JSON object")
     return found
+
+
+def _check_depth(value: object, where: object) -> None:
+    """UserError for a JSON value with more than MOST_NESTED brackets inside each other."""
+    level = [value]
+    for _ in range(MOST_NESTED):
+        inside: list[object] = []
+        for each in level:
+            items = each.values() if isinstance(each, dict) else each
+            if isinstance(items, Iterable) and not isinstance(items, str):
+                inside += [item for item in items if isinstance(item, (dict, list))]
+        if not inside:
+            return
+        level = inside
+    raise UserError(
+        f"{where}: has more than {MOST_NESTED} brackets inside each other; expected fewer; fetch "
+        "or write the file again"
+    )
 
 
 def read_json(path: PathName) -> dict[str, Any]:

@@ -1,6 +1,21 @@
-"""Tables for a terminal."""
+"""Tables for a terminal, and cells of a CSV file."""
 
 from collections.abc import Collection, Iterable, Sequence
+
+
+def csv_cell(text: str) -> str:
+    """A text for a cell of a CSV file that a spreadsheet takes for text, not for a formula.
+
+    A text that begins with one of = + - @, a tab or a line end gets a ' before it; a number is not
+    changed.
+    """
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return text
 
 
 def aligned(

@@ -20,7 +20,7 @@ from .check_findings import Findings, counted
 from .check_splits import check_splits, published_counts
 from .images import hidden_colours, one_colour, open_image
 from .prompts import read_phrases
-from .records import SCHEMA, Row, checked_row, kind_of, read_lines
+from .records import SCHEMA, Row, checked_row, has_blank, kind_of, read_lines
 
 # Kinds whose rows have one picture each. In other kinds a picture may have several questions.
 ONE_PICTURE_PER_ROW = {"captions", "mixed", "perturbed_captions", "faces"}
@@ -214,10 +214,16 @@ def check_repeated_pictures(findings: Findings, config: str, rows: list[Row]) ->
 
 
 def check_answers(findings: Findings, config: str, rows: list[Row]) -> None:
-    """Notes: a right answer that is also among the wrong ones; a caption without the name.
+    """Notes: a text of blanks alone; a right answer that is also among the wrong ones; a caption
+    without the name.
 
-    The first makes truth ratios and multiple choice less exact.
+    The second makes truth ratios and multiple choice less exact.
     """
+    blank = [row.where for row in rows if has_blank(row)]
+    if blank:
+        findings.notes.append(
+            f"{config}: {counted(blank, 'row', 'rows')} with a text of blanks alone"
+        )
     for right, wrong in RIGHT_AND_WRONG:
         both = [row.where for row in rows if row.values.get(right) in row.values.get(wrong, ())]
         if both:

@@ -16,7 +16,7 @@ from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
 from . import picture_keys
-from .images import Picture
+from .images import MOST_PIXELS, Picture, check_size
 from .picture_settings import (
     COMMON_DEFAULTS,
     SIDE_LIMIT,
@@ -108,6 +108,9 @@ def size_keys(settings: Settings, key: str, one_number: tuple[str, ...]) -> dict
             key,
             "a number of pixels, or size.shortest_edge, or height and width (0 < pixels < 65536)",
         )
+    area = found.get("shortest_edge", 0) ** 2 + found.get("height", 0) * found.get("width", 0)
+    if area > MOST_PIXELS and "longest_edge" not in found:
+        raise settings.wrong(key, f"pictures of at most {MOST_PIXELS} pixels")
     return found
 
 
@@ -250,6 +253,7 @@ class ClipImages:
 def padded_to_square(image: Image.Image, colour: Colour) -> Image.Image:
     """The picture in the middle of a square of its longer side; an odd rest is below or right."""
     side = max(image.size)
+    check_size(image.size, (side, side))
     square = Image.new("RGB", (side, side), colour)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square
@@ -268,6 +272,7 @@ def resized(
             height, width = rule(image.height, image.width, *(size[key] for key in keys))
     if height < 1 or width < 1:
         raise UserError(f"{found}; size {dict(size)} leaves no pixel of it, crop it")
+    check_size(image.size, (width, height))
     return image.resize((width, height), resample)
 
 
@@ -279,7 +284,9 @@ def centre_crop(pixels: np.ndarray, high: int, wide: int) -> np.ndarray:
     if top < 0 or left < 0:
         pad_top = -min(top, 0)
         pad_left = -min(left, 0)
-        frame = np.zeros((max(high, height), max(wide, width), 3), np.uint8)
+        sides = max(high, height), max(wide, width)
+        check_size((width, height), sides[::-1])
+        frame = np.zeros((*sides, 3), np.uint8)
         frame[pad_top : pad_top + height, pad_left : pad_left + width] = pixels
         pixels = frame
         top = max(top, 0)

@@ -14,29 +14,21 @@ source  transformers 5.23: image_utils.load_image (a path alone), then
 """
 
 import os
-import struct
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.files import note_read, one_line
 
 ImageSource = str | os.PathLike[str] | Image.Image
 
-# What Pillow raises for a broken file.
-BROKEN = (
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-)
+# Of a picture that is made: Pillow's limit for a picture that is opened, 268 MB as RGB.
+MOST_PIXELS = 89_478_485
+_noted: list[str] = []  # the first picture of one colour that this process has read
 
 
 def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
@@ -50,11 +42,11 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
     if isinstance(source, Image.Image):
         try:
             return seen(source, f"{where}: the Pillow image")
-        except UserError:
+        except (UserError, MemoryError):
             raise
-        except BROKEN as error:
+        except Exception as error:  # see below
             raise UserError(
-                f"{where}: the Pillow image cannot be read ({error}); replace its file"
+                f"{where}: the Pillow image cannot be read ({one_line(error)}); replace its file"
             ) from None
     if not isinstance(source, (str, os.PathLike)):
         raise UserError(
@@ -62,7 +54,10 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
             "image (PIL.Image.fromarray makes one of an array)"
         )
     if not os.path.isfile(source):
-        raise UserError(f"{where}: there is no picture {source}; add the file or remove the row")
+        raise UserError(
+            f"{where}: there is no picture {one_line(source)}; add the file or remove the row"
+        )
+    note_read(source)
     try:
         with warnings.catch_warnings():
             # Without this line Pillow only warns up to twice its limit of pixels.
@@ -72,11 +67,12 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
                 # MPO: a camera's JPEG file with a second picture after the main one.
                 if n_frames == 1 or image.format == "MPO":
                     return seen(image, f"{where}: {source}", a_path=True)
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    except BROKEN as error:
+    # For a broken file Pillow's readers raise nearly every kind of error: also TypeError, KeyError.
+    except Exception as error:
         raise UserError(
-            f"{where}: {source} is no readable picture ({error}); replace the file"
+            f"{where}: {source} is no readable picture ({one_line(error)}); replace the file"
         ) from None
     raise UserError(
         f"{where}: {source} has {n_frames} frames; expected one picture: save one frame as a file"
@@ -101,7 +97,29 @@ def seen(image: Image.Image, name: str, a_path: bool = False) -> Image.Image:
             f"{found.getpixel((0, 0))}; expected a picture that can be seen: lay it on a "
             "background and save it as RGB"
         )
+    if a_path and one_colour(found) and not _noted:
+        _noted.append(name)
+        warnings.warn(
+            f"{name} is one colour, RGB {found.getpixel((0, 0))}, on which nothing can be seen; "
+            "check-data counts such pictures (this is said once)",
+            Notice,
+            stacklevel=2,
+        )
     return found
+
+
+def check_size(old: tuple[int, int], new: tuple[int, int], most: int = MOST_PIXELS) -> None:
+    """UserError if a resize would make a picture of more than `most` pixels, on the way too.
+
+    Pillow first changes the width, then the height. Checked before any memory is taken.
+    old, new  (width, height) before and after
+    """
+    if max(new[0] * new[1], new[0] * old[1]) > most:
+        raise UserError(
+            f"picture is {old[0]} x {old[1]} pixels, and the picture settings make it {new[0]} x "
+            f"{new[1]}; expected at most {most} pixels: crop the picture, or lower the size in the "
+            "settings"
+        )
 
 
 def check_mode(image: Image.Image, name: str) -> None:

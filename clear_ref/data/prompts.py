@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName
+from clear_ref.common.files import PathName, read_text
 
 TEXTS = Path(__file__).parent / "texts"
 
@@ -44,7 +44,7 @@ def read_phrases(directory: PathName) -> Phrases:
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     found = tuple(line for line in lines if line)
     if not found:
         raise UserError(

@@ -19,7 +19,7 @@ from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName
 
 from . import picture_keys
-from .images import Picture
+from .images import MOST_PIXELS, Picture, check_size
 from .picture_settings import (
     COMMON_DEFAULTS,
     ImageClass,
@@ -197,4 +197,6 @@ class Qwen2VLImages:
         height, width = smart_resize(
             image.height, image.width, factor, self.min_pixels, self.max_pixels
         )
+        # Of each pixel the patches have three numbers for each frame.
+        check_size(image.size, (width, height), MOST_PIXELS // (2 * self.temporal_patch_size))
         return image.resize((width, height), self.resample)

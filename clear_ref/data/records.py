@@ -5,14 +5,23 @@ config and explains them. A row's `image` is a path relative to DIR.
 """
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, check_characters, files_below
+from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.file_keys import shown
+from clear_ref.common.files import (
+    PathName,
+    files_below,
+    is_file,
+    one_line,
+    parse_json,
+    read_text,
+)
 
 from .images import ImageSource
 
@@ -141,18 +150,32 @@ def _read_rows(directory: Path, config: str) -> list[Row]:
     ]
     if not rows:
         raise UserError(f"{path}: holds no row; expected at least one")
+    blank = [row for row in rows if has_blank(row)]
+    if blank:
+        warnings.warn(
+            f"{path}: {len(blank)} of {len(rows)} rows have a text of blanks alone, the first in "
+            f"{blank[0].where}: a model learns or is asked nothing there",
+            Notice,
+            stacklevel=2,
+        )
     return rows
+
+
+def has_blank(row: Row) -> bool:
+    """True if a text of the row, or one of a list, is made of blanks alone."""
+    for value in row.values.values():
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            return True
+    return False
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """("FILE:LINE", text) of every line that is not blank. Only \\n ends a line.
 
-    raises  UserError for a file that is not UTF-8
+    raises  UserError for a file that cannot be read or is not UTF-8
     """
-    try:
-        texts = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); write the file again as UTF-8") from None
+    texts = read_text(path).split("\n")
     return ((f"{path}:{number}", text) for number, text in enumerate(texts, 1) if text.strip())
 
 
@@ -171,15 +194,9 @@ def _values(config: str, where: str, line: str) -> dict[str, Any]:
     expected = columns(config)
     known = {name.rstrip("?") for name in expected}
     needed = {name for name in expected if not name.endswith("?")}
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: not a JSON object ({error}); correct or remove the line"
-        ) from None
-    check_characters(line, values, where)
-    if not isinstance(values, dict) or not needed <= set(values) <= known:
-        found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
+    values = parse_json(line.encode("utf-8"), where)
+    if not needed <= set(values) <= known:
+        found = one_line(", ".join(sorted(values)))
         raise UserError(f"{where}: columns are {found}; expected {', '.join(sorted(expected))}")
     return values
 
@@ -198,7 +215,7 @@ def _check_column(config: str, column: str, value: object, where: str) -> None:
         nullable = SCHEMA["nullable"].get(kind_of(config), ())
         good = (isinstance(value, str) and value != "") or (value is None and column in nullable)
     if not good:
-        raise UserError(f"{where}: column {column} is {value!r}; expected {expected}")
+        raise UserError(f"{where}: column {column} is {shown(value)}; expected {expected}")
 
 
 def _check_mixed(expected: tuple[str, ...], values: dict[str, Any], where: str) -> None:
@@ -221,12 +238,20 @@ def _picture_path(directory: Path, image: str | None, where: str) -> Path | None
         return None
     path = directory / image
     leaves = Path(image).is_absolute() or ".." in Path(image).parts
+    if "\0" in image:
+        raise UserError(
+            f"{where}: picture {one_line(image, 100)} has a zero byte, which no path can have; "
+            "expected the path of a file"
+        )
     if leaves and not path.resolve().is_relative_to(directory.resolve()):
         raise UserError(
-            f"{where}: picture {image} is outside {directory}; expected a path inside it"
+            f"{where}: picture {one_line(image, 200)} is outside {directory}; expected a path "
+            "inside it"
         )
-    if not path.is_file():
-        raise UserError(f"{where}: there is no picture {path}; add the file or remove the row")
+    if not is_file(path):
+        raise UserError(
+            f"{where}: there is no picture {one_line(path)}; add the file or remove the row"
+        )
     return path
 
 

@@ -17,7 +17,10 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_json
+from clear_ref.common.file_keys import shown
+from clear_ref.common.files import note_read, read_json, read_text
+
+from .tokenizer_errors import library_errors
 
 # Model types whose class is always the file's, and always Qwen2Tokenizer.
 _OF_THE_FILE = ("", "llava", "mistral")
@@ -66,17 +69,18 @@ def load_class(path: Path, config: Mapping[str, Any], model_type: str, class_nam
     class_name  tokenizer_class of tokenizer_config.json or config.json; "": none
     raises      UserError for a class that is not known here
     """
-    try:
+    note_read(path)
+    with library_errors(path, "not a tokenizer file"):
         of_file = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises a bare Exception for a malformed file
-        raise UserError(f"{path}: not a tokenizer file ({error}); fetch it again") from None
     kind = _kind(path, model_type, class_name)
     tokenizer = of_file
     defaults: dict[str, str | None] = {}
     if kind != "file":
-        tokenizer, defaults = _CLASS_MAKERS[kind](_model(path, class_name), config)
-        if of_file.post_processor is not None:
-            tokenizer.post_processor = of_file.post_processor
+        model = _model(path, class_name)
+        with library_errors(path, "its vocabulary and merges are no BPE"):
+            tokenizer, defaults = _CLASS_MAKERS[kind](model, config)
+            if of_file.post_processor is not None:
+                tokenizer.post_processor = of_file.post_processor
     loaded = Loaded(
         tokenizer,
         of_file.get_added_tokens_decoder(),
@@ -97,13 +101,13 @@ def _kind(path: Path, model_type: str, class_name: str) -> str:
         return "qwen2"
     if not name:
         return "qwen2" if model_type in _QWEN_BY_DEFAULT else "file"
-    if name == "LlamaTokenizer" and '"ByteLevel"' in path.read_text(encoding="utf-8"):
+    if name == "LlamaTokenizer" and '"ByteLevel"' in read_text(path):
         return "file"
     if name not in _CLASSES:
         raise UserError(
-            f"{path.parent}: tokenizer_class is {class_name!r}, which is not known here; expected "
-            f"one of {', '.join(_CLASSES)}, or PreTrainedTokenizerFast to take tokenizer.json as "
-            "it is"
+            f"{path.parent}: tokenizer_class is {shown(class_name)}, which is not known here; "
+            f"expected one of {', '.join(_CLASSES)}, or PreTrainedTokenizerFast to take "
+            "tokenizer.json as it is"
         )
     return _CLASSES[name]
 
@@ -113,7 +117,7 @@ def _model(path: Path, class_name: str) -> dict[str, Any]:
     model = read_json(path).get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE":
         raise UserError(
-            f"{path}: its model is not BPE, and tokenizer_class {class_name!r} is; set "
+            f"{path}: its model is not BPE, and tokenizer_class {shown(class_name)} is; set "
             "tokenizer_class to PreTrainedTokenizerFast to take the file as it is"
         )
     # tokenizers has read the file before, so its model has a vocabulary and merges.

@@ -16,6 +16,7 @@ from clear_ref.common.files import PathName, read_json
 from .special_tokens import add_special_tokens
 from .templates import Template
 from .tokenizer_classes import Loaded, load_class
+from .tokenizer_errors import library_errors
 from .tokenizer_keys import TOKENIZER_CONFIG, VISION_TOKENIZER_CONFIG
 
 
@@ -98,8 +99,8 @@ class Tokenizer:
         """True if the post-processor puts BOS before a text; UserError if it does anything else."""
         path = self.directory / "tokenizer.json"
         for text in ("a", "e", "o", "1", " ", "Who is this?"):
-            alone = self._tokenizer.encode(text, add_special_tokens=False).ids
-            whole = self._tokenizer.encode(text).ids
+            alone = self._ids(text)
+            whole = self._ids(text, special=True)
             if alone and whole == alone:
                 return False
             if alone and self.bos is not None and whole == [self.bos, *alone]:
@@ -108,8 +109,8 @@ class Tokenizer:
                 break
         raise UserError(
             f"{path}: post_processor adds other tokens to a text than one BOS token before it "
-            f"(bos_token {self.named.get('bos_token')!r}); expected that token or nothing, or name "
-            "a template with --template"
+            f"(bos_token {shown(self.named.get('bos_token'))}); expected that token or nothing, or "
+            "name a template with --template"
         )
 
     def id_of(self, token: str) -> int:
@@ -147,17 +148,23 @@ class Tokenizer:
             )
         return ids
 
-    def _ids(self, text: str) -> list[int]:
-        """Token ids of a text; an id may be larger than the embedding."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        """Token ids of a text; an id may be larger than the embedding.
+
+        special  as the post-processor ends the text
+        """
+        with library_errors(self.directory, "a text cannot be cut into tokens"):
+            return self._tokenizer.encode(text, add_special_tokens=special).ids
 
     def text(self, ids: Iterable[int]) -> str:
         """The text of token ids, without special tokens."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        with library_errors(self.directory, "tokens cannot be made a text"):
+            return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def piece(self, number: int) -> str:
         """The text of one id; for a special token its name."""
-        return self._tokenizer.decode([number], skip_special_tokens=False)
+        with library_errors(self.directory, "a token cannot be made a text"):
+            return self._tokenizer.decode([number], skip_special_tokens=False)
 
     def check(self, template: Template) -> None:
         """UserError unless the tokenizer has every special token of the template."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import is_number, shown
+from clear_ref.common.files import one_line
 
 # A log of any kind: column name -> column. logs.py checks no values, so they are checked here.
 AnyLog = Mapping[str, object]
@@ -12,14 +14,14 @@ AnyLog = Mapping[str, object]
 
 def name_of(log: AnyLog) -> str:
     """The task of a log, for messages."""
-    return str(log.get("task", "log"))
+    return one_line(log.get("task", "log"), 100)
 
 
 def column_of(log: AnyLog, column: str) -> dict[str, object]:
     """A column, unchanged; UserError if it is missing, not a dict, or empty."""
     values = log.get(column)
     if not isinstance(values, dict):
-        columns = ", ".join(key for key in log if key != "task") or "none"
+        columns = one_line(", ".join(key for key in log if key != "task") or "none")
         raise UserError(f"{name_of(log)}: no column {column}; found {columns}; evaluate again")
     if not values:
         raise UserError(
@@ -34,12 +36,12 @@ def finite(log: AnyLog, column: str, index: str, value: object) -> float:
     Losses and shares are not negative, except by rounding.
     """
     number = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and is_number(value):
         number = float(value)
     if not math.isfinite(number) or number < -1e-3:
         raise UserError(
-            f"{name_of(log)}: {column} of record {index} is {value!r}; expected a finite number "
-            ">= 0; the model may have diverged"
+            f"{name_of(log)}: {column} of record {index} is {shown(value)}; expected a finite "
+            "number >= 0; the model may have diverged"
         )
     return number
 
@@ -57,8 +59,8 @@ def lists(log: AnyLog, column: str) -> dict[str, list[float]]:
     for index, values in column_of(log, column).items():
         if not isinstance(values, list) or not values:
             raise UserError(
-                f"{name_of(log)}: {column} of record {index} is {values!r}; expected a list of "
-                "numbers"
+                f"{name_of(log)}: {column} of record {index} is {shown(values)}; expected a list "
+                "of numbers"
             )
         checked[index] = [finite(log, column, index, value) for value in values]
     return checked
@@ -70,7 +72,7 @@ def texts(log: AnyLog) -> dict[str, list[str]]:
     for index, values in column_of(log, "generated_text").items():
         if not _is_three_texts(values):
             raise UserError(
-                f"{name_of(log)}: generated_text of record {index} is {str(values)[:80]}; expected "
+                f"{name_of(log)}: generated_text of record {index} is {shown(values)}; expected "
                 "[prompt, generated, expected]; evaluate again"
             )
         checked[index] = values
@@ -93,6 +95,6 @@ def same_records(log: AnyLog, a: Iterable[str], b: Iterable[str], name_a: str, n
     odd = sorted(indices_a ^ indices_b)
     if odd:
         raise UserError(
-            f"{name_of(log)}: record {odd[0]} is in only one of {name_a} ({len(indices_a)} "
-            f"records) and {name_b} ({len(indices_b)} records); evaluate again"
+            f"{name_of(log)}: record {one_line(odd[0], 60)} is in only one of {name_a} "
+            f"({len(indices_a)} records) and {name_b} ({len(indices_b)} records); evaluate again"
         )

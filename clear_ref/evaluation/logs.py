@@ -17,6 +17,7 @@ scored, never an aggregate.
 
 import dataclasses
 import gzip
+import io
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ IN_TOFU_ONLY = "eval_real_author_wo_options"
 AS_TEXT = {"eval_log": "eval_text_retain", "eval_log_forget": "eval_text_forget"}
 # Columns that the released code may leave empty.
 ROUGE_COLUMNS = ("rougeL_recall", "rouge1_recall")
+# A gzip'd file may unpack to this many times its size (real logs: 3 to 20), or to a megabyte.
+MOST_TIMES = 100
+LEAST_BYTES = 1 << 20
 # open-unlearning: our task, the first part of its metrics' names, and the last part of the name of
 # the metric that holds the right answer in other words. The Real sets have no paraphrase, so the
 # right answer itself is used.
@@ -136,16 +140,30 @@ def files_of(path: Path) -> list[Path]:
 
 
 def unpacked(path: Path) -> bytes:
-    """A file's bytes, decompressed if their first two bytes are those of gzip."""
+    """A file's bytes, decompressed if their first two bytes are those of gzip.
+
+    raises  UserError for data that cannot be unpacked, and as soon as they are more than a log can
+            be; no more memory is taken
+    """
     data = read_bytes(path)
     if data[:2] != b"\x1f\x8b":
         return data
+    most = max(MOST_TIMES * len(data), LEAST_BYTES)
     try:
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            found = file.read(most + 1)
+            if len(found) <= most:
+                file.read(1)  # the end, where the checksum stands
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
             f"{path}: gzip'd data that cannot be unpacked ({one_line(error)}); fetch it again"
         ) from None
+    if len(found) > most:
+        raise UserError(
+            f"{path}: {len(data)} bytes that unpack to more than {most}; expected at most "
+            f"{MOST_TIMES} times as many: fetch it again, or unpack it with gunzip"
+        )
+    return found
 
 
 def recognise(content: dict, where: str | Path) -> tuple[str, Logs, RecordScores]:

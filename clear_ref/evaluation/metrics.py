@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import shown
 
 from . import log_columns
 from .definitions import (
@@ -235,7 +236,7 @@ def _by_task(logs: Logs, what: str) -> Logs:
     for task, log in named.items():
         if task not in known or not isinstance(log, dict):
             raise UserError(
-                f"{what}: {task!r} is not a known task with a log; expected one or more of "
+                f"{what}: {shown(task)} is not a known task with a log; expected one or more of "
                 f"{', '.join(known)}"
             )
     if not named:

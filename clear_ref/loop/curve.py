@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import parse_json, read_text, write_jsonl
+from clear_ref.common.file_keys import shown
+from clear_ref.common.files import one_line, parse_json, read_text, write_jsonl
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY, CURVE_FILE
 from clear_ref.model.vlm import VLM
 from clear_ref.model.weights import fill, read_tensors
@@ -49,6 +50,23 @@ def due_steps(training: Training, every: str) -> set[int]:
     return {*range(int(every), ends[-1], int(every)), ends[-1]}
 
 
+def checked_line(text: str, where: str) -> CurveLine:
+    """A line of curve.jsonl; UserError if it is none."""
+    line: CurveLine = parse_json(text.encode("utf-8"), where)
+    for key, value in line.items():
+        kind: type | tuple[type, ...] = (int, float, dict)
+        if key in ("stage", "step", "epoch"):
+            kind = str if key == "stage" else int
+        if not isinstance(value, kind) and not (value is None and kind is not int):
+            raise UserError(
+                f"{where}: {one_line(key, 60)} is {shown(value)}, as in no line of a curve: start "
+                "a new run"
+            )
+    if "step" not in line:
+        raise UserError(f"{where}: has no step, as no line of a curve: start a new run")
+    return line
+
+
 class Curve:
     """The evaluations of one training.
 
@@ -70,7 +88,7 @@ class Curve:
         path = out / CURVE_FILE
         if path.exists():
             for number, text in enumerate(read_text(path).splitlines(), 1):
-                self.lines.append(parse_json(text.encode("utf-8"), f"{path}:{number}"))
+                self.lines.append(checked_line(text, f"{path}:{number}"))
 
     def begin(self, vlm: VLM, training: Training, finished: Finished = nullcontext) -> AfterStep:
         """What `train` calls after each step of this training.

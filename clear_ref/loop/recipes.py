@@ -4,9 +4,10 @@ Every value has its meaning and its source.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.settings import check_choices, setting
 
 
@@ -138,6 +139,8 @@ RECIPES = {
 }
 
 
+HIGH_RATE = 1.0  # AdamW's first step changes every weight by the rate
+ADAMW_EPSILON = 1e-8  # PyTorch's default
 AT_LEAST_ONE = ("epochs", "batch_size", "accumulate", "records_at_once", "threads")
 POSITIVE = ("lr", "clip", "lora_alpha")
 NOT_NEGATIVE = ("weight_decay", "warmup_epochs", "l1", "l0")
@@ -160,6 +163,21 @@ def check_recipe(recipe: Recipe) -> None:
             f"norm_from is zero with lora_rank {recipe.lora_rank}, and adapters do not change the "
             "weights; expected --norm-from init, or --lora-rank 0"
         )
+
+
+def warn_recipe(recipe: Recipe) -> None:
+    """A Notice for each value with which a training runs and is not what anyone wants."""
+    if recipe.lr > HIGH_RATE:
+        _notice(f"lr is {recipe.lr}, above {HIGH_RATE}: expect weights that diverge")
+    if recipe.clip < ADAMW_EPSILON:
+        _notice(
+            f"clip is {recipe.clip}: gradients are cut below AdamW's epsilon ({ADAMW_EPSILON}), so "
+            "the steps are nearly 0"
+        )
+
+
+def _notice(text: str) -> None:
+    warnings.warn(text, Notice, stacklevel=3)
 
 
 def _check(recipe: Recipe, name: str, valid: bool, expected: str) -> None:

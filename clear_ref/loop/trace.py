@@ -5,9 +5,10 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
-from clear_ref.common.files import write_text
+from clear_ref.common.errors import UserError
+from clear_ref.common.files import parse_json, read_text, write_text
 from clear_ref.common.run_directory import TRACE_CSV_FILE, TRACE_FILE
 
 FIRST_COLUMNS = ("step", "epoch", "stage", "phase", "loss")
@@ -53,9 +54,12 @@ class Trace:
         """Take the lines on disk: those of other stages, and of this stage up to this step."""
         if self.path is None or not self.path.exists():
             return
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            if row["stage"] != self.stage or row["step"] <= step:
+
+        def is_kept(row: TraceLine) -> bool:
+            return row["stage"] != self.stage or row["step"] <= step
+
+        for number, line in enumerate(read_text(self.path).split("\n"), 1):
+            if line and is_kept(checked_line(line, f"{self.path}:{number}")):
                 self.lines.append(line)
 
     def add(self, line: TraceLine) -> None:
@@ -68,6 +72,20 @@ class Trace:
             write_text(self.path, "".join(line + "\n" for line in self.lines))
             rows = [json.loads(line) for line in self.lines]
             write_text(self.path.with_name(TRACE_CSV_FILE), as_csv(rows))
+
+
+def checked_line(text: str, where: str) -> TraceLine:
+    """A line of trace.jsonl; UserError if it is none, for example cut in the middle."""
+    row = parse_json(text.encode("utf-8"), where)
+    terms = row.get("terms")
+    known = {*FIRST_COLUMNS, *LAST_COLUMNS, "terms"}
+    good = isinstance(row.get("stage"), str) and type(row.get("step")) is int and set(row) <= known
+    if not good or not isinstance(terms, dict):
+        raise UserError(
+            f"{where}: is no line of a training's trace; expected stage, step, loss and terms: "
+            "start a new run"
+        )
+    return cast(TraceLine, row)
 
 
 def as_csv(lines: Sequence[TraceLine]) -> str:

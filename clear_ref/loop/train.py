@@ -185,6 +185,7 @@ class Trainer:
         directory = self.training.out / CHECKPOINT_DIRECTORY
         state = checkpoint.read_state(directory)
         if state is not None and state["stage"] == self.training.stage.name:
+            checkpoint.check_plan(directory, state, self.n_steps, self.training.epoch_ends())
             checkpoint.restore(directory, state_tensors(self.optimiser, self.parameters))
             self.step = state["step"]
             self.epoch = state["epoch"]

@@ -2,6 +2,8 @@
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
 
 from clear_ref.common.errors import LabelError, ShapeError
 from clear_ref.data.batches import IGNORE
@@ -59,6 +61,34 @@ def _check_shapes(student: Tensor, labels: Tensor, teacher: Tensor | None) -> No
             f"teacher_logits has shape {list(teacher.shape)}; "
             f"expected {list(student.shape)} as student_logits"
         )
+
+
+def check_transforms(**tensors: Tensor | None) -> None:
+    """ShapeError for a tensor inside a transform, or made where no gradient can be.
+
+    Of torch.func's transforms (grad, vmap, jvp, jacrev, ...) and of forward-mode derivatives the
+    operators know nothing, and the second would be lost in silence.
+    """
+    needs_gradient = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors.values()
+    )
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if (
+            is_functorch_wrapped_tensor(tensor)
+            or forward_ad.unpack_dual(tensor).tangent is not None
+        ):
+            raise ShapeError(
+                f"{name} is inside torch.func (grad, vmap, jvp) or a forward-mode derivative; "
+                "expected a plain tensor: token_terms is differentiable with backward() and "
+                "torch.autograd.grad, and takes many sequences as rows [n, V]"
+            )
+        if needs_gradient and tensor.is_inference():
+            raise ShapeError(
+                f"{name} was made under torch.inference_mode, and a gradient is asked for; "
+                f"expected a tensor made under torch.no_grad, or {name}.clone()"
+            )
 
 
 def check_labels(labels: Tensor, vocabulary: int) -> None:

@@ -88,9 +88,13 @@ def token_terms(
     """
     operand_checks.check_tensors(student_logits, labels, teacher_logits)
     if not torch.compiler.is_compiling():  # in compiled code the operator checks the memory
-        operand_checks.check_memory(
-            student_logits=student_logits, teacher_logits=teacher_logits, labels=labels
-        )
+        operands = {
+            "student_logits": student_logits,
+            "teacher_logits": teacher_logits,
+            "labels": labels,
+        }
+        operand_checks.check_transforms(**operands)
+        operand_checks.check_memory(**operands)
     teacher = None if teacher_logits is None else teacher_logits.detach()
     if teacher is not None and teacher.dtype != student_logits.dtype:
         dtypes = (teacher.dtype, student_logits.dtype)

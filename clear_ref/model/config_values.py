@@ -4,18 +4,21 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName, one_line
 
 # Upper bounds far above every model of these families.
 LARGEST = 1 << 24
 MOST_LAYERS = 1000
+MOST_SIDE = 8192  # of a picture, in pixels
+MOST = {"num_hidden_layers": MOST_LAYERS, "depth": MOST_LAYERS, "image_size": MOST_SIDE}
 
 
 def part_of(config: Mapping[str, Any], key: str, where: PathName) -> dict[str, Any]:
     """config[key], or {} if it is absent or null; UserError unless it is an object."""
     part = config.get(key)
     if not isinstance(part, dict | None):
-        raise UserError(f"{where}: {key} is {part!r}; expected an object")
+        raise UserError(f"{where}: {key} is {shown(part)}; expected an object")
     return part or {}
 
 
@@ -30,12 +33,12 @@ def number(values: Mapping[str, Any], key: str, where: PathName) -> float:
 
 
 def whole_number(values: Mapping[str, Any], key: str, where: PathName) -> int:
-    """values[key], 1 to LARGEST (layers: MOST_LAYERS); UserError for anything else.
+    """values[key], 1 to LARGEST (or what MOST has for the key); UserError for anything else.
 
     Checked before any tensor of that size is made.
     """
     value = values[key]
-    most = MOST_LAYERS if key in ("num_hidden_layers", "depth") else LARGEST
+    most = MOST.get(key, LARGEST)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise UserError(
             f"{where}: {key} is {one_line(repr(value), 60)}; "

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import PathName, read_json
 from clear_ref.data.clip_images import ClipImages
 from clear_ref.data.images import Picture
@@ -99,7 +100,7 @@ def family(config: dict[str, Any], where: PathName) -> Family[Any]:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
-            f"{where}: model_type is {model_type!r}; expected one of {', '.join(FAMILIES)}"
+            f"{where}: model_type is {shown(model_type)}; expected one of {', '.join(FAMILIES)}"
         )
     return FAMILIES[model_type]
 

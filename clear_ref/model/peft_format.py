@@ -15,6 +15,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, one_line
 
 from . import lora
+from .finite import finite_checks
 from .names import CURRENT_MODULES, GENERATIONS, name_in_generation, our_name
 from .peft_config import CONFIG, AdapterConfig, read_config, write_config
 from .weights import Shape, StoredTensor, check_fit, fill, read_tensors, weights_of
@@ -186,6 +187,9 @@ def load(model: nn.Module, family: str, directory: PathName) -> list[str]:
     expected |= {name: weight.shape for name, weight in copies.items()}
     check_fit(expected, {name: tensor.shape for name, tensor in stored.items()}, file)
     values = read_tensors(file)
+    with finite_checks() as checks:
+        for name, value in values.items():
+            checks.add(file, name, value)
     for name, weight in copies.items():
         copy = values.pop(name)
         if not weight.is_meta and not torch.equal(copy.to(weight), weight):

@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, one_line, parse_json, read_json
+from clear_ref.common.files import PathName, is_file, note_read, one_line, parse_json, read_json
 
+from .finite import finite_checks
 from .names import COMPUTED, UNREAD, our_name
 
 SINGLE = "model.safetensors"
@@ -55,7 +56,8 @@ def read_header(path: PathName) -> dict[str, dict[str, Any]]:
              names a tensor twice
     """
     path = Path(path)
-    if not path.is_file():  # this also excludes FIFOs, on which open() would block
+    note_read(path)
+    if not is_file(path):  # this also excludes FIFOs, on which open() would block
         raise UserError(f"{path}: no such file; expected the weights in safetensors form")
     try:
         with safe_open(str(path), framework="pt"), open(path, "rb") as file:
@@ -69,6 +71,13 @@ def read_header(path: PathName) -> dict[str, dict[str, Any]]:
             f"{path}: not a whole safetensors file ({one_line(error)}); fetch or write it again"
         ) from None
     header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if not isinstance(entry, dict):  # safe_open takes a list of the three values too
+            raise UserError(
+                f"{path}: the header's entry of {one_line(name, 100)} is "
+                f"{one_line(repr(entry), 60)}; expected an object with dtype, shape and "
+                "data_offsets: write the file again"
+            )
     return header
 
 
@@ -109,7 +118,10 @@ def _weight_map(index: Path) -> dict[str, str]:
         # A name without path separators, so that no file outside the folder is read. The name may
         # be a symbolic link: the hub's cache consists of links.
         is_plain = (
-            isinstance(file, str) and file.endswith(".safetensors") and not set(file) & set("/\\\0")
+            isinstance(file, str)
+            and file.endswith(".safetensors")
+            and not set(file) & set("/\\\0")
+            and len(file) < 256
         )
         if not is_plain:
             raise UserError(
@@ -235,14 +247,15 @@ def read_weights(target: Mapping[str, Tensor], stored: Mapping[str, StoredTensor
 
     The target's dtypes and devices are kept. A norm that no computation reads and that the file
     omits becomes the identity, as in the reference.
+    raises  UserError for a weight with inf or NaN, in the file or in the target's dtype
     stored  what `fitting_weights` returned for this target
     memory  beside the target one tensor at a time, memory-mapped from its file and then released
             (a conversion on the CPU needs no copy)
     """
-    with torch.no_grad():
+    with torch.no_grad(), finite_checks() as checks:
         for name, tensor in stored.items():
             if name in target:
-                target[name].copy_(_read(tensor))
+                checks.add(tensor.path, tensor.name, target[name].copy_(_read(tensor)))
         for name in set(target) - set(stored):  # UNREAD ones
             target[name].fill_(float(name.endswith("weight")))
 

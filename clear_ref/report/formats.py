@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 
+from clear_ref.common.text_table import csv_cell
 from clear_ref.evaluation.metrics import Scores
 
 from . import zero_means
@@ -79,7 +80,9 @@ def as_csv(report: Report, groups: list[RunGroup]) -> str:
             facts = _facts(report, run, base)
             rows.append([group.label, *facts, *own, *_numbers(run.metrics, metrics)])
     output = io.StringIO()
-    csv.writer(output, lineterminator="\n").writerows([header, *rows])
+    csv.writer(output, lineterminator="\n").writerows(
+        [[csv_cell(cell) for cell in row] for row in [header, *rows]]
+    )
     return output.getvalue()
 
 

@@ -229,11 +229,14 @@ def _read_record(path: Path) -> RunRecord:
         )
     for key in ("settings", "inputs", "versions"):
         _check_type(record, key, dict, path)
+    for key in ("options", "kernel", "trained"):
+        if key in record:
+            _check_type(record, key, dict, path)
     for name, entry in (record["settings"] | record.get("options", {})).items():
         if not isinstance(entry, dict) or not {"value", "source"} <= set(entry):
             raise UserError(
-                f"{path}: setting {name} is {one_line(repr(entry), 60)}; expected its value and "
-                "source, as a run writes them; run it again"
+                f"{path}: setting {one_line(name, 60)} is {one_line(repr(entry), 60)}; "
+                "expected its value and source, as a run writes them; run it again"
             )
     return cast(RunRecord, record)
 
@@ -251,6 +254,8 @@ def _read_summary(directory: Path, command: str) -> dict[str, Any]:
         _check_type(summary, key, kind, path)
     for phase in summary["seconds"]:
         _check_type(summary["seconds"], phase, NUMBER, path)
+    if summary.get("trained") is not None:
+        _check_type(summary, "trained", dict, path)
     if "kept" in summary:
         _check_type(summary, "kept", dict, path)
         _check_type(summary["kept"], "step", int, path)

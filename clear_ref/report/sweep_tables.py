@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from clear_ref.common.text_table import csv_cell
 from clear_ref.evaluation.selection import HALVES, NEAREST_GOLD, least_retain
 
 from .columns import PAPER_COLUMNS, number
@@ -159,6 +160,6 @@ def csv_text(summary: Mapping[str, Any]) -> str:
             + [values.get(name, "") for name in names]
             + scores
             + ["yes" if point.get(key) else "" for key in ("meets", "chosen")]
-            + [point["failed"], point["command"]]
+            + [csv_cell(str(point["failed"] or "")), csv_cell(point["command"])]
         )
     return out.getvalue()

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from clear_ref import Record
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import Notice, UserError
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import SCHEMA, columns, read_rows
@@ -37,8 +37,8 @@ def test_good_rows_are_read_unchanged(tmp_path):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("{", "rows.jsonl:1: not a JSON object"),
-        ([1], "columns are list"),
+        ("{", "rows.jsonl:1: not JSON"),
+        ([1], "rows.jsonl:1: holds list; expected a JSON object"),
         ({"name": "\ud800"}, "name is '\\ud800', and a lone surrogate in it is no character"),
         (
             {**GOOD, "extra": 1},
@@ -48,6 +48,12 @@ def test_good_rows_are_read_unchanged(tmp_path):
             {"image": "images/a.png", "caption": "c"},
             "columns are caption, image; expected caption, image, name",
         ),
+        ('{"name": "A", "name": "B"}', "the key name is given twice in one object"),
+        ({**GOOD, "name": 10**400}, "holds the number 100000000000... of 401 signs"),
+        ("[" * 150 + "]" * 150, "more than 100 brackets inside each other"),
+        ("[" * 5000, "rows.jsonl:1: not JSON"),
+        ({**GOOD, "image": "images/a\0.png"}, "has a zero byte, which no path can have"),
+        ({**GOOD, "image": "a" * 5000}, "there is no picture"),
         ({**GOOD, "name": ""}, "column name is ''; expected a text"),
         ({**GOOD, "caption": 3}, "column caption is 3; expected a text"),
         ({**GOOD, "caption": None}, "column caption is None; expected a text"),
@@ -243,3 +249,9 @@ def test_a_template_for_text_has_no_place_for_a_picture():
     assert TEMPLATES["vicuna"].prompt("Who?", False).endswith("USER: Who? ASSISTANT:")
     with pytest.raises(UserError, match="template vicuna has no place for a picture"):
         TEMPLATES["vicuna"].prompt("Who?", True)
+
+
+def test_rows_with_a_text_of_blanks_alone_are_read_and_said(tmp_path):
+    directory = world(tmp_path, GOOD, {**GOOD, "name": " "}, {**GOOD, "caption": "\t\n"})
+    with pytest.warns(Notice, match="2 of 3 rows have a text of blanks alone.*rows.jsonl:2"):
+        assert len(read_rows(directory, "forget10")) == 3

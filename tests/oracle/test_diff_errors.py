@@ -69,7 +69,7 @@ ABOUT = {"format": "clear_ref.dump/1", "method": "grad_ascent"}
         (GOOD, {}, "metadata format is None; expected 'clear_ref.dump/1'"),
         (GOOD, ABOUT | {"method": "npoo"}, "method is 'npoo'; expected one of"),
         (GOOD, ABOUT | {"semantics": "papers"}, "semantics is 'papers'; expected one of"),
-        (GOOD, ABOUT | {"options": "[1]"}, "metadata options is [1]; expected a JSON object"),
+        (GOOD, ABOUT | {"options": "[1]"}, "metadata options: holds list; expected a JSON object"),
         (GOOD, ABOUT | {"options": '{"beta": 1}'}, "has no option 'beta'"),
         (
             GOOD | {"forget/logit": torch.zeros(1)},

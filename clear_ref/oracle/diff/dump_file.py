@@ -23,7 +23,6 @@ tensors    any subset of BATCH/NAME, term/NAME and loss. BATCH is one of the met
 Floats are float64, float32, bfloat16 or float16, and finite; no tensor is empty.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import one_line
+from clear_ref.common.files import is_file, one_line, parse_json
 from clear_ref.methods import table
 
 from . import dump_tensors
@@ -70,7 +69,7 @@ def read(path: str | Path, method: str = "", semantics: str = "") -> Dump:
     metadata, tensors = _read_file(path)
     if metadata.get("format") != FORMAT:
         raise UserError(
-            f"{path}: metadata format is {metadata.get('format')!r}; "
+            f"{path}: metadata format is {one_line(repr(metadata.get('format')), 60)}; "
             f"expected {FORMAT!r} (diff --helper writes it)"
         )
     method = method or metadata.get("method", "")
@@ -107,7 +106,7 @@ def read(path: str | Path, method: str = "", semantics: str = "") -> Dump:
 
 def _read_file(path: str | Path) -> tuple[dict[str, str], Tensors]:
     """(metadata, {name: tensor}) of a safetensors file."""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(
             f"{path}: no such file; expected a dump (diff --helper prints what writes one)"
         )
@@ -124,15 +123,7 @@ def _read_file(path: str | Path) -> tuple[dict[str, str], Tensors]:
 
 def _json_object(path: str | Path, metadata: dict[str, str], key: str) -> dict[str, object]:
     """The JSON object of one metadata entry; {} if the entry is missing."""
-    try:
-        value = json.loads(metadata.get(key) or "{}")
-    except ValueError as error:
-        raise UserError(
-            f"{path}: metadata {key} is no JSON ({one_line(error)}); expected an object"
-        ) from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: metadata {key} is {one_line(value, 60)}; expected a JSON object")
-    return value
+    return parse_json((metadata.get(key) or "{}").encode("utf-8"), f"{path}: metadata {key}")
 
 
 def _check_batch(
