@@ -43,11 +43,11 @@ def test_a_point_is_the_run_of_its_command(swept, tmp_path, capsys):
     out, data = swept
     rows = list(csv.DictReader((out / "sweep.csv").open()))
     assert [(row["method"], row["lr"], row["beta"]) for row in rows] == [
-        ("scrub", "1e-3", ""),
         ("npo", "1e-3", "0.5"),
         ("npo", "1e-3", "1"),
+        ("scrub", "1e-3", ""),
     ]
-    command = rows[1]["command"].split()[3:]
+    command = rows[0]["command"].split()[3:]
     given = ["--data", str(data), "--limit", "4", "--max-new-tokens", "4", "--seed", "0"]
     given += ["--set", "beta=0.5"]
     assert command[0] == "npo"
@@ -56,7 +56,7 @@ def test_a_point_is_the_run_of_its_command(swept, tmp_path, capsys):
     status, _, err = call(capsys, *command, "--out", tmp_path / "one", "--quiet")
     assert status == 0, err
     name = "adapter/adapter_model.safetensors"
-    same = (out / "npo-002-seed0" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    same = (out / "npo-001-seed0" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     assert same
 
 
