@@ -84,7 +84,7 @@ def read_record(file: Path) -> RunRecord:
             f"{file}: is no settings.json of this version ({FORMAT}); expected that of a run"
         )
     for part in ("settings", "options"):
-        values = found.get(part, {})
+        values = found.get(part, {} if part == "options" else None)
         if not isinstance(values, dict) or not all(map(_is_setting, values.values())):
             raise UserError(f"{file}: {part} is not {{name: {{value, source}}}}; fetch it again")
     if not isinstance(found.get("impl"), str) or not isinstance(found.get("inputs"), dict):

@@ -10,6 +10,7 @@ from dataclasses import Field, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import UserError
+from .files import one_line
 from .run_directory import SettingRecord
 
 if TYPE_CHECKING:
@@ -67,14 +68,15 @@ def convert(kind: type[DataclassInstance], name: str, text: str) -> Any:
     """
     known = {each.name: each for each in fields(kind)}
     if name not in known:
-        raise UserError(f"unknown setting {name!r}; known: {', '.join(known)}")
+        raise UserError(f"unknown setting {one_line(repr(name), 60)}; known: {', '.join(known)}")
     default: Any = known[name].default
     wanted = type(default)
     try:
         value = wanted(text)
     except ValueError:
         raise UserError(
-            f"setting {name} is {text!r}; expected {wanted.__name__}, such as {default}"
+            f"setting {name} is {one_line(repr(text), 60)}; expected {wanted.__name__}, such as "
+            f"{default}"
         ) from None
     _check_choice(known[name], value, name)
     return value
@@ -100,7 +102,7 @@ def _check_choice(each: Field[Any], value: object, name: str) -> None:
     choices = each.metadata.get("choices")
     if choices is not None and value != each.default and value not in choices:
         expected = ", ".join(str(choice) for choice in choices)
-        raise UserError(f"{name} is {value!r}; expected one of {expected}")
+        raise UserError(f"{name} is {one_line(repr(value), 60)}; expected one of {expected}")
 
 
 def with_sources(

@@ -84,7 +84,9 @@ def _check_columns(path: Path, names: list[str]) -> None:
         )
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{path}: column {name!r} is there twice; expected it once")
+            raise UserError(
+                f"{path}: column {one_line(repr(name), 60)} is there twice; expected it once"
+            )
         if _is_setting(name) and name not in {*setting_names(Recipe), *_options_of_any()}:
             raise UserError(
                 f"{path}: column {one_line(name, 60)!r} is neither a value of the recipe nor an "
@@ -109,7 +111,8 @@ def _point(row: dict[str, str], path: Path, line: int, semantics: str) -> Point:
         )
     if method not in table.METHODS:
         raise UserError(
-            f"{where}: method is {method!r}; expected one of {', '.join(table.METHODS)}"
+            f"{where}: method is {one_line(repr(method), 60)}; expected one of "
+            f"{', '.join(table.METHODS)}"
         )
     recipe: dict[str, str] = {}
     options: dict[str, str] = {}

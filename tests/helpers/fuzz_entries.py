@@ -201,7 +201,7 @@ def read_stopped(folder: Path) -> None:
     """settings.json of a run to resume: what the run was told, and whether it is the same run."""
     arguments = _parser().parse_args(["scrub", "--resume", "--out", str(folder / "stopped")])
     run.take_settings(arguments)
-    record = read_json(folder.parent / "same.json")
+    record = read_json(folder / "same.json")
     choose(str(folder / "stopped"), "x", record, True)
 
 

@@ -262,11 +262,12 @@ def runs(folder: Path) -> None:
 
 
 def stopped_run(folder: Path) -> None:
-    """stopped/: what a run with --resume reads before any weight."""
+    """stopped/: what a run with --resume reads before any weight; same.json: its settings again."""
     made_runs.write(folder / "stopped")
     for path in (folder / "stopped").iterdir():
         if path.name != SETTINGS_FILE:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copy(folder / "stopped" / SETTINGS_FILE, folder / "same.json")
 
 
 def state(folder: Path) -> None:
