@@ -14,19 +14,33 @@ import torch
 from .commands.output import show
 from .commands.parser import parser
 from .commands.repeat import take_settings
+from .common import distributed
 from .common.errors import Notice, RunFailed, UserError, message_line
 from .common.files import last_read, one_line
 from .common.progress import Progress
 from .losses.implementation import default_implementation, use_implementation
+from .methods.table import METHODS
 
 
 def do(arguments: Namespace) -> None:
     """Run one parsed command and print what it found."""
+    check_torchrun(arguments.command)
+    distributed.start()
     Progress.begin(arguments.quiet)
     take_settings(arguments)
     with use_implementation(arguments.token_terms), notices_in_one_line():
         default_implementation()  # a wrong CLEAR_REF_IMPL is an error, also where it is not used
         show(arguments.function(arguments), arguments.json)
+    distributed.end()
+
+
+def check_torchrun(command: str) -> None:
+    """UserError if torchrun started several processes for a command that uses one."""
+    if distributed.launched() > 1 and command not in (*METHODS, "all", "finetune", "evaluate"):
+        raise UserError(
+            f"{command} runs in one process; start it without torchrun, which is for METHOD, all, "
+            "finetune and evaluate"
+        )
 
 
 @contextmanager
@@ -55,6 +69,12 @@ def main(argv: list[str] | None = None) -> int:
     be read or written; 130 interrupted; 141 stdout was closed. An error is one line on stderr, also
     one that nobody has foreseen (status 1); with --debug its traceback comes before it.
     """
+    with distributed.only_first_prints():
+        return _main(argv)
+
+
+def _main(argv: list[str] | None) -> int:
+    """`main`, in a process whose output is that of the run or goes nowhere."""
     arguments = Namespace()
     try:
         arguments = parser().parse_args(argv)
@@ -80,6 +100,11 @@ def message_and_status(error: Exception) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, RunFailed):
         return f"the run failed: {error}", 1
+    if distributed.is_lost(error):
+        return (
+            "the run failed: another of its processes has ended; --resume --out DIR continues "
+            "after the last finished part, with any number of processes"
+        ), 1
     if is_out_of_memory(error):
         return (
             f"the run failed: out of memory ({one_line(error, 120)}); lower --eval-batch or "
@@ -105,8 +130,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def fail(message: str, status: int) -> int:
-    """Print the error line; returns the exit status."""
-    print(f"clear_ref: {message_line(message)}", file=sys.stderr)
+    """Print the error line, under torchrun once for all processes; returns the exit status."""
+    distributed.print_error(f"clear_ref: {message_line(message)}")
     return status
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from clear_ref.data.batches import Batch
 from clear_ref.evaluation.likelihood import continuation_nll
+from clear_ref.loop.engine import Engine, Work
+from clear_ref.loop.share import Part
 from clear_ref.loop.stage import Stage
-from clear_ref.loop.step import backward, row_totals
+from clear_ref.loop.step import row_totals
 from clear_ref.loop.teacher import Teacher
 from clear_ref.methods import needs, variant
 from clear_ref.methods.table import make_options
@@ -88,15 +90,12 @@ class Ours:
             {name: record_alone(batches[name], row) for name in stage.needs}
             for row in range(SEQUENCES)
         ]
-        loss, terms = backward(
-            self.vlm,
-            encoded,
-            stage,
-            self.teacher,
-            SEQUENCES,
-            row_totals(encoded, stage.needs),
-            [(0, row) for row in range(SEQUENCES)],
-        )
+        parts = [Part([row], 0, row) for row in range(SEQUENCES)]
+        [n_rows] = row_totals(encoded, parts, stage.needs, 1)
+        works = [
+            Work(batches, SEQUENCES, n_rows, (0, row), 1) for row, batches in enumerate(encoded)
+        ]
+        loss, terms = Engine(self.vlm, self.teacher).backward(stage, works)
         return {"loss": loss, "terms": terms}
 
     def generate(self, prompts: Batch, new_tokens: int) -> list[list[int]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from clear_ref.common import run_directory
+from clear_ref.common import distributed, run_directory
 from clear_ref.common.files import write_json
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
@@ -129,7 +129,7 @@ def resolve(
             for seed in seeds:
                 directory = out / f"{method}-{semantics}-{modality}-seed{seed}"
                 own = dataclasses.replace(shared, method=method, seed=seed, out=str(directory))
-                begun = (directory / run_directory.SETTINGS_FILE).exists()
+                begun = distributed.from_first((directory / run_directory.SETTINGS_FILE).exists)
                 runs.append(resolve_unlearn(own, of_method, begun, inputs))
     return ResolvedAll(
         inputs=inputs,
@@ -215,6 +215,7 @@ def run_all(
     }
     write_json(out / run_directory.LEADERBOARD_FILE, summary)
     remove_finished_groups(out)
-    report_page.of_all(out, inputs.metrics)
+    if distributed.is_first():
+        report_page.of_all(out, inputs.metrics)
     check_all_finished(lines, out)
     return summary

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
 from clear_ref.common.run_directory import CHANGEABLE
 from clear_ref.data import draws
@@ -22,6 +23,7 @@ from clear_ref.evaluation.summary import Kept, Summary
 from clear_ref.loop.curve import Curve, CurveLine, check_every
 from clear_ref.loop.history import row_id
 from clear_ref.loop.plan import ask
+from clear_ref.loop.recipes import Recipe
 from clear_ref.model.vlm import VLM
 
 from .model_logs import evaluate_model
@@ -35,10 +37,15 @@ SPLIT_SEED = 0
 Numbers = dict[str, float]
 
 
-def check(settings: Unlearn | Finetune, inputs: Inputs) -> None:
+def check(settings: Unlearn | Finetune, inputs: Inputs, recipe: Recipe) -> None:
     """UserError for values of --evaluate-every and --keep that the run cannot follow."""
     if settings.evaluate_every:
         check_every(settings.evaluate_every, "--evaluate-every")
+        if distributed.size() > 1 and not recipe.lora_rank:
+            raise UserError(
+                "--evaluate-every with --lora-rank 0 under torchrun: no process has the whole "
+                "model between the steps; leave --evaluate-every out, or train adapters"
+            )
     keep = keep_of(settings)
     if keep == LAST:
         return

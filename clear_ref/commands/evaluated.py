@@ -12,12 +12,12 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 from clear_ref.bench.process import hardware
-from clear_ref.common import run_directory
+from clear_ref.common import distributed, run_directory
 from clear_ref.common.errors import Notice, RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
 from clear_ref.evaluation.log_format import Log, Logs
@@ -74,7 +74,7 @@ def reused(inputs: Inputs, models: Mapping[str, Path], fresh: bool = False) -> d
     for name, directory in models.items():
         folder, of = place_of(inputs, directory)
         try:
-            found[name] = _read(folder, of, inputs.tasks)
+            found[name] = distributed.from_first(partial(_read, folder, of, inputs.tasks))
         except UserError as error:
             _notice(f"{error}; {name} is evaluated again")
         if len(found[name]) == len(inputs.tasks):
@@ -109,7 +109,7 @@ def completed(
     if vlm is None:
         vlm = load_model(inputs, directory)
     logs = known | evaluate_model(inputs, vlm, name, out, missing)
-    if not resumed:
+    if distributed.is_first() and not resumed:
         _keep(inputs, directory, missing, logs)
     return {task.name: logs[task.name] for task in inputs.tasks}
 

@@ -57,7 +57,7 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     start = start_directory(settings.model)
     recipe_name, recipe = recipe_for(settings.recipe, start, "finetune", given.recipe)
     inputs = resolve_inputs(settings, directory_of=start_directory)
-    curve.check(settings, inputs)
+    curve.check(settings, inputs, recipe)
     if settings.split == "retain":
         check_never_saw(inputs.model, forget_rows(inputs.data, settings.forget), "--model")
     plan = plan_of(settings, inputs.data, inputs.phrases, inputs.sees_pictures)

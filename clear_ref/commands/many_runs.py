@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clear_ref.common import run_directory
+from clear_ref.common import distributed, run_directory
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.files import read_json
 from clear_ref.common.processes import map_in_processes, process_count
@@ -23,20 +23,22 @@ def run_in_processes(
 ) -> list[dict[str, Any]]:
     """A line for each run, in order: its metrics, or {"failed": reason}.
 
-    On the CPU, as many runs at a time as torch has threads. A run that is finished is not repeated.
+    On the CPU, as many runs at a time as torch has threads. Under torchrun all processes do each
+    run together, one after the other. A run that is finished is not repeated.
 
     title   of the progress line
     runs    all with the same inputs
     logs    of base and gold
     report  called with the line of each run
     """
-    n_processes = process_count(runs[0].inputs.device)
+    together = distributed.size() > 1
+    n_processes = 1 if together else process_count(runs[0].inputs.device)
     bar = Progress(title, len(runs[::n_processes]), "run")
     quiet = Progress.quiet
 
     def compute(one: ResolvedUnlearn) -> dict[str, Any]:
         try:
-            summary = finished_summary(one) or unlearn(one, logs)
+            summary = distributed.from_first(lambda: finished_summary(one)) or unlearn(one, logs)
         except RunFailed as error:
             return {"failed": f"{one.out.name}: {error}"}
         line = {
@@ -53,6 +55,8 @@ def run_in_processes(
 
     Progress.quiet = True  # one progress line for all runs
     try:
+        if together:
+            return [compute(one) for one in runs]
         return map_in_processes(compute, runs, n_processes)
     finally:
         Progress.quiet = quiet

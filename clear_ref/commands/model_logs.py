@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from clear_ref.common import run_directory
+from clear_ref.common import distributed, run_directory
 from clear_ref.common.files import write_json, write_jsonl
 from clear_ref.evaluation.evaluate import run_tasks
 from clear_ref.evaluation.log_format import Logs
@@ -84,7 +84,7 @@ def write_results(
         for task, log in found.items():
             write_json(folder / f"{task}.json", log)
         for path in folder.glob("*.json"):
-            if path.stem not in found:
+            if distributed.is_first() and path.stem not in found:
                 path.unlink()
     write_jsonl(out / run_directory.RECORDS_FILE, record_lines(logs))
     definitions = next(iter(models.values()))["definitions"]
@@ -108,6 +108,8 @@ def write_results(
 
 def remove_finished_groups(out: Path) -> None:
     """Remove what a run directory kept for resuming an evaluation; its logs are written."""
+    if not distributed.is_first():
+        return
     shutil.rmtree(out / FINISHED_GROUPS, ignore_errors=True)
     folder = (out / FINISHED_GROUPS).parent
     if folder.is_dir() and not any(folder.iterdir()):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import one_line, read_json
 from clear_ref.common.run_directory import FORMAT, SETTINGS_FILE, RunRecord, versions
@@ -50,7 +51,8 @@ def take_settings(arguments: Namespace) -> None:
     file = _settings_file(arguments) if hasattr(arguments, "settings_file") else None
     if file is None:
         return
-    earlier = Earlier(file, read_record(file), frozenset(vars(arguments)))
+    record = distributed.from_first(lambda: read_record(file))
+    earlier = Earlier(file, record, frozenset(vars(arguments)))
     _check_command(arguments, earlier)
     arguments.recorded = _take_values(arguments, earlier)
     arguments.recorded_options = _take_options(arguments, earlier)
@@ -73,7 +75,8 @@ def _settings_file(arguments: Namespace) -> Path | None:
     if named:
         return Path(named) / SETTINGS_FILE if Path(named).is_dir() else Path(named)
     file = Path(out) / SETTINGS_FILE
-    return file if arguments.resume and out and file.exists() else None
+    resumes = arguments.resume and out and distributed.from_first(file.exists)
+    return file if resumes else None
 
 
 def read_record(file: Path) -> RunRecord:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from clear_ref.common import run_directory
+from clear_ref.common import distributed, run_directory
 from clear_ref.common.settings import with_sources
 from clear_ref.data.records import Row
 from clear_ref.evaluation.log_format import Logs
@@ -104,7 +104,7 @@ def resolve(
     variant = table.variant(settings.method, settings.semantics)
     shared = inputs is not None
     inputs = inputs or resolve_inputs(settings, settings.gold)
-    curve.check(settings, inputs)
+    curve.check(settings, inputs, recipe)
     plan = plan_of(settings, options, inputs)
     rows = plan.forget, plan.retain
     if not shared:
@@ -218,7 +218,8 @@ def unlearn(
         **curve.summarised(points, settings, logs),
     }
     result = write_results(out, logs, summary, inputs.metrics, inputs.gold)
-    report.of_run(out, inputs.metrics)
+    if distributed.is_first():
+        report.of_run(out, inputs.metrics)
     return result
 
 

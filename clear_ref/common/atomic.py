@@ -8,10 +8,12 @@ import errno
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from . import distributed
 from .errors import RunFailed, UserError
 
 PathName = str | os.PathLike[str]
@@ -27,13 +29,18 @@ def atomic_file(path: PathName, n_bytes: int = 0) -> Iterator[Path]:
     """A temporary file beside `path` to write to.
 
     At the end of the block it is synced and renamed to `path`; if the block raises, it is deleted.
-    A reader of `path` sees the old file or the new one, never a part of it.
+    A reader of `path` sees the old file or the new one, never a part of it. Under torchrun only the
+    first process writes; in the others the temporary file is elsewhere, and is deleted.
 
     n_bytes  what will be written, if that is known: it must be free
     raises   RunFailed if the disk is full or read-only, or if the directory of the run is gone;
              UserError if `path` cannot be written for another reason
     """
     path = Path(path)
+    if not distributed.is_first():
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield Path(elsewhere) / path.name
+        return
     with _errors_of_writing(path):
         _make_parent(path, n_bytes)
         temporary = _unused_name(path)

@@ -2,6 +2,7 @@
 
 import torch
 
+from . import distributed
 from .errors import UserError
 from .files import one_line
 
@@ -21,9 +22,12 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def device_of(name: str) -> torch.device:
-    """The torch device with this name; UserError if this machine does not have it."""
+    """The torch device with this name; UserError if this machine does not have it.
+
+    Under torchrun, cuda is the GPU with the number that the process has on its machine.
+    """
     try:
-        device = torch.device(name)
+        device = torch.device(distributed.local_device(name))
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("this device type has not been tested")
         torch.empty(0, device=device)

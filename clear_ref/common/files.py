@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from . import distributed
 from .atomic import PathName, atomic_file
 from .errors import UserError
 
@@ -21,6 +22,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 def write_bytes(path: PathName, data: bytes) -> None:
     """Write `data` to `path`, completely or not at all."""
+    if not distributed.is_first():
+        return
     with atomic_file(path, len(data)) as temporary:
         temporary.write_bytes(data)
 

@@ -1,9 +1,11 @@
-"""Runs work items in forked processes, one thread in each.
+"""Work items in several processes, one thread in each.
 
 With small models, several processes are faster than several threads in one process. The results
 do not depend on the number of processes or threads: every item is computed with one thread,
-because the number of threads changes the last bits of matrix products. A child process sends its
-results to the parent as JSON, through a pipe. It ends when its parent has ended, by a kill too.
+because the number of threads changes the last bits of matrix products. Results are sent as JSON:
+from a fork to its parent through a pipe, and between processes that torchrun started through
+torch.distributed. A fork ends when its parent has ended, by a kill too. Under torchrun no process
+is forked.
 """
 
 import json
@@ -15,35 +17,86 @@ from typing import Any, TypeVar
 
 import torch
 
-from .errors import RunFailed, UserError
+from . import distributed
+from .errors import RunFailed
+from .transfer import attempt, result_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# Under torchrun: items of each process between two exchanges of results.
+ITEMS_PER_EXCHANGE = 8
 
 
 def process_count(device: torch.device) -> int:
-    """Number of processes for work on a device: on the CPU torch's thread count, otherwise 1."""
+    """Number of processes for work on a device.
+
+    Under torchrun: as many as it started. Otherwise on the CPU torch's thread count, else 1.
+    """
+    if distributed.size() > 1:
+        return distributed.size()
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def map_in_processes(
-    compute: Callable[[Item], Result], items: Sequence[Item], n_processes: int
+    compute: Callable[[Item], Result],
+    items: Sequence[Item],
+    n_processes: int,
+    keep: Callable[[Item, Result], object] | None = None,
 ) -> list[Result]:
     """[compute(item) for item in items], computed by n_processes processes.
 
-    Item i goes to process i % n_processes; process 0 is this one, the others are forks of it.
-    Every process computes with one thread, also if there is only one item or one process.
+    Item i goes to process i % n_processes. Without torchrun, process 0 is this one, the others are
+    forks of it; under torchrun all its processes call this with the same items, and all get all
+    results. Every process computes with one thread, also if there is only one item or one process.
 
     compute  must return a value that JSON can hold; other changes that a fork makes in memory
              are lost
+    keep     called with each item and its result as soon as it is known, to write it to disk: in
+             the process that computed it, or under torchrun in the first one
     raises   UserError or RunFailed as compute raised it, in any process; RunFailed if a fork ends
              without an answer
     """
-    n_processes = max(1, min(n_processes, len(items)))
     n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        if distributed.size() > 1:
+            return _under_torchrun(compute, items, keep)
+
+        def computed(item: Item) -> Result:
+            result = compute(item)
+            if keep is not None:
+                keep(item, result)
+            return result
+
+        return _in_forks(computed, items, max(1, min(n_processes, len(items))))
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _under_torchrun(
+    compute: Callable[[Item], Result],
+    items: Sequence[Item],
+    keep: Callable[[Item, Result], object] | None,
+) -> list[Result]:
+    """map_in_processes among the processes that torchrun started."""
+    results: list[Result] = []
+    at_once = distributed.size() * ITEMS_PER_EXCHANGE
+    for start in range(0, len(items), at_once):
+        some = items[start : start + at_once]
+        found = distributed.shared_out(compute, some)
+        if keep is not None and distributed.is_first():
+            for item, result in zip(some, found, strict=True):
+                keep(item, result)
+        results += found
+    return results
+
+
+def _in_forks(
+    compute: Callable[[Item], Result], items: Sequence[Item], n_processes: int
+) -> list[Result]:
+    """map_in_processes among this process and forks of it."""
     children: list[tuple[int, int]] = []  # process id and pipe of each fork still running
     results: list[Any] = [None] * len(items)
-    torch.set_num_threads(1)
     life, own_end = os.pipe()  # its writing end is open in this process alone
     try:
         for number in range(1, n_processes):
@@ -52,7 +105,6 @@ def map_in_processes(
         for number in range(1, n_processes):
             results[number::n_processes] = _results_of(*children.pop(0))
     finally:
-        torch.set_num_threads(n_threads)
         os.close(life)
         os.close(own_end)
         for process, pipe in children:  # only after an error
@@ -81,7 +133,7 @@ def _fork(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent ends
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
-        answer = _answer(compute, items)
+        answer = attempt(lambda: [compute(item) for item in items])
         with os.fdopen(writer, "w", encoding="utf-8") as pipe:
             json.dump(answer, pipe)
         status = 0
@@ -95,16 +147,6 @@ def _end_with_parent(life: int) -> None:
     os._exit(1)
 
 
-def _answer(compute: Callable[[Item], object], items: Sequence[Item]) -> dict[str, object]:
-    """What a child process sends: its results, or the kind and message of an error."""
-    try:
-        return {"results": [compute(item) for item in items]}
-    except UserError as error:
-        return {"error": "UserError", "message": str(error)}
-    except RunFailed as error:
-        return {"error": "RunFailed", "message": str(error)}
-
-
 def _results_of(process: int, pipe: int) -> list[Any]:
     """The results of a child process; waits until it has ended."""
     with os.fdopen(pipe, encoding="utf-8", closefd=False) as stream:
@@ -115,8 +157,4 @@ def _results_of(process: int, pipe: int) -> list[Any]:
         raise RunFailed(
             f"a child process ended with status {status}; it may have run out of memory"
         )
-    answer = json.loads(text)
-    if "error" in answer:
-        kind = {"UserError": UserError, "RunFailed": RunFailed}[answer["error"]]
-        raise kind(answer["message"])
-    return answer["results"]
+    return result_of(json.loads(text))

@@ -4,13 +4,16 @@ A run directory holds one run. settings.json describes the run and is written fi
 """
 
 import hashlib
+import json
 import platform
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import wraps
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Concatenate, NotRequired, ParamSpec, Protocol, TypedDict, TypeVar, cast
 
+from . import distributed
 from .atomic import UNFINISHED, PathName
 from .errors import UserError
 from .files import read_json, sha256, write_json
@@ -37,6 +40,8 @@ CHECKPOINT_DIRECTORY = "checkpoint"  # training state after the last finished ep
 
 # Settings that may change when a run is resumed: they have no effect on training.
 CHANGEABLE = {"out", "limit", "max_new_tokens", "metrics", "tasks", "eval_batch", "plain"}
+# Parts of a RunRecord that all processes of a run must have alike.
+COMPARED = ("command", "impl", "settings", "options", "inputs")
 PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers")
 
 
@@ -85,6 +90,7 @@ class RunRecord(TypedDict):
     inputs          {path or description: SHA-256}
     versions        {package: version}
     label_mask      which tokens are predicted in the loss; `unlearn` only
+    processes       how many torchrun started; only under torchrun
     """
 
     format: str
@@ -99,6 +105,7 @@ class RunRecord(TypedDict):
     inputs: dict[str, str]
     versions: dict[str, str]
     label_mask: NotRequired[str]
+    processes: NotRequired[int]
 
 
 class Run(Protocol):
@@ -121,14 +128,14 @@ def alone_in_its_directory(
 ) -> Callable[Concatenate[AnyRun, Parameters], Result]:
     """`function` of a run, called while no other process runs in the run's directory.
 
-    settings.json is written first.
+    settings.json is written first. Under torchrun the first process has the lock.
     raises  UserError as `locked`
     """
 
     @wraps(function)
     def locked_function(run: AnyRun, *args: Parameters.args, **named: Parameters.kwargs) -> Result:
-        with locked(run.out):
-            write_json(run.out / SETTINGS_FILE, run.record)
+        with locked(run.out) if distributed.is_first() else nullcontext():
+            write_record(run.out, run.record)
             return function(run, *args, **named)
 
     return locked_function
@@ -204,8 +211,33 @@ def choose(
 
     out         directory named by the user, or "": then an unused directory runs/DEFAULT_NAME
     changeable  settings that may differ from those of the run to resume
-    raises      UserError if `out` holds another run (without resume: any run), or other files
+    raises      UserError if `out` holds another run (without resume: any run), or other files;
+                under torchrun, also if another process has other settings or inputs
     """
+    compared = json.dumps([record.get(part) for part in COMPARED], sort_keys=True)
+    distributed.check_equal(
+        hashlib.sha256(compared.encode("utf-8")).hexdigest(),
+        "settings, options or input files than process 0; expected the same command and equal "
+        "files on every machine",
+    )
+
+    def chosen() -> str:
+        return str(_choose(out, default_name, record, resume, changeable))
+
+    return Path(distributed.from_first(chosen))
+
+
+def write_record(out: Path, record: RunRecord) -> None:
+    """Write settings.json: with it, `out` holds this run."""
+    if distributed.size() > 1:
+        record = {**record, "processes": distributed.size()}
+    write_json(out / SETTINGS_FILE, record)
+
+
+def _choose(
+    out: str, default_name: str, record: RunRecord, resume: bool, changeable: set[str]
+) -> Path:
+    """`choose` in the process that reads the directory."""
     if resume and not out:
         raise UserError("--resume needs --out, the directory of the run to resume")
     path = Path(out) if out else unused_directory(default_name)

@@ -1,7 +1,7 @@
 """One padded batch of tensors from token ids and pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -71,3 +71,16 @@ def collate(
         return Batch(ids, mask, labels, torch.stack(pixels))
     grid = torch.tensor([picture.grid for picture in pictures])
     return Batch(ids, mask, labels, torch.cat(pixels), grid)
+
+
+def padded(batch: Batch, T: int, pad: int) -> Batch:
+    """The same batch, T positions wide: more padding on the left.
+
+    pad  token id at padding
+    """
+    n = T - batch.input_ids.shape[1]
+    widened = {
+        name: torch.nn.functional.pad(getattr(batch, name), (n, 0), value=value)
+        for name, value in (("input_ids", pad), ("attention_mask", 0), ("labels", IGNORE))
+    }
+    return replace(batch, **widened)

@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes, process_count
@@ -56,7 +57,8 @@ def run_tasks(
 ) -> Logs:
     """{task name: its log}; see `record_log` for the columns.
 
-    On the CPU the groups are computed by as many processes as torch has threads.
+    On the CPU the groups are computed by as many processes as torch has threads, under torchrun by
+    its processes; the logs are the same.
 
     directory  data directory
     label      text of the progress line
@@ -65,7 +67,9 @@ def run_tasks(
                one data directory
     """
     groups = _groups_of(tasks, directory, phrases, settings)
-    known = [_read_group(kept, task, records, settings) for task, records in groups]
+    known = distributed.from_first(
+        lambda: [_read_group(kept, task, records, settings) for task, records in groups]
+    )
     missing = [group for group, found in zip(groups, known, strict=True) if found is None]
     computed = iter(_compute_groups(vlm, missing, settings, label, kept, len(groups)))
     logs: dict[str, dict] = {task.name: _header(task) for task in tasks}
@@ -104,14 +108,17 @@ def _compute_groups(
     def compute(group: Group) -> list[RecordLog]:
         task, records = group
         record_logs = group_logs(vlm, records, task.max_new_tokens, settings.plain)
-        if kept is not None:
-            content = {"of": _description(task, records, settings), "records": record_logs}
-            write_json(_group_file(kept, task, records), content)
         bar.step(min(n_processes, n_groups - bar.done), note=task.name)
         return record_logs
 
+    def keep(group: Group, record_logs: list[RecordLog]) -> None:
+        task, records = group
+        if kept is not None:
+            content = {"of": _description(task, records, settings), "records": record_logs}
+            write_json(_group_file(kept, task, records), content)
+
     with torch.no_grad():
-        results = map_in_processes(compute, groups, n_processes)
+        results = map_in_processes(compute, groups, n_processes, keep)
     bar.close()
     return results
 

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, cast
 
 import torch
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, read_json, sha256, write_json
 from clear_ref.model.weights import fill, read_tensors
@@ -130,3 +131,10 @@ def check_plan(directory: PathName, state: State, n_steps: int, epoch_ends: list
             f"epoch {state['epoch']}; expected an end of an epoch of this run, which has {n_steps} "
             f"steps, with an end at {', '.join(map(str, ends[:12]))}: start a new run"
         )
+
+
+def read_into(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Copy a file's tensors into these, in all processes; the first one reads the file."""
+    if distributed.is_first():
+        fill(tensors, read_tensors(path), path)
+    distributed.copy_from_first(tensors.values())

@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import shown
 from clear_ref.common.files import one_line, parse_json, read_text, write_jsonl
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY, CURVE_FILE
 from clear_ref.model.vlm import VLM
-from clear_ref.model.weights import fill, read_tensors
 from clear_ref.model.write_weights import write_tensors
 
+from .checkpoint import read_into
 from .stage import trainable
 from .trace import TraceLine
 from .train import AfterStep, Training
@@ -67,6 +68,16 @@ def checked_line(text: str, where: str) -> CurveLine:
     return line
 
 
+def read_lines(path: Path) -> list[CurveLine]:
+    """The lines of a curve.jsonl; none if there is no such file."""
+    if not path.exists():
+        return []
+    return [
+        checked_line(text, f"{path}:{number}")
+        for number, text in enumerate(read_text(path).splitlines(), 1)
+    ]
+
+
 class Curve:
     """The evaluations of one training.
 
@@ -84,11 +95,7 @@ class Curve:
         self.best = best
         self.n_threads = torch.get_num_threads()
         self.seconds = 0.0
-        self.lines: list[CurveLine] = []
-        path = out / CURVE_FILE
-        if path.exists():
-            for number, text in enumerate(read_text(path).splitlines(), 1):
-                self.lines.append(checked_line(text, f"{path}:{number}"))
+        self.lines = distributed.from_first(lambda: read_lines(out / CURVE_FILE))
 
     def begin(self, vlm: VLM, training: Training, finished: Finished = nullcontext) -> AfterStep:
         """What `train` calls after each step of this training.
@@ -138,7 +145,9 @@ class Curve:
         if self.best is None:
             return
         path = self._weights(self.best_line()["step"])
-        fill(trainable(vlm), read_tensors(path), path)
+        read_into(trainable(vlm), path)
+        if not distributed.is_first():
+            return
         for other in path.parent.glob("best-*.safetensors"):
             if other != path:
                 other.unlink()

@@ -13,6 +13,8 @@ import torch
 
 from clear_ref.common.errors import UserError
 
+from .sharding import whole
+
 
 class NormOptions(Protocol):
     """The part of a Recipe that is read here."""
@@ -65,8 +67,8 @@ class Norms:
             w = parameter.detach()
             if self.start_weights is not None:
                 w = w - self.start_weights[name]
-            absolute_sum += float(w.abs().sum(dtype=torch.float64))
-            n_nonzero += int(torch.count_nonzero(w))
+            absolute_sum += float(whole(w.abs().sum(dtype=torch.float64)))
+            n_nonzero += int(whole((w != 0).sum()))
             if self.l1:
                 gradient = self.l1 * w.sign()
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient

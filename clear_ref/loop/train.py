@@ -14,13 +14,16 @@ moves it into the next epoch, depending on its version.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, product
 from math import isfinite
 from pathlib import Path
 from typing import cast
 
 import torch
+from torch.nn.utils import clip_grad_norm_
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
@@ -28,9 +31,11 @@ from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
 from . import checkpoint
+from .engine import Engine
 from .norms import Norms
 from .plan import Plan, order
 from .recipes import Recipe
+from .sharding import restore_whole, whole
 from .stage import Stage, trainable
 from .step import step_loss
 from .teacher import Teacher
@@ -98,6 +103,7 @@ def train(
     try:
         trainer = Trainer(vlm, training, teacher)
         trainer.run(after_step)
+        trainer.engine.end()
         return trainer.n_steps
     finally:
         torch.set_num_threads(threads_before)
@@ -109,17 +115,20 @@ class Trainer:
     def __init__(self, vlm: VLM, training: Training, teacher: Teacher | None) -> None:
         self.vlm = vlm
         self.training = training
-        self.parameters = trainable(vlm)
-        self.optimiser = adamw(self.parameters, training.recipe)
-        self.n_steps = training.n_steps()
+        adapted = bool(lora.adapters(vlm.model))
         # The regularisation and the teacher keep the weights of the start: before any restore.
-        self.norms = Norms(self.parameters, training.recipe, bool(lora.adapters(vlm.model)))
         if teacher is None and training.stage.needs_teacher:
             teacher = Teacher(vlm)
         self.teacher = teacher
+        # The engine may share out the parameters: before anything that keeps them.
+        self.engine = Engine(vlm, teacher, sharded=not adapted)
+        self.parameters = trainable(vlm)
+        self.optimiser = adamw(self.parameters, training.recipe)
+        self.n_steps = training.n_steps()
+        self.norms = Norms(self.parameters, training.recipe, adapted)
         self.step = 0
         self.epoch = 0
-        self.trace = Trace(training.out, training.stage.name)
+        self.trace = Trace(training.out if distributed.is_first() else None, training.stage.name)
         if training.resume:
             self._restore()
         self.trace.keep(self.step)
@@ -149,10 +158,11 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         value, terms, n_answer_tokens = step_loss(
-            self.vlm, self.training.plan, phase, self.teacher, recipe, epoch, indices
+            self.vlm, self.training.plan, phase, self.teacher, recipe, epoch, indices, self.engine
         )
+        self.engine.check()
         value, terms = self.norms.add(value, terms)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), recipe.clip))
+        norm = float(whole(clip_grad_norm_(self.parameters.values(), recipe.clip)))
         if not (isfinite(value) and isfinite(norm)):
             self.trace.write()
             raise RunFailed(
@@ -183,23 +193,34 @@ class Trainer:
         if self.training.out is None:
             return
         directory = self.training.out / CHECKPOINT_DIRECTORY
-        state = checkpoint.read_state(directory)
+        state = distributed.from_first(lambda: checkpoint.read_state(directory))
         if state is not None and state["stage"] == self.training.stage.name:
             checkpoint.check_plan(directory, state, self.n_steps, self.training.epoch_ends())
-            checkpoint.restore(directory, state_tensors(self.optimiser, self.parameters))
+            tensors = state_tensors(self.optimiser, self.parameters)
+            restore_whole(tensors, partial(checkpoint.restore, directory))
             self.step = state["step"]
             self.epoch = state["epoch"]
 
     def _save(self, epochs_done: int) -> None:
         if self.training.out is None:
             return
+        tensors = {}
+        for name, tensor in state_tensors(self.optimiser, self.parameters).items():
+            value = whole(tensor)  # all processes take part in this, one tensor after the other
+            if distributed.is_first():
+                tensors[name] = value
+        if distributed.is_first():
+            self._write(epochs_done, tensors)
+
+    def _write(self, epochs_done: int, tensors: dict[str, torch.Tensor]) -> None:
+        assert self.training.out is not None
         checkpoint.save(
             self.training.out / CHECKPOINT_DIRECTORY,
             stage=self.training.stage.name,
             step=self.step,
             n_steps=self.n_steps,
             epoch=epochs_done,
-            tensors=state_tensors(self.optimiser, self.parameters),
+            tensors=tensors,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
 from clear_ref.data.prompts import Phrases
@@ -15,9 +16,10 @@ from clear_ref.data.records import Row
 from clear_ref.methods import LossFunction, Need, Variant, sku, table
 from clear_ref.model import lora
 from clear_ref.model.vlm import MASKS, VLM
-from clear_ref.model.weights import fill, read_tensors
+from clear_ref.model.weights import fill
 from clear_ref.model.write_weights import write_tensors
 
+from .checkpoint import read_into
 from .curve import Curve
 from .plan import UnlearnPlan
 from .recipes import Recipe
@@ -195,8 +197,8 @@ def idk_reference(
     )
     training = run.training(run.plan(("idk",)), stage)
     saved = None if run.out is None else run.out / CHECKPOINT_DIRECTORY / REFERENCE
-    if run.resume and saved is not None and saved.exists():
-        fill(trainable(vlm), read_tensors(saved), saved)
+    if run.resume and saved is not None and distributed.from_first(saved.exists):
+        read_into(trainable(vlm), saved)
         steps = training.n_steps()
     else:
         steps = train(vlm, training)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clear_ref.common import distributed
 from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.common.files import PathName, read_json, write_json
@@ -292,8 +293,11 @@ class VLM:
         Adapters are merged into the written weights; the model itself is unchanged. Files for text
         and pictures are copied (model_directory.py). The weights, which may fill the disk, are
         written first: if that fails, everything in the directory is as it was.
+        Under torchrun the first process writes.
         raises  UserError if the directory cannot hold a model; then nothing is written
         """
+        if not distributed.is_first():
+            return
         directory = Path(directory)
         check_target(directory)
         directory.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clear_ref.common import distributed
 from clear_ref.common.atomic import PathName, atomic_file
 from clear_ref.common.errors import UserError
 
@@ -26,6 +27,8 @@ SHARD_BYTES = 5_000_000_000
 
 def write_tensors(path: PathName, tensors: Mapping[str, Tensor]) -> None:
     """Write one safetensors file, names sorted, completely or not at all."""
+    if not distributed.is_first():
+        return
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with atomic_file(path, sum(tensor.nbytes for tensor in ready.values())) as temporary:
         try:

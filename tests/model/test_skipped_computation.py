@@ -17,8 +17,8 @@ from clear_ref.data.batches import IGNORE
 from clear_ref.data.draws import torch_generator
 from clear_ref.data.records import Record
 from clear_ref.loop import prefix
+from clear_ref.loop.batch_rows import all_batch_rows, first_row, rows_of
 from clear_ref.loop.stage import Stage
-from clear_ref.loop.step import all_batch_rows, first_row, rows_of
 from clear_ref.methods import Need
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model.base_model import CausalLM

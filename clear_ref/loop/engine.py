@@ -1,0 +1,156 @@
+"""The loss of a part, and the exchange of gradients between processes.
+
+One process: forward and backward, nothing else. Several processes that torchrun started: PyTorch's
+DistributedDataParallel (DDP) around the same forward; for full fine-tuning FSDP2, which also shares
+out the weights (sharding.py). Every loss is (sum of this process's
+numerators) / (count over all processes), and DDP and FSDP2 take the mean over processes; so the
+loss is multiplied by the number of processes, and the gradient is that of one process.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clear_ref.common import distributed
+from clear_ref.common.errors import RunFailed
+from clear_ref.model.base_model import Model
+from clear_ref.model.vlm import VLM
+
+from .batch_rows import Batches, Key, all_batch_rows
+from .sharding import share_out, skeleton, whole
+from .stage import Stage, trainable
+from .teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Work:
+    """A part, encoded.
+
+    batches              by name
+    n_sequences, n_rows  by which reductions divide
+    key                  of the random choices of a loss
+    share                weight of the part's loss in that of the step; 0: it is not counted
+    """
+
+    batches: Batches
+    n_sequences: int
+    n_rows: Mapping[str, dict[str, int]]
+    key: Key
+    share: float
+
+
+class PartLoss(nn.Module):
+    """The loss of a part as a module: everything that reads a weight is inside its forward."""
+
+    def __init__(self, vlm: VLM, teacher: Teacher | None) -> None:
+        super().__init__()
+        self.model = vlm.model
+        self.vlm = vlm
+        self.teacher = teacher
+
+    def forward(self, stage: Stage, work: Work) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its named terms without gradient."""
+        rows = all_batch_rows(
+            self.vlm,
+            work.batches,
+            stage,
+            self.teacher,
+            work.n_sequences,
+            work.n_rows,
+            work.key,
+        )
+        loss = stage.loss(rows)
+        return loss.value, {name: term.detach() for name, term in loss.terms.items()}
+
+
+class Engine:
+    """Computes the parts of a step; then the gradients are those of all processes.
+
+    sharded  share out the weights over the processes, until `end`
+    """
+
+    def __init__(self, vlm: VLM, teacher: Teacher | None, sharded: bool = False) -> None:
+        self.vlm = vlm
+        self.module: nn.Module = PartLoss(vlm, teacher)
+        self.checked = distributed.size() == 1
+        self.whole: Model | None = None
+        if distributed.size() > 1 and sharded:
+            self.whole = skeleton(vlm.model)
+            copied = None if teacher is None else teacher.copy
+            share_out(vlm, self.module, None if copied is None else copied.model)
+        elif distributed.size() > 1:
+            # DDP prints a warning in every process if all parameters are used: this one never is.
+            unused = nn.Parameter(torch.zeros(1, device=vlm.device))
+            self.module.register_parameter("unused", unused)
+            # Which weights a part uses depends on its records (pictures, or text alone).
+            # init_sync: every process has read the same files. forward_sync_buffers: otherwise
+            # every forward is a collective operation.
+            self.module = DistributedDataParallel(
+                self.module,
+                process_group=distributed.group_of(vlm.device),
+                init_sync=False,
+                find_unused_parameters=True,
+                forward_sync_buffers=False,
+            )
+
+    def backward(self, stage: Stage, works: Sequence[Work]) -> tuple[float, dict[str, float]]:
+        """The loss and named terms of a step; backward of each part adds to .grad.
+
+        works  the parts of this process; every process has as many
+        """
+        n_processes = distributed.size()
+        value = 0.0
+        terms: dict[str, float] = {}
+        for number, work in enumerate(works, 1):
+            with self._exchange(number == len(works)):
+                loss, named = self.module(stage, work)
+                (work.share * n_processes * loss).backward()
+            value += work.share * float(loss.detach())
+            for name, term in named.items():
+                terms[name] = terms.get(name, 0.0) + work.share * float(term)
+        sums = distributed.total(torch.tensor([value, *terms.values()], dtype=torch.float64))
+        return float(sums[0]), dict(zip(terms, sums[1:].tolist(), strict=True))
+
+    def _exchange(self, last: bool) -> AbstractContextManager[None]:
+        """Inside the block gradients are added up in this process alone, but for the last part."""
+        if isinstance(self.module, DistributedDataParallel) and not last:
+            return self.module.no_sync()
+        if self.whole is not None:
+            self.module.set_requires_gradient_sync(last)  # type: ignore[operator]  # FSDP2's method
+        return nullcontext()
+
+    def end(self) -> None:
+        """Give every process the whole model again, if its weights were shared out."""
+        if self.whole is None:
+            return
+        values = {
+            name: whole(parameter).detach() for name, parameter in self.vlm.model.named_parameters()
+        }
+        self.whole.load_state_dict(values, assign=True)
+        self.vlm.model = self.whole
+        self.whole = None
+
+    def check(self) -> None:
+        """RunFailed unless all processes have the same gradients; done after the first step alone.
+
+        A parameter that the exchange does not know keeps another gradient in each process.
+        """
+        if self.checked:
+            return
+        self.checked = True
+        norms = {
+            name: -1.0 if parameter.grad is None else float(whole(parameter.grad.norm()))
+            for name, parameter in trainable(self.vlm).items()
+        }
+        first, *others = distributed.gather(norms)
+        for process, other in enumerate(others, 1):
+            for name, norm in first.items():
+                if other.get(name) != norm:
+                    raise RunFailed(
+                        f"the gradient of {name} has norm {other.get(name)} in process {process} "
+                        f"and {norm} in process 0; expected one gradient for all processes"
+                    )

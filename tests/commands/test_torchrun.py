@@ -1,0 +1,113 @@
+"""torchrun -m clear_ref.run: one output, one directory, errors in one line, resume by any number.
+
+Run: python -m pytest tests/commands/test_torchrun.py
+"""
+
+import json
+import os
+
+import pytest
+
+from clear_ref.common import distributed
+from tests.helpers.commands import call, small_copy
+from tests.helpers.torchrun import ROOT, torchrun
+
+SMALL = ("--recipe", "mini", "--epochs", "2", "--limit", "1", "--fresh")
+TASKS = ("--tasks", "eval_log_forget,eval_log", "--max-new-tokens", "4")
+
+
+@pytest.fixture(scope="module")
+def world(tiny_directory, tmp_path_factory):
+    """Options that name a tiny model and data with six forget records."""
+    data = small_copy(tmp_path_factory.mktemp("world") / "data")
+    return ("--model", tiny_directory, "--data", data, *SMALL, *TASKS)
+
+
+def own_lines(text):
+    """The lines of stderr that clear_ref wrote; torchrun adds a report of its own."""
+    return [line for line in text.splitlines() if line.startswith("clear_ref: ")]
+
+
+def steps_of(trace):
+    """{name: number} of every step of a trace, without its time."""
+    steps = []
+    for text in trace.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        line |= line.pop("terms")
+        steps.append({name: line[name] for name in line if name not in ("seconds", "stage")})
+    return steps
+
+
+@pytest.mark.slow
+def test_all_with_two_processes_is_all_with_one(world, tmp_path, capsys):
+    """Two seeds of a method: one line of JSON, equal logs of the base, equal steps in fp32.
+
+    fp32: 2^-24 for each of a few hundred summands, and four steps of AdamW, which divides small
+    gradients by their size: 1e-3 of each loss.
+    """
+    arguments = ("all", "--methods", "npo", "--seeds", "0,1", "--json", *world)
+    status, out, error = call(capsys, *arguments, "--out", tmp_path / "one")
+    done = torchrun(2, "-m", "clear_ref.run", *arguments, "--out", tmp_path / "two")
+    assert status == done.returncode == 0, done.stderr
+    assert own_lines(done.stderr) == own_lines(error)  # notices about the options
+    [line] = done.stdout.splitlines()
+    found, expected = json.loads(line), json.loads(out)
+    assert [run["method"] for run in found["runs"]] == [run["method"] for run in expected["runs"]]
+    assert found["models"]["base"] == expected["models"]["base"]
+    for name in ("npo-paper-both-seed0", "npo-paper-both-seed1"):
+        one, two = tmp_path / "one" / name, tmp_path / "two" / name
+        assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+        pairs = zip(steps_of(one / "trace.jsonl"), steps_of(two / "trace.jsonl"), strict=True)
+        for wanted, step in pairs:
+            assert step == pytest.approx(wanted, rel=1e-3)
+        settings = json.loads((two / "settings.json").read_text(encoding="utf-8"))
+        assert settings.pop("processes") == 2
+        assert "processes" not in json.loads((one / "settings.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(world, tmp_path, capsys):
+    """The trace then has every step once; the first epoch is that of the two processes."""
+    arguments = ("scrub", *world, "--out", tmp_path / "run")
+    done = torchrun(2, "-m", "tests.helpers.killed_process", 3, *arguments)
+    assert done.returncode == 1
+    assert len(own_lines(done.stderr)) <= 1  # none if torchrun ended the other process first
+    assert all("another of its processes has ended" in line for line in own_lines(done.stderr))
+    state = json.loads((tmp_path / "run" / "checkpoint" / "state.json").read_text())
+    assert (state["step"], state["epoch"]) == (2, 1)
+    first = steps_of(tmp_path / "run" / "trace.jsonl")
+    status, _, _ = call(capsys, *arguments, "--resume")
+    steps = steps_of(tmp_path / "run" / "trace.jsonl")
+    assert status == 0 and steps[:2] == first[:2]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_wrong_input_is_one_line_for_all_processes(world, tmp_path):
+    done = torchrun(2, "-m", "clear_ref.run", "scrub", *world, "--out", ROOT)
+    assert done.returncode == 1 and done.stdout == ""
+    assert own_lines(done.stderr) == [
+        f"clear_ref: --out {ROOT}: holds files but no run; choose another directory"
+    ]
+
+
+def test_a_command_for_one_process_says_so(monkeypatch, capsys):
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
+    monkeypatch.setitem(os.environ, "RANK", "0")
+    status, out, error = call(capsys, "doctor")
+    assert (status, out) == (2, "")
+    assert error == (
+        "clear_ref: doctor runs in one process; start it without torchrun, which is for METHOD, "
+        "all, finetune and evaluate\n"
+    )
+
+
+def test_the_other_processes_print_nothing(monkeypatch, capsys):
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
+    monkeypatch.setitem(os.environ, "RANK", "1")
+    assert call(capsys, "doctor") == (2, "", "")
+
+
+def test_without_torchrun_there_is_one_process():
+    assert (distributed.size(), distributed.number(), distributed.is_first()) == (1, 0, True)
+    assert distributed.gather([1]) == [[1]] and distributed.from_first(lambda: (1, 2)) == (1, 2)

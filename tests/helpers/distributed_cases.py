@@ -1,0 +1,210 @@
+"""Small trainings and evaluations that any number of processes can do, each giving numbers.
+
+python -m torch.distributed.run --nproc-per-node N -m tests.helpers.distributed_cases MODEL OUT KIND
+does the cases of one kind; the first process writes OUT.json and OUT.safetensors.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from clear_ref import load
+from clear_ref.common import distributed
+from clear_ref.common.errors import RunFailed
+from clear_ref.data import draws
+from clear_ref.data.prompts import read_phrases
+from clear_ref.data.records import read_rows, training_record
+from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
+from clear_ref.evaluation.membership_scores import membership_scores
+from clear_ref.evaluation.relearning import relearn
+from clear_ref.evaluation.tasks import tasks
+from clear_ref.loop import unlearn as unlearning
+from clear_ref.loop.engine import Engine
+from clear_ref.loop.plan import FinetunePlan, UnlearnPlan
+from clear_ref.loop.prepare import prepare
+from clear_ref.loop.recipes import Recipe
+from clear_ref.loop.rows import split_rows
+from clear_ref.loop.stage import trainable
+from clear_ref.loop.step import step_loss
+from clear_ref.loop.teacher import Teacher
+from clear_ref.methods import METHODS, make_options, variant
+from clear_ref.mini.directories import WORLD
+from clear_ref.model import lora
+from tests.helpers.stopped_training import Stopped, stopped_after
+
+OPTIONS = {"rmu": {"layer": 1, "c": 2.0}, "sku": {"n_random": 2}}
+# Trainings with what a single step does not have: a reference tuned on refusals, phases, a second
+# stage, hidden states, padded batches that are cut.
+TRAINED = (
+    ("dpo", "paper"),
+    ("scrub", "original"),
+    ("sku", "paper"),
+    ("rmu", "released"),
+    ("npo", "original"),
+    ("kl", "paper"),
+)
+# Full fine-tuning, whose weights are shared out: two stages, phases with a copied teacher.
+FULL = (("dpo", "paper"), ("scrub", "original"))
+# With four processes some have no records of a step of three.
+OF_FOUR = (("scrub", "paper"), ("scrub", "released"), ("dpo", "original"), ("rmu", "released"))
+
+
+def rows():
+    """Three pictures and three texts to forget, six and six to retain."""
+    forget, retain = split_rows(WORLD, "both", 10)
+    return forget[:3] + forget[20:23], retain[:6] + retain[200:206]
+
+
+def variants():
+    """(method, semantics) of every variant."""
+    return [(method, name) for method, module in METHODS.items() for name in module.VARIANTS]
+
+
+def prepared(directory, method, semantics, recipe):
+    """(model, variant, options): trainable, in float64; adapters, if any, are not zero."""
+    chosen = variant(method, semantics)
+    options = make_options(method, OPTIONS.get(method, {}), semantics)
+    if chosen.prepare_options:
+        options = chosen.prepare_options(options, recipe.batch_size)
+    vlm = load(directory, "float64")
+    prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
+    with torch.no_grad():
+        for name, adapter in lora.adapters(vlm.model).items():
+            adapter.lora_B.normal_(0, 0.1, generator=draws.torch_generator(3, name))
+    return vlm, chosen, options
+
+
+def step(directory, method, semantics, batch_size, indices):
+    """({phase: [loss, terms, answer tokens]}, {phase/name: gradient}) of one step."""
+    recipe = Recipe(lora_rank=2, batch_size=batch_size, records_at_once=6)
+    vlm, chosen, options = prepared(directory, method, semantics, recipe)
+    batches = tuple(chosen.needs_of(options))
+    plan = UnlearnPlan(*rows(), batches, read_phrases(WORLD), 0, chosen.contents)
+    stage = unlearning.stage_of(method, chosen, options, "released")
+    teacher = Teacher(vlm)
+    engine = Engine(vlm, teacher)
+    numbers, gradients = {}, {}
+    for phase in stage.passes(0):
+        numbers[phase.name] = step_loss(vlm, plan, phase, teacher, recipe, 0, indices, engine)
+        for name, parameter in trainable(vlm).items():
+            if parameter.grad is not None:
+                gradients[f"{phase.name}/{name}"] = parameter.grad.clone()
+        vlm.model.zero_grad()
+    return numbers, gradients
+
+
+def steps(directory, chosen=None):
+    """`step` of variants: of two whole batches, and of one batch that is cut."""
+    numbers, tensors = {}, {}
+    for method, semantics in chosen or variants():
+        for cut, batch_size, indices in (("whole", 2, [4, 0, 2, 5]), ("cut", 3, [4, 0, 2])):
+            if semantics == "paper" and cut == "cut" and not chosen:
+                continue  # without by_batch both are cut alike
+            key = f"{method} {semantics} {cut}"
+            numbers[key], gradients = step(directory, method, semantics, batch_size, indices)
+            tensors |= {f"{key}/{name}": gradient for name, gradient in gradients.items()}
+    return numbers, tensors
+
+
+def train(directory, method, semantics, out=None, resume=False, rank=2):
+    """(model, steps) of two epochs of two steps, three records each; rank 0: every weight."""
+    recipe = Recipe(
+        epochs=2, batch_size=3, accumulate=1, records_at_once=6, lora_rank=rank, lr=1e-3
+    )
+    vlm, _, options = prepared(directory, method, semantics, recipe)
+    run = unlearning.Unlearning(
+        method, semantics, options, recipe, rows(), read_phrases(WORLD), 0, "auto", out, resume
+    )
+    return vlm, unlearning.unlearn(vlm, run)
+
+
+def trainings(directory):
+    """The adapters after each of TRAINED, the weights after each of FULL."""
+    numbers, tensors = {}, {}
+    for rank, chosen in ((2, TRAINED), (0, FULL)):
+        for method, semantics in chosen:
+            key = f"{method} {semantics} {rank}"
+            vlm, numbers[key] = train(directory, method, semantics, rank=rank)
+            for name, parameter in trainable(vlm).items():
+                tensors[f"{key}/{name}"] = parameter.detach().clone()
+    return numbers, tensors
+
+
+def stopped(directory, out, rank):
+    """A training of scrub (original) that stops in its second epoch."""
+    try:
+        with stopped_after(6):
+            train(directory, "scrub", "original", out, rank=rank)
+    except Stopped:
+        return {"stopped": True}, {}
+    return {"stopped": False}, {}
+
+
+def resumed(directory, out, rank):
+    """What is trained after the stopped training was resumed."""
+    vlm, n_steps = train(directory, "scrub", "original", out, resume=True, rank=rank)
+    return {"steps": n_steps}, {name: each.detach() for name, each in trainable(vlm).items()}
+
+
+def evaluations(directory):
+    """Logs of two tasks, membership scores, and a short relearning."""
+    vlm = load(directory)
+    chosen = [task for task in tasks(10, 8) if task.name in ("eval_log_forget", "eval_text_forget")]
+    phrases = read_phrases(WORLD)
+    logs = run_tasks(vlm, WORLD, phrases, chosen, EvaluationSettings(limit=7, batch=2))
+    some = read_rows(WORLD, "forget10+tofu")
+    records = [training_record(row, "What is this?") for row in (*some[:3], *some[20:22])]
+    compared = {"captions": {"forget": records[:3], "holdout": records[3:]}}
+    plan = FinetunePlan(some[:3], phrases, 0)
+    recipe = Recipe(lora_rank=2, lr=1e-3)
+    double = load(directory, "float64")
+    curve = relearn(double, plan, recipe, [1, 2], {"forget": 0.0}, lambda: {"forget": 0.0})
+    scores = membership_scores(vlm, compared, 0.4)
+    return {"logs": logs, "membership": scores, "relearning": curve}, {}
+
+
+def unknown_parameter(directory):
+    """What the guard says of a parameter that DDP does not know."""
+    vlm, chosen, options = prepared(directory, "retain_ft", "paper", Recipe(lora_rank=2))
+    plan = UnlearnPlan(*rows(), ("retain",), read_phrases(WORLD), 0, chosen.contents)
+    stage = unlearning.stage_of("retain_ft", chosen, options)
+    engine = Engine(vlm, None)
+    adapter = next(iter(lora.adapters(vlm.model).values()))
+    adapter.lora_A = torch.nn.Parameter(adapter.lora_A.detach().clone())
+    step_loss(vlm, plan, stage, None, Recipe(lora_rank=2), 0, [4, 0], engine)
+    try:
+        engine.check()
+    except RunFailed as error:
+        return {"guard": str(error)}, {}
+    return {"guard": ""}, {}
+
+
+def main(directory, out, kind):
+    """Do the cases of a kind and write what they give."""
+    torch.set_num_threads(1)
+    distributed.start()
+    numbers, tensors = {}, {}
+    if kind == "four":
+        numbers["steps"], tensors = steps(directory, OF_FOUR)
+    else:
+        numbers["steps"], tensors = steps(directory)
+        numbers["trainings"], trained = trainings(directory)
+        tensors |= trained
+        for rank in (0, 2):
+            numbers[f"stopped {rank}"], _ = stopped(directory, Path(f"{out}.run{rank}"), rank)
+            begun = Path(f"{out}.begun{rank}")
+            numbers[f"resumed {rank}"], trained = resumed(directory, begun, rank)
+            tensors |= {f"resumed {rank}/{name}": tensor for name, tensor in trained.items()}
+        numbers["evaluations"], _ = evaluations(directory)
+        numbers["guard"], _ = unknown_parameter(directory)
+    if distributed.is_first():
+        Path(f"{out}.json").write_text(json.dumps(numbers), encoding="utf-8")
+        save_file({name: each.contiguous() for name, each in tensors.items()}, f"{out}.safetensors")
+    distributed.end()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
