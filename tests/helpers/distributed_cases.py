@@ -48,6 +48,8 @@ TRAINED = (
 )
 # Full fine-tuning, whose weights are shared out: two stages, phases with a copied teacher.
 FULL = (("dpo", "paper"), ("scrub", "original"))
+# Under these a step of two whole batches is computed too: each process has one.
+WHOLE = (("scrub", "released"), ("rmu", "released"), ("idk", "original"))
 # With four processes some have no records of a step of three.
 OF_FOUR = (("scrub", "paper"), ("scrub", "released"), ("dpo", "original"), ("rmu", "released"))
 
@@ -97,12 +99,12 @@ def step(directory, method, semantics, batch_size, indices):
 
 
 def steps(directory, chosen=None):
-    """`step` of variants: of two whole batches, and of one batch that is cut."""
+    """`step` of variants: of a batch of three that is cut; of WHOLE, also of two whole batches."""
     numbers, tensors = {}, {}
     for method, semantics in chosen or variants():
         for cut, batch_size, indices in (("whole", 2, [4, 0, 2, 5]), ("cut", 3, [4, 0, 2])):
-            if semantics == "paper" and cut == "cut" and not chosen:
-                continue  # without by_batch both are cut alike
+            if cut == "whole" and (method, semantics) not in WHOLE:
+                continue
             key = f"{method} {semantics} {cut}"
             numbers[key], gradients = step(directory, method, semantics, batch_size, indices)
             tensors |= {f"{key}/{name}": gradient for name, gradient in gradients.items()}
