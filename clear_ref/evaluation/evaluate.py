@@ -15,7 +15,7 @@ from typing import cast
 import torch
 
 from clear_ref.common import distributed
-from clear_ref.common.errors import RunFailed
+from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.common.progress import Progress
@@ -158,7 +158,18 @@ def _read_group(
     content = read_json(path)
     if content.get("of") != _description(task, records, settings):
         return None
-    return content["records"]
+    found = content.get("records")
+    columns = set(RecordLog.__annotations__)
+    if (
+        not isinstance(found, list)
+        or len(found) != len(records)
+        or not all(isinstance(each, dict) and set(each) == columns for each in found)
+    ):
+        raise UserError(
+            f"{path}: is not what was kept of {len(records)} records; expected every column of "
+            "each: remove the file, and they are evaluated again"
+        )
+    return found
 
 
 def group_logs(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from clear_ref import Record, load
+from clear_ref.common.errors import UserError
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import evaluate
@@ -211,6 +212,19 @@ def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatc
         vlm, WORLD, OWN, [tasks(10, 16)[1]], EvaluationSettings(8, 2, plain=True), kept=tmp_path
     )
     assert computed[10:] == [0, 2, 4, 6], "and so are those computed another way"
+    path = sorted(tmp_path.glob("*-2.json"))[0]
+    content = json.loads(path.read_text())
+    for damaged in (content["records"][:1], [{}, {}], None):
+        path.write_text(json.dumps(content | {"records": damaged}))
+        with pytest.raises(UserError, match="is not what was kept of 2 records"):
+            run_tasks(
+                vlm,
+                WORLD,
+                OWN,
+                [tasks(10, 16)[1]],
+                EvaluationSettings(8, 2, plain=True),
+                kept=tmp_path,
+            )
     torch.set_num_threads(2)
 
 
