@@ -1,7 +1,7 @@
 """Losses of other projects, scaled losses and sums of terms, written in torch for conform."""
 
 import torch
-from torch.nn.functional import log_softmax, logsigmoid, softplus
+from torch.nn.functional import kl_div, log_softmax, logsigmoid, softplus
 
 from clear_ref.oracle.mistakes.known import MISTAKES
 
@@ -23,6 +23,20 @@ def dpo_two_over_beta(method, batches, options):
     chosen, rejected = (formulas.log_ratio(batches[name]) for name in ("idk", "forget"))
     beta = options["beta"]
     return -2 / beta * logsigmoid(beta * (chosen - rejected)).mean()
+
+
+def npo_without_two_over_beta(method, batches, options):
+    """NPO as a plain -log sigmoid: neither 2 / beta nor a retain term."""
+    batch = batches["forget"]
+    return -logsigmoid(-options["beta"] * formulas.log_ratio(batch)).mean()
+
+
+def kl_divided_by_sequences(method, batches, options):
+    """The authors' KL over all rows, summed and divided by the number of sequences."""
+    retain = batches["retain"]
+    student, teacher = (log_softmax(retain[name], -1) for name in ("logits", "teacher_logits"))
+    kl = kl_div(student, teacher, log_target=True, reduction="batchmean")
+    return kl - formulas.mean_nll(batches["forget"])
 
 
 def npo_batch_mean(method, batches, options):

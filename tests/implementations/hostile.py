@@ -102,3 +102,8 @@ def sees(method, batches, options):
     SEEN.clear()
     SEEN.update(batches)
     return formulas.loss(method, batches, options)
+
+
+def reads_idk(method, batches, options):
+    """Reads a batch that kl does not hand over."""
+    return batches["idk"]["logits"].mean()

@@ -142,6 +142,7 @@ def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsy
         ),
         ("tests.implementations.ours:nothing", "has no function nothing"),
         ("tests.implementations.ours", "expected module:function"),
+        ("mylosses.py:loss", "such as mylosses:loss"),
         ("", "expected module:function"),
     ],
 )
@@ -155,6 +156,10 @@ def test_a_function_that_is_not_found_is_one_line_and_exit_2(capsys, impl, expec
     "name, expected",
     [
         ("raises", "raised KeyError: 'no such'"),
+        (
+            "reads_idk",
+            "raised KeyError: 'idk'; --all-batches hands over every batch and the teacher",
+        ),
         ("vector", "returned a Tensor of shape [3]; expected a number"),
         ("nothing", "returned a NoneType; expected a number"),
         ("text", "returned a str; expected a number"),

@@ -59,6 +59,9 @@ def causes(group: Sequence[Judged]) -> dict[str, Cause]:
     if not complete:
         pairs = _explaining(hypotheses.pairs(failed[0].asked), ordered)
         complete = [one for one, ids in pairs if ids == wanted]
+    if not complete:
+        elsewhere = _explaining(hypotheses.mistakes_in_other_semantics(failed[0].asked), ordered)
+        complete = [one for one, ids in elsewhere if ids == wanted]
     if complete:
         return dict.fromkeys(wanted, _cause(complete))
     made_of = fit([(one.asked, one.answer) for one in ordered])
@@ -73,6 +76,7 @@ def _cause(same: Sequence[Hypothesis]) -> Cause:
     also: list[str] = []
     for name in dict.fromkeys(one.name for one in same[1:]):
         plain = name.removesuffix(hypotheses.IGNORING_OPTIONS).split("@")[0]
+        plain = plain.split(", the option ")[0]
         if not any(known.startswith(plain) for known in (first, *also)):
             also.append(name)
     return Cause(first, same[0].kind, also)

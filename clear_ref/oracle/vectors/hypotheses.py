@@ -97,7 +97,8 @@ def _with_options(asked: Asked, semantics: str, given: Options) -> LossResult | 
     method = asked.entry["method"]
     try:
         options = asdict(make_options(method, given, semantics))
-        return formulas.reference_loss(method, semantics, options, asked.every)
+        with np.errstate(all="ignore"):
+            return formulas.reference_loss(method, semantics, options, asked.every)
     except (UserError, KeyError):
         return None  # an option or a value that these semantics lack, or a batch that is missing
 
@@ -148,14 +149,14 @@ def mistakes(asked: Asked) -> list[Hypothesis]:
     """The known mistakes of the case's method and semantics."""
     return [
         Hypothesis(mistake.name, "mistake", _computed(mistake), mistake.name == "bf16_logp")
-        for mistake in _mistakes_of(asked)
+        for mistake in _mistakes_of(asked.entry["method"], asked.entry["semantics"])
     ]
 
 
 def pairs(asked: Asked) -> Iterator[Hypothesis]:
     """Two known mistakes at once, in both orders."""
     entry = asked.entry
-    known: list[Mistake | Peer] = [*_mistakes_of(asked)]
+    known: list[Mistake | Peer] = [*_mistakes_of(entry["method"], entry["semantics"])]
     known += [p for p in PEERS if entry["method"] in p.methods and not p.is_meaning]
     for first, second in permutations(known, 2):
         both = first.compute.and_(second.compute)
@@ -165,12 +166,37 @@ def pairs(asked: Asked) -> Iterator[Hypothesis]:
             yield Hypothesis(name, "pair", _computed(replace(first, compute=both)), coarse)
 
 
-def _mistakes_of(asked: Asked) -> list[Mistake]:
+def mistakes_in_other_semantics(asked: Asked) -> Iterator[Hypothesis]:
+    """The known mistakes in the method's other semantics, with those options that these know."""
     entry = asked.entry
+    for semantics in LOSSES[entry["method"]].VARIANTS:
+        if semantics != entry["semantics"]:
+            for mistake in _mistakes_of(entry["method"], semantics):
+                name = f"{mistake.name} in {semantics} semantics"
+                predict = _computed_in(mistake, semantics)
+                yield Hypothesis(name, "mistake", predict, mistake.name == "bf16_logp")
+
+
+def _computed_in(mistake: Mistake, semantics: str) -> Predict:
+    def predict(asked: Asked) -> LossResult | None:
+        entry = asked.entry
+        known = default_options(entry["method"], semantics)
+        given = {name: value for name, value in entry["options"].items() if name in known}
+        with np.errstate(all="ignore"):
+            try:
+                options = asdict(make_options(entry["method"], given, semantics))
+                return mistake.compute(entry["method"], semantics, options, asked.every)
+            except (UserError, KeyError, TypeError):
+                return None  # a value or a batch that the semantics lack; no such combination
+
+    return predict
+
+
+def _mistakes_of(method: str, semantics: str) -> list[Mistake]:
     return [
         mistake
         for mistake in MISTAKES
-        if entry["method"] in mistake.methods and entry["semantics"] in mistake.semantics
+        if method in mistake.methods and semantics in mistake.semantics
     ]
 
 
@@ -190,10 +216,14 @@ def _computed(mistake: Mistake | Peer, changed: Options | None = None) -> Predic
 
 
 def factors(asked: Asked, factor: float) -> list[Hypothesis]:
-    """The right loss times a number: a known one first, then `factor` itself, if it is not 1."""
+    """The right loss times a number: a known one first, then `factor` itself, if it is not 1.
+
+    Then the same for the loss with one option ignored, such as a retain term that is left out.
+    """
     known: list[tuple[str, Callable[[Asked], float | None]]] = [
         ("-1", lambda one: -1.0),
         ("2/beta", lambda one: 2 / _option(one, "beta")),
+        ("beta/2", lambda one: _option(one, "beta") / 2),
         ("beta", lambda one: _option(one, "beta")),
         ("1/beta", lambda one: 1 / _option(one, "beta")),
         ("T^2, T the temperature", lambda one: _option(one, "temperature") ** 2),
@@ -206,14 +236,15 @@ def factors(asked: Asked, factor: float) -> list[Hypothesis]:
         ("1/m, m the number of answer tokens", lambda one: 1 / _answers(one)),
         ("m/(m+1), m answer tokens", lambda one: _answers(one) / (_answers(one) + 1)),
     ]
-    found = [Hypothesis(f"the loss times {n}", "factor", _scaled(value)) for n, value in known]
-    constant = _scaled(lambda one: factor)
-    name = f"the loss times {factor:.6g}"
     steps = round(1 / factor) if factor else 0
-    if 2 <= steps <= 64 and abs(factor * steps - 1) < 1e-4:
-        name = f"the loss times 1/k, k = {steps}"
+    is_share = 2 <= steps <= 64 and abs(factor * steps - 1) < 1e-4
     if abs(factor - 1) > 1e-9:
-        found.append(Hypothesis(name, "factor", constant))
+        known.append((f"1/k, k = {steps}" if is_share else f"{factor:.6g}", lambda one: factor))
+    found = [Hypothesis(f"the loss times {n}", "factor", _scaled(value)) for n, value in known]
+    for option in asked.entry["options"]:
+        for n, value in known:
+            name = f"the loss times {n}, the option {option} ignored"
+            found.append(Hypothesis(name, "factor", _scaled(value, _without(option))))
     return found
 
 
@@ -233,11 +264,14 @@ def _answers(asked: Asked) -> float:
     return float((batch["labels"][:, 1:] >= 0).sum()) or np.nan
 
 
-def _scaled(factor: Callable[[Asked], float | None]) -> Predict:
+def _scaled(factor: Callable[[Asked], float | None], base: Predict | None = None) -> Predict:
+    """base: whose result is multiplied; without it the right one."""
+
     def predict(asked: Asked) -> LossResult | None:
         value = factor(asked)
         if value is None or not np.isfinite(value):
             return None
-        return times(value, asked.result)
+        result = base(asked) if base else asked.result
+        return None if result is None else times(value, result)
 
     return predict

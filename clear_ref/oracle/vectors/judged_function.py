@@ -73,7 +73,8 @@ class JudgedFunction:
         try:
             returned = self.function(entry["method"], arguments, options_of(entry))
         except (Exception, SystemExit) as error:
-            raise CaseFailed(f"raised {type(error).__name__}: {one_line(error, 160)}") from None
+            text = f"raised {type(error).__name__}: {one_line(error, 160)}"
+            raise CaseFailed(text + _hint(error, arguments)) from None
         return answer_of(returned, entry, batches, arguments, fingerprint_before)
 
     def arguments(self, batches: Batches) -> Arguments:
@@ -97,6 +98,18 @@ class JudgedFunction:
         if key == "control" and self.dtype == "bfloat16":
             return tensor.to(torch.float32)
         return tensor.to(DTYPES[self.dtype]).requires_grad_(key in ("logits", "hidden"))
+
+
+def _hint(error: BaseException, arguments: Arguments) -> str:
+    """The option that hands over the batch or teacher that the function has not found, or ""."""
+    asked_for = error.args[0] if isinstance(error, KeyError) and error.args else None
+    has_batch = asked_for in arguments
+    has_teacher = all(f"teacher_{_student_tensor(one)}" in one for one in arguments.values())
+    if (asked_for in ("forget", "retain", "idk") and not has_batch) or (
+        asked_for in ("teacher_logits", "teacher_hidden") and not has_teacher
+    ):
+        return "; --all-batches hands over every batch and the teacher"
+    return ""
 
 
 def options_of(entry: Entry) -> dict[str, str | int | float]:
@@ -218,8 +231,11 @@ def judged(
 
 def _import_function(name: str) -> Callable[..., object]:
     module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise UserError(f"--impl is {name!r}; expected module:function, such as mylosses.npo:loss")
+    if not module_name or not function_name or module_name.endswith(".py"):
+        raise UserError(
+            f"--impl is {name!r}; expected module:function, such as mylosses:loss for the function "
+            "loss of mylosses.py"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
