@@ -174,7 +174,7 @@ def unknown_parameter(directory):
     plan = UnlearnPlan(*rows(), ("retain",), read_phrases(WORLD), 0, chosen.contents)
     stage = unlearning.stage_of("retain_ft", chosen, options)
     engine = Engine(vlm, None)
-    adapter = next(iter(lora.adapters(vlm.model).values()))
+    *_, adapter = lora.adapters(vlm.model).values()  # of the decoder: every record uses it
     adapter.lora_A = torch.nn.Parameter(adapter.lora_A.detach().clone())
     step_loss(vlm, plan, stage, None, Recipe(lora_rank=2), 0, [4, 0], engine)
     try:
