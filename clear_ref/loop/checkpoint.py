@@ -84,7 +84,7 @@ def read_state(directory: PathName) -> State | None:
         return None
     state = read_json(path)
     complete = all(type(state.get(key)) is kind for key, kind in EXPECTED.items())
-    if not complete or Path(state["tensors"]).name != state["tensors"] or "\0" in state["tensors"]:
+    if not complete or not is_plain_name(state["tensors"]):
         raise UserError(
             f"{path}: is not the state of a checkpoint; expected {', '.join(EXPECTED)}, with the "
             "plain name of its tensors: start a new run"
@@ -95,6 +95,11 @@ def read_state(directory: PathName) -> State | None:
             "expected a step of the training: start a new run"
         )
     return cast(State, state)
+
+
+def is_plain_name(name: str) -> bool:
+    """True for a name that a file of a directory can have, on one line."""
+    return Path(name).name == name and name.isprintable() and len(name) < 256
 
 
 def restore(directory: PathName, tensors: dict[str, torch.Tensor]) -> None:
