@@ -170,9 +170,9 @@ def evaluations(directory):
 
 def unknown_parameter(directory):
     """What the guard says of a parameter that DDP does not know."""
-    vlm, chosen, options = prepared(directory, "retain_ft", "paper", Recipe(lora_rank=2))
-    plan = UnlearnPlan(*rows(), ("retain",), read_phrases(WORLD), 0, chosen.contents)
-    stage = unlearning.stage_of("retain_ft", chosen, options)
+    vlm, chosen, options = prepared(directory, "grad_ascent", "paper", Recipe(lora_rank=2))
+    plan = UnlearnPlan(*rows(), ("forget",), read_phrases(WORLD), 0, chosen.contents)
+    stage = unlearning.stage_of("grad_ascent", chosen, options)
     engine = Engine(vlm, None)
     *_, adapter = lora.adapters(vlm.model).values()  # of the decoder: every record uses it
     adapter.lora_A = torch.nn.Parameter(adapter.lora_A.detach().clone())
