@@ -81,6 +81,24 @@ def npo_no_reference_batch_mean(batches, options):
     return 2 / options["beta"] * softplus(-options["beta"] * token_mean(batches["forget"]))
 
 
+def npo_no_reference_unshifted(batches, options):
+    """mean_b softplus(-beta mean nll), each label scored by the logits at its own place."""
+    forget = batches["forget"]
+    means = []
+    for z, labels in zip(forget["logits"], forget["labels"], strict=True):
+        places = np.flatnonzero(labels >= 0)
+        means.append(log_p(z)[places, labels[places]].mean())
+    return softplus(options["beta"] * np.array(means)).mean()
+
+
+def undial_softened_teacher(batches, options):
+    """The sum of every row's KL(softmax(z_teacher / 3) || student) / B of forget."""
+    forget = batches["forget"]
+    target = log_p(forget["teacher_logits"] / 3)
+    kl = np.exp(target) * (target - log_p(forget["logits"]))
+    return kl.sum() / len(forget["labels"])
+
+
 def npo_batch_mean(batches, options, k=1):
     """2/beta softplus(beta (teacher's - student's mean nll of all answer tokens) / k)."""
     forget = batches["forget"]
@@ -222,6 +240,7 @@ BY_HAND = {
         npo_batch_mean_accumulated_4,
         npo_no_reference,
         npo_no_reference_batch_mean,
+        npo_no_reference_unshifted,
         npo_per_token,
         npo_raw_logits,
         npo_vocabulary_mean,
@@ -229,6 +248,7 @@ BY_HAND = {
         scrub_without_forget,
         shift_off_by_one,
         sku_sku,
+        undial_softened_teacher,
     )
 }
 

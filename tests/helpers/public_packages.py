@@ -51,6 +51,19 @@ def forgetium_npo(theirs, fakes, options):
     return unlearner(theirs.NPOUnlearner, fakes, **names)
 
 
+@row(
+    FORGETIUM,
+    "forgetium.methods.preference_optimization",
+    "PreferenceOptimizationUnlearner",
+    "idk",
+    semantics="paper",
+)
+def forgetium_idk(theirs, fakes, options):
+    """forgetium's preference optimisation, without prepare(), which makes a collator."""
+    made = fakes.trainer(theirs.PreferenceOptimizationUnlearner, retain_weight=1.0)
+    return made.compute_loss(fakes.inputs["idk"], fakes.inputs["retain"])[0]
+
+
 def strategy(made, fakes, forget, retain=None):
     """(loss, gradients) of an erasus strategy, which calls backward itself."""
     losses = made.unlearn(fakes.student, forget, retain, epochs=1)[1:]
@@ -105,6 +118,25 @@ def erasus_npo_rows(theirs, fakes, options):
     )
     made = theirs.NPOStrategy(beta=options["beta"])
     return made.dpo_style_loss(student, teacher, labels[rows])
+
+
+@row(ERASUS, "erasus.strategies.llm_specific.simnpo", "SimNPOStrategy.unlearn", "simnpo")
+def erasus_simnpo(theirs, fakes, options):
+    """erasus's SimNPO; it reads no retain batch."""
+    made = theirs.SimNPOStrategy(beta=options["beta"])
+    return strategy(made, fakes, [pair(fakes, "forget")])
+
+
+@row(
+    ERASUS,
+    "erasus.strategies.llm_specific.undial",
+    "UNDIALStrategy.unlearn",
+    "undial",
+    note="without retain data",
+)
+def erasus_undial(theirs, fakes, options):
+    """erasus's UNDIAL at its default temperature, 3; it copies the model for the teacher."""
+    return strategy(theirs.UNDIALStrategy(), fakes, [pair(fakes, "forget")])
 
 
 @row(ERASUS, "erasus.strategies.gradient_methods.scrub", "SCRUBStrategy.unlearn", "scrub")

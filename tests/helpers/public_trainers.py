@@ -3,6 +3,8 @@
 Each is what a user writes: make the trainer, call its compute_loss with the fake student.
 """
 
+import torch
+
 from .public_code import Project, row
 
 ABSENT = (
@@ -101,6 +103,57 @@ def open_simnpo(theirs, fakes, options):
     """open-unlearning's SimNPO."""
     names = {name: options[name] for name in ("beta", "delta", "gamma", "alpha")}
     trainer = open_trainer(theirs.SimNPO, fakes, options["retain"], **names)
+    return trainer.compute_loss(fakes.student, fakes.inputs)
+
+
+def with_100_entries_more(batches):
+    """The batches with 100 more entries in the vocabulary, of probability 0.
+
+    The label -100 is then the first of them. In a vocabulary below 100 it is an IndexError.
+    """
+    changed = {}
+    for name, batch in batches.items():
+        changed[name] = dict(batch)
+        for key in ("logits", "teacher_logits"):
+            changed[name][key] = torch.nn.functional.pad(batch[key], (0, 100), value=-1e9)
+    return changed
+
+
+@row(
+    OPEN,
+    "trainer.unlearn.undial",
+    "UNDIAL.compute_loss",
+    "undial",
+    change=with_100_entries_more,
+    note="with 100 more vocabulary entries, of probability 0",
+)
+def open_undial(theirs, fakes, options):
+    """open-unlearning's UNDIAL."""
+    names = {name: options[name] for name in ("beta", "gamma", "alpha")}
+    trainer = open_trainer(theirs.UNDIAL, fakes, options["retain"], **names)
+    return trainer.compute_loss(fakes.student, fakes.inputs)
+
+
+@row(OPEN, "trainer.unlearn.wga", "WGA.compute_loss", "wga")
+def open_wga(theirs, fakes, options):
+    """open-unlearning's WGA."""
+    names = {name: options[name] for name in ("beta", "gamma", "alpha")}
+    trainer = open_trainer(theirs.WGA, fakes, options["retain"], **names)
+    return trainer.compute_loss(fakes.student, fakes.inputs)
+
+
+@row(OPEN, "trainer.unlearn.satimp", "SatImp.compute_loss", "satimp")
+def open_satimp(theirs, fakes, options):
+    """open-unlearning's SatImp."""
+    names = {name: options[name] for name in ("beta1", "beta2", "gamma", "alpha")}
+    trainer = open_trainer(theirs.SatImp, fakes, options["retain"], **names)
+    return trainer.compute_loss(fakes.student, fakes.inputs)
+
+
+@row(OPEN, "trainer.unlearn.ceu", "CEU.compute_loss", "ceu")
+def open_ceu(theirs, fakes, options):
+    """open-unlearning's CE-U."""
+    trainer = fakes.trainer(theirs.CEU, ignore_first_n_answer_tokens=options["skip"])
     return trainer.compute_loss(fakes.student, fakes.inputs)
 
 

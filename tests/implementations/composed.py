@@ -110,3 +110,10 @@ def padding_on_plain(method, batches, options):
         return -formulas.mean_nll(batch)
     labels = torch.where(batch["attention_mask"] == 0, 0, batch["labels"])
     return -formulas.mean_nll({**batch, "labels": labels})
+
+
+def idk_is_forget(method, batches, options):
+    """The right loss, with the forget batch in place of the idk batch."""
+    names = {"idk": ("retain",), "llmu": ("forget", "retain")}[method]
+    others = {name: batches[name] for name in names}
+    return ours.loss(method, {**others, "idk": batches["forget"]}, options)

@@ -180,6 +180,12 @@ def random_from_third_token(batches, options):
     return _llmu(batches, options, formulas.mean_of_sequences, _from_third)
 
 
+def undial_softened_teacher(batches, options):
+    batch = batches["forget"]
+    teacher = (batch["teacher_logits"] / 3).softmax(-1)
+    return kl_div(log_softmax(batch["logits"], -1), teacher, reduction="batchmean")
+
+
 CASES = {  # name: (method, semantics)
     "kl_jsd_beta_1": ("kl", "paper"),
     "kl_jsd_half": ("kl", "paper"),
@@ -201,6 +207,7 @@ CASES = {  # name: (method, semantics)
     "probability_floor": ("kl", "original"),
     "divisor_m_plus_1": ("llmu", "original"),
     "random_from_third_token": ("llmu", "original"),
+    "undial_softened_teacher": ("undial", "original"),
 }
 
 

@@ -24,9 +24,9 @@ NO_MISTAKE = Mistake("none", "Nothing is wrong.", "nowhere", EVERY_METHOD, Compu
 
 
 @cache
-def run_of(method, semantics="", mistake="", compare="", records=1):
+def run_of(method, semantics="", mistake="", compare="", records=1, index=0):
     settings = explain.ExplainSettings(
-        semantics=semantics, compare=compare, mistake=mistake, records=records
+        semantics=semantics, compare=compare, mistake=mistake, records=records, index=index
     )
     return explain.resolve(method, settings, Given())
 
@@ -77,6 +77,16 @@ def test_a_computation_without_a_mistake_gives_the_lines_of_autograd(vlm, method
                     assert difference == 0 or abs(other - one) < 1e-7, line
                     n_lines += 1
     assert n_lines > 100
+
+
+@pytest.mark.parametrize("semantics", ["released@2024-12-10", "released"])
+def test_an_entry_of_rmu_has_the_control_vectors_of_the_batch_that_is_shown(vlm, semantics):
+    """Before 2025-03-30 each batch has its own; these are records 3 and 4."""
+    run = run_of("rmu", semantics, records=2, index=3)
+    [chosen] = run.variants
+    right = explain.explain_variant(run, chosen, vlm)
+    found = explain.explain_variant(run, replace(chosen, entry=NO_MISTAKE), vlm)
+    assert found["terms"] == pytest.approx(right["terms"], rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.slow

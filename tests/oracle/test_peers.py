@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clear_ref.common.errors import UserError
-from clear_ref.methods import METHODS, SEMANTICS
+from clear_ref.methods import LOSSES, SEMANTICS
 from clear_ref.oracle.mistakes.projects import ENTRIES, PROJECTS, find, nearest
 from clear_ref.oracle.reference import cases, formulas
 from clear_ref.oracle.reference.inputs import inputs
@@ -151,7 +151,7 @@ def test_the_contributions_and_weights_of_each_entry_add_up_to_its_loss():
 def test_every_project_is_found_by_its_name_and_every_name_is_semantics_or_an_entry():
     for name, project in PROJECTS.items():
         for method, meaning in project.methods.items():
-            assert method in METHODS and (meaning in SEMANTICS or meaning in ENTRIES)
+            assert method in LOSSES and (meaning in SEMANTICS or meaning in ENTRIES)
             found = find(method, name.upper())
             assert found == meaning if isinstance(found, str) else found.name == meaning
     with pytest.raises(UserError, match=r"erasus has no dpo .* it has grad_ascent, npo, scrub"):

@@ -64,7 +64,7 @@ def explain_mistake(
     """
     encoded = encode(vlm, table.variant(method, semantics), options, plan, indices, mask)
     given = asdict(encoded.options)
-    batches = arrays_of(encoded, semantics, given)
+    batches = arrays_of(encoded, semantics, given, indices[0])
     sheet = combined(entry.compute.sheet, PlainSoftmax)
     fast = replace(entry, compute=replace(entry.compute, sheet=sheet))
     result = computed(fast, method, semantics, given, batches)
@@ -87,8 +87,8 @@ def explain_mistake(
     )
 
 
-def arrays_of(encoded: Encoded, semantics: str, options: Options) -> Batches:
-    """The records as the reference reads them (reference/rows.py)."""
+def arrays_of(encoded: Encoded, semantics: str, options: Options, first: int) -> Batches:
+    """The records as the reference reads them (reference/rows.py); first: the first's index."""
     batches: Batches = {}
     for name, one in encoded.batches.items():
         outputs = encoded.outputs[name]
@@ -105,7 +105,7 @@ def arrays_of(encoded: Encoded, semantics: str, options: Options) -> Batches:
                 arrays[key] = tensor.detach().double().cpu().numpy()
         if encoded.hidden and name == "forget":
             n_sequences, _, width = arrays["hidden"].shape
-            arrays["control"] = control_vectors(semantics, options, n_sequences, width)
+            arrays["control"] = control_vectors(semantics, options, n_sequences, width, first)
         batches[name] = arrays
     return batches
 

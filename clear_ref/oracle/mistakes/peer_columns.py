@@ -196,6 +196,20 @@ class Floored(Sheet):
     }
 
 
+def _kl_from_softened(rows: CaseRows, row: Row, temperature: float) -> Cell:
+    """KL(q' || student), q' = softmax(z_teacher / temperature): p - q'."""
+    student, teacher = rows.at(row), rows.at(row, "teacher_", temperature)
+    value = add(teacher.p * (teacher.log_p - student.log_p))
+    teacher_gradient = teacher.p * (teacher.log_p - student.log_p - value) / temperature
+    return Cell(value, student.p - teacher.p, teacher_gradient)
+
+
+class SoftenedTeacher(Sheet):
+    """The KL from the teacher at a temperature to the student."""
+
+    columns = {**COLUMNS, "kl_from_softened": _kl_from_softened}
+
+
 class ForgetAnswersLost(Sheet):
     """No answer row of the forget batch is left."""
 

@@ -225,6 +225,12 @@ def scrub_without_forget(sheet: Sheet, options: Options) -> Terms:
     return {"retain_kl": sheet.divide(kl_sum, len(sheet.batches["retain"]["labels"]))}
 
 
+def undial_softened_teacher(sheet: Sheet, options: Options) -> Terms:
+    """KL(softmax(z_teacher / 3) || student) of forget, all rows / sequences; no label is read."""
+    kl_sum = sheet.column_sum(sheet.rows("forget", "all"), ("kl_from_softened", 3.0))
+    return {"forget_kl": sheet.divide(kl_sum, len(sheet.batches["forget"]["labels"]))}
+
+
 def loss_times(k: int) -> Computation:
     """The right loss times k."""
 

@@ -157,7 +157,7 @@ PEERS = (
         "npo_no_reference_unshifted",
         "SimNPO without 2/beta, and the logits at t are scored against the label at t.",
         (("erasus", "simnpo.py:80-84,142-148"),),
-        ("npo",),
+        ("npo", "simnpo"),
         computed_by(peer_terms.simnpo_unshifted),
         is_meaning=False,
     ),
@@ -232,6 +232,15 @@ PEERS = (
         is_meaning=False,
     ),
     Peer(
+        "undial_softened_teacher",
+        "KL(softmax(teacher's logits / 3) || student) of forget, summed over all rows / sequences; "
+        "no token is lowered, labels are not read.",
+        (("erasus", "undial.py:112-121, without retain data"),),
+        ("undial",),
+        computed_by(peer_terms.undial_softened_teacher, peer_columns.SoftenedTeacher),
+        is_meaning=False,
+    ),
+    Peer(
         "divisor_m_plus_1",
         "The mean over m answer tokens is divided by m + 1.",
         (("llm_unlearn", "utils.py:66,245-252"), ("SKU", "utils.py:253-262")),
@@ -288,8 +297,8 @@ PEERS = (
     ),
     Peer(
         "ignored_rows_counted",
-        "A token mean is divided by all rows, ignored ones included.",
-        (("open-unlearning", "utils.py:93-99, UNDIAL"),),
+        "A token mean is divided by all rows but the last, ignored ones included.",
+        (("code that takes the plain mean of masked rows: (nll * mask).mean()", ""),),
         (*WITH_NLL, "undial"),
         with_sheet(peer_columns.EveryRowInDivisor),
         is_meaning=False,

@@ -26,6 +26,15 @@ class Project:
     methods: dict[str, str]
 
 
+# TOFU's trainer with NPO: of the repository NPO, and of Unlearn-Simple, which adds SimNPO.
+OF_TOFU = {
+    "grad_ascent": "original",
+    "grad_diff": "original",
+    "kl": "original",
+    "idk": "original",
+    "dpo": "dpo_two_over_beta",
+    "npo": "original",
+}
 PROJECTS: dict[str, Project] = {
     "open-unlearning": Project(
         "d3d7cf9",
@@ -35,6 +44,11 @@ PROJECTS: dict[str, Project] = {
             "dpo": "dpo_two_over_beta",
             "npo": "original",
             "rmu": "rmu_open_unlearning",
+            "simnpo": "original",
+            "undial": "original",
+            "wga": "original",
+            "satimp": "original",
+            "ceu": "original",
         },
     ),
     "Open-MMUnlearning": Project(
@@ -82,6 +96,8 @@ PROJECTS: dict[str, Project] = {
             "grad_ascent": "shift_off_by_one",
             "npo": "npo_vocabulary_mean",
             "scrub": "scrub_without_forget",
+            "simnpo": "npo_no_reference_unshifted",
+            "undial": "undial_softened_teacher",
         },
     ),
     "forgetium": Project(
@@ -94,12 +110,12 @@ PROJECTS: dict[str, Project] = {
             "idk": "paper",
         },
     ),
-    "liger-kernel": Project("0.8.5", {"kl": "kl_jsd_half"}),
+    "liger-kernel": Project("0.8.5", {"dpo": "original", "kl": "kl_jsd_half"}),
     "FIUBench": Project(
         "8e12cdd", {"grad_ascent": "original", "grad_diff": "original", "kl": "original"}
     ),
-    "NPO": Project("1207bbe", {"dpo": "dpo_two_over_beta", "npo": "original"}),
-    "Unlearn-Simple": Project("f1a355d", {"npo": "npo_no_reference"}),
+    "NPO": Project("1207bbe", OF_TOFU),
+    "Unlearn-Simple": Project("f1a355d", {**OF_TOFU, "simnpo": "original"}),
 }
 
 

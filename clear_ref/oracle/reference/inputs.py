@@ -38,13 +38,16 @@ def inputs(shape_name: str) -> dict[str, Batch]:
     return batches
 
 
-def control_vectors(semantics: str, options: Options, n_sequences: int, width: int) -> np.ndarray:
+def control_vectors(
+    semantics: str, options: Options, n_sequences: int, width: int, first: int = 0
+) -> np.ndarray:
     """float64 [n, width], RMU's control vectors; the norm of all n together is 1.
 
     n is 1; for `released` it is the option n_vectors or, without one, the number of sequences.
+    first  index of the batch's first record, on which the older released code's vectors depend
     """
     n = (options["n_vectors"] or n_sequences) if semantics == "released" else 1
-    purpose = "rmu control vector/0/0" if "@" in semantics else "rmu control vector"
+    purpose = f"rmu control vector/0/{first}" if "@" in semantics else "rmu control vector"
     v = uniform_vector(options["seed"], purpose, n * width).reshape(n, width)
     return v / np.sqrt(add(v * v))
 
