@@ -38,6 +38,8 @@ RECORDED = [
     ("npo_vocabulary_mean", "npo/paper/plain/beta=0.1", 0.69606389790114, "erasus 0.2.0"),
     ("npo_per_token", "npo/paper/plain/beta=0.1", 0.7748983448249, "dpo_style_loss of erasus"),
     ("npo_no_reference_unshifted", "npo/paper/plain/beta=0.1", 0.571768278350597, "erasus 0.2.0"),
+    ("npo_no_reference_unshifted", "simnpo/original/plain", 0.000121601885447593, "erasus 0.2.0"),
+    ("undial_softened_teacher", "undial/original/plain", 7.83406391491742, "erasus 0.2.0"),
     ("scrub_without_forget", "scrub/paper/plain", 10.2842995138142, "erasus 0.2.0, forget 0.0"),
     ("llmu_llm_unlearn", "llmu/original/plain/n_random=2", 2.8685518128041, "647f309"),
     ("llmu_llm_unlearn", "llmu/original/single/n_random=2", 4.30883905537563, "647f309"),
