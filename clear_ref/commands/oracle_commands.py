@@ -63,12 +63,12 @@ def add_oracle(commands: Commands) -> None:
         "--out", metavar="DIR", help=f"directory to write (default: {vectors.DEFAULT})"
     )
     one.add_argument(
-        "--compact", action="store_true", help="the small set only, as in tests/vectors/golden"
+        "--compact", action="store_true", help="the compact set only, as in tests/vectors/golden"
     )
     one.add_argument(
         "--archive",
         metavar="FILE",
-        help="a zip file to write instead: the small set, its format, and a runner that needs "
+        help="a zip file to write instead: the compact set, its format, and a runner that needs "
         "numpy alone; the same bytes each time",
     )
     one = add_command(

@@ -151,7 +151,7 @@ class Unlearn(Common):
     semantics: str = setting(
         "paper",
         "whose definition of the method: the CLEAR paper's, the method's own source (original), or "
-        "the code that CLEAR's authors released, today or at a date",
+        "the code that CLEAR's authors released: today, at a date, or for texts alone (@nlp)",
         choices=SEMANTICS,
     )
     released_code: str = released_code_setting()

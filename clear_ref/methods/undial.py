@@ -1,8 +1,8 @@
 """UNDIAL: distil the teacher's own distribution with the answer token's logit lowered.
 
 paper      L = mean_t H(q', p_student),  q' = softmax(z_teacher - beta e_y),  y the answer token,
-           H(q', p) = -sum_v q' log p,  beta = 10        [arXiv 2402.10052, self-distillation on
-                                                                                  adjusted logits]
+           H(q', p) = -sum_v q' log p,  beta = 10
+                                    [arXiv 2402.10052, self-distillation on adjusted logits]
 original   L = gamma mean_rows H(q', p_student) + alpha mean_t nll_retain,
            rows: all but the last of each sequence; a row without a label lowers entry V - 100,
            beta = 10,  gamma = 1,  alpha = 0
