@@ -1,6 +1,7 @@
 """The command line, python -m clear_ref.run COMMAND: parse, call the command, print."""
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -18,6 +19,7 @@ from .common import distributed
 from .common.errors import Notice, RunFailed, UserError, message_line
 from .common.files import last_read, one_line
 from .common.progress import Progress
+from .common.stopping import signals_stop
 from .losses.implementation import default_implementation, use_implementation
 from .methods.table import METHODS
 
@@ -66,10 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status of a command line.
 
     0 done; 1 the run failed or a check has a negative result; 2 the input is wrong or a file cannot
-    be read or written; 130 interrupted; 141 stdout was closed. An error is one line on stderr, also
-    one that nobody has foreseen (status 1); with --debug its traceback comes before it.
+    be read or written; 130 interrupted, 143 terminated; 141 stdout was closed. An error is one line
+    on stderr, also one that nobody has foreseen (status 1); with --debug its traceback comes before
+    it.
     """
-    with distributed.only_first_prints():
+    with distributed.only_first_prints(), signals_stop():
         return _main(argv)
 
 
@@ -83,10 +86,12 @@ def _main(argv: list[str] | None) -> int:
         # The interpreter flushes stdout once more when it ends: that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", int(signal.SIGINT))
         resume = "; --resume --out DIR continues after the last finished part"
         print(file=sys.stderr)
-        return fail("interrupted" + (resume if hasattr(arguments, "resume") else ""), 130)
+        said = "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
+        return fail(said + (resume if hasattr(arguments, "resume") else ""), 128 + number)
     except Exception as error:
         if getattr(arguments, "debug", False):
             traceback.print_exc()

@@ -38,7 +38,11 @@ Numbers = dict[str, float]
 
 
 def check(settings: Unlearn | Finetune, inputs: Inputs, recipe: Recipe) -> None:
-    """UserError for values of --evaluate-every and --keep that the run cannot follow."""
+    """UserError for values of --evaluate-every, --save-every and --keep that it cannot follow."""
+    if settings.save_every < 0:
+        raise UserError(
+            f"--save-every is {settings.save_every}; expected after how many steps, or 0"
+        )
     if settings.evaluate_every:
         check_every(settings.evaluate_every, "--evaluate-every")
         if distributed.size() > 1 and not recipe.lora_rank:
@@ -111,7 +115,7 @@ def changeable(settings: Unlearn | Finetune) -> set[str]:
 
     The evaluation of a curve's later points must be that of the earlier ones.
     """
-    return {"out"} if settings.evaluate_every else CHANGEABLE
+    return {"out", "save_every"} if settings.evaluate_every else CHANGEABLE
 
 
 def unlearn_records(

@@ -117,6 +117,7 @@ def finetune(run: ResolvedFinetune) -> Summary:
         out,
         run.resume,
         curve=points,
+        save_every=settings.save_every,
     )
     seconds_between = points.seconds if points else 0.0
     train_seconds = time.monotonic() - started - seconds_between

@@ -108,6 +108,15 @@ def evaluate_every_setting() -> Any:
     )
 
 
+def save_every_setting() -> Any:
+    """--save-every"""
+    return setting(
+        0,
+        "also save the training state after every N steps, for --resume; 0: after epochs alone. "
+        "The training is the same",
+    )
+
+
 @dataclass(frozen=True)
 class Common:
     """Settings of every command that runs a model."""
@@ -174,6 +183,7 @@ class Unlearn(Common):
     gold: str = gold_setting()
     recipe: str = recipe_setting("training recipe")
     evaluate_every: str = evaluate_every_setting()
+    save_every: int = save_every_setting()
     keep: str = setting(
         "last",
         "which weights the run ends with: last; best:RULE, those of the best evaluation during the "
@@ -202,6 +212,7 @@ class Finetune(Common):
     )
     recipe: str = recipe_setting("training recipe")
     evaluate_every: str = evaluate_every_setting()
+    save_every: int = save_every_setting()
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def unlearn(
         mask=run.mask,
         out=out,
         resume=run.resume,
+        save_every=settings.save_every,
     )
     records = curve.unlearn_records(inputs, settings, run.rows)
     points = curve.make_curve(inputs, settings, records, logs, out)

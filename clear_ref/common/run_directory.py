@@ -39,7 +39,16 @@ LOGS_DIRECTORY = "logs"  # evaluation logs, one file per task
 CHECKPOINT_DIRECTORY = "checkpoint"  # training state after the last finished epoch
 
 # Settings that may change when a run is resumed: they have no effect on training.
-CHANGEABLE = {"out", "limit", "max_new_tokens", "metrics", "tasks", "eval_batch", "plain"}
+CHANGEABLE = {
+    "out",
+    "save_every",
+    "limit",
+    "max_new_tokens",
+    "metrics",
+    "tasks",
+    "eval_batch",
+    "plain",
+}
 # Parts of a RunRecord that all processes of a run must have alike.
 COMPARED = ("command", "impl", "settings", "options", "inputs")
 PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers")

@@ -102,6 +102,12 @@ def is_plain_name(name: str) -> bool:
     return Path(name).name == name and name.isprintable() and len(name) < 256
 
 
+def step_of(directory: PathName, stage: str) -> int:
+    """The step from which a resumed stage continues; 0 without a checkpoint of this stage."""
+    state = read_state(directory)
+    return state["step"] if state is not None and state["stage"] == stage else 0
+
+
 def restore(directory: PathName, tensors: dict[str, torch.Tensor]) -> None:
     """Copy the checkpoint's tensors into these.
 
@@ -128,13 +134,12 @@ def check_plan(directory: PathName, state: State, n_steps: int, epoch_ends: list
 
     epoch_ends  how many steps are made at the end of each epoch
     """
-    ends = [0, *epoch_ends]
-    at_end_of = state["epoch"] < len(ends) and ends[state["epoch"]] == state["step"]
-    if state["n_steps"] != n_steps or not at_end_of:
+    epochs_done = sum(end <= state["step"] for end in epoch_ends)
+    if state["n_steps"] != n_steps or state["epoch"] != epochs_done:
         raise UserError(
             f"{Path(directory) / STATE}: is at step {state['step']} of {state['n_steps']} after "
-            f"epoch {state['epoch']}; expected an end of an epoch of this run, which has {n_steps} "
-            f"steps, with an end at {', '.join(map(str, ends[:12]))}: start a new run"
+            f"epoch {state['epoch']}; expected a step of this run, which has {n_steps} steps, with "
+            f"the end of an epoch at {', '.join(map(str, epoch_ends[:12]))}: start a new run"
         )
 
 

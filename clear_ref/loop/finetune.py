@@ -22,11 +22,12 @@ def finetune(
     resume: bool = False,
     after_step: AfterStep | None = None,
     curve: Curve | None = None,
+    save_every: int = 0,
 ) -> int:
     """Train all weights, or the adapters if there are any; returns the number of steps.
 
     name         of the stage, in the trace
-    out, resume  as in train.Training
+    out, resume, save_every  as in train.Training
     after_step   as in train.train
     curve        evaluations between the steps, instead of after_step
     """
@@ -37,7 +38,7 @@ def finetune(
     stage = Stage(
         name, retain_ft.needs_of(options), lambda batches: retain_ft.loss(batches, options)
     )
-    training = Training(plan, stage, recipe, seed, out, resume)
+    training = Training(plan, stage, recipe, seed, out, resume, save_every)
     if curve is not None:
         after_step = curve.begin(vlm, training)
     steps = train(vlm, training, after_step=after_step)

@@ -62,6 +62,11 @@ class Trace:
             if line and is_kept(checked_line(line, f"{self.path}:{number}")):
                 self.lines.append(line)
 
+    def last(self) -> TraceLine | None:
+        """The line of the newest step, if it is one of this stage."""
+        line = json.loads(self.lines[-1]) if self.lines else None
+        return cast(TraceLine, line) if line and line["stage"] == self.stage else None
+
     def add(self, line: TraceLine) -> None:
         """Add the line of one more step."""
         self.lines.append(json.dumps(line))

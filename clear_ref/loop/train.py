@@ -12,10 +12,10 @@ moves it into the next epoch, depending on its version.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, product
+from itertools import accumulate, islice, product
 from math import isfinite
 from pathlib import Path
 from typing import cast
@@ -23,7 +23,7 @@ from typing import cast
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from clear_ref.common import distributed
+from clear_ref.common import distributed, stopping
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
@@ -48,9 +48,11 @@ AfterStep = Callable[[TraceLine], None]
 class Training:
     """One stage on one plan.
 
-    out     run directory: trace.jsonl gets one line per step, checkpoint/ the state after every
-            epoch; None: neither
-    resume  continue from out/checkpoint; the end has the same bytes as that of an uninterrupted run
+    out         run directory: trace.jsonl gets one line per step, checkpoint/ the state after every
+                epoch; None: neither
+    resume      continue from out/checkpoint; the end has the same bytes as that of an uninterrupted
+                run
+    save_every  the state is saved after every so many steps too; 0: after epochs alone
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Training:
     seed: int
     out: Path | None = None
     resume: bool = False
+    save_every: int = 0
 
     def n_steps(self) -> int:
         """Optimiser steps of the whole stage; the last step of a pass has what is left of it."""
@@ -96,7 +99,8 @@ def train(
 
     teacher     the frozen model; None: the model as it is now, if the stage needs one
     after_step  called after every step with its line of the trace; it must not change the model
-    raises      RunFailed if a loss or gradient is not finite
+    raises      RunFailed if a loss or gradient is not finite; Stopped after a signal, when the step
+                that runs is done and saved
     """
     threads_before = torch.get_num_threads()
     torch.set_num_threads(training.recipe.threads)
@@ -127,28 +131,55 @@ class Trainer:
         self.n_steps = training.n_steps()
         self.norms = Norms(self.parameters, training.recipe, adapted)
         self.step = 0
-        self.epoch = 0
         self.trace = Trace(training.out if distributed.is_first() else None, training.stage.name)
         if training.resume:
             self._restore()
         self.trace.keep(self.step)
 
     def run(self, after_step: AfterStep | None) -> None:
-        """All epochs that are left; a checkpoint after each."""
+        """All steps that are left; a checkpoint after each epoch, and where save_every says."""
+        if after_step is not None and self.step:
+            last = distributed.from_first(lambda: self.trace.last())
+            if last is not None:  # a stopped run may have ended before its evaluation
+                after_step(last)
+        bar = Progress(f"train {self.training.stage.name}", self.n_steps, done=self.step)
+        with stopping.after_the_step():
+            for epoch, phase, indices in self._steps_left():
+                line = self._one_step(phase, epoch, indices)
+                self._after(line, after_step)
+                bar.step(note=f"loss {line['loss']:.4g}")
+        bar.close()
+
+    def _steps_left(self) -> Iterator[tuple[int, Stage, Sequence[int]]]:
+        """(epoch, stage, records of the plan) of every step after those that are made."""
         stage, plan = self.training.stage, self.training.plan
         per_step = self.training.records_per_step()
-        bar = Progress(f"train {stage.name}", self.n_steps, done=self.step)
-        for epoch in range(self.epoch, self.training.recipe.epochs):
+        begin = 0
+        for epoch, end in enumerate(self.training.epoch_ends()):
             visited = order(self.training.seed, epoch, len(plan))
             starts = range(0, len(plan), per_step)
-            for phase, start in product(stage.passes(epoch), starts):
-                line = self._one_step(phase, epoch, visited[start : start + per_step])
-                if after_step is not None:
+            made = max(0, self.step - begin)
+            for phase, start in islice(product(stage.passes(epoch), starts), made, None):
+                yield epoch, phase, visited[start : start + per_step]
+            begin = end
+
+    def _after(self, line: TraceLine, after_step: AfterStep | None) -> None:
+        """What follows a step: evaluation, checkpoint, and the end if a signal asks for it."""
+        signal = int(distributed.largest(torch.tensor(stopping.requested())))
+        if not signal and after_step is not None:
+            try:
+                with stopping.at_once():
                     after_step(line)
-                bar.step(note=f"loss {line['loss']:.4g}")
-            self.trace.write()
-            self._save(epoch + 1)
-        bar.close()
+            except stopping.Stopped:
+                if distributed.size() == 1:  # the others may be elsewhere, and would not save
+                    self._save()
+                raise
+        every = self.training.save_every
+        is_due = bool(every) and self.step % every == 0
+        if signal or is_due or self.step in self.training.epoch_ends():
+            self._save()
+        if signal:
+            raise stopping.Stopped(signal)
 
     def _one_step(self, phase: Stage, epoch: int, indices: Sequence[int]) -> TraceLine:
         """One optimiser step on these records of the plan; returns its line of the trace."""
@@ -199,9 +230,9 @@ class Trainer:
             tensors = state_tensors(self.optimiser, self.parameters)
             restore_whole(tensors, partial(checkpoint.restore, directory))
             self.step = state["step"]
-            self.epoch = state["epoch"]
 
-    def _save(self, epochs_done: int) -> None:
+    def _save(self) -> None:
+        self.trace.write()
         if self.training.out is None:
             return
         tensors = {}
@@ -210,16 +241,16 @@ class Trainer:
             if distributed.is_first():
                 tensors[name] = value
         if distributed.is_first():
-            self._write(epochs_done, tensors)
+            self._write(tensors)
 
-    def _write(self, epochs_done: int, tensors: dict[str, torch.Tensor]) -> None:
+    def _write(self, tensors: dict[str, torch.Tensor]) -> None:
         assert self.training.out is not None
         checkpoint.save(
             self.training.out / CHECKPOINT_DIRECTORY,
             stage=self.training.stage.name,
             step=self.step,
             n_steps=self.n_steps,
-            epoch=epochs_done,
+            epoch=sum(end <= self.step for end in self.training.epoch_ends()),
             tensors=tensors,
         )
 

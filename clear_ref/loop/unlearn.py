@@ -39,7 +39,7 @@ class Unlearning:
     rows     (forget, retain)
     mask     label mask: answer, released or auto (label_mask)
     out      run directory for trace and checkpoints; None: neither is written
-    resume   continue from the checkpoint in out
+    resume   continue from the checkpoint in out; save_every: as in train.Training
     """
 
     method: str
@@ -52,6 +52,7 @@ class Unlearning:
     mask: str = "auto"
     out: Path | None = None
     resume: bool = False
+    save_every: int = 0
 
     def variant(self) -> Variant:
         """The variant that is trained."""
@@ -65,7 +66,7 @@ class Unlearning:
 
     def training(self, plan: UnlearnPlan, stage: Stage) -> Training:
         """The training of one stage of this run."""
-        return Training(plan, stage, self.recipe, self.seed, self.out, self.resume)
+        return Training(plan, stage, self.recipe, self.seed, self.out, self.resume, self.save_every)
 
 
 def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:

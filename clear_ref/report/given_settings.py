@@ -16,7 +16,7 @@ from .read_runs import Run
 # Settings that a table shows in another way (panels, seeds, methods), paths, and what changes no
 # number of a table.
 SHOWN_ELSEWHERE = frozenset(
-    {"method", "semantics", "modality", "seed", "metrics", "out", "evaluate_every"}
+    {"method", "semantics", "modality", "seed", "metrics", "out", "evaluate_every", "save_every"}
 )
 PATHS = frozenset({"data", "model", "gold", "adapter"})
 MOST_LETTERS = 60

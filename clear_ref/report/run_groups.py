@@ -29,6 +29,7 @@ IGNORED_SETTINGS = frozenset(
         "recipe",
         "mask",
         "evaluate_every",
+        "save_every",
     }
 )
 

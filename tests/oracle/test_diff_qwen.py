@@ -269,9 +269,9 @@ def row_by_row(places):
     return torch.tensor(listed, dtype=places.dtype)
 
 
+@pytest.mark.parametrize("family", ["qwen2_vl"], indirect=True)
 def test_pictures_that_see_each_other_are_named(step, family, vlm, tmp_path, monkeypatch):
-    if family == "qwen2_5_vl":
-        pytest.skip("its blocks with windows see no other picture")
+    """Qwen2.5-VL's blocks with windows see no other picture."""
     whole = lambda found: (torch.tensor([0, 96], dtype=torch.int32), 96)  # noqa: E731
     visual(monkeypatch, family, get_vision_attention_seqlens=whole)
     stage, causes, _ = said(step.write(tmp_path / "d"), vlm)
@@ -284,9 +284,9 @@ def test_features_in_another_order_are_named(step, vlm, tmp_path):
     assert (stage, set(causes)) == ("features", {"other_feature_order"})
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl"], indirect=True)
 def test_windows_are_named(step, family, vlm, tmp_path):
-    if family == "qwen2_vl":
-        pytest.skip("its tower has no windows")
+    """Qwen2-VL's tower has no windows."""
     order = {"features": lambda x: torch.cat((x[:14][WINDOWS], x[14:]))}
     stage, causes, _ = said(step.write(tmp_path / "d", shown=order), vlm)
     assert (stage, set(causes)) == ("features", {"features_in_window_order"})
