@@ -70,17 +70,19 @@ def test_a_changed_tensor_is_refused(saved):
         (0, 15, 0, True),
         (5, 15, 1, True),
         (15, 15, 3, True),
+        (7, 15, 1, True),
         (7, 15, 0, False),
+        (7, 15, 2, False),
         (5, 15, 2, False),
         (5, 12, 1, False),
         (15, 15, 99, False),
     ],
 )
-def test_a_state_is_at_the_end_of_an_epoch_of_the_plan(step, n_steps, epoch, good, tmp_path):
+def test_a_state_is_at_a_step_of_the_plan_with_its_epochs(step, n_steps, epoch, good, tmp_path):
     """Three epochs of five steps. Step 7 of epoch 0 trained to step 22 of 15 before."""
     state = {"step": step, "n_steps": n_steps, "epoch": epoch}
     if good:
         checkpoint.check_plan(tmp_path, state, 15, [5, 10, 15])
         return
-    with pytest.raises(UserError, match="expected an end of an epoch of this run, which has 15"):
+    with pytest.raises(UserError, match="expected a step of this run, which has 15"):
         checkpoint.check_plan(tmp_path, state, 15, [5, 10, 15])
