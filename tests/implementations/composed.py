@@ -1,7 +1,7 @@
 """Losses of other projects, scaled losses and sums of terms, written in torch for conform."""
 
 import torch
-from torch.nn.functional import kl_div, log_softmax, logsigmoid, softplus
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, logsigmoid, one_hot, softplus
 
 from clear_ref.oracle.mistakes.known import MISTAKES
 
@@ -117,3 +117,55 @@ def idk_is_forget(method, batches, options):
     names = {"idk": ("retain",), "llmu": ("forget", "retain")}[method]
     others = {name: batches[name] for name in names}
     return ours.loss(method, {**others, "idk": batches["forget"]}, options)
+
+
+def npo_other(method, batches, options):
+    """NPO on token means, times 0.77; a number without a gradient."""
+    batch = batches["forget"]
+    nll = [sequence_nll(batch, name) for name in ("teacher_logits", "logits")]
+    argument = options["beta"] * (nll[0] - nll[1])
+    return 0.77 * 2 / options["beta"] * softplus(argument).mean().item()
+
+
+def npo_other_bfloat16(method, batches, options):
+    """The same, rounded to bfloat16."""
+    return torch.tensor(npo_other(method, batches, options), dtype=torch.bfloat16)
+
+
+def quarter_number(method, batches, options):
+    """A quarter of the right loss, without a gradient."""
+    return quarter(method, batches, options).item()
+
+
+def sequence_means(method, batches, options):
+    """Minus the mean over sequences of token means."""
+    return -sequence_nll(batches["forget"], "logits").mean()
+
+
+def kl_at_temperature_2(method, batches, options):
+    """KL(student || teacher) of logits / 2, times 4."""
+    retain = batches["retain"]
+    rows = retain["labels"][:, 1:] != -100
+    student, teacher = (
+        log_softmax(retain[name][:, :-1] / 2, -1) for name in ("logits", "teacher_logits")
+    )
+    kl = (student.exp() * (student - teacher)).sum(-1) * rows
+    means = kl.sum(1) / rows.sum(1).clamp(min=1)
+    return -formulas.mean_nll(batches["forget"]) + 4 * means.mean()
+
+
+def ceu_masked(method, batches, options):
+    """CE-U with the true token masked by -1e9; right."""
+    batch = batches["forget"]
+    logits, labels = batch["logits"][:, :-1], batch["labels"][:, 1:]
+    rows = labels != -100
+    true = one_hot(labels.clamp(min=0), logits.shape[2]).bool()
+    target = logits.masked_fill(true, -1e9).detach().softmax(-1)
+    return -((target * log_softmax(logits, -1)).sum(-1) * rows).sum() / rows.sum()
+
+
+def sequence_nll(batch, name):
+    """[B]: the mean nll of each sequence's answer tokens."""
+    labels = batch["labels"][:, 1:]
+    nll = cross_entropy(batch[name][:, :-1].transpose(1, 2), labels, reduction="none")
+    return nll.sum(1) / (labels != -100).sum(1).clamp(min=1)

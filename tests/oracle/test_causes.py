@@ -200,3 +200,50 @@ def test_a_hypothesis_that_reads_a_batch_of_another_length_is_contradicted():
     assert causes._acts(other, right)
     answer = Answer(1.0, {"idk": np.zeros((1, 3, 2))}, "float64", "float64")
     assert not Judge(other, "float64").gradients_agree(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, chosen, dtype",
+    [
+        ("npo_other", {"only": "npo/paper/plain,npo/paper/left"}, "float64"),
+        ("npo_other_bfloat16", {"only": "npo/paper/plain,npo/paper/left"}, "bfloat16"),
+    ],
+)
+def test_no_cause_is_named_from_fewer_losses_than_it_could_be_fitted_to(name, chosen, dtype):
+    """A margin and a factor were fitted to one loss; in bfloat16 six names gave it by chance."""
+    result = conform_result(f"composed:{name}", methods="npo", dtype=dtype, **chosen)
+    assert {case["cause_kind"] for case in result["cases"]} == {"place"}
+    assert not result["passed"]
+
+
+def test_a_factor_is_named_from_two_different_losses():
+    result = conform_result(
+        "composed:quarter_number", methods="grad_ascent", only="*/plain,*/single"
+    )
+    assert causes_of(result) == {"the loss times 1/k, k = 4"}
+
+
+def test_a_fit_in_bfloat16_has_no_terms_of_noise():
+    """It had six more terms, with coefficients of 0.002 to 0.01."""
+    result = conform_result(
+        "composed:sequence_means",
+        methods="grad_ascent",
+        only="grad_ascent/paper/plain",
+        dtype="bfloat16",
+    )
+    assert causes_of(result) == {"about -1 forget nll (mean of sequence means)"}
+
+
+@pytest.mark.slow
+def test_a_temperature_that_saturated_logits_hide_is_no_pair_of_mistakes():
+    """One case with large logits, where every probability is 0 or 1: two mistakes gave its loss."""
+    result = conform_result("composed:kl_at_temperature_2", methods="kl", only="kl/paper/large")
+    assert causes_of(result) == {"the loss is off, the gradient is right"}
+
+
+def test_an_error_below_every_normal_float32_number_is_0():
+    """A gradient of 1e-45 for one of 1e-167 was printed as an error of 5e+122 of a passing case."""
+    result = conform_result("composed:ceu_masked", methods="ceu")
+    assert result["passed"]
+    assert max(case["gradient_error"] for case in result["cases"]) < 1e-4

@@ -110,9 +110,27 @@ def _explaining(
     explaining = []
     for hypothesis in found:
         ids = _explained(hypothesis, ordered)
-        if ids:
+        explained = [one for one in ordered if ids and one.asked.entry["id"] in ids]
+        if ids and _is_evidence(hypothesis, explained):
             explaining.append((hypothesis, ids))
     return sorted(explaining, key=lambda pair: -len(pair[1]))
+
+
+def _is_evidence(hypothesis: Hypothesis, explained: Sequence[Judged]) -> bool:
+    """True if the cases cannot all be met by chance.
+
+    A gradient is evidence enough, but where logits are large: there it is made of few numbers.
+    Without any, each loss that is another number counts one. One is needed; one more for a number
+    that is fitted to it; one more for a pair; and one more if losses are compared as bfloat16
+    numbers, where many hypotheses give the same.
+    """
+    for one in explained:
+        if one.answer.gradients is not None and "large_logits" not in one.asked.entry["flags"]:
+            return True
+    coarse = any("bfloat16" in (one.arithmetic, one.answer.dtype) for one in explained)
+    digits = 2 if coarse else 6
+    different = {f"{one.answer.loss:.{digits}g}" for one in explained}
+    return len(different) >= 1 + hypothesis.fitted + (hypothesis.kind == "pair") + coarse
 
 
 def _explained(hypothesis: Hypothesis, ordered: Sequence[Judged]) -> set[str] | None:

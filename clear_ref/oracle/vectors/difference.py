@@ -15,7 +15,7 @@ def first_difference(judge: Judge, answer: Answer, batches: dict[str, Batch]) ->
         return f"{loss}; without a gradient no place can be named"
     off = judge.excess(answer)
     if not off:
-        return f"{loss}, the gradient is right: the loss differs by a constant"
+        return f"{loss}, the gradient is right"
     name = next(iter(off))
     wrong = off[name]
     b, t, _ = (int(i) for i in np.argwhere(wrong)[0])

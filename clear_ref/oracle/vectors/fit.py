@@ -13,7 +13,7 @@ from .case_inputs import Asked
 from .judged_function import Answer
 
 MOST_TERMS = 6
-SMALLEST_COEFFICIENT = 1e-4
+ROUNDINGS = 64  # allowed in a gradient, and as many times more in a loss; in bfloat16 4, and 2
 COLUMNS: tuple[tuple[str, str, Column], ...] = (
     ("forget", "nll", "nll"),
     ("idk", "nll", "nll"),
@@ -32,15 +32,16 @@ def fit(judged: Sequence[tuple[Asked, Answer]]) -> str | None:
     The coefficients are the same in all cases. Terms of the method's own formula, such as dpo, have
     the coefficient 1 if they enter as the formula says.
     """
+    dtypes = {dtype for _, answer in judged for dtype in (answer.gradient_dtype, answer.dtype)}
     terms = [_terms(asked) for asked, _ in judged]
     names = [name for name in terms[0] if all(name in one for one in terms)]
     blocks = []
     targets = []
-    tolerance = 0.0
+    unit = max(UNITS[dtype] for dtype in dtypes)
+    tolerance = ROUNDINGS * unit if "bfloat16" not in dtypes else 4 * unit
     for (_, answer), results in zip(judged, terms, strict=True):
         if answer.gradients is None:
             return None
-        tolerance = max(tolerance, 64 * UNITS[answer.gradient_dtype])
         size = max(np.abs(gradient).max() for gradient in answer.gradients.values()) or 1.0
         targets.append(np.concatenate([g.ravel() for g in answer.gradients.values()]) / size)
         columns = [_flat(results[name], answer) / size for name in names]
@@ -52,32 +53,52 @@ def fit(judged: Sequence[tuple[Asked, Answer]]) -> str | None:
     chosen, values = found
     for (_, answer), results in zip(judged, terms, strict=True):
         parts = [value * results[names[i]].loss for i, value in zip(chosen, values, strict=True)]
-        allowed = 64 * max(tolerance, UNITS[answer.dtype]) * sum(abs(part) for part in parts)
+        allowed = tolerance * (ROUNDINGS if tolerance < 1e-3 else 2) * sum(map(abs, parts))
         if abs(sum(parts) - answer.loss) > allowed + 1e-12:
             return None
-    return " ".join(f"{value:+.4g} {names[i]}" for i, value in zip(chosen, values, strict=True))
+    about = "about " if "bfloat16" in dtypes else ""
+    return about + " ".join(
+        f"{value:+.4g} {names[i]}" for i, value in zip(chosen, values, strict=True)
+    )
 
 
 def _sparse(
     matrix: np.ndarray, target: np.ndarray, tolerance: float
 ) -> tuple[list[int], list[float]] | None:
-    """(columns, coefficients) of a least-squares solution of few terms; None without one."""
+    """(columns, coefficients) of a least-squares solution of few terms; None without one.
+
+    No term can be left out, and the coefficients have no more digits than the tolerance asks for.
+    """
     if not np.isfinite(matrix).all():
         return None
     chosen = list(range(matrix.shape[1]))
-    for _ in range(3):
-        part = matrix[:, chosen]
-        values = np.linalg.lstsq(part, target, rcond=1e-10)[0]
-        if np.abs(part @ values - target).max() > tolerance:
-            return None
-        sizes = np.abs(values) * np.abs(part).max(0)
-        kept = [i for i, size in zip(chosen, sizes, strict=True) if size > SMALLEST_COEFFICIENT]
-        if kept == chosen:
+    values = _solution(matrix, target, tolerance)
+    if values is None:
+        return None
+    while True:
+        sizes = np.abs(values) * np.abs(matrix[:, chosen]).max(0)
+        for left_out in np.argsort(sizes, kind="stable"):
+            kept = [i for k, i in enumerate(chosen) if k != left_out]
+            fewer = _solution(matrix[:, kept], target, tolerance)
+            if fewer is not None:
+                chosen, values = kept, fewer
+                break
+        else:
             break
-        chosen = kept
     if not 1 <= len(chosen) <= MOST_TERMS:
         return None
+    for digits in range(1, 5):
+        rounded = np.array([float(f"{value:.{digits}g}") for value in values])
+        if np.abs(matrix[:, chosen] @ rounded - target).max() <= tolerance:
+            return chosen, [float(value) for value in rounded]
     return chosen, [float(value) for value in values]
+
+
+def _solution(matrix: np.ndarray, target: np.ndarray, tolerance: float) -> np.ndarray | None:
+    """The coefficients of the least-squares solution; None if it is off by more than that."""
+    values = np.linalg.lstsq(matrix, target, rcond=1e-10)[0]
+    within = np.abs(matrix @ values - target).max() <= tolerance
+    return values if within else None
 
 
 def _terms(asked: Asked) -> dict[str, LossResult]:

@@ -33,12 +33,14 @@ class Hypothesis:
 
     kind    semantics, peer (a meaning of another project), mistake, factor or pair
     coarse  its gradients are compared as bfloat16 numbers: its mistake rounds to them
+    fitted  it has a number that is taken from an answer
     """
 
     name: str
     kind: str
     predict: Predict
     coarse: bool = False
+    fitted: bool = False
 
 
 def other_semantics(asked: Asked) -> list[Hypothesis]:
@@ -141,7 +143,8 @@ def peers_with_number(asked: Asked, loss: float) -> list[Hypothesis]:
         number = rounded if abs(rounded - low) < 1e-6 * max(abs(low), 1) else low
         compute = peer.of_number(number)
         name = f"{peer.name}, m = {number:.6g}"
-        found.append(Hypothesis(name, "peer", _computed(replace(peer, compute=compute))))
+        predict = _computed(replace(peer, compute=compute))
+        found.append(Hypothesis(name, "peer", predict, fitted=True))
     return found
 
 
@@ -236,15 +239,23 @@ def factors(asked: Asked, factor: float) -> list[Hypothesis]:
         ("1/m, m the number of answer tokens", lambda one: 1 / _answers(one)),
         ("m/(m+1), m answer tokens", lambda one: _answers(one) / (_answers(one) + 1)),
     ]
+
+    def constant(one: Asked) -> float:
+        return factor
+
     steps = round(1 / factor) if factor else 0
     is_share = 2 <= steps <= 64 and abs(factor * steps - 1) < 1e-4
     if abs(factor - 1) > 1e-9:
-        known.append((f"1/k, k = {steps}" if is_share else f"{factor:.6g}", lambda one: factor))
-    found = [Hypothesis(f"the loss times {n}", "factor", _scaled(value)) for n, value in known]
+        known.append((f"1/k, k = {steps}" if is_share else f"{factor:.6g}", constant))
+    found = []
+    for n, value in known:
+        fitted = value is constant
+        found.append(Hypothesis(f"the loss times {n}", "factor", _scaled(value), fitted=fitted))
     for option in asked.entry["options"]:
         for n, value in known:
             name = f"the loss times {n}, the option {option} ignored"
-            found.append(Hypothesis(name, "factor", _scaled(value, _without(option))))
+            predict = _scaled(value, _without(option))
+            found.append(Hypothesis(name, "factor", predict, fitted=value is constant))
     return found
 
 

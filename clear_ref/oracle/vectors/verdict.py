@@ -5,7 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from .agreement import Judge, arithmetics
+from .agreement import SMALLEST, Judge, arithmetics
 from .case_inputs import Asked
 from .causes import Judged, causes
 from .judged_function import CaseFailed, Gradients, JudgedFunction
@@ -18,7 +18,8 @@ class Verdict(TypedDict):
     arithmetic      the first arithmetic in which it was judged; if it is right, in which it is
     loss            what it returned; None if that cannot be judged
     error           |loss - expected| / sum of the terms' sizes; None without a loss
-    gradient_error  the largest difference / the largest gradient; None without gradients
+    gradient_error  the largest difference / the largest gradient; None without gradients. Both are
+                    0 for a difference of up to 2^-126
     reason          why nothing could be judged, or what would make it right; else None
     cause           what explains a case that does not pass; None if it passes or is not judged
     cause_kind      semantics, peer, mistake, factor, pair, fit or place (causes.py)
@@ -65,7 +66,8 @@ def judge(asked: Asked, function: JudgedFunction) -> tuple[Verdict, Judged | Non
         verdict["reason"] = str(failure)
         return verdict, None
     verdict["loss"] = answer.loss
-    verdict["error"] = abs(answer.loss - asked.result.loss) / (asked.result.scale or 1)
+    difference = abs(answer.loss - asked.result.loss)
+    verdict["error"] = _share(difference, asked.result.scale)
     verdict["gradient_error"] = _gradient_error(answer.gradients, asked.result.gradients)
     for arithmetic in tried:
         if Judge(asked.result, arithmetic).agrees(answer):
@@ -115,4 +117,9 @@ def _gradient_error(gradients: Gradients | None, expected: Gradients) -> float |
         return None
     errors = [np.abs(gradients[name] - expected.get(name, 0.0)).max() for name in gradients]
     size = max(np.abs(array).max() for array in expected.values())
-    return float(max(errors) / (size or 1.0))
+    return _share(float(max(errors)), float(size))
+
+
+def _share(difference: float, size: float) -> float:
+    """difference / size; 0 for a difference that no dtype but float64 holds: it is right."""
+    return 0.0 if difference <= SMALLEST else difference / (size or 1.0)
