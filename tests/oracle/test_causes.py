@@ -240,6 +240,8 @@ def test_a_temperature_that_saturated_logits_hide_is_no_pair_of_mistakes():
     """One case with large logits, where every probability is 0 or 1: two mistakes gave its loss."""
     result = conform_result("composed:kl_at_temperature_2", methods="kl", only="kl/paper/large")
     assert causes_of(result) == {"the loss is off, the gradient is right"}
+    (case,) = result["cases"]  # its loss is 2.6 times too large, and bfloat16 would accept that
+    assert case["reason"] is None or "agrees within" not in case["reason"]
 
 
 def test_an_error_below_every_normal_float32_number_is_0():
