@@ -218,7 +218,9 @@ def logs(folder: Path) -> None:
     write_json(folder / "released.json", released)
     released["eval_real_author_wo_options.json"] = released.pop("eval_real_faces_wo_options.json")
     write_json(folder / "tofu.json", released)
-    (folder / "tofu.json.gz").write_bytes(gzip.compress((folder / "tofu.json").read_bytes()))
+    (folder / "tofu.json.gz").write_bytes(
+        gzip.compress((folder / "tofu.json").read_bytes(), mtime=0)
+    )
     write_json(folder / "open.json", _open_unlearning())
 
 

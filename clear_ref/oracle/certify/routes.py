@@ -104,15 +104,20 @@ def logit_slope_errors(method: str, semantics: str, given: Given) -> list[float]
     return errors
 
 
-def through_model() -> list[Measured]:
-    """The gradient in all adapters of a small LLaVA, on records of the embedded world."""
+def through_model(part: int = 0, n_parts: int = 1) -> list[Measured]:
+    """The gradient in all adapters of a small LLaVA, on records of the embedded world.
+
+    part  of n_parts that the variants are cut into, neighbours together
+    """
     reason = (
         "h = 0.001: truncation h^4 / 30 * fifth derivative (of a network: below 1e5 at these "
         "weights) < 4e-9"
     )
     model = AdaptedModel(tiny_vlm(), split_rows(WORLD, "both", 10), read_phrases(WORLD))
+    variants = every_variant()
+    begin, end = (len(variants) * edge // n_parts for edge in (part, part + 1))
     measured = []
-    for method, semantics in every_variant():
+    for method, semantics in variants[begin:end]:
         errors = [
             model_slope_error(model, method, semantics, given)
             for given in random_trials.option_sets(method, semantics)
