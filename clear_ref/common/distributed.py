@@ -119,6 +119,7 @@ def only_first_prints() -> Iterator[None]:
             yield
         finally:
             sys.stdout, sys.stderr = outputs
+            _error_output = None
 
 
 def print_error(line: str) -> None:
