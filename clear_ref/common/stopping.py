@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -46,20 +46,19 @@ def _handle(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
-@contextmanager
-def after_the_step() -> Iterator[None]:
+def after_the_step() -> AbstractContextManager[None]:
     """Inside the block a first signal waits: `requested` has its number. A second one does not."""
-    before, _State.waits = _State.waits, True
-    try:
-        yield
-    finally:
-        _State.waits = before
+    return _with_waits(True)
+
+
+def at_once() -> AbstractContextManager[None]:
+    """Inside the block, which may be inside `after_the_step`, a signal raises Stopped at once."""
+    return _with_waits(False)
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
-    """Inside the block, which may be inside `after_the_step`, a signal raises Stopped at once."""
-    before, _State.waits = _State.waits, False
+def _with_waits(waits: bool) -> Iterator[None]:
+    before, _State.waits = _State.waits, waits
     try:
         yield
     finally:

@@ -128,7 +128,8 @@ class Trainer:
         self.engine = Engine(vlm, teacher, sharded=not adapted)
         self.parameters = trainable(vlm)
         self.optimiser = adamw(self.parameters, training.recipe)
-        self.n_steps = training.n_steps()
+        self.epoch_ends = training.epoch_ends()
+        self.n_steps = self.epoch_ends[-1]
         self.norms = Norms(self.parameters, training.recipe, adapted)
         self.step = 0
         self.trace = Trace(training.out if distributed.is_first() else None, training.stage.name)
@@ -155,7 +156,7 @@ class Trainer:
         stage, plan = self.training.stage, self.training.plan
         per_step = self.training.records_per_step()
         begin = 0
-        for epoch, end in enumerate(self.training.epoch_ends()):
+        for epoch, end in enumerate(self.epoch_ends):
             visited = order(self.training.seed, epoch, len(plan))
             starts = range(0, len(plan), per_step)
             made = max(0, self.step - begin)
@@ -176,7 +177,7 @@ class Trainer:
                 raise
         every = self.training.save_every
         is_due = bool(every) and self.step % every == 0
-        if signal or is_due or self.step in self.training.epoch_ends():
+        if signal or is_due or self.step in self.epoch_ends:
             self._save()
         if signal:
             raise stopping.Stopped(signal)
@@ -226,7 +227,7 @@ class Trainer:
         directory = self.training.out / CHECKPOINT_DIRECTORY
         state = distributed.from_first(lambda: checkpoint.read_state(directory))
         if state is not None and state["stage"] == self.training.stage.name:
-            checkpoint.check_plan(directory, state, self.n_steps, self.training.epoch_ends())
+            checkpoint.check_plan(directory, state, self.n_steps, self.epoch_ends)
             tensors = state_tensors(self.optimiser, self.parameters)
             restore_whole(tensors, partial(checkpoint.restore, directory))
             self.step = state["step"]
@@ -250,7 +251,7 @@ class Trainer:
             stage=self.training.stage.name,
             step=self.step,
             n_steps=self.n_steps,
-            epoch=sum(end <= self.step for end in self.training.epoch_ends()),
+            epoch=sum(end <= self.step for end in self.epoch_ends),
             tensors=tensors,
         )
 

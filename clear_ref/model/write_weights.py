@@ -35,12 +35,9 @@ def write_tensors(path: PathName, tensors: Mapping[str, Tensor]) -> None:
             save_file(ready, temporary, metadata={"format": "pt"})
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
-            raise (os_error(int(number[1])) if number else error) from None
-
-
-def os_error(number: int) -> OSError:
-    """The OSError of an error number, with its text."""
-    return OSError(number, os.strerror(number))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
 
 
 def _n_bytes(shape: Shape, dtype: torch.dtype) -> int:
