@@ -25,7 +25,7 @@ held_directories: dict[Path, int] = {}
 
 
 @contextmanager
-def atomic_file(path: PathName, n_bytes: int = 0) -> Iterator[Path]:
+def atomic_file(path: PathName, n_bytes: int = 0, by_all: bool = False) -> Iterator[Path]:
     """A temporary file beside `path` to write to.
 
     At the end of the block it is synced and renamed to `path`; if the block raises, it is deleted.
@@ -33,11 +33,12 @@ def atomic_file(path: PathName, n_bytes: int = 0) -> Iterator[Path]:
     first process writes; in the others the temporary file is elsewhere, and is deleted.
 
     n_bytes  what will be written, if that is known: it must be free
+    by_all   under torchrun every process writes: each has a path of its own
     raises   RunFailed if the disk is full or read-only, or if the directory of the run is gone;
              UserError if `path` cannot be written for another reason
     """
     path = Path(path)
-    if not distributed.is_first():
+    if not by_all and not distributed.is_first():
         with tempfile.TemporaryDirectory() as elsewhere:
             yield Path(elsewhere) / path.name
         return
@@ -52,6 +53,20 @@ def atomic_file(path: PathName, n_bytes: int = 0) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         _sync(path.parent)
+
+
+def append_bytes(path: PathName, data: bytes) -> None:
+    """Write `data` at the end of a file, and wait until it is on the disk.
+
+    A kill can leave a part of it: for a file whose whole length is written down elsewhere.
+    raises  as atomic_file
+    """
+    path = Path(path)
+    with _errors_of_writing(path):
+        _make_parent(path, len(data))
+        with open(path, "ab") as file:
+            file.write(data)
+        _sync(path)
 
 
 @contextmanager

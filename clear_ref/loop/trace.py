@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
+from clear_ref.common.atomic import append_bytes
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import parse_json, read_text, write_text
+from clear_ref.common.files import parse_json, read_bytes, write_bytes, write_text
 from clear_ref.common.run_directory import TRACE_CSV_FILE, TRACE_FILE
 
 FIRST_COLUMNS = ("step", "epoch", "stage", "phase", "loss")
@@ -42,6 +43,9 @@ class TraceLine(TypedDict):
 class Trace:
     """The lines of both files: earlier stages, the steps of the checkpoint, then the new steps.
 
+    trace.jsonl is written whole once, and then new lines are appended; n_bytes is its length. A
+    kill can leave a part of the appended lines: a checkpoint has the length that belongs to it.
+
     out  run directory; None: no file is read or written
     """
 
@@ -49,16 +53,26 @@ class Trace:
         self.path = None if out is None else out / TRACE_FILE
         self.stage = stage
         self.lines: list[str] = []
+        self.n_bytes = 0
+        self.n_written = 0
 
-    def keep(self, step: int) -> None:
-        """Take the lines on disk: those of other stages, and of this stage up to this step."""
+    def keep(self, step: int, n_bytes: int | None = None) -> None:
+        """Take the lines on disk: those of other stages, and of this stage up to this step.
+
+        n_bytes  the length of trace.jsonl at this step; None: unknown, and a last line without
+                 its end is left out
+        """
         if self.path is None or not self.path.exists():
             return
 
         def is_kept(row: TraceLine) -> bool:
             return row["stage"] != self.stage or row["step"] <= step
 
-        for number, line in enumerate(read_text(self.path).split("\n"), 1):
+        try:
+            *lines, _ = read_bytes(self.path)[:n_bytes].decode("utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.path}: not UTF-8 ({error}): start a new run") from None
+        for number, line in enumerate(lines, 1):
             if line and is_kept(checked_line(line, f"{self.path}:{number}")):
                 self.lines.append(line)
 
@@ -71,10 +85,24 @@ class Trace:
         """Add the line of one more step."""
         self.lines.append(json.dumps(line))
 
+    def append(self) -> None:
+        """Write the new lines to trace.jsonl alone, if there is a run directory."""
+        if self.path is None:
+            return
+        begin, self.n_written = self.n_written, len(self.lines)
+        data = "".join(line + "\n" for line in self.lines[begin:]).encode("utf-8")
+        if begin and self.path.is_file() and self.path.stat().st_size == self.n_bytes:
+            append_bytes(self.path, data)
+            self.n_bytes += len(data)
+        else:
+            data = "".join(line + "\n" for line in self.lines).encode("utf-8")
+            write_bytes(self.path, data)
+            self.n_bytes = len(data)
+
     def write(self) -> None:
-        """Write both files whole, if there is a run directory."""
+        """Write the new lines to trace.jsonl, and trace.csv whole, if there is a run directory."""
+        self.append()
         if self.path is not None:
-            write_text(self.path, "".join(line + "\n" for line in self.lines))
             rows = [json.loads(line) for line in self.lines]
             write_text(self.path.with_name(TRACE_CSV_FILE), as_csv(rows))
 

@@ -58,3 +58,34 @@ def test_both_files_hold_the_same_steps_after_a_resume(resumed_at, expected, tmp
     assert [float(row["term.forget_kl"]) for row in in_csv] == [
         line["terms"]["forget_kl"] for line in in_json
     ]
+
+
+def test_new_lines_are_appended_and_a_torn_tail_is_cut_at_resume(tmp_path):
+    """Earlier bytes stay where they are: a reader that has them open sees the new lines."""
+    path = tmp_path / "trace.jsonl"
+    trace = Trace(tmp_path, "scrub")
+    trace.add(LINES[0])
+    trace.write()
+    first, inode = path.read_bytes(), path.stat().st_ino
+    trace.add(LINES[0] | {"step": 2})
+    trace.append()
+    both = path.read_bytes()
+    assert both.startswith(first) and path.stat().st_ino == inode and trace.n_bytes == len(both)
+    assert len((tmp_path / "trace.csv").read_text().splitlines()) == 2
+    path.write_bytes(both + b'{"stage": "scrub", "st')
+    for n_bytes, expected in ((None, both), (len(both), both), (len(first), first)):
+        resumed = Trace(tmp_path, "scrub")
+        resumed.keep(9, n_bytes)
+        resumed.append()
+        assert path.read_bytes() == expected
+        path.write_bytes(both + b"\0\0\n" if n_bytes is None else both)
+
+
+def test_a_trace_that_another_program_changed_meanwhile_is_written_whole(tmp_path):
+    trace = Trace(tmp_path, "scrub")
+    trace.add(LINES[0])
+    trace.append()
+    written = (tmp_path / "trace.jsonl").read_bytes()
+    (tmp_path / "trace.jsonl").write_text("")
+    trace.append()
+    assert (tmp_path / "trace.jsonl").read_bytes() == written
