@@ -116,7 +116,7 @@ def resolve(
         settings = by_modality[modalities[0]]
     record = all_record(settings, methods, modalities, seeds, given, inputs, recipe_name, recipe)
     out = run_directory.choose(
-        settings.out, f"all-{settings.semantics}", record, resume, changeable={"out"}
+        settings.out, f"all-{settings.semantics}", record, resume, run_directory.OF_SAVING
     )
     given = dataclasses.replace(
         given, settings=given.settings | {"method", "modality", "seed", "out"}

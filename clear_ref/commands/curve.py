@@ -11,7 +11,7 @@ from typing import Any
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
-from clear_ref.common.run_directory import CHANGEABLE
+from clear_ref.common.run_directory import CHANGEABLE, OF_SAVING
 from clear_ref.data import draws
 from clear_ref.data.records import Record, Row, read_rows
 from clear_ref.evaluation import selection
@@ -24,9 +24,10 @@ from clear_ref.loop.curve import Curve, CurveLine, check_every
 from clear_ref.loop.history import row_id
 from clear_ref.loop.plan import ask
 from clear_ref.loop.recipes import Recipe
+from clear_ref.loop.saving import read_saving
 from clear_ref.model.vlm import VLM
 
-from .model_logs import evaluate_model
+from .model_logs import evaluate_model, remove_finished
 from .resolve import Inputs, forget_rows
 from .settings import Finetune, Unlearn
 
@@ -39,10 +40,7 @@ Numbers = dict[str, float]
 
 def check(settings: Unlearn | Finetune, inputs: Inputs, recipe: Recipe) -> None:
     """UserError for values of --evaluate-every, --save-every and --keep that it cannot follow."""
-    if settings.save_every < 0:
-        raise UserError(
-            f"--save-every is {settings.save_every}; expected after how many steps, or 0"
-        )
+    read_saving(settings.save_every, settings.keep_checkpoints)
     if settings.evaluate_every:
         check_every(settings.evaluate_every, "--evaluate-every")
         if distributed.size() > 1 and not recipe.lora_rank:
@@ -115,7 +113,7 @@ def changeable(settings: Unlearn | Finetune) -> set[str]:
 
     The evaluation of a curve's later points must be that of the earlier ones.
     """
-    return {"out", "save_every"} if settings.evaluate_every else CHANGEABLE
+    return OF_SAVING if settings.evaluate_every else CHANGEABLE
 
 
 def unlearn_records(
@@ -177,7 +175,9 @@ def make_curve(
 
     def measure(vlm: VLM, step: int) -> dict[str, Any]:
         own = logs.get("base") if step == 0 else None
-        found = own or evaluate_model(inputs, vlm, f"step {step}")
+        name = f"step {step}"
+        found = own or evaluate_model(inputs, vlm, name, out)
+        remove_finished(out, name)
         line: dict[str, Any] = numbers(score(found, logs.get("gold"), inputs.metrics))
         for name, some in records.items():
             line[f"nll_{name}"] = mean_answer_nll(vlm, some)

@@ -3,9 +3,11 @@
 With --robustness also whether what it forgot comes back.
 """
 
+import hashlib
+import json
 import time
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
@@ -21,6 +23,7 @@ from clear_ref.report import terminal
 from .evaluated import evaluated
 from .given import Given, given_from, settings_from
 from .model_logs import (
+    FINISHED_GROUPS,
     evaluate_directory,
     evaluate_model,
     load_model,
@@ -147,6 +150,17 @@ def measure_robustness(
         logs,
         list(inputs.tasks),
         run.recipe,
-        lambda vlm, name, tasks: evaluate_model(inputs, vlm, name, None, tasks),
+        lambda vlm, name, tasks: evaluate_model(inputs, vlm, name, run.out, tasks),
         run.out,
+        run.out / FINISHED_GROUPS / f"robustness-{finished_with(run)}",
     )
+
+
+def finished_with(run: ResolvedEvaluate) -> str:
+    """Hash of the settings that may change when an evaluation is resumed.
+
+    What a stopped measurement had finished belongs to these.
+    """
+    inputs = run.inputs
+    values = [asdict(inputs.evaluation), [asdict(task) for task in inputs.tasks], inputs.metrics]
+    return hashlib.sha256(json.dumps(values).encode("utf-8")).hexdigest()[:16]

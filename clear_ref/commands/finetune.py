@@ -15,6 +15,7 @@ from clear_ref.loop.history import read_history, write_history
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.rows import MODALITIES
+from clear_ref.loop.saving import read_saving
 from clear_ref.mini.directories import start_directory
 from clear_ref.report import terminal
 
@@ -117,7 +118,7 @@ def finetune(run: ResolvedFinetune) -> Summary:
         out,
         run.resume,
         curve=points,
-        save_every=settings.save_every,
+        saving=read_saving(settings.save_every, settings.keep_checkpoints),
     )
     seconds_between = points.seconds if points else 0.0
     train_seconds = time.monotonic() - started - seconds_between

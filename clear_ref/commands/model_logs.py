@@ -106,6 +106,12 @@ def write_results(
     return complete
 
 
+def remove_finished(out: Path, name: str) -> None:
+    """Remove what a run directory kept of one evaluation: its numbers are known."""
+    if distributed.is_first():
+        shutil.rmtree(out / FINISHED_GROUPS / name, ignore_errors=True)
+
+
 def remove_finished_groups(out: Path) -> None:
     """Remove what a run directory kept for resuming an evaluation; its logs are written."""
     if not distributed.is_first():

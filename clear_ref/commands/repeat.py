@@ -135,6 +135,8 @@ def _take_values(arguments: Namespace, earlier: Earlier) -> dict[str, str]:
         is_default = entry["source"] != COMMAND_LINE
         if name in recipe and is_default and (is_all or "recipe" in earlier.beside):
             continue
+        if name == "save_every" and type(entry["value"]) is int:  # steps alone, before minutes
+            entry["value"] = str(entry["value"])
         kind = arguments.kind if name in own else Recipe
         _check_type(kind, name, entry["value"], earlier.file)
         key = name if name in own else f"recipe_{name}"

@@ -111,9 +111,19 @@ def evaluate_every_setting() -> Any:
 def save_every_setting() -> Any:
     """--save-every"""
     return setting(
-        0,
-        "also save the training state after every N steps, for --resume; 0: after epochs alone. "
-        "The training is the same",
+        "0",
+        "also save the training state, for --resume: after every so many steps (50) or minutes "
+        "(10m); 0: after epochs, and before evaluations between the steps, alone. The training is "
+        "the same",
+    )
+
+
+def keep_checkpoints_setting() -> Any:
+    """--keep-checkpoints"""
+    return setting(
+        1,
+        "how many of the newest saved training states stay; --resume takes the newest one that is "
+        "whole. The training is the same",
     )
 
 
@@ -183,7 +193,8 @@ class Unlearn(Common):
     gold: str = gold_setting()
     recipe: str = recipe_setting("training recipe")
     evaluate_every: str = evaluate_every_setting()
-    save_every: int = save_every_setting()
+    save_every: str = save_every_setting()
+    keep_checkpoints: int = keep_checkpoints_setting()
     keep: str = setting(
         "last",
         "which weights the run ends with: last; best:RULE, those of the best evaluation during the "
@@ -212,7 +223,8 @@ class Finetune(Common):
     )
     recipe: str = recipe_setting("training recipe")
     evaluate_every: str = evaluate_every_setting()
-    save_every: int = save_every_setting()
+    save_every: str = save_every_setting()
+    keep_checkpoints: int = keep_checkpoints_setting()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from clear_ref.loop.history import read_history, write_history
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.rows import split_rows
+from clear_ref.loop.saving import read_saving
 from clear_ref.methods import Variant, table
 from clear_ref.report import terminal
 
@@ -178,7 +179,7 @@ def unlearn(
         mask=run.mask,
         out=out,
         resume=run.resume,
-        save_every=settings.save_every,
+        saving=read_saving(settings.save_every, settings.keep_checkpoints),
     )
     records = curve.unlearn_records(inputs, settings, run.rows)
     points = curve.make_curve(inputs, settings, records, logs, out)

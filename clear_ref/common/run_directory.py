@@ -36,12 +36,11 @@ METRICS_FILE = "metrics.json"  # the run's summary, with its metrics
 REPORT_FILE = "report.html"  # the page; a run writes it last
 LEADERBOARD_FILE = "leaderboard.json"  # of the command `all`
 LOGS_DIRECTORY = "logs"  # evaluation logs, one file per task
-CHECKPOINT_DIRECTORY = "checkpoint"  # training state after the last finished epoch
+CHECKPOINT_DIRECTORY = "checkpoint"  # training state, and what is finished of an evaluation
 
 # Settings that may change when a run is resumed: they have no effect on training.
-CHANGEABLE = {
-    "out",
-    "save_every",
+OF_SAVING = {"out", "save_every", "keep_checkpoints"}
+CHANGEABLE = OF_SAVING | {
     "limit",
     "max_new_tokens",
     "metrics",

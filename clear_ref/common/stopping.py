@@ -52,7 +52,12 @@ def after_the_step() -> AbstractContextManager[None]:
 
 
 def at_once() -> AbstractContextManager[None]:
-    """Inside the block, which may be inside `after_the_step`, a signal raises Stopped at once."""
+    """Inside the block, which may be inside `after_the_step`, a signal raises Stopped at once.
+
+    So does one that waits already, when the block begins.
+    """
+    if _State.requested:
+        raise Stopped(_State.requested)
     return _with_waits(False)
 
 

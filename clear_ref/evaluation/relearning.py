@@ -21,14 +21,18 @@ from typing import cast
 
 import torch
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import write_jsonl
 from clear_ref.data import draws
 from clear_ref.data.records import Row, read_rows
+from clear_ref.loop.curve import read_lines
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.trace import TraceLine
+from clear_ref.loop.train import AfterStep
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
@@ -47,6 +51,7 @@ MEASURES = (
     "text_forget_not_relearned",
 )
 Measures = dict[str, float | None]
+LINES = "lines.jsonl"  # in the directory of a relearning that is not finished
 
 
 def draw_records(rows: list[Row], n: int, seed: int) -> list[Row]:
@@ -147,12 +152,16 @@ def relearn(
     recipe: Recipe,
     measured_steps: list[int],
     initial: Measures,
-    measure: Callable[[], Measures],
+    measure: Callable[[int], Measures],
+    kept: Path | None = None,
 ) -> list[dict]:
     """One line for each step from 0 to the last of measured_steps; the model is restored.
 
     initial   {measure: value} of the model as evaluated, for step 0
-    measure   called after each of measured_steps; returns the same measures of the changed model
+    measure   called with each of measured_steps, after it; returns the same measures of the changed
+              model
+    kept      directory for checkpoints and lines, from which a stopped relearning goes on; it
+              belongs to one model, plan and measure
     returns   {"step", "loss", "gradient_norm", "lr"}, where the loss is the one before the step;
               lines of step 0 and of measured_steps also have "nll_relearned", the mean over the
               plan's records of their mean nll, and what `measure` returned
@@ -160,11 +169,12 @@ def relearn(
     records = [plan.records(0, index)["retain"] for index in range(len(plan))]
     n_threads = torch.get_num_threads()
     lines: list[dict] = []
+    stored = distributed.from_first(lambda: read_lines(kept / LINES) if kept else [])
 
     def nll_relearned() -> dict[str, float]:
         return {"nll_relearned": mean_answer_nll(vlm, records)}
 
-    def after_step(line: TraceLine) -> None:
+    def add(line: TraceLine) -> None:
         lines.append(
             {
                 "step": line["step"],
@@ -176,8 +186,20 @@ def relearn(
         if line["step"] in measured_steps:
             n_training_threads = torch.get_num_threads()
             torch.set_num_threads(n_threads)
-            lines[-1] |= nll_relearned() | measure()
+            lines[-1] |= nll_relearned() | measure(line["step"])
             torch.set_num_threads(n_training_threads)
+        if kept:
+            write_jsonl(kept / LINES, lines)
+
+    def again(line: TraceLine) -> None:
+        lines[:] = [each for each in stored if each["step"] <= line["step"]]
+        if len(lines) == line["step"]:  # of step 0 and all others but the last
+            add(line)
+        if [each["step"] for each in lines] != list(range(line["step"] + 1)):
+            raise UserError(
+                f"{kept}/{LINES}: has not one line for each of {line['step'] + 1} steps that are "
+                "done; remove the directory, and relearning begins again"
+            )
 
     lines.append({"step": 0} | nll_relearned() | initial)
     short_recipe = dataclasses.replace(
@@ -188,7 +210,16 @@ def relearn(
         warmup_epochs=0.0,
     )
     with trainable_adapters(vlm, recipe, plan.seed):
-        finetune(vlm, plan, short_recipe, plan.seed, "relearn", after_step=after_step)
+        finetune(
+            vlm,
+            plan,
+            short_recipe,
+            plan.seed,
+            "relearn",
+            kept,
+            resume=kept is not None,
+            after_step=AfterStep(add, again, measured_steps),
+        )
     return lines
 
 

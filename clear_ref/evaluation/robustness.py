@@ -10,12 +10,16 @@ with gold's. Only numbers are written. Every model is restored after each measur
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import write_json, write_jsonl
+from clear_ref.common.files import read_json, write_json, write_jsonl
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Row, read_rows
 from clear_ref.loop.plan import FinetunePlan
@@ -27,6 +31,7 @@ from .membership import membership
 from .membership_scores import (
     CONFIGS,
     ComparedRecords,
+    ComparedScores,
     check_min_k,
     compared_records,
     evaluation_record,
@@ -55,6 +60,7 @@ from .tasks import Task
 
 # (model, words for the progress line, tasks) -> logs of the model as it is now
 ComputeLogs = Callable[[VLM, str, list[Task]], Logs]
+Scores = dict[str, dict[str, ComparedScores]]  # as membership_scores
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,7 @@ def run(
     recipe: Recipe,
     compute_logs: ComputeLogs,
     out: Path,
+    kept: Path,
 ) -> Robustness:
     """The measurements of every model.
 
@@ -209,11 +216,13 @@ def run(
     recipe   adapters and learning rate of relearning
     writes   out/relearning.jsonl, a line for each step and model; out/membership.json, the scores
              of every compared record
+    kept     directory for what is finished, from which a stopped measurement goes on; it belongs to
+             these models, settings and tasks
     """
     if plan.settings.relearn_lr:
         recipe = dataclasses.replace(recipe, lr=plan.settings.relearn_lr)
     results = {
-        name: measure_model(plan, load(), name, logs, tasks, recipe, compute_logs)
+        name: measure_model(plan, load(), name, logs, tasks, recipe, compute_logs, kept / name)
         for name, load in models.items()
     }
     lines = [
@@ -240,10 +249,14 @@ def measure_model(
     tasks: list[Task],
     recipe: Recipe,
     compute_logs: ComputeLogs,
+    kept: Path,
 ) -> ModelResult:
     """The measurements of one model; arguments as in `run`."""
     metrics = plan.settings.definition_set
-    scores = membership_scores(vlm, plan.compared, plan.settings.min_k)
+    scores = kept_or_computed(
+        kept / "membership.json",
+        lambda: membership_scores(vlm, plan.compared, plan.settings.min_k),
+    )
     rounding = {}
     n_layers = 0
     for bits in plan.bits:
@@ -257,8 +270,8 @@ def measure_model(
         others = logs_without(forget_logs, forget_tasks, plan.directory, plan.relearned)
         return forget_numbers(forget_logs, others, metrics)
 
-    def measure() -> Measures:
-        return numbers(compute_logs(vlm, f"relearn {name}", forget_tasks))
+    def measure(step: int) -> Measures:
+        return numbers(compute_logs(vlm, f"relearn {name}, step {step}", forget_tasks))
 
     curve = relearn(
         vlm,
@@ -267,8 +280,30 @@ def measure_model(
         plan.measured_steps,
         numbers({task.name: logs[name][task.name] for task in forget_tasks}),
         measure,
+        kept,
     )
     return {"membership": scores, "rounding": rounding, "layers": n_layers, "curve": curve}
+
+
+def kept_or_computed(path: Path, compute: Callable[[], Scores]) -> Scores:
+    """The scores in a file that this function wrote, or computed and written.
+
+    raises  UserError if the file was changed
+    """
+    content = distributed.from_first(lambda: read_json(path) if path.exists() else None)
+    if content is None:
+        scores = compute()
+        write_json(path, {"sha256": _digest(scores), "scores": scores})
+        return scores
+    if content.get("sha256") != _digest(content.get("scores")):
+        raise UserError(
+            f"{path}: was changed after it was written; remove it, and it is computed again"
+        )
+    return cast(Scores, content["scores"])
+
+
+def _digest(scores: object) -> str:
+    return hashlib.sha256(json.dumps(scores).encode("utf-8")).hexdigest()
 
 
 def _relearning(

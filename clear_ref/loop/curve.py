@@ -21,7 +21,7 @@ from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY, CURVE_FILE
 from clear_ref.model.vlm import VLM
 from clear_ref.model.write_weights import write_tensors
 
-from .checkpoint import read_into, step_of
+from .checkpoint import read_into
 from .stage import trainable
 from .trace import TraceLine
 from .train import AfterStep, Training
@@ -104,11 +104,6 @@ class Curve:
         finished  inside its block the model is what the run would end with
         """
         due = due_steps(training, self.every)
-        # A resumed training calls with the step that it continues from, too.
-        continued = 0
-        if training.resume and training.out is not None:
-            directory, stage = training.out / CHECKPOINT_DIRECTORY, training.stage.name
-            continued = distributed.from_first(lambda: step_of(directory, stage))
 
         def add(step: int, epoch: int) -> None:
             self.lines = [line for line in self.lines if line["step"] < step]
@@ -119,16 +114,19 @@ class Curve:
                 write_tensors(self._weights(step), trainable(vlm))
             write_jsonl(self.out / CURVE_FILE, self.lines)  # so a line has its weights
 
-        def after_step(line: TraceLine) -> None:
+        def call(line: TraceLine) -> None:
+            if line["step"] in due:
+                add(line["step"], line["epoch"])
+
+        def again(line: TraceLine) -> None:
             step = line["step"]
-            known = step == continued and any(each["step"] == step for each in self.lines)
             self.lines = [each for each in self.lines if each["step"] <= step]
-            if step in due and not known:
-                add(step, line["epoch"])
+            if not any(each["step"] == step for each in self.lines):
+                call(line)
 
         if not self.lines:
             add(0, 0)
-        return after_step
+        return AfterStep(call, again, due)
 
     @contextmanager
     def _as_outside_training(self) -> Iterator[None]:

@@ -123,6 +123,11 @@ class Engine:
             self.module.set_requires_gradient_sync(last)  # type: ignore[operator]  # FSDP2's method
         return nullcontext()
 
+    @property
+    def shares_out(self) -> bool:
+        """True while the weights are shared out over the processes."""
+        return self.whole is not None
+
     def end(self) -> None:
         """Give every process the whole model again, if its weights were shared out."""
         if self.whole is None:

@@ -8,6 +8,7 @@ from clear_ref.model.vlm import VLM
 from .curve import Curve
 from .plan import FinetunePlan
 from .recipes import Recipe
+from .saving import NO_SAVING, Saving
 from .stage import Stage
 from .train import AfterStep, Training, train
 
@@ -22,12 +23,12 @@ def finetune(
     resume: bool = False,
     after_step: AfterStep | None = None,
     curve: Curve | None = None,
-    save_every: int = 0,
+    saving: Saving = NO_SAVING,
 ) -> int:
     """Train all weights, or the adapters if there are any; returns the number of steps.
 
     name         of the stage, in the trace
-    out, resume, save_every  as in train.Training
+    out, resume, saving  as in train.Training
     after_step   as in train.train
     curve        evaluations between the steps, instead of after_step
     """
@@ -38,7 +39,7 @@ def finetune(
     stage = Stage(
         name, retain_ft.needs_of(options), lambda batches: retain_ft.loss(batches, options)
     )
-    training = Training(plan, stage, recipe, seed, out, resume, save_every)
+    training = Training(plan, stage, recipe, seed, out, resume, saving)
     if curve is not None:
         after_step = curve.begin(vlm, training)
     steps = train(vlm, training, after_step=after_step)

@@ -8,7 +8,7 @@ FSDP2 is imported where it is used: the import takes a second, and most commands
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from clear_ref.common import distributed
 from clear_ref.model.base_model import Model
 from clear_ref.model.vlm import VLM
+
+from .checkpoint_files import Rows
+from .checkpoint_index import Ranges
 
 
 def share_out(vlm: VLM, module: nn.Module, frozen: Model | None) -> None:
@@ -61,27 +64,52 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
+def row_ranges(tensors: Mapping[str, Tensor]) -> Ranges:
+    """{name: [first row, row after the last] of each process} of tensors that are shared out.
+
+    All processes must call this.
+    """
+    own = {name: len(local_rows(each)) for name, each in tensors.items() if is_part(each)}
+    ranges: Ranges = {name: [] for name in own}
+    for lengths in distributed.gather(own):
+        for name, of_all in ranges.items():
+            begin = of_all[-1][1] if of_all else 0
+            of_all.append([begin, begin + lengths[name]])
+    return ranges
+
+
+def is_part(tensor: Tensor) -> bool:
+    """True for a tensor whose rows are shared out over the processes."""
+    return hasattr(tensor, "to_local")
+
+
+def local_rows(tensor: Tensor) -> Tensor:
+    """The rows of a tensor that this process has: the memory itself, not a copy."""
+    detached = tensor.detach()
+    return detached.to_local() if is_part(tensor) else detached  # type: ignore[attr-defined]  # DTensor's
+
+
+def rows_of(tensors: Mapping[str, Tensor], ranges: Ranges) -> dict[str, Rows]:
+    """{name: the rows of this process}; whole ones for tensors that are not in `ranges`."""
+    first = {name: ranges[name][distributed.number()][0] for name in ranges}
+    return {
+        name: Rows(local_rows(tensor), first.get(name, 0), tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    }
+
+
 @torch.no_grad()
-def restore_whole(tensors: dict[str, Tensor], restore: Callable[[dict[str, Tensor]], None]) -> None:
+def restore_whole(tensors: dict[str, Tensor], restore: Callable[[dict[str, Rows]], None]) -> None:
     """Call `restore` with these tensors in the first process, and give its values to all.
 
-    restore  fills the tensors; it gets whole ones on the CPU for those that are shared out
+    restore  fills the rows; they are whole, on the CPU if there are several processes
     """
     if distributed.size() == 1:
-        restore(tensors)
+        restore(rows_of(tensors, {}))
         return
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
     values = {name: torch.empty(each.shape, dtype=each.dtype) for name, each in tensors.items()}
     if distributed.is_first():
-        restore(values)
+        restore(rows_of(values, {}))
     distributed.copy_from_first(values.values())
     for name, tensor in tensors.items():
-        value = values[name].to(tensor.device)
-        if isinstance(tensor, DTensor):
-            own = distribute_tensor(
-                value, tensor.device_mesh, tensor.placements, src_data_rank=None
-            )
-            tensor.to_local().copy_(own.to_local())
-        else:
-            tensor.copy_(value)
+        tensor.copy_(values[name])

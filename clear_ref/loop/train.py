@@ -12,7 +12,8 @@ moves it into the next epoch, depending on its version.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice, product
@@ -30,29 +31,44 @@ from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
-from . import checkpoint
+from .checkpoint import Checkpoints, check_shared
 from .engine import Engine
 from .norms import Norms
 from .plan import Plan, order
 from .recipes import Recipe
-from .sharding import restore_whole, whole
+from .saving import Clock, Saving
+from .sharding import local_rows, restore_whole, row_ranges, rows_of, whole
 from .stage import Stage, trainable
 from .step import step_loss
 from .teacher import Teacher
 from .trace import Trace, TraceLine
 
-AfterStep = Callable[[TraceLine], None]
+
+@dataclass(frozen=True)
+class AfterStep:
+    """What is done between the steps; it must not change the model.
+
+    call   gets the line of the step that was made
+    again  gets the line of the step from which a resumed training goes on: the run that was
+           stopped may have ended before its `call`
+    long   the steps whose `call` takes long, as an evaluation: the state is saved before, and a
+           signal ends it at once
+    """
+
+    call: Callable[[TraceLine], None]
+    again: Callable[[TraceLine], None]
+    long: Collection[int]
 
 
 @dataclass(frozen=True)
 class Training:
     """One stage on one plan.
 
-    out         run directory: trace.jsonl gets one line per step, checkpoint/ the state after every
-                epoch; None: neither
-    resume      continue from out/checkpoint; the end has the same bytes as that of an uninterrupted
-                run
-    save_every  the state is saved after every so many steps too; 0: after epochs alone
+    out     run directory: trace.jsonl gets one line per step, checkpoint/ the state after every
+            epoch; None: neither
+    resume  continue from out/checkpoint; the end has the same bytes as that of an uninterrupted
+            run
+    saving  when the state is saved inside an epoch, and how many states stay
     """
 
     plan: Plan
@@ -61,7 +77,7 @@ class Training:
     seed: int
     out: Path | None = None
     resume: bool = False
-    save_every: int = 0
+    saving: Saving = Saving()
 
     def n_steps(self) -> int:
         """Optimiser steps of the whole stage; the last step of a pass has what is left of it."""
@@ -98,7 +114,7 @@ def train(
     """Train the model's trainable parameters in place; returns the number of steps of the stage.
 
     teacher     the frozen model; None: the model as it is now, if the stage needs one
-    after_step  called after every step with its line of the trace; it must not change the model
+    after_step  what is done between the steps
     raises      RunFailed if a loss or gradient is not finite; Stopped after a signal, when the step
                 that runs is done and saved
     """
@@ -133,16 +149,17 @@ class Trainer:
         self.norms = Norms(self.parameters, training.recipe, adapted)
         self.step = 0
         self.trace = Trace(training.out if distributed.is_first() else None, training.stage.name)
-        if training.resume:
-            self._restore()
-        self.trace.keep(self.step)
+        self.clock = Clock(training.saving.minutes)
+        self.checkpoints = None if training.out is None else self._checkpoints(training.out)
+        trace_bytes = self._restore() if training.resume else None
+        self.trace.keep(self.step, trace_bytes)
 
     def run(self, after_step: AfterStep | None) -> None:
-        """All steps that are left; a checkpoint after each epoch, and where save_every says."""
+        """All steps that are left; a checkpoint after each epoch, and where `saving` says."""
         if after_step is not None and self.step:
             last = distributed.from_first(lambda: self.trace.last())
-            if last is not None:  # a stopped run may have ended before its evaluation
-                after_step(last)
+            if last is not None:
+                after_step.again(last)
         bar = Progress(f"train {self.training.stage.name}", self.n_steps, done=self.step)
         with stopping.after_the_step():
             for epoch, phase, indices in self._steps_left():
@@ -165,22 +182,19 @@ class Trainer:
             begin = end
 
     def _after(self, line: TraceLine, after_step: AfterStep | None) -> None:
-        """What follows a step: evaluation, checkpoint, and the end if a signal asks for it."""
-        signal = int(distributed.largest(torch.tensor(stopping.requested())))
-        if not signal and after_step is not None:
-            try:
-                with stopping.at_once():
-                    after_step(line)
-            except stopping.Stopped:
-                if distributed.size() == 1:  # the others may be elsewhere, and would not save
-                    self._save()
-                raise
-        every = self.training.save_every
-        is_due = bool(every) and self.step % every == 0
-        if signal or is_due or self.step in self.epoch_ends:
-            self._save()
+        """What follows a step: checkpoint, the end if a signal asks for it, evaluation."""
+        asked = [stopping.requested(), distributed.is_first() and self.clock.is_due()]
+        signal, is_time = distributed.largest(torch.tensor(asked)).tolist()  # one clock: the first
+        every = self.training.saving.steps
+        is_long = after_step is not None and self.step in after_step.long
+        is_due = bool(is_time) or (bool(every) and self.step % every == 0)
+        if signal or is_due or is_long or self.step in self.epoch_ends:
+            self._save(with_table=bool(signal) or self.step in self.epoch_ends)
         if signal:
             raise stopping.Stopped(signal)
+        if after_step is not None:
+            with stopping.at_once() if is_long else nullcontext():
+                after_step.call(line)
 
     def _one_step(self, phase: Stage, epoch: int, indices: Sequence[int]) -> TraceLine:
         """One optimiser step on these records of the plan; returns its line of the trace."""
@@ -220,40 +234,52 @@ class Trainer:
         self.trace.add(line)
         return line
 
-    def _restore(self) -> None:
-        """Continue from the checkpoint, if it is one of this stage."""
-        if self.training.out is None:
-            return
-        directory = self.training.out / CHECKPOINT_DIRECTORY
-        state = distributed.from_first(lambda: checkpoint.read_state(directory))
-        if state is not None and state["stage"] == self.training.stage.name:
-            checkpoint.check_plan(directory, state, self.n_steps, self.epoch_ends)
-            tensors = state_tensors(self.optimiser, self.parameters)
-            restore_whole(tensors, partial(checkpoint.restore, directory))
-            self.step = state["step"]
-
-    def _save(self) -> None:
-        self.trace.write()
-        if self.training.out is None:
-            return
-        tensors = {}
-        for name, tensor in state_tensors(self.optimiser, self.parameters).items():
-            value = whole(tensor)  # all processes take part in this, one tensor after the other
-            if distributed.is_first():
-                tensors[name] = value
-        if distributed.is_first():
-            self._write(tensors)
-
-    def _write(self, tensors: dict[str, torch.Tensor]) -> None:
-        assert self.training.out is not None
-        checkpoint.save(
-            self.training.out / CHECKPOINT_DIRECTORY,
-            stage=self.training.stage.name,
-            step=self.step,
-            n_steps=self.n_steps,
-            epoch=sum(end <= self.step for end in self.epoch_ends),
-            tensors=tensors,
+    def _checkpoints(self, out: Path) -> Checkpoints:
+        """The checkpoints of this stage: where weights are shared out, each process writes its."""
+        directory = out / CHECKPOINT_DIRECTORY
+        ranges = row_ranges(self._state()) if self.engine.shares_out else {}
+        if ranges:
+            check_shared(directory)
+        training = self.training
+        return Checkpoints(
+            directory, training.stage.name, self.epoch_ends, training.saving.keep, ranges
         )
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return state_tensors(self.optimiser, self.parameters)
+
+    def _restore(self) -> int | None:
+        """Continue from the newest checkpoint of this stage; returns its length of the trace."""
+        state = None if self.checkpoints is None else self.checkpoints.newest()
+        if self.checkpoints is None or state is None:
+            return None
+        restore = partial(self.checkpoints.restore, state)
+        if self.checkpoints.ranges:
+            restore(rows_of(self._state(), self.checkpoints.ranges))
+        else:
+            restore_whole(self._state(), restore)
+        self.step = state["step"]
+        return state["trace_bytes"]
+
+    def _save(self, with_table: bool) -> None:
+        """Write the trace, then a checkpoint. All processes call this.
+
+        with_table  also write trace.csv, which is written whole each time
+        """
+        if with_table:
+            self.trace.write()
+        else:
+            self.trace.append()
+        if self.checkpoints is None:
+            return
+        ranges, first = self.checkpoints.ranges, distributed.is_first()
+        own = {
+            name: local_rows(tensor)
+            for name, tensor in self._state().items()
+            if first or name in ranges
+        }
+        self.checkpoints.save(self.step, self.trace.n_bytes, own)
+        self.clock.begin()
 
 
 def adamw(parameters: dict[str, torch.Tensor], recipe: Recipe) -> torch.optim.AdamW:

@@ -23,6 +23,7 @@ from .checkpoint import read_into
 from .curve import Curve
 from .plan import UnlearnPlan
 from .recipes import Recipe
+from .saving import Saving
 from .stage import Stage, StageLoss, trainable
 from .teacher import Teacher
 from .train import Training, train
@@ -39,7 +40,7 @@ class Unlearning:
     rows     (forget, retain)
     mask     label mask: answer, released or auto (label_mask)
     out      run directory for trace and checkpoints; None: neither is written
-    resume   continue from the checkpoint in out; save_every: as in train.Training
+    resume   continue from the checkpoint in out; saving: as in train.Training
     """
 
     method: str
@@ -52,7 +53,7 @@ class Unlearning:
     mask: str = "auto"
     out: Path | None = None
     resume: bool = False
-    save_every: int = 0
+    saving: Saving = Saving()
 
     def variant(self) -> Variant:
         """The variant that is trained."""
@@ -66,7 +67,7 @@ class Unlearning:
 
     def training(self, plan: UnlearnPlan, stage: Stage) -> Training:
         """The training of one stage of this run."""
-        return Training(plan, stage, self.recipe, self.seed, self.out, self.resume, self.save_every)
+        return Training(plan, stage, self.recipe, self.seed, self.out, self.resume, self.saving)
 
 
 def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -61,37 +61,39 @@ def shards_of(shapes: Mapping[str, Shape], dtype: torch.dtype, shard_bytes: int)
     return shards
 
 
-def _write_shard(
-    path: Path,
-    names: list[str],
-    shapes: Mapping[str, Shape],
-    dtype: torch.dtype,
-    tensor_of: Callable[[str], Tensor],
+class Output(Protocol):
+    """What bytes are written to: an open file, or one that also computes their hash."""
+
+    def write(self, data: Any, /) -> object:
+        """Write these bytes."""
+
+
+def write_stream(
+    file: Output, kinds: Mapping[str, tuple[torch.dtype, Shape]], tensor_of: Callable[[str], Tensor]
 ) -> None:
-    """Write a file in the published safetensors format.
+    """Write tensors in the published safetensors format.
 
     The size of the header in 8 bytes, the JSON header padded to a multiple of 8 bytes, then the
     data in the header's order.
+    kinds      {name: (dtype, shape)}, in the order of the file
+    tensor_of  returns the tensor of a name when it is written
     """
-    code = next(code for code, known in CODES.items() if known == dtype)
+    codes = {dtype: code for code, dtype in CODES.items()}
     header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name in names:
-        start = end
-        end = start + _n_bytes(shapes[name], dtype)
-        header[name] = {"dtype": code, "shape": list(shapes[name]), "data_offsets": [start, end]}
+    for name, (dtype, shape) in kinds.items():
+        start, end = end, end + _n_bytes(shape, dtype)
+        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            tensor = tensor_of(name).detach()
-            if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shapes[name]):
-                raise UserError(
-                    f"{name} is {tensor.dtype} {list(tensor.shape)}; "
-                    f"expected {dtype} {list(shapes[name])}"
-                )
-            file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name, (dtype, shape) in kinds.items():
+        tensor = tensor_of(name).detach()
+        if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
+            raise UserError(
+                f"{name} is {tensor.dtype} {list(tensor.shape)}; expected {dtype} {list(shape)}"
+            )
+        file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def write_weights(
@@ -128,7 +130,8 @@ def write_weights(
         for file, names in zip(files, shards, strict=True):
             size = sum(_n_bytes(shapes[name], dtype) for name in names)
             path = renames.enter_context(atomic_file(directory / file, size))
-            _write_shard(path, names, shapes, dtype, tensor_of)
+            with open(path, "wb") as stream:
+                write_stream(stream, {name: (dtype, shapes[name]) for name in names}, tensor_of)
         if total > 1:
             # The shards of an earlier save are now replaced one by one. Without the old index no
             # reader takes a mixture of old and new shards.

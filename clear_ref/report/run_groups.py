@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.run_directory import OF_SAVING
 from clear_ref.evaluation.metrics import Scores
 from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods.table import METHODS, SEMANTICS
@@ -29,7 +30,7 @@ IGNORED_SETTINGS = frozenset(
         "recipe",
         "mask",
         "evaluate_every",
-        "save_every",
+        *OF_SAVING,
     }
 )
 

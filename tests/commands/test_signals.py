@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.helpers.checkpoints import newest
+
 ARGUMENTS = ["npo", "--epochs", "3", "--save-every", "1", "--limit", "2", "--max-new-tokens", "4"]
 ARGUMENTS += ["--tasks", "eval_log_forget", "--quiet"]
 
@@ -29,14 +31,14 @@ def wait_for(path, process):
 def test_a_stopped_run_is_resumed(tmp_path, sent, status, said):
     out = tmp_path / "run"
     process = subprocess.Popen(command(out), stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    wait_for(out / "checkpoint" / "state.json", process)
+    wait_for(out / "checkpoint" / "state-npo-000001.json", process)
     process.send_signal(getattr(signal, sent))
     _, err = process.communicate(timeout=60)
     assert process.returncode == status
     lines = [line for line in err.splitlines() if line]
     assert lines[-1].startswith(f"clear_ref: {said}; --resume --out DIR continues")
     assert not any("Traceback" in line for line in lines)
-    state = json.loads((out / "checkpoint" / "state.json").read_text())
+    state = newest(out / "checkpoint")
     assert len((out / "trace.jsonl").read_text().splitlines()) == state["step"] < state["n_steps"]
     assert not (out / "metrics.json").exists() and not (out / ".lock").exists()
     done = subprocess.run(
@@ -63,5 +65,5 @@ def test_a_negative_number_of_steps_is_refused(tmp_path):
     done = subprocess.run(
         command(tmp_path / "run", "--save-every", "-1"), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2 and "--save-every is -1; expected after how many" in done.stderr
+    assert done.returncode == 2 and "--save-every is '-1'; expected after how many" in done.stderr
     assert not (tmp_path / "run").exists()

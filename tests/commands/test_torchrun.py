@@ -9,6 +9,7 @@ import os
 import pytest
 
 from clear_ref.common import distributed
+from tests.helpers.checkpoints import newest
 from tests.helpers.commands import call, small_copy
 from tests.helpers.torchrun import ROOT, torchrun
 
@@ -74,7 +75,7 @@ def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(world, 
     assert done.returncode == 1
     assert len(errors(done.stderr)) <= 1  # none if torchrun ended the other process first
     assert all("another of its processes has ended" in line for line in errors(done.stderr))
-    state = json.loads((tmp_path / "run" / "checkpoint" / "state.json").read_text())
+    state = newest(tmp_path / "run" / "checkpoint")
     assert (state["step"], state["epoch"]) == (2, 1)
     first = steps_of(tmp_path / "run" / "trace.jsonl")
     status, _, _ = call(capsys, *arguments, "--resume")

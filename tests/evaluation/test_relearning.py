@@ -36,7 +36,7 @@ FORGET = [task for task in tasks(10, 16) if task.set_name == "Forget"]
 class TestRelearning:
     ROWS = read_rows(WORLD, "forget10+tofu")
 
-    def curve(self, vlm, rows, seed=0, at=(1, 3), numbers=lambda: {"forget": 0.5}):
+    def curve(self, vlm, rows, seed=0, at=(1, 3), numbers=lambda step: {"forget": 0.5}):
         return relearn(
             vlm, FinetunePlan(rows, OWN, seed), MiniUnlearn(), list(at), {"forget": 0.25}, numbers
         )
@@ -131,7 +131,7 @@ class TestRelearning:
         for threads in (1, 2):
             torch.set_num_threads(threads)
 
-            def measure(expected=threads):
+            def measure(step, expected=threads):
                 return {"threads": torch.get_num_threads() == expected}
 
             found.append(json.dumps(self.curve(load(GOLD), rows, numbers=measure)))
@@ -150,7 +150,7 @@ class TestRelearning:
         tiny.model.requires_grad_(False)
         before, rows = state(tiny), self.ROWS[:2]
         seen = []
-        lines = self.curve(tiny, rows, at=(2,), numbers=lambda: seen.append(state(tiny)) or {})
+        lines = self.curve(tiny, rows, at=(2,), numbers=lambda step: seen.append(state(tiny)) or {})
         moved = {name for name in before if not torch.equal(before[name][0], seen[0][name][0])}
         assert moved and all(".adapter." in name for name in moved)
         assert same(state(tiny), before) and lines[-1]["nll_relearned"] < lines[0]["nll_relearned"]
@@ -162,7 +162,7 @@ class TestRelearning:
             tiny.model.requires_grad_(False)
         before = state(tiny)
 
-        def fail():
+        def fail(step):
             raise RuntimeError("stop")
 
         with pytest.raises(RuntimeError, match="stop"):

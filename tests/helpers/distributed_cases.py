@@ -163,7 +163,7 @@ def evaluations(directory):
     plan = FinetunePlan(some[:3], phrases, 0)
     recipe = Recipe(lora_rank=2, lr=1e-3)
     double = load(directory, "float64")
-    curve = relearn(double, plan, recipe, [1, 2], {"forget": 0.0}, lambda: {"forget": 0.0})
+    curve = relearn(double, plan, recipe, [1, 2], {"forget": 0.0}, lambda step: {"forget": 0.0})
     scores = membership_scores(vlm, compared, 0.4)
     return {"logs": logs, "membership": scores, "relearning": curve}, {}
 

@@ -22,10 +22,11 @@ from clear_ref.data.make_data import split_people
 from clear_ref.data.people import read_people
 from clear_ref.data.qwen_images import Qwen2VLImages
 from clear_ref.data.records import SCHEMA, read_rows
-from clear_ref.loop import checkpoint
+from clear_ref.loop.checkpoint import Checkpoints
 from clear_ref.loop.curve import Curve
 from clear_ref.loop.history import read_history
 from clear_ref.loop.points import read_points
+from clear_ref.loop.sharding import rows_of
 from clear_ref.loop.trace import Trace
 from clear_ref.model import peft_format
 from clear_ref.model.directory_problems import directory_problems
@@ -189,9 +190,12 @@ def read_picture_settings(folder: Path) -> None:
 def read_state(folder: Path) -> None:
     """What a resumed training reads."""
     tensors = {"parameter/a": torch.ones(3, 2), "step/a": torch.tensor(2.0)}
-    checkpoint.restore(folder / "checkpoint", tensors)
+    checkpoints = Checkpoints(folder / "checkpoint", "npo", [2, 4, 6])
+    state = checkpoints.newest()
+    if state is not None:
+        checkpoints.restore(state, rows_of(tensors, {}))
     trace = Trace(folder, "npo")
-    trace.keep(2)
+    trace.keep(2, state and state["trace_bytes"])
     trace.write()
     Curve(folder, "epoch", lambda vlm, step: {})
     read_history(folder)
@@ -354,7 +358,7 @@ ENTRIES: dict[str, Entry] = {
     "state": Entry(
         fuzz_folders.state,
         (
-            *both("checkpoint/state.json"),
+            *both("checkpoint/state-npo-000002.json"),
             ("checkpoint/state-npo-000002.safetensors", "header"),
             *both("trace.jsonl", "curve.jsonl", kind="lines"),
             *both("training_history.json"),

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clear_ref.common.run_directory import SETTINGS_FILE
-from clear_ref.loop import checkpoint
+from clear_ref.loop.checkpoint import Checkpoints
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model.random_weights import write_random
 from clear_ref.model.vlm import VLM
@@ -275,11 +275,12 @@ def stopped_run(folder: Path) -> None:
 def state(folder: Path) -> None:
     """checkpoint/: the state of a training after two of six steps, trace.jsonl and curve.jsonl."""
     tensors = {"parameter/a": torch.ones(3, 2), "step/a": torch.tensor(2.0)}
-    checkpoint.save(folder / "checkpoint", stage="npo", step=2, n_steps=6, epoch=1, tensors=tensors)
     line = {"stage": "npo", "epoch": 0, "loss": 1.5, "terms": {"npo": 1.5}, "gradient_norm": 1.0}
     line |= {"lr": 1e-3, "answer_tokens": 7, "seconds": 0.1}
     lines = [json.dumps(line | {"step": step}) + "\n" for step in (1, 2)]
     (folder / "trace.jsonl").write_text("".join(lines), encoding="utf-8")
+    n_bytes = (folder / "trace.jsonl").stat().st_size
+    Checkpoints(folder / "checkpoint", "npo", [2, 4, 6]).save(2, n_bytes, tensors)
     curve = [{"stage": "npo", "step": step, "epoch": 0, "forget": 0.5} for step in (0, 2)]
     text = "".join(json.dumps(each) + "\n" for each in curve)
     (folder / "curve.jsonl").write_text(text, encoding="utf-8")

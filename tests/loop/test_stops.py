@@ -16,16 +16,17 @@ from clear_ref.common.stopping import Stopped, after_the_step, at_once, requeste
 from clear_ref.data.prompts import read_phrases
 from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
-from clear_ref.loop.checkpoint import read_state
 from clear_ref.loop.curve import Curve
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import MiniUnlearn
 from clear_ref.loop.rows import split_rows
+from clear_ref.loop.saving import Saving
 from clear_ref.loop.stage import trainable
 from clear_ref.loop.unlearn import Unlearning
 from clear_ref.methods import make_options
 from clear_ref.mini.directories import WORLD
 from tests.helpers import stopped_training
+from tests.helpers.checkpoints import newest
 
 # 6 forget records in steps of 2: three steps an epoch (and each phase of the original SCRUB)
 RECIPE = MiniUnlearn(epochs=2, lr=1e-3, batch_size=2, accumulate=1)
@@ -94,7 +95,7 @@ def test_a_signal_saves_the_step_and_the_resumed_run_is_the_straight_one(
     with pytest.raises(Stopped) as stop, signals_stop():
         run(tiny_directory, rows, tmp_path / "stopped", **chosen)
     assert stop.value.number == signal.SIGTERM
-    assert read_state(tmp_path / "stopped" / "checkpoint")["step"] == n
+    assert newest(tmp_path / "stopped" / "checkpoint")["step"] == n
     assert len(trace(tmp_path / "stopped")) == n
     patch.undo()
     resumed = run(tiny_directory, rows, tmp_path / "stopped", **chosen, resume=True)
@@ -126,7 +127,7 @@ def test_a_signal_in_an_evaluation_saves_its_step_and_the_evaluation_is_made_on_
     straight = run(tiny_directory, rows, tmp_path / "straight", curve=curve("straight", Measured()))
     with pytest.raises(Stopped), signals_stop():
         run(tiny_directory, rows, tmp_path / "stopped", curve=curve("stopped", Measured(4)))
-    assert read_state(tmp_path / "stopped" / "checkpoint")["step"] == 4
+    assert newest(tmp_path / "stopped" / "checkpoint")["step"] == 4
     again = Measured()
     resumed = run(
         tiny_directory, rows, tmp_path / "stopped", curve=curve("stopped", again), resume=True
@@ -146,12 +147,14 @@ def test_a_kill_loses_the_steps_since_the_last_checkpoint(
 ):
     """Five of six steps are made; epochs end after the third and the sixth."""
     with pytest.raises(stopped_training.Stopped), stopped_training.stopped_after(5):
-        run(tiny_directory, rows, tmp_path / "killed", save_every=save_every)
+        run(tiny_directory, rows, tmp_path / "killed", saving=Saving(steps=save_every))
     steps, original = [], training.step_loss
     monkeypatch.setattr(
         training, "step_loss", lambda *arguments: steps.append(1) or original(*arguments)
     )
-    resumed = run(tiny_directory, rows, tmp_path / "killed", save_every=save_every, resume=True)
+    resumed = run(
+        tiny_directory, rows, tmp_path / "killed", saving=Saving(steps=save_every), resume=True
+    )
     assert len(steps) == 1 + made_again
     straight = run(tiny_directory, rows, tmp_path / "straight")
     assert same(straight, resumed)
@@ -164,7 +167,7 @@ def test_a_second_signal_ends_the_step(tiny_directory, rows, tmp_path, signal_in
     with pytest.raises(Stopped) as stop, signals_stop():
         run(tiny_directory, rows, tmp_path / "stopped")
     assert stop.value.number == signal.SIGINT
-    assert read_state(tmp_path / "stopped" / "checkpoint") is None
+    assert newest(tmp_path / "stopped" / "checkpoint") is None
 
 
 def test_a_signal_waits_only_where_it_is_told_to():
