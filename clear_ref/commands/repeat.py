@@ -106,9 +106,9 @@ def _value(record: RunRecord, name: str) -> str:
 
 def _check_command(arguments: Namespace, earlier: Earlier) -> None:
     """Raises UserError if the earlier run is of another command."""
-    of = earlier.record["command"]
+    of = one_line(earlier.record["command"], 60)
     if of == "unlearn":
-        of = one_line(_value(earlier.record, "method"))
+        of = one_line(_value(earlier.record, "method"), 60)
     if of != arguments.command:
         file = earlier.file
         what = f"--resume --out {file.parent}" if arguments.resume else f"--settings {file}"

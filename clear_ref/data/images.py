@@ -28,6 +28,10 @@ ImageSource = str | os.PathLike[str] | Image.Image
 
 # Of a picture that is made: Pillow's limit for a picture that is opened, 268 MB as RGB.
 MOST_PIXELS = 89_478_485
+# A file may say that it has many more pixels than it has bytes for: of a picture with more than
+# FREE_PIXELS (8 megapixels), at most so many for each byte. A photograph has 1 to 30.
+FREE_PIXELS = 2**23
+PIXELS_PER_BYTE = 512
 _noted: list[str] = []  # the first picture of one colour that this process has read
 
 
@@ -36,7 +40,7 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
 
     source  a path or a Pillow image
     raises  UserError that names `where` if the file is missing, is no regular file or no picture,
-            has more pixels than Pillow's limit, has several frames, has 16 or 32 bits for each
+            has more pixels than Pillow's limit or than its bytes can hold, has several frames, has 16 or 32 bits for each
             grey value, or has several colours that become one
     """
     if isinstance(source, Image.Image):
@@ -63,6 +67,7 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
             # Without this line Pillow only warns up to twice its limit of pixels.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source) as image:
+                check_pixels(image.size, os.path.getsize(source), f"{where}: {source}")
                 n_frames = getattr(image, "n_frames", 1)
                 # MPO: a camera's JPEG file with a second picture after the main one.
                 if n_frames == 1 or image.format == "MPO":
@@ -106,6 +111,19 @@ def seen(image: Image.Image, name: str, a_path: bool = False) -> Image.Image:
             stacklevel=2,
         )
     return found
+
+
+def check_pixels(size: tuple[int, int], n_bytes: int, name: str) -> None:
+    """UserError if a picture says that it has many pixels and its file has few bytes.
+
+    Checked before its pixels are read. 355 bytes of GIF took 613 MB.
+    """
+    most = max(FREE_PIXELS, PIXELS_PER_BYTE * n_bytes)
+    if size[0] * size[1] > most:
+        raise UserError(
+            f"{name} has {n_bytes} bytes and says that it is {size[0]} x {size[1]} pixels; "
+            f"expected at most {most}: replace the file, or make the picture smaller"
+        )
 
 
 def check_size(old: tuple[int, int], new: tuple[int, int], most: int = MOST_PIXELS) -> None:

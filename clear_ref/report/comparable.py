@@ -48,7 +48,8 @@ def _check_settings(where: Path, record: RunRecord, first: dict[str, tuple[Path,
         value = entry.get("value") if entry else None
         other, before = first.setdefault(name, (where, value))
         if before != value:
-            raise UserError(f"report {where}: {name} is {value!r}, of {other} {before!r}; {ADVICE}")
+            own, others = one_line(repr(value), 60), one_line(repr(before), 60)
+            raise UserError(f"report {where}: {name} is {own}, of {other} {others}; {ADVICE}")
 
 
 def _check_shared_model(

@@ -64,10 +64,15 @@ def _points(run: Run, name: str) -> list[Point]:
 
 def _gold(runs: Sequence[Run], models: Mapping[str, Scores], words: str) -> float | None:
     """Gold's Forget, if the runs' curves are by the same definitions."""
-    by_paper = all(run.record["settings"]["metrics"]["value"] in ("paper", "all") for run in runs)
+    by_paper = all(_definitions(run) in ("paper", "all") for run in runs)
     if "gold" not in models or not by_paper:
         return None
     return models["gold"].get("forget" if words == SCORES[0][0] else "text_forget")
+
+
+def _definitions(run: Run) -> object:
+    """The value of the run's setting metrics; None if its settings.json has none."""
+    return run.record["settings"].get("metrics", {}).get("value")
 
 
 def _chart(

@@ -227,6 +227,7 @@ def _read_record(path: Path) -> RunRecord:
             f"{path}: is of {one_line(repr(record.get('format')), 40)}, command "
             f"{one_line(repr(command), 40)}; {EXPECTED}"
         )
+    _check_type(record, "impl", str, path)
     for key in ("settings", "inputs", "versions"):
         _check_type(record, key, dict, path)
     for key in ("options", "kernel", "trained"):
@@ -238,6 +239,7 @@ def _read_record(path: Path) -> RunRecord:
                 f"{path}: setting {one_line(name, 60)} is {one_line(repr(entry), 60)}; "
                 "expected its value and source, as a run writes them; run it again"
             )
+    _check_type(record["settings"], "method" if command == "unlearn" else "model", dict, path)
     return cast(RunRecord, record)
 
 

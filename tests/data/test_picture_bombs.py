@@ -77,3 +77,27 @@ def test_the_thin_picture_is_a_small_file(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", THIN).save(file, "PNG", optimize=True)
     assert len(file.getvalue()) < 2000
+
+
+def test_a_file_of_few_bytes_that_says_it_has_many_pixels_is_not_read(tmp_path, monkeypatch):
+    """81 million pixels, which Pillow opens, in 10 kB."""
+    Image.new("1", (9000, 9000)).save(tmp_path / "few.png")
+    n_bytes = (tmp_path / "few.png").stat().st_size
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("its pixels are read"))
+    message = rf"few\.png has {n_bytes} bytes and says that it is 9000 x 9000 pixels; expected at"
+    with pytest.raises(UserError, match=message):
+        images.open_image(tmp_path / "few.png")
+
+
+@pytest.mark.parametrize(
+    "size, n_bytes",
+    [
+        ((4096, 2048), 1),  # 8 megapixels in any file
+        ((4000, 3000), 47_000),  # 12 megapixels of one colour as JPEG: 190 kB
+        ((8000, 6000), 4_000_000),  # a photograph
+    ],
+)
+def test_a_picture_has_enough_bytes(size, n_bytes):
+    images.check_pixels(size, n_bytes, "picture")
+    with pytest.raises(UserError):
+        images.check_pixels((size[0], size[1] + 1), min(n_bytes, size[0] * size[1] // 512), "x")

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -99,9 +100,12 @@ def drawn(case: Case, processes: int, rng: Random) -> tuple[Moment | None, bool,
 
 
 def problems_of(
-    ended: Ended, number: int, moment: Moment | None, forked: bool, processes: int, folder: Path
+    ended: Ended, number: int, moment: Moment | None, forked: bool, processes: int, new: set[str]
 ) -> list[str]:
-    """What is wrong after a stop."""
+    """What is wrong after a stop.
+
+    new  the files that were not there before the start: an earlier SIGKILL may have left others
+    """
     found = [f"still runs: {line}" for line in ended.left]
     alone = processes == 1
     lines = [line for line in ended.stderr.splitlines() if line and not line.startswith("soak: ")]
@@ -123,10 +127,16 @@ def problems_of(
     said = any("stopped by SIGTERM" in line or "interrupted" in line for line in own[-1:])
     if alone and not importing and not said:
         found.append(f"the last line is {own[-1:]}")
-    for name in files(folder):
-        if name.endswith((".lock", ".unfinished")) or name.startswith("tmp/") or ".tmp" in name:
-            found.append(f"left: {name}")
-    return found
+    return found + [f"left: {name}" for name in temporary(new)]
+
+
+def temporary(names: Iterable[str]) -> list[str]:
+    """The names of locks and of temporary files."""
+    return sorted(
+        name
+        for name in names
+        if name.endswith((".lock", ".unfinished")) or name.startswith("tmp/") or ".tmp" in name
+    )
 
 
 def chain(index: int, seed: int, root: Path, show: bool = False) -> dict[str, Any]:
@@ -148,7 +158,9 @@ def chain(index: int, seed: int, root: Path, show: bool = False) -> dict[str, An
             moment, forked, after = None, True, None
         begun = (folder / "run" / "settings.json").exists()
         resumed = (*arguments, "--resume") if begun else arguments
+        before = files(folder).keys()
         ended = start(case, resumed, folder, processes, moment, forked, after)
+        new = files(folder).keys() - before
         trained = (folder / "run" / "checkpoint" / "state.json").exists()
         numbers.add(processes)
         if show:
@@ -165,7 +177,7 @@ def chain(index: int, seed: int, root: Path, show: bool = False) -> dict[str, An
             "status": ended.status,
             "trained": trained,
         }
-        wrong = problems_of(ended, number, moment, forked, processes, folder)
+        wrong = problems_of(ended, number, moment, forked, processes, new)
         if (moment and "soak: " not in ended.stderr) or not number:
             wrong.append(f"ended without a signal: {ended.stderr[-400:]}")
         stops.append(what)
@@ -182,9 +194,7 @@ def end_of(
     n = case.processes or 1
     expected = reference(case, n, root)
     wrong = differences(folder / "run", expected, numbers != {n})
-    for name in files(folder):
-        if name.endswith((".lock", ".unfinished")) or name.startswith("tmp/") or ".tmp" in name:
-            wrong.append(f"left at the end: {name}")
+    wrong += [f"left at the end: {name}" for name in temporary(files(folder))]
     problems = problems + wrong
     adapter = "run/adapter/adapter_model.safetensors"
     far = None
