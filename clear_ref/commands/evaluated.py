@@ -4,13 +4,15 @@ runs/.evaluated/KEY/ (hidden, so that runs/* names runs alone) holds key.json, w
 evaluated and how, and one file for each task. KEY is the hash of what key.json holds: the files of
 the model and of the data, the settings that change a log, the source of the code that computes it,
 versions and hardware. Every log is kept with its own hash: a broken one is said and computed again.
-Files are renamed into their place when they are whole, so several processes can use the directory.
+Files are renamed into their place when they are whole, so several processes can use the directory;
+one at a time writes. What a killed process left is removed by the next run that looks there.
 """
 
 import hashlib
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from clear_ref.bench.process import hardware
 from clear_ref.common import distributed, run_directory
 from clear_ref.common.errors import Notice, RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
+from clear_ref.common.run_lock import InUse, locked
 from clear_ref.evaluation.log_format import Log, Logs
 from clear_ref.evaluation.tasks import Task
 from clear_ref.losses.native import description
@@ -73,6 +76,8 @@ def reused(inputs: Inputs, models: Mapping[str, Path], fresh: bool = False) -> d
     places = {}
     for name, directory in models.items():
         folder, of = place_of(inputs, directory)
+        if distributed.is_first():
+            _tidy(folder)
         try:
             found[name] = distributed.from_first(partial(_read, folder, of, inputs.tasks))
         except UserError as error:
@@ -177,13 +182,23 @@ def _keep(inputs: Inputs, directory: Path, tasks: list[Task], logs: Logs) -> Non
         _notice(f"{directory}: model or data changed while it was evaluated; its logs are not kept")
         return
     try:
-        write_json(folder / KEY_FILE, of)
-        for task in tasks:
-            log = logs[task.name]
-            kept = {"task": asdict(task), "sha256": _digest(log), "log": log}
-            write_json(folder / _file_name(task), kept)
-    except (UserError, RunFailed) as error:
+        with locked(folder):
+            write_json(folder / KEY_FILE, of)
+            for task in tasks:
+                log = logs[task.name]
+                kept = {"task": asdict(task), "sha256": _digest(log), "log": log}
+                write_json(folder / _file_name(task), kept)
+    except InUse:  # another process keeps logs of this model now, from the same code and files
+        return
+    except (UserError, RunFailed, OSError) as error:
         _notice(f"the next run evaluates {directory} again: {error}")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed process left in a directory, unless another one writes there now."""
+    if any(folder.glob(".*")):
+        with suppress(UserError, OSError), locked(folder):
+            pass
 
 
 def _file_name(task: Task) -> str:

@@ -1,17 +1,16 @@
 """Many runs of methods with the same models and data, shared out over processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clear_ref.common import distributed, run_directory
+from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
-from clear_ref.common.files import read_json
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.common.progress import Progress
 from clear_ref.evaluation.log_format import Logs
 
-from . import report as report_page
+from .finished import finished_summary
 from .unlearn import ResolvedUnlearn, unlearn
 
 
@@ -38,17 +37,12 @@ def run_in_processes(
 
     def compute(one: ResolvedUnlearn) -> dict[str, Any]:
         try:
-            summary = distributed.from_first(lambda: finished_summary(one)) or unlearn(one, logs)
+            summary = distributed.from_first(lambda: finished_summary(one.out)) or unlearn(
+                one, logs
+            )
         except RunFailed as error:
             return {"failed": f"{one.out.name}: {error}"}
-        line = {
-            "method": one.settings.method,
-            "modality": one.settings.modality,
-            "seed": one.settings.seed,
-            "metrics": summary["models"]["unlearned"],
-            "seconds": summary["seconds"],
-            "steps": summary["steps"],
-        }
+        line = line_of(one, summary)
         report(line)
         bar.step(note=one.out.name)
         return line
@@ -61,6 +55,18 @@ def run_in_processes(
     finally:
         Progress.quiet = quiet
         bar.close()
+
+
+def line_of(run: ResolvedUnlearn, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The line of a run that is finished."""
+    return {
+        "method": run.settings.method,
+        "modality": run.settings.modality,
+        "seed": run.settings.seed,
+        "metrics": summary["models"]["unlearned"],
+        "seconds": summary["seconds"],
+        "steps": summary["steps"],
+    }
 
 
 def failures(lines: list[dict[str, Any]]) -> list[str]:
@@ -78,10 +84,3 @@ def check_all_finished(lines: list[dict[str, Any]], out: Path) -> None:
         raise RunFailed(
             f"{len(failed)} of {len(lines)} runs, first {failed[0]}; the others are in {out}"
         )
-
-
-def finished_summary(run: ResolvedUnlearn) -> dict[str, Any] | None:
-    """The summary of a run that is finished already, else None. report.html is written last."""
-    if not (run.out / report_page.PAGE).exists():
-        return None
-    return read_json(run.out / run_directory.METRICS_FILE)

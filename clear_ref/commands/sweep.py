@@ -12,7 +12,7 @@ from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_json, write_json, write_text
+from clear_ref.common.files import write_json, write_text
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.definitions import QUALITY_TASKS
@@ -37,6 +37,7 @@ from clear_ref.report.zero_means import zero_parts
 
 from . import curve
 from .evaluated import base_and_gold, evaluated
+from .finished import logs_in
 from .given import Given, given_from, numbers, settings_from
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
@@ -310,10 +311,3 @@ def quality_records(logs: Logs, split_seed: int) -> dict[str, int]:
         return {}
     parts = zip(HALVES, halves({task: logs[task]}, split_seed), strict=True)
     return {part: len(own[task]["avg_gt_loss"]) for part, own in parts}
-
-
-def logs_in(directory: Path, like: dict[str, Logs]) -> Logs:
-    """The logs of the unlearned model of a run directory, for the tasks of `like`."""
-    folder = directory / run_directory.LOGS_DIRECTORY
-    found: Any = {task: read_json(folder / f"{task}.json") for task in like["base"]}
-    return found

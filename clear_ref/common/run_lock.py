@@ -15,6 +15,10 @@ from .files import one_line
 LOCK = ".lock"
 
 
+class InUse(UserError):
+    """Another process has the lock."""
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Inside the block this process alone runs in `directory`, which is made if it is absent.
@@ -22,7 +26,7 @@ def locked(directory: Path) -> Iterator[None]:
     The lock is the kernel's, on the file `.lock`: it ends with the process, also by a kill. What a
     killed process did not finish is removed. Forked processes share the lock of their parent.
 
-    raises  UserError that names the process that runs there
+    raises  InUse, which names the process that runs there
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
@@ -48,7 +52,7 @@ def _locked_file(path: Path) -> int:
         except BlockingIOError:
             holder = one_line(os.pread(number, 200, 0).decode("utf-8", "replace"), 200)
             os.close(number)
-            raise UserError(
+            raise InUse(
                 f"--out {path.parent}: {holder or 'another process'} runs there; wait until it "
                 "has ended, or choose another directory"
             ) from None

@@ -40,8 +40,8 @@ def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
 
     source  a path or a Pillow image
     raises  UserError that names `where` if the file is missing, is no regular file or no picture,
-            has more pixels than Pillow's limit or than its bytes can hold, has several frames, has 16 or 32 bits for each
-            grey value, or has several colours that become one
+            has more pixels than Pillow's limit or than its bytes can hold, has several frames,
+            has 16 or 32 bits for each grey value, or has several colours that become one
     """
     if isinstance(source, Image.Image):
         try:

@@ -83,7 +83,8 @@ def _differ(a: float, b: float, tolerance: float) -> bool:
 def _contradiction(log: Log, column: str, index: str, value: object, why: str) -> UserError:
     """The error for one value."""
     return UserError(
-        f"{log_columns.name_of(log)}: {column} of record {index} is {value!r}, but {why}; {ADVICE}"
+        f"{log_columns.name_of(log)}: {column} of record {one_line(index, 40)} "
+        f"is {value!r}, but {why}; {ADVICE}"
     )
 
 
@@ -209,7 +210,8 @@ def _check_candidates(log: Log) -> None:
             why = f"generated_text expects {one_line(repr(expected[index]), 60)}"
             found = one_line(repr(candidates.get("answer")), 60)
             raise UserError(
-                f"{log_columns.name_of(log)}: the answer of record {index} among its candidates is "
+                f"{log_columns.name_of(log)}: the answer of record {one_line(index, 40)} "
+                f"among its candidates is "
                 f"{found}, but {why}; {ADVICE}"
             )
         texts = [candidates["answer"], candidates.get("paraphrased"), *candidates["perturbed"]]

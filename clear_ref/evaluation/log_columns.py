@@ -40,7 +40,8 @@ def finite(log: AnyLog, column: str, index: str, value: object) -> float:
         number = float(value)
     if not math.isfinite(number) or number < -1e-3:
         raise UserError(
-            f"{name_of(log)}: {column} of record {index} is {shown(value)}; expected a finite "
+            f"{name_of(log)}: {column} of record {one_line(index, 40)} "
+            f"is {shown(value)}; expected a finite "
             "number >= 0; the model may have diverged"
         )
     return number
@@ -59,7 +60,8 @@ def lists(log: AnyLog, column: str) -> dict[str, list[float]]:
     for index, values in column_of(log, column).items():
         if not isinstance(values, list) or not values:
             raise UserError(
-                f"{name_of(log)}: {column} of record {index} is {shown(values)}; expected a list "
+                f"{name_of(log)}: {column} of record {one_line(index, 40)} "
+                f"is {shown(values)}; expected a list "
                 "of numbers"
             )
         checked[index] = [finite(log, column, index, value) for value in values]
@@ -72,7 +74,8 @@ def texts(log: AnyLog) -> dict[str, list[str]]:
     for index, values in column_of(log, "generated_text").items():
         if not _is_three_texts(values):
             raise UserError(
-                f"{name_of(log)}: generated_text of record {index} is {shown(values)}; expected "
+                f"{name_of(log)}: generated_text of record {one_line(index, 40)} "
+                f"is {shown(values)}; expected "
                 "[prompt, generated, expected]; evaluate again"
             )
         checked[index] = values

@@ -318,7 +318,8 @@ def _value(row: object, field: str, name: str, index: str, where: str | Path) ->
     """One field of one record; UserError if it is missing."""
     if not isinstance(row, dict) or field not in row:
         raise UserError(
-            f"{where}: {name} of record {index} has no {field}; expected one for every record, "
+            f"{where}: {name} of record {one_line(index, 40)} "
+            f"has no {field}; expected one for every record, "
             "evaluate again"
         )
     return row[field]

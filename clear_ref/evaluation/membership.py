@@ -8,6 +8,7 @@ import inspect
 import math
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
 
 from .definitions import Definition
 from .distances import auc
@@ -85,6 +86,7 @@ def _values(scores: dict, name: str) -> list[float]:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value):
             raise UserError(
-                f"{name} of record {index} is {value!r}; expected a finite number; evaluate again"
+                f"{one_line(name, 60)} of record {one_line(index, 40)} is "
+                f"{one_line(repr(value), 60)}; expected a finite number; evaluate again"
             )
     return list(scores.values())

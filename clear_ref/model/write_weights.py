@@ -6,6 +6,7 @@ Writing keeps one tensor at a time in memory beside the model.
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clear_ref.common import distributed
-from clear_ref.common.atomic import PathName, atomic_file
+from clear_ref.common.atomic import UNFINISHED, PathName, atomic_file
 from clear_ref.common.errors import UserError
 
 from .weights import CODES, INDEX, SINGLE, Shape
@@ -29,15 +30,24 @@ def write_tensors(path: PathName, tensors: Mapping[str, Tensor]) -> None:
     """Write one safetensors file, names sorted, completely or not at all."""
     if not distributed.is_first():
         return
+    path = Path(path)
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with atomic_file(path, sum(tensor.nbytes for tensor in ready.values())) as temporary:
+        # save_file makes a file .tmp... beside its target, which a kill would leave for ever, with
+        # mode 0600. So it writes in a folder that the next run removes.
+        folder = temporary.with_name(f"{temporary.name}.folder{UNFINISHED}")
+        folder.mkdir()
         try:
-            save_file(ready, temporary, metadata={"format": "pt"})
+            save_file(ready, folder / path.name, metadata={"format": "pt"})
+            os.chmod(folder / path.name, temporary.stat().st_mode)
+            os.replace(folder / path.name, temporary)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _n_bytes(shape: Shape, dtype: torch.dtype) -> int:

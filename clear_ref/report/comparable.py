@@ -126,7 +126,8 @@ def difference_of_values(ours: Logs, theirs: Logs) -> str:
                     index for index in (*value, *other) if value.get(index) != other.get(index)
                 )
                 return (
-                    f"{column} of record {index} of {task} is {_quoted(value.get(index))}, "
+                    f"{column} of record {one_line(index, 40)} "
+                    f"of {task} is {_quoted(value.get(index))}, "
                     f"there {_quoted(other.get(index))}"
                 )
             return f"{column} of {task} is {_quoted(value)}, there {_quoted(other)}"

@@ -72,7 +72,8 @@ def _gold(runs: Sequence[Run], models: Mapping[str, Scores], words: str) -> floa
 
 def _definitions(run: Run) -> object:
     """The value of the run's setting metrics; None if its settings.json has none."""
-    return run.record["settings"].get("metrics", {}).get("value")
+    settings = run.record["settings"]
+    return settings["metrics"]["value"] if "metrics" in settings else None
 
 
 def _chart(

@@ -16,8 +16,10 @@ from clear_ref.commands import evaluated, input_roles, model_logs
 from clear_ref.commands.resolve import resolve_inputs
 from clear_ref.commands.settings import Common
 from clear_ref.common import run_directory
+from clear_ref.common.atomic import UNFINISHED
 from clear_ref.common.errors import Notice
 from clear_ref.common.processes import map_in_processes
+from clear_ref.common.run_lock import LOCK, locked
 from clear_ref.mini.directories import BASE, GOLD
 from tests.helpers.commands import call, small_copy
 
@@ -295,6 +297,22 @@ def test_processes_that_keep_the_same_logs_at_once_do_not_spoil_them(inputs, tmp
         assert all("not evaluated again" in line for _, said in runs for line in said)
         assert all(len(said) == i % 2 for i, (_, said) in enumerate(runs))
     assert not [path for path in run_directory.EVALUATED.glob("*/.*")]
+
+
+def test_the_next_run_removes_what_a_killed_process_left(inputs, tmp_path, computed):
+    logs_of(inputs, tmp_path / "a")
+    n_computed = len(computed)
+    folder, _ = evaluated.place_of(inputs, inputs.model)
+    left = [folder / LOCK, folder / f".log.json.0123abcd{UNFINISHED}"]
+    for path in left:
+        path.write_text("")
+    with locked(folder):  # it is written now: nothing is touched
+        left[1].write_text("")
+        logs_of(inputs, tmp_path / "b")
+        assert left[1].exists()
+    left[0].write_text("")
+    logs_of(inputs, tmp_path / "c")
+    assert not list(folder.glob(".*")) and len(computed) == n_computed
 
 
 def test_logs_are_not_kept_of_a_model_that_changed_meanwhile(inputs, tmp_path, monkeypatch):

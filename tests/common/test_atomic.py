@@ -10,13 +10,17 @@ import stat
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
+import torch
 
 from clear_ref.common import atomic
 from clear_ref.common.atomic import UNFINISHED, atomic_file, hold, new_directory, remove_unfinished
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import write_text
+from clear_ref.model import write_weights
+from clear_ref.model.write_weights import write_tensors
 
 LIMITED = """
 import resource, sys, torch
@@ -85,11 +89,13 @@ def test_the_mode_is_what_umask_says(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "file", "text")
+        write_tensors(tmp_path / "tensors", {"a": torch.ones(2)})
         with new_directory(tmp_path / "directory"):
             pass
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "tensors").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "directory").stat().st_mode) == 0o750
 
 
@@ -108,6 +114,24 @@ def test_an_interrupt_while_a_file_appears_is_an_interrupt(tmp_path, monkeypatch
         write_text(tmp_path / "file", "text")
     left = [each.name for each in tmp_path.iterdir()]
     assert left == (["file"] if interrupted == "os.replace" else [])
+
+
+def test_all_that_a_kill_leaves_of_tensors_is_removed(tmp_path, monkeypatch):
+    """save_file makes a file with a name of its own (.tmp...) beside its target."""
+
+    def killed(tensors, path, metadata):
+        (Path(path).parent / ".tmp5gH2Wu").write_bytes(b"half")
+        shutil.rmtree = lambda *_, **__: None  # a killed process removes nothing
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", shutil.rmtree)
+    monkeypatch.setattr(write_weights, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_tensors(tmp_path / "run" / "adapter" / "tensors", {"a": torch.ones(2)})
+    monkeypatch.undo()
+    assert list(tmp_path.rglob(".tmp5gH2Wu"))
+    remove_unfinished(tmp_path / "run")
+    assert not list((tmp_path / "run" / "adapter").iterdir())
 
 
 def test_the_directory_of_a_run_is_not_made_again(tmp_path):

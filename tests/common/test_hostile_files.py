@@ -10,15 +10,29 @@ import pytest
 
 from clear_ref.common.errors import UserError, message_line
 from tests.helpers import fuzz, fuzz_mutations
-from tests.helpers.fuzz_entries import ENTRIES, Entry
+from tests.helpers.fuzz_entries import Entry
+from tests.helpers.fuzz_resumed import ENTRIES
 
 GROUPS = ("weights", "config", "model", "template", "adapter", "rows", "check-data", "people")
-GROUPS += ("picture", "log", "report", "dump", "vectors", "state", "stopped run", "points")
+GROUPS += ("picture", "log", "report", "dump", "vectors", "state", "stopped run", "points", "kept")
+GROUPS += ("finished run", "scored run")
 
 
 def test_every_entry_is_in_one_group():
     for name in ENTRIES:
         assert sum(name.startswith(group) for group in GROUPS) == 1, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name != "dump"])
+def test_the_files_before_they_are_changed_are_right(name, tmp_path, monkeypatch):
+    """Otherwise a reader could refuse all of them before it comes to the change.
+
+    `diff` of a dump ends with the difference that it finds.
+    """
+    monkeypatch.chdir(tmp_path)
+    ENTRIES[name].write(tmp_path)
+    ENTRIES[name].read(tmp_path)
 
 
 @pytest.mark.slow

@@ -33,8 +33,9 @@ from typing import Any
 import torch
 
 from clear_ref.common.errors import RunFailed, UserError
-from tests.helpers.fuzz_entries import ENTRIES, Entry, LongLine, check_line
+from tests.helpers.fuzz_entries import Entry, LongLine, check_line
 from tests.helpers.fuzz_mutations import KINDS
+from tests.helpers.fuzz_resumed import ENTRIES
 
 CPU_SECONDS = 5.0
 WALL_SECONDS = 120  # for a reader that waits and computes nothing

@@ -225,8 +225,8 @@ def logs(folder: Path) -> None:
 
 
 def _open_unlearning() -> dict:
-    def entry(value: dict) -> dict:
-        return {"agg_value": 0.5, "value_by_index": {str(i): dict(value) for i in range(3)}}
+    def entry(value: dict, mean: float | None = None) -> dict:
+        return {"agg_value": mean, "value_by_index": {str(i): dict(value) for i in range(3)}}
 
     found = {}
     for start, parts in (("forget", ("Prob", "PARA_Prob", "PERT_Prob")),):

@@ -21,6 +21,9 @@ FEW = ("--limit", "2", "--tasks", "eval_log_forget,eval_log", "--max-new-tokens"
 ROBUST = ("--robustness", "--relearn-records", "2", "--relearn-at", "1,2,3", "--round-bits", "4")
 
 
+PHASES = ("training", "saving", "evaluating", "report")
+
+
 @dataclass(frozen=True)
 class Case:
     """A command that is stopped and resumed.
@@ -33,7 +36,7 @@ class Case:
     name: str
     arguments: tuple[str, ...]
     processes: int
-    phases: tuple[str, ...] = ("training", "saving", "evaluating", "report", "start")
+    phases: tuple[str, ...] = (*PHASES, *PHASES, "start")
     threads: int = 1
     trains: bool = True
 
@@ -58,7 +61,7 @@ def cases() -> list[Case]:
     for name in ("scrub original", "scrub weights", "all"):
         found.append(Case(f"{name} x2", further[name], 2))
     robust = ("evaluate", "MODEL", *ROBUST, *FEW)
-    phases = ("robustness", "robustness", "evaluating", "report", "start")
+    phases = ("robustness", "robustness", "robustness", "evaluating", "report", "start")
     found.append(Case("robustness x1", robust, 1, phases, trains=False))
     found.append(Case("robustness x2", robust, 2, phases, trains=False))
     found.append(Case("scrub x1 or x2", ("scrub", *TRAINED, *FEW), 0))

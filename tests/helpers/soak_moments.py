@@ -91,6 +91,8 @@ class Watch:
         if not isinstance(path, (str, os.PathLike)):
             return
         name = os.fspath(path)
+        if name.startswith(os.environ.get("TMPDIR", "/tmp")):  # of Python's own library
+            return
         if any(part in name for part in EVALUATED):
             self.event("evaluating")
         else:
