@@ -192,7 +192,7 @@ def relearn(
             write_jsonl(kept / LINES, lines)
 
     def again(line: TraceLine) -> None:
-        lines[:] = [each for each in stored if each["step"] <= line["step"]]
+        lines[1:] = [each for each in stored if 0 < each["step"] <= line["step"]]
         if len(lines) == line["step"]:  # of step 0 and all others but the last
             add(line)
         if [each["step"] for each in lines] != list(range(line["step"] + 1)):

@@ -27,6 +27,7 @@ from clear_ref.loop.plan import FinetunePlan, UnlearnPlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import split_rows
+from clear_ref.loop.saving import NO_SAVING
 from clear_ref.loop.stage import trainable
 from clear_ref.loop.step import step_loss
 from clear_ref.loop.teacher import Teacher
@@ -111,14 +112,15 @@ def steps(directory, chosen=None):
     return numbers, tensors
 
 
-def train(directory, method, semantics, out=None, resume=False, rank=2):
+def train(directory, method, semantics, out=None, resume=False, rank=2, saving=NO_SAVING):
     """(model, steps) of two epochs of two steps, three records each; rank 0: every weight."""
     recipe = Recipe(
         epochs=2, batch_size=3, accumulate=1, records_at_once=6, lora_rank=rank, lr=1e-3
     )
     vlm, _, options = prepared(directory, method, semantics, recipe)
+    phrases = read_phrases(WORLD)
     run = unlearning.Unlearning(
-        method, semantics, options, recipe, rows(), read_phrases(WORLD), 0, "auto", out, resume
+        method, semantics, options, recipe, rows(), phrases, 0, "auto", out, resume, saving
     )
     return vlm, unlearning.unlearn(vlm, run)
 

@@ -12,21 +12,24 @@ import pytest
 import torch
 
 from clear_ref import load
+from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.stopping import Stopped, after_the_step, at_once, requested, signals_stop
 from clear_ref.data.prompts import read_phrases
+from clear_ref.loop import saving
 from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
+from clear_ref.loop.checkpoint import Checkpoints
 from clear_ref.loop.curve import Curve
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import MiniUnlearn
 from clear_ref.loop.rows import split_rows
-from clear_ref.loop.saving import Saving
+from clear_ref.loop.saving import Saving, read_saving
 from clear_ref.loop.stage import trainable
 from clear_ref.loop.unlearn import Unlearning
 from clear_ref.methods import make_options
 from clear_ref.mini.directories import WORLD
 from tests.helpers import stopped_training
-from tests.helpers.checkpoints import newest
+from tests.helpers.checkpoints import indexes, newest
 
 # 6 forget records in steps of 2: three steps an epoch (and each phase of the original SCRUB)
 RECIPE = MiniUnlearn(epochs=2, lr=1e-3, batch_size=2, accumulate=1)
@@ -162,6 +165,72 @@ def test_a_kill_loses_the_steps_since_the_last_checkpoint(
 
 
 @pytest.mark.slow
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+    tiny_directory, rows, tmp_path, monkeypatch
+):
+    """Checkpoints after steps 3 and 4 of six; the newer one is cut. The bytes are the same."""
+    chosen = Saving(steps=1, keep=2)
+    with pytest.raises(stopped_training.Stopped), stopped_training.stopped_after(4):
+        run(tiny_directory, rows, tmp_path / "killed", saving=chosen)
+    three, four = indexes(tmp_path / "killed" / "checkpoint")
+    four.write_bytes(four.read_bytes()[:-9])
+    with pytest.warns(Notice, match="000004.json: not JSON.*the checkpoint of step 3 is used"):
+        resumed = run(tiny_directory, rows, tmp_path / "killed", saving=chosen, resume=True)
+    straight = run(tiny_directory, rows, tmp_path / "straight")
+    assert same(straight, resumed)
+    assert trace(tmp_path / "straight") == trace(tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_minutes_are_counted_from_the_last_save(tiny_directory, rows, tmp_path, monkeypatch):
+    """Each step takes 40 s by this clock; a save is due after 60 s, and epochs end after 3 and 6.
+
+    So the state is saved after steps 2, 3, 5 and 6.
+    """
+    now, original, saved = [0.0], training.step_loss, []
+
+    def step_loss(*arguments):
+        now[0] += 40
+        return original(*arguments)
+
+    def save(checkpoints, step, *more):
+        saved.append(step)
+
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training, "step_loss", step_loss)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    run(tiny_directory, rows, tmp_path / "run", saving=Saving(minutes=1.0))
+    assert saved == [2, 3, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("0", Saving()),
+        ("50", Saving(steps=50)),
+        ("10m", Saving(minutes=10.0)),
+        ("0.5m", Saving(minutes=0.5)),
+    ],
+)
+def test_steps_and_minutes_are_read(text, expected):
+    assert read_saving(text, 1) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "", "m", "0m", "-3m", "nanm", "infm", "10 minutes", "1e3", "²", "9" * 400 + "m"]
+)
+def test_other_values_of_save_every_are_refused(text):
+    with pytest.raises(UserError, match="^--save-every is .*; expected after how many steps"):
+        read_saving(text, 1)
+
+
+@pytest.mark.parametrize("keep", [0, -1, 1001])
+def test_a_number_of_checkpoints_is_at_least_one(keep):
+    with pytest.raises(UserError, match=f"--keep-checkpoints is {keep}; expected"):
+        read_saving("0", keep)
+
+
+@pytest.mark.slow
 def test_a_second_signal_ends_the_step(tiny_directory, rows, tmp_path, signal_in_step):
     signal_in_step(2, signal.SIGINT, times=2)
     with pytest.raises(Stopped) as stop, signals_stop():
@@ -181,4 +250,6 @@ def test_a_signal_waits_only_where_it_is_told_to():
             assert requested() == 0
             os.kill(os.getpid(), signal.SIGINT)
             assert requested() == signal.SIGINT
+            with pytest.raises(Stopped, match="SIGINT"), at_once():  # one that waits already
+                pass
     assert requested() == 0 and signal.getsignal(signal.SIGTERM) == before
