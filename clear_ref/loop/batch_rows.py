@@ -8,11 +8,13 @@ from torch import Tensor
 
 from clear_ref.common.errors import ShapeError
 from clear_ref.data.batches import Batch
-from clear_ref.losses.rows import BatchRows, select_rows
+from clear_ref.losses.rows import BatchRows, FrozenHead, select_rows
 from clear_ref.methods import Need
+from clear_ref.model.lora import Linear
 from clear_ref.model.vlm import VLM
 
 from . import prefix
+from .sharding import is_shared_out
 from .stage import Stage
 from .teacher import Teacher
 
@@ -62,6 +64,7 @@ def all_batch_rows(
                 hidden=hidden if reads_hidden else None,
                 teacher_hidden=frozen if reads_hidden else None,
                 key=key,
+                frozen_head=None if reads_hidden else frozen_head(vlm, hidden, start),
             )
     return {name: rows_of_batch[name] for name in stage.needs}
 
@@ -90,15 +93,35 @@ def rows_of(model: Head | None, hidden: Tensor | None, start: int) -> RowLogits 
     if model is None or hidden is None:
         return None
 
-    def logits(sequence: Tensor, position: Tensor) -> Tensor:
+    hidden_rows = hidden_rows_of(hidden, start)
+    return lambda sequence, position: model.head(hidden_rows(sequence, position))
+
+
+def hidden_rows_of(hidden: Tensor, start: int) -> RowLogits:
+    """A function (sequence [n], position [n]) -> hidden states [n, D]; arguments as in rows_of."""
+
+    def rows(sequence: Tensor, position: Tensor) -> Tensor:
         if bool((position < start).any()):
             raise ShapeError(
                 f"row {int(position.min())} of the logits is read, and those from {start} on are "
                 "computed; expected a Need that names every row set which the loss reads"
             )
-        return model.head(hidden[sequence, position - start])
+        return hidden[sequence, position - start]
 
-    return logits
+    return rows
+
+
+def frozen_head(vlm: VLM, hidden: Tensor, start: int) -> FrozenHead | None:
+    """The student's output layer, if it is a product with a weight that is not trained.
+
+    None also where the weights are shared out: between the passes none is whole.
+    """
+    layer = vlm.model.output_layer()
+    if is_shared_out(vlm.model.decoder.layers[0]) or layer.weight.requires_grad:
+        return None
+    if isinstance(layer, Linear) and (layer.adapter is not None or layer.bias is not None):
+        return None
+    return FrozenHead(hidden_rows_of(hidden, start), layer.weight)
 
 
 def first_row(batch: Batch, need: Need) -> int:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
+from clear_ref.losses.planning import plan
 from clear_ref.model.base_model import Model
 from clear_ref.model.vlm import VLM
 
@@ -63,6 +64,8 @@ class PartLoss(nn.Module):
             work.n_rows,
             work.key,
         )
+        factor = work.share * distributed.size()
+        plan(lambda zeros: factor * stage.loss(zeros).value, rows)
         loss = stage.loss(rows)
         return loss.value, {name: term.detach() for name, term in loss.terms.items()}
 

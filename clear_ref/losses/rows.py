@@ -7,7 +7,7 @@ for candidate answers, and by oracle/, which computes everything a second time.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 
+from . import fused_head
 from .formulas import accumulation_dtype
 from .terms import IGNORE, TokenTerms, token_terms
 
@@ -23,6 +24,19 @@ CHUNK_ROWS = 1024
 
 LogitsOfRows = Callable[[Tensor, Tensor], Tensor]  # (sequence [n], position [n]) -> logits [n, V]
 RowFunction = Callable[[Tensor, Tensor], Tensor]  # (student [n, V], teacher [n, V]) -> [n]
+
+
+@dataclass(frozen=True)
+class FrozenHead:
+    """An output layer without gradient: the student's logits are hidden @ weight.T / temperature.
+
+    hidden  (sequence [n], position [n]) -> hidden states [n, D]
+    weight  [V, D]
+    """
+
+    hidden: LogitsOfRows
+    weight: Tensor
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,9 @@ class BatchRows:
     step_labels  labels of the whole step, for a divisor that n_rows has not; None: this batch's own
     chunk_rows   at most this many rows of logits are in memory at once; if there are more, each
                  chunk is computed again in the backward pass
+    frozen_head  the layer that gives student_logits, if it gets no gradient: where planning.py has
+                 stored what the loss asks of the columns, more rows than chunk_rows are computed
+                 by fused_head.py
     key          (epoch, index) of the batch's first record: random choices of a loss depend on it
     """
 
@@ -103,6 +120,7 @@ class BatchRows:
         chunk_rows: int = CHUNK_ROWS,
         key: tuple[int, int] = (0, 0),
         step_labels: Tensor | None = None,
+        frozen_head: FrozenHead | None = None,
     ) -> None:
         if labels.ndim != 2 or labels.dtype != torch.int64:
             raise ShapeError(
@@ -126,7 +144,10 @@ class BatchRows:
         self.step_labels = labels if step_labels is None else step_labels
         self._student_logits = student_logits
         self._teacher_logits = teacher_logits
-        self._chunk_rows = chunk_rows
+        self.chunk_rows = chunk_rows
+        self._frozen_head = frozen_head
+        self._view = ""  # how a copy's logits differ from the batch's own
+        self.planned: dict[tuple[str, str], dict[str, Tensor]] = {}  # by view and row set
         self._rows: dict[str, Rows] = {}
         self._terms: dict[str, TokenTerms] = {}
         self.n_sequences = len(labels) if n_sequences is None else n_sequences
@@ -143,7 +164,12 @@ class BatchRows:
     def terms(self, row_set: str) -> TokenTerms:
         """TokenTerms of the row set's rows, computed once."""
         if row_set not in self._terms:
-            self._terms[row_set] = TokenTerms(*self._in_chunks(self._term_columns, row_set))
+            planned = self.planned.get((self._view, row_set))
+            n_rows = len(self.rows(row_set).labels)
+            if planned and n_rows > self.chunk_rows and torch.is_grad_enabled():
+                self._terms[row_set] = self._terms_of_frozen_head(row_set, planned)
+            else:
+                self._terms[row_set] = TokenTerms(*self._in_chunks(self._term_columns, row_set))
         return self._terms[row_set]
 
     def column(self, row_set: str, function: RowFunction) -> Tensor:
@@ -186,6 +212,10 @@ class BatchRows:
         """The same batch with student and teacher logits divided by the temperature."""
         changed = copy.copy(self)
         changed._terms = {}
+        changed._view = f"{self._view}, temperature {temperature!r}"
+        head = self._frozen_head
+        if head is not None:
+            changed._frozen_head = replace(head, temperature=head.temperature * temperature)
         changed._student_logits = _divided(self._student_logits, temperature)
         changed._teacher_logits = _divided(self._teacher_logits, temperature)
         return changed
@@ -202,18 +232,44 @@ class BatchRows:
         """
         changed = copy.copy(self)
         changed._terms = {}
+        changed._view = f"{self._view}, lowered by {lowering!r}"
         logits = self._teacher_logits if source is None else source._student
         changed._teacher_logits = _lowered(logits, self.labels, lowering, ignored_too)
         return changed
 
+    @property
+    def has_frozen_head(self) -> bool:
+        """True if the layer that gives the student's logits gets no gradient."""
+        return self._frozen_head is not None
+
+    def _terms_of_frozen_head(self, row_set: str, planned: dict[str, Tensor]) -> TokenTerms:
+        assert self._frozen_head is not None  # planning.py stores nothing otherwise
+        rows = self.rows(row_set)
+        teacher_logits = self._teacher_logits
+
+        @torch.no_grad()
+        def teacher(chunk: slice) -> Tensor:
+            assert teacher_logits is not None
+            return teacher_logits(rows.sequence[chunk], rows.position[chunk])
+
+        head = fused_head.HeadRows(
+            self._frozen_head.weight,
+            rows.labels,
+            None if teacher_logits is None else teacher,
+            self._frozen_head.temperature,
+            min(self.chunk_rows, fused_head.CHUNK_ROWS),
+        )
+        hidden = self._frozen_head.hidden(rows.sequence, rows.position)
+        return fused_head.head_terms(hidden, head, planned)
+
     def _in_chunks(self, compute: Callable[[Tensor, Tensor, Tensor], tuple], row_set: str) -> tuple:
         """compute(sequence, position, labels) of the row set: a tuple of columns [n] or None."""
         rows = self.rows(row_set)
-        if len(rows.labels) <= self._chunk_rows:
+        if len(rows.labels) <= self.chunk_rows:
             return compute(rows.sequence, rows.position, rows.labels)
         results = []
-        for start in range(0, len(rows.labels), self._chunk_rows):
-            chunk = slice(start, start + self._chunk_rows)
+        for start in range(0, len(rows.labels), self.chunk_rows):
+            chunk = slice(start, start + self.chunk_rows)
             # Nothing in a chunk is random, so no random state has to be restored when it is
             # computed again.
             results.append(

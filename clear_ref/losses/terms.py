@@ -107,10 +107,15 @@ def token_terms(
     table = torch.ops.clear_ref.token_stats(
         student_logits, teacher, labels, skip_ignored, entropy, chosen == "native"
     )
+    return columns_of(table, teacher is not None, entropy)
+
+
+def columns_of(table: torch.Tensor, teacher: bool, entropy: bool) -> TokenTerms:
+    """TokenTerms of a table [N_STATS, n]; teacher, entropy: whether it has their rows."""
     columns = {"nll": table[NLL], "lse": table[LSE]}
     if entropy:
         columns["entropy"] = table[ENTROPY]
-    if teacher is not None:
+    if teacher:
         columns["teacher_nll"] = table[TEACHER_NLL].detach()
         columns["kl_teacher_student"] = table[KL_TEACHER_STUDENT]
         columns["kl_student_teacher"] = table[KL_STUDENT_TEACHER]

@@ -35,6 +35,10 @@ class Model(nn.Module, ABC):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of normed hidden states [..., D]."""
 
+    @abstractmethod
+    def output_layer(self) -> Linear | nn.Embedding:
+        """The layer whose weight [V, D] gives the logits; a tied head's is the embedding."""
+
     def embed(
         self, input_ids: Tensor, pixels: Tensor | None = None, grid: Tensor | None = None
     ) -> Tensor:
@@ -92,6 +96,10 @@ class CausalLM(Model):
         if self.lm_head is None:
             return F.linear(hidden, self.model.embed_tokens.weight)
         return self.lm_head(hidden)
+
+    def output_layer(self) -> Linear | nn.Embedding:
+        """The layer whose weight [V, D] gives the logits; a tied head's is the embedding."""
+        return self.model.embed_tokens if self.lm_head is None else self.lm_head
 
 
 def place_features(

@@ -125,6 +125,10 @@ class Llava(Model):
         """Logits [..., V] of normed hidden states [..., D]."""
         return self.language_model.head(hidden)
 
+    def output_layer(self) -> Linear | nn.Embedding:
+        """The layer whose weight [V, D] gives the logits."""
+        return self.language_model.output_layer()
+
     def image_features(self, pixels: Tensor) -> Tensor:
         """[N, P, D] of pictures [N, 3, H, W]: projected patch tokens of the feature layer.
 
