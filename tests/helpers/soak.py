@@ -229,6 +229,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chain", type=int, help="this chain alone, with what it printed")
+    parser.add_argument("--first", type=int, default=0, help="number of the first chain")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
@@ -245,7 +246,7 @@ def main() -> int:
     while sum(len(record["stops"]) for record in records) < arguments.cycles:
         if time.monotonic() > until:
             break
-        record = chain(len(records), arguments.seed, root)
+        record = chain(arguments.first + len(records), arguments.seed, root)
         records.append(record)
         with open(kept, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
