@@ -11,7 +11,7 @@ from typing import Any
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import is_number, shown
-from clear_ref.common.files import PathName, read_json
+from clear_ref.common.files import PathName, one_line, read_json
 from clear_ref.data.tokens import Tokenizer
 
 from . import generation_keys, logit_rules
@@ -113,9 +113,10 @@ class Reader:
             raise self._refused("pad_token_id", "a token id")
         if 0 <= fill < self.tokenizer.size and self.tokenizer.text([fill]).strip():
             key = "pad_token_id" if "pad_token_id" in self.values else "eos_token_id"
+            piece = repr(self.tokenizer.piece(fill))
             raise self._refused(
                 key,
-                f"a special token, as transformers writes {self.tokenizer.piece(fill)!r} behind "
+                f"a special token, as transformers writes {one_line(piece, 40)} behind "
                 "texts that end early; set pad_token_id to a special token",
             )
 
