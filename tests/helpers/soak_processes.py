@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch._dynamo  # torch imports it for the first tensor without memory: once for all forks
 
 from clear_ref import run
 from clear_ref.common.stopping import SIGNALS
