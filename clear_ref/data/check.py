@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from PIL import Image
 
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import UserError, message_line
 from clear_ref.common.files import PathName, files_below, sha256
 from clear_ref.common.progress import Progress
 
@@ -101,9 +101,9 @@ def result_of(directory: PathName, findings: Findings) -> CheckResult:
         }
     return {
         "directory": str(directory),
-        "problems": findings.problems,
-        "notes": findings.notes,
-        "known": findings.known,
+        "problems": [message_line(line) for line in findings.problems],
+        "notes": [message_line(line) for line in findings.notes],
+        "known": [message_line(line) for line in findings.known],
         "configs": configs,
     }
 

@@ -37,6 +37,17 @@ def test_the_embedded_world_and_a_small_world_are_right(small):
     assert text(found).endswith("no problems")
 
 
+def test_a_name_cannot_change_the_direction_of_a_line(tmp_path):
+    """U+202E turns the text behind it round in a terminal."""
+    names = ("\u202eAda", "Bo Costa")
+    rows = [caption(tmp_path, index, name) for index, name in enumerate(names)]
+    write(tmp_path, "forget10", rows)
+    write(tmp_path, "forget10_perturbed", [perturbed(rows[1], names[0])])
+    found = check(tmp_path)
+    lines = [*found["problems"], *found["notes"]]
+    assert any("(\\u202eAda)" in line for line in lines) and all(map(str.isprintable, lines))
+
+
 class TestPictures:
     """A broken picture is one problem here, and a one-line error when a run opens it."""
 
