@@ -5,10 +5,17 @@ Run: python -m pytest tests/commands/test_torchrun.py
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+import torch
 
 from clear_ref.common import distributed
+from clear_ref.evaluation import evaluate
+from clear_ref.loop import train as training
 from tests.helpers.checkpoints import newest
 from tests.helpers.commands import call, small_copy
 from tests.helpers.torchrun import ROOT, torchrun
@@ -113,3 +120,49 @@ def test_the_other_processes_print_nothing(monkeypatch, capsys):
 def test_without_torchrun_there_is_one_process():
     assert (distributed.size(), distributed.number(), distributed.is_first()) == (1, 0, True)
     assert distributed.gather([1]) == [[1]] and distributed.from_first(lambda: (1, 2)) == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_stop_in_an_evaluation_between_steps_loses_nothing(world, tmp_path, capsys):
+    """TERM to torchrun, which passes it on, in the evaluation after step 1 of 2.
+
+    Two groups of four are done (and four of the base before). The state after the step was saved
+    before the evaluation. One process goes on: it makes step 2 and evaluates the two groups that
+    are left, then four after step 2 and four at the end.
+    """
+    out = tmp_path / "run"
+    arguments = ("npo", *world, "--limit", "2", "--eval-batch", "1", "--epochs", "1")
+    arguments = tuple(map(str, (*arguments, "--evaluate-every", "1", "--out", out)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["-m", "tests.helpers.slow_evaluation", "3", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    kept = out / "checkpoint" / "evaluation" / "step 1"
+    deadline = time.monotonic() + 300
+    while len(list(kept.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode != 0 and not (out / ".lock").exists()
+    [line] = errors(stderr)
+    assert line.startswith("clear_ref: stopped by SIGTERM; --resume --out DIR continues")
+    assert newest(out / "checkpoint")["step"] == 1
+    groups, steps = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, calls in (
+            (evaluate, "group_logs", groups),
+            (training, "step_loss", steps),
+        ):
+            original = getattr(module, name)
+            patch.setattr(
+                module,
+                name,
+                lambda *these, calls=calls, original=original: calls.append(1) or original(*these),
+            )
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # the groups are computed in this process
+        status = call(capsys, *arguments, "--resume")[0]
+        torch.set_num_threads(before)
+    assert status == 0 and (len(steps), len(groups)) == (1, 2 + 4 + 4)
+    curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in curve] == [0, 1, 2]
