@@ -12,14 +12,35 @@ Names used everywhere (clear_ref/README.md has the whole table)
   semantics paper, original, released, released@DATE
 """
 
-from .data.records import Record
-from .evaluation import metrics
-from .losses.outputs import Outputs
-from .losses.terms import TokenTerms, token_terms
-from .methods import method_loss
-from .methods.loss import Loss
-from .mini.load import load
-from .model.vlm import VLM
+from typing import TYPE_CHECKING
+
+from .common.public_names import public_names
+
+if TYPE_CHECKING:
+    from .data.records import Record
+    from .evaluation import metrics
+    from .losses.outputs import Outputs
+    from .losses.terms import TokenTerms, token_terms
+    from .methods import method_loss
+    from .methods.loss import Loss
+    from .mini.load import load
+    from .model.vlm import VLM
+else:
+    # Imported when first used: a command that computes nothing does not wait for torch.
+    __getattr__ = public_names(
+        __name__,
+        {
+            "Record": "data.records",
+            "metrics": "evaluation.metrics",
+            "Outputs": "losses.outputs",
+            "TokenTerms": "losses.terms",
+            "token_terms": "losses.terms",
+            "method_loss": "methods",
+            "Loss": "methods.loss",
+            "load": "mini.load",
+            "VLM": "model.vlm",
+        },
+    )
 
 __version__ = "0.1.0"
 

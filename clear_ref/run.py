@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from .commands.output import show
-from .commands.parser import parser
+from .commands.parser import named_command, parser
 from .commands.repeat import take_settings
 from .common import distributed
 from .common.errors import Notice, RunFailed, UserError, message_line
 from .common.files import last_read, one_line
 from .common.progress import Progress
 from .common.stopping import signals_stop
-from .losses.implementation import default_implementation, use_implementation
+from .losses.choice import default_implementation, use_implementation
 from .methods.table import METHODS
 
 
@@ -80,7 +78,8 @@ def _main(argv: list[str] | None) -> int:
     """`main`, in a process whose output is that of the run or goes nowhere."""
     arguments = Namespace()
     try:
-        arguments = parser().parse_args(argv)
+        given = sys.argv[1:] if argv is None else argv
+        arguments = parser(named_command(given)).parse_args(given)
         do(arguments)
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it ends: that must not fail again.
@@ -129,9 +128,8 @@ def message_and_status(error: Exception) -> tuple[str, int]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for Python's, torch's and the CPU allocator's out-of-memory errors."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    is_torch = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torch)
 
 
 def fail(message: str, status: int) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 
 from clear_ref.common.errors import RunFailed
-from clear_ref.losses.implementation import VARIABLE, default_implementation
+from clear_ref.losses.choice import VARIABLE, default_implementation
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

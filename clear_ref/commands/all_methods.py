@@ -12,8 +12,8 @@ from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.metrics import score
 from clear_ref.loop import mini_recipes
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
-from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import table
 from clear_ref.methods.semantics import exists
 from clear_ref.mini.directories import model_directory
@@ -33,8 +33,6 @@ from .several_methods import chosen_methods, methods_for, options_by_method
 from .training_recipe import recipe_for
 from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
-
-MODALITY_CHOICES = (*MODALITIES, "each")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from clear_ref.common.devices import DTYPES
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import setting
+from clear_ref.common.settings import DTYPES, setting
 from clear_ref.model.shapes import WrittenCheckpoint, write_checkpoint
 from clear_ref.model.write_weights import SHARD_BYTES
 

@@ -20,7 +20,7 @@ from clear_ref.data.records import Reads, Row, noting_reads
 from clear_ref.evaluation import robustness
 from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.tasks import Task
-from clear_ref.loop.rows import MODALITIES
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.methods import table
 from clear_ref.mini.directories import WORLD
 

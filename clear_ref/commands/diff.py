@@ -4,14 +4,12 @@ It prints the first stage that differs, where, by how much, and which known mist
 """
 
 from argparse import Namespace
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_text
-from clear_ref.common.settings import setting
 from clear_ref.mini.directories import model_directory
 from clear_ref.model.vlm import VLM, load
 from clear_ref.oracle.diff import dump_file
@@ -19,29 +17,12 @@ from clear_ref.oracle.diff.dump_file import Dump
 from clear_ref.oracle.diff.report import DiffReport, compare_dump
 from clear_ref.oracle.diff.terminal import text, title
 
+from .examine_settings import DiffSettings
 from .given import settings_from
 from .output import Output
 from .resolve import check_adapter
-from .settings import device_setting, model_setting, template_setting
 
 HELPER = Path(dump_file.__file__).with_name("dump_helper.py")
-
-
-@dataclass(frozen=True)
-class DiffSettings:
-    """Options of `diff DUMP`."""
-
-    model: str = model_setting(
-        "",
-        "model directory in HF format, or mini: with it the stages before the logits are compared",
-    )
-    adapter: str = setting(
-        "", "PEFT directory: the student is the model with these adapters, the teacher without"
-    )
-    method: str = setting("", "the method, instead of the one that the dump names")
-    semantics: str = setting("", "its semantics, instead of the one that the dump names")
-    template: str = template_setting()
-    device: str = device_setting()
 
 
 def command(arguments: Namespace) -> Output:

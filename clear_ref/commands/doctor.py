@@ -3,7 +3,6 @@
 import os
 import shutil
 from argparse import Namespace
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import RunFailed, UserError
-from clear_ref.common.settings import setting
 from clear_ref.losses import native
 from clear_ref.losses.implementation import choose_implementation
 from clear_ref.mini import directories
@@ -20,20 +18,9 @@ from clear_ref.mini.directories import model_directory
 from clear_ref.model.directory_problems import directory_problems
 from clear_ref.model.vlm import load
 
+from .examine_settings import DoctorSettings
 from .given import settings_from
 from .output import Output
-from .settings import template_setting
-
-
-@dataclass(frozen=True)
-class DoctorSettings:
-    """doctor: the machine, or one model directory."""
-
-    model: str = setting(
-        "",
-        "only say whether this model directory (or mini) can be loaded; if not, all that is wrong",
-    )
-    template: str = template_setting()
 
 
 def command(arguments: Namespace) -> Output:

@@ -8,15 +8,15 @@ from argparse import Namespace
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
-from clear_ref.common.devices import DTYPES, dtype_of
+from clear_ref.common.devices import dtype_of
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import setting
+from clear_ref.common.settings import DTYPES, setting
 from clear_ref.common.text_table import aligned
 from clear_ref.data.records import SCHEMA
 from clear_ref.evaluation.likelihood import TOKENS_PER_BATCH
 from clear_ref.evaluation.tasks import Task, tasks
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import PaperFinetune
-from clear_ref.loop.rows import MODALITIES
 from clear_ref.methods import Need, table
 from clear_ref.methods.table import SEMANTICS, methods_under
 from clear_ref.model import shapes

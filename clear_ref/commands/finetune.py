@@ -12,9 +12,9 @@ from clear_ref.data.records import read_rows
 from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import finetune as training
 from clear_ref.loop.history import read_history, write_history
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
-from clear_ref.loop.rows import MODALITIES
 from clear_ref.loop.saving import read_saving
 from clear_ref.mini.directories import start_directory
 from clear_ref.report import terminal

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,10 +12,10 @@ from typing import Any
 from clear_ref.common.errors import UserError
 from clear_ref.loop import mini_recipes
 from clear_ref.loop.recipes import RECIPES
-from clear_ref.losses.implementation import IMPLEMENTATIONS, VARIABLE
+from clear_ref.losses.choice import IMPLEMENTATIONS, VARIABLE
 from clear_ref.methods import FURTHER
 from clear_ref.model.shape_table import SHAPES
-from clear_ref.oracle.vectors import conform as conform_vectors
+from clear_ref.oracle.vectors.conform_settings import ConformSettings
 from clear_ref.report.command_line import PROGRAM
 
 from .output import Output
@@ -93,38 +94,43 @@ def nearest(word: str, known: list[str]) -> str:
     return found[0] if found else ""
 
 
-Commands = Any  # argparse's subparsers action, a private class
+Command = Callable[[argparse.Namespace], Output]
 
 
-def add_command(
-    commands: Commands,
-    name: str,
-    about: str,
-    run: Callable[[argparse.Namespace], Output],
+def command_of(file: str) -> Command:
+    """The function `command` of a file of this room, which is imported when it is called.
+
+    So torch is imported by the commands that need it, after the command line is known to be right.
+    """
+
+    def command(arguments: argparse.Namespace) -> Output:
+        return importlib.import_module(f".{file}", __package__).command(arguments)
+
+    return command
+
+
+def add_shared(
+    made: Parser,
+    file: str,
     kind: type | None = None,
     skip: Collection[str] = frozenset(),
     epilog: str | None = None,
 ) -> Parser:
-    """One command: --json, --quiet, --debug, --impl and an option for each field of its settings.
+    """Add --json, --quiet, --debug, --impl and an option for each field of a command's settings.
 
-    run     the function that the command calls
+    file    has the function that the command calls
     kind    its settings dataclass; skip: fields that it takes in another way
     epilog  printed below the options as it is
     """
-    made = commands.add_parser(
-        name,
-        help=about,
-        description=about + ".",
-        allow_abbrev=False,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
-    )
+    if epilog:
+        made.epilog = epilog
+        made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
     made.add_argument("--quiet", action="store_true", help="no progress line")
     made.add_argument(
         "--debug", action="store_true", help="before an error's line, where in the code it is from"
     )
-    if kind is not conform_vectors.ConformSettings:  # its --impl is the function to check
+    if kind is not ConformSettings:  # its --impl is the function to check
         made.add_argument(
             "--impl",
             choices=IMPLEMENTATIONS,
@@ -133,7 +139,7 @@ def add_command(
             f"built (default: the environment variable {VARIABLE}, or auto)",
         )
     add_settings(made, kind, skip)
-    made.set_defaults(function=run, kind=kind, token_terms=None)
+    made.set_defaults(function=command_of(file), kind=kind, token_terms=None)
     return made
 
 

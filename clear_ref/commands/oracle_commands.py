@@ -1,22 +1,17 @@
-"""The oracle's commands on the command line: explain, certify, diff, vectors, conform."""
+"""Options of the oracle's commands: explain, certify, diff, vectors, conform."""
+
+import importlib
 
 from clear_ref.methods import table
-from clear_ref.oracle.diff import dump_file
-from clear_ref.oracle.vectors import conform as conform_vectors
+from clear_ref.oracle.vectors.conform_settings import CONTRACT, ConformSettings
 
-from . import certify, conform, diff, explain, vectors
-from .options import Commands, add_command, add_set
+from .examine_settings import VECTORS, DiffSettings, ExplainSettings
+from .options import Parser, add_set, add_shared
 
 
-def add_oracle(commands: Commands) -> None:
-    """explain, certify, diff, vectors, conform."""
-    one = add_command(
-        commands,
-        "explain",
-        "what a method computes and why; --batch: what it does to every token of a batch",
-        explain.command,
-        explain.ExplainSettings,
-    )
+def add_explain(one: Parser) -> None:
+    """explain."""
+    add_shared(one, "explain", ExplainSettings)
     one.add_argument(
         "method", nargs="?", metavar="METHOD", help="one of " + ", ".join(table.LOSSES)
     )
@@ -31,20 +26,17 @@ def add_oracle(commands: Commands) -> None:
         help="every known mistake, and what other projects compute: the names for --mistake",
     )
     add_set(one, "an option of the method")
-    add_command(
-        commands,
-        "certify",
-        "every claim about every method and semantics, measured in float64",
-        certify.command,
-    )
-    one = add_command(
-        commands,
-        "diff",
-        "the first stage at which another implementation's dump differs from ours",
-        diff.command,
-        diff.DiffSettings,
-        epilog=dump_file.__doc__,
-    )
+
+
+def add_certify(one: Parser) -> None:
+    """certify."""
+    add_shared(one, "certify")
+
+
+def add_diff(one: Parser) -> None:
+    """diff; the form of a dump stands in a file that needs torch."""
+    dump_file = importlib.import_module("clear_ref.oracle.diff.dump_file")
+    add_shared(one, "diff", DiffSettings, epilog=dump_file.__doc__)
     one.add_argument(
         "dump", nargs="?", metavar="DUMP", help="safetensors file, as the helper writes it"
     )
@@ -53,15 +45,12 @@ def add_oracle(commands: Commands) -> None:
         action="store_true",
         help="print the function that writes a dump from a transformers script",
     )
-    one = add_command(
-        commands,
-        "vectors",
-        "write golden vectors: inputs, every method's right answers, known wrong ones",
-        vectors.command,
-    )
-    one.add_argument(
-        "--out", metavar="DIR", help=f"directory to write (default: {vectors.DEFAULT})"
-    )
+
+
+def add_vectors(one: Parser) -> None:
+    """vectors."""
+    add_shared(one, "vectors")
+    one.add_argument("--out", metavar="DIR", help=f"directory to write (default: {VECTORS})")
     one.add_argument(
         "--compact", action="store_true", help="the compact set only, as in tests/vectors/golden"
     )
@@ -71,14 +60,11 @@ def add_oracle(commands: Commands) -> None:
         help="a zip file to write instead: the compact set, its format, and a runner that needs "
         "numpy alone; the same bytes each time",
     )
-    one = add_command(
-        commands,
-        "conform",
-        "check another implementation's losses against the golden vectors",
-        conform.command,
-        conform_vectors.ConformSettings,
-        epilog=conform_vectors.CONTRACT,
-    )
+
+
+def add_conform(one: Parser) -> None:
+    """conform."""
+    add_shared(one, "conform", ConformSettings, epilog=CONTRACT)
     one.add_argument(
         "--strict",
         action="store_true",
@@ -95,3 +81,12 @@ def add_oracle(commands: Commands) -> None:
         help="pad all batches of a case to one length (without it T differs between batches)",
     )
     one.add_argument("--cases", action="store_true", help="a line for each case")
+
+
+ADD = {
+    "explain": add_explain,
+    "certify": add_certify,
+    "diff": add_diff,
+    "vectors": add_vectors,
+    "conform": add_conform,
+}

@@ -17,9 +17,9 @@ from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import one_line, read_json
 from clear_ref.common.run_directory import FORMAT, SETTINGS_FILE, RunRecord, versions
 from clear_ref.common.settings import COMMAND_LINE, setting_names
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
-from clear_ref.loop.rows import MODALITIES
-from clear_ref.losses.implementation import VARIABLE
+from clear_ref.losses.choice import VARIABLE
 
 from . import input_roles
 from .given import pairs

@@ -29,8 +29,8 @@ from clear_ref.evaluation.summary import TrainedParts
 from clear_ref.evaluation.tasks import Task, tasks, text_tasks
 from clear_ref.loop.history import FILE as HISTORY_FILE
 from clear_ref.loop.history import n_learned, read_history
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
-from clear_ref.loop.rows import MODALITIES
 from clear_ref.losses.implementation import choose_implementation
 from clear_ref.losses.native import description
 from clear_ref.mini.directories import data_directory, gold_directory, model_directory

@@ -6,18 +6,17 @@ Every field carries its default, meaning, choices and source.
 from dataclasses import dataclass
 from typing import Any
 
-from clear_ref.common.devices import DTYPES
-from clear_ref.common.settings import setting
-from clear_ref.evaluation.definitions import SETS
-from clear_ref.evaluation.selection import DEFAULT_RULE
+from clear_ref.common.settings import DTYPES, setting
+from clear_ref.data.label_masks import MASKS
+from clear_ref.evaluation.choices import DEFAULT_RULE, SETS
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import RECIPES
-from clear_ref.loop.rows import MODALITIES
-from clear_ref.methods.table import SEMANTICS
-from clear_ref.model.vlm import MASKS
+from clear_ref.methods.semantics import SEMANTICS
 
 from .released_code import released_code_setting
 
 FORGET_SPLITS = (1, 5, 10)
+MODALITY_CHOICES = (*MODALITIES, "each")  # of `all`
 
 
 # Fields that several commands share, each defined once.

@@ -8,9 +8,8 @@ from clear_ref.common.run_directory import check_directory, check_file
 from clear_ref.oracle.suite import archive
 from clear_ref.oracle.vectors import golden, vector_files
 
+from .examine_settings import VECTORS
 from .output import Output
-
-DEFAULT = "vectors"
 
 
 def command(arguments: Namespace) -> Output:
@@ -27,7 +26,7 @@ def command(arguments: Namespace) -> Output:
         raise UserError(
             "vectors: --out is ''; expected a directory (. for the working directory), or no --out"
         )
-    directory = directory or DEFAULT
+    directory = directory or VECTORS
     check_directory(Path(directory), "--out")
     vectors = golden.build(not arguments.compact)
     return Output(vector_files.write(vectors, directory), vector_files.text)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 COMMAND_LINE = "command line"  # the source of a value that the user gave
+DTYPES = ("float32", "float64", "bfloat16", "float16")  # names of torch dtypes
 
 
 def setting(

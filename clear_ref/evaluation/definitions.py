@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from clear_ref.common.errors import UserError
 
 from . import open_unlearning, quality, task_metrics
+from .choices import SETS
 from .log_format import Log
 
 TaskFunction = Callable[[Log], float]  # of a task's log
 QualityFunction = Callable[[Log, Log], float]  # of a model's log and gold's log of one task
 Part = tuple[str, str]  # (task, its metric: rouge, probability or truth_ratio)
 
-SETS = ("paper", "released", "tofu")
 # What the set tofu is for open-unlearning's logs. It has the same numbers.
 OPEN_UNLEARNING = open_unlearning.SOURCE
 REAL_PICTURES = ("eval_real_faces_wo_options", "eval_real_world_wo_options")

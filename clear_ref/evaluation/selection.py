@@ -20,12 +20,12 @@ from typing import Any, cast
 from clear_ref.common.errors import UserError
 from clear_ref.data import draws
 
+from .choices import DEFAULT_RULE
 from .log_format import Log, Logs
 from .metrics import Scores, score
 
 NEAREST_GOLD = "nearest-gold"
 FORGET_AT_RETAIN = "forget-at-retain-"
-DEFAULT_RULE = "forget-at-retain-0.9"
 # (metric of the forget set, metric of the retain set): of pictures, or else of text
 PAIRS = (("forget", "retain"), ("text_forget", "text_retain"))
 HALVES = ("choosing", "reporting")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from clear_ref.common import distributed
+from clear_ref.common import collectives, distributed
 from clear_ref.common.atomic import UNFINISHED
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import write_json, write_text
@@ -206,4 +206,4 @@ def read_into(tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Copy a file's tensors into these, in all processes; the first one reads the file."""
     if distributed.is_first():
         fill(tensors, read_tensors(path), path)
-    distributed.copy_from_first(tensors.values())
+    collectives.copy_from_first(tensors.values())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clear_ref.common import distributed
+from clear_ref.common import collectives, distributed
 from clear_ref.common.errors import RunFailed
 from clear_ref.losses.planning import plan
 from clear_ref.model.base_model import Model
@@ -94,7 +94,7 @@ class Engine:
             # every forward is a collective operation.
             self.module = DistributedDataParallel(
                 self.module,
-                process_group=distributed.group_of(vlm.device),
+                process_group=collectives.group_of(vlm.device),
                 init_sync=False,
                 find_unused_parameters=True,
                 forward_sync_buffers=False,
@@ -115,7 +115,7 @@ class Engine:
             value += work.share * float(loss.detach())
             for name, term in named.items():
                 terms[name] = terms.get(name, 0.0) + work.share * float(term)
-        sums = distributed.total(torch.tensor([value, *terms.values()], dtype=torch.float64))
+        sums = collectives.total(torch.tensor([value, *terms.values()], dtype=torch.float64))
         return float(sums[0]), dict(zip(terms, sums[1:].tolist(), strict=True))
 
     def _exchange(self, last: bool) -> AbstractContextManager[None]:

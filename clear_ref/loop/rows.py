@@ -4,8 +4,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName
 from clear_ref.data.records import Row, read_rows
 
-# {modality: name of the config of a split}
-MODALITIES = {"both": "{}+tofu", "visual": "{}", "text": "tofu/{}"}
+from .modalities import MODALITIES
 
 
 def split_rows(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from clear_ref.common import distributed
+from clear_ref.common import collectives, distributed
 from clear_ref.model.base_model import Model
 from clear_ref.model.vlm import VLM
 
@@ -110,6 +110,6 @@ def restore_whole(tensors: dict[str, Tensor], restore: Callable[[dict[str, Rows]
     values = {name: torch.empty(each.shape, dtype=each.dtype) for name, each in tensors.items()}
     if distributed.is_first():
         restore(rows_of(values, {}))
-    distributed.copy_from_first(values.values())
+    collectives.copy_from_first(values.values())
     for name, tensor in tensors.items():
         tensor.copy_(values[name])

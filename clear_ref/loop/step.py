@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from clear_ref.common import distributed
+from clear_ref.common import collectives, distributed
 from clear_ref.data.batches import Batch, padded
 from clear_ref.losses.rows import select_rows
 from clear_ref.methods import Need
@@ -100,7 +100,7 @@ def _padded_as_whole_batches(
     for part, batches in zip(parts, encoded, strict=True):
         own = torch.tensor([batches[name].input_ids.shape[1] for name in names])
         widths[part.batch] = torch.maximum(widths[part.batch], own)
-    distributed.largest(widths)
+    collectives.largest(widths)
     return [
         {
             name: padded(batches[name], int(width), pad)
@@ -127,7 +127,7 @@ def row_totals(
             rows = select_rows(batch.labels, batch.attention_mask, row_set)
             counts[part.batch, column] += len(rows.labels)
     totals: list[RowTotals] = []
-    for of_batch in distributed.total(counts).tolist():
+    for of_batch in collectives.total(counts).tolist():
         totals.append({name: {} for name in needs})
         for (name, row_set), count in zip(columns, of_batch, strict=True):
             totals[-1][name][row_set] = count

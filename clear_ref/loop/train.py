@@ -24,7 +24,7 @@ from typing import cast
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from clear_ref.common import distributed, stopping
+from clear_ref.common import collectives, distributed, stopping
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
@@ -184,7 +184,7 @@ class Trainer:
     def _after(self, line: TraceLine, after_step: AfterStep | None) -> None:
         """What follows a step: checkpoint, the end if a signal asks for it, evaluation."""
         asked = [stopping.requested(), distributed.is_first() and self.clock.is_due()]
-        signal, is_time = distributed.largest(torch.tensor(asked)).tolist()  # one clock: the first
+        signal, is_time = collectives.largest(torch.tensor(asked)).tolist()  # one clock: the first
         every = self.training.saving.steps
         is_long = after_step is not None and self.step in after_step.long
         is_due = bool(is_time) or (bool(every) and self.step % every == 0)

@@ -11,11 +11,12 @@ import torch
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
+from clear_ref.data.label_masks import MASKS
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Row
 from clear_ref.methods import LossFunction, Need, Variant, sku, table
 from clear_ref.model import lora
-from clear_ref.model.vlm import MASKS, VLM
+from clear_ref.model.vlm import VLM
 from clear_ref.model.weights import fill
 from clear_ref.model.write_weights import write_tensors
 

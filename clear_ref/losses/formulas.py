@@ -9,35 +9,28 @@ from torch import Tensor
 
 from clear_ref.data.batches import IGNORE
 
-# Number of logits computed at a time; temporary tensors need a few times this many numbers.
-CHUNK_ELEMENTS = 1 << 20
-
-# Rows of the table that `stats` returns and whose upstream gradients `dlogits` takes. An lse is
-# kept in two parts, lse + lse_low: the low part is what rounding lost, and without it p is wrong by
-# 8e-6 at logits of scale 30. The numbers from which the gradients of kl_student_teacher and entropy
-# are computed are kept relative to the student's largest column (TOP, and the teacher's logit
-# there), each in two parts too: GAP = mean of (z - t) - (top - teacher_at_top), DROP = mean of
-# z - top, both under p. If one p is almost 1, the gradient is proportional to GAP or DROP, and
-# small; computed as a difference of log-probabilities and KL it would have no correct digits.
-N_STATS = 16
-(
-    LSE,
-    NLL,
-    TEACHER_LSE,
-    TEACHER_NLL,
-    KL_TEACHER_STUDENT,
-    KL_STUDENT_TEACHER,
-    ENTROPY,
-    TEACHER_ENTROPY,
-    LSE_LOW,
-    TEACHER_LSE_LOW,
-    TOP,
-    TEACHER_AT_TOP,
-    GAP,
-    GAP_LOW,
+from .stats_table import (
     DROP,
     DROP_LOW,
-) = range(N_STATS)
+    ENTROPY,
+    GAP,
+    GAP_LOW,
+    KL_STUDENT_TEACHER,
+    KL_TEACHER_STUDENT,
+    LSE,
+    LSE_LOW,
+    N_STATS,
+    NLL,
+    TEACHER_AT_TOP,
+    TEACHER_ENTROPY,
+    TEACHER_LSE,
+    TEACHER_LSE_LOW,
+    TEACHER_NLL,
+    TOP,
+)
+
+# Number of logits computed at a time; temporary tensors need a few times this many numbers.
+CHUNK_ELEMENTS = 1 << 20
 
 
 def accumulation_dtype(*tensors: Tensor | None) -> torch.dtype:

@@ -5,55 +5,17 @@
 the kernel is built.
 """
 
-import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 import torch
 
-from clear_ref.common.errors import ShapeError, UserError
+from clear_ref.common.errors import ShapeError
 
 from . import native
+from .choice import check_name, default_implementation
 
-IMPLEMENTATIONS = ("auto", "native", "torch")
-VARIABLE = "CLEAR_REF_IMPL"
 NATIVE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-
-# Changed by use_implementation alone. Not a ContextVar: a backward pass on a GPU runs in a thread
-# of autograd, which has a context of its own, and computes chunks of rows again there.
-_chosen: str | None = None
-
-
-@contextmanager
-def use_implementation(impl: str | None) -> Iterator[None]:
-    """Inside the block impl="auto" means `impl`, in all threads and forks of this process.
-
-    impl     native | torch | auto: native where it is built, whatever the environment says;
-             None: no choice, what the environment or an outer block says is kept
-    raises   UserError for an unknown name, or native where it is not built
-    """
-    global _chosen
-    before = _chosen
-    if impl is not None:
-        _check_name(impl, "impl")
-        if impl == "native":
-            native.kernel()  # raises if it is not built
-        _chosen = impl
-    try:
-        yield
-    finally:
-        _chosen = before
-
-
-def default_implementation() -> str:
-    """What impl="auto" means: auto, native or torch; UserError for another CLEAR_REF_IMPL."""
-    if _chosen is not None:
-        return _chosen
-    impl = os.environ.get(VARIABLE, "auto")
-    _check_name(impl, VARIABLE)
-    return impl
 
 
 def choose_implementation(
@@ -69,7 +31,7 @@ def choose_implementation(
     raises   UserError for an unknown name, or native where it is not built; ShapeError where it
              does not support device or dtype
     """
-    _check_name(impl, "impl")
+    check_name(impl, "impl")
     wanted = default_implementation() if impl == "auto" else impl
     if wanted == "torch":
         return "torch"
@@ -88,11 +50,6 @@ def choose_implementation(
             _warn_without_cuda()
         return "torch"
     return "native"
-
-
-def _check_name(impl: str, source: str) -> None:
-    if impl not in IMPLEMENTATIONS:
-        raise UserError(f"{source} is {impl!r}; expected auto, torch or native")
 
 
 def _supports_device(device: torch.device) -> bool:

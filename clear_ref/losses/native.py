@@ -12,7 +12,7 @@ from types import ModuleType
 from clear_ref.common.errors import UserError
 from clear_ref.common.run_directory import KernelRecord
 
-from .formulas import N_STATS
+from .stats_table import N_STATS
 
 
 def _load() -> tuple[ModuleType | None, str | None]:

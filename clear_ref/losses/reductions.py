@@ -5,12 +5,16 @@ are the totals of the whole optimiser step (BatchRows.n_sequences, BatchRows.n_r
 of micro-batches add up. A divisor of 0 counts as 1: the loss of no rows is 0.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from clear_ref.common.errors import ShapeError, UserError
 
-from .rows import BatchRows
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .rows import BatchRows
 
 
 def token_mean(batch: BatchRows, column: str | Tensor, row_set: str = "answer") -> Tensor:
@@ -32,7 +36,7 @@ def sequence_mean(batch: BatchRows, column: str | Tensor, row_set: str = "answer
     Every sequence weighs the same; one without rows adds 0 and is still counted.
     """
     sums = sequence_sum(batch, column, row_set)
-    n_own_rows = torch.bincount(batch.rows(row_set).sequence, minlength=len(sums)).clamp(min=1)
+    n_own_rows = batch.rows(row_set).sequence.bincount(minlength=len(sums)).clamp(min=1)
     return mean_over_sequences(sums / n_own_rows, batch)
 
 
@@ -41,7 +45,7 @@ def sequence_sum(batch: BatchRows, column: str | Tensor, row_set: str = "answer"
     rows = batch.rows(row_set)
     values = _values(batch, column, row_set)
     # A scatter-add on a GPU would sum in no fixed order: the values are put on a [B, T] grid first.
-    grid = torch.zeros(batch.labels.shape, dtype=values.dtype, device=values.device)
+    grid = values.new_zeros(batch.labels.shape)
     return grid.index_put((rows.sequence, rows.position), values).sum(1)
 
 

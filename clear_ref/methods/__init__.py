@@ -23,8 +23,11 @@ WMDP             https://github.com/centerforaisafety/wmdp (RMU), c170e87, read 
                  sheepjun0330/wmdp-main)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from clear_ref.common.errors import UserError
-from clear_ref.losses.outputs import Outputs
 
 from .batch_contents import BatchContents
 from .loss import Loss
@@ -39,6 +42,9 @@ from .table import (
     variant,
 )
 from .variant import LossFunction, Need, Phase, Variant
+
+if TYPE_CHECKING:
+    from clear_ref.losses.outputs import Outputs
 
 __all__ = [
     "DEFAULT_SEMANTICS",

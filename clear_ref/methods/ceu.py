@@ -22,12 +22,9 @@ evidence   by hand, finite differences with p' held; original: open-unlearning's
 from dataclasses import dataclass
 from math import inf
 
-import torch
-
+from clear_ref import losses
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import token_mean
-from clear_ref.losses.rows import BatchRows
-from clear_ref.losses.terms import IGNORE
 
 from .loss import Loss
 from .option_checks import check_at_least
@@ -52,12 +49,12 @@ class Original:
         check_at_least(self, "skip", 0)
 
 
-def number_in_sequence(batch: BatchRows) -> torch.Tensor:
+def number_in_sequence(batch: "losses.BatchRows") -> "losses.Tensor":
     """[n]: 0, 1, 2, ... for the answer rows of each sequence."""
     sequence = batch.rows("answer").sequence
-    n_rows = torch.bincount(sequence, minlength=len(batch.labels))
+    n_rows = sequence.bincount(minlength=len(batch.labels))
     first = n_rows.cumsum(0) - n_rows
-    return torch.arange(len(sequence), device=sequence.device) - first[sequence]
+    return sequence.new_ones(len(sequence)).cumsum(0) - 1 - first[sequence]
 
 
 def paper_held(batches: Batches, constants: Batches, options: Options) -> Loss:
@@ -74,8 +71,8 @@ def original_held(batches: Batches, constants: Batches, options: Original) -> Lo
     """Open-unlearning's loss, its target computed from `constants`."""
     forget = batches["forget"].with_lowered_labels(inf, constants["forget"])
     is_read = number_in_sequence(forget) >= options.skip
-    values = torch.where(is_read, cross_entropy(forget, "answer"), 0.0)
-    n_answers = (forget.step_labels[:, 1:] != IGNORE).sum(1)
+    values = cross_entropy(forget, "answer").where(is_read, 0.0)
+    n_answers = (forget.step_labels[:, 1:] != losses.IGNORE).sum(1)
     n_read = int((n_answers - options.skip).clamp(min=0).sum())
     return Loss.of(forget_ceu=values.sum() / max(n_read, 1))
 

@@ -49,8 +49,7 @@ evidence   by hand, finite differences; released: authors' code; original: DPO's
 
 from dataclasses import dataclass
 
-from torch.nn.functional import logsigmoid
-
+from clear_ref import losses
 from clear_ref.common.errors import ShapeError
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
@@ -117,7 +116,7 @@ def original(batches: Batches, options: Original | Options) -> Loss:
         )
     idk_log_ratio = sequence_sum(idk, "teacher_nll") - sequence_sum(idk, "nll")
     forget_log_ratio = sequence_sum(forget, "teacher_nll") - sequence_sum(forget, "nll")
-    preference = logsigmoid(options.beta * (idk_log_ratio - forget_log_ratio))
+    preference = losses.log_sigmoid(options.beta * (idk_log_ratio - forget_log_ratio))
     return Loss.of(dpo=mean_over_sequences(-preference, forget))
 
 

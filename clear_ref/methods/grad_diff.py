@@ -37,11 +37,9 @@ evidence   by hand, finite differences; released: authors' code; original: TOFU'
 
 from dataclasses import dataclass
 
-import torch
-
+from clear_ref import losses
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import sequence_sum, token_mean
-from clear_ref.losses.rows import BatchRows
 
 from .loss import Loss
 from .option_checks import check_finite, check_one_of
@@ -95,7 +93,7 @@ class Original:
         check_one_of(self, "retain")
 
 
-def ce_or_kl(batch: BatchRows, kind: str) -> torch.Tensor:
+def ce_or_kl(batch: "losses.BatchRows", kind: str) -> "losses.Tensor":
     """The released or original term of a batch: ce or kl."""
     if kind == "kl":
         return token_mean(batch, "kl_teacher_student", "all")

@@ -1,11 +1,15 @@
 """Loss: what a method returns."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from clear_ref.common.errors import ShapeError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Loss:
     terms: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, **terms: torch.Tensor) -> "Loss":
+    def of(cls, **terms: torch.Tensor) -> Loss:
         """The Loss that is the sum of these scalars."""
         for name, term in terms.items():
             if term.ndim != 0:

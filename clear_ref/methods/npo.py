@@ -44,11 +44,8 @@ evidence   by hand, finite differences; released: authors' code; original: NPO's
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch.nn.functional import logsigmoid
-
+from clear_ref import losses
 from clear_ref.common.settings import setting
-from clear_ref.losses import whole_vocabulary
 from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
 
 from .loss import Loss
@@ -56,7 +53,7 @@ from .option_checks import check_finite, check_one_of
 from .variant import Batches, Need, Variant
 
 # (student logits [n, V], teacher logits [n, V], beta) -> [n]
-RatioFunction = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+RatioFunction = Callable[["losses.Tensor", "losses.Tensor", float], "losses.Tensor"]
 BETA_MEANING = "how fast the gradient becomes small; towards 0 the loss becomes gradient ascent"
 
 
@@ -87,7 +84,7 @@ def paper(batches: Batches, options: Options | Original) -> Loss:
     forget = batches["forget"]
     log_ratio = sequence_sum(forget, "teacher_nll") - sequence_sum(forget, "nll")
     # -logsigmoid(-x) is softplus(x); torch's own softplus becomes linear above 20.
-    softplus = -logsigmoid(-options.beta * log_ratio)
+    softplus = -losses.log_sigmoid(-options.beta * log_ratio)
     return Loss.of(forget_npo=2 / options.beta * mean_over_sequences(softplus, forget))
 
 
@@ -108,12 +105,12 @@ def whole_vocabulary_loss(batches: Batches, beta: float, ratio_function: RatioFu
 
 
 def released(batches: Batches, options: Options) -> Loss:
-    return whole_vocabulary_loss(batches, options.beta, whole_vocabulary.log_one_plus_ratio)
+    return whole_vocabulary_loss(batches, options.beta, losses.log_one_plus_ratio)
 
 
 def released_before(batches: Batches, options: Options) -> Loss:
     """The released code before 2025-03-30, and the text-only code."""
-    return whole_vocabulary_loss(batches, options.beta, whole_vocabulary.log_one_plus_log_ratio)
+    return whole_vocabulary_loss(batches, options.beta, losses.log_one_plus_log_ratio)
 
 
 def needs(options: Original) -> dict[str, Need]:

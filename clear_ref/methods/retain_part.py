@@ -7,14 +7,13 @@ src/trainer/unlearn/grad_diff.py:26-40 at d3d7cf9).
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
+from clear_ref import losses
 from clear_ref.losses.reductions import token_mean
 
 from .variant import Batches, Need
 
 
-def retain_terms(batches: Batches, options: Any) -> dict[str, torch.Tensor]:
+def retain_terms(batches: Batches, options: Any) -> dict[str, "losses.Tensor"]:
     """{name: alpha times the term} that the option `retain` names; {} if alpha is 0.
 
     ce  mean_t nll; kl  mean_rows KL(teacher || student), over all B x T rows

@@ -37,10 +37,8 @@ evidence   by hand, finite differences; released: authors' code; original: WMDP'
 
 from dataclasses import dataclass, replace
 
+from clear_ref import losses
 from clear_ref.common.settings import setting
-from clear_ref.losses.formulas import accumulation_dtype
-from clear_ref.losses.hidden_states import control_vector, control_vectors, mean_squared_change
-from clear_ref.losses.hidden_states import squared_differences as squares
 from clear_ref.losses.reductions import mean_over_sequences, sequence_mean, token_mean
 
 from .loss import Loss
@@ -85,9 +83,10 @@ class ReleasedHead(Released):
 def paper(batches: Batches, options: Options) -> Loss:
     forget = batches["forget"]
     retain = batches["retain"]
-    target = options.c * control_vector(options.seed, forget.hidden_states().shape[2])
-    from_target = squares(forget, target, "attention").sum(1)
-    from_teacher = squares(retain, retain.teacher_hidden_states(), "attention").sum(1)
+    target = options.c * losses.control_vector(options.seed, forget.hidden_states().shape[2])
+    from_target = losses.squared_differences(forget, target, "attention").sum(1)
+    of_teacher = retain.teacher_hidden_states()
+    from_teacher = losses.squared_differences(retain, of_teacher, "attention").sum(1)
     return Loss.of(
         forget_distance=sequence_mean(forget, from_target, "attention"),
         retain_distance=options.alpha * sequence_mean(retain, from_teacher, "attention"),
@@ -96,21 +95,22 @@ def paper(batches: Batches, options: Options) -> Loss:
 
 def original(batches: Batches, options: Original) -> Loss:
     forget = batches["forget"]
-    target = options.c * control_vector(options.seed, forget.hidden_states().shape[2])
+    target = options.c * losses.control_vector(options.seed, forget.hidden_states().shape[2])
+    from_target = losses.squared_differences(forget, target, "all").mean(1)
     return Loss.of(
-        forget_distance=token_mean(forget, squares(forget, target, "all").mean(1), "all"),
-        retain_distance=options.alpha * mean_squared_change(batches["retain"]),
+        forget_distance=token_mean(forget, from_target, "all"),
+        retain_distance=options.alpha * losses.mean_squared_change(batches["retain"]),
     )
 
 
 def released(batches: Batches, options: ReleasedHead) -> Loss:
     hidden = batches["forget"].hidden_states()
-    means = hidden.to(accumulation_dtype(hidden)).mean(1)
-    vectors = control_vectors(options.seed, options.n_vectors or len(means), means.shape[1])
+    means = hidden.to(losses.accumulation_dtype(hidden)).mean(1)
+    vectors = losses.control_vectors(options.seed, options.n_vectors or len(means), means.shape[1])
     pairs = (means[:, None] - (options.c * vectors).to(means)[None]).square().mean((1, 2))
     return Loss.of(
         forget_distance=options.beta * mean_over_sequences(pairs, batches["forget"]),
-        retain_distance=mean_squared_change(batches["retain"]),
+        retain_distance=losses.mean_squared_change(batches["retain"]),
     )
 
 
@@ -118,11 +118,11 @@ def released_before(batches: Batches, options: Released) -> Loss:
     """Before 2025-03-30, and nlp/: another direction for each batch, every token."""
     forget = batches["forget"]
     purpose = "/".join(["rmu control vector", *map(str, forget.key)])
-    direction = control_vectors(options.seed, 1, forget.hidden_states().shape[2], purpose)[0]
-    from_target = squares(forget, options.c * direction, "all").mean(1)
+    direction = losses.control_vectors(options.seed, 1, forget.hidden_states().shape[2], purpose)[0]
+    from_target = losses.squared_differences(forget, options.c * direction, "all").mean(1)
     return Loss.of(
         forget_distance=options.beta * token_mean(forget, from_target, "all"),
-        retain_distance=mean_squared_change(batches["retain"]),
+        retain_distance=losses.mean_squared_change(batches["retain"]),
     )
 
 

@@ -28,11 +28,9 @@ evidence   by hand, finite differences with w held; original: open-unlearning's 
 
 from dataclasses import dataclass
 
-import torch
-
+from clear_ref import losses
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import token_mean
-from clear_ref.losses.rows import BatchRows
 
 from .loss import Loss
 from .option_checks import check_finite, check_one_of
@@ -69,11 +67,11 @@ class Original:
 
 
 def weighted_ascent(
-    batch: BatchRows, constants: BatchRows, options: Options | Original
-) -> torch.Tensor:
+    batch: "losses.BatchRows", constants: "losses.BatchRows", options: Options | Original
+) -> "losses.Tensor":
     """Scalar: -mean_t w nll, with the weight w from `constants`."""
     nll = constants.terms("answer").nll.detach()
-    weight = (-options.beta1 * nll).exp() * (-torch.expm1(-nll)) ** options.beta2
+    weight = (-options.beta1 * nll).exp() * (-(-nll).expm1()) ** options.beta2
     return -token_mean(batch, weight * batch.terms("answer").nll)
 
 

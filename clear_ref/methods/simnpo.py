@@ -30,12 +30,9 @@ evidence   by hand, finite differences; original: open-unlearning's code
 
 from dataclasses import dataclass
 
-import torch
-from torch.nn.functional import logsigmoid
-
+from clear_ref import losses
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import mean_over_sequences, sequence_sum, token_mean
-from clear_ref.losses.rows import BatchRows
 
 from .loss import Loss
 from .option_checks import check_finite, check_one_of
@@ -73,16 +70,16 @@ class Original:
         check_one_of(self, "retain")
 
 
-def mean_nlls(batch: BatchRows) -> torch.Tensor:
+def mean_nlls(batch: "losses.BatchRows") -> "losses.Tensor":
     """[B]: a_s, the mean nll of each answer."""
-    n_rows = torch.bincount(batch.rows("answer").sequence, minlength=len(batch.labels))
+    n_rows = batch.rows("answer").sequence.bincount(minlength=len(batch.labels))
     return sequence_sum(batch, "nll") / n_rows.clamp(min=1)
 
 
-def simnpo(batch: BatchRows, beta: float, margin: float) -> torch.Tensor:
+def simnpo(batch: "losses.BatchRows", beta: float, margin: float) -> "losses.Tensor":
     """Scalar: (2/beta) mean_s softplus(margin - beta a_s)."""
     # -logsigmoid(-x) is softplus(x); torch's own softplus becomes linear above 20.
-    softplus = -logsigmoid(beta * mean_nlls(batch) - margin)
+    softplus = -losses.log_sigmoid(beta * mean_nlls(batch) - margin)
     return 2 / beta * mean_over_sequences(softplus, batch)
 
 

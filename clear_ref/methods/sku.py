@@ -43,11 +43,9 @@ evidence   by hand, finite differences; released: authors' code; original: SKU's
 
 from dataclasses import dataclass
 
-import torch
-
+from clear_ref import losses
 from clear_ref.common.errors import ShapeError
 from clear_ref.common.settings import setting
-from clear_ref.losses.formulas import accumulation_dtype
 from clear_ref.losses.reductions import sequence_mean, token_mean
 
 from .loss import Loss, total
@@ -56,7 +54,7 @@ from .variant import Batches, Need, Variant, random_batches
 
 WEIGHTS = "CLEAR mm/forget.py:186 at bb14c96"
 HARM = "SKU harmful_unlearn/unlearn_harm_new.py"
-Weights = dict[str, torch.Tensor]  # by name
+Weights = dict[str, "losses.Tensor"]  # by name
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def negate_delta(theta_0: Weights, theta_1: Weights) -> Weights:
                 f"weight {name} has shape {list(after.shape)} after training; "
                 f"expected {list(before.shape)}"
             )
-        dtype = accumulation_dtype(before, after)
+        dtype = losses.accumulation_dtype(before, after)
         negated[name] = (2 * before.to(dtype) - after.to(dtype)).to(before.dtype)
     return negated
 

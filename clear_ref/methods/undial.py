@@ -34,11 +34,9 @@ evidence   by hand, finite differences; original: open-unlearning's code
 
 from dataclasses import dataclass
 
-import torch
-
+from clear_ref import losses
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import token_mean
-from clear_ref.losses.rows import BatchRows
 
 from .loss import Loss
 from .option_checks import check_finite, check_one_of
@@ -69,7 +67,7 @@ class Original:
         check_one_of(self, "retain")
 
 
-def cross_entropy(batch: BatchRows, row_set: str) -> torch.Tensor:
+def cross_entropy(batch: "losses.BatchRows", row_set: str) -> "losses.Tensor":
     """[n]: H(q, p) of the batch's teacher and student: KL(q || p) and the entropy of q."""
     terms = batch.terms(row_set)
     assert terms.kl_teacher_student is not None and terms.teacher_entropy is not None
@@ -85,7 +83,7 @@ def original(batches: Batches, options: Original) -> Loss:
     forget = batches["forget"].with_lowered_labels(options.beta, ignored_too=True)
     n_positions = forget.labels.shape[1]
     is_read = forget.rows("all").position < n_positions - 1
-    values = torch.where(is_read, cross_entropy(forget, "all"), 0.0)
+    values = cross_entropy(forget, "all").where(is_read, 0.0)
     # token_mean divides by B x T; the code divides by B x (T - 1).
     mean = token_mean(forget, values, "all") * n_positions / max(n_positions - 1, 1)
     return Loss.of(forget_undial=options.gamma * mean, **retain_terms(batches, options))

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from clear_ref.losses.rows import BatchRows
+from clear_ref import losses
 
 from .batch_contents import RELEASED_IDK, BatchContents, IdkAnswer, released_contents
 from .loss import Loss
 
-Batches = dict[str, BatchRows]  # by batch name: forget, retain, idk, random1, ...
+Batches = dict[str, "losses.BatchRows"]  # by batch name: forget, retain, idk, random1, ...
 
 # (batches, options) -> Loss. The options are of the variant's own class, so their type is Any here.
 LossFunction = Callable[[Batches, Any], Loss]

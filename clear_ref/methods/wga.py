@@ -27,11 +27,9 @@ evidence   by hand, finite differences with w held; original: open-unlearning's 
 
 from dataclasses import dataclass
 
-import torch
-
+from clear_ref import losses
 from clear_ref.common.settings import setting
 from clear_ref.losses.reductions import token_mean
-from clear_ref.losses.rows import BatchRows
 
 from .loss import Loss
 from .option_checks import check_finite, check_one_of
@@ -69,7 +67,9 @@ class Original:
         check_one_of(self, "retain")
 
 
-def weighted_ascent(batch: BatchRows, constants: BatchRows, beta: float) -> torch.Tensor:
+def weighted_ascent(
+    batch: "losses.BatchRows", constants: "losses.BatchRows", beta: float
+) -> "losses.Tensor":
     """Scalar: -mean_t p^beta nll, with the weight p^beta from `constants`."""
     weight = (-beta * constants.terms("answer").nll.detach()).exp()
     return -token_mean(batch, weight * batch.terms("answer").nll)

@@ -14,6 +14,7 @@ from clear_ref.common.files import PathName, read_json, write_json
 from clear_ref.data.batches import Batch, collate
 from clear_ref.data.chat_templates import choose_template
 from clear_ref.data.images import Picture, open_image
+from clear_ref.data.label_masks import MASKS
 from clear_ref.data.records import Record
 from clear_ref.data.tokens import Tokenizer
 
@@ -27,8 +28,6 @@ from .language import Checkpointable, at_least_float32
 from .model_directory import HISTORY, check_adapter_beside, check_target, copy_files
 from .weights import StoredTensor, fitting_weights, read_weights
 from .write_weights import write_weights
-
-MASKS = ("answer", "released")
 
 
 class VLM:

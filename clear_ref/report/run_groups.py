@@ -7,7 +7,7 @@ from typing import Any
 from clear_ref.common.errors import UserError
 from clear_ref.common.run_directory import OF_SAVING
 from clear_ref.evaluation.metrics import Scores
-from clear_ref.loop.rows import MODALITIES
+from clear_ref.loop.modalities import MODALITIES
 from clear_ref.methods.table import METHODS, SEMANTICS
 
 from .columns import mean

@@ -12,12 +12,8 @@ import torch
 from clear_ref.common.errors import ShapeError, UserError
 from clear_ref.common.processes import map_in_processes
 from clear_ref.losses import native
-from clear_ref.losses.implementation import (
-    VARIABLE,
-    choose_implementation,
-    default_implementation,
-    use_implementation,
-)
+from clear_ref.losses.choice import VARIABLE, default_implementation, use_implementation
+from clear_ref.losses.implementation import choose_implementation
 
 AUTOMATIC = "native" if native.built() else "torch"
 NEEDS_KERNEL = pytest.mark.skipif(

@@ -438,15 +438,15 @@ def test_released_rmu_keeps_the_number_of_vectors_of_its_first_batch(
 
     The older revision draws new vectors for each batch.
     """
-    from clear_ref.methods import rmu
+    from clear_ref import losses
 
-    asked, original = [], rmu.control_vectors
+    asked, original = [], losses.control_vectors
 
     def counted(seed, n, width, purpose="rmu control vector"):
         asked.append((n, purpose))
         return original(seed, n, width, purpose)
 
-    monkeypatch.setattr(rmu, "control_vectors", counted)
+    monkeypatch.setattr(losses, "control_vectors", counted)
     train(tiny_directory, "rmu", "released", rows, batch_size=4)
     assert asked == [(4, "rmu control vector")] * 2
     asked.clear()

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from clear_ref import losses
 from clear_ref.common.errors import UserError
 from clear_ref.losses import IGNORE, Outputs
 from clear_ref.losses.outputs import logits_of_rows
 from clear_ref.losses.planning import plan
 from clear_ref.losses.rows import FrozenHead
-from clear_ref.methods import METHODS, SEMANTICS, make_options, method_loss, needs, rmu, variant
+from clear_ref.methods import METHODS, SEMANTICS, make_options, method_loss, needs, variant
 from clear_ref.methods.semantics import DATED
 from clear_ref.methods.table import later, markdown, methods_under, option_help
 from tests.helpers.at_the_teacher import SEQUENCE, SUM, TOKEN, B, T, V, close, nll_gradient
@@ -290,8 +291,8 @@ def test_rmu_under_other_semantics_has_the_values_worked_out_by_hand(monkeypatch
         ),
     }
     both = torch.tensor([[0.6, 0.8], [1, 0]], dtype=torch.float64)
-    monkeypatch.setattr(rmu, "control_vector", lambda seed, width: both[0])
-    monkeypatch.setattr(rmu, "control_vectors", lambda seed, n, width, purpose="": both[:n])
+    monkeypatch.setattr(losses, "control_vector", lambda seed, width: both[0])
+    monkeypatch.setattr(losses, "control_vectors", lambda seed, n, width, purpose="": both[:n])
     loss = method_loss("rmu", given, "original", c=5)
     assert (
         loss.terms["forget_distance"].item(),
@@ -459,7 +460,7 @@ def test_released_rmu_draws_each_mean_to_the_mean_of_the_vectors():
         "rmu", {**given, "forget": replace(given["forget"], hidden=h)}, "released", c=2
     )
     loss.value.backward()
-    centre = (2 * rmu.control_vectors(0, B, h.shape[2])).mean(0)
+    centre = (2 * losses.control_vectors(0, B, h.shape[2])).mean(0)
     assert loss.terms["retain_distance"] == 0
     assert close(
         h.grad, (2 / (B * h.shape[2] * T) * (h.detach().mean(1) - centre))[:, None].expand_as(h)

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from clear_ref.commands import explain
+from clear_ref.commands import explain_batch
 from clear_ref.commands.given import Given
 from clear_ref.losses.hidden_states import control_vector
 from clear_ref.methods import LOSSES, method_loss, needs, variant
@@ -180,8 +180,9 @@ def command(capsys, *arguments):
 @pytest.fixture(scope="module")
 def kl_released():
     """One record under kl (released): the forget record has a picture."""
-    settings = explain.ExplainSettings(semantics="released", records=1)
-    return explain.explain_batch(explain.resolve("kl", settings, Given()))["explained"][0]
+    settings = explain_batch.ExplainSettings(semantics="released", records=1)
+    run = explain_batch.resolve("kl", settings, Given())
+    return explain_batch.explain_batch(run)["explained"][0]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 
-from clear_ref.commands import explain
+from clear_ref.commands import explain_batch
 from clear_ref.commands.given import Given
 from clear_ref.methods import METHODS
 from clear_ref.oracle.explain import mistake_names, mistaken, page, side_by_side, terminal
@@ -25,10 +25,10 @@ NO_MISTAKE = Mistake("none", "Nothing is wrong.", "nowhere", EVERY_METHOD, Compu
 
 @cache
 def run_of(method, semantics="", mistake="", compare="", records=1, index=0):
-    settings = explain.ExplainSettings(
+    settings = explain_batch.ExplainSettings(
         semantics=semantics, compare=compare, mistake=mistake, records=records, index=index
     )
-    return explain.resolve(method, settings, Given())
+    return explain_batch.resolve(method, settings, Given())
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_computation_without_a_mistake_gives_the_lines_of_autograd(vlm, method
     """Contributions and slopes to 1e-7: 1 - p cancels where p is near 1."""
     run = run_of(method, semantics, records=2)
     [chosen] = run.variants
-    right = explain.explain_variant(run, chosen, vlm)
+    right = explain_batch.explain_variant(run, chosen, vlm)
     found = mistaken.explain_mistake(
         vlm,
         method,
@@ -84,8 +84,8 @@ def test_an_entry_of_rmu_has_the_control_vectors_of_the_batch_that_is_shown(vlm,
     """Before 2025-03-30 each batch has its own; these are records 3 and 4."""
     run = run_of("rmu", semantics, records=2, index=3)
     [chosen] = run.variants
-    right = explain.explain_variant(run, chosen, vlm)
-    found = explain.explain_variant(run, replace(chosen, entry=NO_MISTAKE), vlm)
+    right = explain_batch.explain_variant(run, chosen, vlm)
+    found = explain_batch.explain_variant(run, replace(chosen, entry=NO_MISTAKE), vlm)
     assert found["terms"] == pytest.approx(right["terms"], rel=1e-9, abs=1e-12)
 
 
@@ -97,7 +97,7 @@ def test_the_contributions_of_entries_sum_to_their_loss_on_a_real_record(vlm):
         semantics = mistaken.first_semantics(entry, method)
         run = run_of(method, semantics)
         [chosen] = run.variants
-        found = explain.explain_variant(run, replace(chosen, entry=entry), vlm)
+        found = explain_batch.explain_variant(run, replace(chosen, entry=entry), vlm)
         records = [one for records in found["batches"].values() for one in records]
         total = sum(line["contribution"] for record in records for line in record["lines"])
         assert total == pytest.approx(found["loss"], rel=1e-9, abs=1e-12), name
@@ -106,7 +106,7 @@ def test_the_contributions_of_entries_sum_to_their_loss_on_a_real_record(vlm):
 def test_a_mistake_is_shown_beside_the_right_numbers_in_the_terminal_and_on_the_page():
     """At the teacher, npo_batch_mean pulls each of n answer tokens with 1/n of npo's slope."""
     run = run_of("npo", mistake="MLLMU-Bench")
-    result = explain.explain_batch(run)
+    result = explain_batch.explain_batch(run)
     first, second = result["explained"]
     assert (first["semantics"], second["semantics"]) == ("paper", "npo_batch_mean")
     lines = [line for record in result["beside"] for line in record["lines"]]

@@ -6,7 +6,7 @@ with a fault is noticed. Without Chromium the tests are skipped; CI has it.
 
 import pytest
 
-from clear_ref.commands import explain, report
+from clear_ref.commands import explain_batch, report
 from clear_ref.commands.given import Given
 from clear_ref.commands.settings import Report as ReportSettings
 from clear_ref.oracle.explain.page import page as explain_page
@@ -42,10 +42,10 @@ def pages(tmp_path_factory):
     ]
     settings = ReportSettings(out=str(folder / "report"), data="mini")
     report.run([str(path) for path in many], settings)
-    resolved = explain.resolve("scrub", explain.ExplainSettings(records=1), Given())
-    explained = explain.explain_batch(resolved)["explained"]
+    resolved = explain_batch.resolve("scrub", explain_batch.ExplainSettings(records=1), Given())
+    explained = explain_batch.explain_batch(resolved)["explained"]
     (folder / "explain.html").write_text(
-        explain_page(explained, explain.pictures_of(resolved)), encoding="utf-8"
+        explain_page(explained, explain_batch.pictures_of(resolved)), encoding="utf-8"
     )
     (folder / "sweep.html").write_text(
         sweep_page.page(made_sweep.of_all_methods(), made_sweep.RECORD), encoding="utf-8"
