@@ -6,11 +6,11 @@ rotary positions (`positions`), hidden states (`decoder`, `hidden`), logits (`he
 
 from abc import ABC, abstractmethod
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clear_ref.common.errors import ShapeError
 
+from . import products
 from .language import Decoder, positions_from_mask
 from .language_config import LanguageConfig
 from .lora import Linear
@@ -94,7 +94,7 @@ class CausalLM(Model):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of normed hidden states [..., D]; a tied head uses the embedding."""
         if self.lm_head is None:
-            return F.linear(hidden, self.model.embed_tokens.weight)
+            return products.linear(hidden, self.model.embed_tokens.weight, None)
         return self.lm_head(hidden)
 
     def output_layer(self) -> Linear | nn.Embedding:

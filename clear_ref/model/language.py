@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from .cache import KeysValues, KVCache, joined
 from .language_config import LanguageConfig
 from .lora import Linear
+from .products import attention
 from .rope import frequencies
 
 Window = int | None  # positions that a token attends to, itself included; None: all before it
@@ -127,7 +128,7 @@ class Attention(nn.Module):
         if queries_per_key > 1:
             k = k.repeat_interleave(queries_per_key, 1)
             v = v.repeat_interleave(queries_per_key, 1)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        y = attention(q, k, v, mask, mask is None)
         return self.o_proj(y.transpose(1, 2).reshape(B, T - start, -1)), keys_values
 
     def _split_heads(self, x: Tensor) -> Tensor:

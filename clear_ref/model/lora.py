@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clear_ref.common.errors import UserError
 from clear_ref.data.draws import torch_generator
 
+from . import products
 from .expression import Expression
 from .names import HEAD, in_decoder
 
@@ -84,7 +84,7 @@ class LowRank(torch.autograd.Function):
 
         x [..., in], weight [out, in], bias [out] or None, a [rank, in], b [out, rank]
         """
-        y = F.linear(x, weight, bias)
+        y = products.linear(x, weight, bias)
         ax = a @ x.reshape(-1, x.shape[-1]).to(a.dtype).t()
         _add_product(y.view(-1, y.shape[-1]), ax.t(), b.t(), scale)
         ctx.save_for_backward(x, weight, bias, a, b, ax)
@@ -105,7 +105,7 @@ class LowRank(torch.autograd.Function):
         if needs_x or needs_a:
             grad_ax = b.t() @ wide.t()
         if needs_x:
-            grad_x = grad_rows @ weight
+            grad_x = products.gradient(grad_rows, weight)
             _add_product(grad_x, grad_ax.t(), a, ctx.scale)
             grad_x = grad_x.view(x.shape)
         if needs_weight:
@@ -138,7 +138,7 @@ class Linear(nn.Linear):
         """W x + b, plus the adapter's part unless it is off."""
         low_rank = None if self.adapter is None else self.adapter.active()
         if self.adapter is None or low_rank is None:
-            return F.linear(x, self.weight, self.bias)
+            return products.linear(x, self.weight, self.bias)
         return LowRank.apply(x, self.weight, self.bias, *low_rank, self.adapter.scale)
 
 

@@ -22,6 +22,7 @@ from clear_ref.common.files import PathName
 from .config_values import number, whole_number
 from .language import Checkpointable, at_least_float32, rotate
 from .lora import Linear
+from .products import attention
 from .qwen2_5_keys import QWEN2_VL_VISION
 from .vision import MLP, LayerNorm
 
@@ -219,7 +220,7 @@ class Attention(nn.Module):
         for n, size in groups:
             part = slice(first, first + n * size)
             batch = [each[:, part].unflatten(1, (n, size)).transpose(0, 1) for each in (q, k, v)]
-            y = F.scaled_dot_product_attention(*batch)  # [n, heads, size, head_dim]
+            y = attention(*batch, None, False)  # [n, heads, size, head_dim]
             outputs.append(y.transpose(0, 1).flatten(1, 2))
             first += n * size
         return self.proj(torch.cat(outputs, 1).transpose(0, 1).reshape(len(x), -1))

@@ -20,6 +20,7 @@ from .config_keys import CLIP
 from .config_values import number, whole_number
 from .language import Checkpointable, at_least_float32
 from .lora import Linear
+from .products import attention
 
 # The values that transformers' CLIPVisionConfig uses for a key that vision_config omits.
 DEFAULTS: dict[str, Any] = {
@@ -136,7 +137,7 @@ class Attention(nn.Module):
         q = self._split_heads(self.q_proj(x))
         k = self._split_heads(self.k_proj(x))
         v = self._split_heads(self.v_proj(x))
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attention(q, k, v, None, False)
         return self.out_proj(y.transpose(1, 2).reshape(x.shape))
 
     def _split_heads(self, x: Tensor) -> Tensor:
