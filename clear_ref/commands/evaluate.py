@@ -70,6 +70,11 @@ def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
             f"--{idle[0].replace('_', '-')} is a setting of --robustness; add that, or leave it out"
         )
     inputs = resolve_inputs(settings, settings.gold, settings.adapter)
+    if inputs.shard and settings.robustness:
+        raise UserError(
+            "--shard on: --robustness rounds and trains whole weights, which no process has; leave "
+            "one of the two out"
+        )
     plan = None
     if settings.robustness:
         plan = robustness.make_plan(

@@ -2,7 +2,7 @@
 
 import time
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clear_ref.common import run_directory
@@ -58,6 +58,12 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     start = start_directory(settings.model)
     recipe_name, recipe = recipe_for(settings.recipe, start, "finetune", given.recipe)
     inputs = resolve_inputs(settings, directory_of=start_directory)
+    if inputs.shard and recipe.lora_rank:
+        raise UserError(
+            "--shard on: finetune adds the adapters to the weights and writes the whole model, "
+            "which no process has; leave one of --shard and --lora-rank out"
+        )
+    inputs = replace(inputs, shard=False)  # --lora-rank 0 shares every weight out by itself
     curve.check(settings, inputs, recipe)
     if settings.split == "retain":
         check_never_saw(inputs.model, forget_rows(inputs.data, settings.forget), "--model")

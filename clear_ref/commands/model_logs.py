@@ -32,8 +32,11 @@ def load_model(inputs: Inputs, directory: Path, adapter: str = "") -> VLM:
 
 
 def merge_where_exact(vlm: VLM) -> None:
-    """Merge the adapters for speed, unless 16-bit weights would round the sum."""
-    if vlm.dtype not in (torch.bfloat16, torch.float16):
+    """Merge the adapters for speed, unless 16-bit weights would round the sum.
+
+    Weights that are shared out over processes stay as they are.
+    """
+    if vlm.dtype not in (torch.bfloat16, torch.float16) and not vlm.is_shared_out:
         vlm.merge_lora()
 
 

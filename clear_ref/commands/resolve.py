@@ -6,13 +6,13 @@ and the directory to write is chosen.
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from clear_ref.common import run_directory
+from clear_ref.common import distributed, run_directory
 from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import files_below
@@ -61,6 +61,7 @@ class ModelSource:
 
     dtype          name of the dtype of weights and computation
     sees_pictures  False for a language model
+    shard          share out the decoder layers over the processes of torchrun
     """
 
     model: Path
@@ -68,6 +69,7 @@ class ModelSource:
     device: torch.device
     dtype: str
     sees_pictures: bool
+    shard: bool = field(default=False, kw_only=True)
 
     def without_weights(self, directory: Path, adapter: str = "") -> VLM:
         """The model that `load` returns, without weights.
@@ -78,7 +80,7 @@ class ModelSource:
 
     def load(self, directory: Path, adapter: str = "") -> VLM:
         """The model of a directory, with the adapter of a PEFT directory if one is named."""
-        return load(directory, self.dtype, str(self.device), self.template, adapter)
+        return load(directory, self.dtype, str(self.device), self.template, adapter, self.shard)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def resolve_model(
         device=device_of(settings.device),
         dtype=settings.dtype,
         sees_pictures=sees_pictures(model),
+        shard=getattr(settings, "shard", "off") == "on" and distributed.size() > 1,
     )
 
 

@@ -97,6 +97,18 @@ def seed_setting(what: str = "key of every random choice") -> Any:
     return setting(0, what)
 
 
+def shard_setting() -> Any:
+    """--shard"""
+    return setting(
+        "off",
+        "on: under torchrun the frozen weights of the decoder layers are shared out over the "
+        "processes, for a model that does not fit one device; less memory, more time, the same "
+        "numbers up to rounding. In one process and with --lora-rank 0, which always shares out, "
+        "it changes nothing",
+        choices=("off", "on"),
+    )
+
+
 def evaluate_every_setting() -> Any:
     """--evaluate-every"""
     return setting(
@@ -136,6 +148,7 @@ class Common:
     out: str = setting("", "directory that the command writes; default: a new one in runs/")
     device: str = device_setting()
     dtype: str = dtype_setting()
+    shard: str = shard_setting()
     forget: int = forget_setting()
     limit: int = setting(0, "evaluate the first N records of each task; 0: all")
     tasks: str = setting(

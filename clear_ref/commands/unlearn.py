@@ -105,6 +105,8 @@ def resolve(
     variant = table.variant(settings.method, settings.semantics)
     shared = inputs is not None
     inputs = inputs or resolve_inputs(settings, settings.gold)
+    if not recipe.lora_rank:
+        inputs = replace(inputs, shard=False)  # the training shares every weight out by itself
     curve.check(settings, inputs, recipe)
     plan = plan_of(settings, options, inputs)
     rows = plan.forget, plan.retain

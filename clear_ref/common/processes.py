@@ -27,13 +27,14 @@ Result = TypeVar("Result")
 ITEMS_PER_EXCHANGE = 8
 
 
-def process_count(device: torch.device) -> int:
+def process_count(device: torch.device, together: bool = False) -> int:
     """Number of processes for work on a device.
 
     Under torchrun: as many as it started. Otherwise on the CPU torch's thread count, else 1.
+    together  all processes of torchrun are needed for each item (a model that is shared out): 1
     """
     if distributed.size() > 1:
-        return distributed.size()
+        return 1 if together else distributed.size()
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
@@ -47,7 +48,8 @@ def map_in_processes(
 
     Item i goes to process i % n_processes. Without torchrun, process 0 is this one, the others are
     forks of it; under torchrun all its processes call this with the same items, and all get all
-    results. Every process computes with one thread, also if there is only one item or one process.
+    results; with n_processes = 1 each of them computes all items, at the same time. Every process
+    computes with one thread, also if there is only one item or one process.
 
     compute  must return a value that JSON can hold; other changes that a fork makes in memory
              are lost
@@ -59,12 +61,12 @@ def map_in_processes(
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if distributed.size() > 1:
+        if distributed.size() > 1 and n_processes > 1:
             return _under_torchrun(compute, items, keep)
 
         def computed(item: Item) -> Result:
             result = compute(item)
-            if keep is not None:
+            if keep is not None and distributed.is_first():
                 keep(item, result)
             return result
 

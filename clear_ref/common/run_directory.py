@@ -39,7 +39,7 @@ LOGS_DIRECTORY = "logs"  # evaluation logs, one file per task
 CHECKPOINT_DIRECTORY = "checkpoint"  # training state, and what is finished of an evaluation
 
 # Settings that may change when a run is resumed: they have no effect on training.
-OF_SAVING = {"out", "save_every", "keep_checkpoints"}
+OF_SAVING = {"out", "save_every", "keep_checkpoints", "shard"}
 CHANGEABLE = OF_SAVING | {
     "limit",
     "max_new_tokens",

@@ -102,7 +102,7 @@ def _compute_groups(
     n_groups: int,
 ) -> list[list[RecordLog]]:
     """The record logs of each group; n_groups: number of all groups, those of `kept` included."""
-    n_processes = process_count(vlm.device)
+    n_processes = process_count(vlm.device, vlm.is_shared_out)
     bar = Progress(label, n_groups, "group", done=n_groups - len(groups))
 
     def compute(group: Group) -> list[RecordLog]:

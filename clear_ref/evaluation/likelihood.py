@@ -83,7 +83,9 @@ def mean_answer_nll(vlm: VLM, records: Sequence[Record]) -> float:
     def mean_of_tokens(record: Record) -> float:
         return mean(answer_nll(vlm, record))
 
-    return mean(map_in_processes(mean_of_tokens, records, process_count(vlm.device)))
+    return mean(
+        map_in_processes(mean_of_tokens, records, process_count(vlm.device, vlm.is_shared_out))
+    )
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ def membership_scores(
     def record_nll(record: Record) -> list[float]:
         return answer_nll(vlm, record)
 
-    all_nll = iter(map_in_processes(record_nll, work, process_count(vlm.device)))
+    all_nll = iter(map_in_processes(record_nll, work, process_count(vlm.device, vlm.is_shared_out)))
     scores: dict[str, dict[str, ComparedScores]] = {}
     for kind, records in compared.items():
         losses: ComparedScores = {}

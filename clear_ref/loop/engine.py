@@ -2,16 +2,18 @@
 
 One process: forward and backward, nothing else. Several processes that torchrun started: PyTorch's
 DistributedDataParallel (DDP) around the same forward; for full fine-tuning FSDP2, which also shares
-out the weights (sharding.py). Every loss is (sum of this process's
-numerators) / (count over all processes), and DDP and FSDP2 take the mean over processes; so the
-loss is multiplied by the number of processes, and the gradient is that of one process.
+out the weights (sharding.py). For adapters on a frozen model that is shared out (model/sharded.py)
+gradients are exchanged here, after the last part. Every loss is (sum of this process's numerators)
+/ (count over all processes), and each of these ways takes the mean over processes; so the loss is
+multiplied by the number of processes, and the gradient is that of one process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -73,7 +75,8 @@ class PartLoss(nn.Module):
 class Engine:
     """Computes the parts of a step; then the gradients are those of all processes.
 
-    sharded  share out the weights over the processes, until `end`
+    sharded  share out the weights over the processes, until `end`; a frozen model that is shared
+             out already stays so
     """
 
     def __init__(self, vlm: VLM, teacher: Teacher | None, sharded: bool = False) -> None:
@@ -81,6 +84,10 @@ class Engine:
         self.module: nn.Module = PartLoss(vlm, teacher)
         self.checked = distributed.size() == 1
         self.whole: Model | None = None
+        self.frozen_is_shared_out = vlm.is_shared_out
+        self.group = collectives.group_of(vlm.device) if distributed.size() > 1 else None
+        if self.frozen_is_shared_out:
+            return
         if distributed.size() > 1 and sharded:
             self.whole = skeleton(vlm.model)
             copied = None if teacher is None else teacher.copy
@@ -94,7 +101,7 @@ class Engine:
             # every forward is a collective operation.
             self.module = DistributedDataParallel(
                 self.module,
-                process_group=collectives.group_of(vlm.device),
+                process_group=self.group,
                 init_sync=False,
                 find_unused_parameters=True,
                 forward_sync_buffers=False,
@@ -115,6 +122,8 @@ class Engine:
             value += work.share * float(loss.detach())
             for name, term in named.items():
                 terms[name] = terms.get(name, 0.0) + work.share * float(term)
+        if self.frozen_is_shared_out:
+            average_gradients(trainable(self.vlm).values(), self.group)
         sums = collectives.total(torch.tensor([value, *terms.values()], dtype=torch.float64))
         return float(sums[0]), dict(zip(terms, sums[1:].tolist(), strict=True))
 
@@ -162,3 +171,25 @@ class Engine:
                         f"the gradient of {name} has norm {other.get(name)} in process {process} "
                         f"and {norm} in process 0; expected one gradient for all processes"
                     )
+
+
+def average_gradients(parameters: Iterable[Tensor], group: dist.ProcessGroup | None) -> None:
+    """Replace the gradients in every process by their mean over processes.
+
+    A parameter without a gradient in all processes keeps none. All gradients are sent at once: DDP
+    would send them during the backward pass, between the weights that FSDP2 sends, in an order that
+    depends on the records of a process.
+    """
+    tensors = list(parameters)
+    used = collectives.largest(torch.tensor([int(each.grad is not None) for each in tensors]))
+    own = [each for each, some in zip(tensors, used.tolist(), strict=True) if some]
+    if not own:
+        return
+    flat = torch.cat(
+        [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in own]
+    )
+    dist.all_reduce(flat, group=group)
+    flat /= distributed.size()
+    sizes = [each.numel() for each in own]
+    for each, mean in zip(own, flat.split(sizes), strict=True):
+        each.grad = mean.view(each.shape).clone()

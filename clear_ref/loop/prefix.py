@@ -14,8 +14,6 @@ from clear_ref.data.batches import IGNORE, Batch
 from clear_ref.model.language import next_positions
 from clear_ref.model.vlm import VLM
 
-from .sharding import is_shared_out
-
 
 def groups(vlm: VLM, batches: dict[str, Batch], layers: dict[str, int | None]) -> list[list[str]]:
     """The names of the batches; those with a common prompt and the same layer are in one list.
@@ -24,14 +22,13 @@ def groups(vlm: VLM, batches: dict[str, Batch], layers: dict[str, int | None]) -
     """
     grouped: list[list[str]] = []
     # Every process must call each layer as often: whether prompts are equal depends on the records.
-    shared_out = is_shared_out(vlm.model.decoder.layers[0])
     for name, batch in batches.items():
         for names in grouped:
             same_layer = layers[names[0]] == layers[name]
             if (
                 same_layer
                 and not vlm.model.decoder.checkpointing
-                and not shared_out
+                and not vlm.is_shared_out
                 and _same_prompt(batches[names[0]], batch, vlm.model.image_token_id)
             ):
                 names.append(name)

@@ -45,11 +45,6 @@ def share_out(vlm: VLM, module: nn.Module, frozen: Model | None) -> None:
             fully_shard(layer, mesh=mesh, reshard_after_forward=True)
 
 
-def is_shared_out(layer: nn.Module) -> bool:
-    """True for a decoder layer of a model that `share_out` has shared out."""
-    return hasattr(layer, "unshard")  # a method of FSDP2's modules
-
-
 def skeleton(model: Model) -> Model:
     """A copy of the model without values: its parameters are on the device meta."""
     memo: dict[int, nn.Parameter] = {}

@@ -26,6 +26,7 @@ from .generate import Prefilled, ended_texts, greedy, prefill
 from .generation_config import generation
 from .language import Checkpointable, at_least_float32
 from .model_directory import HISTORY, check_adapter_beside, check_target, copy_files
+from .sharded import is_shared_out, share_out_layers
 from .weights import StoredTensor, fitting_weights, read_weights
 from .write_weights import write_weights
 
@@ -95,6 +96,11 @@ class VLM:
     def dtype(self) -> torch.dtype:
         """The dtype of the weights, in which the model computes."""
         return next(self.model.parameters()).dtype
+
+    @property
+    def is_shared_out(self) -> bool:
+        """True if the decoder layers are shared out over processes: all must compute together."""
+        return is_shared_out(self.model.decoder.layers[0])
 
     def weights(self) -> dict[str, Tensor]:
         """The base weights by checkpoint name, without adapters."""
@@ -318,6 +324,7 @@ def load(
     device: str = "cpu",
     template: str = "",
     adapter: PathName = "",
+    shard: bool = False,
 ) -> VLM:
     """The model of an HF-format directory (config.json, tokenizer.json, safetensors).
 
@@ -326,11 +333,14 @@ def load(
     device    cpu or cuda
     template  the name of a template in data/templates.py; "": the one that the directory asks for
     adapter   a PEFT directory whose adapter is attached, which may be the model's own; "": none
+    shard     share out the decoder layers over the processes of torchrun; in one process: nothing
     raises    UserError that names the file and the problem
     """
     wanted = device_of(device)
     # Before memory is taken for the sizes in config.json, the weights are known to have them.
     vlm, stored = _checked(path, dtype, template, adapter)
+    if shard and distributed.size() > 1:
+        share_out_layers(vlm.model, wanted.type)
     vlm.allocate(wanted)
     read_weights(vlm.weights(), stored)
     if adapter:

@@ -19,6 +19,7 @@ from clear_ref.common.files import PathName, is_file, note_read, one_line, parse
 
 from .finite import finite_checks
 from .names import COMPUTED, UNREAD, our_name
+from .sharded import own_part
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -250,12 +251,14 @@ def read_weights(target: Mapping[str, Tensor], stored: Mapping[str, StoredTensor
     raises  UserError for a weight with inf or NaN, in the file or in the target's dtype
     stored  what `fitting_weights` returned for this target
     memory  beside the target one tensor at a time, memory-mapped from its file and then released
-            (a conversion on the CPU needs no copy)
+            (a conversion on the CPU needs no copy); of a weight that is shared out over processes
+            only the own part is read
     """
     with torch.no_grad(), finite_checks() as checks:
         for name, tensor in stored.items():
             if name in target:
-                checks.add(tensor.path, tensor.name, target[name].copy_(_read(tensor)))
+                own, rows = own_part(target[name])
+                checks.add(tensor.path, tensor.name, own.copy_(_read(tensor, rows)))
         for name in set(target) - set(stored):  # UNREAD ones
             target[name].fill_(float(name.endswith("weight")))
 
@@ -318,15 +321,17 @@ def _equal(one: StoredTensor, other: StoredTensor) -> bool:
     return torch.equal(first.to(wide), second.to(wide))
 
 
-def _read(tensor: StoredTensor) -> Tensor:
-    """The values of one tensor.
+def _read(tensor: StoredTensor, rows: slice = slice(None)) -> Tensor:  # noqa: B008
+    """The values of one tensor, or some of its rows.
 
     The file is opened for each tensor, because an open memory map keeps everything that was read
     through it in resident memory.
     """
     try:
         with safe_open(str(tensor.path), framework="pt") as file:
-            return file.get_tensor(tensor.name)
+            if rows == slice(None):
+                return file.get_tensor(tensor.name)
+            return file.get_slice(tensor.name)[rows]
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{tensor.path}: changed while it was read ({one_line(error)}); fetch or write it again"

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from clear_ref import load
 from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
 from clear_ref.data import draws
@@ -34,6 +33,8 @@ from clear_ref.loop.teacher import Teacher
 from clear_ref.methods import METHODS, make_options, variant
 from clear_ref.mini.directories import WORLD
 from clear_ref.model import lora
+from clear_ref.model.sharded import own_part
+from clear_ref.model.vlm import load
 from tests.helpers.stopped_training import Stopped, stopped_after
 
 OPTIONS = {"rmu": {"layer": 1, "c": 2.0}, "sku": {"n_random": 2}}
@@ -51,6 +52,8 @@ TRAINED = (
 FULL = (("dpo", "paper"), ("scrub", "original"))
 # Under these a step of two whole batches is computed too: each process has one.
 WHOLE = (("scrub", "released"), ("rmu", "released"), ("idk", "original"))
+# With --shard on: load shares out the frozen weights. Set by main.
+LOADING = {"shard": False}
 # With four processes some have no records of a step of three.
 OF_FOUR = (("scrub", "paper"), ("scrub", "released"), ("dpo", "original"), ("rmu", "released"))
 
@@ -72,7 +75,7 @@ def prepared(directory, method, semantics, recipe):
     options = make_options(method, OPTIONS.get(method, {}), semantics)
     if chosen.prepare_options:
         options = chosen.prepare_options(options, recipe.batch_size)
-    vlm = load(directory, "float64")
+    vlm = load(directory, "float64", **LOADING)
     prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
     with torch.no_grad():
         for name, adapter in lora.adapters(vlm.model).items():
@@ -125,10 +128,10 @@ def train(directory, method, semantics, out=None, resume=False, rank=2, saving=N
     return vlm, unlearning.unlearn(vlm, run)
 
 
-def trainings(directory):
-    """The adapters after each of TRAINED, the weights after each of FULL."""
+def trainings(directory, ranks=(2, 0)):
+    """The adapters after each of TRAINED (rank 2), the weights after each of FULL (rank 0)."""
     numbers, tensors = {}, {}
-    for rank, chosen in ((2, TRAINED), (0, FULL)):
+    for rank, chosen in ((each, {2: TRAINED, 0: FULL}[each]) for each in ranks):
         for method, semantics in chosen:
             key = f"{method} {semantics} {rank}"
             vlm, numbers[key] = train(directory, method, semantics, rank=rank)
@@ -155,7 +158,7 @@ def resumed(directory, out, rank):
 
 def evaluations(directory):
     """Logs of two tasks, membership scores, and a short relearning."""
-    vlm = load(directory)
+    vlm = load(directory, **LOADING)
     chosen = [task for task in tasks(10, 8) if task.name in ("eval_log_forget", "eval_text_forget")]
     phrases = read_phrases(WORLD)
     logs = run_tasks(vlm, WORLD, phrases, chosen, EvaluationSettings(limit=7, batch=2))
@@ -164,7 +167,7 @@ def evaluations(directory):
     compared = {"captions": {"forget": records[:3], "holdout": records[3:]}}
     plan = FinetunePlan(some[:3], phrases, 0)
     recipe = Recipe(lora_rank=2, lr=1e-3)
-    double = load(directory, "float64")
+    double = load(directory, "float64", **LOADING)
     curve = relearn(double, plan, recipe, [1, 2], {"forget": 0.0}, lambda step: {"forget": 0.0})
     scores = membership_scores(vlm, compared, 0.4)
     return {"logs": logs, "membership": scores, "relearning": curve}, {}
@@ -186,13 +189,31 @@ def unknown_parameter(directory):
     return {"guard": ""}, {}
 
 
+def held(directory, out):
+    """What each process holds of the decoder layers, and of all; the adapters are written."""
+    vlm, _ = train(directory, "kl", "paper")
+    vlm.save_adapter(f"{out}.adapter")
+    layers = list(vlm.model.decoder.layers.named_parameters())
+    frozen = [each for name, each in layers if ".adapter." not in name]
+    own = sum(own_part(each)[0].numel() for each in frozen)
+    numbers = distributed.gather([own, sum(each.numel() for each in frozen)])
+    return {"numbers": numbers}, {}
+
+
 def main(directory, out, kind):
     """Do the cases of a kind and write what they give."""
     torch.set_num_threads(1)
     distributed.start()
     numbers, tensors = {}, {}
-    if kind == "four":
+    LOADING["shard"] = kind.startswith("sharded")
+    if kind.endswith("four"):
         numbers["steps"], tensors = steps(directory, OF_FOUR)
+    elif LOADING["shard"]:
+        numbers["steps"], tensors = steps(directory)
+        numbers["trainings"], trained = trainings(directory, (2,))
+        tensors |= trained
+        numbers["evaluations"], _ = evaluations(directory)
+        numbers["held"], _ = held(directory, out)
     else:
         numbers["steps"], tensors = steps(directory)
         numbers["trainings"], trained = trainings(directory)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clear_ref import load
 from tests.helpers import distributed_cases as cases
 from tests.helpers.torchrun import torchrun
 
@@ -171,3 +172,68 @@ def test_a_parameter_that_is_not_exchanged_stops_the_run(two):
 
 def test_no_process_prints_anything_on_its_own(two):
     assert two[2].stdout == "" and "Warning" not in two[2].stderr
+
+
+@pytest.fixture(scope="module")
+def sharded(tiny_directory, tmp_path_factory):
+    """What two processes give whose frozen decoder layers are shared out (--shard on)."""
+    out = tmp_path_factory.mktemp("sharded") / "cases"
+    return *results(tiny_directory, out, "sharded", 2), out
+
+
+@pytest.mark.parametrize("method, semantics", cases.variants())
+def test_a_step_with_frozen_weights_shared_out_is_that_of_one_process(
+    method, semantics, one, sharded
+):
+    """Student, and teacher (adapters off): whole batches, and one that is cut."""
+    keys = [key for key in one[0]["steps"] if key.startswith(f"{method} {semantics} ")]
+    for key in keys:
+        check_step(sharded[0]["steps"][key], one[0]["steps"][key])
+        if all(math.isfinite(loss) for loss, *_ in one[0]["steps"][key].values()):
+            gap = distance(starting_with(one[1], key), starting_with(sharded[1], key))
+            assert gap < TOLERANCE
+
+
+def test_four_processes_share_out_frozen_weights(tiny_directory, tmp_path, one):
+    """24 and 40 rows are cut by four, keys of 12 rows too; the norms' 24 numbers as well."""
+    numbers, gradients, _ = results(tiny_directory, tmp_path / "cases", "sharded four", 4)
+    for method, semantics in cases.OF_FOUR:
+        key = f"{method} {semantics} cut"
+        check_step(numbers["steps"][key], one[0]["steps"][key])
+        assert distance(starting_with(one[1], key), starting_with(gradients, key)) < TOLERANCE
+
+
+@pytest.mark.parametrize("method, semantics", cases.TRAINED)
+def test_adapters_on_shared_out_weights_are_those_of_one_process(method, semantics, one, sharded):
+    key = f"{method} {semantics} 2"
+    assert sharded[0]["trainings"][key] == one[0]["trainings"][key]
+    gap = distance(starting_with(one[1], key), starting_with(sharded[1], key))
+    assert gap < TRAINED_TOLERANCE[2]
+
+
+def test_each_process_holds_half_of_the_decoder_layers(sharded):
+    """Exactly half of the numbers: all first dimensions (24, 40, 12) are even."""
+    for own, whole in sharded[0]["held"]["numbers"]:
+        assert 2 * own == whole > 0
+
+
+def test_adapters_saved_from_shared_out_weights_are_whole(one, sharded, tiny_directory):
+    """One process loads them onto the whole model: the values that the training ended with."""
+    vlm = load(tiny_directory, "float64", adapter=f"{sharded[3]}.adapter")
+    found = {name: each for name, each in vlm.model.named_parameters() if ".adapter." in name}
+    assert distance(starting_with(one[1], "kl paper 2"), found) < TRAINED_TOLERANCE[2]
+
+
+def test_evaluation_of_a_shared_out_model_is_that_of_one_process(sharded, tiny_directory):
+    """All processes compute each record together: equal bytes of logs and membership scores."""
+    with one_thread():
+        expected = json.loads(json.dumps(cases.evaluations(tiny_directory)[0]))
+    found = sharded[0]["evaluations"]
+    assert json.dumps(found["logs"]) == json.dumps(expected["logs"])
+    assert json.dumps(found["membership"]) == json.dumps(expected["membership"])
+    for line, wanted in zip(found["relearning"], expected["relearning"], strict=True):
+        assert line == pytest.approx(wanted, rel=1e-8)
+
+
+def test_no_sharded_process_prints_anything_on_its_own(sharded):
+    assert sharded[2].stdout == "" and "Warning" not in sharded[2].stderr
