@@ -11,10 +11,10 @@ from clear_ref.data.batches import Batch
 from clear_ref.losses.rows import BatchRows, FrozenHead, select_rows
 from clear_ref.methods import Need
 from clear_ref.model.lora import Linear
+from clear_ref.model.sharded import is_shared_out
 from clear_ref.model.vlm import VLM
 
 from . import prefix
-from .sharding import is_shared_out
 from .stage import Stage
 from .teacher import Teacher
 

@@ -119,18 +119,18 @@ class WideAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(q, k, v, mask)
         ctx.is_causal = is_causal
-        wide = (each.float() for each in (q, k, v))
-        return F.scaled_dot_product_attention(*wide, attn_mask=mask, is_causal=is_causal).to(
-            q.dtype
+        y = F.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), attn_mask=mask, is_causal=is_causal
         )
+        return y.to(q.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, mask = ctx.saved_tensors
         with torch.enable_grad():
-            wide = [each.detach().float().requires_grad_() for each in inputs]
-            y = F.scaled_dot_product_attention(*wide, attn_mask=mask, is_causal=ctx.is_causal)
-        gradients = torch.autograd.grad(y, wide, grad.float())
+            q, k, v = (each.detach().float().requires_grad_() for each in inputs)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=ctx.is_causal)
+        gradients = torch.autograd.grad(y, (q, k, v), grad.float())
         narrow = (each.to(grad.dtype) for each in gradients)
         return *narrow, None, None

@@ -219,8 +219,10 @@ class Attention(nn.Module):
         first = 0
         for n, size in groups:
             part = slice(first, first + n * size)
-            batch = [each[:, part].unflatten(1, (n, size)).transpose(0, 1) for each in (q, k, v)]
-            y = attention(*batch, None, False)  # [n, heads, size, head_dim]
+            some_q, some_k, some_v = (
+                each[:, part].unflatten(1, (n, size)).transpose(0, 1) for each in (q, k, v)
+            )
+            y = attention(some_q, some_k, some_v, None, False)  # [n, heads, size, head_dim]
             outputs.append(y.transpose(0, 1).flatten(1, 2))
             first += n * size
         return self.proj(torch.cat(outputs, 1).transpose(0, 1).reshape(len(x), -1))

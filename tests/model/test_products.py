@@ -19,7 +19,7 @@ UNIT = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}  # of a number between
 
 @pytest.fixture(params=[torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def dtype(request, monkeypatch):
-    """A 16-bit dtype on a CPU that has no instructions for it; weights of 300 rows have 5 blocks."""
+    """A 16-bit dtype on a CPU that has no instructions for it; 300 rows make 5 blocks."""
     monkeypatch.setattr(products, "has_instructions", lambda dtype: dtype.itemsize > 2)
     monkeypatch.setattr(products, "BLOCK", 2**14)
     return request.param
@@ -30,7 +30,7 @@ def normal(name, *shape, dtype):
 
 
 def check(found, true, dtype, sizes):
-    """sizes: the sum of the absolute values that each entry sums, float32's error is 2^-22 of it."""
+    """sizes: the sum of the absolute values of its summands; float32 errs by 2^-22 of it."""
     assert found.dtype == dtype
     wrong = (found.double() - true).abs()
     assert bool((wrong <= UNIT[dtype] / 2 * true.abs() * 1.01 + 2.0**-22 * sizes).all())

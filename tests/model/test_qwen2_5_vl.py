@@ -164,15 +164,15 @@ def test_no_attention_is_larger_than_its_window_or_picture(monkeypatch):
     attention = torch.nn.functional.scaled_dot_product_attention
 
     def record(q, k, v, **options):
-        seen.append((tuple(q.shape), tuple(k.shape), options))
+        seen.append((tuple(q.shape), tuple(k.shape), options.get("attn_mask")))
         return attention(q, k, v, **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
     sizes = [(8, 8), (8, 8)]
     tower = random_qwen2_5_vl().visual
     tower(noise_patches(*sizes)[0], sizes)
-    windows = [((8, 2, 16, 8), (8, 2, 16, 8), {})]
-    pictures = [((1, 2, 64, 8), (1, 2, 64, 8), {})] * 2
+    windows = [((8, 2, 16, 8), (8, 2, 16, 8), None)]
+    pictures = [((1, 2, 64, 8), (1, 2, 64, 8), None)] * 2
     assert seen == windows + pictures + windows
 
 

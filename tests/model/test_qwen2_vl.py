@@ -199,7 +199,7 @@ def test_queries_of_bf16_are_rotated_in_fp32_and_rounded_once(model, monkeypatch
     monkeypatch.setattr(
         torch.nn.functional,
         "scaled_dot_product_attention",
-        lambda q, k, v: seen.append(q) or attention(q, k, v),
+        lambda q, k, v, **more: seen.append(q) or attention(q, k, v, **more),
     )
     layer, grid = model.visual.blocks[0].attn.bfloat16(), [(4, 10)]
     x = torch.randn(40, 16, generator=torch_generator(1, "x")).bfloat16()
