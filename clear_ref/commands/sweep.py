@@ -13,7 +13,7 @@ from typing import Any
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json, write_text
-from clear_ref.common.run_directory import FORMAT, RunRecord
+from clear_ref.common.run_directory import FORMAT, OF_SAVING, RunRecord
 from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.definitions import QUALITY_TASKS
 from clear_ref.evaluation.log_format import Logs
@@ -136,7 +136,9 @@ def resolve(
         "versions": run_directory.versions(),
     }
     name = f"sweep-{settings.method}-{settings.semantics}-{settings.modality}"
-    out = run_directory.choose(settings.out, name, record, resume, {"out", "choose", "split_seed"})
+    out = run_directory.choose(
+        settings.out, name, record, resume, {"choose", "split_seed"} | OF_SAVING
+    )
     runs = [
         resolve_point(settings, point, number, seed, given, out, inputs)
         for number, point in enumerate(points, 1)

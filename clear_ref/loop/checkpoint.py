@@ -16,12 +16,12 @@ import torch
 from clear_ref.common import collectives, distributed
 from clear_ref.common.atomic import UNFINISHED
 from clear_ref.common.errors import Notice, UserError
-from clear_ref.common.files import write_json, write_text
+from clear_ref.common.files import read_json, write_json, write_text
 from clear_ref.common.run_directory import TRACE_FILE
 from clear_ref.common.transfer import attempt, result_of
 from clear_ref.model.weights import fill, read_tensors
 
-from .checkpoint_files import Rows, fill_rows, in_all_files, write_file
+from .checkpoint_files import Rows, file_problem, fill_rows, in_all_files, write_file
 from .checkpoint_index import (
     FORMAT,
     Ranges,
@@ -202,8 +202,29 @@ def _in_first(compute: Callable[[Any], Any], items: list[Any]) -> list[Any]:
     return distributed.from_first(lambda: [compute(item) for item in items])
 
 
+def write_kept(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors that a resumed run reads, then their file's SHA-256 to NAME.json beside it."""
+    if not distributed.is_first():
+        return
+    path.with_suffix(".json").unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), {"sha256": write_file(path, tensors)})
+
+
 def read_into(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Copy a file's tensors into these, in all processes; the first one reads the file."""
+    """Copy a file's tensors into these, in all processes; the first one reads the file.
+
+    raises  UserError if it is not the one that `write_kept` wrote. After a kill there may be no
+            NAME.json; the file is whole all the same
+    """
+    beside = path.with_suffix(".json")
+
+    def problem() -> str:
+        expected = read_json(beside).get("sha256") if beside.exists() else None
+        return "" if expected is None else file_problem(path, str(expected))
+
+    found = distributed.from_first(problem)
+    if found:
+        raise UserError(f"{found}: start a new run")
     if distributed.is_first():
         fill(tensors, read_tensors(path), path)
     collectives.copy_from_first(tensors.values())

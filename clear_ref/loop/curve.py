@@ -19,9 +19,8 @@ from clear_ref.common.file_keys import shown
 from clear_ref.common.files import one_line, parse_json, read_text, write_jsonl
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY, CURVE_FILE
 from clear_ref.model.vlm import VLM
-from clear_ref.model.write_weights import write_tensors
 
-from .checkpoint import read_into
+from .checkpoint import read_into, write_kept
 from .stage import trainable
 from .trace import TraceLine
 from .train import AfterStep, Training
@@ -111,7 +110,7 @@ class Curve:
             with finished(), self._as_outside_training():
                 self.lines.append(line | self.measure(vlm, step))
             if self.best and step and self.best_line() is self.lines[-1]:
-                write_tensors(self._weights(step), trainable(vlm))
+                write_kept(self._weights(step), trainable(vlm))
             write_jsonl(self.out / CURVE_FILE, self.lines)  # so a line has its weights
 
         def call(line: TraceLine) -> None:
@@ -154,8 +153,8 @@ class Curve:
         read_into(trainable(vlm), path)
         if not distributed.is_first():
             return
-        for other in path.parent.glob("best-*.safetensors"):
-            if other != path:
+        for other in path.parent.glob("best-*.*"):
+            if other.stem != path.stem:
                 other.unlink()
 
     def _weights(self, step: int) -> Path:

@@ -18,9 +18,8 @@ from clear_ref.methods import LossFunction, Need, Variant, sku, table
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 from clear_ref.model.weights import fill
-from clear_ref.model.write_weights import write_tensors
 
-from .checkpoint import read_into
+from .checkpoint import read_into, write_kept
 from .curve import Curve
 from .plan import UnlearnPlan
 from .recipes import Recipe
@@ -206,7 +205,7 @@ def idk_reference(
     else:
         steps = train(vlm, training)
         if saved is not None:
-            write_tensors(saved, trainable(vlm))
+            write_kept(saved, trainable(vlm))
     if lora.adapters(vlm.model):
         lora.freeze_reference(vlm.model)
         teacher = Teacher(vlm, "reference")

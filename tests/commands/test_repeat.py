@@ -87,6 +87,17 @@ def test_a_recorded_value_is_taken_although_the_default_is_another_one_now(recor
     assert values(again)["lr"] == (3e-5, "paper App. H")
 
 
+@pytest.mark.parametrize("steps", [0, 7])
+def test_a_run_from_before_minutes_and_kept_checkpoints_is_repeated(record_of, tmp_path, steps):
+    """Its save_every is a whole number of steps, and it has no keep_checkpoints."""
+    first, _ = record_of("npo")
+    old = json.loads(json.dumps(first))
+    del old["settings"]["keep_checkpoints"]
+    again, _ = record_of("npo", "--settings", write(tmp_path / "e", old, save_every=steps))
+    first["settings"]["save_every"]["value"] = str(steps)
+    assert again == first
+
+
 def test_what_is_given_beside_the_file_wins_and_is_recorded(record_of, tmp_path):
     first, _ = record_of(*LINES["npo"].split())
     file = write(tmp_path / "e", first)

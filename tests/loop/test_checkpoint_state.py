@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clear_ref.common.errors import Notice, UserError
-from clear_ref.loop.checkpoint import Checkpoints
+from clear_ref.loop.checkpoint import Checkpoints, read_into, write_kept
 from clear_ref.loop.checkpoint_index import check_step
 from clear_ref.loop.sharding import rows_of
 
@@ -253,3 +253,21 @@ def test_a_state_of_an_older_build_is_restored_and_then_replaced(tmp_path):
     ours.newest()
     ours.save(3, 30, values(3))
     assert names(run) == ["state-npo-000003.json", "state-npo-000003.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [cut, change_byte])
+def test_kept_weights_are_those_that_were_written_or_refused(damage, tmp_path):
+    """DPO's reference and the weights of the best evaluation. Without its hash a file is whole: a
+    kill came between the two.
+    """
+    path, tensors = tmp_path / "reference.safetensors", values(3)
+    write_kept(path, tensors)
+    found = {name: torch.zeros_like(each) for name, each in tensors.items()}
+    read_into(found, path)
+    assert all(torch.equal(found[name], each) for name, each in tensors.items())
+    path.with_suffix(".json").unlink()
+    read_into(found, path)
+    write_kept(path, tensors)
+    damage(path)
+    with pytest.raises(UserError, match="reference.*changed after.*: start a new run"):
+        read_into(found, path)
