@@ -5,12 +5,12 @@ No weights are loaded.
 
 import math
 from argparse import Namespace
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypedDict
 
 from clear_ref.common.devices import dtype_of
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import DTYPES, setting
+from clear_ref.common.settings import DTYPES, check_choices, setting
 from clear_ref.common.text_table import aligned
 from clear_ref.data.records import SCHEMA
 from clear_ref.evaluation.likelihood import TOKENS_PER_BATCH
@@ -23,16 +23,16 @@ from clear_ref.model import shapes
 from clear_ref.model.cache import GROWTH
 from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 
+from .estimate_memory import NAMES, Parts, evaluation_parts, totals, training_parts
 from .given import settings_from
 from .output import Output
 from .released_code import released_code_setting, with_released_code
-from .settings import Common, forget_setting
+from .settings import Common, forget_setting, shard_setting
 
 # Mean numbers of tokens, with Llama's tokenizer: TOFU's questions have 19 and a template about 10;
 # answers and captions have 41 to 48; a name has about 8.
 PROMPT, ANSWER, NAME = 30, 45, 8
 CANDIDATES = 7  # the answer, its paraphrase and five wrong ones
-ADAM_BYTES = 16  # of a trained number in fp32: the number, its gradient, two moments
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class EstimateSettings:
     side: int = setting(
         1024, "side of a picture in pixels", "CLEAR's pictures; LLaVA resizes all to one size"
     )
+    processes: int = setting(
+        1, "processes that torchrun starts, each with a device of its own; memory is that of one"
+    )
+    shard: str = shard_setting()
     tflops: float = setting(
         200.0,
         "10^12 operations per second that the device sustains",
@@ -74,10 +78,12 @@ class EstimateSettings:
 class EstimatedRun(TypedDict):
     """One row of the table.
 
-    memory_gb, checkpointed_gb  without and with --checkpointing on, in 10^9 bytes
+    memory_gb, checkpointed_gb  of one process, without and with --checkpointing on, in 10^9 bytes
+    parts                       of the memory, in bytes (estimate_memory.py)
     """
 
     run: str
+    parts: Parts
     memory_gb: float
     checkpointed_gb: float
     pflop: float
@@ -105,7 +111,8 @@ def run(shape: str, settings: EstimateSettings) -> dict[str, Any]:
     """
     settings = with_released_code(settings)
     config, dtype = shapes.config_of(shape), dtype_of(settings.dtype)
-    for name in ("epochs", "eval_batch", "side", "tflops", "gb_per_s"):
+    check_choices(settings)
+    for name in ("epochs", "eval_batch", "side", "processes", "tflops", "gb_per_s"):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise UserError(f"--{name.replace('_', '-')} is {value}; expected a number above 0")
@@ -137,10 +144,10 @@ def finetuning(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
     """The base model, all pictures and texts; a gold model is 90 to 99 percent of it."""
     n, training, _ = mixture(model, "full", "tofu/full", "both")
     flop = PaperFinetune().epochs * n * (training + 2 * ANSWER * model.head)
-    fixed, kept = weight_bytes(model, settings), largest(model)
-    return estimated_run(
-        "finetune", flop, fixed + kept.kept, fixed + kept.kept_checkpointed, settings
-    )
+    kept = largest(model)
+    alone = replace(settings, shard="off")  # it writes whole weights, and so refuses --shard on
+    parts = parts_of_training(model, alone, (kept.kept, kept.kept_checkpointed))
+    return estimated_run("finetune", flop, parts, settings)
 
 
 def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> EstimatedRun:
@@ -166,10 +173,8 @@ def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> Es
     if table.reference_model(method, options) == "idk":  # this reference is trained first
         flop += forget_costs[0] + 2 * ANSWER * model.head
     teacher_copy = any(need.teacher for need in needs.values()) and not settings.lora_rank
-    fixed = weight_bytes(model, settings) + teacher_copy * model.parameters * itemsize
-    return estimated_run(
-        method, settings.epochs * n * flop, fixed + kept, fixed + checkpointed, settings
-    )
+    parts = parts_of_training(model, settings, (kept, checkpointed), teacher_copy)
+    return estimated_run(method, settings.epochs * n * flop, parts, settings)
 
 
 def rows_of(need: Need, record: RecordCosts) -> int:
@@ -195,9 +200,11 @@ def evaluating(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
         n_batches = -(-rows // settings.eval_batch)
         read += n_batches * task.max_new_tokens * model.parameters * itemsize
     cache = settings.eval_batch * (largest(model).tokens - ANSWER + GROWTH) * model.cache
-    memory = model.parameters * itemsize + cache + TOKENS_PER_BATCH * model.vocabulary * itemsize
+    activations = cache + TOKENS_PER_BATCH * model.vocabulary * itemsize
+    shard = settings.shard == "on" and bool(settings.lora_rank)
+    parts = evaluation_parts(model, itemsize, settings.processes, shard, activations)
     seconds = read / (settings.gb_per_s * 1e9)
-    return estimated_run("evaluate", flop, memory, memory, settings, seconds)
+    return estimated_run("evaluate", flop, parts, settings, seconds)
 
 
 def answer_tokens(task: Task) -> int:
@@ -229,32 +236,63 @@ def largest(model: ModelCosts) -> RecordCosts:
     return model.picture or model.text
 
 
-def weight_bytes(model: ModelCosts, settings: EstimateSettings) -> float:
-    """Bytes of the weights and of what training adds.
-
-    Training adds adapters (always fp32), gradients and AdamW's moments.
-    """
-    itemsize = dtype_of(settings.dtype).itemsize
-    added = ADAM_BYTES if settings.lora_rank else ADAM_BYTES - itemsize
-    return model.parameters * itemsize + model.trained * added
+def parts_of_training(
+    model: ModelCosts,
+    settings: EstimateSettings,
+    activations: tuple[float, float],
+    teacher_copy: bool = False,
+) -> Parts:
+    """The memory of a training, part by part; activations: without and with checkpointing."""
+    return training_parts(
+        model,
+        dtype_of(settings.dtype).itemsize,
+        settings.lora_rank,
+        settings.processes,
+        settings.shard == "on",
+        activations,
+        teacher_copy,
+    )
 
 
 def estimated_run(
-    name: str,
-    flop: float,
-    memory: float,
-    checkpointed: float,
-    settings: EstimateSettings,
-    seconds: float = 0.0,
+    name: str, flop: float, parts: Parts, settings: EstimateSettings, seconds: float = 0.0
 ) -> EstimatedRun:
-    """One row of the table; `seconds` are added to the time of the operations."""
+    """One row of the table; `seconds` are added to the time of the operations.
+
+    All processes compute at the same time. Together they do an evaluation of a model that is
+    shared out, each the whole of it.
+    """
+    memory, checkpointed = totals(parts)
+    n = settings.processes
+    if name == "evaluate" and settings.shard == "on" and settings.lora_rank:
+        n = 1
     return {
         "run": name,
+        "parts": parts,
         "memory_gb": memory / 1e9,
         "checkpointed_gb": checkpointed / 1e9,
         "pflop": flop / 1e15,
-        "minutes": (flop / (settings.tflops * 1e12) + seconds) / 60,
+        "minutes": (flop / (settings.tflops * 1e12) + seconds) / 60 / n,
     }
+
+
+def parts_text(found: dict[str, Any]) -> list[str]:
+    """The memory of one process by part, a line for each run; without lines for one process."""
+    settings = found["settings"]
+    if settings["processes"] == 1:
+        return []
+    lines = []
+    for run in found["runs"]:
+        sizes = [run["parts"][name] for name in (*NAMES, "checkpointed")]
+        lines.append((run["run"], *(f"{size / 1e9:.2f}" for size in sizes)))
+    shared = {"off": "whole in each", "on": "decoder layers shared out"}[settings["shard"]]
+    what = shared if settings["lora_rank"] else "all weights shared out"
+    return [
+        "",
+        f"GB of one of {settings['processes']} processes ({what}):",
+        *aligned(("run", *NAMES, "checkpointed"), lines),
+        "checkpointed: activations with --checkpointing on; gathered: held for the exchange",
+    ]
 
 
 def text(found: dict[str, Any]) -> str:
@@ -284,6 +322,7 @@ def text(found: dict[str, Any]) -> str:
             f"{record['kept'] / 1e9:.1f} GB for backward",
             "",
             *aligned(header, lines),
+            *parts_text(found),
             "",
             "memory: one record at a time, in 10^9 bytes, without the allocator's own; "
             "checkpointing on: with --checkpointing on",

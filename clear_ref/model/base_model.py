@@ -71,7 +71,9 @@ class Model(nn.Module, ABC):
         """
         embeddings = self.embed(input_ids, pixels, grid)
         positions = self.positions(input_ids, attention_mask, grid)
-        return self.decoder(embeddings, attention_mask, positions, layer=layer, start=start)[0]
+        return self.decoder(
+            embeddings, attention_mask, positions, layer=layer, start=start, keep_cache=False
+        )[0]
 
 
 class CausalLM(Model):

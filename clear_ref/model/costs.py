@@ -73,6 +73,7 @@ class ModelCosts:
     vocabulary  ids of the embedding
     text        a record of text
     picture     a record with a picture; None: a language model
+    in_layers   numbers in the weights of all decoder layers; n_layers: how many layers
     """
 
     parameters: int
@@ -82,6 +83,8 @@ class ModelCosts:
     vocabulary: int
     text: RecordCosts
     picture: RecordCosts | None
+    in_layers: int = 0
+    n_layers: int = 1
 
 
 @contextmanager
@@ -112,6 +115,7 @@ def model_costs(
     with _default_dtype(dtype), FakeTensorMode():
         model = model_family.model(config).requires_grad_(not rank)
         parameters = sum(tensor.numel() for tensor in model.parameters())
+        in_layers = sum(tensor.numel() for tensor in model.decoder.layers.parameters())
         if rank:
             lora.add(model, rank, 32, None, 0)
         trained = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
@@ -131,6 +135,8 @@ def model_costs(
         vocabulary=text.vocab_size,
         text=text_record,
         picture=picture,
+        in_layers=in_layers,
+        n_layers=text.num_hidden_layers,
     )
 
 

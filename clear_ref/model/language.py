@@ -211,6 +211,7 @@ class Decoder(Checkpointable):
         layer: int | None = None,
         mask_for_window: Callable[[Window], Tensor] | None = None,
         start: int = 0,
+        keep_cache: bool = True,
     ) -> tuple[Tensor, list[KeysValues]]:
         """Hidden states and the KV cache.
 
@@ -225,8 +226,9 @@ class Decoder(Checkpointable):
                          where a position may attend; None: every earlier real position
         start            the first of the new positions that the caller reads: the last layer
                          computes no output for the positions before it
-        returns          [B, T - start, D], cache. The cache is empty under checkpointing, and with
-                         mask_for_window, because no call can continue from there
+        keep_cache       False: no call continues from here, so keys and values need no memory
+        returns          [B, T - start, D], cache. The cache is empty under checkpointing, without
+                         keep_cache, and with mask_for_window: no call can continue from there
         """
         T = embeddings.shape[1]
         S = attention_mask.shape[1]
@@ -256,7 +258,7 @@ class Decoder(Checkpointable):
                 continue
             layer_past = None if past is None else past[number]
             x, keys_values = block(x, cos, sin, mask, layer_past, first)
-            if mask_for_window is None:
+            if keep_cache and mask_for_window is None:
                 cache.append(keys_values)
         return self.norm(x) if layer is None else x, cache
 

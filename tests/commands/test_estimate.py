@@ -4,6 +4,7 @@ model with real tensors.
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,65 @@ def test_full_fine_tuning_by_hand():
     )
 
 
+def sharable():
+    """As `fabricated`, with 800 of its 1000 numbers in 4 layers."""
+    return replace(fabricated(), in_layers=800, n_layers=4)
+
+
+def test_ddp_has_all_weights_and_a_second_copy_of_the_gradients():
+    """bf16: 1000 weights; 100 adapters in fp32, their gradients twice, two moments."""
+    s = estimate.EstimateSettings(processes=4)
+    parts = estimate.unlearning(sharable(), "kl", s)["parts"]
+    assert parts["weights"] == 1000 * 2 + 100 * 4
+    assert (parts["gradients"], parts["moments"], parts["teacher"]) == (400, 800, 0)
+    assert parts["gathered"] == 400
+    assert parts["activations"] == 2 * 111 + 45 * 50 * 2 * 5
+    assert parts["checkpointed"] == 2 * 55 + 45 * 50 * 2 * 5
+
+
+def test_shared_out_frozen_weights_by_hand():
+    """A fourth of 800, and 200; a layer of 200 numbers is held twice when it is collected.
+
+    All processes evaluate each record together, so the evaluation takes as long as in one.
+    """
+    s = estimate.EstimateSettings(processes=4, shard="on")
+    parts = estimate.unlearning(sharable(), "kl", s)["parts"]
+    assert parts["weights"] == (200 + 200) * 2 + 100 * 4
+    assert (parts["gradients"], parts["moments"], parts["teacher"]) == (400, 800, 0)
+    assert parts["gathered"] == 400 + 2 * 200 * 2
+    found = estimate.evaluating(sharable(), s)
+    assert found["parts"]["weights"] == (200 + 200) * 2
+    assert found["parts"]["gathered"] == 2 * 200 * 2
+    whole = estimate.evaluating(sharable(), estimate.EstimateSettings())
+    assert found["minutes"] == whole["minutes"]
+    alone = estimate.EstimateSettings(processes=4)
+    assert estimate.evaluating(sharable(), alone)["minutes"] * 4 == pytest.approx(found["minutes"])
+    assert estimate.finetuning(sharable(), s)["parts"]["weights"] == 1000 * 2 + 100 * 4
+
+
+def test_full_fine_tuning_is_shared_out_by_hand():
+    """fp32, a fourth of everything; the teacher's 800 in layers too, its 200 others are whole.
+
+    Gathered: 200 others and their gradients, and six times a layer of 200.
+    """
+    known = replace(sharable(), trained=1000)
+    s = estimate.EstimateSettings(processes=4, lora_rank=0, dtype="float32")
+    parts = estimate.unlearning(known, "kl", s)["parts"]
+    assert (parts["weights"], parts["gradients"], parts["moments"]) == (1000, 1000, 2000)
+    assert parts["teacher"] == (200 + 200) * 4
+    assert parts["gathered"] == (2 * 200 + 6 * 200) * 4
+
+
+@pytest.mark.slow
+def test_the_parts_add_up_and_are_shown(capsys):
+    assert run.main(["estimate", "llava-78m", "--processes", "2", "--json"]) == 0
+    for each in json.loads(capsys.readouterr().out)["runs"]:
+        fixed = sum(size for name, size in each["parts"].items() if name != "checkpointed")
+        assert fixed / 1e9 == pytest.approx(each["memory_gb"])
+    assert run.main(["estimate", "llava-78m", "--processes", "2"]) == 0
+    assert "GB of one of 2 processes (whole in each):" in capsys.readouterr().out
+
+
 def test_evaluation_by_hand():
     """Text alone, forget10 and retain: 400 + 400 questions, each its prompt of 30 tokens, 7
     candidates of 45 and 64 generated; the weights are read for each of 64 tokens of every 8
@@ -206,6 +266,8 @@ def test_evaluation_by_hand():
         ("llama-2-7b", "llama-2-7b sees no pictures; expected --modality text"),
         ("llava-78m --lora-rank 0", "small steps are lost in bfloat16"),
         ("llava-78m --tflops 0", "--tflops is 0.0"),
+        ("llava-78m --processes 0", "--processes is 0"),
+        ("llava-78m --shard some", "shard is 'some'"),
         ("llava-78m --modality taste", "modality is 'taste'"),
         ("llava-78m --semantics mine", "semantics is 'mine'"),
     ],
