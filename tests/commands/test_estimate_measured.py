@@ -1,7 +1,7 @@
 """estimate's memory of a process is what resident memory grows by, in 1, 2 and 4 processes.
 
 One step of kl in float32 on a model of 33 million numbers, in the three ways of training: adapters
-with all weights in each process (DDP), adapters on shared out weights (FSDP2), every weight (FSDP2).
+with all weights in each process (DDP), adapters on shared out weights, every weight (both FSDP2).
 Within 10 % and 20 MB: temporary tensors of an operator and what the libraries take for a model's
 first step (threads, buffers of gloo) are not counted by `estimate`; single measurements of one way
 differ by up to 8 MB.

@@ -1,9 +1,10 @@
 """The memory of a training step in each of several processes, beside the parts of `estimate`.
 
-python -m torch.distributed.run --nproc-per-node N -m tests.helpers.process_memory MODEL OUT WAYS
+torchrun --nproc-per-node N -m tests.helpers.process_memory MODEL OUT WAYS TINY
 trains one step of kl in float32 for each way (off: adapters, every process has all weights; on:
 adapters, frozen weights shared out; full: every weight); the first process writes OUT: {way:
-[bytes that resident memory grew by at most, of each process]}. Freed memory must be returned to
+[bytes that resident memory grew by at most, of each process]}. TINY: a model whose step is first,
+so that libraries have what they take once. Freed memory must be returned to
 the system at once (bench/process.py: RETURNED_AT_ONCE).
 """
 
@@ -50,13 +51,12 @@ def step(directory, way):
     optimiser.step()
 
 
-def main(directory, out, ways):
+def main(directory, out, ways, tiny):
     torch.set_num_threads(1)
     distributed.start()
     found = {}
     for way in ways.split(","):
-        if not found:  # what libraries take once is not that of a model
-            step(sys.argv[4], way)
+        step(tiny, way)  # what libraries take once is not that of a model
         gc.collect()
         found[way] = distributed.gather(growth(lambda way=way: step(directory, way))["bytes"])
     if distributed.is_first():
@@ -65,4 +65,4 @@ def main(directory, out, ways):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:])
