@@ -34,7 +34,7 @@ KILL, TERM, INT = int(signal.SIGKILL), int(signal.SIGTERM), int(signal.SIGINT)
 MOST_STOPS = 7  # of a chain
 # About how many events of a phase one start has.
 MOST_EVENTS = {"training": 10, "saving": 60, "evaluating": 24, "robustness": 40, "report": 40}
-NEW_PYTHON = 0.1  # share of the starts by `python -m` and torchrun; the others are forks
+NEW_PYTHON = 0.05  # share of the starts by `python -m` and torchrun; the others are forks
 
 
 def write_world(folder: Path) -> None:
