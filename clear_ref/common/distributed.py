@@ -14,7 +14,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -66,6 +69,19 @@ def start() -> None:
     if launched() == 1 or size() > 1:
         return
     _store = _collectives().join()
+    threading.Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_launcher(launcher: int) -> None:
+    """Send this process SIGTERM if torchrun has ended without ending it, as after a SIGKILL.
+
+    Otherwise the processes would train to the end, and hold the lock of the directory. With it they
+    save the state after the step that runs.
+    """
+    while os.getppid() == launcher:
+        time.sleep(1.0)
+    if _store is not None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from clear_ref.evaluation import evaluate
 from clear_ref.loop import train as training
 from tests.helpers.checkpoints import newest
 from tests.helpers.commands import call, small_copy
-from tests.helpers.torchrun import ROOT, torchrun
+from tests.helpers.torchrun import COMMAND, ROOT, torchrun
 
 SMALL = ("--recipe", "mini", "--epochs", "2", "--limit", "1", "--fresh")
 TASKS = ("--tasks", "eval_log_forget,eval_log", "--max-new-tokens", "4")
@@ -35,6 +36,22 @@ def errors(text):
     """The errors that clear_ref wrote: without its notice of --tasks, and torchrun's report."""
     lines = [line for line in text.splitlines() if line.startswith("clear_ref: ")]
     return [line for line in lines if "the table has no column" not in line]
+
+
+def wait_for(condition):
+    """Until the condition is true, at most three minutes."""
+    until = time.monotonic() + 180
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def is_running(process):
+    """True unless the process has ended; one that nobody waits for may stay as a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def steps_of(trace):
@@ -89,6 +106,26 @@ def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(world, 
     steps = steps_of(tmp_path / "run" / "trace.jsonl")
     assert status == 0 and steps[:2] == first[:2]
     assert [line["step"] for line in steps] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_torchrun_ends_its_processes_with_a_saved_state(world, tmp_path):
+    """SIGKILL of torchrun alone reaches none of them; the trace then has the steps of the state."""
+    arguments = ("npo", *world, "--epochs", "9999", "--save-every", "1", "--out", tmp_path / "run")
+    launcher = subprocess.Popen(
+        [*COMMAND, "2", "-m", "clear_ref.run", *map(str, arguments)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    path = tmp_path / "run" / "trace.jsonl"
+    wait_for(lambda: path.exists() or launcher.poll() is not None)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    launcher.kill()
+    assert launcher.wait() == -signal.SIGKILL and len(children) == 2
+    wait_for(lambda: not any(is_running(child) for child in children))
+    steps = [line["step"] for line in steps_of(path)]
+    assert not (tmp_path / "run" / ".lock").exists()
+    assert (tmp_path / "run" / "checkpoint" / f"state-npo-{steps[-1]:06}.json").exists()
 
 
 @pytest.mark.slow
