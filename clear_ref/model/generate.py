@@ -19,7 +19,8 @@ from .logit_rules import Step
 class Prefilled:
     """The decoder's state after a batch of prompts.
 
-    hidden     [B, T, D] after the final norm
+    hidden     [B, T, D] after the final norm; [B, 1, D] of the last position alone where nothing
+               else was asked for
     past       each layer's keys and values
     positions  of the prompts' tokens
 
@@ -33,14 +34,18 @@ class Prefilled:
 
 
 @torch.no_grad()
-def prefill(model: Model, batch: Batch) -> Prefilled:
+def prefill(model: Model, batch: Batch, last_only: bool = False) -> Prefilled:
     """Run the decoder over a batch of prompts.
 
     Generation and the likelihoods of candidate answers continue from the result.
+
+    last_only  compute the last layer's output at the last position alone, the one that generation
+               reads; the keys and values are those of all positions
     """
+    start = batch.input_ids.shape[1] - 1 if last_only else 0
     positions = model.positions(batch.input_ids, batch.attention_mask, batch.image_grid_thw)
     embeddings = model.embed(batch.input_ids, batch.pixel_values, batch.image_grid_thw)
-    hidden, past = model.decoder(embeddings, batch.attention_mask, positions)
+    hidden, past = model.decoder(embeddings, batch.attention_mask, positions, start=start)
     return Prefilled(hidden, [KVCache(keys, values) for keys, values in past], positions)
 
 
@@ -67,7 +72,7 @@ def greedy(
     if not max_new_tokens:
         return generated
     if prefilled is None:
-        prefilled = prefill(model, batch)
+        prefilled = prefill(model, batch, last_only=True)
     decoder = model.decoder
     check_length(batch.input_ids.shape[1] + max_new_tokens, decoder.config.longest_text)
     past = prefilled.past

@@ -23,6 +23,7 @@ from clear_ref.methods import Need
 from clear_ref.mini.directories import BASE, WORLD
 from clear_ref.model.base_model import CausalLM
 from clear_ref.model.families import FAMILIES
+from clear_ref.model.generate import prefill
 from clear_ref.model.language import Decoder, SwiGLU
 from clear_ref.model.language_config import language_config
 from clear_ref.model.vision import QuickGelu
@@ -288,3 +289,21 @@ def test_swiglu_keeps_two_tensors():
     ):
         SwiGLU.apply(gate, up)
     assert sorted(kept) == sorted([gate.data_ptr(), up.data_ptr()])
+
+
+def test_generation_computes_the_last_layer_at_the_last_position_alone(tiny, monkeypatch):
+    """The same keys, values and ids as after a whole forward of the prompts, one of them padded."""
+    prompts = [Record("Who is this?"), Record("Where does the person in the picture work?")]
+    batch = tiny.encode(prompts)
+    whole, last = prefill(tiny.model, batch), prefill(tiny.model, batch, last_only=True)
+    assert last.hidden.shape[1] == 1 < whole.hidden.shape[1]
+    assert (last.hidden - whole.hidden[:, -1:]).abs().max() <= 1e-12
+    for ours, expected in zip(last.past, whole.past, strict=True):
+        assert ours.keys.equal(expected.keys) and ours.values.equal(expected.values)
+    widths = []
+    mlp = tiny.model.decoder.layers[-1].mlp
+    forward = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: widths.append(x.shape[1]) or forward(x))
+    ids = tiny.generate_ids(batch, 4)
+    assert set(widths) == {1}
+    assert ids.equal(tiny.generate_ids(batch, 4, whole))
