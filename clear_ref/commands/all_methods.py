@@ -8,6 +8,7 @@ from typing import Any
 
 from clear_ref.common import distributed, run_directory
 from clear_ref.common.files import write_json
+from clear_ref.common.guards import collected
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.metrics import score
@@ -22,21 +23,28 @@ from clear_ref.report import terminal
 from . import report as report_page
 from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
+from .guarded import strict_check
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
 from .released_code import with_released_code
 from .repeat import check_inputs
-from .resolve import Inputs, Resolved, check_gold_files, check_pictures, resolve_inputs
+from .resolve import Inputs, check_gold_files, check_pictures, resolve_inputs
 from .settings import Unlearn
-from .several_methods import chosen_methods, methods_for, options_by_method
+from .several_methods import (
+    SeveralRuns,
+    chosen_methods,
+    methods_for,
+    options_by_method,
+    with_data_guards,
+)
 from .training_recipe import recipe_for
-from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
+from .unlearn import training_rows
 
 
 @dataclass(frozen=True)
-class ResolvedAll(Resolved):
+class ResolvedAll(SeveralRuns):
     """Every run of `all`; one run has its own directory in `out`.
 
     semantics  of the runs; two if the text-only code is used for one modality alone
@@ -45,7 +53,6 @@ class ResolvedAll(Resolved):
     settings: Unlearn
     semantics: str
     seeds: list[int]
-    runs: list[ResolvedUnlearn]
 
 
 def command(arguments: Namespace) -> Output:
@@ -68,7 +75,7 @@ def command(arguments: Namespace) -> Output:
         print(heading(run), flush=True)
     show = (lambda row: None) if silent else terminal.print_finished_run
     found = run_all(run, show, arguments.fresh)
-    return Output(found, terminal.all_methods)
+    return Output(found, terminal.all_methods, strict_check(run))
 
 
 def heading(run: ResolvedAll) -> str:
@@ -90,7 +97,24 @@ def resolve(
     given: Given,
     resume: bool,
 ) -> ResolvedAll:
-    """Every run of `all`, checked; nothing is written or loaded. All runs share the inputs."""
+    """Every run of `all`, checked; nothing is written or loaded. All runs share the inputs.
+
+    Each run has the guards of the data too.
+    """
+    with collected() as guards:
+        run = _resolve(settings, methods, modalities, seeds, given, resume)
+    return with_data_guards(run, guards)
+
+
+def _resolve(
+    settings: Unlearn,
+    methods: list[str],
+    modalities: list[str],
+    seeds: list[int],
+    given: Given,
+    resume: bool,
+) -> ResolvedAll:
+    """`resolve`, without the guards of the data."""
     recipe_name, recipe = recipe_for(
         settings.recipe, model_directory(settings.model), "unlearn", given.recipe
     )
@@ -114,7 +138,7 @@ def resolve(
         settings = by_modality[modalities[0]]
     record = all_record(settings, methods, modalities, seeds, given, inputs, recipe_name, recipe)
     out = run_directory.choose(
-        settings.out, f"all-{settings.semantics}", record, resume, run_directory.OF_SAVING
+        settings.out, f"all-{settings.semantics}", record, resume, run_directory.WITHOUT_EFFECT
     )
     given = dataclasses.replace(
         given, settings=given.settings | {"method", "modality", "seed", "out"}
@@ -135,6 +159,7 @@ def resolve(
         record=record,
         out=out,
         resume=resume,
+        guards=(),
         settings=settings,
         semantics=", ".join(names),
         seeds=seeds,

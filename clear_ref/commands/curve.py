@@ -11,7 +11,7 @@ from typing import Any
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
-from clear_ref.common.run_directory import CHANGEABLE, OF_SAVING
+from clear_ref.common.run_directory import CHANGEABLE, WITHOUT_EFFECT
 from clear_ref.data import draws
 from clear_ref.data.records import Record, Row, read_rows
 from clear_ref.evaluation import selection
@@ -113,7 +113,7 @@ def changeable(settings: Unlearn | Finetune) -> set[str]:
 
     The evaluation of a curve's later points must be that of the earlier ones.
     """
-    return OF_SAVING if settings.evaluate_every else CHANGEABLE
+    return WITHOUT_EFFECT if settings.evaluate_every else CHANGEABLE
 
 
 def unlearn_records(

@@ -7,10 +7,11 @@ import hashlib
 import json
 import time
 from argparse import Namespace
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
+from clear_ref.common.guards import collected
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
 from clear_ref.evaluation import robustness
@@ -22,6 +23,7 @@ from clear_ref.report import terminal
 
 from .evaluated import evaluated
 from .given import Given, given_from, settings_from
+from .guarded import all_guards, strict_check
 from .model_logs import (
     FINISHED_GROUPS,
     evaluate_directory,
@@ -59,11 +61,18 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Evaluate)
     run = resolve(settings, given, arguments.resume)
     check_inputs(arguments, run.record)
-    return Output(evaluate(run, arguments.fresh), terminal.one_run)
+    return Output(evaluate(run, arguments.fresh), terminal.one_run, strict_check(run))
 
 
 def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
     """Everything that the evaluation needs, checked; nothing is written or loaded."""
+    with collected() as guards:
+        run = _resolve(settings, given, resume)
+    return replace(run, guards=tuple(guards))
+
+
+def _resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
+    """`resolve`, without the guards that fire meanwhile."""
     idle = sorted(given.settings & set(ROBUSTNESS_SETTINGS))
     if idle and not settings.robustness:
         raise UserError(
@@ -101,6 +110,7 @@ def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
         record=record,
         out=run_directory.choose(settings.out, f"evaluate-{inputs.model.name}", record, resume),
         resume=resume,
+        guards=(),
         settings=settings,
         robustness=plan,
     )
@@ -128,6 +138,7 @@ def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
     else:
         models = {"model": inputs.model} | models
     logs |= evaluated(inputs, models, out, fresh)
+    found = all_guards(run, logs)
     seconds: Seconds = {"evaluate": round(time.monotonic() - started, 2)}
     summary: Summary = {"command": "evaluate", "model": str(inputs.model)}
     if settings.adapter:
@@ -138,6 +149,7 @@ def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
         started = time.monotonic()
         summary["robustness"] = measure_robustness(run, run.robustness, logs)
         seconds["robustness"] = round(time.monotonic() - started, 2)
+    summary |= found
     return write_results(out, logs, summary, inputs.metrics, inputs.gold)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
+from clear_ref.common.guards import collected
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation.summary import Summary
@@ -21,6 +22,7 @@ from clear_ref.report import terminal
 
 from . import curve
 from .given import Given, given_from, settings_from
+from .guarded import all_guards, strict_check
 from .model_logs import evaluate_model, load_model, write_results
 from .output import Output
 from .repeat import check_inputs
@@ -50,11 +52,18 @@ def command(arguments: Namespace) -> Output:
     settings, given = settings_from(arguments, Finetune), given_from(arguments, Finetune)
     run = resolve(settings, given, arguments.resume)
     check_inputs(arguments, run.record)
-    return Output(finetune(run), terminal.one_run)
+    return Output(finetune(run), terminal.one_run, strict_check(run))
 
 
 def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     """Everything that the run needs, checked; nothing is written or loaded."""
+    with collected() as guards:
+        run = _resolve(settings, given, resume)
+    return replace(run, guards=tuple(guards))
+
+
+def _resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
+    """`resolve`, without the guards that fire meanwhile."""
     start = start_directory(settings.model)
     recipe_name, recipe = recipe_for(settings.recipe, start, "finetune", given.recipe)
     inputs = resolve_inputs(settings, directory_of=start_directory)
@@ -81,6 +90,7 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
         record=record,
         out=run_directory.choose(settings.out, name, record, resume, curve.changeable(settings)),
         resume=resume,
+        guards=(),
         settings=settings,
         plan=plan,
     )
@@ -125,6 +135,7 @@ def finetune(run: ResolvedFinetune) -> Summary:
         run.resume,
         curve=points,
         saving=read_saving(settings.save_every, settings.keep_checkpoints),
+        guards=run.guards,
     )
     seconds_between = points.seconds if points else 0.0
     train_seconds = time.monotonic() - started - seconds_between
@@ -155,4 +166,6 @@ def finetune(run: ResolvedFinetune) -> Summary:
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
         **curve.summarised(points, settings, {}),
     }
-    return write_results(out, {settings.split: logs}, summary, inputs.metrics)
+    models = {settings.split: logs}
+    summary |= all_guards(run, models)
+    return write_results(out, models, summary, inputs.metrics)

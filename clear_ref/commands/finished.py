@@ -8,6 +8,7 @@ from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import is_number
 from clear_ref.common.files import read_json
+from clear_ref.common.guards import is_guards
 from clear_ref.evaluation import log_columns
 from clear_ref.evaluation.log_format import Log, Logs
 
@@ -35,11 +36,12 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
         and isinstance(seconds, dict)
         and all(is_number(seconds.get(phase)) for phase in ("train", "evaluate"))
         and type(summary.get("steps")) is int
+        and is_guards(summary.get("guards", []))
     )
     if not complete:
         raise UserError(
-            f"{path}: is not the summary of a finished run; expected models.unlearned, seconds and "
-            f"steps: {AGAIN}"
+            f"{path}: is not the summary of a finished run; expected models.unlearned, seconds, "
+            f"steps, and guards if there are any: {AGAIN}"
         )
     return summary
 

@@ -66,6 +66,7 @@ def line_of(run: ResolvedUnlearn, summary: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": summary["models"]["unlearned"],
         "seconds": summary["seconds"],
         "steps": summary["steps"],
+        **({"guards": summary["guards"]} if summary.get("guards") else {}),
     }
 
 

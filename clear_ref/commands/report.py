@@ -99,6 +99,7 @@ def run_entry(report: read_runs.Report, group: RunGroup, run: read_runs.Run) -> 
         "seed": run.seed,
         "retain_collapsed": has_collapsed(run.paper, report.paper.get("base")),
         "metrics": run.metrics,
+        **({"guards": run.summary["guards"]} if run.summary.get("guards") else {}),
     }
 
 

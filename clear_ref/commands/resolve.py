@@ -16,11 +16,12 @@ from clear_ref.common import distributed, run_directory
 from clear_ref.common.devices import device_of, dtype_of
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import files_below
+from clear_ref.common.guards import DATA, Guard, fire
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import parse_names, with_sources
 from clear_ref.data.chat_templates import FOLDER
-from clear_ref.data.images import open_image
+from clear_ref.data.images import counting_one_colour, open_image
 from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
 from clear_ref.data.records import Row, read_rows
 from clear_ref.evaluation.definitions import without_column
@@ -109,6 +110,7 @@ class Resolved:
 
     record  what settings.json will hold
     out     the directory of the run; resume: it holds the begun run
+    guards  those of settings and data, which fired before the run
     """
 
     inputs: Inputs
@@ -116,6 +118,7 @@ class Resolved:
     record: RunRecord
     out: Path
     resume: bool
+    guards: tuple[Guard, ...]
 
 
 def resolve_model(
@@ -250,13 +253,23 @@ def note_without_column(settings: Common, tasks: Sequence[Task], gold: bool) -> 
 
 
 def check_pictures(inputs: Inputs, training_rows: Iterable[Row] = ()) -> None:
-    """Decode every picture of training and evaluation; raises UserError for one that is wrong."""
+    """Decode every picture of training and evaluation; raises UserError for one that is wrong.
+
+    A guard says how many are of one colour.
+    """
     where = used_pictures(inputs, training_rows)
     bar = Progress("check pictures", len(where), "picture")
-    for path, place in where.items():
-        open_image(path, place)
-        bar.step()
+    with counting_one_colour() as blank:
+        for path, place in where.items():
+            open_image(path, place)
+            bar.step()
     bar.close()
+    if blank:
+        reason = (
+            f"{len(blank)} of {len(where)} pictures are one colour, on which nothing can be seen, "
+            f"the first {blank[0]}"
+        )
+        fire("one_colour", DATA, reason)
 
 
 def used_pictures(inputs: Inputs, training_rows: Iterable[Row]) -> dict[Path, str]:

@@ -138,6 +138,15 @@ def keep_checkpoints_setting() -> Any:
     )
 
 
+def strict_setting() -> Any:
+    """--strict"""
+    return setting(
+        False,
+        "a warning ends the command with exit status 1; all results are written before "
+        "(clear_ref/loop/README.md lists the warnings)",
+    )
+
+
 @dataclass(frozen=True)
 class Common:
     """Settings of every command that runs a model."""
@@ -171,6 +180,7 @@ class Common:
         "longest generated answer of captions and questions, in tokens (names: a quarter of it)",
         "this project; released code: 300",
     )
+    strict: bool = strict_setting()
 
 
 @dataclass(frozen=True)

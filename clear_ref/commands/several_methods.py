@@ -2,11 +2,34 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.guards import DATA, Guard
 from clear_ref.common.settings import parse_names, setting_names
 from clear_ref.methods import table
 from clear_ref.methods.semantics import exists
+
+from .resolve import Resolved
+from .unlearn import ResolvedUnlearn
+
+
+@dataclass(frozen=True)
+class SeveralRuns(Resolved):
+    """Runs of methods with the same inputs, each in a directory inside `out`."""
+
+    runs: list[ResolvedUnlearn]
+
+
+AnyRuns = TypeVar("AnyRuns", bound=SeveralRuns)
+
+
+def with_data_guards(run: AnyRuns, guards: Sequence[Guard]) -> AnyRuns:
+    """The runs, each with the guards of the data that they share."""
+    of_data = tuple(guard for guard in guards if guard["at"] == DATA)
+    runs = [replace(one, guards=(*of_data, *one.guards)) for one in run.runs]
+    return replace(run, runs=runs, guards=of_data)
 
 
 def chosen_methods(text: str, option: str) -> list[str]:

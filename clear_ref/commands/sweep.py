@@ -13,7 +13,8 @@ from typing import Any
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json, write_text
-from clear_ref.common.run_directory import FORMAT, OF_SAVING, RunRecord
+from clear_ref.common.guards import collected, each_once
+from clear_ref.common.run_directory import FORMAT, WITHOUT_EFFECT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.definitions import QUALITY_TASKS
 from clear_ref.evaluation.log_format import Logs
@@ -39,13 +40,14 @@ from . import curve
 from .evaluated import base_and_gold, evaluated
 from .finished import logs_in
 from .given import Given, given_from, numbers, settings_from
+from .guarded import strict_check
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
 from .released_code import with_released_code
-from .resolve import Resolved, check_gold_files, check_pictures, resolve_inputs
+from .resolve import check_gold_files, check_pictures, resolve_inputs
 from .settings import Sweep, Unlearn
-from .several_methods import chosen_methods
+from .several_methods import SeveralRuns, chosen_methods, with_data_guards
 from .sweep_points import from_csv, from_grids, grid_axes, own_file
 from .training_recipe import MethodRecipe, method_recipe_for, recipe_for, recipe_name_for
 from .unlearn import ResolvedUnlearn, training_rows
@@ -58,13 +60,12 @@ TABLE_FILE = "sweep.csv"
 
 
 @dataclass(frozen=True)
-class ResolvedSweep(Resolved):
+class ResolvedSweep(SeveralRuns):
     """The runs of a sweep: points[k] with seeds[s] is runs[k * len(seeds) + s]."""
 
     settings: Sweep
     points: list[Point]
     seeds: list[int]
-    runs: list[ResolvedUnlearn]
 
 
 def command(arguments: Namespace) -> Output:
@@ -74,7 +75,7 @@ def command(arguments: Namespace) -> Output:
     settings = with_released_code(settings, given.settings)
     points = points_of(settings, arguments.grid, arguments.set_grid)
     run = resolve(settings, points, numbers(arguments.seeds, "--seeds"), given, arguments.resume)
-    return Output(sweep(run, arguments.fresh), sweep_tables.terminal)
+    return Output(sweep(run, arguments.fresh), sweep_tables.terminal, strict_check(run))
 
 
 def points_of(settings: Sweep, grid: list[str], set_grid: list[str]) -> list[Point]:
@@ -104,6 +105,15 @@ def resolve(
 
     raises  UserError for a value that the command line and a point both give
     """
+    with collected() as guards:
+        run = _resolve(settings, points, seeds, given, resume)
+    return with_data_guards(run, guards)
+
+
+def _resolve(
+    settings: Sweep, points: list[Point], seeds: list[int], given: Given, resume: bool
+) -> ResolvedSweep:
+    """`resolve`, without the guards of the data."""
     twice = [name for name in given.recipe if any(name in point.recipe for point in points)]
     if twice:
         raise UserError(
@@ -137,14 +147,14 @@ def resolve(
     }
     name = f"sweep-{settings.method}-{settings.semantics}-{settings.modality}"
     out = run_directory.choose(
-        settings.out, name, record, resume, {"choose", "split_seed"} | OF_SAVING
+        settings.out, name, record, resume, {"choose", "split_seed"} | WITHOUT_EFFECT
     )
     runs = [
         resolve_point(settings, point, number, seed, given, out, inputs)
         for number, point in enumerate(points, 1)
         for seed in seeds
     ]
-    return ResolvedSweep(inputs, recipe, record, out, resume, settings, points, seeds, runs)
+    return ResolvedSweep(inputs, recipe, record, out, resume, (), runs, settings, points, seeds)
 
 
 def explicit(settings: Sweep, points: list[Point], given: Given) -> list[Point]:
@@ -250,6 +260,9 @@ def results(
             "failed": next((lines[k]["failed"] for k in several if "failed" in lines[k]), ""),
             "chosen": False,
         }
+        guards = [guard for k in several for guard in lines[k].get("guards", ())]
+        if guards:
+            line["guards"] = each_once(guards)
         if not line["failed"]:
             of_seeds = [
                 scores_of(logs_in(run.runs[k].out, logs), gold, split_seed) for k in several

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clear_ref.common import distributed, run_directory
+from clear_ref.common.guards import collected
 from clear_ref.common.settings import with_sources
 from clear_ref.data.records import Row
 from clear_ref.evaluation.log_format import Logs
@@ -22,6 +23,7 @@ from clear_ref.report import terminal
 from . import curve, report
 from .evaluated import base_and_gold, completed, reused
 from .given import Given, given_from, settings_from
+from .guarded import all_guards, strict_check
 from .model_logs import (
     evaluate_model,
     load_model,
@@ -68,7 +70,7 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Unlearn, "method")
     run = resolve(settings, given, arguments.resume)
     check_inputs(arguments, run.record)
-    return Output(unlearn(run, fresh=arguments.fresh), terminal.one_run)
+    return Output(unlearn(run, fresh=arguments.fresh), terminal.one_run, strict_check(run))
 
 
 def training_rows(settings: Unlearn, inputs: Inputs) -> tuple[list[Row], list[Row]]:
@@ -98,6 +100,15 @@ def resolve(
     inputs  of other runs with the same models and data (`all`); they are checked already
     raises  UserError for settings, rows, pictures or model files that are wrong
     """
+    with collected() as guards:
+        run = _resolve(settings, given, resume, inputs)
+    return replace(run, guards=tuple(guards))
+
+
+def _resolve(
+    settings: Unlearn, given: Given, resume: bool, inputs: Inputs | None
+) -> ResolvedUnlearn:
+    """`resolve`, without the guards that fire meanwhile."""
     asked, settings = settings, with_released_code(settings, given.settings)
     given = replace(given, recorded=changed_sources(asked, settings) | given.recorded)
     chosen = method_recipe_for(settings, given)
@@ -140,6 +151,7 @@ def resolve(
         record=record,
         out=run_directory.choose(settings.out, name, record, resume, curve.changeable(settings)),
         resume=resume,
+        guards=(),
         settings=settings,
         variant=variant,
         options=options,
@@ -182,6 +194,7 @@ def unlearn(
         out=out,
         resume=run.resume,
         saving=read_saving(settings.save_every, settings.keep_checkpoints),
+        guards=run.guards,
     )
     records = curve.unlearn_records(inputs, settings, run.rows)
     points = curve.make_curve(inputs, settings, records, logs, out)
@@ -221,6 +234,7 @@ def unlearn(
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
         **curve.summarised(points, settings, logs),
     }
+    summary |= all_guards(run, logs, settings.modality)
     result = write_results(out, logs, summary, inputs.metrics, inputs.gold)
     if distributed.is_first():
         report.of_run(out, inputs.metrics)

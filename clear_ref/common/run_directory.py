@@ -38,9 +38,10 @@ LEADERBOARD_FILE = "leaderboard.json"  # of the command `all`
 LOGS_DIRECTORY = "logs"  # evaluation logs, one file per task
 CHECKPOINT_DIRECTORY = "checkpoint"  # training state, and what is finished of an evaluation
 
+# Settings that change no number of a run.
+WITHOUT_EFFECT = {"out", "save_every", "keep_checkpoints", "shard", "strict"}
 # Settings that may change when a run is resumed: they have no effect on training.
-OF_SAVING = {"out", "save_every", "keep_checkpoints", "shard"}
-CHANGEABLE = OF_SAVING | {
+CHANGEABLE = WITHOUT_EFFECT | {
     "limit",
     "max_new_tokens",
     "metrics",

@@ -15,6 +15,8 @@ source  transformers 5.23: image_utils.load_image (a path alone), then
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +35,20 @@ MOST_PIXELS = 89_478_485
 FREE_PIXELS = 2**23
 PIXELS_PER_BYTE = 512
 _noted: list[str] = []  # the first picture of one colour that this process has read
+_counted: list[str] | None = None
+
+
+@contextmanager
+def counting_one_colour() -> Iterator[list[str]]:
+    """The pictures of one colour that are read inside the block; nothing is said of them."""
+    global _counted
+    found: list[str] = []
+    _counted = found
+    try:
+        yield found
+    finally:
+        _counted = None
+        _noted.extend(found[:1])
 
 
 def open_image(source: ImageSource, where: str = "picture") -> Image.Image:
@@ -102,7 +118,11 @@ def seen(image: Image.Image, name: str, a_path: bool = False) -> Image.Image:
             f"{found.getpixel((0, 0))}; expected a picture that can be seen: lay it on a "
             "background and save it as RGB"
         )
-    if a_path and one_colour(found) and not _noted:
+    if not a_path or not one_colour(found):
+        return found
+    if _counted is not None:
+        _counted.append(name)
+    elif not _noted:
         _noted.append(name)
         warnings.warn(
             f"{name} is one colour, RGB {found.getpixel((0, 0))}, on which nothing can be seen; "

@@ -5,14 +5,13 @@ config and explains them. A row's `image` is a path relative to DIR.
 """
 
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import shown
 from clear_ref.common.files import (
     PathName,
@@ -22,6 +21,7 @@ from clear_ref.common.files import (
     parse_json,
     read_text,
 )
+from clear_ref.common.guards import DATA, fire
 
 from .images import ImageSource
 
@@ -152,12 +152,11 @@ def _read_rows(directory: Path, config: str) -> list[Row]:
         raise UserError(f"{path}: holds no row; expected at least one")
     blank = [row for row in rows if has_blank(row)]
     if blank:
-        warnings.warn(
+        reason = (
             f"{path}: {len(blank)} of {len(rows)} rows have a text of blanks alone, the first in "
-            f"{blank[0].where}: a model learns or is asked nothing there",
-            Notice,
-            stacklevel=2,
+            f"{blank[0].where}: a model learns or is asked nothing there"
         )
+        fire("blank_text", DATA, reason)
     return rows
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any, TypedDict
 
+from clear_ref.common.guards import Guard
+
 from .metrics import Scores
 from .robustness_results import Robustness
 
@@ -56,6 +58,7 @@ class Summary(TypedDict, total=False):
     recipe, lr, epochs           the training's recipe by name, its peak rate and passes
     options                      {option of the method: value}, those that are not the default
     notes                        what the scores say, in sentences
+    guards                       those that fired (common/guards.py); only where there are any
     curves                       the lines of curve.jsonl, with --evaluate-every
     kept                         with --keep best:RULE
     models                       {"base", "gold", "unlearned", ...: metrics}
@@ -83,5 +86,6 @@ class Summary(TypedDict, total=False):
     kept: Kept
     models: dict[str, Scores]
     notes: list[str]
+    guards: list[Guard]
     definitions: dict[str, str]
     out: str

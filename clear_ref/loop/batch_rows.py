@@ -38,8 +38,12 @@ def all_batch_rows(
     n_sequences: int | None,
     n_rows: Mapping[str, dict[str, int]],
     key: Key = (0, 0),
+    watched: dict[str, Tensor] | None = None,
 ) -> dict[str, BatchRows]:
-    """Every batch as the loss gets it: logits of student and teacher by row, or hidden states."""
+    """Every batch as the loss gets it: logits of student and teacher by row, or hidden states.
+
+    watched  gets the student's hidden states of each batch, as the loss reads them
+    """
     layers = {
         name: stage.hidden_layer if need.hidden else None for name, need in stage.needs.items()
     }
@@ -53,6 +57,9 @@ def all_batch_rows(
         for name, hidden in zip(names, student_hidden, strict=True):
             batch = batches[name]
             frozen = teacher_hidden.get(name)
+            if watched is not None:
+                # A view: hooks on the hidden states themselves (FSDP2's) are for backward alone.
+                hidden = watched[name] = hidden.view_as(hidden)
             reads_hidden = stage.needs[name].hidden
             rows_of_batch[name] = BatchRows(
                 labels=batch.labels,

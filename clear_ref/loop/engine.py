@@ -8,6 +8,7 @@ gradients are exchanged here, after the last part. Every loss is (sum of this pr
 multiplied by the number of processes, and the gradient is that of one process.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clear_ref.common import collectives, distributed
 from clear_ref.common.errors import RunFailed
 from clear_ref.losses.planning import plan
+from clear_ref.methods import Need
 from clear_ref.model.base_model import Model
 from clear_ref.model.vlm import VLM
 
@@ -27,6 +29,9 @@ from .batch_rows import Batches, Key, all_batch_rows
 from .sharding import share_out, skeleton, whole
 from .stage import Stage, trainable
 from .teacher import Teacher
+
+RowTotals = dict[str, dict[str, int]]  # {batch name: {row set: number of rows}}
+Terms = Mapping[str, Tensor]  # by name
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Work:
     n_sequences, n_rows  by which reductions divide
     key                  of the random choices of a loss
     share                weight of the part's loss in that of the step; 0: it is not counted
+    indices              of the records in the plan
     """
 
     batches: Batches
@@ -44,6 +50,21 @@ class Work:
     n_rows: Mapping[str, dict[str, int]]
     key: Key
     share: float
+    indices: Sequence[int] = ()
+
+
+class Watch(ABC):
+    """Sees what a step computes, and changes nothing. probes: whether `see` is called."""
+
+    probes: bool
+
+    @abstractmethod
+    def count(self, totals: list[RowTotals], needs: Mapping[str, Need]) -> None:
+        """See how many rows each batch of the step has."""
+
+    @abstractmethod
+    def see(self, work: Work, terms: Terms, hidden: Terms) -> None:
+        """See the terms of a part, and the student's hidden states by batch, before backward."""
 
 
 class PartLoss(nn.Module):
@@ -55,8 +76,13 @@ class PartLoss(nn.Module):
         self.vlm = vlm
         self.teacher = teacher
 
-    def forward(self, stage: Stage, work: Work) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, stage: Stage, work: Work, watch: Watch | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and its named terms without gradient."""
+        hidden: dict[str, Tensor] | None = None
+        if watch is not None and watch.probes:
+            hidden = {}
         rows = all_batch_rows(
             self.vlm,
             work.batches,
@@ -65,10 +91,13 @@ class PartLoss(nn.Module):
             work.n_sequences,
             work.n_rows,
             work.key,
+            hidden,
         )
         factor = work.share * distributed.size()
         plan(lambda zeros: factor * stage.loss(zeros).value, rows)
         loss = stage.loss(rows)
+        if watch is not None and hidden is not None:
+            watch.see(work, loss.terms, hidden)
         return loss.value, {name: term.detach() for name, term in loss.terms.items()}
 
 
@@ -107,7 +136,9 @@ class Engine:
                 forward_sync_buffers=False,
             )
 
-    def backward(self, stage: Stage, works: Sequence[Work]) -> tuple[float, dict[str, float]]:
+    def backward(
+        self, stage: Stage, works: Sequence[Work], watch: Watch | None = None
+    ) -> tuple[float, dict[str, float]]:
         """The loss and named terms of a step; backward of each part adds to .grad.
 
         works  the parts of this process; every process has as many
@@ -117,7 +148,7 @@ class Engine:
         terms: dict[str, float] = {}
         for number, work in enumerate(works, 1):
             with self._exchange(number == len(works)):
-                loss, named = self.module(stage, work)
+                loss, named = self.module(stage, work, watch)
                 (work.share * n_processes * loss).backward()
             value += work.share * float(loss.detach())
             for name, term in named.items():
@@ -126,6 +157,12 @@ class Engine:
             average_gradients(trainable(self.vlm).values(), self.group)
         sums = collectives.total(torch.tensor([value, *terms.values()], dtype=torch.float64))
         return float(sums[0]), dict(zip(terms, sums[1:].tolist(), strict=True))
+
+    def search(self, stage: Stage, works: Sequence[Work], watch: Watch) -> None:
+        """Compute the parts of a step once more, for a watch alone, without backward."""
+        for work in works:
+            with self._exchange(False):
+                self.module(stage, work, watch)
 
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
         """Inside the block gradients are added up in this process alone, but for the last part."""

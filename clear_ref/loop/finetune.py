@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clear_ref.common.guards import Guard
 from clear_ref.methods.table import make_options, variant
 from clear_ref.model.vlm import VLM
 
@@ -24,11 +25,12 @@ def finetune(
     after_step: AfterStep | None = None,
     curve: Curve | None = None,
     saving: Saving = NO_SAVING,
+    guards: tuple[Guard, ...] = (),
 ) -> int:
     """Train all weights, or the adapters if there are any; returns the number of steps.
 
     name         of the stage, in the trace
-    out, resume, saving  as in train.Training
+    out, resume, saving, guards  as in train.Training
     after_step   as in train.train
     curve        evaluations between the steps, instead of after_step
     """
@@ -39,7 +41,7 @@ def finetune(
     stage = Stage(
         name, retain_ft.needs_of(options), lambda batches: retain_ft.loss(batches, options)
     )
-    training = Training(plan, stage, recipe, seed, out, resume, saving)
+    training = Training(plan, stage, recipe, seed, out, resume, saving, guards)
     if curve is not None:
         after_step = curve.begin(vlm, training)
     steps = train(vlm, training, after_step=after_step)

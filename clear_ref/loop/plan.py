@@ -40,15 +40,23 @@ class FinetunePlan:
         """The record of one index, under the name of its batch."""
         return {"retain": self._record(epoch, index)}
 
-    def _record(self, epoch: int, index: int) -> Record:
+    def row_of(self, batch: str, epoch: int, index: int) -> Row:
+        """The data row from which the record of one index is made."""
         if index < len(self.rows):
-            return ask(self.rows[index], self.phrases, self.seed, "retain", epoch, index)
+            return self.rows[index]
         index -= len(self.rows)
         if index < len(self.named):
-            row = self.named[index]
-            return Record(self.phrases.name_question, row.values["name"], row.image)
+            return self.named[index]
         shuffled = draws.permutation(self.seed, "rehearsal", epoch, len(self.rehearsal))
-        row = self.rehearsal[shuffled[index - len(self.named)]]
+        return self.rehearsal[shuffled[index - len(self.named)]]
+
+    def _record(self, epoch: int, index: int) -> Record:
+        row = self.row_of("retain", epoch, index)
+        if index < len(self.rows):
+            return ask(row, self.phrases, self.seed, "retain", epoch, index)
+        index -= len(self.rows)
+        if index < len(self.named):
+            return Record(self.phrases.name_question, row.values["name"], row.image)
         return ask(row, self.phrases, self.seed, "rehearsal", epoch, index)
 
 
@@ -112,9 +120,18 @@ class UnlearnPlan:
                 records[name] = self._random(row, name, forget, epoch, index)
         return records
 
+    def row_of(self, batch: str, epoch: int, index: int) -> Row:
+        """The data row from which a batch's record of one index is made, or has its answer."""
+        if batch == "retain":
+            partner = draws.choice(self.seed, "retain partner", epoch, index, len(self.retain))
+            return self.retain[partner]
+        if batch in ("forget", "idk"):
+            return self.forget[index]
+        return self._random_rows(epoch, index)[int(batch.removeprefix("random")) - 1]
+
     def _retain(self, epoch: int, index: int) -> Record:
-        partner = draws.choice(self.seed, "retain partner", epoch, index, len(self.retain))
-        return ask(self.retain[partner], self.phrases, self.seed, "retain", epoch, index)
+        row = self.row_of("retain", epoch, index)
+        return ask(row, self.phrases, self.seed, "retain", epoch, index)
 
     def _idk(self, forget: Record, epoch: int, index: int) -> Record:
         question = forget.question

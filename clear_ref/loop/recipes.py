@@ -4,10 +4,10 @@ Every value has its meaning and its source.
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 
-from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.errors import UserError
+from clear_ref.common.guards import SETTINGS, fire
 from clear_ref.common.settings import check_choices, setting
 
 
@@ -166,18 +166,22 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def warn_recipe(recipe: Recipe) -> None:
-    """A Notice for each value with which a training runs and is not what anyone wants."""
+    """A guard for each value with which a training runs and is not what anyone wants."""
     if recipe.lr > HIGH_RATE:
-        _notice(f"lr is {recipe.lr}, above {HIGH_RATE}: expect weights that diverge")
+        reason = f"lr is {recipe.lr}, above {HIGH_RATE}: expect weights that diverge"
+        fire("high_rate", SETTINGS, reason)
     if recipe.clip < ADAMW_EPSILON:
-        _notice(
+        reason = (
             f"clip is {recipe.clip}: gradients are cut below AdamW's epsilon ({ADAMW_EPSILON}), so "
             "the steps are nearly 0"
         )
-
-
-def _notice(text: str) -> None:
-    warnings.warn(text, Notice, stacklevel=3)
+        fire("small_clip", SETTINGS, reason)
+    if recipe.l0:
+        reason = (
+            f"l0 is {recipe.l0}: the number of weights that are not 0 has no gradient, so the term "
+            "changes the printed loss and nothing else"
+        )
+        fire("zero_gradient", SETTINGS, reason)
 
 
 def _check(recipe: Recipe, name: str, valid: bool, expected: str) -> None:

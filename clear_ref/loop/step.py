@@ -17,7 +17,7 @@ from clear_ref.losses.rows import select_rows
 from clear_ref.methods import Need
 from clear_ref.model.vlm import VLM
 
-from .engine import Engine, Work
+from .engine import Engine, RowTotals, Watch, Work
 from .plan import Plan
 from .recipes import Recipe
 from .share import Part, own_parts, parts_of
@@ -25,7 +25,6 @@ from .stage import Stage
 from .teacher import Teacher
 
 Batches = dict[str, Batch]  # by batch name
-RowTotals = dict[str, dict[str, int]]  # {batch name: {row set: number of rows}}
 
 
 class StepLoss(NamedTuple):
@@ -50,11 +49,25 @@ def step_loss(
     epoch: int,
     indices: Sequence[int],
     engine: Engine | None = None,
+    watch: Watch | None = None,
 ) -> StepLoss:
     """The loss of one optimiser step on these records; its gradients are added to .grad.
 
     engine  of the training; None: a new one
+    watch   sees the rows and terms of the step
     """
+    n_rows, work = step_work(vlm, plan, stage, recipe, epoch, indices)
+    if watch is not None:
+        watch.count(n_rows, stage.needs)
+    value, terms = (engine or Engine(vlm, teacher)).backward(stage, work, watch)
+    answers = [rows.get("answer", 0) for totals in n_rows for rows in totals.values()]
+    return StepLoss(value, terms, sum(answers))
+
+
+def step_work(
+    vlm: VLM, plan: Plan, stage: Stage, recipe: Recipe, epoch: int, indices: Sequence[int]
+) -> tuple[list[RowTotals], list[Work]]:
+    """The number of rows of each batch of the step, and the parts of this process, encoded."""
     n_processes = distributed.size()
     parts = parts_of(
         indices, stage.by_batch, recipe.batch_size, recipe.records_at_once, n_processes
@@ -75,12 +88,11 @@ def step_loss(
             n_rows[part.batch],
             (epoch, part.first),
             1 / n_batches if part.counted else 0,
+            part.indices,
         )
         for part, batches in zip(own, encoded, strict=True)
     ]
-    value, terms = (engine or Engine(vlm, teacher)).backward(stage, work)
-    answers = [rows.get("answer", 0) for totals in n_rows for rows in totals.values()]
-    return StepLoss(value, terms, sum(answers))
+    return n_rows, work
 
 
 def _encode(vlm: VLM, plan: Plan, stage: Stage, epoch: int, part: Sequence[int]) -> Batches:

@@ -19,27 +19,30 @@ from functools import partial
 from itertools import accumulate, islice, product
 from math import isfinite
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import torch
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from clear_ref.common import collectives, distributed, stopping
 from clear_ref.common.errors import RunFailed
+from clear_ref.common.guards import Guard
 from clear_ref.common.progress import Progress
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
+from . import not_finite
 from .checkpoint import Checkpoints, check_shared
 from .engine import Engine
+from .guards import Guards
 from .norms import Norms
 from .plan import Plan, order
 from .recipes import Recipe
 from .saving import Clock, Saving
 from .sharding import local_rows, restore_whole, row_ranges, rows_of, whole
 from .stage import Stage, trainable
-from .step import step_loss
+from .step import step_loss, step_work
 from .teacher import Teacher
 from .trace import Trace, TraceLine
 
@@ -69,6 +72,7 @@ class Training:
     resume  continue from out/checkpoint; the end has the same bytes as that of an uninterrupted
             run
     saving  when the state is saved inside an epoch, and how many states stay
+    guards  those that fired before the training; the first line of the trace has them
     """
 
     plan: Plan
@@ -78,6 +82,7 @@ class Training:
     out: Path | None = None
     resume: bool = False
     saving: Saving = Saving()
+    guards: tuple[Guard, ...] = ()
 
     def n_steps(self) -> int:
         """Optimiser steps of the whole stage; the last step of a pass has what is left of it."""
@@ -123,6 +128,7 @@ def train(
     try:
         trainer = Trainer(vlm, training, teacher)
         trainer.run(after_step)
+        trainer.check_end()
         trainer.engine.end()
         return trainer.n_steps
     finally:
@@ -147,12 +153,14 @@ class Trainer:
         self.epoch_ends = training.epoch_ends()
         self.n_steps = self.epoch_ends[-1]
         self.norms = Norms(self.parameters, training.recipe, adapted)
+        self.guards = Guards(vlm, teacher, training.stage.name, self.epoch_ends[0])
         self.step = 0
         self.trace = Trace(training.out if distributed.is_first() else None, training.stage.name)
         self.clock = Clock(training.saving.minutes)
         self.checkpoints = None if training.out is None else self._checkpoints(training.out)
         trace_bytes = self._restore() if training.resume else None
         self.trace.keep(self.step, trace_bytes)
+        self.guards.restore(distributed.from_first(self.trace.of_stage))
 
     def run(self, after_step: AfterStep | None) -> None:
         """All steps that are left; a checkpoint after each epoch, and where `saving` says."""
@@ -203,24 +211,20 @@ class Trainer:
         rate = learning_rate(recipe, self.step, self.n_steps, self.n_steps // recipe.epochs)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        watch = self.guards.watch(phase.name)
+        plan, teacher = self.training.plan, self.teacher
         value, terms, n_answer_tokens = step_loss(
-            self.vlm, self.training.plan, phase, self.teacher, recipe, epoch, indices, self.engine
+            self.vlm, plan, phase, teacher, recipe, epoch, indices, self.engine, watch
         )
         self.engine.check()
         value, terms = self.norms.add(value, terms)
-        norm = float(whole(clip_grad_norm_(self.parameters.values(), recipe.clip)))
-        if not (isfinite(value) and isfinite(norm)):
-            self.trace.write()
-            raise RunFailed(
-                f"{stage.name}, step {self.step + 1}: loss is {value}, gradient norm {norm}; "
-                f"terms {terms}; lower --lr or look at the data of this step"
-            )
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.step += 1
+        parameters = list(self.parameters.values())
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        norm_tensor = get_total_norm(gradients)
+        norm = float(whole(norm_tensor))
         fields = {
             "stage": stage.name,
-            "step": self.step,
+            "step": self.step + 1,
             "epoch": epoch,
             **({"phase": phase.name} if stage.phases else {}),
             "loss": value,
@@ -228,11 +232,56 @@ class Trainer:
             "gradient_norm": norm,
             "lr": rate,
             "answer_tokens": n_answer_tokens,
-            "seconds": round(time.monotonic() - started, 4),
         }
         line = cast(TraceLine, fields)
-        self.trace.add(line)
+        if not (isfinite(value) and isfinite(norm)):
+            self._fail(phase, indices, line)
+        clip_grads_with_norm_(parameters, recipe.clip, norm_tensor)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        line["seconds"] = round(time.monotonic() - started, 4)
+        found = self.guards.after(phase.name, self.step, watch, norm)
+        if not self.trace.lines:
+            found = [*self.training.guards, *found]
+        self.trace.add(line, found)
         return line
+
+    def _fail(self, phase: Stage, indices: Sequence[int], line: TraceLine) -> NoReturn:
+        """End the run at a step that is not finite: RunFailed. The weights are those before it.
+
+        The state before the step is saved; the step's line is the last one of the trace.
+        """
+        self._save(True)
+        plan, epoch = self.training.plan, line["epoch"]
+        gradients = not_finite.gradients_in_words(self.parameters)
+        self.optimiser.zero_grad(set_to_none=True)
+        search = not_finite.Search()
+        _, works = step_work(self.vlm, plan, phase, self.training.recipe, epoch, indices)
+        self.engine.search(phase, works, search)
+        records = not_finite.in_words(
+            search.found, line["terms"], plan, (epoch, indices, list(phase.needs))
+        )
+        reason = (
+            f"loss is {line['loss']}, gradient norm {line['gradient_norm']}; {records}; {gradients}"
+        )
+        at = f"{line['stage']}, step {line['step']}"
+        self.trace.add(line, [{"guard": "not_finite", "at": at, "reason": reason}])
+        self.trace.write()
+        advice = "look at these records, or lower --lr"
+        if self.training.out is not None:
+            advice = (
+                f"the state before the step is saved: --resume --out {self.training.out} makes the "
+                "step again, with the same settings; with others (a lower --lr) start a new run"
+            )
+        raise RunFailed(f"{at}: {reason}; {advice}")
+
+    def check_end(self) -> None:
+        """Look at what the whole stage has done; the last line of the trace has the guards."""
+        found = self.guards.at_end(self.trace, self.n_steps)
+        if found:
+            self.trace.add_to_last(found)
+            self.trace.write()
 
     def _checkpoints(self, out: Path) -> Checkpoints:
         """The checkpoints of this stage: where weights are shared out, each process writes its."""

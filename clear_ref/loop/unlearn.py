@@ -10,6 +10,7 @@ import torch
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
+from clear_ref.common.guards import Guard
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
 from clear_ref.data.label_masks import MASKS
 from clear_ref.data.prompts import Phrases
@@ -40,7 +41,7 @@ class Unlearning:
     rows     (forget, retain)
     mask     label mask: answer, released or auto (label_mask)
     out      run directory for trace and checkpoints; None: neither is written
-    resume   continue from the checkpoint in out; saving: as in train.Training
+    resume   continue from the checkpoint in out; saving, guards: as in train.Training
     """
 
     method: str
@@ -54,6 +55,7 @@ class Unlearning:
     out: Path | None = None
     resume: bool = False
     saving: Saving = Saving()
+    guards: tuple[Guard, ...] = ()
 
     def variant(self) -> Variant:
         """The variant that is trained."""
@@ -67,7 +69,9 @@ class Unlearning:
 
     def training(self, plan: UnlearnPlan, stage: Stage) -> Training:
         """The training of one stage of this run."""
-        return Training(plan, stage, self.recipe, self.seed, self.out, self.resume, self.saving)
+        return Training(
+            plan, stage, self.recipe, self.seed, self.out, self.resume, self.saving, self.guards
+        )
 
 
 def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:

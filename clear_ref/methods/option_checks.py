@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.errors import UserError
+from clear_ref.common.guards import SETTINGS, fire
 from clear_ref.common.settings import field_choices
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_at_least(options: object, name: str, least: int) -> None:
 
 
 def warn_zero_weights(options: DataclassInstance) -> None:
-    """A Notice that names the options that are weights and were set to 0, if there are any."""
+    """A guard that names the options that are weights and were set to 0, if there are any."""
     zero = [
         f"{each.name} ({each.metadata['meaning']})"
         for each in fields(options)
@@ -50,7 +50,7 @@ def warn_zero_weights(options: DataclassInstance) -> None:
     ]
     if zero:
         were = "are 0: their terms have" if len(zero) > 1 else "is 0: its term has"
-        warnings.warn(f"option {', '.join(zero)} {were} no effect", Notice, stacklevel=2)
+        fire("zero_weight", SETTINGS, f"option {', '.join(zero)} {were} no effect")
 
 
 def typed_value(name: str, value: object, wanted: Any) -> object:

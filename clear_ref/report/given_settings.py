@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clear_ref.common.files import one_line
-from clear_ref.common.run_directory import OF_SAVING
+from clear_ref.common.run_directory import WITHOUT_EFFECT
 from clear_ref.common.settings import COMMAND_LINE
 
 from .comparable import SAME
@@ -17,7 +17,7 @@ from .read_runs import Run
 # Settings that a table shows in another way (panels, seeds, methods), paths, and what changes no
 # number of a table.
 SHOWN_ELSEWHERE = frozenset(
-    {"method", "semantics", "modality", "seed", "metrics", "out", "evaluate_every"} | OF_SAVING
+    {"method", "semantics", "modality", "seed", "metrics", "evaluate_every"} | WITHOUT_EFFECT
 )
 PATHS = frozenset({"data", "model", "gold", "adapter"})
 MOST_LETTERS = 60

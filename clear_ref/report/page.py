@@ -6,6 +6,7 @@ Pictures are inside it, and charts are inline SVG.
 from collections.abc import Iterable, Sequence
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.guards import guards_of, line
 from clear_ref.evaluation.definitions import SETS, definitions
 
 from . import charts, curves, html_frame, samples, settings_tables, verdict_section, zero_means
@@ -37,6 +38,7 @@ def page(report: Report, cards: Sequence[Card] = (), notes: Iterable[str] = ()) 
     groups = run_groups(report)
     body = [
         *_top(report, groups, notes),
+        *_warnings(groups),
         *_results(report, groups),
         *_truth_ratios(report, groups),
         *_scores_over_steps(report, groups),
@@ -65,6 +67,18 @@ def _top(report: Report, groups: list[RunGroup], notes: Iterable[str]) -> list[s
         *verdict_section.as_html(report, groups),
         *(f'<p class="soft">{text(paragraph)}</p>' for paragraph in paragraphs),
     ]
+
+
+def _warnings(groups: list[RunGroup]) -> list[str]:
+    """The section of the guards that fired; [] without any."""
+    items = []
+    for group in groups:
+        for run in group.runs:
+            name = f"{settings_tables.name_of(group, run)}: " if len(groups) > 1 else ""
+            items += [f"<li>{text(name + line(guard))}</li>" for guard in guards_of(run.summary)]
+    if not items:
+        return []
+    return ["<h2>Warnings</h2>", f"<ul>{''.join(dict.fromkeys(items))}</ul>"]
 
 
 def _commands(groups: list[RunGroup]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, parse_json, read_bytes, read_json, read_text
+from clear_ref.common.guards import is_guards
 from clear_ref.common.run_directory import (
     CURVE_FILE,
     FORMAT,
@@ -258,6 +259,8 @@ def _read_summary(directory: Path, command: str) -> dict[str, Any]:
         _check_type(summary["seconds"], phase, NUMBER, path)
     if summary.get("trained") is not None:
         _check_type(summary, "trained", dict, path)
+    if not is_guards(summary.get("guards", [])):
+        raise UserError(f"{path}: guards is {one_line(repr(summary['guards']), 60)}; {REPEAT}")
     if "kept" in summary:
         _check_type(summary, "kept", dict, path)
         _check_type(summary["kept"], "step", int, path)

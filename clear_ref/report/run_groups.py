@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.run_directory import OF_SAVING
+from clear_ref.common.run_directory import WITHOUT_EFFECT
 from clear_ref.evaluation.metrics import Scores
 from clear_ref.loop.modalities import MODALITIES
 from clear_ref.methods.table import METHODS, SEMANTICS
@@ -30,7 +30,7 @@ IGNORED_SETTINGS = frozenset(
         "recipe",
         "mask",
         "evaluate_every",
-        *OF_SAVING,
+        *WITHOUT_EFFECT,
     }
 )
 

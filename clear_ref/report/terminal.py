@@ -1,12 +1,18 @@
 """The texts that the commands print for people: of one run, of `all`, of `report`, of `mini`."""
 
+import textwrap
 from typing import Any
+
+from clear_ref.common.guards import guards_of
+from clear_ref.common.guards import line as guard_line
 
 from .columns import columns_of, number
 from .leaderboard import MARK, PANELS
 from .terminal_robustness import robustness
 from .terminal_tables import leaderboard, leaderboard_over_seeds, per_task
 from .thresholds import COLLAPSED
+
+WIDTH = 110  # of a line of words
 
 
 def one_run(summary: dict[str, Any]) -> str:
@@ -34,10 +40,24 @@ def one_run(summary: dict[str, Any]) -> str:
         "",
         *summary.get("notes", ()),
         *([""] if summary.get("notes") else ()),
+        *warnings(summary),
         *robustness(summary.get("robustness")),
         f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}",
     ]
     return "\n".join(lines)
+
+
+def warnings(summary: dict[str, Any]) -> list[str]:
+    """A line for each guard of a run, and an empty one after them; [] without any."""
+    found = [_wrapped(guard_line(guard)) for guard in guards_of(summary)]
+    return [*found, ""] if found else []
+
+
+def _wrapped(text: str) -> str:
+    """A text on lines as wide as a table; a word that is longer, as a path, is not broken."""
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def table(rows: list[tuple[str, Any]]) -> str:
@@ -68,6 +88,12 @@ def all_methods(summary: dict[str, Any]) -> str:
         rows += by_method.items()
         title = f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}"
         blocks += ["", title, "", leaderboard_over_seeds(rows)]
+    said = []
+    for row in summary["runs"]:
+        run = f"{row['method']} {row['modality']} seed {row['seed']}"
+        said += [_wrapped(f"{run}: {guard_line(guard)}") for guard in guards_of(row)]
+    if said:
+        blocks += ["", *said]
     return "\n".join([*blocks, "", f"token terms: {summary['impl']}; written to {summary['out']}"])
 
 
@@ -89,6 +115,9 @@ def report(summary: dict[str, Any]) -> str:
     if any(line["retain_collapsed"] for line in summary["lines"]):
         meaning = f"Retain or Retain text is less than {COLLAPSED} of base's"
         blocks += ["", f"{MARK} Retain collapsed: {meaning}"]
+    for run in summary["runs"]:
+        own = [_wrapped(f"{run['label']}: {guard_line(guard)}") for guard in guards_of(run)]
+        blocks += ["", *own] if own else []
     for note in summary["notes"]:
         blocks.append(f"\n{note}")
     files = ", ".join(summary["files"])

@@ -37,7 +37,8 @@ def test_json_is_one_object_and_the_run_directory_is_whole(capsys, tmp_path, sma
     status, stdout, stderr = call(
         capsys, "scrub", "--data", small_world, "--out", out, "--json", *SMALL
     )
-    assert status == 0 and stderr == ""
+    assert status == 0 and stderr.startswith("clear_ref: warning cut_answers (evaluation): ")
+    assert len(stderr.splitlines()) == 1  # 8 tokens hold no caption
     found = json.loads(stdout)
     assert {
         "method",
@@ -666,7 +667,10 @@ def test_a_diverged_model_fails_the_run_with_status_1(capsys, tmp_path, small_wo
     )
     warned, failed = stderr.splitlines()
     assert status == 1 and stdout == "" and failed.startswith("clear_ref: the run failed")
-    assert warned == "clear_ref: lr is 1e+30, above 1.0: expect weights that diverge"
+    assert warned == (
+        "clear_ref: warning high_rate (settings): lr is 1e+30, above 1.0: expect weights that "
+        "diverge"
+    )
     assert (tmp_path / "r/trace.jsonl").exists()
 
 

@@ -1,0 +1,48 @@
+"""The guards of a run from its three sources, and --strict, which makes them errors."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from clear_ref.common import distributed
+from clear_ref.common.guards import Guard, check_strict, each_once
+from clear_ref.evaluation.guards import of_logs
+from clear_ref.evaluation.log_format import Logs
+from clear_ref.evaluation.summary import Summary
+from clear_ref.loop.trace import guards_in
+
+from .resolve import Resolved
+from .settings import Common
+
+
+class Strict(Protocol):
+    """A resolved run with the setting strict."""
+
+    @property
+    def settings(self) -> Common: ...
+
+
+def all_guards(run: Resolved, models: Mapping[str, Logs], modality: str = "") -> Summary:
+    """{"guards": those of settings and data, of the training and of these logs}; {} without any.
+
+    The last line of trace.jsonl gets those of the logs.
+    """
+    of_models = of_logs(models, run.inputs.tasks, modality)
+    of_trace = distributed.from_first(lambda: guards_in(run.out, of_models))
+    found = each_once([*run.guards, *of_trace])
+    return {"guards": found} if found else {}
+
+
+def strict_check(run: Strict) -> Callable[[Mapping[str, Any]], None]:
+    """Output.check of a run: RunFailed if a guard fired and --strict is given."""
+
+    def check(found: Mapping[str, Any]) -> None:
+        check_strict(run.settings.strict, list(guards_within(found)), found["out"])
+
+    return check
+
+
+def guards_within(found: Mapping[str, Any]) -> Iterator[Guard]:
+    """The guards of a run, or of all runs of `all` and of all points of `sweep`."""
+    parts: Sequence[Mapping[str, Any]] = [found, *found.get("runs", ()), *found.get("points", ())]
+    for part in parts:
+        yield from part.get("guards", ())
