@@ -10,8 +10,8 @@ teacher      full fine-tuning: the copy of the weights, decoder layers 1/N
 activations  what one record of each batch keeps for backward, and its logits; for an evaluation the
              KV cache of the prompts and the logits
 gathered     what the exchange between processes holds beside these. DDP: a copy of the gradients.
-             --shard on: a decoder layer, and a copy of the gradients. Full fine-tuning: the weights
-             outside of the decoder layers and their gradients, and the larger of these weights
+             --shard on: a decoder layer, twice while it is received, and a copy of the gradients.
+             Full fine-tuning: the weights outside of the decoder layers and their gradients, and the larger of these weights
              once more and of seven times a layer: its weights, its gradients, the next layer's
              weights, and the buffers of both directions; 6.8 and 7.5 times were measured with 2
              and 4 processes
@@ -62,7 +62,7 @@ def training_parts(
         kept = (model.in_layers / n if shared else model.in_layers) + outside
         weights = kept * itemsize + model.trained * FP32
         trained = float(model.trained)
-        gathered = (n > 1) * model.trained * FP32 + layer * shared
+        gathered = (n > 1) * model.trained * FP32 + 2 * layer * shared
     else:
         weights, trained = model.parameters * itemsize / n, model.trained / n
         gathered = 0.0
@@ -95,7 +95,7 @@ def evaluation_parts(
         "teacher": 0.0,
         "activations": activations,
         "checkpointed": activations,
-        "gathered": model.in_layers / model.n_layers * itemsize * shared,
+        "gathered": 2 * model.in_layers / model.n_layers * itemsize * shared,
     }
 
 

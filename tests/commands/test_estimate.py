@@ -203,7 +203,7 @@ def test_ddp_has_all_weights_and_a_second_copy_of_the_gradients():
 
 
 def test_shared_out_frozen_weights_by_hand():
-    """A fourth of 800, and 200; a layer of 200 numbers is collected.
+    """A fourth of 800, and 200; a layer of 200 numbers is held twice when it is collected.
 
     All processes evaluate each record together, so the evaluation takes as long as in one.
     """
@@ -211,10 +211,10 @@ def test_shared_out_frozen_weights_by_hand():
     parts = estimate.unlearning(sharable(), "kl", s)["parts"]
     assert parts["weights"] == (200 + 200) * 2 + 100 * 4
     assert (parts["gradients"], parts["moments"], parts["teacher"]) == (400, 800, 0)
-    assert parts["gathered"] == 400 + 200 * 2
+    assert parts["gathered"] == 400 + 2 * 200 * 2
     found = estimate.evaluating(sharable(), s)
     assert found["parts"]["weights"] == (200 + 200) * 2
-    assert found["parts"]["gathered"] == 200 * 2
+    assert found["parts"]["gathered"] == 2 * 200 * 2
     whole = estimate.evaluating(sharable(), estimate.EstimateSettings())
     assert found["minutes"] == whole["minutes"]
     alone = estimate.EstimateSettings(processes=4)
