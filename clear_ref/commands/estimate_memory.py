@@ -11,10 +11,10 @@ activations  what one record of each batch keeps for backward, and its logits; f
              KV cache of the prompts and the logits
 gathered     what the exchange between processes holds beside these. DDP: a copy of the gradients.
              --shard on: a decoder layer, twice while it is received, and a copy of the gradients.
-             Full fine-tuning: the weights outside of the decoder layers and their gradients, and the larger of these weights
-             once more and of seven times a layer: its weights, its gradients, the next layer's
-             weights, and the buffers of both directions; 6.8 and 7.5 times were measured with 2
-             and 4 processes
+             Full fine-tuning: the weights outside of the decoder layers and their gradients, and
+             the larger of these weights once more and of seven times a layer: its weights, its
+             gradients, the next layer's weights, and the buffers of both directions; 6.8 and 7.5
+             times were measured with 2 and 4 processes
 """
 
 from typing import TypedDict

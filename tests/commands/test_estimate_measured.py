@@ -2,10 +2,10 @@
 
 One step of kl in float32 on a model of 33 million numbers, in the three ways of training: adapters
 with all weights in each process (DDP), adapters on shared out weights, every weight (both FSDP2).
-At most 10 % and 20 MB more, and at least three quarters: temporary tensors of an operator and what the libraries take for a model's
-first step (threads, buffers of gloo) are not counted by `estimate`; single measurements of one way
-differ by up to 10 MB. A layer that is received is counted twice, and is not held twice at the peak
-of four processes (107 to 110 MB of 137).
+At most 10 % and 20 MB more, and at least three quarters: temporary tensors of an operator and what
+the libraries take for a model's first step (threads, buffers of gloo) are not counted; measurements
+of one way differ by up to 10 MB. A layer that is received is counted twice, and is not held twice
+at the peak of four processes (107 to 110 MB of 137).
 
 Run: python -m pytest tests/commands/test_estimate_measured.py
 """
