@@ -16,7 +16,7 @@ from typing import Any, Concatenate, NotRequired, ParamSpec, Protocol, TypedDict
 from . import distributed
 from .atomic import UNFINISHED, PathName
 from .errors import UserError
-from .files import read_json, sha256, write_json
+from .files import one_line, read_json, sha256, write_json
 from .run_lock import LOCK, locked
 
 Parameters = ParamSpec("Parameters")
@@ -278,7 +278,8 @@ def _check_same_run(path: Path, record: RunRecord, changeable: set[str]) -> None
     for name, old, new in _changes(before, record):
         if name not in changeable:
             raise UserError(
-                f"--out {path}: was run with {name} = {old!r}, now it is {new!r}; "
+                f"--out {path}: was run with {name} = {one_line(repr(old))}, now it is "
+                f"{one_line(repr(new))}; "
                 "resume with the settings of its start, or choose another directory"
             )
     if before["inputs"] != record["inputs"]:
@@ -288,7 +289,7 @@ def _check_same_run(path: Path, record: RunRecord, changeable: set[str]) -> None
             if before["inputs"].get(key) != record["inputs"].get(key)
         )
         raise UserError(
-            f"--out {path}: its inputs have changed since ({', '.join(changed[:3])}); "
+            f"--out {path}: its inputs have changed since ({one_line(', '.join(changed[:3]))}); "
             "start a new run"
         )
 

@@ -141,16 +141,16 @@ def same_questions(log: Log, gold_log: Log) -> None:
     config, gold_config = log.get("config"), gold_log.get("config")
     if config is not None and gold_config is not None and config != gold_config:
         raise UserError(
-            f"{name}: is of split {config}, gold's of {gold_config}; evaluate both models on one "
-            "split"
+            f"{name}: is of split {one_line(config, 60)}, gold's of {one_line(gold_config, 60)}; "
+            "evaluate both models on one split"
         )
     if "generated_text" in log and "generated_text" in gold_log:
         _same_expected_texts(name, log_columns.texts(log), log_columns.texts(gold_log))
     odd = sorted(indices ^ gold_indices)
     if odd:
         raise UserError(
-            f"{name}: {len(indices)} records, gold has {len(gold_indices)}; record {odd[0]} is in "
-            "only one; evaluate both models on the same rows of one split"
+            f"{name}: {len(indices)} records, gold has {len(gold_indices)}; record "
+            f"{one_line(odd[0], 40)} is in only one; evaluate both models on the same rows of one split"
         )
 
 
