@@ -150,7 +150,8 @@ def same_questions(log: Log, gold_log: Log) -> None:
     if odd:
         raise UserError(
             f"{name}: {len(indices)} records, gold has {len(gold_indices)}; record "
-            f"{one_line(odd[0], 40)} is in only one; evaluate both models on the same rows of one split"
+            f"{one_line(odd[0], 40)} is in only one; evaluate both models on the same rows "
+            "of one split"
         )
 
 
