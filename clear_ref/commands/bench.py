@@ -4,6 +4,7 @@ from argparse import Namespace
 from dataclasses import fields
 
 from clear_ref.bench import (
+    frozen_head,
     likelihood,
     token_terms,
     token_terms_text,
@@ -15,9 +16,10 @@ from clear_ref.common.errors import UserError
 from .given import settings_from
 from .output import Output
 
-KINDS = ("kernel", "step", "likelihood")
+KINDS = ("kernel", "head", "step", "likelihood")
 SETTINGS = {
     "kernel": token_terms.BenchSettings,
+    "head": frozen_head.BenchHeadSettings,
     "step": training_step.BenchStepSettings,
     "likelihood": likelihood.BenchLikelihoodSettings,
 }
@@ -37,6 +39,9 @@ def command(arguments: Namespace) -> Output:
     if arguments.what == "kernel":
         found = token_terms.run(settings_from(arguments, token_terms.BenchSettings))
         return Output(found, token_terms_text.text)
+    if arguments.what == "head":
+        found = frozen_head.run(settings_from(arguments, frozen_head.BenchHeadSettings))
+        return Output(found, frozen_head.text)
     if arguments.what == "step":
         found = training_step.run(settings_from(arguments, training_step.BenchStepSettings))
         return Output(found, training_step_text.text)

@@ -2,6 +2,7 @@
 check-data, make-data.
 """
 
+from clear_ref.bench.frozen_head import BenchHeadSettings
 from clear_ref.bench.likelihood import BenchLikelihoodSettings
 from clear_ref.bench.token_terms import BenchSettings
 from clear_ref.bench.training_step import BenchStepSettings
@@ -11,7 +12,9 @@ from .options import Parser, add_settings, add_shape, add_shared
 from .settings import Report
 
 WHAT_BENCH = (
-    "kernel: token terms; step: a training step, generation and likelihoods beside the way of the "
+    "kernel: token terms; head: the same from hidden states and a frozen output layer, with "
+    "--rows (default 4096), --vocabulary, --width, --dtype (default float32), --threads and "
+    "--rounds (default 3); step: a training step, generation and likelihoods beside the way of the "
     "released code, with --threads, --rounds (default 3), --shape and --tasks; likelihood: "
     "candidate answers with shared prompts beside plain forward passes, with --threads, --rounds "
     "(default 3) and --records (default: kernel)"
@@ -57,8 +60,9 @@ def add_bench(one: Parser) -> None:
     """bench."""
     add_shared(one, "bench", BenchSettings)
     one.add_argument("--what", choices=bench.KINDS, default="kernel", help=WHAT_BENCH)
-    for kind in (BenchStepSettings, BenchLikelihoodSettings):
-        add_settings(one, kind, skip={"threads", "rounds"})
+    shared = {"threads", "rounds", "rows", "vocabulary", "dtype"}
+    for kind in (BenchStepSettings, BenchLikelihoodSettings, BenchHeadSettings):
+        add_settings(one, kind, skip=shared)
 
 
 def add_checkpoint(one: Parser) -> None:

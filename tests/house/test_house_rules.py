@@ -246,7 +246,7 @@ def settings_of(command, kind):
     """The fields that are options of a command: its settings but what it takes another way, and its
     recipe.
     """
-    from clear_ref.bench import likelihood, training_step
+    from clear_ref.bench import frozen_head, likelihood, training_step
     from clear_ref.commands import settings
     from clear_ref.common.settings import setting_names
     from clear_ref.loop.recipes import RECIPES
@@ -261,9 +261,13 @@ def settings_of(command, kind):
     if command == "bench":
         found += [
             field
-            for kind in (training_step.BenchStepSettings, likelihood.BenchLikelihoodSettings)
+            for kind in (
+                training_step.BenchStepSettings,
+                likelihood.BenchLikelihoodSettings,
+                frozen_head.BenchHeadSettings,
+            )
             for field in dataclasses.fields(kind)
-            if field.name not in ("threads", "rounds")
+            if field.name not in ("threads", "rounds", "rows", "vocabulary", "dtype")
         ]
     if kind in (settings.Unlearn, settings.Sweep, settings.Finetune):
         found += dataclasses.fields(
