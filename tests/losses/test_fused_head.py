@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clear_ref.common.errors import LabelError, ShapeError
 from clear_ref.losses import IGNORE, BatchRows, native, sequence_sum, token_mean, token_terms
+from clear_ref.losses.choice import use_implementation
 from clear_ref.losses.fused_head import HeadRows, head_terms
-from clear_ref.losses.implementation import use_implementation
 from clear_ref.losses.planning import ZeroRows, plan
 from clear_ref.losses.rows import FrozenHead
 
