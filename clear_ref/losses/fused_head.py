@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clear_ref.model import products
+
 from . import operand_checks
 from .formulas import (
     ENTROPY,
@@ -139,14 +141,17 @@ def _gradient(
     buffer = torch.empty(n_rows, vocabulary, dtype=hidden.dtype, device=hidden.device)
     for chunk in rows.chunks():
         logits = buffer[: chunk.stop - chunk.start]
-        torch.mm(hidden[chunk], rows.weight.t(), out=logits)
+        if products.is_widened(hidden[chunk], rows.weight):
+            logits.copy_(products.linear(hidden[chunk], rows.weight, None))
+        else:
+            torch.mm(hidden[chunk], rows.weight.t(), out=logits)
         if rows.temperature != 1:
             logits /= rows.temperature
         teacher = None if rows.teacher is None else rows.teacher(chunk)
         _replace_by_gradient(logits, teacher, rows.labels, table, upstream, chunk, known)
         if rows.temperature != 1:
             logits /= rows.temperature
-        torch.mm(logits, rows.weight, out=gradient[chunk])
+        gradient[chunk] = products.gradient(logits, rows.weight)
     return gradient
 
 
