@@ -23,6 +23,8 @@ LEAST_QUERIES = 2**18  # numbers of the queries of an attention that is converte
 @cache
 def has_instructions(dtype: torch.dtype) -> bool:
     """True if this CPU multiplies matrices of a dtype with instructions of its own."""
+    if not torch.backends.mkldnn.is_available():  # then torch has no such functions
+        return dtype.itemsize > 2
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if dtype == torch.float16:

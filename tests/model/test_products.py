@@ -99,3 +99,11 @@ def test_other_products_are_torchs(monkeypatch):
     assert not products.is_widened(rows[:8], weight)
     assert not products.is_widened(rows[:, :128], weight[:, :128])
     assert not products.is_widened(rows, torch.nn.Parameter(weight))
+
+
+def test_a_torch_without_mkldnn_is_not_asked_for_instructions(monkeypatch):
+    """It has no functions that say: 16-bit products are computed in float32 there."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    found = [products.has_instructions.__wrapped__(dtype) for dtype in (*UNIT, torch.float32)]
+    assert found == [False, False, True]
