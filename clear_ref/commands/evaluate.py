@@ -138,7 +138,6 @@ def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
     else:
         models = {"model": inputs.model} | models
     logs |= evaluated(inputs, models, out, fresh)
-    found = all_guards(run, logs)
     seconds: Seconds = {"evaluate": round(time.monotonic() - started, 2)}
     summary: Summary = {"command": "evaluate", "model": str(inputs.model)}
     if settings.adapter:
@@ -147,9 +146,11 @@ def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
     summary["seconds"] = seconds
     if run.robustness:
         started = time.monotonic()
-        summary["robustness"] = measure_robustness(run, run.robustness, logs)
+        with collected() as of_relearning:
+            summary["robustness"] = measure_robustness(run, run.robustness, logs)
+        run = replace(run, guards=(*run.guards, *of_relearning))
         seconds["robustness"] = round(time.monotonic() - started, 2)
-    summary |= found
+    summary |= all_guards(run, logs)
     return write_results(out, logs, summary, inputs.metrics, inputs.gold)
 
 

@@ -112,3 +112,16 @@ def test_a_kill_at_any_write_is_resumed_with_the_same_bytes_and_nothing_is_compu
         assert files(out) == expected
         done_twice = {name: again[name] - counts[name] for name in counts}
         assert sum(done_twice.values()) <= 1, (number, done_twice)
+
+
+@pytest.mark.slow
+def test_a_warning_of_relearning_is_in_the_results_and_an_error_with_strict(
+    command, tmp_path, capsys
+):
+    """A rate of 1e-46 is 0 in float32: relearning changes no weight."""
+    rate = ("--relearn-lr", "1e-46", "--strict", "--json")
+    status, stdout, stderr = call(capsys, *command, *rate, "--out", tmp_path / "run")
+    guards = json.loads(stdout)["guards"]
+    assert ("unchanged", "relearn, end") in [(each["guard"], each["at"]) for each in guards]
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["guards"] == guards
+    assert status == 1 and "--strict, and there are warnings (" in stderr.splitlines()[-1]
