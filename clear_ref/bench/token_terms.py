@@ -77,7 +77,7 @@ class Measuring:
 
     def __init__(self, settings: BenchSettings, n_processes: int) -> None:
         self.settings = settings
-        self.progress = Progress("bench", n_processes, "process")
+        self.progress = Progress("bench", n_processes, "measurement")
 
     def measure(
         self,
