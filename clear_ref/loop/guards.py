@@ -98,7 +98,7 @@ class ZeroGradients:
             phase = line.get("phase", self.stage)
             if self.moves:
                 self.n_steps[phase] = self.n_steps.get(phase, 0) + 1
-            self.moves = self.moves or line["gradient_norm"] > 0
+            self.moves = self.moves or float(line["gradient_norm"]) > 0
         self.n_steps = {phase: n for phase, n in self.n_steps.items() if n >= STEPS}
 
     def are_wanted(self, phase: str) -> bool:
@@ -160,8 +160,10 @@ class Guards:
             found.append(fire("zero_gradient", at, reason))
         for what in watch.empty:
             reason = f"{what} selects no row: its terms are 0 there"
-            guard: Guard = {"guard": "empty_rows", "at": at, "reason": reason}
-            found.append(guard if reason in self.empty else fire(**_named(guard)))
+            if reason in self.empty:  # said already
+                found.append({"guard": "empty_rows", "at": at, "reason": reason})
+            else:
+                found.append(fire("empty_rows", at, reason))
             self.empty.add(reason)
         return found
 
@@ -184,11 +186,6 @@ class Guards:
             )
             found.append(fire("frozen_changed", at, reason))
         return found
-
-
-def _named(guard: Guard) -> dict[str, str]:
-    """The guard as arguments of `fire`."""
-    return {"name": guard["guard"], "at": guard["at"], "reason": guard["reason"]}
 
 
 def _in_every_line(lines: list[TraceLine], n_steps: int) -> list[str]:

@@ -77,11 +77,11 @@ def gradients_in_words(parameters: dict[str, Tensor]) -> str:
     """The parameter whose gradient is not finite, else the one with the largest gradient."""
     named = {name: each.grad for name, each in parameters.items() if each.grad is not None}
     names = list(named)
-    wrong, largest = torch.zeros(len(names)), torch.zeros(len(names))
+    wrong, largest = torch.zeros(2, len(names), dtype=torch.float64)
     for number, gradient in enumerate(named.values()):
-        finite = torch.isfinite(whole(gradient.detach()))
-        wrong[number] = finite.numel() - int(finite.sum())
-        largest[number] = float(whole(gradient.detach()).abs().max())
+        values = whole(gradient.detach())
+        wrong[number] = values.numel() - int(torch.isfinite(values).sum())
+        largest[number] = float(values.abs().max())
     if not names:
         return "no parameter has a gradient"
     if wrong.any():

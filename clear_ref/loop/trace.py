@@ -13,13 +13,16 @@ from typing import NotRequired, TypedDict, cast
 
 from clear_ref.common.atomic import append_bytes
 from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import is_number
 from clear_ref.common.files import parse_json, read_bytes, write_bytes, write_text
 from clear_ref.common.guards import EVALUATION, Guard, each_once, is_guards
 from clear_ref.common.run_directory import TRACE_CSV_FILE, TRACE_FILE
+from clear_ref.common.text_table import csv_cell
 
 FIRST_COLUMNS = ("step", "epoch", "stage", "phase", "loss")
 LAST_COLUMNS = ("gradient_norm", "lr", "answer_tokens", "seconds")
 GUARDS = "guards"
+NOT_FINITE = ("nan", "inf", "-inf")
 
 
 class TraceLine(TypedDict):
@@ -84,6 +87,11 @@ class Trace:
             *lines, _ = data[:end].decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path}: not UTF-8 ({error}): start a new run") from None
+        if n_bytes and not end:
+            raise UserError(
+                f"{self.path}: no line ends at byte {n_bytes} or after it; expected the end of the "
+                "line of the checkpoint's step: start a new run"
+            )
         for number, line in enumerate(lines, 1):
             if line and is_kept(checked_line(line, f"{self.path}:{number}")):
                 self.lines.append(line)
@@ -137,11 +145,13 @@ def checked_line(text: str, where: str) -> TraceLine:
     row = parse_json(text.encode("utf-8"), where)
     terms = row.get("terms")
     known = {*FIRST_COLUMNS, *LAST_COLUMNS, "terms", GUARDS}
+    norm = row.get("gradient_norm")
     good = isinstance(row.get("stage"), str) and type(row.get("step")) is int and set(row) <= known
+    good = good and (is_number(norm) or norm in NOT_FINITE)
     if not good or not isinstance(terms, dict) or not is_guards(row.get(GUARDS, [])):
         raise UserError(
-            f"{where}: is no line of a training's trace; expected stage, step, loss and terms: "
-            "start a new run"
+            f"{where}: is no line of a training's trace; expected stage, step, terms and "
+            "gradient_norm: start a new run"
         )
     return cast(TraceLine, row)
 
@@ -165,8 +175,13 @@ def as_csv(lines: Sequence[TraceLine]) -> str:
         row |= {key: value for key, value in line.items() if key not in ("terms", GUARDS)}
         if GUARDS in line:
             row[GUARDS] = ";".join(dict.fromkeys(guard["guard"] for guard in line["guards"]))
-        writer.writerow(row)
+        writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A value for the CSV writer: a text is never a formula."""
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def _as_text(line: TraceLine) -> str:

@@ -270,9 +270,11 @@ class Trainer:
         self.trace.write()
         advice = "look at these records, or lower --lr"
         if self.training.out is not None:
+            checkpoint = self.training.out / CHECKPOINT_DIRECTORY
             advice = (
-                f"the state before the step is saved: --resume --out {self.training.out} makes the "
-                "step again, with the same settings; with others (a lower --lr) start a new run"
+                f"the state before the step is saved in {checkpoint}: "
+                "--resume --out DIR makes the step again, with the same settings; with others (a "
+                "lower --lr) start a new run"
             )
         raise RunFailed(f"{at}: {reason}; {advice}")
 

@@ -108,7 +108,7 @@ def test_the_line_names_term_batch_and_record(records_at_once, tiny_directory, t
     assert "retain_nll" not in said
     assert f"; batch forget, {rows()[0][4].where}; the gradient of " in said
     assert named(said, rows()[0]) == [4] and named(said, rows()[1]) == []
-    assert f"--resume --out {tmp_path} makes the step again, with the same settings" in said
+    assert f"saved in {tmp_path / 'checkpoint'}: --resume --out DIR makes the step again" in said
     *before, last = map(strict_json, (tmp_path / "trace.jsonl").read_text().splitlines())
     assert [line["step"] for line in before] == list(range(1, step)) and last["step"] == step
     assert last["loss"] == last["terms"]["forget_nll"] == "nan"

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from clear_ref.loop.trace import Trace, as_csv
+from clear_ref.common.errors import UserError
+from clear_ref.loop.trace import Trace, as_csv, checked_line
 
 LINES = [
     {
@@ -79,6 +80,30 @@ def test_new_lines_are_appended_and_a_torn_tail_is_cut_at_resume(tmp_path):
         resumed.append()
         assert path.read_bytes() == expected
         path.write_bytes(both + b"\0\0\n" if n_bytes is None else both)
+
+
+def test_a_trace_without_the_line_of_the_checkpoint_is_refused(tmp_path):
+    """Its last line end was overwritten: none of its lines is taken as if there were no others."""
+    trace = Trace(tmp_path, "scrub")
+    trace.add(LINES[0])
+    trace.append()
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    with pytest.raises(UserError, match=f"no line ends at byte {trace.n_bytes}"):
+        Trace(tmp_path, "scrub").keep(1, trace.n_bytes)
+
+
+@pytest.mark.parametrize("norm", [None, "=1", [1.5], "-nan"])
+def test_a_line_whose_gradient_norm_is_no_number_is_refused(norm):
+    with pytest.raises(UserError, match="is no line of a training's trace"):
+        checked_line(json.dumps(LINES[0] | {"gradient_norm": norm}), "trace.jsonl:1")
+    line = json.dumps(LINES[0] | {"gradient_norm": "-inf"})
+    assert checked_line(line, "trace.jsonl:1")["gradient_norm"] == "-inf"
+
+
+def test_no_text_is_a_formula_in_a_spreadsheet():
+    line = LINES[0] | {"stage": "=1+1", "phase": "@a", "loss": "-inf"}
+    assert as_csv([line]).splitlines()[1].startswith("1,0,'=1+1,'@a,-inf,")
 
 
 def test_a_trace_that_another_program_changed_meanwhile_is_written_whole(tmp_path):
