@@ -190,8 +190,11 @@ def _keep(inputs: Inputs, directory: Path, tasks: list[Task], logs: Logs) -> Non
                 write_json(folder / _file_name(task), kept)
     except InUse:  # another process keeps logs of this model now, from the same code and files
         return
-    except (UserError, RunFailed, OSError) as error:
+    except (UserError, RunFailed) as error:
         _notice(f"the next run evaluates {directory} again: {error}")
+    except OSError as error:
+        said = f"{folder}: cannot be written ({error.strerror})"
+        _notice(f"the next run evaluates {directory} again: {said}")
 
 
 def _tidy(folder: Path) -> None:

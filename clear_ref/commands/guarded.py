@@ -1,6 +1,7 @@
 """The guards of a run from its three sources, and --strict, which makes them errors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from clear_ref.common import distributed
@@ -15,10 +16,13 @@ from .settings import Common
 
 
 class Strict(Protocol):
-    """A resolved run with the setting strict."""
+    """A resolved run with the setting strict, and its directory."""
 
     @property
     def settings(self) -> Common: ...
+
+    @property
+    def out(self) -> Path: ...
 
 
 def all_guards(run: Resolved, models: Mapping[str, Logs], modality: str = "") -> Summary:
@@ -36,7 +40,7 @@ def strict_check(run: Strict) -> Callable[[Mapping[str, Any]], None]:
     """Output.check of a run: RunFailed if a guard fired and --strict is given."""
 
     def check(found: Mapping[str, Any]) -> None:
-        check_strict(run.settings.strict, list(guards_within(found)), found["out"])
+        check_strict(run.settings.strict, list(guards_within(found)), run.out)
 
     return check
 

@@ -73,7 +73,9 @@ def test_the_second_run_of_a_method_evaluates_one_model_and_writes_the_same_byte
     def run(command, out, *more):
         found = call(capsys, *command, "--data", world, *QUICK, "--out", tmp_path / out, *more)
         assert found[0] == 0, found[2]
-        return found[2]
+        lines = found[2].splitlines(keepends=True)
+        # Four tokens are too few for most answers, and a warning says so.
+        return "".join(line for line in lines if "warning cut_answers" not in line)
 
     monkeypatch.setattr(model_logs, "run_tasks", run_tasks)
     world = small_copy(tmp_path / "world")

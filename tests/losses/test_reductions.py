@@ -11,6 +11,7 @@ from math import nan
 import pytest
 import torch
 
+from clear_ref import losses
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.losses import (
     IGNORE,
@@ -24,7 +25,7 @@ from clear_ref.losses import (
     sequence_sum,
     token_mean,
 )
-from clear_ref.methods import METHODS, Loss, make_options, method_loss, needs, rmu, variant
+from clear_ref.methods import METHODS, Loss, make_options, method_loss, needs, variant
 from tests.helpers.values_by_hand import CASES, case_loss, rmu_batches
 
 LENGTHS = ((3, 4), (2, 1), (4, 2), (1, 3), (2, 5))  # (prompt, answer) tokens of five sequences
@@ -456,7 +457,7 @@ def by_hand_error(method, options, expected):
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_every_mutant_breaks_every_by_hand_case_it_touches_and_no_other(monkeypatch, mutant):
     monkeypatch.setattr(
-        rmu, "control_vector", lambda seed, width: torch.tensor([0.6, 0.8], dtype=torch.float64)
+        losses, "control_vector", lambda seed, width: torch.tensor([0.6, 0.8], dtype=torch.float64)
     )
     for method, options, expected in [*CASES, ("rmu", {}, {})]:
         assert by_hand_error(method, options, expected) < 1e-12

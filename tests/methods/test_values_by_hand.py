@@ -7,6 +7,7 @@ Run: python -m pytest tests/methods/test_values_by_hand.py
 import pytest
 import torch
 
+from clear_ref import losses
 from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.losses import IGNORE, Outputs
 from clear_ref.methods import (
@@ -14,7 +15,6 @@ from clear_ref.methods import (
     make_options,
     method_loss,
     reference_model,
-    rmu,
     sku,
     variant,
 )
@@ -37,7 +37,7 @@ def test_a_method_has_the_value_worked_out_by_hand(method, options, expected, le
 @pytest.mark.parametrize("alpha, retain", [(1, 3), (2, 6)])
 def test_rmu_has_the_value_worked_out_by_hand(monkeypatch, alpha, retain):
     monkeypatch.setattr(
-        rmu, "control_vector", lambda seed, width: torch.tensor([0.6, 0.8], dtype=torch.float64)
+        losses, "control_vector", lambda seed, width: torch.tensor([0.6, 0.8], dtype=torch.float64)
     )
     loss = method_loss("rmu", rmu_batches(), c=5, alpha=alpha)
     assert loss.terms["forget_distance"].item() == pytest.approx(40 / 3, abs=1e-13)
@@ -46,10 +46,10 @@ def test_rmu_has_the_value_worked_out_by_hand(monkeypatch, alpha, retain):
 
 
 def test_the_control_vector_is_a_unit_vector_fixed_by_its_seed():
-    u = rmu.control_vector(0, 64)
+    u = losses.control_vector(0, 64)
     assert u.shape == (64,) and abs(u.norm().item() - 1) < 1e-15 and (u >= 0).all() and u.std() > 0
-    assert torch.equal(u, rmu.control_vector(0, 64)) and not torch.equal(
-        u, rmu.control_vector(1, 64)
+    assert torch.equal(u, losses.control_vector(0, 64)) and not torch.equal(
+        u, losses.control_vector(1, 64)
     )
 
 
