@@ -61,12 +61,13 @@ class StepWatch(Watch):
                     self.empty.append(f"row set {row_set} of batch {name}")
 
     def see(self, work: Work, terms: Terms, hidden: Terms) -> None:
-        """See the terms of a part, before its backward."""
-        if not work.share:
-            return
+        """See the terms of a part, before its backward.
+
+        A process whose parts are all not counted knows the names too: these are exchanged.
+        """
         for name, term in terms.items():
-            if not self.terms.get(name):
-                self.terms[name] = has_gradient(term, hidden.values())
+            had = self.terms.setdefault(name, False)
+            self.terms[name] = had or (work.share > 0 and has_gradient(term, hidden.values()))
 
 
 def has_gradient(term: Tensor, hidden: Iterable[Tensor]) -> bool:

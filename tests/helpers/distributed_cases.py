@@ -208,6 +208,9 @@ def main(directory, out, kind):
     LOADING["shard"] = kind.startswith("sharded")
     if kind.endswith("four"):
         numbers["steps"], tensors = steps(directory, OF_FOUR)
+        vlm, _ = train(directory, "kl", "paper")
+        for name, parameter in trainable(vlm).items():
+            tensors[f"kl paper 2/{name}"] = parameter.detach().clone()
     elif LOADING["shard"]:
         numbers["steps"], tensors = steps(directory)
         numbers["trainings"], trained = trainings(directory, (2,))

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from clear_ref import load
+from clear_ref.loop.stage import trainable
 from tests.helpers import distributed_cases as cases
 from tests.helpers.torchrun import torchrun
 
@@ -112,13 +113,19 @@ def test_only_one_formula_has_no_finite_loss(one):
 
 
 def test_four_processes_of_which_one_has_no_record_too(tiny_directory, tmp_path):
-    """A step of three records: the fourth process computes one again, with weight zero."""
+    """A step of three records: the fourth process computes one again, with weight zero.
+
+    Then a training of four such steps; in three of them the guards exchange what they see.
+    """
     numbers, gradients, _ = results(tiny_directory, tmp_path / "cases", "four", 4)
     with one_thread():
         expected, wanted = cases.steps(tiny_directory, cases.OF_FOUR)
+        vlm, _ = cases.train(tiny_directory, "kl", "paper")
     for key, step in json.loads(json.dumps(expected)).items():
         check_step(numbers["steps"][key], step)
         assert distance(starting_with(wanted, key), starting_with(gradients, key)) < TOLERANCE
+    trained = {name: each.detach() for name, each in trainable(vlm).items()}
+    assert distance(trained, starting_with(gradients, "kl paper 2")) < TRAINED_TOLERANCE[2]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +208,8 @@ def test_four_processes_share_out_frozen_weights(tiny_directory, tmp_path, one):
         key = f"{method} {semantics} cut"
         check_step(numbers["steps"][key], one[0]["steps"][key])
         assert distance(starting_with(one[1], key), starting_with(gradients, key)) < TOLERANCE
+    trained = starting_with(one[1], "kl paper 2")
+    assert distance(trained, starting_with(gradients, "kl paper 2")) < TRAINED_TOLERANCE[2]
 
 
 @pytest.mark.parametrize("method, semantics", cases.TRAINED)

@@ -14,7 +14,8 @@ from clear_ref import load
 from clear_ref.common.guards import GuardNotice, collected
 from clear_ref.data.prompts import read_phrases
 from clear_ref.loop import guards as training_guards
-from clear_ref.loop.guards import checksums, different, has_gradient
+from clear_ref.loop.engine import Work
+from clear_ref.loop.guards import StepWatch, checksums, different, has_gradient
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import MiniUnlearn
@@ -85,6 +86,17 @@ def said(guards):
 def guards_by_step(out):
     lines = [json.loads(line) for line in (out / "trace.jsonl").read_text().splitlines()]
     return {line["step"]: line["guards"] for line in lines if "guards" in line}
+
+
+def test_a_part_that_is_not_counted_gives_the_names_of_its_terms():
+    """A process with no other part exchanges as many numbers as the others."""
+    hidden = torch.ones(1, requires_grad=True)
+    terms = {"live": hidden.sum(), "dead": (0 * hidden).sum()}
+    watch = StepWatch(probes=True)
+    watch.see(Work({}, 1, {}, (0, 0), share=0), terms, {"forget": hidden})
+    assert watch.terms == {"live": False, "dead": False}
+    watch.see(Work({}, 1, {}, (0, 0), share=1), terms, {"forget": hidden})
+    assert watch.terms == {"live": True, "dead": False}
 
 
 def test_a_term_without_gradient_is_named_after_three_steps_and_the_other_is_not(
