@@ -32,6 +32,7 @@ from .settings import Common, forget_setting, shard_setting
 # Mean numbers of tokens, with Llama's tokenizer: TOFU's questions have 19 and a template about 10;
 # answers and captions have 41 to 48; a name has about 8.
 PROMPT, ANSWER, NAME = 30, 45, 8
+WHOLE_FINETUNE = "finetune with adapters refuses --shard on: its line is of whole weights"
 CANDIDATES = 7  # the answer, its paraphrase and five wrong ones
 
 
@@ -292,6 +293,7 @@ def parts_text(found: dict[str, Any]) -> list[str]:
         f"GB of one of {settings['processes']} processes ({what}):",
         *aligned(("run", *NAMES, "checkpointed"), lines),
         "checkpointed: activations with --checkpointing on; gathered: held for the exchange",
+        *([WHOLE_FINETUNE] if settings["lora_rank"] and settings["shard"] == "on" else ()),
     ]
 
 

@@ -291,3 +291,13 @@ def test_the_page_of_the_papers_tables_shows_what_the_command_prints(capsys):
         assert capsys.readouterr().out == output
     assert run.main(["estimate", "llava-78m", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["runs"]) == 13
+
+
+@pytest.mark.parametrize(
+    "more, said", [((), True), (("--lora-rank", "0", "--dtype", "float32"), False)]
+)
+def test_the_line_of_finetune_is_said_to_be_of_whole_weights(more, said, capsys):
+    """With adapters it refuses --shard on; without them every weight is shared out."""
+    shared = ("--processes", "2", "--shard", "on")
+    assert run.main(["estimate", "llava-1.5-7b", *shared, *more]) == 0
+    assert ("finetune with adapters refuses --shard on" in capsys.readouterr().out) == said
