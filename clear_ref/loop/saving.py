@@ -36,7 +36,8 @@ def read_saving(every: str, keep: int) -> Saving:
     if every.isdecimal() and every.isascii() and len(every) < 10:
         return Saving(steps=int(every), keep=keep)
     try:
-        minutes = float(every.removesuffix("m")) if every.endswith("m") else -1.0
+        given = every.endswith("m") and "_" not in every
+        minutes = float(every.removesuffix("m")) if given else -1.0
     except ValueError:
         minutes = -1.0
     if not 0 < minutes < math.inf:

@@ -217,7 +217,8 @@ def test_steps_and_minutes_are_read(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["-1", "", "m", "0m", "-3m", "nanm", "infm", "10 minutes", "1e3", "²", "9" * 400 + "m"]
+    "text",
+    ["-1", "", "m", "0m", "-3m", "1_0m", "nanm", "infm", "10 minutes", "1e3", "²", "9" * 400 + "m"],
 )
 def test_other_values_of_save_every_are_refused(text):
     with pytest.raises(UserError, match="^--save-every is .*; expected after how many steps"):
