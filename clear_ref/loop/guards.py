@@ -31,6 +31,7 @@ from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
 from .engine import RowTotals, Terms, Watch, Work
+from .sharding import local_rows
 from .stage import trainable
 from .teacher import Teacher
 from .trace import Trace, TraceLine
@@ -231,8 +232,7 @@ def checksums(tensors: Tensors) -> dict[str, int]:
 
 
 def _checksum(tensor: Tensor) -> Tensor:
-    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    data = local.detach()
+    data = local_rows(tensor)
     if not data.untyped_storage().size():  # no values, or FSDP2 has released them
         return torch.zeros((), dtype=torch.int64)
     data = data.contiguous().view(-1).view(torch.uint8)
