@@ -26,6 +26,7 @@ ORDER = (
     "loop",
     "mini",
     "evaluation",
+    "visual",
     "report",
     "oracle",
     "bench",
