@@ -54,6 +54,7 @@ PYBIND11_MODULE(_token_terms, m) {
     m.attr("FLOAT32") = int(FLOAT32);
     m.attr("BFLOAT16") = int(BFLOAT16);
     m.attr("FLOAT16") = int(FLOAT16);
+    m.attr("WITH_PREDICTIONS") = int(WITH_PREDICTIONS);
 #if defined(WITH_CUDA)
     m.attr("cuda_targets") = WITH_CUDA;
 #else
@@ -66,9 +67,10 @@ PYBIND11_MODULE(_token_terms, m) {
         for (const auto* kernel : cpu_kernels()) names.push_back(kernel->name);
         return names;
     });
-    m.def("cpu_stats", [](const Problem& p, bool entropy, Address table, int kernel, int threads) {
+    m.def("cpu_stats", [](const Problem& p, int wanted, Address table, int kernel, int threads) {
         py::gil_scoped_release released;
-        cpu_stats(*cpu_kernels().at(std::size_t(kernel)), p, entropy, floats(table), threads);
+        cpu_stats(*cpu_kernels().at(std::size_t(kernel)), p, Wanted(wanted), floats(table),
+                  threads);
     });
     m.def("cpu_dlogits", [](const Problem& p, Address table, Address upstream, Address gradient,
                             int kernel, int threads) {
@@ -78,10 +80,10 @@ PYBIND11_MODULE(_token_terms, m) {
     });
 #if defined(WITH_CUDA)
     m.def("cuda_workspace", [](const Problem& p, int device) { return cuda_workspace(p, device); });
-    m.def("cuda_stats", [](const Problem& p, bool entropy, Address table, Address workspace,
+    m.def("cuda_stats", [](const Problem& p, int wanted, Address table, Address workspace,
                            int device, Address stream) {
         py::gil_scoped_release released;
-        raise_if(cuda_stats(p, entropy, floats(table), floats(workspace), device,
+        raise_if(cuda_stats(p, Wanted(wanted), floats(table), floats(workspace), device,
                             reinterpret_cast<void*>(stream)),
                  "token_stats");
     });

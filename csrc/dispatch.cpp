@@ -91,10 +91,10 @@ void ask_for_large_pages(void* memory, std::int64_t bytes) {
 
 }  // namespace
 
-void cpu_stats(const CpuKernel& kernel, const Problem& problem, bool entropy, float* table,
+void cpu_stats(const CpuKernel& kernel, const Problem& problem, Wanted wanted, float* table,
                int threads) {
     in_threads(problem, threads, [&](std::int64_t begin, std::int64_t end) {
-        kernel.stats(problem, entropy, table, begin, end);
+        kernel.stats(problem, wanted, table, begin, end);
     });
 }
 

@@ -11,7 +11,7 @@ namespace token_terms {
 // The slowest first, the fastest last.
 const std::vector<const CpuKernel*>& cpu_kernels();
 
-void cpu_stats(const CpuKernel&, const Problem&, bool entropy, float* table, int threads);
+void cpu_stats(const CpuKernel&, const Problem&, Wanted, float* table, int threads);
 void cpu_dlogits(const CpuKernel&, const Problem&, const float* table, const float* upstream,
                  void* gradient, int threads);
 

@@ -4,7 +4,7 @@
 // relative to the row's maximum so far, x = z - max z and u = t - max t, and to t_r, the teacher's
 // logit at the student's maximum:
 //   S = sum e^x
-//   W = sum e^x x
+//   W = sum e^x x, and for predictions sum e^x x^2
 //   G = sum e^x (x - (t - t_r)) for the student, sum e^u (u - x) for the teacher
 // kl_teacher_student = G_t / S_t - ln S_t + ln S_s, and so on. An offset common to all logits of a
 // row has no effect.
@@ -17,6 +17,7 @@
 #pragma once
 
 #include "lanes.h"
+#include "token_terms.h"
 
 namespace token_terms {
 namespace INSTRUCTION_SET {
@@ -38,8 +39,9 @@ static inline void prefetch(const void*) {}
 
 // The sums of one row of one tensor so far, relative to `top`.
 struct Side {
-    double sum[SUMS] = {}, weighted[SUMS] = {}, gap[SUMS] = {};
+    double sum[SUMS] = {}, weighted[SUMS] = {}, squared[SUMS] = {}, gap[SUMS] = {};
     float top = -INFINITY;
+    int64_t column = 0;  // of the student's top, the first
     float other = 0;  // in the student's: the teacher's logit at the top, or 0 if that is infinite
 
     // -inf - -inf would be NaN.
@@ -47,7 +49,7 @@ struct Side {
 };
 
 struct Totals {
-    double sum, weighted, gap;
+    double sum, weighted, squared, gap;
 };
 
 static double total(const double* x) {
@@ -56,7 +58,8 @@ static double total(const double* x) {
 
 static Totals totals(const Side& side) {
     // A row without a logit above -inf has no distribution; its sum is 0 or NaN.
-    return {side.top == -INFINITY ? NAN : total(side.sum), total(side.weighted), total(side.gap)};
+    return {side.top == -INFINITY ? NAN : total(side.sum), total(side.weighted),
+            total(side.squared), total(side.gap)};
 }
 
 // value * factor, where inf * 0 is 0.
@@ -77,6 +80,8 @@ static void raise(Side& side, Side* teacher, float top, float other) {
     side.other = other;
     if (first) return;
     for (int i = 0; i < SUMS; ++i) {
+        side.squared[i] =
+            shrunk(side.squared[i] - rise * (2 * side.weighted[i] - rise * side.sum[i]), factor);
         side.weighted[i] = shrunk(side.weighted[i] - rise * side.sum[i], factor);
         side.gap[i] = shrunk(side.gap[i] - widening * side.sum[i], factor);
         if (teacher) teacher->gap[i] += rise * teacher->sum[i];
@@ -123,7 +128,7 @@ static void in_double(Lanes z, float top, double* x, double* e) {
     }
 }
 
-template <bool TEACHER>
+template <bool TEACHER, bool PREDICTIONS>
 static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
     double e[WIDTH], f[WIDTH], x[WIDTH], u[WIDTH];
     float t[WIDTH];
@@ -135,6 +140,7 @@ static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
     for (int i = 0; i < WIDTH; ++i) {  // where e is 0 the other factor may be infinite
         student.sum[i % SUMS] += e[i];
         if (e[i] != 0) student.weighted[i % SUMS] += e[i] * x[i];
+        if (PREDICTIONS && e[i] != 0) student.squared[i % SUMS] += e[i] * x[i] * x[i];
         if (!TEACHER) continue;
         teacher.sum[i % SUMS] += f[i];
         if (f[i] != 0) {
@@ -147,9 +153,11 @@ static void add_large(Lanes z, Lanes ts, Side& student, Side& teacher) {
 }
 
 // The sums of one group of columns, in lanes, without the vectors that have large columns.
-template <bool TEACHER, bool ENTROPIES>
+template <bool TEACHER, Wanted WANTED>
 struct Group {
-    Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s;
+    static constexpr bool ENTROPIES = WANTED >= WITH_ENTROPIES,
+                          PREDICTIONS = WANTED == WITH_PREDICTIONS;
+    Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s, s_squared = s;
 
     // Adds a vector unless one of its columns is large: x >= `large` or u >= LARGE. Returns whether
     // it was added.
@@ -163,6 +171,7 @@ struct Group {
         const Lanes e = exponential(z, x, z_top, live);
         s = s + e;
         if (ENTROPIES) s_weighted = fused_where(live, e, x, s_weighted);
+        if (PREDICTIONS) s_squared = fused_where(live, e, x * x, s_squared);
         if (!TEACHER) return true;
         const Lanes f = exponential(ts, u, t_top, live_t);
         t = t + f;
@@ -175,6 +184,7 @@ struct Group {
     ALWAYS_INLINE void empty_into(Side& student, Side& teacher) const {
         add_to(student.sum, s);
         if (ENTROPIES) add_to(student.weighted, s_weighted);
+        if (PREDICTIONS) add_to(student.squared, s_squared);
         if (!TEACHER) return;
         add_to(teacher.sum, t);
         add_to(teacher.gap, t_gap);
@@ -198,14 +208,19 @@ static Tops block_tops(const T* p, int64_t count) {
 
 static bool reaches(Lanes z, float top) { return any(not_below(z, top), not_below(z, top)); }
 
-// The teacher's logit in the first column where the student's is `top`.
+// The first column where the student's logit is `top`; there is one.
 template <class T>
-static float at_top(const T* z, const T* t, int64_t count, float top) {
+static int64_t first_at(const T* z, int64_t count, float top) {
     int64_t j = 0;
     while (j + WIDTH <= count && !reaches(load(z + j), top)) j += WIDTH;
     while (to_float(z[j]) != top) ++j;
-    const float there = to_float(t[j]);
-    return there - there == 0 ? there : 0;
+    return j;
+}
+
+template <class T>
+static float finite_or_0(T logit) {
+    const float value = to_float(logit);
+    return value - value == 0 ? value : 0;
 }
 
 // The bound of x above which a column of the student is added in double. It is LARGE; if one
@@ -222,7 +237,7 @@ static float large_from(double rest, double next) {
     return bound < double(LARGE) ? float(bound) : LARGE;
 }
 
-template <class T, bool TEACHER, bool ENTROPIES>
+template <class T, bool TEACHER, Wanted WANTED>
 static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, Side& teacher) {
     for (int64_t start = 0; start < vocabulary; start += BLOCK) {
         const int64_t count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK;
@@ -230,9 +245,13 @@ static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, 
         const Tops z_tops = block_tops(zs, count),
                    t_tops = TEACHER ? block_tops(ts, count) : z_tops;
         const bool rises = z_tops.first > student.top;
-        if (rises)
+        if (rises) {
+            const bool searched = TEACHER || WANTED == WITH_PREDICTIONS;
+            const int64_t column = searched ? first_at(zs, count, z_tops.first) : 0;
+            student.column = start + column;
             raise(student, TEACHER ? &teacher : nullptr, z_tops.first,
-                  TEACHER ? at_top(zs, ts, count, z_tops.first) : 0);
+                  TEACHER ? finite_or_0(ts[column]) : 0);
+        }
         if (TEACHER && t_tops.first > teacher.top) raise(teacher, nullptr, t_tops.first, 0);
         const Reference z_top(student.reference()), t_top(teacher.reference());
         const float next = rises ? z_tops.second : z_tops.first;
@@ -246,7 +265,7 @@ static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, 
                        : j + WIDTH <= end    ? load(row + j)
                                              : load_some(row + j, end - j);
             };
-            Group<TEACHER, ENTROPIES> group;
+            Group<TEACHER, WANTED> group;
             // One bit for each vector that was not added. The loop has no call, so that it keeps
             // its registers.
             unsigned left = 0;
@@ -264,7 +283,9 @@ static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, 
                 left = left << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top, other, large);
             group.empty_into(student, teacher);
             for (j = first + (end - first - 1) / WIDTH * WIDTH; left; left >>= 1, j -= WIDTH)
-                if (left & 1) add_large<TEACHER>(some(zs, j), some(ts, j), student, teacher);
+                if (left & 1)
+                    add_large<TEACHER, WANTED == WITH_PREDICTIONS>(some(zs, j), some(ts, j),
+                                                                   student, teacher);
         }
     }
 }

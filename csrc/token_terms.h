@@ -7,10 +7,15 @@
 //   entropy = -sum p log p
 //   kl_teacher_student = KL(q || p) = sum q (log q - log p)
 //   kl_student_teacher = KL(p || q) = sum p (log p - log q)
+//   arg_max = the column of the largest z, the first of equal ones
+//   log_p_squared = sum p (log p)^2
 //
 // stats    reads both logits once (a GPU reads a row again if one probability of the student is
 //          above 1/2) and writes the table [N_STATS, n] in fp32, one row for each name of Row. Rows
-//          of the teacher are 0 without a teacher, entropies are 0 unless asked for.
+//          of the teacher are 0 without a teacher, entropies are 0 unless asked for. If the two
+//          predictions, arg_max and log_p_squared, are asked for, the table has two more rows, and
+//          the entropies are computed too. Predictions have no gradient. ARG_MAX is exact up to a
+//          vocabulary of 2^24. (A GPU reads the row a second time for them.)
 //          lse is LSE + LSE_LOW: the low part is what rounding to fp32 lost.
 //          The numbers to which the gradients of entropy and kl_student_teacher cancel are stored
 //          themselves, also in two parts. With TOP the student's largest logit z_r and
@@ -77,10 +82,16 @@ enum Row {
     GAP_LOW,
     DROP,
     DROP_LOW,
-    N_STATS
+    N_STATS,
+    ARG_MAX = N_STATS,
+    LOG_P_SQUARED,
+    N_STATS_AND_PREDICTIONS
 };
 
 enum Type { FLOAT32, BFLOAT16, FLOAT16 };
+
+// Which rows of the table are computed; each has those before it too.
+enum Wanted { TERMS, WITH_ENTROPIES, WITH_PREDICTIONS };
 
 struct Problem {
     const void* student;          // [n, V] of `type`
@@ -99,7 +110,7 @@ struct Problem {
 // instruction set.
 struct CpuKernel {
     const char* name;
-    void (*stats)(const Problem&, bool entropy, float* table, std::int64_t begin, std::int64_t end);
+    void (*stats)(const Problem&, Wanted, float* table, std::int64_t begin, std::int64_t end);
     void (*dlogits)(const Problem&, const float* table, const float* upstream, void* gradient,
                     std::int64_t begin, std::int64_t end);
 };
@@ -109,7 +120,7 @@ struct CpuKernel {
 // cuda_workspace() floats, or null if that is 0. Returns null, or the text of a CUDA error; nothing
 // is launched then.
 std::int64_t cuda_workspace(const Problem&, int device);
-const char* cuda_stats(const Problem&, bool entropy, float* table, float* workspace, int device,
+const char* cuda_stats(const Problem&, Wanted, float* table, float* workspace, int device,
                        void* stream);
 const char* cuda_dlogits(const Problem&, const float* table, const float* upstream, void* gradient,
                          int device, void* stream);

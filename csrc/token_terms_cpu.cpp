@@ -44,18 +44,20 @@ static double nll(const T* row, int64_t label, bool known, const Side& side, dou
     return known ? (double(side.top) - double(to_float(row[label]))) + log_sum : NAN;
 }
 
-template <class T, bool TEACHER, bool ENTROPIES>
+template <class T, bool TEACHER, Wanted WANTED>
 static void stats_row(const Problem& problem, int64_t row, const Column& out) {
+    constexpr bool ENTROPIES = WANTED >= WITH_ENTROPIES;
     const int64_t label = problem.labels[row];
     const bool ignored = label == problem.ignore_index;
     const bool known = label >= 0 && label < problem.vocabulary;
-    for (int i = 0; i < N_STATS; ++i) out.set(Row(i), 0);
+    constexpr int ROWS = WANTED == WITH_PREDICTIONS ? N_STATS_AND_PREDICTIONS : N_STATS;
+    for (int i = 0; i < ROWS; ++i) out.set(Row(i), 0);
     if (ignored && problem.skip_ignored) return;
     const T* z = static_cast<const T*>(problem.student) + row * problem.student_stride;
     const T* t =
         TEACHER ? static_cast<const T*>(problem.teacher) + row * problem.teacher_stride : nullptr;
     Side student, teacher;
-    read_row<T, TEACHER, ENTROPIES>(z, t, problem.vocabulary, student, teacher);
+    read_row<T, TEACHER, WANTED>(z, t, problem.vocabulary, student, teacher);
     const Totals s = totals(student);
     const double log_s = log(s.sum);
     out.set_two_parts(LSE, LSE_LOW, double(student.top) + log_s);
@@ -64,6 +66,12 @@ static void stats_row(const Problem& problem, int64_t row, const Column& out) {
     if (ENTROPIES) {
         out.set(ENTROPY, log_s - s.weighted / s.sum);
         out.set_two_parts(DROP, DROP_LOW, s.weighted / s.sum);
+    }
+    if (WANTED == WITH_PREDICTIONS) {
+        // log p = x - log_s; no term is negative.
+        out.set(LOG_P_SQUARED,
+                s.squared / s.sum - 2 * log_s * (s.weighted / s.sum) + log_s * log_s);
+        out.set(ARG_MAX, s.sum == s.sum ? double(student.column) : NAN);
     }
     if (!TEACHER) return;
     const Totals q = totals(teacher);
@@ -222,11 +230,15 @@ static void dlogits_row(const Problem& problem, const float* table, const float*
 }
 
 template <class T>
-static void stats_rows(const Problem& problem, bool entropy, float* table, int64_t begin,
+static void stats_rows(const Problem& problem, Wanted wanted, float* table, int64_t begin,
                        int64_t end) {
     const auto one = problem.teacher
-                         ? (entropy ? stats_row<T, true, true> : stats_row<T, true, false>)
-                         : (entropy ? stats_row<T, false, true> : stats_row<T, false, false>);
+                         ? (wanted == TERMS            ? stats_row<T, true, TERMS>
+                            : wanted == WITH_ENTROPIES ? stats_row<T, true, WITH_ENTROPIES>
+                                                       : stats_row<T, true, WITH_PREDICTIONS>)
+                         : (wanted == TERMS            ? stats_row<T, false, TERMS>
+                            : wanted == WITH_ENTROPIES ? stats_row<T, false, WITH_ENTROPIES>
+                                                       : stats_row<T, false, WITH_PREDICTIONS>);
     for (int64_t row = begin; row < end; ++row) one(problem, row, {table + row, problem.n});
 }
 
@@ -240,11 +252,11 @@ static void dlogits_rows(const Problem& problem, const float* table, const float
     if (streamed) fence();
 }
 
-static void stats(const Problem& problem, bool entropy, float* table, int64_t begin, int64_t end) {
+static void stats(const Problem& problem, Wanted wanted, float* table, int64_t begin, int64_t end) {
     const auto rows = problem.type == FLOAT32    ? stats_rows<float>
                       : problem.type == BFLOAT16 ? stats_rows<bf16>
                                                  : stats_rows<fp16>;
-    rows(problem, entropy, table, begin, end);
+    rows(problem, wanted, table, begin, end);
     leave();
 }
 

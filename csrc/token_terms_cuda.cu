@@ -27,7 +27,7 @@ struct Part {
 
 struct Forward {
     Problem problem;
-    bool entropy;
+    Wanted wanted;
     float* table;
     Part* partials;          // [n, parts]; null if one block computes a row
     unsigned parts;          // blocks of one row
@@ -66,26 +66,35 @@ __device__ __forceinline__ void write_two_parts(float* table, std::int64_t n, in
 // One thread writes a row's column of the table.
 template <Type type>
 __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow& row,
-                                          const Sums<double>& sums) {
+                                          const Sums<double>& sums, const Sums<double>& predicted) {
     const Problem& problem = forward.problem;
+    const bool entropy = forward.wanted >= WITH_ENTROPIES;
     const std::int64_t n = problem.n;
     float* table = forward.table + row.index;
-    for (int k = 0; k < N_STATS; ++k) table[k * n] = 0;
+    const int rows = forward.wanted == WITH_PREDICTIONS ? N_STATS_AND_PREDICTIONS : N_STATS;
+    for (int k = 0; k < rows; ++k) table[k * n] = 0;
     if (row.skipped) return;
     const double student_log = log(sums.student_sum);
     write_lse(table, n, LSE, LSE_LOW, sums.student_max, student_log);
     table[NLL * n] = nll_of<type>(problem, row, row.student, sums.student_max, student_log);
     table[TOP * n] = sums.student_max;
-    if (forward.entropy) {
+    if (entropy) {
         table[ENTROPY * n] = static_cast<float>(student_log - sums.student_self / sums.student_sum);
         write_two_parts(table, n, DROP, DROP_LOW, sums.student_self / sums.student_sum);
+    }
+    if (forward.wanted == WITH_PREDICTIONS) {
+        const double drop = sums.student_self / sums.student_sum;
+        const double squared = predicted.student_self / sums.student_sum;
+        table[LOG_P_SQUARED * n] =
+            static_cast<float>(squared - 2 * student_log * drop + student_log * student_log);
+        table[ARG_MAX * n] = squared == squared ? predicted.there : NAN;
     }
     if (!row.teacher) return;
     const double teacher_log = log(sums.teacher_sum);
     const double shift = student_log - teacher_log;
     write_lse(table, n, TEACHER_LSE, TEACHER_LSE_LOW, sums.teacher_max, teacher_log);
     table[TEACHER_NLL * n] = nll_of<type>(problem, row, row.teacher, sums.teacher_max, teacher_log);
-    if (forward.entropy)
+    if (entropy)
         table[TEACHER_ENTROPY * n] =
             static_cast<float>(teacher_log - sums.teacher_self / sums.teacher_sum);
     table[KL_TEACHER_STUDENT * n] =
@@ -103,7 +112,7 @@ __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow
 template <Type type>
 __device__ __forceinline__ void finish_row(const Forward& forward, const TokenRow& row,
                                            Sums<double>& own, bool wants_care) {
-    __shared__ Sums<double> total;
+    __shared__ Sums<double> total, predicted;
     if (!row.skipped) {
         block_merge(total, own);
         wants_care |= own.student_max < Format<type>::LOWEST_MAX || own.student_max > -PADDING;
@@ -112,11 +121,15 @@ __device__ __forceinline__ void finish_row(const Forward& forward, const TokenRo
         const std::int64_t vocabulary = forward.problem.vocabulary;
         if (__syncthreads_or(wants_care)) {
             careful_sums<type>(total, row.student, row.teacher, vocabulary);
-        } else if ((row.teacher || forward.entropy) && total.student_sum < SURE) {
+        } else if ((row.teacher || forward.wanted != TERMS) && total.student_sum < SURE) {
             sure_sums<type>(total, row.student, row.teacher, vocabulary);
         }
+        if (forward.wanted == WITH_PREDICTIONS) {
+            __syncthreads();  // thread 0 may have written `total`
+            predictions<type>(predicted, row.student, vocabulary, total.student_max);
+        }
     }
-    if (threadIdx.x == 0) write_row<type>(forward, row, total);
+    if (threadIdx.x == 0) write_row<type>(forward, row, total, predicted);
 }
 
 // A thread's sums over the vectors [first, end) of a row. Threads take vectors in turn, VECTORS of
@@ -296,9 +309,9 @@ void (*row_sums_for(bool teacher, bool entropy))(Forward) {
 template <Type type>
 cudaError_t launch_stats(const Forward& forward, int device, void* stream) {
     const Problem& p = forward.problem;
-    const auto kernel = inputs_on_vectors(p)
-                            ? row_sums_for<type, true>(p.teacher, forward.entropy)
-                            : row_sums_for<type, false>(p.teacher, forward.entropy);
+    const bool entropy = forward.wanted >= WITH_ENTROPIES;
+    const auto kernel = inputs_on_vectors(p) ? row_sums_for<type, true>(p.teacher, entropy)
+                                             : row_sums_for<type, false>(p.teacher, entropy);
     const cudaError_t error = launch(kernel, forward, p.n, forward.parts, THREADS, device, stream);
     if (error != cudaSuccess || !forward.partials) return error;
     return launch(merge_parts<type>, forward, p.n, 1, THREADS, device, stream);
@@ -332,7 +345,7 @@ std::int64_t cuda_workspace(const Problem& problem, int device) {
                       : problem.n * parts * static_cast<std::int64_t>(sizeof(Part) / sizeof(float));
 }
 
-const char* cuda_stats(const Problem& problem, bool entropy, float* table, float* workspace,
+const char* cuda_stats(const Problem& problem, Wanted wanted, float* table, float* workspace,
                        int device, void* stream) {
     if (problem.n == 0) return nullptr;
     const CurrentDevice current(device);
@@ -343,7 +356,7 @@ const char* cuda_stats(const Problem& problem, bool entropy, float* table, float
     if (error != cudaSuccess) return message_of(error);
     const unsigned parts = workspace ? parts_of_row(problem, multiprocessors) : 1;
     Part* partials = parts == 1 ? nullptr : reinterpret_cast<Part*>(workspace);
-    const Forward forward = {problem, entropy, table, partials, parts, 0};
+    const Forward forward = {problem, wanted, table, partials, parts, 0};
     if (problem.type == FLOAT32) return message_of(launch_stats<FLOAT32>(forward, device, stream));
     if (problem.type == BFLOAT16)
         return message_of(launch_stats<BFLOAT16>(forward, device, stream));

@@ -210,6 +210,25 @@ __device__ __noinline__ void sure_sums(Sums<double>& total, const void* student,
     total.there = there;
 }
 
+// Writes to `found` of thread 0, in shared memory: student_self = sum e^x x^2, and there = the first
+// column where the student's logit is `student_max`. NaN in a row without a distribution.
+template <Type type>
+__device__ __noinline__ void predictions(Sums<double>& found, const void* student,
+                                         std::int64_t vocabulary, float student_max) {
+    float squared = 0, column_below_0 = -INFINITY, unused = 0;
+#pragma unroll 1
+    for (std::int64_t column = threadIdx.x; column < vocabulary; column += THREADS) {
+        const float x = value<type>(student, column) - student_max;
+        if (x == 0) column_below_0 = fmaxf(column_below_0, -static_cast<float>(column));
+        if (x < SMALLEST_LOG) continue;
+        squared = fmaf(exp_full(x) * x, x, squared);
+    }
+    __syncthreads();
+    block_max(column_below_0, unused);
+    block_sum(found, {0, 0, 0, 0, 0, 0, squared, 0, 0});
+    if (threadIdx.x == 0) found.there = -column_below_0;
+}
+
 // `total` of a row that has -inf or logits so large that fp32 sums of differences overflow. Both
 // rows are read twice, differences and sums are in double, and a column with weight 0 is left out
 // of its sum, not multiplied. If the largest logit is -inf or +inf, its own weight is NaN, as it

@@ -10,6 +10,7 @@ from torch import Tensor
 from clear_ref.data.batches import IGNORE
 
 from .stats_table import (
+    ARG_MAX,
     DROP,
     DROP_LOW,
     ENTROPY,
@@ -17,9 +18,11 @@ from .stats_table import (
     GAP_LOW,
     KL_STUDENT_TEACHER,
     KL_TEACHER_STUDENT,
+    LOG_P_SQUARED,
     LSE,
     LSE_LOW,
     N_STATS,
+    N_STATS_AND_PREDICTIONS,
     NLL,
     TEACHER_AT_TOP,
     TEACHER_ENTROPY,
@@ -45,33 +48,42 @@ def stats(
     labels: Tensor,
     skip_ignored: bool = False,
     entropy: bool = True,
+    predictions: bool = False,
 ) -> Tensor:
     """[N_STATS, n] table of row scalars, each row named by a constant above.
 
     fp32, float64 when the logits are. The teacher's rows are 0 without a teacher, entropies are 0
-    unless asked for, and with skip_ignored all of an ignored row is 0.
+    unless asked for, and with skip_ignored all of an ignored row is 0. For predictions,
+    two more rows of the table, the entropies must be asked for.
 
     Sums are computed relative to both row maxima, x = z - max z and u = t - max t, so that an
     offset common to all logits of a row has no effect:
         KL(q||p) = sum e^u (u - x) / S_t - ln S_t + ln S_s,   entropy = ln S_s - sum e^x x / S_s
     """
     n, vocabulary = student.shape
-    table = torch.zeros(N_STATS, n, dtype=accumulation_dtype(student), device=student.device)
+    n_columns = N_STATS_AND_PREDICTIONS if predictions else N_STATS
+    table = torch.zeros(n_columns, n, dtype=accumulation_dtype(student), device=student.device)
     read = (labels != IGNORE).nonzero().squeeze(1) if skip_ignored else None
     for chunk in _chunks(n if read is None else len(read), vocabulary):
         rows = chunk if read is None else read[chunk]
-        table[:, rows] = _stats_of_rows(student, teacher, labels, rows, entropy)
+        table[:, rows] = _stats_of_rows(student, teacher, labels, rows, entropy, predictions)
     return table
 
 
 def _stats_of_rows(
-    student: Tensor, teacher: Tensor | None, labels: Tensor, rows: slice | Tensor, entropy: bool
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    rows: slice | Tensor,
+    entropy: bool,
+    predictions: bool,
 ) -> Tensor:
-    """[N_STATS, number of rows]: the table of some rows."""
+    """[rows of the table, number of rows]: the table of some rows."""
     dtype = accumulation_dtype(student)
     z = student[rows].to(dtype)
     label = labels[rows]
-    out = torch.zeros(N_STATS, len(z), dtype=dtype, device=student.device)
+    n_columns = N_STATS_AND_PREDICTIONS if predictions else N_STATS
+    out = torch.zeros(n_columns, len(z), dtype=dtype, device=student.device)
     largest, top_column = z.max(1, keepdim=True)
     x, e, total, log_total = _relative(z, largest, out, LSE, LSE_LOW)
     out[NLL] = _nll(x, log_total, label)
@@ -80,6 +92,10 @@ def _stats_of_rows(
         drop = _weighted(e, x) / total
         out[ENTROPY] = log_total - drop
         _store_in_two_parts(out, DROP, DROP_LOW, drop)
+    if predictions:
+        out[LOG_P_SQUARED] = _weighted(e, (x - log_total.unsqueeze(1)).square_()) / total
+        column = top_column.squeeze(1).to(dtype)
+        out[ARG_MAX] = column.masked_fill(total.isnan(), torch.nan)
     if teacher is None:
         return out
     t = teacher[rows].to(dtype)

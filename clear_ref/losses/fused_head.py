@@ -90,6 +90,44 @@ def head_terms(hidden: Tensor, rows: HeadRows, planned: Mapping[str, Tensor]) ->
     return columns_of(table, teacher is not None, entropy=True)
 
 
+@torch.no_grad()
+def head_predictions(hidden: Tensor, rows: HeadRows) -> TokenTerms:
+    """TokenTerms of every row with predictions, with the values of token_terms on all logits.
+
+    Nothing has a gradient. At most rows.chunk_rows rows of logits are in memory.
+
+    hidden   [n, D]
+    raises   as token_terms
+    """
+    operand_checks.check_memory(hidden=hidden, weight=rows.weight, labels=rows.labels)
+    teacher = None if rows.teacher is None else rows.teacher(slice(0, 0))
+    parts = [_chunk_predictions(hidden, rows, slice(0, 0))]  # if there are no rows, the result
+    parts += [_chunk_predictions(hidden, rows, chunk) for chunk in rows.chunks()]
+    return columns_of(torch.cat(parts, 1), teacher is not None, entropy=True)
+
+
+def _chunk_predictions(hidden: Tensor, rows: HeadRows, chunk: slice) -> Tensor:
+    """[N_STATS_AND_PREDICTIONS, rows of the chunk]."""
+    logits = products.linear(hidden[chunk], rows.weight, None)
+    if rows.temperature != 1:
+        logits /= rows.temperature
+    teacher = None if rows.teacher is None else rows.teacher(chunk)
+    wide = _common_dtype(logits, teacher)
+    operands = (
+        logits.to(wide),
+        None if teacher is None else teacher.to(wide),
+        rows.labels[chunk],
+    )
+    native = choose_implementation("auto", logits.device, wide, predictions=True) == "native"
+    return torch.ops.clear_ref.token_stats(*operands, False, True, native, True)
+
+
+def _common_dtype(logits: Tensor, teacher: Tensor | None) -> torch.dtype:
+    if teacher is None or teacher.dtype == logits.dtype:
+        return logits.dtype
+    return torch.promote_types(torch.promote_types(logits.dtype, teacher.dtype), torch.float32)
+
+
 class _Terms(torch.autograd.Function):
     """The table [N_STATS, n] of the rows' terms; the gradient of `hidden` is computed with it.
 
@@ -168,9 +206,7 @@ def _replace_by_gradient(
 
     labels, table, upstream  of all rows
     """
-    wide = logits.dtype
-    if teacher is not None and teacher.dtype != wide:
-        wide = torch.promote_types(torch.promote_types(wide, teacher.dtype), torch.float32)
+    wide = _common_dtype(logits, teacher)
     native = choose_implementation("auto", logits.device, wide) == "native"
     for start in range(0, len(logits), PIECE_ROWS):
         own = slice(start, min(start + PIECE_ROWS, len(logits)))

@@ -10,11 +10,15 @@ from functools import cache
 
 import torch
 
-from clear_ref.common.errors import ShapeError
+from clear_ref.common.errors import ShapeError, UserError
 
 from . import native
 from .choice import check_name, default_implementation
 
+_WITHOUT_PREDICTIONS = (
+    "the compiled kernel was built from older sources, without predictions; expected one of these "
+    "sources: install clear_ref again"
+)
 NATIVE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -22,12 +26,14 @@ def choose_implementation(
     impl: str = "auto",
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    predictions: bool = False,
 ) -> str:
     """ "native" or "torch": which one runs for `impl` on a device, for logits of a dtype.
 
     auto     see above; then native where it is built and supports device and dtype, else torch. If
              the choice or the environment says native, a missing kernel is an error
     native   must be built and support device and dtype (float64 runs in torch only)
+    predictions  whether they are asked for: a kernel from older sources has none
     raises   UserError for an unknown name, or native where it is not built; ShapeError where it
              does not support device or dtype
     """
@@ -41,13 +47,16 @@ def choose_implementation(
         return "torch"
     device = torch.device(device)
     if impl == "native":
-        _check_native_supports(device, dtype)
+        _check_native_supports(device, dtype, predictions)
         return "native"
     if dtype not in NATIVE_DTYPES:
         return "torch"
     if not _supports_device(device):
         if device.type == "cuda":
             _warn_without_cuda()
+        return "torch"
+    if predictions and not native.HAS_PREDICTIONS:
+        _warn_without_predictions()
         return "torch"
     return "native"
 
@@ -56,7 +65,7 @@ def _supports_device(device: torch.device) -> bool:
     return device.type == "cpu" or (device.type == "cuda" and bool(native.CUDA_TARGETS))
 
 
-def _check_native_supports(device: torch.device, dtype: torch.dtype) -> None:
+def _check_native_supports(device: torch.device, dtype: torch.dtype, predictions: bool) -> None:
     if dtype not in NATIVE_DTYPES:
         raise ShapeError(
             f"student_logits has dtype {dtype}; expected bfloat16, float16 or float32 for "
@@ -67,6 +76,8 @@ def _check_native_supports(device: torch.device, dtype: torch.dtype) -> None:
             f"student_logits is on {device}; expected a device the kernel was built for: "
             "use impl='torch'"
         )
+    if predictions and not native.HAS_PREDICTIONS:
+        raise UserError(f"impl is 'native', but {_WITHOUT_PREDICTIONS}")
 
 
 @cache
@@ -74,5 +85,13 @@ def _warn_without_cuda() -> None:
     warnings.warn(
         "the compiled kernel has no CUDA part: token terms on the GPU run in plain PyTorch; "
         "install where nvcc is found",
+        stacklevel=3,
+    )
+
+
+@cache
+def _warn_without_predictions() -> None:
+    warnings.warn(
+        f"{_WITHOUT_PREDICTIONS}. Predictions run in plain PyTorch",
         stacklevel=3,
     )

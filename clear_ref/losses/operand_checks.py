@@ -13,6 +13,7 @@ from .formulas import N_STATS, accumulation_dtype
 from .implementation import NATIVE_DTYPES, choose_implementation
 
 DTYPES = (*NATIVE_DTYPES, torch.float64)
+LARGEST_VOCABULARY = 2**24  # fp32 has every integer up to it
 
 
 def check_tensors(student: Tensor, labels: Tensor, teacher: Tensor | None) -> None:
@@ -60,6 +61,15 @@ def _check_shapes(student: Tensor, labels: Tensor, teacher: Tensor | None) -> No
         raise ShapeError(
             f"teacher_logits has shape {list(teacher.shape)}; "
             f"expected {list(student.shape)} as student_logits"
+        )
+
+
+def check_vocabulary(vocabulary: int) -> None:
+    """ShapeError if an id may be too large for predictions, which are computed in fp32."""
+    if vocabulary > LARGEST_VOCABULARY:
+        raise ShapeError(
+            f"student_logits has {vocabulary} columns; expected at most {LARGEST_VOCABULARY} where "
+            "predictions are asked for"
         )
 
 

@@ -1,7 +1,9 @@
 """The two torch operators of the token terms, for both implementations.
 
-torch.ops.clear_ref.token_stats(student, teacher, labels, skip_ignored, entropy, native)
-    -> table [N_STATS, n]; its rows are described in formulas.py and csrc/token_terms.h
+torch.ops.clear_ref.token_stats(student, teacher, labels, skip_ignored, entropy, native,
+                                predictions=False)
+    -> table [N_STATS, n]; its rows are described in stats_table.py and csrc/token_terms.h. With
+       predictions it has two more, no gradient, and entropy must be True
 torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, upstream, skip_ignored, native)
     -> gradient [n, V] of the student's logits
 
@@ -17,13 +19,16 @@ from torch import Tensor
 from clear_ref.data.batches import IGNORE
 
 from . import formulas
-from .formulas import N_STATS
+from .formulas import N_STATS, N_STATS_AND_PREDICTIONS
 from .native import instruction_set_index, kernel
 from .operand_checks import check_labels, check_memory, check_operands
 
 _LIBRARY = torch.library.Library("clear_ref", "DEF")
 _INPUTS = "Tensor student, Tensor? teacher, Tensor labels"
-_LIBRARY.define(f"token_stats({_INPUTS}, bool skip_ignored, bool entropy, bool native) -> Tensor")
+_LIBRARY.define(
+    f"token_stats({_INPUTS}, bool skip_ignored, bool entropy, bool native, bool predictions=False)"
+    " -> Tensor"
+)
 _LIBRARY.define(
     f"token_dlogits({_INPUTS}, Tensor table, Tensor upstream, bool skip_ignored, bool native)"
     " -> Tensor"
@@ -38,20 +43,23 @@ def _stats(
     skip_ignored: bool,
     entropy: bool,
     native: bool,
+    predictions: bool = False,
 ) -> Tensor:
     check_operands(student, labels, teacher, native)
     check_memory(student_logits=student, teacher_logits=teacher, labels=labels)
     if student.device.type == "cpu":
         check_labels(labels, student.shape[1])
     if not native:
-        return formulas.stats(student, teacher, labels, skip_ignored, entropy)
-    table = torch.empty(N_STATS, len(labels), dtype=torch.float32, device=student.device)
+        return formulas.stats(student, teacher, labels, skip_ignored, entropy, predictions)
+    n_rows = N_STATS_AND_PREDICTIONS if predictions else N_STATS
+    table = torch.empty(n_rows, len(labels), dtype=torch.float32, device=student.device)
     if len(labels) == 0:
         return table
     problem, operands = _problem(student, teacher, labels, skip_ignored)
+    wanted = _wanted(entropy, predictions)
     if student.device.type == "cpu":
         kernel().cpu_stats(
-            problem, entropy, table.data_ptr(), instruction_set_index(), torch.get_num_threads()
+            problem, wanted, table.data_ptr(), instruction_set_index(), torch.get_num_threads()
         )
     else:
         with torch.cuda.device(student.device):
@@ -61,7 +69,7 @@ def _stats(
                 kernel().cuda_workspace(problem, index), dtype=torch.float32, device=student.device
             )
             kernel().cuda_stats(
-                problem, entropy, table.data_ptr(), workspace.data_ptr(), index, stream
+                problem, wanted, table.data_ptr(), workspace.data_ptr(), index, stream
             )
     del operands  # not earlier: the kernel reads their memory
     return table
@@ -133,6 +141,11 @@ def _problem(
     return problem, (student, teacher, labels)
 
 
+def _wanted(entropy: bool, predictions: bool) -> int:
+    """The compiled module's number for the columns that are computed (Wanted in token_terms.h)."""
+    return kernel().WITH_PREDICTIONS if predictions else int(entropy)
+
+
 def _contiguous_rows(logits: Tensor) -> Tensor:
     logits = logits.resolve_neg()
     return logits if logits.stride(1) == 1 or logits.shape[1] == 1 else logits.contiguous()
@@ -146,11 +159,11 @@ def _fake_stats(
     skip_ignored: bool,
     entropy: bool,
     native: bool,
+    predictions: bool = False,
 ) -> Tensor:
     check_operands(student, labels, teacher, native_kernel=False)
-    return student.new_empty(
-        (N_STATS, student.shape[0]), dtype=formulas.accumulation_dtype(student)
-    )
+    n_rows = N_STATS_AND_PREDICTIONS if predictions else N_STATS
+    return student.new_empty((n_rows, student.shape[0]), dtype=formulas.accumulation_dtype(student))
 
 
 @torch.library.register_fake("clear_ref::token_dlogits", lib=_LIBRARY)
@@ -169,7 +182,7 @@ def _fake_dlogits(
 
 # `ctx` is torch's context of the autograd function, a class that torch does not export.
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    student, teacher, labels, skip_ignored, _, native = inputs
+    student, teacher, labels, skip_ignored, _, native, _ = inputs
     ctx.skip_ignored = skip_ignored
     ctx.native = native
     ctx.save_for_backward(student, teacher, labels, output)
@@ -181,10 +194,11 @@ def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
             "token_terms is differentiable once; found create_graph=True, expected False"
         )
     student, teacher, labels, table = ctx.saved_tensors
+    table, upstream = table[:N_STATS], upstream[:N_STATS]  # without the predictions
     gradient = torch.ops.clear_ref.token_dlogits(
         student, teacher, labels, table, upstream, ctx.skip_ignored, ctx.native
     )
-    return gradient, None, None, None, None, None
+    return gradient, None, None, None, None, None, None
 
 
 torch.library.register_autograd(

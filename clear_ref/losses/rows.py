@@ -8,6 +8,7 @@ for candidate answers, and by oracle/, which computes everything a second time.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -172,6 +173,15 @@ class BatchRows:
                 self._terms[row_set] = TokenTerms(*self._in_chunks(self._term_columns, row_set))
         return self._terms[row_set]
 
+    @torch.no_grad()
+    def predictions(self, row_set: str) -> TokenTerms:
+        """TokenTerms of the row set's rows with arg_max and log_p_squared; without gradients."""
+        rows = self.rows(row_set)
+        if self._frozen_head is not None and len(rows.labels) > self.chunk_rows:
+            hidden = self._frozen_head.hidden(rows.sequence, rows.position)
+            return fused_head.head_predictions(hidden, self._head_rows(rows))
+        return TokenTerms(*self._in_chunks(partial(self._term_columns, predictions=True), row_set))
+
     def column(self, row_set: str, function: RowFunction) -> Tensor:
         """[n]: function(student_logits, teacher_logits) of the row set's rows, computed in chunks.
 
@@ -245,6 +255,11 @@ class BatchRows:
     def _terms_of_frozen_head(self, row_set: str, planned: dict[str, Tensor]) -> TokenTerms:
         assert self._frozen_head is not None  # planning.py stores nothing otherwise
         rows = self.rows(row_set)
+        hidden = self._frozen_head.hidden(rows.sequence, rows.position)
+        return fused_head.head_terms(hidden, self._head_rows(rows), planned)
+
+    def _head_rows(self, rows: Rows) -> fused_head.HeadRows:
+        assert self._frozen_head is not None
         teacher_logits = self._teacher_logits
 
         @torch.no_grad()
@@ -252,15 +267,13 @@ class BatchRows:
             assert teacher_logits is not None
             return teacher_logits(rows.sequence[chunk], rows.position[chunk])
 
-        head = fused_head.HeadRows(
+        return fused_head.HeadRows(
             self._frozen_head.weight,
             rows.labels,
             None if teacher_logits is None else teacher,
             self._frozen_head.temperature,
             min(self.chunk_rows, fused_head.CHUNK_ROWS),
         )
-        hidden = self._frozen_head.hidden(rows.sequence, rows.position)
-        return fused_head.head_terms(hidden, head, planned)
 
     def _in_chunks(self, compute: Callable[[Tensor, Tensor, Tensor], tuple], row_set: str) -> tuple:
         """compute(sequence, position, labels) of the row set: a tuple of columns [n] or None."""
@@ -292,12 +305,15 @@ class BatchRows:
             )
         return self._student_logits(sequence, position)
 
-    def _term_columns(self, sequence: Tensor, position: Tensor, labels: Tensor) -> tuple:
+    def _term_columns(
+        self, sequence: Tensor, position: Tensor, labels: Tensor, predictions: bool = False
+    ) -> tuple:
         teacher = None
         if self._teacher_logits is not None:
             with torch.no_grad():
                 teacher = self._teacher_logits(sequence, position)
-        terms = token_terms(self._student(sequence, position), labels, teacher)
+        student = self._student(sequence, position)
+        terms = token_terms(student, labels, teacher, predictions=predictions)
         return tuple(getattr(terms, column.name) for column in fields(TokenTerms))
 
 

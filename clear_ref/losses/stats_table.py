@@ -26,3 +26,6 @@ N_STATS = 16
     DROP,
     DROP_LOW,
 ) = range(N_STATS)
+# Where predictions are asked for, the table has two more rows, which have no gradient.
+N_STATS_AND_PREDICTIONS = 18
+ARG_MAX, LOG_P_SQUARED = range(N_STATS, N_STATS_AND_PREDICTIONS)

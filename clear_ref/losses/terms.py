@@ -5,13 +5,15 @@ One row of logits z [V] of the student gives p = softmax(z), and
 With a row of the teacher's logits, q its softmax:
     kl_teacher_student = KL(q || p) = sum q (log q - log p)
     kl_student_teacher = KL(p || q) = sum p (log p - log q)
+Predictions, which have no gradient:
+    arg_max = the id of the largest logit,  log_p_squared = sum p (log p)^2
 
 Forward and backward are torch operators (operators.py) with two implementations of one contract:
 compiled (csrc/) and plain PyTorch (formulas.py). Between the two passes only the inputs and O(n)
 scalars are kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,16 +23,19 @@ from . import (
     operand_checks,
     operators,  # noqa: F401 (the import registers torch.ops.clear_ref)
 )
-from .formulas import (
+from .implementation import choose_implementation
+from .stats_table import (
+    ARG_MAX,
     ENTROPY,
     KL_STUDENT_TEACHER,
     KL_TEACHER_STUDENT,
+    LOG_P_SQUARED,
     LSE,
+    N_STATS_AND_PREDICTIONS,
     NLL,
     TEACHER_ENTROPY,
     TEACHER_NLL,
 )
-from .implementation import choose_implementation
 
 __all__ = ["IGNORE", "TokenTerms", "token_terms"]
 
@@ -39,7 +44,12 @@ __all__ = ["IGNORE", "TokenTerms", "token_terms"]
 class TokenTerms:
     """Columns [n] in nats, fp32 (float64 when the logits are).
 
-    None: the teacher's columns without a teacher, the entropies where they are not computed.
+    arg_max is int64: the id of the largest logit, the lowest of equal ones; -1 for a row without a
+    distribution (all -inf, +inf or NaN) or that is not read.
+    log_p_squared is the second moment of log p under p. The standard deviation of log p, by which
+    Min-K%++ divides, is sqrt(log_p_squared - entropy^2).
+    None: the teacher's columns without a teacher, the entropies and predictions where they are not
+    computed.
     """
 
     nll: torch.Tensor
@@ -49,6 +59,8 @@ class TokenTerms:
     teacher_entropy: torch.Tensor | None = None
     kl_teacher_student: torch.Tensor | None = None
     kl_student_teacher: torch.Tensor | None = None
+    arg_max: torch.Tensor | None = None
+    log_p_squared: torch.Tensor | None = None
 
 
 def token_terms(
@@ -59,6 +71,7 @@ def token_terms(
     entropy: bool = True,
     skip_ignored: bool = False,
     check_labels: bool = False,
+    predictions: bool = False,
 ) -> TokenTerms:
     """TokenTerms of each row; differentiable once, in student_logits only.
 
@@ -72,6 +85,8 @@ def token_terms(
     check_labels    True: a label out of range is an error on a GPU too; the check waits for the
                     GPU. False: on a GPU such a row's nll is NaN. On the CPU labels are always
                     checked
+    predictions     True: arg_max and log_p_squared are computed from the same reading of the
+                    logits, and the entropies too. V is at most 2^24
     contracts  IGNORE: both nll are 0 without gradient, entropy and KL are still computed.
                A row whose upstream gradients are all 0 gets a gradient row of exact zeros, even if
                it holds NaN.
@@ -101,17 +116,26 @@ def token_terms(
         wider = torch.float64 if torch.float64 in dtypes else torch.float32
         student_logits = student_logits.to(wider)
         teacher = teacher.to(wider)
-    chosen = choose_implementation(impl, student_logits.device, student_logits.dtype)
+    if predictions:
+        operand_checks.check_vocabulary(student_logits.shape[1])
+    entropy = entropy or predictions
+    chosen = choose_implementation(impl, student_logits.device, student_logits.dtype, predictions)
     if check_labels:
         operand_checks.check_labels(labels, student_logits.shape[1])
     table = torch.ops.clear_ref.token_stats(
-        student_logits, teacher, labels, skip_ignored, entropy, chosen == "native"
+        student_logits, teacher, labels, skip_ignored, entropy, chosen == "native", predictions
     )
-    return columns_of(table, teacher is not None, entropy)
+    terms = columns_of(table, teacher is not None, entropy)
+    if terms.arg_max is not None and skip_ignored:
+        terms = replace(terms, arg_max=terms.arg_max.masked_fill(labels == IGNORE, -1))
+    return terms
 
 
 def columns_of(table: torch.Tensor, teacher: bool, entropy: bool) -> TokenTerms:
-    """TokenTerms of a table [N_STATS, n]; teacher, entropy: whether it has their rows."""
+    """TokenTerms of a table [N_STATS, n], or with predictions [N_STATS_AND_PREDICTIONS, n].
+
+    teacher, entropy  whether it has their rows
+    """
     columns = {"nll": table[NLL], "lse": table[LSE]}
     if entropy:
         columns["entropy"] = table[ENTROPY]
@@ -121,4 +145,7 @@ def columns_of(table: torch.Tensor, teacher: bool, entropy: bool) -> TokenTerms:
         columns["kl_student_teacher"] = table[KL_STUDENT_TEACHER]
         if entropy:
             columns["teacher_entropy"] = table[TEACHER_ENTROPY].detach()
+    if len(table) == N_STATS_AND_PREDICTIONS:
+        columns["arg_max"] = table[ARG_MAX].detach().nan_to_num(-1).long()
+        columns["log_p_squared"] = table[LOG_P_SQUARED].detach()
     return TokenTerms(**columns)

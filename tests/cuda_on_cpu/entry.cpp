@@ -90,8 +90,8 @@ std::int64_t workspace(const std::int64_t* numbers, int device) {
 }
 
 const char* stats(const void* student, const void* teacher, const std::int64_t* labels, const std::int64_t* numbers,
-                  int entropy, float* table, float* workspace, int device, void* stream) {
-    return cuda_stats(problem_of(student, teacher, labels, numbers), entropy != 0, table, workspace, device, stream);
+                  int wanted, float* table, float* workspace, int device, void* stream) {
+    return cuda_stats(problem_of(student, teacher, labels, numbers), static_cast<Wanted>(wanted), table, workspace, device, stream);
 }
 
 const char* dlogits(const void* student, const void* teacher, const std::int64_t* labels, const std::int64_t* numbers,

@@ -184,19 +184,28 @@ class Emulated:
         return dict(zip(("stream", "device", "blocks", "threads"), numbers, strict=True))
 
     def stats(
-        self, student, teacher, labels, entropy=True, skip=False, device=0, stream=0, error=None
+        self,
+        student,
+        teacher,
+        labels,
+        entropy=True,
+        skip=False,
+        device=0,
+        stream=0,
+        error=None,
+        predictions=False,
     ):
-        n = len(student)
+        n, n_rows = len(student), len(ROWS) + (2 if predictions else 0)
         numbers = self._numbers(student, teacher, skip)
         floats = self.library.workspace(numbers, device)
         workspace = guarded(floats, torch.float32) if floats else None
-        table = guarded(len(ROWS) * n, torch.float32)
+        table = guarded(n_rows * n, torch.float32)
         text = self.library.stats(
             pointer(student),
             pointer(teacher),
             pointer(labels),
             numbers,
-            int(entropy),
+            2 if predictions else int(entropy),
             inside(table),
             None if workspace is None else inside(workspace),
             device,
@@ -205,7 +214,7 @@ class Emulated:
         assert text == error, text
         if workspace is not None:
             opened(workspace)
-        return opened(table).reshape(len(ROWS), n)
+        return opened(table).reshape(n_rows, n)
 
     def dlogits(
         self, student, teacher, labels, table, upstream, skip=False, device=0, stream=0, error=None
@@ -1091,3 +1100,36 @@ def test_the_code_for_gpus_without_packed_extremes_gives_the_same_bits(gpu, tmp_
                 older.stats(student, other, labels, entropy),
                 gpu.stats(student, other, labels, entropy),
             )
+
+
+@pytest.mark.parametrize("with_teacher", [False, True])
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_predictions(gpu, dtype, n, with_teacher):
+    """arg_max: the first of equal largest logits. E[(log p)^2] by float64; n = 1: several blocks.
+
+    Each product of a weight, wrong by 2^-24, and a square, wrong by 2^-23, is summed in fp32 lanes.
+    """
+    gpu.machine(multiprocessors=4)
+    student, teacher, labels, _ = rows(n, 5003, dtype)
+    student[0, 17] = student[0, 4777] = student[0].max() + 1
+    if n > 1:
+        student[1, :3] = -inf
+        student[2, 9] = nan
+        student[3] = -inf
+        student[4] *= 20  # one probability of almost 1
+    given = teacher if with_teacher else None
+    table = gpu.stats(student, given, labels, predictions=True)
+    assert torch.equal(
+        table[: len(ROWS)].nan_to_num(-5), gpu.stats(student, given, labels).nan_to_num(-5)
+    )
+    arg_max, squared = table[len(ROWS) :]
+    log_p = F.log_softmax(student.double(), -1)
+    wanted = mean(log_p, log_p.square())
+    for row in range(n):
+        if row in (2, 3):
+            assert isnan(arg_max[row]) and isnan(squared[row])
+        else:
+            largest = (student[row] == student[row].max()).nonzero()[0]
+            assert arg_max[row] == largest
+            assert abs(squared[row] - wanted[row]) <= 1e-6 * max(1, wanted[row])
