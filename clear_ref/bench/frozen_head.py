@@ -4,13 +4,12 @@ Time, peak memory and error of one forward and backward, as adapters train: the 
 gradient, the layer's weight none.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import median
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import setting
 from clear_ref.common.text_table import aligned
 from clear_ref.losses import native
 
@@ -25,7 +24,7 @@ from .process import (
     run_in_child,
     threads_text,
 )
-from .token_terms import DTYPES
+from .settings import DTYPES, BenchHeadSettings
 
 MODULE = "clear_ref.bench.frozen_head_worker"
 COLUMNS = (
@@ -48,18 +47,6 @@ NOTES = (
     "extra MB: growth of the peak of resident memory, gradient of the hidden states included; "
     "gradient error: relative, of some rows, against float64",
 )
-
-
-@dataclass(frozen=True)
-class BenchHeadSettings:
-    """bench --what head: what is measured."""
-
-    rows: int = setting(4096, "rows of logits")
-    vocabulary: int = setting(32064, "columns of logits", "LLaVA-1.5-7B's vocabulary")
-    dtype: str = setting("float32", "dtype of the logits: float32, bfloat16 or both")
-    threads: int = setting(1, "CPU threads")
-    rounds: int = setting(3, "timed rounds, in which the ways take turns")
-    width: int = setting(512, "--what head: numbers in a hidden state")
 
 
 def run(settings: BenchHeadSettings) -> Findings:

@@ -5,7 +5,7 @@ It measures the tokens that the decoder computes, the time, and that the results
 
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +14,6 @@ import torch
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import setting
 from clear_ref.common.text_table import aligned
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import Record
@@ -26,6 +25,7 @@ from clear_ref.model import shapes
 from clear_ref.model.vlm import VLM, load
 
 from .process import Findings, command_line, hardware, kernel_and_versions, threads_text
+from .settings import BenchLikelihoodSettings
 
 Nll = list[list[tuple[float, int]]]  # for each prompt, (summed nll, tokens) of each candidate
 
@@ -48,17 +48,6 @@ COLUMNS = (
     "faster",
     "nll per token apart",
 )
-
-
-@dataclass(frozen=True)
-class BenchLikelihoodSettings:
-    """bench --what likelihood: what is measured."""
-
-    records: int = setting(
-        8, "records of each task; of the model with 576 image tokens a quarter of them"
-    )
-    threads: int = setting(1, "CPU threads")
-    rounds: int = setting(3, "timed rounds, in which the ways take turns")
 
 
 def run(settings: BenchLikelihoodSettings) -> Findings:

@@ -4,20 +4,20 @@ Each measurement is one forward and backward pass, in child processes (token_ter
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import parse_names, setting
+from clear_ref.common.settings import parse_names
 from clear_ref.losses import native
 
 from .process import RETURNED_AT_ONCE, Findings, command_line, hardware, run_in_child
+from .settings import DTYPES, BenchSettings
 from .token_terms_peers import PEERS
 
-DTYPES = ("float32", "bfloat16")
 ALLOCATORS: dict[str, dict[str, str]] = {  # environment of a process, read by glibc
     "default": {},
     # Freed memory is kept and used again.
@@ -33,19 +33,6 @@ TASK = (
 )
 INPUTS = "random logits of scale 3, teacher = student + noise of scale 1, every 7th label ignored"
 OURS = {"all": "ours native", "ce": "ours native ce", "head": "ours native head"}  # of each task
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """bench: what is measured."""
-
-    device: str = setting("cpu", "torch device, such as cpu or cuda")
-    rows: int = setting(512, "rows of logits")
-    vocabulary: int = setting(32064, "columns of logits", "LLaVA-1.5-7B's vocabulary")
-    dtype: str = setting("both", "dtype of the logits: float32, bfloat16 or both")
-    threads: int = setting(1, "CPU threads; one more measurement compares 1 and 2")
-    rounds: int = setting(7, "timed rounds, in which the peers take turns; on a GPU at least 100")
-    peers: str = setting("all", "all, or names with commas: " + ", ".join(PEERS))
 
 
 def check(settings: BenchSettings) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ that the results are equal.
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -14,27 +14,15 @@ from statistics import median
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.progress import Progress
-from clear_ref.common.settings import parse_names, setting
+from clear_ref.common.settings import parse_names
 from clear_ref.losses import native
 
 from .process import RETURNED_AT_ONCE, Findings, command_line, hardware, run_in_child
-from .training_step_inputs import EVALUATIONS, METHODS, SHAPES, TASKS, described, write
+from .settings import EVALUATIONS, METHODS, STEP_TASKS, BenchStepSettings
+from .training_step_inputs import SHAPES, described, write
 from .training_step_ways import WAYS
 
 PACKAGES = ("transformers", "peft")  # of the released way
-
-
-@dataclass(frozen=True)
-class BenchStepSettings:
-    """bench --what step: what is measured."""
-
-    shape: str = setting(
-        "small",
-        "small: a LLaVA of 78 million parameters at 336 pixels; tiny: for a look in seconds",
-    )
-    tasks: str = setting("default", "default, all, or names with commas: " + ", ".join(TASKS))
-    threads: int = setting(1, "CPU threads")
-    rounds: int = setting(3, "timed rounds, in which the two ways take turns")
 
 
 def check(settings: BenchStepSettings) -> list[str]:
@@ -47,8 +35,8 @@ def check(settings: BenchStepSettings) -> list[str]:
     if settings.tasks == "default":
         return [*METHODS, *EVALUATIONS]
     if settings.tasks == "all":
-        return list(TASKS)
-    return parse_names(settings.tasks, TASKS, "tasks", "default, all")
+        return list(STEP_TASKS)
+    return parse_names(settings.tasks, STEP_TASKS, "tasks", "default, all")
 
 
 class Measuring:

@@ -71,9 +71,6 @@ SHAPES = {
 }
 RANK = 8
 ALPHA = 32
-METHODS = ("grad_diff", "kl", "scrub", "llmu")
-EVALUATIONS = ("generate", "likelihood")
-TASKS = (*METHODS, "kl all rows", "scrub all rows", "llmu all rows", *EVALUATIONS)
 
 # Ids of the tokenizer that `shapes` writes; words are in [FIRST_WORD, END_OF_WORDS).
 BOS = 1

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from clear_ref.data.batches import IGNORE, Batch
 
-from .training_step_inputs import EVALUATIONS, PAD, Inputs, Question
+from .settings import EVALUATIONS
+from .training_step_inputs import PAD, Inputs, Question
 
 # In the losses below, logits that a function names stay in memory until it returns.
 Mean = Callable[[Tensor, Tensor], Tensor]  # (values [B, T], labels [B, T]) -> scalar

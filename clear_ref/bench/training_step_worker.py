@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .memory import growth
 from .process import Findings
-from .training_step_inputs import EVALUATIONS, SHAPES, Inputs, make_inputs
+from .settings import EVALUATIONS
+from .training_step_inputs import SHAPES, Inputs, make_inputs
 from .training_step_ways import WAYS, Way
 
 Gradients = dict[str, Tensor]

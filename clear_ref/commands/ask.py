@@ -3,14 +3,12 @@
 import json
 from argparse import Namespace
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import setting
 from clear_ref.common.text_table import aligned
 from clear_ref.data.batches import Batch
 from clear_ref.data.images import open_image
@@ -18,28 +16,12 @@ from clear_ref.data.records import Record
 from clear_ref.model.language import at_least_float32
 from clear_ref.model.vlm import VLM
 
+from .file_settings import Ask
 from .given import settings_from
 from .output import Output
 from .resolve import check_adapter, resolve_model
-from .settings import device_setting, dtype_setting, model_setting, template_setting
 
 NO_PICTURE = "-"
-
-
-@dataclass(frozen=True)
-class Ask:
-    """ask MODEL PICTURE QUESTION."""
-
-    model: str = model_setting()
-    adapter: str = setting(
-        "", "PEFT directory: the answers without and with its adapters, side by side"
-    )
-    template: str = template_setting()
-    device: str = device_setting()
-    dtype: str = dtype_setting()
-    max_new_tokens: int = setting(64, "longest answer, in tokens")
-    tokens: int = setting(5, "how many first tokens of the answer are shown with probabilities")
-    candidates: int = setting(3, "how many likely tokens are shown at each place")
 
 
 def command(arguments: Namespace) -> Output:

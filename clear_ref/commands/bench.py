@@ -11,17 +11,22 @@ from clear_ref.bench import (
     training_step,
     training_step_text,
 )
+from clear_ref.bench.settings import (
+    BenchHeadSettings,
+    BenchLikelihoodSettings,
+    BenchSettings,
+    BenchStepSettings,
+)
 from clear_ref.common.errors import UserError
 
 from .given import settings_from
 from .output import Output
 
-KINDS = ("kernel", "head", "step", "likelihood")
 SETTINGS = {
-    "kernel": token_terms.BenchSettings,
-    "head": frozen_head.BenchHeadSettings,
-    "step": training_step.BenchStepSettings,
-    "likelihood": likelihood.BenchLikelihoodSettings,
+    "kernel": BenchSettings,
+    "head": BenchHeadSettings,
+    "step": BenchStepSettings,
+    "likelihood": BenchLikelihoodSettings,
 }
 
 
@@ -37,13 +42,13 @@ def command(arguments: Namespace) -> Output:
                     + ", ".join(f"--{name}" for name in own)
                 )
     if arguments.what == "kernel":
-        found = token_terms.run(settings_from(arguments, token_terms.BenchSettings))
+        found = token_terms.run(settings_from(arguments, BenchSettings))
         return Output(found, token_terms_text.text)
     if arguments.what == "head":
-        found = frozen_head.run(settings_from(arguments, frozen_head.BenchHeadSettings))
+        found = frozen_head.run(settings_from(arguments, BenchHeadSettings))
         return Output(found, frozen_head.text)
     if arguments.what == "step":
-        found = training_step.run(settings_from(arguments, training_step.BenchStepSettings))
+        found = training_step.run(settings_from(arguments, BenchStepSettings))
         return Output(found, training_step_text.text)
-    found = likelihood.run(settings_from(arguments, likelihood.BenchLikelihoodSettings))
+    found = likelihood.run(settings_from(arguments, BenchLikelihoodSettings))
     return Output(found, likelihood.text)

@@ -1,8 +1,4 @@
-"""check-data: what a data directory holds, what is wrong with it, and which commands can use it.
-
-Exit status 1 if what is there is wrong, or if no command can run with it; 0 if some configs are not
-there and other commands can run.
-"""
+"""check-data: what a data directory holds, what is wrong with it, and which commands can use it."""
 
 from argparse import Namespace
 from typing import Any

@@ -1,33 +1,16 @@
 """checkpoint SHAPE: write a model directory of random weights in the shape of a real model."""
 
 from argparse import Namespace
-from dataclasses import dataclass
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import DTYPES, setting
 from clear_ref.model.shapes import WrittenCheckpoint, write_checkpoint
-from clear_ref.model.write_weights import SHARD_BYTES
 
+from .file_settings import CheckpointSettings
 from .given import settings_from
 from .output import Output
 
 BYTES_PER_GB = 1e9
-
-
-@dataclass(frozen=True)
-class CheckpointSettings:
-    """checkpoint SHAPE: a model directory of random weights."""
-
-    out: str = setting("", "directory to write, new or empty")
-    dtype: str = setting("bfloat16", "dtype of the weights", choices=list(DTYPES))
-    layers: int = setting(0, "decoder layers; 0: as many as the real model has")
-    seed: int = setting(0, "key of every random weight")
-    shard_gb: float = setting(
-        SHARD_BYTES / BYTES_PER_GB,
-        "largest file of weights, in gigabytes (10^9 bytes)",
-        "transformers' default",
-    )
 
 
 def command(arguments: Namespace) -> Output:

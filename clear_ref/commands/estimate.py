@@ -5,75 +5,35 @@ No weights are loaded.
 
 import math
 from argparse import Namespace
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, TypedDict
 
 from clear_ref.common.devices import dtype_of
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import DTYPES, check_choices, setting
+from clear_ref.common.settings import check_choices
 from clear_ref.common.text_table import aligned
-from clear_ref.data.records import SCHEMA
+from clear_ref.data.schema import SCHEMA
 from clear_ref.evaluation.likelihood import TOKENS_PER_BATCH
 from clear_ref.evaluation.tasks import Task, tasks
-from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import PaperFinetune
 from clear_ref.methods import Need, table
-from clear_ref.methods.table import SEMANTICS, methods_under
+from clear_ref.methods.table import methods_under
 from clear_ref.model import shapes
 from clear_ref.model.cache import GROWTH
 from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 
 from .estimate_memory import NAMES, Parts, evaluation_parts, totals, training_parts
+from .file_settings import EstimateSettings
 from .given import settings_from
 from .output import Output
-from .released_code import released_code_setting, with_released_code
-from .settings import Common, forget_setting, shard_setting
+from .released_code import with_released_code
+from .settings import Common
 
 # Mean numbers of tokens, with Llama's tokenizer: TOFU's questions have 19 and a template about 10;
 # answers and captions have 41 to 48; a name has about 8.
 PROMPT, ANSWER, NAME = 30, 45, 8
 WHOLE_FINETUNE = "finetune with adapters refuses --shard on: its line is of whole weights"
 CANDIDATES = 7  # the answer, its paraphrase and five wrong ones
-
-
-@dataclass(frozen=True)
-class EstimateSettings:
-    """estimate SHAPE: what is run, and on what device."""
-
-    semantics: str = setting("paper", "whose definition of the methods", choices=SEMANTICS)
-    released_code: str = released_code_setting()
-    modality: str = setting(
-        "both",
-        "records of the forget set that are trained on",
-        "paper Sec. 5.4",
-        choices=list(MODALITIES),
-    )
-    forget: int = forget_setting()
-    dtype: str = setting(
-        "bfloat16", "dtype of the weights and of the computation", choices=list(DTYPES)
-    )
-    lora_rank: int = setting(8, "rank of the LoRA adapters; 0: full fine-tuning", "paper App. H")
-    epochs: int = setting(5, "passes over the forget set", "paper App. H")
-    eval_batch: int = setting(
-        8, "records evaluated together", "released code (config/mm/eval.yaml)"
-    )
-    side: int = setting(
-        1024, "side of a picture in pixels", "CLEAR's pictures; LLaVA resizes all to one size"
-    )
-    processes: int = setting(
-        1, "processes that torchrun starts, each with a device of its own; memory is that of one"
-    )
-    shard: str = shard_setting()
-    tflops: float = setting(
-        200.0,
-        "10^12 operations per second that the device sustains",
-        "an assumption, not measured; 20% of an H100's nominal bfloat16 rate",
-    )
-    gb_per_s: float = setting(
-        2000.0,
-        "10^9 bytes per second that the device reads",
-        "an assumption, not measured; 60% of an H100's nominal rate",
-    )
 
 
 class EstimatedRun(TypedDict):

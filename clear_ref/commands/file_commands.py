@@ -2,12 +2,23 @@
 check-data, make-data.
 """
 
-from clear_ref.bench.frozen_head import BenchHeadSettings
-from clear_ref.bench.likelihood import BenchLikelihoodSettings
-from clear_ref.bench.token_terms import BenchSettings
-from clear_ref.bench.training_step import BenchStepSettings
+from clear_ref.bench.settings import (
+    KINDS,
+    BenchHeadSettings,
+    BenchLikelihoodSettings,
+    BenchSettings,
+    BenchStepSettings,
+)
 
-from . import ask, bench, check_data, checkpoint, estimate, make_data, report
+from .file_settings import (
+    CHECK_DATA_HELP,
+    REPORT_HELP,
+    Ask,
+    CheckpointSettings,
+    EstimateSettings,
+    MakeData,
+    people_columns,
+)
 from .options import Parser, add_settings, add_shape, add_shared
 from .settings import Report
 
@@ -23,7 +34,7 @@ WHAT_BENCH = (
 
 def add_ask(one: Parser) -> None:
     """ask."""
-    add_shared(one, "ask", ask.Ask, skip={"model"})
+    add_shared(one, "ask", Ask, skip={"model"})
     one.add_argument(
         "model",
         metavar="MODEL",
@@ -35,7 +46,7 @@ def add_ask(one: Parser) -> None:
 
 def add_report(one: Parser) -> None:
     """report."""
-    add_shared(one, "report", Report, epilog=report.__doc__)
+    add_shared(one, "report", Report, epilog=REPORT_HELP)
     one.add_argument(
         "run",
         metavar="DIR",
@@ -59,7 +70,7 @@ def add_mini(one: Parser) -> None:
 def add_bench(one: Parser) -> None:
     """bench."""
     add_shared(one, "bench", BenchSettings)
-    one.add_argument("--what", choices=bench.KINDS, default="kernel", help=WHAT_BENCH)
+    one.add_argument("--what", choices=KINDS, default="kernel", help=WHAT_BENCH)
     shared = {"threads", "rounds", "rows", "vocabulary", "dtype"}
     for kind in (BenchStepSettings, BenchLikelihoodSettings, BenchHeadSettings):
         add_settings(one, kind, skip=shared)
@@ -67,19 +78,19 @@ def add_bench(one: Parser) -> None:
 
 def add_checkpoint(one: Parser) -> None:
     """checkpoint."""
-    add_shared(one, "checkpoint", checkpoint.CheckpointSettings)
+    add_shared(one, "checkpoint", CheckpointSettings)
     add_shape(one)
 
 
 def add_estimate(one: Parser) -> None:
     """estimate."""
-    add_shared(one, "estimate", estimate.EstimateSettings)
+    add_shared(one, "estimate", EstimateSettings)
     add_shape(one)
 
 
 def add_check_data(one: Parser) -> None:
     """check-data."""
-    add_shared(one, "check_data", epilog=check_data.__doc__)
+    add_shared(one, "check_data", epilog=CHECK_DATA_HELP)
     one.add_argument(
         "directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini"
     )
@@ -87,7 +98,7 @@ def add_check_data(one: Parser) -> None:
 
 def add_make_data(one: Parser) -> None:
     """make-data."""
-    add_shared(one, "make_data", make_data.MakeData, epilog=make_data.epilog())
+    add_shared(one, "make_data", MakeData, epilog=people_columns())
     one.add_argument(
         "people", metavar="PEOPLE", nargs="?", help="a .csv or .jsonl file; its columns are below"
     )

@@ -1,13 +1,11 @@
 """make-data: from people's names, pictures and questions to a data directory that commands use."""
 
 from argparse import Namespace
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import setting
 from clear_ref.data import check
 from clear_ref.data import people as people_file
 from clear_ref.data.make_data import Made, make_data, split_people
@@ -16,43 +14,13 @@ from clear_ref.mini.example_people import write_example
 
 from .check_data import explained
 from .data_needs import YES, Use, data_needs
+from .file_settings import MakeData
 from .given import given_from, settings_from
 from .options import PROGRAM
 from .output import Output
-from .settings import seed_setting
 
 NO_REAL = "none"
 FORGET = 10  # the forget set is forget10
-
-
-@dataclass(frozen=True)
-class MakeData:
-    """make-data PEOPLE: a data directory from people of one's own."""
-
-    pictures: str = setting("", "directory that the pictures of PEOPLE are in")
-    out: str = setting("", "data directory to write; absent or empty")
-    forget: str = setting(
-        "", "names of the people to forget, with commas; default: a share of the people, drawn"
-    )
-    forget_share: float = setting(
-        0.1,
-        "share of the people to forget, drawn by the seed, at least one person",
-        "forget10 of CLEAR",
-    )
-    holdout: str = setting(
-        "",
-        "names of people that no model is trained on, with commas: holdout10, for the membership "
-        "scores of evaluate --robustness",
-    )
-    real: str = setting(
-        "mini",
-        "data directory whose Real sets are copied (mini: those of the embedded world, which fit "
-        "its models), or none: then evaluations need --tasks without them",
-    )
-    seed: int = seed_setting("key of every draw: people to forget, wrong names and texts")
-    example: str = setting(
-        "", "only write an example into this directory: people.csv and pictures/ of five people"
-    )
 
 
 def command(arguments: Namespace) -> Output:
@@ -145,13 +113,3 @@ def text_of_example(result: dict[str, Any]) -> str:
         f"{example}: people.csv and pictures/ of five invented people; next:\n"
         f"  {PROGRAM} make-data {example}/people.csv --pictures {example}/pictures --out own"
     )
-
-
-def epilog() -> str:
-    """The columns of PEOPLE, for --help."""
-    lines = [
-        "columns of PEOPLE, a line for a picture with caption, a question with answer, or both:"
-    ]
-    lines += [f"  {column:20} {meaning}" for column, meaning in people_file.COLUMNS.items()]
-    lines.append("clear_ref/data/own_people.md has an example, and says what is drawn and how")
-    return "\n".join(lines)

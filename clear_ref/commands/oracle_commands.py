@@ -1,8 +1,7 @@
 """Options of the oracle's commands: explain, certify, diff, vectors, conform."""
 
-import importlib
-
 from clear_ref.methods import table
+from clear_ref.oracle.diff import dump_format
 from clear_ref.oracle.vectors.conform_settings import CONTRACT, ConformSettings
 
 from .examine_settings import VECTORS, DiffSettings, ExplainSettings
@@ -34,9 +33,8 @@ def add_certify(one: Parser) -> None:
 
 
 def add_diff(one: Parser) -> None:
-    """diff; the form of a dump stands in a file that needs torch."""
-    dump_file = importlib.import_module("clear_ref.oracle.diff.dump_file")
-    add_shared(one, "diff", DiffSettings, epilog=dump_file.__doc__)
+    """diff."""
+    add_shared(one, "diff", DiffSettings, epilog=dump_format.__doc__)
     one.add_argument(
         "dump", nargs="?", metavar="DUMP", help="safetensors file, as the helper writes it"
     )

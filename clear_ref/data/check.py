@@ -20,7 +20,8 @@ from .check_findings import Findings, counted
 from .check_splits import check_splits, published_counts
 from .images import hidden_colours, one_colour, open_image
 from .prompts import read_phrases
-from .records import SCHEMA, Row, checked_row, has_blank, kind_of, read_lines
+from .records import Row, checked_row, has_blank, kind_of, read_lines
+from .schema import SCHEMA
 
 # Kinds whose rows have one picture each. In other kinds a picture may have several questions.
 ONE_PICTURE_PER_ROW = {"captions", "mixed", "perturbed_captions", "faces"}

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from .check_findings import Findings, counted
-from .records import SCHEMA
+from .schema import SCHEMA
 
 FORGET_AND_RETAIN = tuple((f"forget{n:02d}", f"retain{100 - n}") for n in (1, 5, 10))
 # The configs of a split: its pictures, pictures and text, its text.

@@ -15,7 +15,7 @@ from typing import Any
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, one_line, parse_json, read_text
 
-from .records import SCHEMA
+from .schema import SCHEMA
 
 # {column: meaning}; a column but `name` may be absent. Others than picture are as in schema.json.
 OF_PICTURES = ("paraphrased_caption", "perturbed_captions", "perturbed_names")

@@ -4,7 +4,6 @@ On disk: DIR/CONFIG/rows.jsonl, one JSON object per line. schema.json lists the 
 config and explains them. A row's `image` is a path relative to DIR.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,11 +23,7 @@ from clear_ref.common.files import (
 from clear_ref.common.guards import DATA, fire
 
 from .images import ImageSource
-
-# data_fetch.py reads the same file.
-SCHEMA: dict[str, Any] = json.loads(
-    (Path(__file__).parent / "schema.json").read_text(encoding="utf-8")
-)
+from .schema import SCHEMA
 
 
 def columns(config: str) -> tuple[str, ...]:

@@ -12,20 +12,23 @@ import pytest
 import torch
 
 from clear_ref.bench import token_terms, token_terms_text
+from clear_ref.bench.settings import PEER_NAMES, BenchSettings
 from clear_ref.bench.token_terms_inputs import make_inputs, reference
 from clear_ref.bench.token_terms_peers import PEERS
 from clear_ref.bench.token_terms_worker import ready
 from clear_ref.common.errors import UserError
 from clear_ref.losses import native
 
-TINY = token_terms.BenchSettings(
-    rows=8, vocabulary=64, rounds=2, dtype="float32", peers="ours torch,eager"
-)
+TINY = BenchSettings(rows=8, vocabulary=64, rounds=2, dtype="float32", peers="ours torch,eager")
 CPU = torch.device("cpu")
 JOB = {"rows": 8, "vocabulary": 64, "dtype": "float32", "peers": []}
 UNCOMPILED = [
     name for name, peer in PEERS.items() if not peer.needs_gpu and not name.startswith("compile")
 ]
+
+
+def test_help_names_the_peers_that_there_are():
+    assert tuple(PEERS) == PEER_NAMES
 
 
 @pytest.mark.slow

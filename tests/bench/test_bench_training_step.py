@@ -16,10 +16,11 @@ from clear_ref import run
 from clear_ref.bench import training_step, training_step_text
 from clear_ref.bench import training_step_inputs as step_inputs
 from clear_ref.bench import training_step_worker as worker
+from clear_ref.bench.settings import STEP_TASKS, BenchStepSettings
 from clear_ref.common.errors import UserError
 from clear_ref.data.batches import IGNORE
 
-TINY = training_step.BenchStepSettings(shape="tiny", tasks="grad_diff", rounds=1)
+TINY = BenchStepSettings(shape="tiny", tasks="grad_diff", rounds=1)
 NEEDS_PARITY = ("transformers", "peft")
 
 
@@ -31,7 +32,7 @@ def directory(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", step_inputs.TASKS)
+@pytest.mark.parametrize("task", STEP_TASKS)
 def test_both_ways_compute_the_same(task, directory):
     """fp32 sums of about ten thousand terms in another order.
 

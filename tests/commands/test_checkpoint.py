@@ -5,6 +5,7 @@ import json
 import pytest
 
 from clear_ref.commands import checkpoint
+from clear_ref.commands.file_settings import CheckpointSettings
 from clear_ref.common.errors import UserError
 from tests.helpers.commands import call
 
@@ -27,7 +28,7 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
-        checkpoint.run(shape, checkpoint.CheckpointSettings(**settings))
+        checkpoint.run(shape, CheckpointSettings(**settings))
     assert not list(tmp_path.iterdir())
 
 

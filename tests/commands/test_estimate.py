@@ -12,6 +12,7 @@ import torch
 
 from clear_ref import run
 from clear_ref.commands import estimate
+from clear_ref.commands.file_settings import EstimateSettings
 from clear_ref.data.draws import torch_generator
 from clear_ref.model import shapes
 from clear_ref.model.base_model import CausalLM
@@ -158,7 +159,7 @@ def test_a_method_by_hand():
     Memory: weights in bf16, 100 adapters in fp32 with gradient and two moments; two pictures;
     two or three logits of 45 rows each.
     """
-    s = estimate.EstimateSettings(tflops=1e-6)
+    s = EstimateSettings(tflops=1e-6)
     found = estimate.unlearning(fabricated(), "kl", s)
     forget = (379 * 20 + 400 * 3) / 779
     retain, watched = ((3391 * a + 3600 * b) / 6991 for a, b in ((20, 3), (10, 1)))
@@ -178,7 +179,7 @@ def test_full_fine_tuning_by_hand():
     """
     known, s = (
         ModelCosts(1000, 1000, 10, 7, 50, RecordCosts(75, 1.0, 3.0, 11, 5), None),
-        estimate.EstimateSettings(lora_rank=0, dtype="float32", modality="text"),
+        EstimateSettings(lora_rank=0, dtype="float32", modality="text"),
     )
     assert estimate.finetuning(known, s)["memory_gb"] == pytest.approx((16 * 1000 + 11) / 1e9)
     assert estimate.unlearning(known, "kl", s)["memory_gb"] == pytest.approx(
@@ -193,7 +194,7 @@ def sharable():
 
 def test_ddp_has_all_weights_and_a_second_copy_of_the_gradients():
     """bf16: 1000 weights; 100 adapters in fp32, their gradients twice, two moments."""
-    s = estimate.EstimateSettings(processes=4)
+    s = EstimateSettings(processes=4)
     parts = estimate.unlearning(sharable(), "kl", s)["parts"]
     assert parts["weights"] == 1000 * 2 + 100 * 4
     assert (parts["gradients"], parts["moments"], parts["teacher"]) == (400, 800, 0)
@@ -207,7 +208,7 @@ def test_shared_out_frozen_weights_by_hand():
 
     All processes evaluate each record together, so the evaluation takes as long as in one.
     """
-    s = estimate.EstimateSettings(processes=4, shard="on")
+    s = EstimateSettings(processes=4, shard="on")
     parts = estimate.unlearning(sharable(), "kl", s)["parts"]
     assert parts["weights"] == (200 + 200) * 2 + 100 * 4
     assert (parts["gradients"], parts["moments"], parts["teacher"]) == (400, 800, 0)
@@ -215,9 +216,9 @@ def test_shared_out_frozen_weights_by_hand():
     found = estimate.evaluating(sharable(), s)
     assert found["parts"]["weights"] == (200 + 200) * 2
     assert found["parts"]["gathered"] == 2 * 200 * 2
-    whole = estimate.evaluating(sharable(), estimate.EstimateSettings())
+    whole = estimate.evaluating(sharable(), EstimateSettings())
     assert found["minutes"] == whole["minutes"]
-    alone = estimate.EstimateSettings(processes=4)
+    alone = EstimateSettings(processes=4)
     assert estimate.evaluating(sharable(), alone)["minutes"] * 4 == pytest.approx(found["minutes"])
     assert estimate.finetuning(sharable(), s)["parts"]["weights"] == 1000 * 2 + 100 * 4
 
@@ -228,7 +229,7 @@ def test_full_fine_tuning_is_shared_out_by_hand():
     Gathered: 200 others and their gradients, and seven times a layer of 200.
     """
     known = replace(sharable(), trained=1000)
-    s = estimate.EstimateSettings(processes=4, lora_rank=0, dtype="float32")
+    s = EstimateSettings(processes=4, lora_rank=0, dtype="float32")
     parts = estimate.unlearning(known, "kl", s)["parts"]
     assert (parts["weights"], parts["gradients"], parts["moments"]) == (1000, 1000, 2000)
     assert parts["teacher"] == (200 + 200) * 4
@@ -250,7 +251,7 @@ def test_evaluation_by_hand():
     candidates of 45 and 64 generated; the weights are read for each of 64 tokens of every 8
     records.
     """
-    s = estimate.EstimateSettings(modality="text", tflops=1e-6, gb_per_s=1e-6)
+    s = EstimateSettings(modality="text", tflops=1e-6, gb_per_s=1e-6)
     found = estimate.evaluating(fabricated(picture=False), s)
     per_token = 1.0 / 75
     flop = 800 * (1.0 - 45 * per_token + (7 * 45 + 64) * (per_token + 7))

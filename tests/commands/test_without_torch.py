@@ -16,6 +16,7 @@ import pytest
 
 import clear_ref
 from clear_ref import losses, oracle
+from clear_ref.commands.parser import COMMANDS
 from clear_ref.methods.table import LOSSES
 from clear_ref.run import main
 from tests.helpers.made_runs import log as log_of
@@ -38,7 +39,7 @@ for arguments in json.load(sys.stdin):
     found.append([status, out.getvalue(), err.getvalue()])
 print(json.dumps(found))
 """
-HELP = [[], ["scrub"], ["rmu"], ["all"], ["evaluate"], ["score"], ["explain"], ["conform"]]
+HELP = [[], ["scrub"], ["rmu"], *([command] for command in COMMANDS)]
 WRONG = [
     [],
     ["scrb"],

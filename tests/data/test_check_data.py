@@ -15,7 +15,7 @@ from PIL import Image
 from clear_ref.common.errors import UserError
 from clear_ref.data.check import check, text
 from clear_ref.data.images import open_image
-from clear_ref.data.records import SCHEMA
+from clear_ref.data.schema import SCHEMA
 from clear_ref.mini.directories import WORLD
 from tests.helpers.data_directories import caption, colour, perturbed, write
 from tests.helpers.real_data import tofu_files

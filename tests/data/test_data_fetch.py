@@ -18,7 +18,8 @@ import time
 import pytest
 
 from clear_ref.data.check import check
-from clear_ref.data.records import SCHEMA, read_rows
+from clear_ref.data.records import read_rows
+from clear_ref.data.schema import SCHEMA
 from clear_ref.mini.directories import WORLD
 from tests.helpers.fake_hub import FakeHub, Fault
 from tests.helpers.fetching import (

@@ -10,7 +10,8 @@ from clear_ref import Record
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.data.images import open_image
 from clear_ref.data.prompts import read_phrases
-from clear_ref.data.records import SCHEMA, columns, read_rows
+from clear_ref.data.records import columns, read_rows
+from clear_ref.data.schema import SCHEMA
 from clear_ref.data.templates import TEMPLATES
 from clear_ref.mini.directories import WORLD
 from tests.helpers.real_data import real_data, tofu_files, tofu_rows

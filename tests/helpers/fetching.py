@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clear_ref.data.records import SCHEMA, columns
+from clear_ref.data.records import columns
+from clear_ref.data.schema import SCHEMA
 
 from .fake_hub import FakeHub
 

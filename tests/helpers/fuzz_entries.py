@@ -21,7 +21,8 @@ from clear_ref.data.images import open_image
 from clear_ref.data.make_data import split_people
 from clear_ref.data.people import read_people
 from clear_ref.data.qwen_images import Qwen2VLImages
-from clear_ref.data.records import SCHEMA, read_rows
+from clear_ref.data.records import read_rows
+from clear_ref.data.schema import SCHEMA
 from clear_ref.loop.checkpoint import Checkpoints
 from clear_ref.loop.curve import Curve
 from clear_ref.loop.history import read_history

@@ -22,6 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from clear_ref.commands import estimate
+from clear_ref.commands.file_settings import EstimateSettings
 from clear_ref.common.files import read_json, write_json, write_jsonl
 from clear_ref.mini.directories import WORLD
 
@@ -112,9 +113,9 @@ def measured(arguments, log, stop=None, environment=None):
     }
 
 
-def is_saved(state):
-    """True once a checkpoint of step 1 or later is there."""
-    return state.exists() and json.loads(state.read_text(encoding="utf-8"))["step"] >= 1
+def is_saved(checkpoint):
+    """True once a whole state of step 1 or later is in a run's directory of checkpoints."""
+    return any(read_json(state)["step"] >= 1 for state in checkpoint.glob("state-*.json"))
 
 
 def arguments_of(method, options, directory):
@@ -132,7 +133,7 @@ def arguments_of(method, options, directory):
 
 def estimated(method, options):
     """The figures of `estimate` for a run, in GB: of training, and of evaluation."""
-    settings = estimate.EstimateSettings(modality=options.modality, eval_batch=1)
+    settings = EstimateSettings(modality=options.modality, eval_batch=1)
     runs = {run["run"]: run for run in estimate.run(options.shape, settings)["runs"]}
     return runs[method]["checkpointed_gb"], runs["evaluate"]["memory_gb"]
 
@@ -148,10 +149,10 @@ def run_method(method, options, directory):
         "MALLOC_MMAP_THRESHOLD_": "1048576",
     }
     arguments = arguments_of(method, options, directory)
-    state = out / "checkpoint" / "state.json"
+    checkpoint = out / "checkpoint"
     parts = {}
     if not out.exists():
-        parts["begun, killed"] = measured(arguments, log, lambda: is_saved(state), environment)
+        parts["begun, killed"] = measured(arguments, log, lambda: is_saved(checkpoint), environment)
     parts["resumed"] = measured([*arguments, "--resume"], log, None, environment)
     return parts
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import clear_ref
+from clear_ref.bench.settings import BenchHeadSettings, BenchLikelihoodSettings, BenchStepSettings
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clear_ref"
@@ -247,7 +248,6 @@ def settings_of(command, kind):
     """The fields that are options of a command: its settings but what it takes another way, and its
     recipe.
     """
-    from clear_ref.bench import frozen_head, likelihood, training_step
     from clear_ref.commands import settings
     from clear_ref.common.settings import setting_names
     from clear_ref.loop.recipes import RECIPES
@@ -263,9 +263,9 @@ def settings_of(command, kind):
         found += [
             field
             for kind in (
-                training_step.BenchStepSettings,
-                likelihood.BenchLikelihoodSettings,
-                frozen_head.BenchHeadSettings,
+                BenchStepSettings,
+                BenchLikelihoodSettings,
+                BenchHeadSettings,
             )
             for field in dataclasses.fields(kind)
             if field.name not in ("threads", "rounds", "rows", "vocabulary", "dtype")
