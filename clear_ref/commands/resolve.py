@@ -24,10 +24,11 @@ from clear_ref.data.chat_templates import FOLDER
 from clear_ref.data.images import counting_one_colour, open_image
 from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
 from clear_ref.data.records import Row, read_rows
+from clear_ref.evaluation.choices import WITH_CHOICES
 from clear_ref.evaluation.definitions import without_column
 from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.summary import TrainedParts
-from clear_ref.evaluation.tasks import Task, tasks, text_tasks
+from clear_ref.evaluation.tasks import Task, choice_tasks, tasks, text_tasks
 from clear_ref.loop.history import FILE as HISTORY_FILE
 from clear_ref.loop.history import n_learned, read_history
 from clear_ref.loop.modalities import MODALITIES
@@ -228,13 +229,19 @@ def check_gold_files(inputs: Inputs) -> None:
 
 
 def chosen_tasks(data: Path, settings: Common, with_pictures: bool) -> list[Task]:
-    """The evaluation tasks of --tasks; raises UserError for another name."""
+    """The evaluation tasks of --tasks; raises UserError for another name.
+
+    Multiple-choice tasks are among all tasks only for a set of definitions that uses them.
+    """
+    choices: list[Task] = []
     if with_pictures:
         known = tasks(settings.forget, settings.max_new_tokens)
+        choices = choice_tasks(settings.forget, settings.max_new_tokens)
     else:
         known = text_tasks(settings.forget, settings.max_new_tokens, data)
     if settings.tasks == "all":
-        return known
+        return [*known, *choices] if settings.metrics in WITH_CHOICES else known
+    known += choices
     named = parse_names(settings.tasks, [task.name for task in known], "--tasks")
     return [task for task in known if task.name in named]
 

@@ -1,11 +1,22 @@
-"""score LOG: every number of evaluation logs, each with the name of its definition."""
+"""score LOG: every number of evaluation logs, each with its definition's name and version."""
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clear_ref.common import run_directory
-from clear_ref.evaluation import contradictions, definitions, logs, membership, metrics, quality
+from clear_ref.evaluation import (
+    contradictions,
+    definitions,
+    logs,
+    membership,
+    metrics,
+    open_mmunlearning,
+    quality,
+    wrong_definitions,
+)
+from clear_ref.evaluation.choices import CHOICE_TASKS, WITH_CHOICES
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.report import terminal_score
 
@@ -29,14 +40,18 @@ def command(arguments: Namespace) -> Output:
 def run(paths: list[str], settings: Score) -> dict[str, Any]:
     """Every number of these logs.
 
-    returns  {"command", "log", "format", "gold", "gold_format", "records", "metrics",
-             "definitions", "numbers", "missing", "inputs"}, with
+    returns  {"command", "log", "format", "gold", "gold_format", "records", "unread", "metrics",
+             "definitions", "numbers", "wrong", "missing", "inputs"}, with
+             unread       names of tasks in the log that nothing here knows
              metrics      {set: what metrics.score returns; the scores in an open-unlearning log as
                           "membership" of tofu, which is then open-unlearning's own set}
              definitions  {set: {metric: name}}
-             numbers      [{"metric", "value", "definition", "metrics": [set, ...]}], one for each
-                          metric and definition
-             missing      {metric: the reason why it has no value}, of numbers that need gold
+             numbers      [{"metric", "value", "definition", "version", "direction", "source",
+                          "metrics": [set, ...]}], one for each metric and definition
+             wrong        what mistakes of public evaluations give (wrong_definitions.py), with the
+                          set mmunlearner; not among the numbers
+             missing      {metric: the reason why it has no value}, of numbers that need gold or
+                          a task that the log does not hold
     raises   UserError for logs of an unknown format, a gold log of another split or other
              questions, the same log twice, a value that the log's own records contradict
     """
@@ -62,10 +77,13 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
         "gold": settings.gold or None,
         "gold_format": gold.format if gold else None,
         "records": {name: entry["n"] for name, entry in found["tasks"].items()},
+        "unread": list(log.unread),
         "metrics": sets,
         "definitions": {name: result["definitions"] for name, result in sets.items()},
         "numbers": numbers(sets, log.tasks),
-        "missing": missing(list(sets), set(log.tasks), task is not None, gold is not None),
+        "wrong": wrong_definitions.wrong_numbers(log.tasks) if "mmunlearner" in sets else [],
+        "missing": missing(list(sets), set(log.tasks), task is not None, gold is not None)
+        | without_tasks(sets),
         "inputs": run_directory.hashes([*log.files, *(gold.files if gold else ())]),
     }
 
@@ -85,37 +103,68 @@ def missing(
     return reasons
 
 
+def without_tasks(sets: dict[str, dict]) -> dict[str, str]:
+    """{metric: reason} of the numbers of other projects that need a task which was not evaluated.
+
+    Only tasks that no evaluation makes by itself are a reason: multiple-choice questions.
+    """
+    reasons = {}
+    for name in WITH_CHOICES:
+        needed = {
+            metric: parts[0][0]
+            for metric, parts in definitions.AGGREGATES[name].items()
+            if parts[0][0] in CHOICE_TASKS
+        }
+        if name == "open_mmunlearning":
+            needed["forget_quality_of_five"] = open_mmunlearning.TASK_PARTS[1][0]
+        for metric, task in needed.items():
+            if name in sets and task not in sets[name]["tasks"]:
+                reasons[metric] = (
+                    f"the log holds no {task}; expected an evaluation with --metrics {name}"
+                )
+    return reasons
+
+
 def numbers(sets: dict[str, dict], tasks: Logs) -> list[dict[str, Any]]:
     """Every number of metrics.score's results, once for each definition.
 
     sets     {set of definitions: result}
     tasks    the model's logs
-    returns  [{"metric", "value", "definition", "metrics": sets}]; a part of a task is called
-             "TASK PART", and parts come last
+    returns  [{"metric", "value", "definition", "version", "direction", "source", "metrics": sets}];
+             a part of a task is called "TASK PART", and parts come last
     """
-    named: dict[tuple[str, float, str], list[str]] = {}
+    named: dict[tuple[str, float, definitions.Definition], list[str]] = {}
     for name, result in sets.items():
         computed = definitions.set_of(name, tasks.values())
         for metric, value, definition in values_of(computed, result):
             if value is not None:
-                named.setdefault((metric, value, definition), []).append(name)
+                key = (metric, value, replace(definition, text=""))
+                named.setdefault(key, []).append(name)
     metric_names = dict.fromkeys(metric for metric, _, _ in named)
     order = sorted(metric_names, key=lambda metric: " " in metric)
     entries = sorted(named.items(), key=lambda entry: order.index(entry[0][0]))
     return [
-        {"metric": metric, "value": value, "definition": definition, "metrics": of_sets}
+        {
+            "metric": metric,
+            "value": value,
+            "definition": definition.name,
+            "version": definition.version,
+            "direction": definition.direction,
+            "source": definition.source,
+            "metrics": of_sets,
+        }
         for (metric, value, definition), of_sets in entries
     ]
 
 
-def values_of(name: str, result: dict) -> list[tuple[str, Any, str]]:
-    """(metric, value or None, definition's name) of one set of definitions."""
-    names = result["definitions"]
-    found = [(metric, result[metric], names[metric]) for metric in names if metric in result]
+def values_of(name: str, result: dict) -> list[tuple[str, Any, definitions.Definition]]:
+    """(metric, value or None, definition) of one set of definitions."""
+    known = definitions.definitions(name)
+    found = [(metric, result[metric], known[metric]) for metric in known if metric in result]
     for metric, value in result.get("membership", {}).items():
-        found.append((metric, value, names[metric]))
+        found.append((metric, value, membership.definition(metric)))
     text = metrics.is_text(result["tasks"])
     for task, parts in result["tasks"].items():
         for part, function in definitions.functions(name, task, text).items():
-            found.append((f"{task} {part}", parts[part], definitions.definition(function).name))
+            found.append((f"{task} {part}", parts[part], definitions.definition(function)))
     return found

@@ -5,9 +5,12 @@ released  the authors' code: mm/calculate_metrics.py and mm/build_vllm_table.py;
           nlp/aggregate_eval_stat.py and the formulas that reproduce the paper's printed text tables
 tofu      TOFU, aggregate_eval_stat.py; for logs of open-unlearning, its successor, that one's own
           formulas (open_unlearning.py)
+mmunlearner, open_mmunlearning, forgetium   these projects' (the modules of these names); parts that
+          they do not define are the paper's
 
 A part is one metric of one task, such as the ROUGE of eval_log. A reported number is the harmonic
-mean of some parts (AGGREGATES) or a function of the logs of a model and of gold (QUALITIES).
+mean of some parts, of one part the part itself (AGGREGATES), a function of the logs of a model and
+of gold (QUALITIES), or made of such numbers (COMBINED).
 """
 
 import inspect
@@ -16,8 +19,20 @@ from dataclasses import dataclass
 
 from clear_ref.common.errors import UserError
 
-from . import open_unlearning, quality, task_metrics
-from .choices import SETS
+from . import forgetium, mmunlearner, open_mmunlearning, open_unlearning, quality, task_metrics
+from .choices import CHOICE_TASKS, SETS
+from .definition_names import (
+    FORGOT,
+    KNOWS,
+    MIXED,
+    NAMES,
+    OPEN,
+    OPEN_MM,
+    PAPER,
+    RELEASED,
+    TOFU,
+    Named,
+)
 from .log_format import Log
 
 TaskFunction = Callable[[Log], float]  # of a task's log
@@ -34,6 +49,7 @@ MULTIPLE_CHOICE = (
     "eval_forget_facerec",
     "eval_retain_facerec",
     "eval_real_author_wo_options",
+    *CHOICE_TASKS,
 )
 PICTURES = (
     "eval_real_faces_wo_options",
@@ -45,8 +61,14 @@ PICTURES = (
 # Forget Quality compares the logs of the first of these tasks that was evaluated.
 QUALITY_TASKS = ("eval_log_forget", "eval_text_forget")
 # Metrics that some logs cannot give, because they have neither the column nor the text. No
-# aggregate uses them.
-OPTIONAL = ("rouge1", "rouge_f")
+# aggregate of the sets paper, released and tofu uses them.
+OF_TEXTS: dict[str, TaskFunction] = {
+    "rouge1_f": mmunlearner.rouge1_f,
+    "rouge2_f": mmunlearner.rouge2_f,
+    "rougeL_f": mmunlearner.rouge_l_f,
+    "bleu": mmunlearner.bleu,
+}
+OPTIONAL = ("rouge1", "rouge_f", "multiple_choice", "contained_name", *OF_TEXTS)
 WITH_ROUGE = ("rouge", "probability", "truth_ratio")
 WITHOUT_ROUGE = ("probability", "truth_ratio")
 
@@ -55,18 +77,48 @@ WITHOUT_ROUGE = ("probability", "truth_ratio")
 class Definition:
     """The definition of a reported number.
 
-    name   its name in every report
-    words  a short description
-    text   the whole definition: formula, source, flaw
+    name       its name in every report
+    words      a short description
+    text       the whole definition: formula, source, flaw
+    source     who defines it, in a few words
+    direction  what a higher value says of the model (definition_names.py)
     """
 
     name: str
     words: str
     text: str
+    source: str = ""
+    direction: str = KNOWS
+    version: int = 1
+
+    @property
+    def label(self) -> str:
+        """Name and version, as tables and pages show them."""
+        return f"{self.name} v{self.version}"
 
 
 def _parts(tasks: Iterable[str], names: Iterable[str]) -> list[Part]:
     return [(task, name) for task in tasks for name in names]
+
+
+def _of_mmunlearner() -> dict[str, list[Part]]:
+    """MMUnlearner's numbers, each one part; VQA: captions of pictures, QA: questions about text."""
+    found = {
+        "forget_choice": [("eval_forget_choice", "multiple_choice")],
+        "retain_choice": [("eval_retain_choice", "multiple_choice")],
+        "real_faces_choice": [("eval_real_faces_choice", "multiple_choice")],
+        "real_world_choice": [("eval_real_world_choice", "multiple_choice")],
+        "forget_name": [("eval_forget_facerec", "contained_name")],
+        "retain_name": [("eval_retain_facerec", "contained_name")],
+    }
+    for number, task in (
+        ("forget_vqa", "eval_log_forget"),
+        ("retain_vqa", "eval_log"),
+        ("forget_qa", "eval_text_forget"),
+        ("retain_qa", "eval_text_retain"),
+    ):
+        found |= {f"{number}_{metric}": [(task, metric)] for metric in OF_TEXTS}
+    return found
 
 
 # {set of definitions: {reported number: its parts}}
@@ -103,6 +155,15 @@ AGGREGATES: dict[str, dict[str, list[Part]]] = {
         "model_utility": _parts(("eval_log", *REAL_PICTURES), WITH_ROUGE),
         "text_model_utility": _parts(("eval_text_retain", *REAL_TEXT), WITH_ROUGE),
     },
+    "mmunlearner": _of_mmunlearner(),
+    "open_mmunlearning": {
+        "real": _parts(REAL_PICTURES, WITH_ROUGE),
+        "retain": _parts(("eval_log", "eval_retain_facerec"), WITH_ROUGE),
+        "forget": _parts(("eval_log_forget", "eval_forget_facerec"), WITH_ROUGE),
+        "model_utility": _parts((*REAL_PICTURES, "eval_log", "eval_retain_facerec"), WITH_ROUGE),
+        "text_retain": _parts(["eval_text_retain"], WITH_ROUGE),
+    },
+    "forgetium": {},
 }
 
 AGGREGATES[OPEN_UNLEARNING] = AGGREGATES["tofu"]
@@ -124,85 +185,31 @@ QUALITIES: dict[str, dict[str, tuple[QualityFunction, tuple[str, ...]]]] = {
         "forget_quality": (open_unlearning.forget_quality, QUALITY_TASKS),
         "log10_forget_quality": (open_unlearning.forget_quality_log10, QUALITY_TASKS),
     },
+    "mmunlearner": {},
+    "open_mmunlearning": {
+        "ks_p_value": (open_mmunlearning.ks_p, QUALITY_TASKS[:1]),
+        "ks_distance": (open_mmunlearning.ks_distance, QUALITY_TASKS[:1]),
+        "js_distance": (open_mmunlearning.js_distance, QUALITY_TASKS[:1]),
+    },
+    "forgetium": {"minus_log10_p": (forgetium.forget_quality, QUALITY_TASKS)},
 }
 
-# {function: (name of its definition, words)}
-NAMES: dict[Callable[..., float], tuple[str, str]] = {
-    task_metrics.rouge_recall: ("rougeL_recall", "ROUGE-L recall"),
-    task_metrics.rouge_f: ("rougeL_f1", "ROUGE-L F1"),
-    task_metrics.rouge1_recall: ("rouge1_recall", "ROUGE-1 recall"),
-    task_metrics.probability_among_candidates: (
-        "normalised_over_candidates",
-        "probability among candidates (names, real sets)",
-    ),
-    task_metrics.probability_of_answer: ("exp_mean_nll", "exp(-mean nll) elsewhere"),
-    task_metrics.truth_ratio_score: (
-        "arithmetic_clipped",
-        "truth ratio max(0, 1 - R), R arithmetic",
-    ),
-    task_metrics.truth_ratio_geometric_below_one: (
-        "geometric_below_one",
-        "truth ratio max(0, 1 - R), R geometric",
-    ),
-    task_metrics.truth_ratio_geometric_closer_to_one: (
-        "geometric_closer_to_one",
-        "on Forget min(R, 1/R), R geometric",
-    ),
-    task_metrics.truth_ratio_grand_mean_below_one: (
-        "grand_mean_below_one",
-        "truth ratio max(0, 1 - R), R by grand mean",
-    ),
-    task_metrics.truth_ratio_grand_mean_closer_to_one: (
-        "grand_mean_closer_to_one",
-        "on Forget min(R, 1/R), R by grand mean",
-    ),
-    quality.forget_quality: (
-        "js_histogram10",
-        "FQ: 1 - Jensen-Shannon distance from gold, 10 bins",
-    ),
-    quality.forget_quality_aligned: (
-        "js_index_aligned",
-        "FQ: 1 - Jensen-Shannon distance from gold, record against record",
-    ),
-    quality.forget_quality_ks: ("ks_p_value", "FQ: KS p-value against gold, R geometric"),
-    quality.forget_quality_log10_ks: ("log10_ks_p_value", "log10 FQ: of the KS p-value"),
-    quality.forget_quality_ln_ks: (
-        "ln_ks_p_value",
-        "log FQ text: natural logarithm of the KS p-value, R geometric",
-    ),
-    quality.forget_quality_ks_grand_mean: (
-        "ks_p_value_grand_mean",
-        "FQ KS: KS p-value against gold, R by grand mean",
-    ),
-    open_unlearning.probability_of_answer: (
-        "stored_probability",
-        "the log's own probability of the answer",
-    ),
-    open_unlearning.probability_among_candidates: (
-        "normalised_over_candidates_1e-10",
-        "probability among candidates, 1e-10 in the denominator",
-    ),
-    open_unlearning.truth_ratio_below_one: (
-        "geometric_1e-10_below_one",
-        "truth ratio max(0, 1 - R), R geometric with 1e-10 in the denominator",
-    ),
-    open_unlearning.truth_ratio_closer_to_one: (
-        "geometric_1e-10_closer_to_one",
-        "on Forget min(R, 1/(R + 1e-10)), R geometric with 1e-10 in the denominator",
-    ),
-    open_unlearning.forget_quality: (
-        "ks_p_value_1e-10",
-        "FQ: KS p-value against gold, R geometric with 1e-10 in the denominator",
-    ),
-    open_unlearning.forget_quality_log10: (
-        "log10_ks_p_value_1e-10",
-        "log10 FQ: of that KS p-value",
-    ),
+# {set of definitions: {reported number: function of ({task: its metrics}, the other numbers)}}
+COMBINED: dict[str, dict[str, Callable[..., float | None]]] = {
+    "open_mmunlearning": {"forget_quality_of_five": open_mmunlearning.forget_quality},
+}
+
+SET_SOURCES = {
+    "paper": PAPER,
+    "released": RELEASED,
+    "tofu": TOFU,
+    OPEN_UNLEARNING: OPEN,
+    "open_mmunlearning": OPEN_MM,
 }
 
 
 def check_set(metrics: str) -> None:
-    """UserError unless `metrics` is paper, released, tofu or all."""
+    """UserError unless `metrics` is one of SETS or all."""
     if metrics not in (*SETS, "all"):
         raise UserError(f"--metrics is {metrics!r}; expected {', '.join(SETS)} or all")
 
@@ -232,7 +239,20 @@ def functions(metrics: str, task: str, text: bool) -> dict[str, TaskFunction]:
     if metrics in ("tofu", OPEN_UNLEARNING):
         chosen["rouge1"] = task_metrics.rouge1_recall
         chosen["rouge_f"] = task_metrics.rouge_f
+    if metrics in ("mmunlearner", "open_mmunlearning"):
+        chosen |= _of_generated(task, metrics == "mmunlearner")
     return chosen
+
+
+def _of_generated(task: str, with_texts: bool) -> dict[str, TaskFunction]:
+    """MMUnlearner's metrics of the task's generated texts; with_texts: ROUGE and BLEU too."""
+    if task in CHOICE_TASKS:
+        return {"multiple_choice": mmunlearner.multiple_choice_accuracy}
+    if task.endswith("_facerec"):
+        return {"contained_name": mmunlearner.contained_name_accuracy}
+    if with_texts and task not in MULTIPLE_CHOICE:
+        return OF_TEXTS
+    return {}
 
 
 def _probability(metrics: str, multiple_choice: bool) -> TaskFunction:
@@ -245,9 +265,9 @@ def _probability(metrics: str, multiple_choice: bool) -> TaskFunction:
 
 def _truth_ratio(metrics: str, forget: bool) -> TaskFunction:
     """The truth ratio of one set of definitions, of a Forget task or of another one."""
-    if metrics == "paper":
+    if metrics in ("paper", "mmunlearner", "forgetium"):
         return task_metrics.truth_ratio_score
-    if metrics == "tofu":
+    if metrics in ("tofu", "open_mmunlearning"):
         if forget:
             return task_metrics.truth_ratio_geometric_closer_to_one
         return task_metrics.truth_ratio_geometric_below_one
@@ -282,8 +302,9 @@ def without_column(tasks: Collection[str], metrics: str, gold: bool) -> str:
 
 def definition(function: Callable[..., float]) -> Definition:
     """The definition of a function in NAMES."""
-    name, words = NAMES[function]
-    return Definition(name, words, inspect.getdoc(function) or "")
+    named = Named(*NAMES[function])
+    text = inspect.getdoc(function) or ""
+    return Definition(named.name, named.words, text, named.source, named.direction, named.version)
 
 
 def definitions(metrics: str) -> dict[str, Definition]:
@@ -293,7 +314,7 @@ def definitions(metrics: str) -> dict[str, Definition]:
         "probability_multiple_choice": _probability(metrics, multiple_choice=True),
         "probability_text": _probability(metrics, multiple_choice=False),
     }
-    if metrics == "paper":
+    if metrics in ("paper", "mmunlearner", "forgetium"):
         by_name["truth_ratio"] = _truth_ratio("paper", forget=False)
     if metrics == "released":
         by_name["truth_ratio"] = _truth_ratio("released", forget=False)
@@ -303,10 +324,12 @@ def definitions(metrics: str) -> dict[str, Definition]:
     if metrics in ("tofu", OPEN_UNLEARNING):
         by_name["rouge1"] = task_metrics.rouge1_recall
         by_name["rouge_f"] = task_metrics.rouge_f
+    if metrics in ("tofu", OPEN_UNLEARNING, "open_mmunlearning"):
         by_name["truth_ratio"] = _truth_ratio(metrics, forget=False)
         by_name["truth_ratio_forget"] = _truth_ratio(metrics, forget=True)
     for name, (function, _) in QUALITIES[metrics].items():
         by_name[name] = function
+    by_name |= COMBINED.get(metrics, {})  # type: ignore[arg-type]
     found = {name: definition(function) for name, function in by_name.items()}
     for name in AGGREGATES[metrics]:
         found[name] = aggregate_definition(metrics, name)
@@ -314,16 +337,33 @@ def definitions(metrics: str) -> dict[str, Definition]:
 
 
 def aggregate_definition(metrics: str, aggregate: str) -> Definition:
-    """The definition of a harmonic mean of parts.
+    """The definition of a harmonic mean of parts; of one part, that of the part.
 
     The names outside the set `paper` say how many parts there are, and whether ROUGE is one.
     """
     parts = AGGREGATES[metrics][aggregate]
+    if len(parts) == 1:
+        task, metric = parts[0]
+        return definition(functions(metrics, task, False)[metric])
     name = "harmonic_mean"
     words = "columns: harmonic means"
     if metrics != "paper":
         with_rouge = any(metric == "rouge" for _, metric in parts)
         name += f"_of_{len(parts)}_{'with' if with_rouge else 'without'}_rouge"
         words += ", with ROUGE" if with_rouge else " of probability and truth ratio, without ROUGE"
+    if metrics == "open_mmunlearning":  # other parts under the same names of metrics
+        name = f"harmonic_mean_of_{len(parts)}_open_mm"
     listed = ", ".join(f"{metric} of {task}" for task, metric in parts)
-    return Definition(name, words, f"Harmonic mean of {listed}.")
+    functions_of = [functions(metrics, task, False)[part] for task, part in parts]
+    is_mixed = any(definition(function).direction == FORGOT for function in functions_of)
+    direction = MIXED if is_mixed else KNOWS
+    source = SET_SOURCES[metrics]
+    return Definition(name, words, f"Harmonic mean of {listed}.", source, direction)
+
+
+def label_of(name: str) -> str:
+    """A definition's name with its version, as tables show it; a name that none has as it is."""
+    versions = {named.name: named.version for named in NAMES.values()}
+    if name not in versions and not name.startswith("harmonic_mean"):
+        return name
+    return f"{name} v{versions.get(name, 1)}"

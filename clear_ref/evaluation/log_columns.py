@@ -17,6 +17,11 @@ def name_of(log: AnyLog) -> str:
     return one_line(log.get("task", "log"), 100)
 
 
+def has(log: AnyLog, column: str) -> bool:
+    """Whether the log has the column, with a record or more."""
+    return bool(log.get(column))
+
+
 def column_of(log: AnyLog, column: str) -> dict[str, object]:
     """A column, unchanged; UserError if it is missing, not a dict, or empty."""
     values = log.get(column)

@@ -1,4 +1,4 @@
-"""Reads evaluation logs of four formats as {task: log}.
+"""Reads evaluation logs of five formats as {task: log}.
 
 The format is detected from the JSON keys; unknown formats are rejected.
 
@@ -8,8 +8,13 @@ released         eval_log_aggregated.json of the authors' code: tasks with pictu
 TOFU             eval_log_aggregated.json of TOFU: the same columns, with Real Authors among its
                  tasks. Its eval_log and eval_log_forget are questions about text, so they become
                  eval_text_retain and eval_text_forget
+Open-MMUnlearning  eval_log_aggregated.json of that project: the released tasks, and questions
+                 about text under our names, without paraphrases and wrong answers
 open-unlearning  TOFU_EVAL.json: metrics with value_by_index, which become the columns of the same
                  four tasks
+
+Tasks of eval_log_aggregated.json whose names nothing here knows are not read; Evaluation.unread
+names them.
 
 Any file may be compressed with gzip. Losses, probabilities, shares and texts of single records are
 scored, never an aggregate.
@@ -31,14 +36,17 @@ from clear_ref.common.run_directory import LOGS_DIRECTORY
 from .definitions import PICTURES
 from .log_format import LOG_FORMAT, Log, Logs
 from .membership import RecordScores
+from .open_mmunlearning import SOURCE as OPEN_MMUNLEARNING
 from .open_unlearning import SOURCE
 
-FORMATS = ("clear_ref", "released", "TOFU", "open-unlearning")
+FORMATS = ("clear_ref", "released", "TOFU", OPEN_MMUNLEARNING, "open-unlearning")
 # Task names of eval_log_aggregated.json: one in both projects' files, one in TOFU's only.
 IN_BOTH = "eval_real_world_wo_options"
 IN_TOFU_ONLY = "eval_real_author_wo_options"
 # {task name in TOFU's files: our name of that task}
 AS_TEXT = {"eval_log": "eval_text_retain", "eval_log_forget": "eval_text_forget"}
+# Tasks that of these files Open-MMUnlearning's alone have.
+IN_OPEN_MMUNLEARNING_ONLY = ("eval_text_forget", "eval_text_retain")
 # Columns that the released code may leave empty.
 ROUGE_COLUMNS = ("rougeL_recall", "rouge1_recall")
 # A gzip'd file may unpack to this many times its size (real logs: 3 to 20), or to a megabyte.
@@ -69,6 +77,7 @@ class Evaluation:
             "mia_loss": {"forget": {index: score}, "holdout": {index: score}}, ...}
     stated  {metric: its entry} as open-unlearning's file has it; contradictions.py compares its
             aggregates with its records
+    unread  names of tasks in the files that no metric here reads
     """
 
     files: tuple[Path, ...]
@@ -76,6 +85,7 @@ class Evaluation:
     tasks: Logs
     scores: RecordScores
     stated: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 def read(*paths: str | Path) -> Evaluation:
@@ -88,12 +98,15 @@ def read(*paths: str | Path) -> Evaluation:
     tasks: Logs = {}
     scores: RecordScores = {}
     stated: dict[str, Any] = {}
+    unread: dict[str, None] = {}
     files = tuple(file for path in paths for file in files_of(Path(path)))
     for file in files:
         content = parse_json(unpacked(file), file)
         file_format, file_tasks, file_scores = recognise(content, file)
         if file_format == FORMATS[-1]:
             stated |= content
+        if _is_aggregated(content):
+            unread |= dict.fromkeys(_unknown_tasks(content))
         formats[file_format] = file
         for task, log in file_tasks.items():
             if task in tasks:
@@ -109,7 +122,7 @@ def read(*paths: str | Path) -> Evaluation:
             f"{one_file} is a log of {one}, {other_file} of {other}; expected the files of one "
             "evaluation of one model"
         )
-    return Evaluation(files, next(iter(formats)), tasks, scores, stated)
+    return Evaluation(files, next(iter(formats)), tasks, scores, stated, tuple(unread))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -192,28 +205,35 @@ def recognise(content: dict, where: str | Path) -> tuple[str, Logs, RecordScores
     keys = one_line(", ".join(map(str, list(content)[:4])) or "none", 120)
     raise UserError(
         f"{where}: a log of no known format, its keys are {keys}; expected a log of clear_ref, "
-        "eval_log_aggregated.json of the released code or of TOFU, or TOFU_EVAL.json of "
-        "open-unlearning"
+        "eval_log_aggregated.json of the released code, of TOFU or of Open-MMUnlearning, or "
+        "TOFU_EVAL.json of open-unlearning"
     )
 
 
 # ---- eval_log_aggregated.json
 
 
+KNOWN_TASKS = {*PICTURES, IN_BOTH, IN_TOFU_ONLY, *IN_OPEN_MMUNLEARNING_ONLY}
+
+
 def _is_aggregated(content: dict) -> bool:
-    """True if all keys are task names of eval_log_aggregated.json, and all values are dicts."""
+    """True if a key is a task name of eval_log_aggregated.json, and all values are dicts."""
     names = {name.removesuffix(".json") for name in content}
-    known = {*PICTURES, IN_BOTH, IN_TOFU_ONLY}
-    if not names or not names <= known:
-        return False
-    return all(isinstance(log, dict) for log in content.values())
+    return bool(names & KNOWN_TASKS) and all(isinstance(log, dict) for log in content.values())
+
+
+def _unknown_tasks(content: dict) -> list[str]:
+    """The names of the tasks of an eval_log_aggregated.json that are not read."""
+    return [name for name in content if name.removesuffix(".json") not in KNOWN_TASKS]
 
 
 def _read_aggregated(content: dict, where: str | Path) -> tuple[str, Logs]:
-    """(released or TOFU, {task: log}); UserError if the tasks do not show which one it is."""
+    """(whose format, {task: log}); UserError if the tasks do not show which one it is."""
     logs = {name.removesuffix(".json"): log for name, log in content.items()}
+    logs = {task: log for task, log in logs.items() if task in KNOWN_TASKS}
     released_only = set(PICTURES) - set(AS_TEXT)
-    is_released = not released_only.isdisjoint(logs)
+    has_texts = not logs.keys().isdisjoint(IN_OPEN_MMUNLEARNING_ONLY)
+    is_released = has_texts or not released_only.isdisjoint(logs)
     is_tofu = IN_TOFU_ONLY in logs
     if is_released == is_tofu:
         raise UserError(
@@ -221,9 +241,14 @@ def _read_aggregated(content: dict, where: str | Path) -> tuple[str, Logs]:
             f"Expected either {IN_TOFU_ONLY} (TOFU) or one of {', '.join(sorted(released_only))} "
             "(released)"
         )
-    if is_released:
-        return "released", {task: _cleaned(log) for task, log in logs.items()}
-    return "TOFU", {AS_TEXT.get(task, task): _cleaned(log) for task, log in logs.items()}
+    if is_tofu:
+        return "TOFU", {AS_TEXT.get(task, task): _cleaned(log) for task, log in logs.items()}
+    if has_texts:
+        of_project = {"source": OPEN_MMUNLEARNING}
+        return OPEN_MMUNLEARNING, {
+            task: cast(Log, _cleaned(log) | of_project) for task, log in logs.items()
+        }
+    return "released", {task: _cleaned(log) for task, log in logs.items()}
 
 
 def _cleaned(log: dict) -> Log:

@@ -10,6 +10,7 @@ import math
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 
+from .definition_names import FORGOT, OPEN
 from .definitions import Definition
 from .distances import auc
 from .exact_means import mean
@@ -64,15 +65,18 @@ def definition(metric: str) -> Definition:
             "privleak_of_mia_min_k",
             "percent by which 1 - AUC of mia_min_k is above gold's (1/2 without gold)",
             inspect.getdoc(privacy_leak) or "",
+            OPEN,
+            FORGOT,
         )
     if metric.startswith("mia_"):
         return Definition(
             "auc_forget_below_holdout",
             "probability that a forget record scores below an unseen one",
             inspect.getdoc(auc) or "",
+            OPEN,
         )
     return Definition(
-        "mean_of_scores", "mean of the records' logged scores", inspect.getdoc(mean) or ""
+        "mean_of_scores", "mean of the records' logged scores", inspect.getdoc(mean) or "", OPEN
     )
 
 

@@ -14,8 +14,10 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import shown
 
 from . import log_columns
+from .choices import CHOICE_TASKS
 from .definitions import (
     AGGREGATES,
+    COMBINED,
     MULTIPLE_CHOICE,
     OPTIONAL,
     PICTURES,
@@ -32,6 +34,7 @@ from .definitions import (
 from .distances import auc, jensen_shannon_distance, ks_p_value, ks_statistic, log10_ks_p_value
 from .exact_means import harmonic_mean, mean
 from .log_format import Log, Logs
+from .open_mmunlearning import has_no_truth_ratio
 from .quality import (
     forget_quality,
     forget_quality_aligned,
@@ -107,8 +110,8 @@ __all__ = [
     "truth_ratios",
 ]
 
-# Metrics of one task: "rouge", "probability", "truth_ratio", "n" (number of records); in the set
-# tofu also "rouge1" and "rouge_f".
+# Metrics of one task: "rouge", "probability", "truth_ratio", "n" (number of records); in some sets
+# also others (definitions.functions).
 TaskScores = dict[str, float | None]
 # What `score` returns. The values are numbers, None, and the dicts "tasks", "definitions" and
 # "also"; a TypedDict cannot hold these three keys and the numbers' names of every set.
@@ -121,7 +124,8 @@ OPTIONAL_COLUMNS = {"rouge1": "rouge1_recall", "rouge_f": "rougeL_f1"}
 
 
 def aggregate(parts: Iterable[Part], tasks: Mapping[str, TaskScores]) -> float | None:
-    """The harmonic mean of the named parts; None if a task of theirs is not among `tasks`.
+    """The harmonic mean of the named parts, of one part the part itself; None if a part was not
+    evaluated.
 
     parts   [(task, metric)], an entry of AGGREGATES
     tasks   {task: {metric: number}}, as score_task returns them
@@ -130,40 +134,43 @@ def aggregate(parts: Iterable[Part], tasks: Mapping[str, TaskScores]) -> float |
     for task, metric in parts:
         if task not in tasks:
             return None
-        value = tasks[task][metric]
+        value = tasks[task].get(metric)
         if value is None:
-            raise UserError(f"{task}: {metric} is None; expected a number; evaluate again")
+            return None
         values.append(value)
-    return harmonic_mean(values)
+    return values[0] if len(values) == 1 else harmonic_mean(values)
 
 
 def is_text(tasks: Iterable[str]) -> bool:
     """True if these are tasks of a model that sees no pictures."""
-    return not set(tasks) & set(PICTURES)
+    return not set(tasks) & {*PICTURES, *CHOICE_TASKS}
 
 
 def score_task(task: str, log: Log, metrics: str = "paper", text: bool = False) -> TaskScores:
     """{"rouge", "probability", "truth_ratio", "n"} of one task's log.
 
     task     its name decides which probability is used
-    metrics  the set of definitions, one of SETS; tofu adds "rouge1" and "rouge_f", None if the log
-             has neither the column nor the text
+    metrics  the set of definitions, one of SETS; tofu adds "rouge1" and "rouge_f", mmunlearner and
+             open_mmunlearning the metrics of texts; None if the log has neither the column nor the
+             text, and for the truth ratio of logs that have no paraphrases
     text     see definitions.functions
     """
     metrics = set_of(metrics, [log])
     log = {**log, "task": log.get("task", task)}
     rouge_column = "rougeL_recall" if "rougeL_recall" in log else "generated_text"
     answers = log_columns.column_of(log, "avg_gt_loss")
-    for column in ("avg_paraphrased_loss", rouge_column):
+    no_truth_ratio = has_no_truth_ratio(log)
+    columns = (rouge_column,) if no_truth_ratio else ("avg_paraphrased_loss", rouge_column)
+    for column in columns:
         values = log_columns.column_of(log, column)
         log_columns.same_records(log, answers, values, "avg_gt_loss", column)
     scores: TaskScores = {}
     for metric, function in functions(metrics, task, text).items():
         missing = (
             metric in OPTIONAL
-            and OPTIONAL_COLUMNS[metric] not in log
+            and OPTIONAL_COLUMNS.get(metric, "generated_text") not in log
             and "generated_text" not in log
-        )
+        ) or (metric == "truth_ratio" and no_truth_ratio)
         scores[metric] = None if missing else function(log)
     scores["n"] = len(answers)
     return scores
@@ -173,13 +180,13 @@ def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> 
     """metrics.json of one model: the reported numbers, None if a task they need was not evaluated.
 
     logs, gold_logs  {task: log}; a task's name may end with .json, as in TOFU's files
-    metrics          the set of definitions: paper, released or tofu (for logs of open-unlearning:
-                     that one's); all: the paper's, with the results of the others under "also"
+    metrics          the set of definitions, one of SETS (tofu for logs of open-unlearning: that
+                     one's); all: the paper's, with the results of the others under "also"
     returns          {"real", "retain", "forget", "forget_quality", "real_faces", "real_world",
                       "text_real", "text_retain", "text_forget",
                       "tasks": {task: TaskScores}, "definitions": {number: definition's name}};
-                     the other sets have their own numbers (AGGREGATES, QUALITIES); all adds
-                     "also": {"released": {...}, "tofu": {...}}
+                     the other sets have their own numbers (AGGREGATES, QUALITIES, COMBINED); all
+                     adds "also": {"released": {...}, "tofu": {...}, ...}
     raises           UserError for an unknown task, a missing column, an empty log, a loss that is
                      not a finite number, other records in gold
     """
@@ -194,13 +201,15 @@ def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> 
     text = is_text(logs)
     tasks = {task: score_task(task, log, metrics, text) for task, log in logs.items()}
     # The order of the numbers in metrics.json.
-    order = ("real", "retain", "forget", *QUALITIES[metrics], *AGGREGATES[metrics])
+    order = ["real", "retain", "forget", *QUALITIES[metrics], *AGGREGATES[metrics]]
     result: Scores = dict.fromkeys(order)
     for number, parts in AGGREGATES[metrics].items():
         result[number] = aggregate(parts, tasks)
     if gold_logs is not None:
         for number, (function, quality_tasks) in QUALITIES[metrics].items():
             result[number] = _quality(function, quality_tasks, logs, gold_logs)
+    for number, combine in COMBINED.get(metrics, {}).items():
+        result[number] = combine(tasks, result)
     known = definitions(metrics)
     result["tasks"] = tasks
     result["definitions"] = {number: definition.name for number, definition in known.items()}
@@ -223,6 +232,8 @@ def _quality(
         **gold_logs[task],
         "task": gold_logs[task].get("task", f"{task} of gold"),
     }
+    if has_no_truth_ratio(log) or has_no_truth_ratio(gold_log):
+        return None
     return function(log, gold_log)
 
 
@@ -232,7 +243,8 @@ def _by_task(logs: Logs, what: str) -> Logs:
     raises  UserError for an unknown task, or if there is none
     """
     named = {task.removesuffix(".json"): log for task, log in logs.items()}
-    known = dict.fromkeys(task for parts in PARTS.values() for task, _ in parts)
+    of_parts = (task for parts in PARTS.values() for task, _ in parts)
+    known = dict.fromkeys([*of_parts, *CHOICE_TASKS])
     for task, log in named.items():
         if task not in known or not isinstance(log, dict):
             raise UserError(

@@ -143,10 +143,11 @@ def whole_numbers(text: str, option: str, least: int, most: int) -> list[int]:
 def check_settings(settings: RobustnessSettings) -> None:
     """UserError for a value that cannot be used."""
     check_min_k(settings.min_k)
-    if settings.metrics == "tofu":
+    if settings.metrics not in ("paper", "released", "all"):
         raise UserError(
-            "--metrics is tofu, which defines no Forget and no Retain, and --robustness measures "
-            "these; expected paper, released or all (then the paper's)"
+            f"--metrics is {settings.metrics}, and --robustness measures Forget and Retain by the "
+            "paper's or the released definitions; expected paper, released or all (then the "
+            "paper's)"
         )
     if settings.round_group < 0 or not 0 <= settings.relearn_lr < float("inf"):
         raise UserError(

@@ -1,4 +1,4 @@
-"""ROUGE-1 and ROUGE-L of a generated text against an expected text, with Porter stemming.
+"""ROUGE-1, ROUGE-2 and ROUGE-L of a generated text against an expected text, with Porter stemming.
 
 source  C.-Y. Lin, "ROUGE: a package for automatic evaluation of summaries", 2004; the numbers are
         those of Google's rouge-score with use_stemmer=True, which TOFU, the released code and
@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .porter import stem
 
@@ -48,6 +49,15 @@ def scores(expected: str, generated: str) -> dict[str, Score]:
         "rouge1": _score(n_common, len(generated_words), len(expected_words)),
         "rougeL": _score(lcs, len(generated_words), len(expected_words)),
     }
+
+
+def rouge2(expected: str, generated: str) -> Score:
+    """ROUGE-2 of the generated text: of pairs of neighbouring words, each as often as both texts
+    have it; all 0 if either text has no pair."""
+    expected_pairs = list(pairwise(tokens(expected)))
+    generated_pairs = list(pairwise(tokens(generated)))
+    n_common = sum((Counter(expected_pairs) & Counter(generated_pairs)).values())
+    return _score(n_common, len(generated_pairs), len(expected_pairs))
 
 
 def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:

@@ -27,6 +27,23 @@ OTHER_COLUMNS: tuple[Column, ...] = (
     ("forget_quality_ks", "FQ KS", HIGHER),
     ("log10_forget_quality", "log10 FQ", HIGHER),
     ("text_log_forget_quality", "log FQ text", HIGHER),
+    ("forget_choice", "Forget choice", LOWER),
+    ("retain_choice", "Retain choice", HIGHER),
+    ("real_faces_choice", "Faces choice", HIGHER),
+    ("real_world_choice", "World choice", HIGHER),
+    ("forget_name", "Forget name", LOWER),
+    ("retain_name", "Retain name", HIGHER),
+    ("forget_vqa_rougeL_f", "Forget VQA ROUGE-L", LOWER),
+    ("retain_vqa_rougeL_f", "Retain VQA ROUGE-L", HIGHER),
+    ("forget_qa_rougeL_f", "Forget QA ROUGE-L", LOWER),
+    ("retain_qa_rougeL_f", "Retain QA ROUGE-L", HIGHER),
+    ("forget_vqa_bleu", "Forget VQA BLEU", LOWER),
+    ("retain_vqa_bleu", "Retain VQA BLEU", HIGHER),
+    ("ks_p_value", "KS p", HIGHER),
+    ("ks_distance", "KS", LOWER),
+    ("js_distance", "JS", LOWER),
+    ("forget_quality_of_five", "FQ of five", HIGHER),
+    ("minus_log10_p", "-log10 p", LOWER),
 )
 # What every task gives.
 PARTS = ("rouge", "probability", "truth_ratio")

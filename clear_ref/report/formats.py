@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from clear_ref.common.text_table import csv_cell
+from clear_ref.evaluation.definitions import label_of
 from clear_ref.evaluation.metrics import Scores
 
 from . import zero_means
@@ -62,7 +63,8 @@ def as_csv(report: Report, groups: list[RunGroup]) -> str:
     for name in report.sets:
         all_scores = [sets[name] for sets in report.metrics.values()]
         all_scores += [run.metrics[name] for run in report.runs]
-        metrics += [(name, metric) for metric, _, _ in columns_of(all_scores)]
+        shown = [metric for metric, _, _ in columns_of(all_scores)]
+        metrics += [(name, metric) for metric in dict.fromkeys([*shown, *_others(all_scores)])]
     settings = {run: _settings(run) for run in report.runs}
     names = [*RUN_COLUMNS, *dict.fromkeys(name for own in settings.values() for name in own)]
     names = list(dict.fromkeys(name for name in names if name not in CSV_COLUMNS))
@@ -84,6 +86,16 @@ def as_csv(report: Report, groups: list[RunGroup]) -> str:
         [[csv_cell(cell) for cell in row] for row in [header, *rows]]
     )
     return output.getvalue()
+
+
+def _others(all_scores: list[Scores]) -> list[str]:
+    """The numbers that at least one model has, those without a column of the tables included."""
+    return [
+        metric
+        for scores in all_scores
+        for metric, value in scores.items()
+        if isinstance(value, float)
+    ]
 
 
 def _facts(report: Report, run: Run, base: Scores | None) -> list[str]:
@@ -127,14 +139,17 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def _numbers(sets: dict[str, Scores], metrics: list[tuple[str, str]]) -> list[str]:
-    """The values of (set, metric), each with its definition's name; repr gives a float in full."""
+    """The values of (set, metric), each with its definition's name and version.
+
+    repr gives a float in full.
+    """
     cells = []
     for name, metric in metrics:
         value = sets[name].get(metric)
         if value is None:
             cells += ["", ""]
         else:
-            cells += [repr(value), sets[name]["definitions"].get(metric, "")]
+            cells += [repr(value), label_of(sets[name]["definitions"].get(metric, ""))]
     return cells
 
 

@@ -254,11 +254,12 @@ def _per_task(report: Report, groups: list[RunGroup]) -> str:
 
 
 def _definitions(report: Report) -> str:
-    """Every metric's definition: the name that the metrics carry, and its text."""
+    """Every metric's definition: the name that the metrics carry, version, direction and text."""
     texts = {}
     for name in SETS:
         for metric, definition in definitions(name).items():
-            texts[metric, definition.name] = definition.text
+            about = f"version {definition.version}; a higher value: {definition.direction}"
+            texts[metric, definition.name] = f"{about}; {definition.source}\n{definition.text}"
     used: dict[tuple[str, str], None] = {}
     for run in report.runs:
         for scores in run.metrics.values():

@@ -9,6 +9,8 @@ from clear_ref.evaluation.membership import definition
 
 from . import zero_means
 
+EVERY = "every set"
+
 
 def score(summary: dict[str, Any]) -> str:
     """The numbers as a table, the definitions in words, and why a number is missing.
@@ -20,9 +22,16 @@ def score(summary: dict[str, Any]) -> str:
         _numbers(summary),
         _zeros(summary["metrics"]),
         _definitions(summary["numbers"]),
-        [f"{metric}: not computed; {reason}" for metric, reason in summary["missing"].items()],
+        _wrong(summary["wrong"]),
+        _missing(summary["missing"]),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _missing(reasons: dict[str, str]) -> list[str]:
+    """Why a number was not computed, wrapped."""
+    sentences = [f"{metric}: not computed; {reason}" for metric, reason in reasons.items()]
+    return [line for one in sentences for line in wrap(one, 110, subsequent_indent="  ")]
 
 
 def _inputs(summary: dict[str, Any]) -> list[str]:
@@ -35,6 +44,7 @@ def _inputs(summary: dict[str, Any]) -> list[str]:
         f"score: {', '.join(summary['log'])} ({summary['format']})",
         gold,
         *wrap(f"records: {counts}", 110, subsequent_indent="  "),
+        *(f"unread, of no known task: {name}" for name in summary["unread"]),
     ]
 
 
@@ -44,8 +54,9 @@ def _numbers(summary: dict[str, Any]) -> list[str]:
     for row in summary["numbers"]:
         scores = summary["metrics"][row["metrics"][0]]
         mark = zero_means.MARK if zero_means.zero_parts(scores, row["metric"]) else ""
-        sets = ", ".join(row["metrics"])
-        lines.append([row["metric"], f"{row['value']:.6g}{mark}", row["definition"], sets])
+        sets = EVERY if len(row["metrics"]) == len(SETS) else ", ".join(row["metrics"])
+        label = f"{row['definition']} v{row['version']}"
+        lines.append([row["metric"], f"{row['value']:.6g}{mark}", label, sets])
     return aligned(["metric", "value", "definition", "definitions of"], lines, left=(0, 2, 3))
 
 
@@ -57,16 +68,37 @@ def _zeros(metrics: dict[str, Any]) -> list[str]:
 
 
 def _definitions(rows: list[dict[str, Any]]) -> list[str]:
-    """The words of every definition that the numbers have."""
+    """Words, direction and source of every definition that the numbers have."""
     words = {
         known.name: known.words
         for name in (*SETS, OPEN_UNLEARNING)
         for known in definitions(name).values()
     }
-    lines = {}
+    lines: dict[tuple[str, str], list[str]] = {}
+    about = []
     for row in rows:
         name = row["definition"]
         if name not in words:
             words[name] = definition(row["metric"]).words
-        lines[name] = [name, words[name].removeprefix("columns: ")]
-    return aligned(["definition", "in words"], list(lines.values()), left=(0, 1))
+        if (name, row["direction"]) not in lines:
+            about.append(f"    a higher value: {row['direction']}; source: {row['source']}")
+        shown = words[name].removeprefix("columns: ")
+        lines[name, row["direction"]] = [f"{name} v{row['version']}", shown]
+    header, *table = aligned(["definition", "in words"], list(lines.values()), left=(0, 1))
+    return [header, *(line for pair in zip(table, about, strict=True) for line in pair)]
+
+
+def _wrong(rows: list[dict[str, Any]]) -> list[str]:
+    """What mistakes of public evaluations give; [] without any."""
+    if not rows:
+        return []
+    lines = [
+        [row["of"], f"{row['value']:.6g}", f"{row['definition']} v{row['version']}"] for row in rows
+    ]
+    seen = dict.fromkeys(f"{row['definition']}: {row['seen']}" for row in rows)
+    return [
+        "wrong, to recognise a published number (clear_ref/evaluation/wrong_definitions.py):",
+        "",
+        *aligned(["in place of", "value", "wrong definition"], lines, left=(0, 2)),
+        *(line for text in seen for line in wrap(text, 110, subsequent_indent="  ")),
+    ]

@@ -5,7 +5,7 @@ from textwrap import wrap
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.text_table import aligned
-from clear_ref.evaluation.definitions import SETS
+from clear_ref.evaluation.definitions import SETS, label_of
 from clear_ref.evaluation.definitions import definitions as definitions_of
 from clear_ref.evaluation.metrics import Scores
 
@@ -105,7 +105,7 @@ def per_task(rows: Sequence[tuple[str, Scores]], decimals: int = 3) -> str:
 def definitions_in_words(all_metrics: Iterable[Scores]) -> list[str]:
     """The definitions in words as wrapped lines, a paragraph for each different set of names.
 
-    A name of no known definition is printed as it is.
+    Names and versions stand below the words. A name of no known definition is printed as it is.
     """
     in_words = {
         definition.name: definition.words
@@ -121,6 +121,8 @@ def definitions_in_words(all_metrics: Iterable[Scores]) -> list[str]:
     for names in paragraphs:
         phrases = dict.fromkeys(in_words.get(name, name) for name in names)
         lines += _wrapped(list(phrases))
+        labels = ", ".join(label_of(name) for name in names)
+        lines += wrap(f"definitions: {labels}.", 96, subsequent_indent="  ")
     return lines
 
 

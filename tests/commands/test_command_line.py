@@ -515,7 +515,7 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         ),
         (
             ["evaluate", "mini", "--robustness", "--metrics", "tofu"],
-            "--metrics is tofu, which defines no Forget",
+            "--metrics is tofu, and --robustness measures Forget",
         ),
         (["all", "--resume"], "--resume needs --out"),
         (

@@ -37,6 +37,16 @@ OPEN = {
 }
 
 
+# Numbers that need an answer to multiple-choice questions, which are evaluated for two sets alone.
+WITH_CHOICES = (
+    "forget_choice",
+    "retain_choice",
+    "real_faces_choice",
+    "real_world_choice",
+    "forget_quality_of_five",
+)
+
+
 def call(capsys, *arguments):
     status = run.main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
@@ -316,7 +326,7 @@ def test_score_prints_every_number_with_its_definition_and_json_holds_the_same(t
     assert (
         status == 0
         and found["format"] == found["gold_format"] == "clear_ref"
-        and found["missing"] == {}
+        and set(found["missing"]) == set(WITH_CHOICES)
     )
     own, other = logs.read(model).tasks, logs.read(gold).tasks
     for name in metrics.SETS:
@@ -340,13 +350,16 @@ def test_score_prints_every_number_with_its_definition_and_json_holds_the_same(t
         line = next(
             line
             for line in lines
-            if line.startswith(f"{row['metric']}  ") and f"  {row['definition']}  " in line
+            if line.startswith(f"{row['metric']}  ") and f"  {row['definition']} v1  " in line
         )
-        assert f"  {row['value']:.6g}  " in line and line.endswith(", ".join(row["metrics"]))
-        assert any(line.startswith(f"{row['definition']}  ") for line in lines), (
-            "the definition in words"
-        )
-    assert status == 0 and max(map(len, lines)) <= 110
+        every = len(row["metrics"]) == len(metrics.SETS)
+        sets = "every set" if every else ", ".join(row["metrics"])
+        assert f"  {row['value']:.6g}  " in line and line.endswith(sets)
+        words = [line.startswith(f"{row['definition']} v1  ") for line in lines]
+        assert any(words), "the definition in words"
+        about = f"  a higher value: {row['direction']}; source: {row['source']}"
+        assert row["version"] == 1 and row["source"] and any(line.endswith(about) for line in lines)
+    assert status == 0 and max(map(len, lines)) <= 120
 
 
 def test_score_of_a_run_is_what_the_run_reported(tmp_path, capsys):
@@ -370,7 +383,16 @@ def test_without_gold_the_other_numbers_are_given_and_the_missing_one_has_its_re
         found["metrics"]["paper"]["forget_quality"] is None
         and found["metrics"]["paper"]["forget"] > 0
     )
-    assert set(found["missing"]) == {"forget_quality", "forget_quality_ks", "log10_forget_quality"}
+    assert set(found["missing"]) == {
+        "forget_quality",
+        "forget_quality_ks",
+        "log10_forget_quality",
+        "ks_p_value",
+        "ks_distance",
+        "js_distance",
+        "minus_log10_p",
+        *WITH_CHOICES,
+    }
     assert (
         "forget_quality: not computed; no gold log was given; expected --gold LOG"
         in call(capsys, "score", model)[1]
@@ -472,12 +494,9 @@ def test_real_logs_are_scored_from_the_command_line(capsys):
         assert status == 0 and found["format"] == found["gold_format"] == format_name
         assert found["metrics"]["tofu"]["forget_quality"] == quality
     assert "mia_min_k" in found["metrics"]["tofu"]["membership"]
-    assert {
-        "metric": "mia_loss",
-        "value": 1.0,
-        "definition": "auc_forget_below_holdout",
-        "metrics": ["tofu"],
-    } in found["numbers"]
+    (attack,) = [row for row in found["numbers"] if row["metric"] == "mia_loss"]
+    assert attack["value"] == 1.0 and attack["metrics"] == ["tofu"]
+    assert attack["definition"] == "auc_forget_below_holdout" and attack["version"] == 1
 
 
 def test_real_gold_logs_of_other_splits_are_refused(capsys):
@@ -515,12 +534,13 @@ def test_all_definitions_have_a_leaderboard_each(tmp_path):
     ):
         first, *others = text.split(" definitions\n\n")[1:]
         assert (
-            len(others) == 2
+            len(others) == len(metrics.SETS) - 1
             and "Utility" not in first
-            and all("Utility ↑" in other for other in others)
+            and all("Utility ↑" in others[number] for number in (0, 1, 3))
         )
         assert (
-            "js_" not in text
+            "definitions: rougeL_recall v1, " in first
+            and "js_histogram10 v1" in first
             and "R by grand mean" in others[0]
             and "KS p-value against gold, R geometric" in others[1]
         )

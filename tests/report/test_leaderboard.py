@@ -269,7 +269,7 @@ def test_csv_parsed_back_equals_the_metrics_of_the_logs(tmp_path):
         }
         assert {metric: float(found[3][f"{name}.{metric}"]) for metric in numbers} == numbers
         assert {found[3][f"{name}.{metric}.definition"] for metric in numbers} == {
-            expected["definitions"][m] for m in numbers
+            f"{expected['definitions'][m]} v1" for m in numbers
         }
     assert (
         found[3]["out"].endswith("run1")
