@@ -77,10 +77,10 @@ def metrics_setting() -> Any:
     """--metrics"""
     return setting(
         "paper",
-        "whose definitions of the metrics are used: paper, the CLEAR paper's; released, its tables'; "
-        "tofu, for text-only work; mmunlearner, what later papers on CLEAR print (multiple choice, "
-        "ROUGE F, BLEU); open_mmunlearning and forgetium, those projects'; all: every set, side by "
-        "side (clear_ref/evaluation/README.md)",
+        "whose definitions of the metrics are used: paper, the CLEAR paper's; released, those of "
+        "its tables; tofu, for text-only work; mmunlearner, what later papers on CLEAR print "
+        "(multiple choice, ROUGE F, BLEU); open_mmunlearning and forgetium, of these projects; "
+        "all: every set, side by side (clear_ref/evaluation/README.md)",
         choices=(*SETS, "all"),
     )
 

@@ -120,7 +120,7 @@ NAMES: dict[Callable[..., float], Named] = {
     ),
     mmunlearner.multiple_choice_accuracy: Named(
         "first_letter_is_the_options",
-        "choice: share of texts that begin with the right option's letter",
+        "MC: share of texts that begin with the right option's letter",
         MMUNLEARNER,
     ),
     mmunlearner.contained_name_accuracy: Named(

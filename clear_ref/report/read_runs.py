@@ -129,7 +129,7 @@ KnownLogs = dict[tuple[tuple[str, str], ...], Logs]
 def read(paths: Iterable[str | Path], metrics: str = "paper") -> Report:
     """Every run in these directories. Each is the directory of a run, or one that `all` wrote.
 
-    metrics  set of definitions: paper, released, tofu or all. All numbers are computed from the
+    metrics  a set of definitions, or all. All numbers are computed from the
              logs; the numbers in metrics.json are not used.
     raises   UserError for a directory that is not a finished run, for one given twice, for a
              damaged file, and for runs that cannot be compared (comparable.py)
