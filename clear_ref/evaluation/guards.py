@@ -13,6 +13,7 @@ likelier       the forget answers are likelier than in base: their mean nll for 
 same_scores    every nll of every task is base's, to the last digit: the training had no effect
 """
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, stdev
 
@@ -26,6 +27,7 @@ SHORTEST = 24  # characters of a text that is looked at
 DISTINCT = 0.5
 MOST_COLLAPSED = 0.25  # share of a task's texts
 MOST_CUT = 0.2  # share of a task's right answers
+SHOWN = 60  # characters of an example at most
 FEWEST = 5  # records from which a mean difference is judged
 TEXT_FORGET, CAPTION_FORGET = "eval_text_forget", "eval_log_forget"
 FORGET_TASKS = {
@@ -77,7 +79,7 @@ def collapsed(model: str, logs: Logs) -> Iterator[Guard]:
         bad = [text for text in texts if not text.strip() or repeats_itself(text)]
         if len(bad) > MOST_COLLAPSED * len(texts):
             named.append(f"{name} {len(bad)} of {len(texts)}")
-            shown = shown or " ".join(bad[0].split())[:60]
+            shown = shown or shortened(bad[0])
     if named:
         yield fire(
             "collapsed",
@@ -85,6 +87,14 @@ def collapsed(model: str, logs: Logs) -> Iterator[Guard]:
             f"generated texts are empty or repeat themselves: {', '.join(named)}, such as "
             f"{shown!r}",
         )
+
+
+def shortened(text: str) -> str:
+    """A text of at most SHOWN characters, cut between two words; inside one that is longer."""
+    found = textwrap.shorten(text, SHOWN, placeholder=" ...")
+    if found != "...":  # else the first word is too long
+        return found
+    return text.split()[0][: SHOWN - 4] + " ..."
 
 
 def repeats_itself(text: str) -> bool:

@@ -79,6 +79,22 @@ def test_a_collapsed_model_is_named_with_its_task_and_a_model_that_refuses_is_no
         found(model=bad)
 
 
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        # seven words have 7 * 8 - 1 = 55 characters, and " ..." is 4; with an eighth 67
+        ("fantasy " * 20, "fantasy " * 7 + "..."),
+        ("fantasy\n fantasy", "fantasy fantasy"),
+        ("a" * 60, "a" * 60),
+        ("a" * 61, "a" * 56 + " ..."),
+        ("山水" * 40 + " 風", "山水" * 28 + " ..."),
+        (" ", ""),
+    ],
+)
+def test_the_example_of_a_collapsed_model_is_cut_between_words(text, shown):
+    assert guards.shortened(text) == shown and len(shown) <= 60
+
+
 def test_answers_that_are_longer_than_what_is_generated():
     """20 tokens are generated. More than a fifth: of five answers two; one is allowed."""
     assert found(model=log(lengths=[20, 20, 20, 20, 21])) == []
