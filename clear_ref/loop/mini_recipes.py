@@ -21,6 +21,10 @@ SWEEPS = Path(__file__).with_name("mini_sweeps")
 # Options that a model of this size needs before anything is tuned: the decoder has four layers, and
 # its hidden states are short. Tuned values go before them.
 OPTIONS = {"rmu": {"layer": 2, "c": 30.0}}
+# Options that another loss of the same method does not take from a sweep. npo before 2025-03-30 is
+# log(1 + x^beta), x = log(p_student / p_teacher): where the student is the teacher, x is 0 and the
+# slope is 0 for beta > 1 (nothing is ever trained) and infinite for beta < 1.
+OF_ONE_LOSS = {"npo": ("beta",)}
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,16 @@ def tuned(method: str, semantics: str) -> Tuned:
     """What the sweep has chosen for a method and a semantics; nothing for one that is not swept.
 
     A dated semantics has the values of the next later one that is swept, as far as it has the
-    options.
+    options, but for those of OF_ONE_LOSS where its loss is another one.
     """
-    later = [_chosen(name) for name in table.later(semantics)]
-    point = next((found[method] for found in later if method in found), Point(method))
-    known = setting_names(table.variant(method, semantics).options)
+    variant = table.variant(method, semantics)
+    point, known = Point(method), setting_names(variant.options)
+    for name in table.later(semantics):
+        if method in _chosen(name):
+            point = _chosen(name)[method]
+            if table.variant(method, name).loss is not variant.loss:
+                known = [each for each in known if each not in OF_ONE_LOSS.get(method, ())]
+            break
     options = {**OPTIONS.get(method, {}), **point.options}
     return Tuned(
         {name: convert(Recipe, name, value) for name, value in point.recipe.items()},

@@ -5,6 +5,7 @@ The choice is made again here, by hand, from the table's numbers.
 """
 
 import csv
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -12,7 +13,9 @@ from clear_ref.commands.given import Given
 from clear_ref.commands.settings import Unlearn
 from clear_ref.commands.training_recipe import method_recipe_for
 from clear_ref.loop.mini_recipes import SWEEPS, markdown, tuned
-from clear_ref.methods import table
+from clear_ref.methods import make_options, method_loss, table, variant
+from clear_ref.methods.semantics import DATED
+from tests.helpers.at_the_teacher import B, T, V, batches, close
 
 SEMANTICS = ("paper", "released", "original")
 
@@ -79,9 +82,28 @@ def test_the_papers_recipe_stays_a_name():
 
 
 def test_a_dated_semantics_has_the_values_of_the_next_later_one():
-    assert tuned("npo", "released@2024-12-10") == tuned("npo", "released")
+    assert tuned("grad_diff", "released@2024-12-10") == tuned("grad_diff", "released")
+    assert tuned("npo", "released@2024-12-10").recipe == tuned("npo", "released").recipe
     assert "layer" not in tuned("npo", "paper").options
     assert tuned("rmu", "paper").options["layer"] in (2, "2", "1")
+
+
+@pytest.mark.parametrize("semantics", [*DATED, "released@nlp"])
+def test_npo_is_trained_under_every_state_of_the_released_code(semantics):
+    """Its first step, in which the student is the teacher, has a gradient that is not 0.
+
+    Before 2025-03-30 and in nlp/ the loss is 2 / beta times the mean of log(1 + x^beta), x = 0
+    here: at beta = 1 its slope in log p is 2 / (B T V), so d/dz = 2 (1/V - p) / (B T); at beta = 2,
+    which the sweep has chosen for another loss, it is 0.
+    """
+    given = batches("npo")
+    logits = given["forget"].logits.clone().requires_grad_()
+    given = {"forget": replace(given["forget"], logits=logits)}
+    options = make_options("npo", tuned("npo", semantics).options, semantics)
+    method_loss("npo", given, semantics, **asdict(options)).value.backward()
+    assert logits.grad.abs().max() > 0.1 / (B * T)
+    if variant("npo", semantics) is not variant("npo", "released"):
+        assert close(logits.grad, 2 * (1 / V - logits.detach().softmax(-1)) / (B * T))
 
 
 def test_the_page_lists_the_chosen_values():
