@@ -38,8 +38,20 @@ def run(path: str | None, settings: DiffSettings) -> DiffReport:
         raise UserError(
             "diff: no DUMP is named; expected a file (diff --helper prints what writes one)"
         )
-    dump = dump_file.read(path, settings.method, settings.semantics)
+    check_pictures(settings)
+    dump = dump_file.read(path, settings.method, settings.semantics, settings.pictures)
     return compare_dump(dump, load_model(settings, dump))
+
+
+def check_pictures(settings: DiffSettings) -> None:
+    """Raises UserError if --pictures names no directory, or if no picture would be read."""
+    if settings.pictures and not settings.model:
+        raise UserError(f"--pictures {settings.pictures}: needs --model")
+    if settings.pictures and not Path(settings.pictures).is_dir():
+        raise UserError(
+            f"--pictures {settings.pictures}: no such directory; expected the folder of the "
+            "pictures that the dump's records name"
+        )
 
 
 def load_model(settings: DiffSettings, dump: Dump) -> VLM | None:

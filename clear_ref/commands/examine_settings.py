@@ -83,6 +83,9 @@ class DiffSettings:
     adapter: str = setting(
         "", "PEFT directory: the student is the model with these adapters, the teacher without"
     )
+    pictures: str = setting(
+        "", "folder of the pictures that the dump's records name, if it is not the dump's own"
+    )
     method: str = setting("", "the method, instead of the one that the dump names")
     semantics: str = setting("", "its semantics, instead of the one that the dump names")
     template: str = template_setting()

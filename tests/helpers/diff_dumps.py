@@ -184,7 +184,7 @@ def changed(path, target, **tensors):
 
 def said(path, vlm=None):
     """(first stage that differs or "", {name of a cause: detail}, the report as text)."""
-    report = compare_dump(dump_file.read(path), vlm)
+    report = compare_dump(dump_file.read(path, pictures="/"), vlm)
     stage = report["first"]["stage"] if report["first"] else ""
     causes = {each["name"]: each["detail"] for each in report["mistakes"]}
     return stage, causes, text(report)

@@ -81,7 +81,8 @@ def kl_by_hand(batches):
 
 
 def run(capsys, *arguments):
-    status = main(["diff", *map(str, arguments)])
+    pictures = ["--pictures", str(WORLD)] if "--model" in arguments else []
+    status = main(["diff", *map(str, arguments), *pictures])
     shown = capsys.readouterr()
     return status, shown.out, shown.err
 

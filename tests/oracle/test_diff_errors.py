@@ -4,10 +4,13 @@ of which is one clear line and exit status 2.
 Run: python -m pytest tests/oracle/test_diff_errors.py
 """
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from clear_ref.common.errors import UserError
 from clear_ref.oracle.diff import comparison, dump_file, dump_helper
 from clear_ref.run import main
 
@@ -210,6 +213,56 @@ def test_pictures_of_another_size_than_the_models_are_one_clear_line(
     save_file(ids | tensors, tmp_path / "d.safetensors", ABOUT)
     status, _, error = run(capsys, tmp_path / "d.safetensors", "--model", "mini")
     assert status == 2 and words in error and len(error.splitlines()) == 1, error
+
+
+@pytest.mark.parametrize(
+    "name, allowed",
+    [
+        ("dumps/a.png", True),
+        ("pictures/../pictures/a.png", True),
+        ("pictures/link.png", True),
+        ("other/a.png", False),
+        ("pictures/../other/a.png", False),
+        ("pictures2/a.png", False),
+        ("linked/a.png", True),  # a link to pictures
+        ("pictures", True),
+        ("pictures/a\0.png", False),
+        ("other/\ud800.png", False),
+    ],
+)
+def test_a_picture_of_a_dump_lies_in_the_named_folders(name, allowed, tmp_path):
+    for folder in ("dumps", "pictures", "pictures2", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pictures/link.png").symlink_to(tmp_path / "other/a.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "pictures")
+    path = tmp_path / "dumps/d.safetensors"
+    save_file({"forget/labels": torch.tensor([[1]])}, path, {"format": dump_file.FORMAT})
+    found = dump_file.read(path, pictures=tmp_path / "pictures")
+    if allowed:
+        assert ".." not in found.picture(f"{tmp_path}/{name}")
+        return
+    with pytest.raises(UserError, match="is outside of .*dumps and .*pictures; expected one ins"):
+        found.picture(f"{tmp_path}/{name}")
+
+
+def test_a_picture_outside_of_the_named_folders_is_not_opened(tiny_directory, tmp_path, capsys):
+    """With --pictures the same picture is opened: it is no picture, and is called so."""
+    outside = tmp_path / "other" / "a.png"
+    outside.parent.mkdir()
+    outside.write_text("no picture", encoding="utf-8")
+    path = tmp_path / "dumps" / "d.safetensors"
+    path.parent.mkdir()
+    record = {"question": "Who?", "answer": "Ada", "image": str(outside)}
+    about = {"format": dump_file.FORMAT, "records": json.dumps({"forget": [record]})}
+    save_file({"forget/input_ids": torch.tensor([[1, 2]])}, path, about)
+    status, _, error = run(capsys, path, "--model", tiny_directory)
+    assert status == 2 and f"records name the picture {outside}, which is outside of" in error
+    status, _, error = run(capsys, path, "--model", tiny_directory, "--pictures", outside.parent)
+    assert status == 2 and "outside of" not in error and "no readable picture" in error
+    status, _, error = run(capsys, path, "--pictures", outside.parent)
+    assert (status, "needs --model" in error) == (2, True)
+    status, _, error = run(capsys, path, "--model", tiny_directory, "--pictures", outside)
+    assert (status, "no such directory" in error) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reads a dump (its form: dump_format.py), checked, into a `Dump`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Dump:
     records   {batch name: JSON value}: checked where they are used
     batches   {batch name: {tensor name: tensor}}
     terms     {term name: tensor with one element}; loss: the same, or None
+    folders   those whose pictures the records may name
     """
 
     path: str
@@ -33,12 +35,30 @@ class Dump:
     batches: dict[str, Tensors]
     terms: Tensors
     loss: torch.Tensor | None
+    folders: tuple[str, ...] = ()
+
+    def picture(self, name: str) -> str:
+        """The absolute path of a picture that the records name, without "..".
+
+        raises  UserError if it is below none of the folders. Links inside of these may lead out
+        """
+        path = os.path.abspath(name)
+        if "\0" not in name and any(_is_below(path, folder) for folder in self.folders):
+            return path
+        raise UserError(
+            f"{self.path}: metadata records name the picture {one_line(name, 200)}, which is "
+            f"outside of {' and '.join(self.folders)}; expected one inside, or --pictures DIR with "
+            "the folder that holds it"
+        )
 
 
-def read(path: str | Path, method: str = "", semantics: str = "") -> Dump:
+def read(
+    path: str | Path, method: str = "", semantics: str = "", pictures: str | Path = ""
+) -> Dump:
     """The dump in a file.
 
     method, semantics  replace those that the file names, unless they are ""
+    pictures           a folder beside the dump's own whose pictures the records may name, or ""
     raises  UserError for a file that is not a dump, an unknown name, a tensor of another dtype or
             with numbers that are not finite; ShapeError
     """
@@ -77,7 +97,17 @@ def read(path: str | Path, method: str = "", semantics: str = "") -> Dump:
         dump_tensors.check_shapes(path, batch, tensors_of_batch)
     if not batches:
         raise UserError(f"{path}: holds no batch; expected tensors such as forget/logits")
-    return Dump(str(path), method, semantics, options, records, batches, terms, loss)
+    folders = tuple(map(str, (Path(path).absolute().parent, *([pictures] if pictures else []))))
+    return Dump(str(path), method, semantics, options, records, batches, terms, loss, folders)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a path leads into a folder, as it is written or with all links followed."""
+    try:
+        pairs = (path, os.path.abspath(folder)), (os.path.realpath(path), os.path.realpath(folder))
+    except ValueError:  # signs that no path can have
+        return False
+    return any(Path(inner).is_relative_to(outer) for inner, outer in pairs)
 
 
 def _read_file(path: str | Path) -> tuple[dict[str, str], Tensors]:

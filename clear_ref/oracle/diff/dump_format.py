@@ -2,7 +2,8 @@
 
 metadata   format "clear_ref.dump/1" MUST be present. method, semantics and options (a JSON object)
            MUST be present for the loss to be compared. records MAY be present, for ids and labels
-           to be compared: JSON {batch: [{"question", "answer", "image": path or null}]}
+           to be compared: JSON {batch: [{"question", "answer", "image": path or null}]}. A path
+           MUST lie below the dump's folder or below --pictures DIR
 tensors    any subset of BATCH/NAME, term/NAME and loss. BATCH is one of the method's batches
            (forget, retain, idk, random1, ...), NAME is one of:
   input_ids, attention_mask, labels  int64 [B, T]; labels aligned with input_ids, -100 ignored;

@@ -1,5 +1,6 @@
 """The first stages of a dump: ids, mask, labels, grid and pixels, compared with their records'."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -264,7 +265,10 @@ def _explain_pixels(
 
 
 def records_of(comparison: Comparison, name: str) -> list[Record]:
-    """The records of a batch from the dump's metadata; UserError unless they are well formed."""
+    """The records of a batch from the dump's metadata.
+
+    raises  UserError unless they are well formed, and for a picture outside of the dump's folders
+    """
     stored = comparison.dump.records[name]
     records = [record_of(value) for value in stored] if isinstance(stored, list) else [None]
     if None in records:
@@ -272,7 +276,11 @@ def records_of(comparison: Comparison, name: str) -> list[Record]:
             f"{comparison.dump.path}: metadata records of {name} are not a list of objects with "
             "question, answer and image; expected one for each sequence"
         )
-    return [record for record in records if record is not None]
+    return [
+        replace(record, image=record.image and comparison.dump.picture(str(record.image)))
+        for record in records
+        if record is not None
+    ]
 
 
 def record_of(value: object) -> Record | None:
