@@ -5,7 +5,7 @@ No weights are loaded.
 
 import math
 from argparse import Namespace
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypedDict
 
 from clear_ref.common.devices import dtype_of
@@ -16,6 +16,8 @@ from clear_ref.data.schema import SCHEMA
 from clear_ref.evaluation.likelihood import TOKENS_PER_BATCH
 from clear_ref.evaluation.tasks import Task, tasks
 from clear_ref.loop.recipes import PaperFinetune
+from clear_ref.losses.fused_head import CHUNK_ROWS as FUSED_ROWS
+from clear_ref.losses.rows import CHUNK_ROWS
 from clear_ref.methods import Need, table
 from clear_ref.methods.table import methods_under
 from clear_ref.model import shapes
@@ -33,6 +35,8 @@ from .settings import Common
 # answers and captions have 41 to 48; a name has about 8.
 PROMPT, ANSWER, NAME = 30, 45, 8
 WHOLE_FINETUNE = "finetune with adapters refuses --shard on: its line is of whole weights"
+# Methods with a loss that is a function of whole rows of logits: no columns, so not fused.
+WHOLE_ROWS = ("npo",)
 CANDIDATES = 7  # the answer, its paraphrase and five wrong ones
 
 
@@ -60,14 +64,14 @@ def run(shape: str, settings: EstimateSettings) -> dict[str, Any]:
     """{"shape", "settings", "layout", "runs": [EstimatedRun]}.
 
     memory   weights; trained numbers with their gradients and AdamW's moments; what one record
-             keeps for backward, with its logits; a copy of the weights where full fine-tuning needs
-             a teacher; for evaluation the KV cache of the prompts. Not counted: what the allocator
-             and the libraries need for themselves.
+             keeps for backward, with its logits (LogitRows); a copy of the weights where full
+             fine-tuning needs a teacher; for evaluation the KV cache of the prompts. Not counted:
+             what the allocator and the libraries need for themselves.
     pflop    10^15 floating-point operations. This and memory are upper bounds: batches that share a
              prompt (llmu, dpo, sku) are counted as if they did not, and the last decoder layer as
              if all its rows were read.
     minutes  pflop at --tflops; for generated text, the weights read once for each token and batch,
-             at --gb-per-s
+             at --gb-per-s; divided by --processes, see estimated_run
     raises   UserError for an unknown shape or a setting that cannot be used
     """
     settings = with_released_code(settings)
@@ -119,30 +123,58 @@ def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> Es
     n, *forget_costs = mixture(model, forget, f"tofu/{forget}", settings.modality)
     retain_modality = "text" if settings.released_code == "nlp" else "both"
     _, *retain_costs = mixture(model, retain, f"tofu/{retain}", retain_modality)
-    itemsize = dtype_of(settings.dtype).itemsize
-    flop, kept, checkpointed = 0.0, 0, 0
+    flop, kept, checkpointed, logits = 0.0, 0, 0, LogitRows()
     for name, need in needs.items():
         training, forward = retain_costs if name == "retain" else forget_costs
         record = largest(model)
         if name != "retain" and settings.modality == "text":
             record = model.text
-        rows = rows_of(need, record)
-        flop += training + need.teacher * forward + rows * model.head * (2 + need.teacher)
-        logits = rows * model.vocabulary * itemsize * (2 + need.teacher)
-        kept += record.kept + logits
-        checkpointed += record.kept_checkpointed + logits
+        flop += training + need.teacher * forward
+        for rows in rows_of(need, record):
+            flop += rows * model.head * (2 + need.teacher)
+            logits.add(rows, need.teacher, settings.lora_rank > 0 and method not in WHOLE_ROWS)
+        kept += record.kept
+        checkpointed += record.kept_checkpointed
     if table.reference_model(method, options) == "idk":  # this reference is trained first
         flop += forget_costs[0] + 2 * ANSWER * model.head
     teacher_copy = any(need.teacher for need in needs.values()) and not settings.lora_rank
-    parts = parts_of_training(model, settings, (kept, checkpointed), teacher_copy)
+    held = logits.count * model.vocabulary * dtype_of(settings.dtype).itemsize
+    parts = parts_of_training(model, settings, (kept + held, checkpointed + held), teacher_copy)
     return estimated_run(method, settings.epochs * n * flop, parts, settings)
 
 
-def rows_of(need: Need, record: RecordCosts) -> int:
-    """Rows of logits that a method reads of one record."""
+@dataclass
+class LogitRows:
+    """How many rows of logits are in memory at the same time at most, added up batch by batch.
+
+    At most CHUNK_ROWS rows of a batch are computed at once, and kept: the student's, their
+    gradient, the teacher's. If it has more they are computed in chunks, one at a time, in whose
+    place the gradient is written if the output layer is frozen (losses/fused_head.py).
+    """
+
+    whole: int = 0
+    chunk: int = 0
+
+    def add(self, rows: int, teacher: bool, fused: bool) -> None:
+        """One batch of `rows` rows; fused: by losses/fused_head.py, if they are many."""
+        if rows <= CHUNK_ROWS:
+            self.whole += rows * (2 + teacher)
+        elif fused:
+            self.chunk = max(self.chunk, FUSED_ROWS * (1 + teacher))
+        else:
+            self.chunk = max(self.chunk, CHUNK_ROWS * (2 + teacher))
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return self.whole + self.chunk
+
+
+def rows_of(need: Need, record: RecordCosts) -> list[int]:
+    """Rows of logits that a method reads of one record, for each row set."""
     if need.hidden:
-        return 0
-    return ANSWER if set(need.rows) == {"answer"} else record.tokens
+        return []
+    return [ANSWER if row_set == "answer" else record.tokens for row_set in need.rows]
 
 
 def evaluating(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
@@ -224,9 +256,7 @@ def estimated_run(
     shared out, each the whole of it.
     """
     memory, checkpointed = totals(parts)
-    n = settings.processes
-    if name == "evaluate" and settings.shard == "on" and settings.lora_rank:
-        n = 1
+    n = 1 if name == "evaluate" and evaluates_in_each(asdict(settings)) else settings.processes
     return {
         "run": name,
         "parts": parts,
@@ -235,6 +265,22 @@ def estimated_run(
         "pflop": flop / 1e15,
         "minutes": (flop / (settings.tflops * 1e12) + seconds) / 60 / n,
     }
+
+
+def evaluates_in_each(settings: dict[str, Any]) -> bool:
+    """Whether every process computes the whole evaluation."""
+    return settings["shard"] == "on" and settings["lora_rank"] > 0
+
+
+def divided_text(settings: dict[str, Any]) -> list[str]:
+    """A line that says which minutes are divided by the number of processes; [] for one process."""
+    if settings["processes"] == 1:
+        return []
+    each = "; evaluate's are not: each computes all of it" if evaluates_in_each(settings) else ""
+    return [
+        f"minutes are those of one process divided by {settings['processes']}, without the time of "
+        f"the exchange{each}"
+    ]
 
 
 def parts_text(found: dict[str, Any]) -> list[str]:
@@ -290,6 +336,7 @@ def text(found: dict[str, Any]) -> str:
             "checkpointing on: with --checkpointing on",
             f"minutes: if {settings['tflops']:.0f} TFLOP/s and {settings['gb_per_s']:.0f} GB/s are "
             "sustained (--tflops, --gb-per-s: assumptions)",
+            *divided_text(settings),
             "a run of METHOD trains once and evaluates base, gold and the unlearned model; `all` "
             "evaluates base and gold once",
         ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clear_ref import run
+from clear_ref import methods, run
 from clear_ref.commands import estimate
 from clear_ref.commands.file_settings import EstimateSettings
 from clear_ref.data.draws import torch_generator
@@ -171,6 +171,54 @@ def test_a_method_by_hand():
         (1000 * 2 + 100 * 16 + 2 * 111 + 45 * 50 * 2 * 5) / 1e9
     )
     assert found["checkpointed_gb"] == pytest.approx(found["memory_gb"] - 2 * (111 - 55) / 1e9)
+
+
+ADAPTERS, WHOLE = {}, {"lora_rank": 0, "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    "method, tokens, more, rows",
+    [
+        # forget: 45 answer rows and their gradient; retain: as many rows, and the teacher's
+        ("kl", 1024, ADAPTERS, 2 * 45 + 3 * 1024),
+        # fused: 128 rows at a time, with the teacher's
+        ("kl", 1025, ADAPTERS, 2 * 45 + 2 * 128),
+        # a trained head: 1,024 rows at a time
+        ("kl", 1444, WHOLE, 2 * 45 + 3 * 1024),
+        # forget and retain in chunks, one at a time; 45 answer rows of retain beside them
+        ("scrub", 1444, ADAPTERS, 3 * 45 + 2 * 128),
+        ("scrub", 1444, WHOLE, 3 * 45 + 3 * 1024),
+        # a function of whole rows is not fused
+        ("npo", 1444, ADAPTERS, 3 * 1024),
+    ],
+)
+def test_rows_of_logits_by_hand(method, tokens, more, rows):
+    """Under `released`, where these methods read every row. 11 bytes are kept of each text."""
+    known = replace(fabricated(picture=False), text=RecordCosts(tokens, 1.0, 3.0, 11, 5))
+    s = estimate.EstimateSettings(semantics="released", modality="text", **more)
+    parts = estimate.unlearning(known, method, s)["parts"]
+    n_batches = 1 if method == "npo" else 2
+    itemsize = 4 if more else 2
+    assert parts["activations"] == 11 * n_batches + rows * 50 * itemsize
+    assert parts["checkpointed"] == 5 * n_batches + rows * 50 * itemsize
+
+
+def test_npo_alone_reads_whole_rows():
+    files = Path(methods.__file__).parent.glob("*.py")
+    found = [path.stem for path in files if ".column(" in path.read_text(encoding="utf-8")]
+    assert found == list(estimate.WHOLE_ROWS)
+
+
+def test_the_text_says_which_minutes_are_divided(capsys):
+    shared = ("estimate", "llava-78m", "--processes", "4")
+    assert run.main([*shared]) == 0
+    assert "minutes are those of one process divided by 4, without the time of the exchange\n" in (
+        capsys.readouterr().out
+    )
+    assert run.main([*shared, "--shard", "on"]) == 0
+    assert "exchange; evaluate's are not: each computes all of it\n" in capsys.readouterr().out
+    assert run.main([*shared[:2]]) == 0
+    assert "divided" not in capsys.readouterr().out
 
 
 def test_full_fine_tuning_by_hand():
