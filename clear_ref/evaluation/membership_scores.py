@@ -4,10 +4,15 @@ An attacker uses such a score to guess whether a model was trained on a record. 
 the reported numbers of them.
 """
 
+import hashlib
+import json
 import math
 from pathlib import Path
+from typing import cast
 
+from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Record, Row, read_rows
@@ -21,6 +26,8 @@ from .tasks import caption_question
 # The kinds of records that are compared, and the config of a data split for each kind.
 CONFIGS = {"captions": "{}", "questions": "tofu/{}"}
 
+
+GROUP = 8  # records whose nll are written together
 
 # {"forget": records of the forget set, "holdout": records of people that no model was trained on}
 ComparedRecords = dict[str, list[Record]]
@@ -103,18 +110,31 @@ def _check_not_trained_on(rows: list[Row], directory: Path, full: str) -> None:
 
 
 def membership_scores(
-    vlm: VLM, compared: dict[str, ComparedRecords], min_k: float
+    vlm: VLM, compared: dict[str, ComparedRecords], min_k: float, kept: Path | None = None
 ) -> dict[str, dict[str, ComparedScores]]:
     """{kind: {"mia_loss": scores, "mia_min_k": scores}} of all compared records.
 
     On the CPU the records are computed by as many processes as torch has threads.
+
+    kept  directory to which the nll of each finished group of records is written, and from which
+          it is read instead of computed again. It belongs to one model and these records
     """
     work = [record for records in compared.values() for part in records.values() for record in part]
+    groups = [(first, work[first : first + GROUP]) for first in range(0, len(work), GROUP)]
+    known = distributed.from_first(lambda: [_read_group(kept, first) for first, _ in groups])
+    missing = [group for group, found in zip(groups, known, strict=True) if found is None]
 
-    def record_nll(record: Record) -> list[float]:
-        return answer_nll(vlm, record)
+    def group_nll(group: tuple[int, list[Record]]) -> list[list[float]]:
+        return [answer_nll(vlm, record) for record in group[1]]
 
-    all_nll = iter(map_in_processes(record_nll, work, process_count(vlm.device, vlm.is_shared_out)))
+    def keep(group: tuple[int, list[Record]], nll: list[list[float]]) -> None:
+        if kept is not None:
+            write_json(_group_file(kept, group[0]), {"sha256": digest(nll), "nll": nll})
+
+    n_processes = process_count(vlm.device, vlm.is_shared_out)
+    computed = iter(map_in_processes(group_nll, missing, n_processes, keep))
+    of_groups = [next(computed) if found is None else found for found in known]
+    all_nll = iter([nll for of_group in of_groups for nll in of_group])
     scores: dict[str, dict[str, ComparedScores]] = {}
     for kind, records in compared.items():
         losses: ComparedScores = {}
@@ -128,3 +148,32 @@ def membership_scores(
                 min_k_losses[part][str(number)] = mia_min_k(nll, min_k)
         scores[kind] = {"mia_loss": losses, "mia_min_k": min_k_losses}
     return scores
+
+
+def digest(scores: object) -> str:
+    """The SHA-256 of what is kept for a stopped run."""
+    return hashlib.sha256(json.dumps(scores).encode("utf-8")).hexdigest()
+
+
+def changed(path: Path) -> UserError:
+    """The error for a kept file whose content has another digest."""
+    return UserError(
+        f"{path}: was changed after it was written; remove it, and it is computed again"
+    )
+
+
+def _group_file(kept: Path, first: int) -> Path:
+    return kept / f"membership-{first}.json"
+
+
+def _read_group(kept: Path | None, first: int) -> list[list[float]] | None:
+    """The nll that were kept of the group that begins with record `first`; None without any.
+
+    raises  UserError if the file was changed
+    """
+    if kept is None or not _group_file(kept, first).exists():
+        return None
+    content = read_json(_group_file(kept, first))
+    if content.get("sha256") != digest(content.get("nll")):
+        raise changed(_group_file(kept, first))
+    return cast(list[list[float]], content["nll"])

@@ -10,8 +10,6 @@ with gold's. Only numbers are written. Every model is restored after each measur
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +30,10 @@ from .membership_scores import (
     CONFIGS,
     ComparedRecords,
     ComparedScores,
+    changed,
     check_min_k,
     compared_records,
+    digest,
     evaluation_record,
     membership_scores,
 )
@@ -256,7 +256,7 @@ def measure_model(
     metrics = plan.settings.definition_set
     scores = kept_or_computed(
         kept / "membership.json",
-        lambda: membership_scores(vlm, plan.compared, plan.settings.min_k),
+        lambda: membership_scores(vlm, plan.compared, plan.settings.min_k, kept),
     )
     rounding = {}
     n_layers = 0
@@ -294,17 +294,11 @@ def kept_or_computed(path: Path, compute: Callable[[], Scores]) -> Scores:
     content = distributed.from_first(lambda: read_json(path) if path.exists() else None)
     if content is None:
         scores = compute()
-        write_json(path, {"sha256": _digest(scores), "scores": scores})
+        write_json(path, {"sha256": digest(scores), "scores": scores})
         return scores
-    if content.get("sha256") != _digest(content.get("scores")):
-        raise UserError(
-            f"{path}: was changed after it was written; remove it, and it is computed again"
-        )
+    if content.get("sha256") != digest(content.get("scores")):
+        raise changed(path)
     return cast(Scores, content["scores"])
-
-
-def _digest(scores: object) -> str:
-    return hashlib.sha256(json.dumps(scores).encode("utf-8")).hexdigest()
 
 
 def _relearning(

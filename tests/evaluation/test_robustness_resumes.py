@@ -1,18 +1,20 @@
 """A killed evaluation with --robustness goes on after its last finished part, with the same bytes.
 
-It is killed before one of the forty changes of a file name in its directory. Here: in the first
-evaluation of relearning, whose step is saved and whose line is not, and after the last one. By hand
-also before the 3rd, 13th, 16th, 20th, 24th, 25th, 28th and 31st: groups of records, membership
-scores, rounded weights, checkpoints.
+It is killed before one of the 55 changes of a file name in its directory. Here: in the membership
+scores, of which groups of eight records are kept; in the first evaluation of relearning, whose step
+is saved and whose line is not; and after the last one. By hand (soak.py) at others too: groups of
+records, rounded weights, checkpoints.
 """
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from clear_ref.evaluation import evaluate, robustness
+from clear_ref.common.errors import UserError
+from clear_ref.evaluation import evaluate, membership_scores
 from clear_ref.loop import train as training
 from tests.helpers.commands import call, small_copy
 
@@ -42,10 +44,10 @@ def one_process():
 
 
 def counting(patch, counts):
-    """Count what is computed: groups of records, membership scores, training steps."""
+    """Count what is computed: groups of records, likelihoods of single ones, training steps."""
     for module, name in (
         (evaluate, "group_logs"),
-        (robustness, "membership_scores"),
+        (membership_scores, "answer_nll"),
         (training, "step_loss"),
     ):
         original = getattr(module, name)
@@ -59,11 +61,11 @@ def counting(patch, counts):
 
 def killed_before(patch, number):
     """Raise Killed before the number-th change of a file name, and at any later one."""
-    calls, original = [0], os.replace
+    calls, original = [], os.replace
 
     def replace(*paths):
-        calls[0] += 1
-        if calls[0] >= number:
+        calls.append(os.path.basename(paths[1]))
+        if len(calls) >= number:
             raise Killed
         return original(*paths)
 
@@ -94,10 +96,11 @@ def test_a_kill_at_any_write_is_resumed_with_the_same_bytes_and_nothing_is_compu
         calls = killed_before(patch, 10**9)
         done = call(capsys, *command, "--out", straight)
         assert done[0] == 0, done
-    n_writes, expected = calls[0], files(straight)
-    assert counts == {"group_logs": 16, "membership_scores": 1, "step_loss": 3}
-    assert n_writes == 40
-    for number in (21, 34):
+    expected = files(straight)
+    assert counts == {"group_logs": 16, "answer_nll": 120, "step_loss": 3}
+    assert len(calls) == 55
+    in_membership = calls.index("membership-40.json") + 1
+    for number in (in_membership, 36, 49):
         out, again = tmp_path / f"killed{number}", {}
         with pytest.MonkeyPatch.context() as patch:
             counting(patch, again)
@@ -111,7 +114,23 @@ def test_a_kill_at_any_write_is_resumed_with_the_same_bytes_and_nothing_is_compu
             assert done[0] == 0, done
         assert files(out) == expected
         done_twice = {name: again[name] - counts[name] for name in counts}
+        of_a_group = 8 if number == in_membership else 0  # the one that was not written
+        assert done_twice.pop("answer_nll") == of_a_group
         assert sum(done_twice.values()) <= 1, (number, done_twice)
+
+
+def test_a_kept_group_that_was_changed_is_refused(tmp_path):
+    compared = {"questions": {"forget": [None] * 8, "holdout": []}}
+    nll = [[0.5, 1.0 / 3.0]] * 8
+    kept = {"sha256": membership_scores.digest(nll), "nll": nll}
+    path = tmp_path / "membership-0.json"
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    vlm = SimpleNamespace(device=torch.device("cpu"), is_shared_out=False)
+    found = membership_scores.membership_scores(vlm, compared, 0.5, tmp_path)
+    assert found["questions"]["mia_min_k"]["forget"] == {str(n): 0.5 for n in range(8)}
+    path.write_text(path.read_text().replace("0.5", "0.6"), encoding="utf-8")
+    with pytest.raises(UserError, match="membership-0.json: was changed after it was written"):
+        membership_scores.membership_scores(vlm, compared, 0.5, tmp_path)
 
 
 @pytest.mark.slow
