@@ -1,5 +1,7 @@
 """The commands of the soak, and what two directories of one command must have alike."""
 
+import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -78,6 +80,7 @@ def words(case: Case, world: Path, save_every: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+NOT_COMPARED = ("seconds", "save_every")  # columns
 SECONDS = (
     (re.compile(r'"(seconds|train|evaluate|robustness)": [\d.]+'), r'"\1": 0'),
     (re.compile(r"(train|evaluate|robustness) [\d,.]+ s"), r"\1 0 s"),
@@ -107,9 +110,10 @@ def settled(path: Path, data: bytes) -> bytes:
             text = re.sub(r"save[-_]every.{0,200}", "", text)
             text = re.sub(r"--save-every \d+", "", text)
         return text.encode("utf-8")
-    if path.name == "trace.csv":
-        lines = data.decode("utf-8").splitlines()
-        return "\n".join(line.rpartition(",")[0] for line in lines).encode("utf-8")
+    if path.suffix == ".csv":
+        rows = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
+        kept = [{name: row[name] for name in row if name not in NOT_COMPARED} for row in rows]
+        return json.dumps(kept).encode("utf-8")
     return data
 
 
