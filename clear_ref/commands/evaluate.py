@@ -120,6 +120,7 @@ def robustness_settings(settings: Evaluate, given: Given) -> robustness.Robustne
     """The settings of --robustness; a held-out config that was named must exist."""
     own = {f.name for f in fields(robustness.RobustnessSettings)}
     values = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name in own}
+    values["gradnorm"] = settings.gradnorm == "on"
     return robustness.RobustnessSettings(**values, holdout_required="holdout" in given.settings)
 
 

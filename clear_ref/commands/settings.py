@@ -297,6 +297,13 @@ class Evaluate(Common):
         "that no model was trained on",
         "open-unlearning (holdout_split)",
     )
+    gradnorm: str = setting(
+        "on",
+        "membership attack by the norm of each record's gradient, a backward for every record; off "
+        "for a model whose backward takes too long",
+        "open-unlearning (mia_gradnorm)",
+        choices=("on", "off"),
+    )
 
 
 # Settings of Evaluate that are used with --robustness only.
@@ -310,6 +317,7 @@ ROBUSTNESS_SETTINGS = (
     "round_group",
     "min_k",
     "holdout",
+    "gradnorm",
 )
 
 

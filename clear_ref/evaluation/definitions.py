@@ -362,8 +362,7 @@ def aggregate_definition(metrics: str, aggregate: str) -> Definition:
 
 
 def label_of(name: str) -> str:
-    """A definition's name with its version, as tables show it; a name that none has as it is."""
+    """A definition's name with its version, as tables show it; version 1 of a name that is not in
+    NAMES, such as that of a harmonic mean."""
     versions = {named.name: named.version for named in NAMES.values()}
-    if name not in versions and not name.startswith("harmonic_mean"):
-        return name
-    return f"{name} v{versions.get(name, 1)}"
+    return f"{name} v{versions.get(name, 1)}" if name else ""

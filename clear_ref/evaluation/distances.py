@@ -116,6 +116,27 @@ def auc(low: Iterable[float], high: Iterable[float]) -> float:
     return int(n_less + n_less_or_equal) / (2 * len(low_sorted) * len(high_sorted))
 
 
+def true_positive_rate(low: Iterable[float], high: Iterable[float], most_false: float) -> float:
+    """The largest share of `low` that a threshold finds, in [0, 1], where it finds at most the
+    share `most_false` of `high`.
+
+    formula max over t of (numbers of low that are t or less) / their number, where the same of
+            high is at most most_false
+    source  Carlini et al. 2022, "Membership inference attacks from first principles": the ROC curve
+            at a low false positive rate; low: scores of records that a model was trained on, high:
+            of others, and the attack calls a score of t or less trained on
+    flaw    with fewer than 1 / most_false numbers of high no false positive is allowed, so the
+            lowest one of them decides
+    """
+    low_sorted, high_sorted = _sorted_sample(low), _sorted_sample(high)
+    n_allowed = math.floor(most_false * len(high_sorted) * (1 + 1e-12))
+    if n_allowed >= len(high_sorted):
+        return 1.0
+    # Every threshold below this number finds at most n_allowed of high; one at it finds more.
+    limit = high_sorted[n_allowed]
+    return int(np.searchsorted(low_sorted, limit, "left")) / len(low_sorted)
+
+
 def _sorted_sample(values: Iterable[float]) -> np.ndarray:
     """The numbers in ascending order; UserError unless there is one or more and all are finite."""
     sample = np.sort(np.asarray(list(values), float))

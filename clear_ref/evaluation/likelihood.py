@@ -67,11 +67,16 @@ def answer_nll(vlm: VLM, record: Record) -> list[float]:
 
     One forward of prompt and answer; the same tokens as in training.
     """
+    logits, labels = answer_logits(vlm, record)
+    return token_terms(logits, labels, entropy=False).nll.double().tolist()
+
+
+def answer_logits(vlm: VLM, record: Record) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits [n, V], labels [n]) of the tokens of the record's answer, its end token included."""
     batch = vlm.encode([record])
     labels = batch.labels[:, 1:]
     is_answer = labels != IGNORE
-    logits = vlm.head(vlm.hidden(batch)[:, :-1][is_answer])
-    return token_terms(logits, labels[is_answer], entropy=False).nll.double().tolist()
+    return vlm.head(vlm.hidden(batch)[:, :-1][is_answer]), labels[is_answer]
 
 
 def mean_answer_nll(vlm: VLM, records: Sequence[Record]) -> float:

@@ -12,9 +12,11 @@ from clear_ref.common.files import one_line
 
 from .definition_names import FORGOT, OPEN
 from .definitions import Definition
-from .distances import auc
+from .distances import auc, true_positive_rate
 from .exact_means import mean
 
+# {end of a metric's name: share of unseen records that may be called trained on}
+FALSE_POSITIVES = {"_tpr_at_1_percent": 0.01, "_tpr_at_0.1_percent": 0.001}
 # The score whose AUC privleak is made of.
 PRIVLEAK_SCORE = "mia_min_k"
 # Memorisation: {name: {index: score}}. Membership inference: {"mia_NAME": {"forget" and "holdout":
@@ -38,9 +40,13 @@ def privacy_leak(auc_model: float, auc_gold: float = 0.5) -> float:
 
 
 def membership(scores: RecordScores, gold_scores: RecordScores | None = None) -> dict[str, float]:
-    """{metric: number}: the mean of each memorisation score, the AUC of each attack, and privleak.
+    """{metric: number}: the mean of each memorisation score on the forget records; of each attack
+    the AUC, and its true positive rates at 1 % and at 0.1 % false positives; and privleak.
 
-    privleak needs the scores of mia_min_k and is left out without them.
+    Orientation: an attack's score is low for a record that a model was trained on, and forget
+    records are what it looks for. So 1/2 (rates: 0.01, 0.001) is a model that treats forget
+    records as unseen ones, 1 one that still knows them, and an AUC of 0 one to which they are
+    less likely than unseen ones. privleak needs mia_min_k and is left out without it.
 
     raises   UserError for a score that is not a finite number
     """
@@ -48,8 +54,11 @@ def membership(scores: RecordScores, gold_scores: RecordScores | None = None) ->
     for name, entry in scores.items():
         if name.startswith("mia_"):
             numbers[name] = _auc_of(name, entry)
+            low, high = _values(entry["forget"], name), _values(entry["holdout"], name)
+            for end, most_false in FALSE_POSITIVES.items():
+                numbers[name + end] = true_positive_rate(low, high, most_false)
         else:
-            numbers[name] = mean(_values(entry, name))
+            numbers[name] = mean(_values(entry.get("forget", entry), name))
     if PRIVLEAK_SCORE in numbers:
         gold_auc = 0.5
         if gold_scores and PRIVLEAK_SCORE in gold_scores:
@@ -68,6 +77,14 @@ def definition(metric: str) -> Definition:
             OPEN,
             FORGOT,
         )
+    for end, most_false in FALSE_POSITIVES.items():
+        if metric.endswith(end):
+            return Definition(
+                f"tpr_forget_below_holdout_at_{most_false:g}",
+                f"share of forget records below all but {most_false:.1%} of the unseen ones",
+                inspect.getdoc(true_positive_rate) or "",
+                "arXiv 2112.03570",
+            )
     if metric.startswith("mia_"):
         return Definition(
             "auc_forget_below_holdout",

@@ -36,6 +36,7 @@ from .membership_scores import (
     digest,
     evaluation_record,
     membership_scores,
+    with_reference,
 )
 from .metrics import score
 from .relearning import (
@@ -78,6 +79,7 @@ class RobustnessSettings:
     round_group        columns of a weight that share a scale, with less than 8 bits; 0: the row
     min_k              share of an answer's tokens that mia_min_k uses
     holdout            split of people that no model was trained on
+    gradnorm           False: mia_gradnorm, a backward for every record, is left out
     holdout_required   True: an error if the data has no such split; False: membership is left out
     """
 
@@ -92,6 +94,7 @@ class RobustnessSettings:
     min_k: float
     holdout: str
     holdout_required: bool
+    gradnorm: bool = True
 
     @property
     def definition_set(self) -> str:
@@ -230,6 +233,10 @@ def run(
         {"model": name, **line} for name, result in results.items() for line in result["curve"]
     ]
     write_jsonl(out / "relearning.jsonl", lines)
+    if "gold" in results and "model" in results:
+        gold = results["gold"]["membership"]
+        for kind, scores_of_kind in results["model"]["membership"].items():
+            results["model"]["membership"][kind] = with_reference(scores_of_kind, gold[kind])
     scores = {name: result["membership"] for name, result in results.items()}
     write_json(out / "membership.json", {"format": "clear_ref.membership/1", "models": scores})
     known = robustness_definitions(plan.settings.definition_set)
@@ -256,7 +263,9 @@ def measure_model(
     metrics = plan.settings.definition_set
     scores = kept_or_computed(
         kept / "membership.json",
-        lambda: membership_scores(vlm, plan.compared, plan.settings.min_k, kept),
+        lambda: membership_scores(
+            vlm, plan.compared, plan.settings.min_k, plan.settings.gradnorm, kept
+        ),
     )
     rounding = {}
     n_layers = 0

@@ -5,9 +5,19 @@ from typing import TypedDict
 
 from . import membership
 from .definitions import Definition, definitions
-from .membership_scores import ComparedScores, mia_loss
+from .membership_scores import MEMORISATION, ComparedScores, mia_loss
 from .metrics import Scores
 from .relearning import Measures, mean_rise
+
+# The attacks that --robustness makes, in the order of its table.
+ATTACKS = (
+    "mia_loss",
+    "mia_min_k",
+    "mia_min_k_plus_plus",
+    "mia_zlib",
+    "mia_gradnorm",
+    "mia_reference",
+)
 
 
 class RelearnedRecord(TypedDict):
@@ -110,7 +120,8 @@ def robustness_definitions(metrics: str = "paper") -> dict[str, Definition]:
         "how far the curve is above its start, on average",
         inspect.getdoc(mean_rise) or "",
     )
+    names = [*ATTACKS, *(attack + end for attack in ATTACKS for end in membership.FALSE_POSITIVES)]
     of_membership = {
-        name: membership.definition(name) for name in ("mia_loss", "mia_min_k", "privleak")
+        name: membership.definition(name) for name in (*names, "privleak", *MEMORISATION)
     }
     return known | of_relearning | of_membership

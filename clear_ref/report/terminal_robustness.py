@@ -3,7 +3,11 @@
 from textwrap import wrap
 
 from clear_ref.common.text_table import aligned
+from clear_ref.evaluation.definitions import label_of
+from clear_ref.evaluation.membership import FALSE_POSITIVES
+from clear_ref.evaluation.membership_scores import MEMORISATION
 from clear_ref.evaluation.robustness_results import (
+    ATTACKS,
     Membership,
     Relearning,
     Robustness,
@@ -20,7 +24,8 @@ CURVES = {
     "text_forget": "Forget text",
     "text_forget_not_relearned": "Forget text, not relearned",
 }
-ATTACKS = ("mia_loss", "mia_min_k", "privleak")
+# Numbers of one value: no attack with a threshold.
+SINGLE = ("privleak", *MEMORISATION)
 
 
 def robustness(results: Robustness | None) -> list[str]:
@@ -57,7 +62,8 @@ def relearning(results: Relearning, names: dict[str, str]) -> list[str]:
             if None in curve:
                 continue
             rise = results["mean_rise"][model][measure]
-            table.append([shown, model, *map(number, curve), number(rise), names[measure]])
+            label = label_of(names[measure])
+            table.append([shown, model, *map(number, curve), number(rise), label])
             shown = ""
     steps = results["steps"]
     header = ["after step", "of", *map(str, steps), "mean rise", "definition"]
@@ -83,7 +89,7 @@ def rounding(results: Rounding, names: dict[str, str]) -> list[str]:
     headings_of: dict[str, list[str]] = {}
     for metric, heading, _ in columns:
         headings_of.setdefault(names[metric], []).append(heading)
-    used = "; ".join(f"{name}: {', '.join(shown)}" for name, shown in headings_of.items())
+    used = "; ".join(f"{label_of(name)}: {', '.join(shown)}" for name, shown in headings_of.items())
     title = (
         f"weights of {results['layers']} linear layers rounded to nearest, "
         "a scale for each row, below 8 bits for each "
@@ -101,21 +107,36 @@ def membership(results: dict[str, Membership], names: dict[str, str]) -> list[st
         return []
     models = list(next(iter(results.values()))["models"])
     table = []
+    used: dict[str, None] = {}
     for kind, result in results.items():
-        for attack in ATTACKS:
-            shown = kind if attack == ATTACKS[0] else ""
-            numbers = [number(values[attack]) for values in result["models"].values()]
-            table.append([shown, attack, *numbers, names[attack]])
+        shown = kind
+        for attack in (*ATTACKS, *SINGLE):
+            values = result["models"].values()
+            if not any(attack in own for own in values):
+                continue
+            ends = ["", *FALSE_POSITIVES] if attack in ATTACKS else [""]
+            cells = [number(own.get(attack + end)) for own in values for end in ends]
+            if attack in SINGLE:
+                cells = [cell for one in cells for cell in (one, "", "")]
+            table.append([shown, attack, *cells, label_of(names[attack])])
+            used |= dict.fromkeys(attack + end for end in ends)
+            shown = ""
     counts = ", ".join(
         f"{result['n_forget']} against {result['n_holdout']} {kind}"
         for kind, result in results.items()
     )
-    words = {known.name: known.words for known in robustness_definitions().values()}
-    used = dict.fromkeys(names[attack] for attack in ATTACKS)
-    header = ["records", "attack", *models, "definition"]
+    known = robustness_definitions()
+    words = {names[attack]: known[attack].words for attack in used if attack in known}
+    heads = [head for model in models for head in (model, "at 1 %", "at 0.1 %")]
+    header = ["records", "attack", *heads, "definition"]
+    title = (
+        f"membership: forget records told from held-out ones ({counts}). A score is low for a "
+        "record that a model was trained on. AUC 0.5: they are not told apart; at 1 %, at 0.1 %: "
+        "true positives at that share of false ones"
+    )
     return [
-        f"membership: forget records told from held-out ones ({counts}); 0.5: they are not",
+        *wrap(title, 110),
         "",
-        *aligned(header, table, left=(0, 1, 2 + len(models))),
-        *(f"{name}: {words[name]}" for name in used),
+        *aligned(header, table, left=(0, 1, 2 + len(heads))),
+        *(f"{label_of(name)}: {text}" for name, text in words.items()),
     ]

@@ -141,18 +141,24 @@ class TestCommand:
         expected = auc(kept["forget"].values(), kept["holdout"].values())
         assert one["membership"]["captions"]["models"]["model"]["mia_loss"] == expected == 1.0
         assert one["membership"]["captions"]["n_holdout"] == 3
+        for name in ("model", "gold"):
+            numbers = one["membership"]["captions"]["models"][name]
+            assert ("mia_reference" in numbers) == (name == "model")
+            assert all(0 <= numbers[each] <= 1 for each in numbers if each != "privleak")
         assert one["definitions"]["forget_not_relearned"] == "harmonic_mean_not_relearned"
         for words in (
             "relearning 2 of 6 forget records",
             "Forget, not relearned",
             "mean_nll_of_relearned",
             "model, 4 bits",
-            "js_histogram10: FQ",
-            "auc_forget_below_holdout",
-            "privleak_of_mia_min_k",
+            "js_histogram10 v1: FQ",
+            "auc_forget_below_holdout v1",
+            "privleak_of_mia_min_k v1",
+            "mia_reference",
+            "extraction_strength",
         ):
             assert words in shown["b"], words
-        assert max(len(line) for line in shown["b"].splitlines() if "written to" not in line) <= 120
+        assert max(len(line) for line in shown["b"].splitlines() if "written to" not in line) <= 130
 
     def relearned_as_by_hand(self, out, data, found):
         """The records are those of seed 3; step 0 without them is the score of logs cut by hand;
@@ -222,10 +228,10 @@ class TestCommand:
         text = "\n".join(robustness(found))
         for words in (
             "relearning 1 of 9 forget records",
-            "0.200  0.250      0.025  harmonic_mean\n",
+            "0.200  0.250      0.025  harmonic_mean v1\n",
             "model, 8 bits     0.210",
-            "harmonic_mean: Forget",
-            "questions  mia_loss     0.750  auc_forget_below_holdout",
+            "harmonic_mean v1: Forget",
+            "questions  mia_loss     0.750       -         -  auc_forget_below_holdout v1",
             "4 against 5 questions",
             "membership not computed of captions: the data has no holdout10",
         ):

@@ -47,7 +47,7 @@ def counting(patch, counts):
     """Count what is computed: groups of records, likelihoods of single ones, training steps."""
     for module, name in (
         (evaluate, "group_logs"),
-        (membership_scores, "answer_nll"),
+        (membership_scores, "record_scores"),
         (training, "step_loss"),
     ):
         original = getattr(module, name)
@@ -97,7 +97,7 @@ def test_a_kill_at_any_write_is_resumed_with_the_same_bytes_and_nothing_is_compu
         done = call(capsys, *command, "--out", straight)
         assert done[0] == 0, done
     expected = files(straight)
-    assert counts == {"group_logs": 16, "answer_nll": 120, "step_loss": 3}
+    assert counts == {"group_logs": 16, "record_scores": 120, "step_loss": 3}
     assert len(calls) == 55
     in_membership = calls.index("membership-40.json") + 1
     for number in (in_membership, 36, 49):
@@ -115,22 +115,22 @@ def test_a_kill_at_any_write_is_resumed_with_the_same_bytes_and_nothing_is_compu
         assert files(out) == expected
         done_twice = {name: again[name] - counts[name] for name in counts}
         of_a_group = 8 if number == in_membership else 0  # the one that was not written
-        assert done_twice.pop("answer_nll") == of_a_group
+        assert done_twice.pop("record_scores") == of_a_group
         assert sum(done_twice.values()) <= 1, (number, done_twice)
 
 
 def test_a_kept_group_that_was_changed_is_refused(tmp_path):
     compared = {"questions": {"forget": [None] * 8, "holdout": []}}
-    nll = [[0.5, 1.0 / 3.0]] * 8
-    kept = {"sha256": membership_scores.digest(nll), "nll": nll}
+    scores = [{"mia_min_k": 0.5, "mia_loss": 1.0 / 3.0}] * 8
+    kept = {"sha256": membership_scores.digest(scores), "scores": scores}
     path = tmp_path / "membership-0.json"
     path.write_text(json.dumps(kept), encoding="utf-8")
     vlm = SimpleNamespace(device=torch.device("cpu"), is_shared_out=False)
-    found = membership_scores.membership_scores(vlm, compared, 0.5, tmp_path)
+    found = membership_scores.membership_scores(vlm, compared, 0.5, True, tmp_path)
     assert found["questions"]["mia_min_k"]["forget"] == {str(n): 0.5 for n in range(8)}
     path.write_text(path.read_text().replace("0.5", "0.6"), encoding="utf-8")
     with pytest.raises(UserError, match="membership-0.json: was changed after it was written"):
-        membership_scores.membership_scores(vlm, compared, 0.5, tmp_path)
+        membership_scores.membership_scores(vlm, compared, 0.5, True, tmp_path)
 
 
 @pytest.mark.slow
