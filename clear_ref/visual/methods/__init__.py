@@ -1,0 +1,1 @@
+"""The eight methods of the visual-only track, one file each."""
