@@ -45,12 +45,14 @@ class EstimatedRun(TypedDict):
 
     memory_gb, checkpointed_gb  of one process, without and with --checkpointing on, in 10^9 bytes
     parts                       of the memory, in bytes (estimate_memory.py)
+    teacher_gb                  of the frozen model's kept results if none of them came back
     """
 
     run: str
     parts: Parts
     memory_gb: float
     checkpointed_gb: float
+    teacher_gb: float
     pflop: float
     minutes: float
 
@@ -123,13 +125,14 @@ def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> Es
     n, *forget_costs = mixture(model, forget, f"tofu/{forget}", settings.modality)
     retain_modality = "text" if settings.released_code == "nlp" else "both"
     _, *retain_costs = mixture(model, retain, f"tofu/{retain}", retain_modality)
-    flop, kept, checkpointed, logits = 0.0, 0, 0, LogitRows()
+    flop, kept, checkpointed, logits, hidden_rows = 0.0, 0, 0, LogitRows(), 0
     for name, need in needs.items():
         training, forward = retain_costs if name == "retain" else forget_costs
         record = largest(model)
         if name != "retain" and settings.modality == "text":
             record = model.text
         flop += training + need.teacher * forward
+        hidden_rows += need.teacher * kept_rows(need, record)
         for rows in rows_of(need, record):
             flop += rows * model.head * (2 + need.teacher)
             logits.add(rows, need.teacher, settings.lora_rank > 0 and method not in WHOLE_ROWS)
@@ -140,7 +143,10 @@ def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> Es
     teacher_copy = any(need.teacher for need in needs.values()) and not settings.lora_rank
     held = logits.count * model.vocabulary * dtype_of(settings.dtype).itemsize
     parts = parts_of_training(model, settings, (kept + held, checkpointed + held), teacher_copy)
-    return estimated_run(method, settings.epochs * n * flop, parts, settings)
+    run = estimated_run(method, settings.epochs * n * flop, parts, settings)
+    values = hidden_rows * model.head // (2 * model.vocabulary)
+    run["teacher_gb"] = settings.epochs * n * values * dtype_of(settings.dtype).itemsize / 1e9
+    return run
 
 
 @dataclass
@@ -175,6 +181,11 @@ def rows_of(need: Need, record: RecordCosts) -> list[int]:
     if need.hidden:
         return []
     return [ANSWER if row_set == "answer" else record.tokens for row_set in need.rows]
+
+
+def kept_rows(need: Need, record: RecordCosts) -> int:
+    """Rows of hidden states that the teacher gives for one record: from the first read row on."""
+    return ANSWER + 1 if rows_of(need, record) == [ANSWER] else record.tokens
 
 
 def evaluating(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
@@ -262,6 +273,7 @@ def estimated_run(
         "parts": parts,
         "memory_gb": memory / 1e9,
         "checkpointed_gb": checkpointed / 1e9,
+        "teacher_gb": 0.0,
         "pflop": flop / 1e15,
         "minutes": (flop / (settings.tflops * 1e12) + seconds) / 60 / n,
     }
@@ -303,6 +315,14 @@ def parts_text(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def teacher_text(runs: list[EstimatedRun]) -> str:
+    """One line: what the frozen model's kept results take."""
+    sizes = [f"{run['run']} {run['teacher_gb']:.1f}" for run in runs if run["teacher_gb"]]
+    return (
+        f"--teacher keep, GB at most, up to 1 GiB of it in memory: {', '.join(sizes) or 'nothing'}"
+    )
+
+
 def text(found: dict[str, Any]) -> str:
     """The table, and the assumptions behind it."""
     settings, model = found["settings"], found["layout"]
@@ -334,6 +354,7 @@ def text(found: dict[str, Any]) -> str:
             "",
             "memory: one record at a time, in 10^9 bytes, without the allocator's own; "
             "checkpointing on: with --checkpointing on",
+            teacher_text(found["runs"]),
             f"minutes: if {settings['tflops']:.0f} TFLOP/s and {settings['gb_per_s']:.0f} GB/s are "
             "sustained (--tflops, --gb-per-s: assumptions)",
             *divided_text(settings),

@@ -11,6 +11,7 @@ from clear_ref.common.progress import Progress
 from clear_ref.evaluation.log_format import Logs
 
 from .finished import finished_summary
+from .teacher_files import kept_results, remove_results
 from .unlearn import ResolvedUnlearn, unlearn
 
 
@@ -34,12 +35,14 @@ def run_in_processes(
     n_processes = 1 if together else process_count(runs[0].inputs.device)
     bar = Progress(title, len(runs[::n_processes]), "run")
     quiet = Progress.quiet
+    kept = None
+    if len(runs) > 1:
+        kept = kept_results(runs[0].settings, runs[0].inputs, runs[0].out.parent, shared=True)
 
     def compute(one: ResolvedUnlearn) -> dict[str, Any]:
         try:
-            summary = distributed.from_first(lambda: finished_summary(one.out)) or unlearn(
-                one, logs
-            )
+            done = distributed.from_first(lambda: finished_summary(one.out))
+            summary = done or unlearn(one, logs, shared=kept)
         except RunFailed as error:
             return {"failed": f"{one.out.name}: {error}"}
         line = line_of(one, summary)
@@ -50,8 +53,12 @@ def run_in_processes(
     Progress.quiet = True  # one progress line for all runs
     try:
         if together:
-            return [compute(one) for one in runs]
-        return map_in_processes(compute, runs, n_processes)
+            lines = [compute(one) for one in runs]
+        else:
+            lines = map_in_processes(compute, runs, n_processes)
+        if not any("failed" in line for line in lines):
+            remove_results(runs[0].out.parent)
+        return lines
     finally:
         Progress.quiet = quiet
         bar.close()

@@ -220,6 +220,13 @@ class Unlearn(Common):
     evaluate_every: str = evaluate_every_setting()
     save_every: str = save_every_setting()
     keep_checkpoints: int = keep_checkpoints_setting()
+    teacher: str = setting(
+        "keep",
+        "hidden states of the frozen model that are needed again: keep (computed once; up to 1 GiB "
+        "in memory of each process, then up to 16 GiB in the run directory until its end; all and "
+        "sweep share them among their runs) or live (computed each time). The numbers are the same",
+        choices=("keep", "live"),
+    )
     keep: str = setting(
         "last",
         "which weights the run ends with: last; best:RULE, those of the best evaluation during the "

@@ -13,6 +13,7 @@ from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.summary import Summary
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.history import read_history, write_history
+from clear_ref.loop.kept import Kept
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.rows import split_rows
@@ -43,6 +44,7 @@ from .resolve import (
     training_record,
 )
 from .settings import Unlearn
+from .teacher_files import kept_results, remove_results
 from .training_recipe import method_recipe_for
 
 
@@ -164,12 +166,16 @@ def _resolve(
 
 @run_directory.alone_in_its_directory
 def unlearn(
-    run: ResolvedUnlearn, known: dict[str, Logs] | None = None, fresh: bool = False
+    run: ResolvedUnlearn,
+    known: dict[str, Logs] | None = None,
+    fresh: bool = False,
+    shared: Kept | None = None,
 ) -> Summary:
     """Do the run and write its directory.
 
-    known  logs of base and gold from a run with the same models and data
-    fresh  evaluate base and gold although their logs are kept, see evaluated.py
+    known   logs of base and gold from a run with the same models and data
+    fresh   evaluate base and gold although their logs are kept, see evaluated.py
+    shared  the frozen model's results, kept for several runs
     """
     inputs, settings, out = run.inputs, run.settings, run.out
     started = time.monotonic()
@@ -195,10 +201,13 @@ def unlearn(
         resume=run.resume,
         saving=read_saving(settings.save_every, settings.keep_checkpoints),
         guards=run.guards,
+        kept=shared or kept_results(settings, inputs, out),
     )
     records = curve.unlearn_records(inputs, settings, run.rows)
     points = curve.make_curve(inputs, settings, records, logs, out)
     steps = unlearning.unlearn(vlm, training, points)
+    if shared is None:
+        remove_results(out)
     seconds_between = points.seconds if points else 0.0
     train_seconds = time.monotonic() - started - seconds_between
     evaluate_seconds += seconds_between

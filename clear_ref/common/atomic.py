@@ -25,7 +25,9 @@ held_directories: dict[Path, int] = {}
 
 
 @contextmanager
-def atomic_file(path: PathName, n_bytes: int = 0, by_all: bool = False) -> Iterator[Path]:
+def atomic_file(
+    path: PathName, n_bytes: int = 0, by_all: bool = False, synced: bool = True
+) -> Iterator[Path]:
     """A temporary file beside `path` to write to.
 
     At the end of the block it is synced and renamed to `path`; if the block raises, it is deleted.
@@ -34,6 +36,8 @@ def atomic_file(path: PathName, n_bytes: int = 0, by_all: bool = False) -> Itera
 
     n_bytes  what will be written, if that is known: it must be free
     by_all   under torchrun every process writes: each has a path of its own
+    synced   False: do not wait for the disk. After a loss of power the file may be damaged: for
+             what its reader checks and can compute again
     raises   RunFailed if the disk is full or read-only, or if the directory of the run is gone;
              UserError if `path` cannot be written for another reason
     """
@@ -48,11 +52,13 @@ def atomic_file(path: PathName, n_bytes: int = 0, by_all: bool = False) -> Itera
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary
-            _sync(temporary)
+            if synced:
+                _sync(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync(path.parent)
+        if synced:
+            _sync(path.parent)
 
 
 def append_bytes(path: PathName, data: bytes) -> None:

@@ -39,7 +39,7 @@ LOGS_DIRECTORY = "logs"  # evaluation logs, one file per task
 CHECKPOINT_DIRECTORY = "checkpoint"  # training state, and what is finished of an evaluation
 
 # Settings that change no number of a run.
-WITHOUT_EFFECT = {"out", "save_every", "keep_checkpoints", "shard", "strict"}
+WITHOUT_EFFECT = {"out", "save_every", "keep_checkpoints", "shard", "strict", "teacher"}
 # Settings that may change when a run is resumed: they have no effect on training.
 CHANGEABLE = WITHOUT_EFFECT | {
     "limit",

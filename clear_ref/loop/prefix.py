@@ -49,7 +49,7 @@ def hidden_of_all(vlm: VLM, batches: list[Batch], layer: int | None, start: int)
     model = vlm.model
     decoder = model.decoder
     first = batches[0]
-    n_prompt = _prompt_length(first)
+    n_prompt = prompt_length(first)
     prompt_ids = first.input_ids[:, :n_prompt]
     prompt_mask = first.attention_mask[:, :n_prompt]
     positions = model.positions(prompt_ids, prompt_mask, first.image_grid_thw)
@@ -69,8 +69,8 @@ def _same_prompt(one: Batch, other: Batch, image_token_id: int | None) -> bool:
     """True for batches of one record each with the same ids and pictures before the first label."""
     if len(one.input_ids) > 1 or len(other.input_ids) > 1:
         return False
-    n_prompt = _prompt_length(one)
-    if n_prompt == 0 or n_prompt != _prompt_length(other):
+    n_prompt = prompt_length(one)
+    if n_prompt == 0 or n_prompt != prompt_length(other):
         return False
     for batch in (one, other):
         if image_token_id is not None and _has(batch.input_ids[:, n_prompt:], image_token_id):
@@ -92,7 +92,7 @@ def _same_tensor(one: Tensor | None, other: Tensor | None) -> bool:
     return one is other or (one.shape == other.shape and torch.equal(one, other))
 
 
-def _prompt_length(batch: Batch) -> int:
+def prompt_length(batch: Batch) -> int:
     """Positions of a batch of one record before its first label; 0 without labels."""
     answer = (batch.labels[0] != IGNORE).nonzero()
     return int(answer[0]) if len(answer) else 0

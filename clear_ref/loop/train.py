@@ -36,6 +36,7 @@ from . import not_finite
 from .checkpoint import Checkpoints, check_shared
 from .engine import Engine
 from .guards import Guards
+from .kept import Kept
 from .norms import Norms
 from .plan import Plan, order
 from .recipes import Recipe
@@ -73,6 +74,7 @@ class Training:
             run
     saving  when the state is saved inside an epoch, and how many states stay
     guards  those that fired before the training; the first line of the trace has them
+    kept    results of the teacher that are used again; None: it always computes
     """
 
     plan: Plan
@@ -83,6 +85,7 @@ class Training:
     resume: bool = False
     saving: Saving = Saving()
     guards: tuple[Guard, ...] = ()
+    kept: Kept | None = None
 
     def n_steps(self) -> int:
         """Optimiser steps of the whole stage; the last step of a pass has what is left of it."""
@@ -144,7 +147,7 @@ class Trainer:
         adapted = bool(lora.adapters(vlm.model))
         # The regularisation and the teacher keep the weights of the start: before any restore.
         if teacher is None and training.stage.needs_teacher:
-            teacher = Teacher(vlm)
+            teacher = Teacher(vlm, kept=training.kept)
         self.teacher = teacher
         # The engine may share out the parameters: before anything that keeps them.
         self.engine = Engine(vlm, teacher, sharded=not adapted)

@@ -22,6 +22,7 @@ from clear_ref.model.weights import fill
 
 from .checkpoint import read_into, write_kept
 from .curve import Curve
+from .kept import Kept
 from .plan import UnlearnPlan
 from .recipes import Recipe
 from .saving import Saving
@@ -42,6 +43,7 @@ class Unlearning:
     mask     label mask: answer, released or auto (label_mask)
     out      run directory for trace and checkpoints; None: neither is written
     resume   continue from the checkpoint in out; saving, guards: as in train.Training
+    kept     results of the teacher that are used again, see kept_results
     """
 
     method: str
@@ -56,6 +58,7 @@ class Unlearning:
     resume: bool = False
     saving: Saving = Saving()
     guards: tuple[Guard, ...] = ()
+    kept: Kept | None = None
 
     def variant(self) -> Variant:
         """The variant that is trained."""
@@ -70,8 +73,29 @@ class Unlearning:
     def training(self, plan: UnlearnPlan, stage: Stage) -> Training:
         """The training of one stage of this run."""
         return Training(
-            plan, stage, self.recipe, self.seed, self.out, self.resume, self.saving, self.guards
+            plan,
+            stage,
+            self.recipe,
+            self.seed,
+            self.out,
+            self.resume,
+            self.saving,
+            self.guards,
+            self.kept_results(),
         )
+
+    def kept_results(self) -> Kept | None:
+        """Where the teacher's results are kept; None: nowhere.
+
+        Records that are padded together are together again in other runs with the seed, and hardly
+        ever in another epoch. So one run alone keeps results of single records.
+        """
+        together = self.recipe.records_at_once
+        if self.variant().by_batch:
+            together = self.recipe.batch_size
+        if self.kept is None or self.kept.shared or together == 1:
+            return self.kept
+        return None
 
 
 def label_mask(family: str, chosen: Variant, given: str = "auto") -> str:
@@ -212,8 +236,8 @@ def idk_reference(
             write_kept(saved, trainable(vlm))
     if lora.adapters(vlm.model):
         lora.freeze_reference(vlm.model)
-        teacher = Teacher(vlm, "reference")
+        teacher = Teacher(vlm, "reference", run.kept_results())
     else:
-        teacher = Teacher(vlm)
+        teacher = Teacher(vlm, kept=run.kept_results())
     fill(trainable(vlm), start_weights, "the model before its reference was tuned")
     return teacher, steps

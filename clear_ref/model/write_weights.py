@@ -26,13 +26,19 @@ from .weights import CODES, INDEX, SINGLE, Shape
 SHARD_BYTES = 5_000_000_000
 
 
-def write_tensors(path: PathName, tensors: Mapping[str, Tensor]) -> None:
-    """Write one safetensors file, names sorted, completely or not at all."""
-    if not distributed.is_first():
+def write_tensors(
+    path: PathName, tensors: Mapping[str, Tensor], by_all: bool = False, synced: bool = True
+) -> None:
+    """Write one safetensors file, names sorted, completely or not at all.
+
+    by_all, synced  as in common.atomic.atomic_file
+    """
+    if not by_all and not distributed.is_first():
         return
     path = Path(path)
     ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    with atomic_file(path, sum(tensor.nbytes for tensor in ready.values())) as temporary:
+    n_bytes = sum(tensor.nbytes for tensor in ready.values())
+    with atomic_file(path, n_bytes, by_all, synced) as temporary:
         # save_file makes a file .tmp... beside its target, which a kill would leave for ever, with
         # mode 0600. So it writes in a folder that the next run removes.
         folder = temporary.with_name(f"{temporary.name}.folder{UNFINISHED}")

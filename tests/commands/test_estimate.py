@@ -170,6 +170,8 @@ def test_a_method_by_hand():
     assert found["memory_gb"] == pytest.approx(
         (1000 * 2 + 100 * 16 + 2 * 111 + 45 * 50 * 2 * 5) / 1e9
     )
+    # The teacher's 46 rows from the one before the answer on, of width 7 / (2 x 50), in bf16.
+    assert found["teacher_gb"] == pytest.approx(5 * 779 * 46 * 0.07 * 2 / 1e9)
     assert found["checkpointed_gb"] == pytest.approx(found["memory_gb"] - 2 * (111 - 55) / 1e9)
 
 
