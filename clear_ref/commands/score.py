@@ -7,6 +7,7 @@ from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.evaluation import (
+    bootstrap,
     contradictions,
     definitions,
     logs,
@@ -47,7 +48,8 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
                           "membership" of tofu, which is then open-unlearning's own set}
              definitions  {set: {metric: name}}
              numbers      [{"metric", "value", "definition", "version", "direction", "source",
-                          "metrics": [set, ...]}], one for each metric and definition
+                          "metrics": [set, ...], "interval": [low, high] or null}], one for each
+                          metric and definition; 95 %, over the records (evaluation/bootstrap.py)
              wrong        what mistakes of public evaluations give (wrong_definitions.py), with the
                           set mmunlearner; not among the numbers
              missing      {metric: the reason why it has no value}, of numbers that need gold or
@@ -80,7 +82,7 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
         "unread": list(log.unread),
         "metrics": sets,
         "definitions": {name: result["definitions"] for name, result in sets.items()},
-        "numbers": numbers(sets, log.tasks),
+        "numbers": numbers(sets, log.tasks, intervals_of(sets, log, gold)),
         "wrong": wrong_definitions.wrong_numbers(log.tasks) if "mmunlearner" in sets else [],
         "missing": missing(list(sets), set(log.tasks), task is not None, gold is not None)
         | without_tasks(sets),
@@ -125,11 +127,27 @@ def without_tasks(sets: dict[str, dict]) -> dict[str, str]:
     return reasons
 
 
-def numbers(sets: dict[str, dict], tasks: Logs) -> list[dict[str, Any]]:
+def intervals_of(
+    sets: dict[str, dict], log: logs.Evaluation, gold: logs.Evaluation | None
+) -> dict[str, dict[str, bootstrap.Interval]]:
+    """{set: {metric or "TASK PART": its 95 % interval}}."""
+    found = {
+        name: bootstrap.intervals(log.tasks, gold.tasks if gold else None, name, result)
+        for name, result in sets.items()
+    }
+    if "membership" in sets.get("tofu", {}):
+        found["tofu"] |= membership.membership_intervals(log.scores, gold.scores if gold else None)
+    return found
+
+
+def numbers(
+    sets: dict[str, dict], tasks: Logs, intervals: dict[str, dict[str, bootstrap.Interval]]
+) -> list[dict[str, Any]]:
     """Every number of metrics.score's results, once for each definition.
 
-    sets     {set of definitions: result}
-    tasks    the model's logs
+    sets       {set of definitions: result}
+    tasks      the model's logs
+    intervals  what intervals_of returns
     returns  [{"metric", "value", "definition", "version", "direction", "source", "metrics": sets}];
              a part of a task is called "TASK PART", and parts come last
     """
@@ -152,6 +170,7 @@ def numbers(sets: dict[str, dict], tasks: Logs) -> list[dict[str, Any]]:
             "direction": definition.direction,
             "source": definition.source,
             "metrics": of_sets,
+            "interval": intervals[of_sets[0]].get(metric),
         }
         for (metric, value, definition), of_sets in entries
     ]

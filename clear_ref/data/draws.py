@@ -36,6 +36,11 @@ def sample(seed: int, purpose: str, epoch: int, index: int, n: int, k: int) -> l
     return _philox(seed, purpose, epoch, index).choice(n, k, replace=False).tolist()
 
 
+def resampled(seed: int, purpose: str, n: int, n_draws: int) -> np.ndarray:
+    """int64 [n_draws, n]: how often each of n records is drawn, in n draws with replacement."""
+    return _philox(seed, purpose).multinomial(n, np.full(n, 1 / n), n_draws)
+
+
 def uniform_vector(seed: int, purpose: str, width: int) -> np.ndarray:
     """float64 [width], independent and uniform in [0, 1)."""
     return _philox(seed, purpose).random(width)

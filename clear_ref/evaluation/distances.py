@@ -69,7 +69,11 @@ def ks_p_value(a: Iterable[float], b: Iterable[float]) -> float:
                   it underflows below 1e-308 (log10_ks_p_value does not); with ties it is
                   conservative
     """
-    h, n_a, n_b = _largest_difference(a, b)
+    return p_of_difference(*_largest_difference(a, b))
+
+
+def p_of_difference(h: int, n_a: int, n_b: int) -> float:
+    """ks_p_value of two samples of n_a and n_b numbers with the statistic h / lcm(n_a, n_b)."""
     if h == 0:
         return 1.0
     if n_a != n_b:
@@ -90,7 +94,11 @@ def log10_ks_p_value(a: Iterable[float], b: Iterable[float]) -> float:
 
     source  as ks_p_value; the paper's text tables print the natural logarithm, ln(10) times this
     """
-    h, n_a, n_b = _largest_difference(a, b)
+    return log10_p_of_difference(*_largest_difference(a, b))
+
+
+def log10_p_of_difference(h: int, n_a: int, n_b: int) -> float:
+    """log10_ks_p_value of two samples of n_a and n_b numbers with the statistic h / lcm."""
     if h == 0:
         return 0.0
     n_reaching, n_orders = _orders_as_far_apart(h, n_a, n_b)

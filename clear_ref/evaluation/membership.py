@@ -7,13 +7,17 @@ some of them (membership_scores.py).
 import inspect
 import math
 
+import numpy as np
+
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 
+from .bootstrap import Sample
 from .definition_names import FORGOT, OPEN
 from .definitions import Definition
 from .distances import auc, true_positive_rate
 from .exact_means import mean
+from .intervals import N_DRAWS, over_draws
 
 # {end of a metric's name: share of unseen records that may be called trained on}
 FALSE_POSITIVES = {"_tpr_at_1_percent": 0.01, "_tpr_at_0.1_percent": 0.001}
@@ -111,3 +115,56 @@ def _values(scores: dict, name: str) -> list[float]:
                 f"{one_line(repr(value), 60)}; expected a finite number; evaluate again"
             )
     return list(scores.values())
+
+
+def membership_intervals(
+    scores: RecordScores, gold_scores: RecordScores | None = None, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """{metric: its 95 % interval}, of the numbers of `membership`: forget and held-out records are
+    each drawn with replacement (bootstrap.py)."""
+    sample = Sample(seed)
+    drawn: dict[str, np.ndarray] = {}
+    for name, entry in scores.items():
+        if not name.startswith("mia_"):
+            own = entry.get("forget", entry)
+            drawn[name] = sample.counts("forget", own) @ _array(own) / len(own)
+            continue
+        drawn[name] = _drawn_auc(sample, entry)
+        for end, most_false in FALSE_POSITIVES.items():
+            drawn[name + end] = _drawn_rates(sample, entry, most_false)
+    if PRIVLEAK_SCORE in drawn:
+        gold_auc = np.full(N_DRAWS, 0.5)
+        if gold_scores and PRIVLEAK_SCORE in gold_scores:
+            gold_auc = _drawn_auc(sample, gold_scores[PRIVLEAK_SCORE])
+        both = zip(drawn[PRIVLEAK_SCORE], gold_auc, strict=True)
+        drawn["privleak"] = np.array([privacy_leak(own, gold) for own, gold in both])
+    return {name: over_draws(values) for name, values in drawn.items()}
+
+
+def _array(values: dict) -> np.ndarray:
+    return np.array(list(values.values()), float)
+
+
+def _drawn(sample: Sample, entry: dict) -> tuple[np.ndarray, np.ndarray]:
+    """How often each forget record and each held-out record is drawn."""
+    forget = sample.counts("forget", entry["forget"])
+    return forget, sample.counts("holdout", entry["holdout"])
+
+
+def _drawn_auc(sample: Sample, entry: dict) -> np.ndarray:
+    """[N_DRAWS] AUC of the drawn records."""
+    low, high = _array(entry["forget"])[:, None], _array(entry["holdout"])
+    pairs = (low < high) + (low == high) / 2
+    n_low, n_high = _drawn(sample, entry)
+    return ((n_low @ pairs) * n_high).sum(1) / (len(low) * len(high))
+
+
+def _drawn_rates(sample: Sample, entry: dict, most_false: float) -> np.ndarray:
+    """[N_DRAWS] true positive rates of the drawn records."""
+    low, high = _array(entry["forget"]), _array(entry["holdout"])
+    return np.array(
+        [
+            true_positive_rate(low.repeat(n_low), high.repeat(n_high), most_false)
+            for n_low, n_high in zip(*_drawn(sample, entry), strict=True)
+        ]
+    )

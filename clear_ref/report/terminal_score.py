@@ -10,6 +10,10 @@ from clear_ref.evaluation.membership import definition
 from . import zero_means
 
 EVERY = "every set"
+INTERVALS = (
+    "95 % interval: over the records (percentile bootstrap, 1000 keyed draws); other records, the "
+    "same training."
+)
 
 
 def score(summary: dict[str, Any]) -> str:
@@ -19,7 +23,7 @@ def score(summary: dict[str, Any]) -> str:
     """
     blocks = [
         _inputs(summary),
-        _numbers(summary),
+        [*_numbers(summary), "", INTERVALS],
         _zeros(summary["metrics"]),
         _definitions(summary["numbers"]),
         _wrong(summary["wrong"]),
@@ -56,8 +60,11 @@ def _numbers(summary: dict[str, Any]) -> list[str]:
         mark = zero_means.MARK if zero_means.zero_parts(scores, row["metric"]) else ""
         sets = EVERY if len(row["metrics"]) == len(SETS) else ", ".join(row["metrics"])
         label = f"{row['definition']} v{row['version']}"
-        lines.append([row["metric"], f"{row['value']:.6g}{mark}", label, sets])
-    return aligned(["metric", "value", "definition", "definitions of"], lines, left=(0, 2, 3))
+        interval = row["interval"]
+        shown = f"{interval[0]:.3g} to {interval[1]:.3g}" if interval else "-"
+        lines.append([row["metric"], f"{row['value']:.6g}{mark}", shown, label, sets])
+    header = ["metric", "value", "95 % interval", "definition", "definitions of"]
+    return aligned(header, lines, left=(0, 3, 4))
 
 
 def _zeros(metrics: dict[str, Any]) -> list[str]:

@@ -355,11 +355,13 @@ def test_score_prints_every_number_with_its_definition_and_json_holds_the_same(t
         every = len(row["metrics"]) == len(metrics.SETS)
         sets = "every set" if every else ", ".join(row["metrics"])
         assert f"  {row['value']:.6g}  " in line and line.endswith(sets)
+        low, high = row["interval"]
+        assert f"  {low:.3g} to {high:.3g}  " in line
         words = [line.startswith(f"{row['definition']} v1  ") for line in lines]
         assert any(words), "the definition in words"
         about = f"  a higher value: {row['direction']}; source: {row['source']}"
         assert row["version"] == 1 and row["source"] and any(line.endswith(about) for line in lines)
-    assert status == 0 and max(map(len, lines)) <= 120
+    assert status == 0 and max(map(len, lines)) <= 136
 
 
 def test_score_of_a_run_is_what_the_run_reported(tmp_path, capsys):
