@@ -382,4 +382,4 @@ def _check_type(values: Mapping[str, Any], key: str, kind: Kind, where: str | Pa
     """UserError unless values[key] exists and has the type."""
     value = values.get(key)
     if not isinstance(value, kind):
-        raise UserError(f"{where}: {key} is {one_line(repr(value), 60)}; {REPEAT}")
+        raise UserError(f"{where}: {one_line(key, 60)} is {one_line(repr(value), 60)}; {REPEAT}")

@@ -273,6 +273,13 @@ def empty(path):
             "b/trace.jsonl:1: a is 'b'; expected",
         ),
         (
+            text(
+                "trace.jsonl",
+                '{"stage": "npo", "step": 1, "loss": 1.0, "terms": {"%s": "b"}}' % ("k" * 5000),
+            ),
+            f"b/trace.jsonl:1: {'k' * 60}... is 'b'; expected",
+        ),
+        (
             spoil("metrics.json", lambda one: one.update(seconds={"train": "x"})),
             "b/metrics.json: train is 'x'; expected",
         ),
