@@ -24,8 +24,9 @@ from clear_ref.losses.choice import VARIABLE
 from . import input_roles
 from .given import pairs
 
-# A repeated run has its own directory, and its command names the method.
-OWN = {"out", "method"}
+# A repeated run has its own directory, and its command names the method; --strict holds for one
+# start alone.
+OWN = {"out", "method", "strict"}
 OWN_OF_ALL = OWN | {"modality", "seed"}  # several of them: taken from and given in another form
 
 

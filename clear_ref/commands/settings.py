@@ -145,8 +145,9 @@ def strict_setting() -> Any:
     """--strict"""
     return setting(
         False,
-        "a warning ends the command with exit status 1; all results are written before "
-        "(clear_ref/loop/README.md lists the warnings)",
+        "a warning ends the command with exit status 1; all results are written before. It holds "
+        "for this start alone: a run is resumed with or without it (clear_ref/loop/README.md lists "
+        "the warnings)",
     )
 
 

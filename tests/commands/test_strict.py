@@ -80,6 +80,10 @@ def test_all_has_the_warnings_of_each_run_and_strict_keeps_its_results(world, tm
     assert [names(run["guards"]) for run in leaderboard["runs"]] == [NAMES]
     assert "--strict, and there are warnings (small_clip, " in stderr.splitlines()[-1]
     assert (tmp_path / "all" / "report.html").exists()
+    arguments = [word for word in arguments if word != "--strict"]
+    status, stdout, stderr = call(capsys, *arguments, "--resume", "--out", tmp_path / "all")
+    assert status == 0, stderr
+    assert [names(run["guards"]) for run in json.loads(stdout)["runs"]] == [NAMES]
     page = tmp_path / "page"
     status, stdout, _ = call(capsys, "report", tmp_path / "all", "--out", page)
     assert status == 0 and ": warning small_clip (settings): clip is 1e-30" in stdout
