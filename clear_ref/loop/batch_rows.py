@@ -11,7 +11,6 @@ from clear_ref.data.batches import Batch
 from clear_ref.losses.rows import BatchRows, FrozenHead, select_rows
 from clear_ref.methods import Need
 from clear_ref.model.lora import Linear
-from clear_ref.model.sharded import is_shared_out
 from clear_ref.model.vlm import VLM
 
 from . import prefix
@@ -121,10 +120,10 @@ def hidden_rows_of(hidden: Tensor, start: int) -> RowLogits:
 def frozen_head(vlm: VLM, hidden: Tensor, start: int) -> FrozenHead | None:
     """The student's output layer, if it is a product with a weight that is not trained.
 
-    None also where the weights are shared out: between the passes none is whole.
+    It is whole in every process, also where the frozen decoder layers are shared out.
     """
     layer = vlm.model.output_layer()
-    if is_shared_out(vlm.model.decoder.layers[0]) or layer.weight.requires_grad:
+    if layer.weight.requires_grad:
         return None
     if isinstance(layer, Linear) and (layer.adapter is not None or layer.bias is not None):
         return None

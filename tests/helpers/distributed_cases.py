@@ -6,6 +6,7 @@ does the cases of one kind; the first process writes OUT.json and OUT.safetensor
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
 from clear_ref.evaluation.membership_scores import membership_scores
 from clear_ref.evaluation.relearning import relearn
 from clear_ref.evaluation.tasks import tasks
+from clear_ref.loop import batch_rows
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.engine import Engine
 from clear_ref.loop.plan import FinetunePlan, UnlearnPlan
@@ -30,6 +32,8 @@ from clear_ref.loop.saving import NO_SAVING
 from clear_ref.loop.stage import trainable
 from clear_ref.loop.step import step_loss
 from clear_ref.loop.teacher import Teacher
+from clear_ref.losses import fused_head
+from clear_ref.losses.rows import BatchRows
 from clear_ref.methods import METHODS, make_options, variant
 from clear_ref.mini.directories import WORLD
 from clear_ref.model import lora
@@ -52,6 +56,8 @@ TRAINED = (
 FULL = (("dpo", "paper"), ("scrub", "original"))
 # Under these a step of two whole batches is computed too: each process has one.
 WHOLE = (("scrub", "released"), ("rmu", "released"), ("idk", "original"))
+# Steps of at most seven rows of logits at a time, which the frozen output layer computes.
+IN_CHUNKS = (("kl", "released"), ("scrub", "paper"))
 # With --shard on: load shares out the frozen weights. Set by main.
 LOADING = {"shard": False}
 # With four processes some have no records of a step of three.
@@ -113,6 +119,19 @@ def steps(directory, chosen=None):
             numbers[key], gradients = step(directory, method, semantics, batch_size, indices)
             tensors |= {f"{key}/{name}": gradient for name, gradient in gradients.items()}
     return numbers, tensors
+
+
+def steps_in_chunks(directory):
+    """`steps` of IN_CHUNKS, and how often losses/fused_head.py computed a batch."""
+    called = []
+    terms = fused_head.head_terms
+    fused_head.head_terms = lambda *given: called.append(1) or terms(*given)
+    batch_rows.BatchRows = partial(BatchRows, chunk_rows=7)
+    try:
+        numbers, tensors = steps(directory, IN_CHUNKS)
+    finally:
+        fused_head.head_terms, batch_rows.BatchRows = terms, BatchRows
+    return {"steps": numbers, "fused": len(called)}, tensors
 
 
 def train(directory, method, semantics, out=None, resume=False, rank=2, saving=NO_SAVING):
@@ -217,6 +236,12 @@ def main(directory, out, kind):
         tensors |= trained
         numbers["evaluations"], _ = evaluations(directory)
         numbers["held"], _ = held(directory, out)
+        numbers["in chunks"], found = steps_in_chunks(directory)
+        tensors |= {f"in chunks/{name}": tensor for name, tensor in found.items()}
+        begun = Path(f"{out}.begun2")
+        numbers["resumed"], found = resumed(directory, begun, 2)
+        tensors |= {f"resumed/{name}": tensor for name, tensor in found.items()}
+        numbers["stopped"], _ = stopped(directory, Path(f"{out}.run2"), 2)
     else:
         numbers["steps"], tensors = steps(directory)
         numbers["trainings"], trained = trainings(directory)

@@ -66,6 +66,21 @@ def one(tiny_directory):
     return json.loads(json.dumps({"steps": numbers, "trainings": n_steps})), gradients | trained
 
 
+@pytest.fixture(scope="module")
+def one_evaluations(tiny_directory):
+    """What one process gives: logs, membership scores, a relearning."""
+    with one_thread():
+        return json.loads(json.dumps(cases.evaluations(tiny_directory)[0]))
+
+
+def check_evaluations(found, expected):
+    """Equal bytes of logs and membership scores; a relearning trains, so it is equal to 1e-8."""
+    assert json.dumps(found["logs"]) == json.dumps(expected["logs"])
+    assert json.dumps(found["membership"]) == json.dumps(expected["membership"])
+    for line, wanted in zip(found["relearning"], expected["relearning"], strict=True):
+        assert line == pytest.approx(wanted, rel=1e-8)
+
+
 def distance(one, other):
     """The norm of the difference of two sets of tensors, in units of the first one's norm."""
     assert one.keys() == other.keys() and one
@@ -160,15 +175,9 @@ def test_a_run_goes_on_with_another_number_of_processes(rank, one, two, tiny_dir
     assert numbers["steps"] == two[0][f"resumed {rank}"]["steps"] == one[0]["trainings"][key]
 
 
-def test_logs_and_membership_scores_have_the_same_bytes(two, tiny_directory):
-    """Of any number of processes. Relearning trains, so it is equal up to rounding."""
-    with one_thread():
-        expected = json.loads(json.dumps(cases.evaluations(tiny_directory)[0]))
-    found = two[0]["evaluations"]
-    assert json.dumps(found["logs"]) == json.dumps(expected["logs"])
-    assert json.dumps(found["membership"]) == json.dumps(expected["membership"])
-    for line, wanted in zip(found["relearning"], expected["relearning"], strict=True):
-        assert line == pytest.approx(wanted, rel=1e-8)
+def test_logs_and_membership_scores_have_the_same_bytes(two, one_evaluations):
+    """Of any number of processes."""
+    check_evaluations(two[0]["evaluations"], one_evaluations)
 
 
 def test_a_parameter_that_is_not_exchanged_stops_the_run(two):
@@ -183,8 +192,12 @@ def test_no_process_prints_anything_on_its_own(two):
 
 @pytest.fixture(scope="module")
 def sharded(tiny_directory, tmp_path_factory):
-    """What two processes give whose frozen decoder layers are shared out (--shard on)."""
+    """What two processes give whose frozen decoder layers are shared out (--shard on).
+
+    They resume a training that one process began with all weights.
+    """
     out = tmp_path_factory.mktemp("sharded") / "cases"
+    assert cases.stopped(tiny_directory, Path(f"{out}.begun2"), 2)[0]["stopped"]
     return *results(tiny_directory, out, "sharded", 2), out
 
 
@@ -199,6 +212,32 @@ def test_a_step_with_frozen_weights_shared_out_is_that_of_one_process(
         if all(math.isfinite(loss) for loss, *_ in one[0]["steps"][key].values()):
             gap = distance(starting_with(one[1], key), starting_with(sharded[1], key))
             assert gap < TOLERANCE
+
+
+@pytest.mark.parametrize("method, semantics", cases.IN_CHUNKS)
+def test_the_output_layer_is_whole_where_the_decoder_layers_are_shared_out(
+    method, semantics, one, sharded
+):
+    """So more rows than are in memory at once are computed as in one process: fused_head.py."""
+    found, key = sharded[0]["in chunks"], f"{method} {semantics} cut"
+    assert found["fused"] >= 3  # retain of kl, both batches of scrub
+    check_step(found["steps"][key], one[0]["steps"][key])
+    gap = distance(starting_with(one[1], key), starting_with(sharded[1], f"in chunks/{key}"))
+    assert gap < TOLERANCE
+
+
+def test_a_run_on_shared_out_weights_is_resumed_with_and_without_them(
+    one, sharded, tiny_directory, tmp_path
+):
+    """One process begins with all weights and two go on with parts; the other way round."""
+    key = "scrub original 2"
+    wanted = starting_with(one[1], key)
+    assert distance(wanted, starting_with(sharded[1], "resumed")) < TRAINED_TOLERANCE[2]
+    assert sharded[0]["stopped"] == {"stopped": True}
+    shutil.copytree(f"{sharded[3]}.run2", tmp_path / "begun")
+    numbers, by_one = cases.resumed(tiny_directory, tmp_path / "begun", 2)
+    assert distance(wanted, by_one) < TRAINED_TOLERANCE[2]
+    assert numbers == sharded[0]["resumed"] == {"steps": one[0]["trainings"][key]}
 
 
 def test_four_processes_share_out_frozen_weights(tiny_directory, tmp_path, one):
@@ -233,15 +272,9 @@ def test_adapters_saved_from_shared_out_weights_are_whole(one, sharded, tiny_dir
     assert distance(starting_with(one[1], "kl paper 2"), found) < TRAINED_TOLERANCE[2]
 
 
-def test_evaluation_of_a_shared_out_model_is_that_of_one_process(sharded, tiny_directory):
+def test_evaluation_of_a_shared_out_model_is_that_of_one_process(sharded, one_evaluations):
     """All processes compute each record together: equal bytes of logs and membership scores."""
-    with one_thread():
-        expected = json.loads(json.dumps(cases.evaluations(tiny_directory)[0]))
-    found = sharded[0]["evaluations"]
-    assert json.dumps(found["logs"]) == json.dumps(expected["logs"])
-    assert json.dumps(found["membership"]) == json.dumps(expected["membership"])
-    for line, wanted in zip(found["relearning"], expected["relearning"], strict=True):
-        assert line == pytest.approx(wanted, rel=1e-8)
+    check_evaluations(sharded[0]["evaluations"], one_evaluations)
 
 
 def test_no_sharded_process_prints_anything_on_its_own(sharded):
