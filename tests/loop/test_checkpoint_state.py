@@ -7,6 +7,7 @@ With none left nothing is restored. A kill between any two files of a save loses
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,6 +132,28 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(damage, name, m
     with pytest.warns(Notice, match=f"{message}.*the checkpoint of step 1 is used") as said:
         assert restored(two) == 1
     assert len(said) == 1
+
+
+def test_an_index_is_removed_before_the_tensor_files_that_it_names(tmp_path, monkeypatch):
+    """So a kill between two removals leaves no checkpoint that looks whole and is not."""
+    run = write(tmp_path / "run", (1, 2), keep=2)
+    removed, unlink = [], Path.unlink
+
+    def noted(path, **named):
+        unlink(path, **named)
+        removed.append(path.name)
+        for index in (run / "checkpoint").glob("state-*.json"):
+            files = json.loads(index.read_text())["files"]
+            assert all((run / "checkpoint" / name).exists() for name in files), path
+
+    monkeypatch.setattr(Path, "unlink", noted)
+    (run / "trace.jsonl").write_bytes(b"." * 30)
+    checkpoints(run).save(3, 30, values(3))
+    assert sum(name.startswith("state") for name in removed) == 4
+    assert names(run) == [
+        INDEX.replace("2.", "3."),
+        FILE.replace("2.", "3."),
+    ]
 
 
 def test_a_damaged_checkpoint_is_removed_after_the_next_save(tmp_path):
