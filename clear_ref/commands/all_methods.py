@@ -8,7 +8,6 @@ from typing import Any
 
 from clear_ref.common import distributed, run_directory
 from clear_ref.common.files import write_json
-from clear_ref.common.guards import collected
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.metrics import score
@@ -23,7 +22,7 @@ from clear_ref.report import terminal
 from . import report as report_page
 from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
-from .guarded import strict_check
+from .guarded import guarding, strict_check
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
@@ -89,6 +88,7 @@ def heading(run: ResolvedAll) -> str:
     return ", ".join(said)
 
 
+@guarding(with_data_guards)
 def resolve(
     settings: Unlearn,
     methods: list[str],
@@ -101,20 +101,6 @@ def resolve(
 
     Each run has the guards of the data too.
     """
-    with collected() as guards:
-        run = _resolve(settings, methods, modalities, seeds, given, resume)
-    return with_data_guards(run, guards)
-
-
-def _resolve(
-    settings: Unlearn,
-    methods: list[str],
-    modalities: list[str],
-    seeds: list[int],
-    given: Given,
-    resume: bool,
-) -> ResolvedAll:
-    """`resolve`, without the guards of the data."""
     recipe_name, recipe = recipe_for(
         settings.recipe, model_directory(settings.model), "unlearn", given.recipe
     )

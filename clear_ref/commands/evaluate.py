@@ -23,7 +23,7 @@ from clear_ref.report import terminal
 
 from .evaluated import evaluated
 from .given import Given, given_from, settings_from
-from .guarded import all_guards, strict_check
+from .guarded import all_guards, guarding, strict_check, with_guards
 from .model_logs import (
     FINISHED_GROUPS,
     evaluate_directory,
@@ -64,15 +64,9 @@ def command(arguments: Namespace) -> Output:
     return Output(evaluate(run, arguments.fresh), terminal.one_run, strict_check(run))
 
 
+@guarding(with_guards)
 def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
     """Everything that the evaluation needs, checked; nothing is written or loaded."""
-    with collected() as guards:
-        run = _resolve(settings, given, resume)
-    return replace(run, guards=tuple(guards))
-
-
-def _resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
-    """`resolve`, without the guards that fire meanwhile."""
     idle = sorted(given.settings & set(ROBUSTNESS_SETTINGS))
     if idle and not settings.robustness:
         raise UserError(

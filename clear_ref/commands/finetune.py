@@ -7,7 +7,6 @@ from pathlib import Path
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.guards import collected
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation.summary import Summary
@@ -22,7 +21,7 @@ from clear_ref.report import terminal
 
 from . import curve
 from .given import Given, given_from, settings_from
-from .guarded import all_guards, strict_check
+from .guarded import all_guards, guarding, strict_check, with_guards
 from .model_logs import evaluate_model, load_model, write_results
 from .output import Output
 from .repeat import check_inputs
@@ -55,15 +54,9 @@ def command(arguments: Namespace) -> Output:
     return Output(finetune(run), terminal.one_run, strict_check(run))
 
 
+@guarding(with_guards)
 def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
     """Everything that the run needs, checked; nothing is written or loaded."""
-    with collected() as guards:
-        run = _resolve(settings, given, resume)
-    return replace(run, guards=tuple(guards))
-
-
-def _resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
-    """`resolve`, without the guards that fire meanwhile."""
     start = start_directory(settings.model)
     recipe_name, recipe = recipe_for(settings.recipe, start, "finetune", given.recipe)
     inputs = resolve_inputs(settings, directory_of=start_directory)

@@ -1,11 +1,13 @@
 """The guards of a run from its three sources, and --strict, which makes them errors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from clear_ref.common import distributed
-from clear_ref.common.guards import Guard, check_strict, each_once
+from clear_ref.common.guards import Guard, check_strict, collected, each_once
 from clear_ref.evaluation.guards import of_logs
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.summary import Summary
@@ -13,6 +15,10 @@ from clear_ref.loop.trace import guards_in
 
 from .resolve import Resolved
 from .settings import Common
+
+Run = TypeVar("Run", bound=Resolved)
+AnyRun = TypeVar("AnyRun")
+Given = ParamSpec("Given")
 
 
 class Strict(Protocol):
@@ -23,6 +29,31 @@ class Strict(Protocol):
 
     @property
     def out(self) -> Path: ...
+
+
+def with_guards(run: Run, guards: Sequence[Guard]) -> Run:
+    """The run with these guards."""
+    return replace(run, guards=tuple(guards))
+
+
+def guarding(
+    keep: Callable[[AnyRun, Sequence[Guard]], AnyRun],
+) -> Callable[[Callable[Given, AnyRun]], Callable[Given, AnyRun]]:
+    """A decorator of a function that resolves a run: the guards that fire in it are kept with it.
+
+    keep  (run, guards) -> the run with these guards
+    """
+
+    def decorator(resolve: Callable[Given, AnyRun]) -> Callable[Given, AnyRun]:
+        @wraps(resolve)
+        def guarded(*arguments: Given.args, **named: Given.kwargs) -> AnyRun:
+            with collected() as guards:
+                run = resolve(*arguments, **named)
+            return keep(run, guards)
+
+        return guarded
+
+    return decorator
 
 
 def all_guards(run: Resolved, models: Mapping[str, Logs], modality: str = "") -> Summary:

@@ -13,7 +13,7 @@ from typing import Any
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import write_json, write_text
-from clear_ref.common.guards import collected, each_once
+from clear_ref.common.guards import each_once
 from clear_ref.common.run_directory import FORMAT, WITHOUT_EFFECT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
 from clear_ref.evaluation.definitions import QUALITY_TASKS
@@ -40,7 +40,7 @@ from . import curve
 from .evaluated import base_and_gold, evaluated
 from .finished import logs_in
 from .given import Given, given_from, numbers, settings_from
-from .guarded import strict_check
+from .guarded import guarding, strict_check
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
@@ -98,6 +98,7 @@ def points_of(settings: Sweep, grid: list[str], set_grid: list[str]) -> list[Poi
     return from_csv(own_file(settings.semantics), methods, settings.semantics)
 
 
+@guarding(with_data_guards)
 def resolve(
     settings: Sweep, points: list[Point], seeds: list[int], given: Given, resume: bool
 ) -> ResolvedSweep:
@@ -105,15 +106,6 @@ def resolve(
 
     raises  UserError for a value that the command line and a point both give
     """
-    with collected() as guards:
-        run = _resolve(settings, points, seeds, given, resume)
-    return with_data_guards(run, guards)
-
-
-def _resolve(
-    settings: Sweep, points: list[Point], seeds: list[int], given: Given, resume: bool
-) -> ResolvedSweep:
-    """`resolve`, without the guards of the data."""
     twice = [name for name in given.recipe if any(name in point.recipe for point in points)]
     if twice:
         raise UserError(

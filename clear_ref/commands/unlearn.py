@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from clear_ref.common import distributed, run_directory
-from clear_ref.common.guards import collected
 from clear_ref.common.settings import with_sources
 from clear_ref.data.records import Row
 from clear_ref.evaluation.log_format import Logs
@@ -24,7 +23,7 @@ from clear_ref.report import terminal
 from . import curve, report
 from .evaluated import base_and_gold, completed, reused
 from .given import Given, given_from, settings_from
-from .guarded import all_guards, strict_check
+from .guarded import all_guards, guarding, strict_check, with_guards
 from .model_logs import (
     evaluate_model,
     load_model,
@@ -94,6 +93,7 @@ def plan_of(settings: Unlearn, options: Any, inputs: Inputs) -> UnlearnPlan:
     return UnlearnPlan(*rows, tuple(needs), inputs.phrases, settings.seed, contents)
 
 
+@guarding(with_guards)
 def resolve(
     settings: Unlearn, given: Given, resume: bool, inputs: Inputs | None = None
 ) -> ResolvedUnlearn:
@@ -102,15 +102,6 @@ def resolve(
     inputs  of other runs with the same models and data (`all`); they are checked already
     raises  UserError for settings, rows, pictures or model files that are wrong
     """
-    with collected() as guards:
-        run = _resolve(settings, given, resume, inputs)
-    return replace(run, guards=tuple(guards))
-
-
-def _resolve(
-    settings: Unlearn, given: Given, resume: bool, inputs: Inputs | None
-) -> ResolvedUnlearn:
-    """`resolve`, without the guards that fire meanwhile."""
     asked, settings = settings, with_released_code(settings, given.settings)
     given = replace(given, recorded=changed_sources(asked, settings) | given.recorded)
     chosen = method_recipe_for(settings, given)
