@@ -144,7 +144,7 @@ def unlearning(model: ModelCosts, method: str, settings: EstimateSettings) -> Es
     held = logits.count * model.vocabulary * dtype_of(settings.dtype).itemsize
     parts = parts_of_training(model, settings, (kept + held, checkpointed + held), teacher_copy)
     run = estimated_run(method, settings.epochs * n * flop, parts, settings)
-    values = hidden_rows * model.head // (2 * model.vocabulary)
+    values = hidden_rows * model.head / (2 * model.vocabulary)
     run["teacher_gb"] = settings.epochs * n * values * dtype_of(settings.dtype).itemsize / 1e9
     return run
 
