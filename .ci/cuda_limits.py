@@ -18,7 +18,12 @@ from typing import NamedTuple
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_110", "sm_120")
 TYPES = {"0": "fp32", "1": "bf16", "2": "fp16"}
-KERNELS = {"row_sums": 24, "merge_parts": 3, "row_gradients": 12}  # instances in each architecture
+KERNELS = {
+    "row_sums": 24,
+    "merge_parts": 3,
+    "row_gradients": 12,
+    "row_both": 6,
+}  # instances in each architecture
 
 # Instructions per logit, or per pair where the loop loads both rows: the loops of each kernel for
 # rows on 16-byte boundaries, fewest first, for 16 bits and for fp32. A loop is recognised by its
@@ -94,7 +99,7 @@ def main(path: str) -> int:
 
 def check(architecture: str, kernel: Kernel, usage: str, code: str) -> list[str]:
     """Prints the line of a kernel and returns its problems."""
-    hot = kernel.name != "merge_parts" and kernel.switches.endswith("Lb1")
+    hot = kernel.name in ("row_sums", "row_gradients") and kernel.switches.endswith("Lb1")
     label = f"{architecture} {kernel.name} {TYPES[kernel.kind]}{described(kernel)}"
     numbers = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if not numbers or not code:
@@ -140,6 +145,8 @@ def described(kernel: Kernel) -> str:
     """The meaning of the template's switches, in words."""
     if kernel.name == "merge_parts":
         return ""
+    if kernel.name == "row_both":
+        return " teacher" if kernel.switches.startswith("Lb1") else " student alone"
     if kernel.name == "row_sums":
         terms = FORWARD[kernel.switches[:7]][0]
     else:
@@ -195,7 +202,7 @@ def counted_loops(code: str) -> list[tuple[int, int]]:
 def kernel_of(mangled: str) -> Kernel | None:
     """The kernel of a mangled name; None for any other function."""
     found = re.search(
-        r"(row_sums|merge_parts|row_gradients)ILNS_4TypeE(\d)E((?:Lb[01]E)*)EEv", mangled
+        r"(row_sums|merge_parts|row_gradients|row_both)ILNS_4TypeE(\d)E((?:Lb[01]E)*)EEv", mangled
     )
     return Kernel(found[1], found[2], found[3].rstrip("E")) if found else None
 

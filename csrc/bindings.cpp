@@ -78,6 +78,13 @@ PYBIND11_MODULE(_token_terms, m) {
         cpu_dlogits(*cpu_kernels().at(std::size_t(kernel)), p, floats(table), floats(upstream),
                     reinterpret_cast<void*>(gradient), threads);
     });
+    m.def("cpu_stats_and_dlogits", [](const Problem& p, int wanted, Address table, Address upstream,
+                                      Address gradient, int kernel, int threads) {
+        py::gil_scoped_release released;
+        cpu_stats_and_dlogits(*cpu_kernels().at(std::size_t(kernel)), p, Wanted(wanted),
+                              floats(table), floats(upstream), reinterpret_cast<void*>(gradient),
+                              threads);
+    });
 #if defined(WITH_CUDA)
     m.def("cuda_workspace", [](const Problem& p, int device) { return cuda_workspace(p, device); });
     m.def("cuda_stats", [](const Problem& p, int wanted, Address table, Address workspace,
@@ -94,5 +101,14 @@ PYBIND11_MODULE(_token_terms, m) {
                               device, reinterpret_cast<void*>(stream)),
                  "token_dlogits");
     });
+    m.def("cuda_stats_and_dlogits",
+          [](const Problem& p, int wanted, Address table, Address workspace, Address upstream,
+             Address gradient, int device, Address stream) {
+              py::gil_scoped_release released;
+              raise_if(cuda_stats_and_dlogits(p, Wanted(wanted), floats(table), floats(workspace),
+                                              floats(upstream), reinterpret_cast<void*>(gradient),
+                                              device, reinterpret_cast<void*>(stream)),
+                       "token_stats_and_dlogits");
+          });
 #endif
 }

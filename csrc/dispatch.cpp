@@ -98,12 +98,26 @@ void cpu_stats(const CpuKernel& kernel, const Problem& problem, Wanted wanted, f
     });
 }
 
+static std::int64_t gradient_bytes(const Problem& problem) {
+    return problem.n * problem.vocabulary * (problem.type == FLOAT32 ? 4 : 2);
+}
+
 void cpu_dlogits(const CpuKernel& kernel, const Problem& problem, const float* table,
                  const float* upstream, void* gradient, int threads) {
-    ask_for_large_pages(gradient,
-                        problem.n * problem.vocabulary * (problem.type == FLOAT32 ? 4 : 2));
+    ask_for_large_pages(gradient, gradient_bytes(problem));
     in_threads(problem, threads, [&](std::int64_t begin, std::int64_t end) {
         kernel.dlogits(problem, table, upstream, gradient, begin, end);
+    });
+}
+
+void cpu_stats_and_dlogits(const CpuKernel& kernel, const Problem& problem, Wanted wanted,
+                           float* table, const float* upstream, void* gradient, int threads) {
+    ask_for_large_pages(gradient, gradient_bytes(problem));
+    const auto floats = std::size_t(kernel.scratch_floats(problem));
+    in_threads(problem, threads, [&](std::int64_t begin, std::int64_t end) {
+        thread_local std::vector<float> scratch;  // kept by the caller's thread for its next call
+        if (scratch.size() < floats) scratch.resize(floats);
+        kernel.both(problem, wanted, table, upstream, gradient, scratch.data(), begin, end);
     });
 }
 

@@ -30,6 +30,7 @@ constexpr int64_t SUMS = 8;    // sums in double
 // A vector with an x or u above this is added in double. A row has few of them; each takes ten
 // times as long.
 constexpr float LARGE = -0.5f;
+constexpr float SMALLEST = 0x1p-126f;  // an exponential is 0 or not below this
 
 #if defined(__GNUC__)
 static inline void prefetch(const void* p) { __builtin_prefetch(p); }
@@ -46,6 +47,13 @@ struct Side {
 
     // -inf - -inf would be NaN.
     float reference() const { return top == -INFINITY ? 0.0f : top; }
+};
+
+// What the forward pass of a row keeps for its gradient: the exponentials of each column, e of the
+// student and f of the teacher, relative to the tops of its block.
+struct Kept {
+    float *e, *f, *tops, *teacher_tops;
+    int64_t column;  // the student's largest, the first; known if there is a teacher
 };
 
 struct Totals {
@@ -160,20 +168,22 @@ struct Group {
     Lanes s = all(0), t = s, s_weighted = s, t_weighted = s, s_gap = s, t_gap = s, s_squared = s;
 
     // Adds a vector unless one of its columns is large: x >= `large` or u >= LARGE. Returns whether
-    // it was added.
+    // it was added. Its exponentials are stored at e_out and f_out unless these are null.
     ALWAYS_INLINE bool add(Lanes z, Lanes ts, const Reference& z_top, const Reference& t_top,
-                           Lanes other, float large) {
+                           Lanes other, float large, float* e_out, float* f_out) {
         const Lanes x = z - z_top.whole, u = ts - t_top.whole;
         if (__builtin_expect(
                 any(not_below(x, large), not_below(TEACHER ? u : x, TEACHER ? LARGE : large)), 0))
             return false;
         Mask live, live_t;
         const Lanes e = exponential(z, x, z_top, live);
+        if (e_out) store(e, e_out);
         s = s + e;
         if (ENTROPIES) s_weighted = fused_where(live, e, x, s_weighted);
         if (PREDICTIONS) s_squared = fused_where(live, e, x * x, s_squared);
         if (!TEACHER) return true;
         const Lanes f = exponential(ts, u, t_top, live_t);
+        if (f_out) store(f, f_out);
         t = t + f;
         t_gap = fused_where(live_t, f, u - x, t_gap);
         s_gap = fused_where(live, e, x - (ts - other), s_gap);
@@ -237,8 +247,9 @@ static float large_from(double rest, double next) {
     return bound < double(LARGE) ? float(bound) : LARGE;
 }
 
-template <class T, bool TEACHER, Wanted WANTED>
-static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, Side& teacher) {
+template <class T, bool TEACHER, Wanted WANTED, bool KEEP>
+static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, Side& teacher,
+                     const Kept& kept) {
     for (int64_t start = 0; start < vocabulary; start += BLOCK) {
         const int64_t count = vocabulary - start < BLOCK ? vocabulary - start : BLOCK;
         const T *zs = z + start, *ts = TEACHER ? t + start : nullptr;
@@ -256,6 +267,9 @@ static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, 
         const Reference z_top(student.reference()), t_top(teacher.reference());
         const float next = rises ? z_tops.second : z_tops.first;
         const Lanes other = all(student.other);
+        float *e = KEEP ? kept.e + start : nullptr, *f = KEEP && TEACHER ? kept.f + start : nullptr;
+        if (KEEP) kept.tops[start / BLOCK] = student.top;
+        if (KEEP && TEACHER) kept.teacher_tops[start / BLOCK] = teacher.top;
         const float large = large_from(total(student.sum) - (rises ? 0 : 1),
                                        double(next) - double(student.reference()));
         for (int64_t first = 0; first < count; first += GROUP) {
@@ -277,15 +291,23 @@ static void read_row(const T* z, const T* t, int64_t vocabulary, Side& student, 
                     if (TEACHER) prefetch(ts + j + BLOCK + ahead);
                 }
                 left = left << 1 | !group.add(load(zs + j), TEACHER ? load(ts + j) : all(0), z_top,
-                                              t_top, other, large);
+                                              t_top, other, large, KEEP ? e + j : nullptr,
+                                              KEEP && TEACHER ? f + j : nullptr);
             }
             if (j < end)
-                left = left << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top, other, large);
+                left = left << 1 | !group.add(some(zs, j), some(ts, j), z_top, t_top, other, large,
+                                              KEEP ? e + j : nullptr,
+                                              KEEP && TEACHER ? f + j : nullptr);
             group.empty_into(student, teacher);
             for (j = first + (end - first - 1) / WIDTH * WIDTH; left; left >>= 1, j -= WIDTH)
-                if (left & 1)
-                    add_large<TEACHER, WANTED == WITH_PREDICTIONS>(some(zs, j), some(ts, j),
-                                                                   student, teacher);
+                if (left & 1) {
+                    const Lanes own = some(zs, j), others = some(ts, j);
+                    Mask live;
+                    if (KEEP) store(exponential(own, own - z_top.whole, z_top, live), e + j);
+                    if (KEEP && TEACHER)
+                        store(exponential(others, others - t_top.whole, t_top, live), f + j);
+                    add_large<TEACHER, WANTED == WITH_PREDICTIONS>(own, others, student, teacher);
+                }
         }
     }
 }

@@ -36,6 +36,13 @@
 //          (0 * inf is 0 here): if a is 0 the teacher's probability is not computed, if a and b are
 //          0 the teacher's row is not read.
 //
+// stats_and_dlogits  both for an upstream gradient that is known before the logits are read, as that
+//          of a loss which is linear in the table's rows: a row's gradient is written while its
+//          logits are in the cache. The table has the bits of stats. The gradient has those of
+//          dlogits, but on a CPU for logits of 16 bits: there the exponentials of the forward pass
+//          are used again, so that the number before it is rounded to 16 bits differs by up to
+//          4e-7 of its terms, and one stored number in about 10,000 by a unit of its last place.
+//
 // Special cases, for one row; other rows are not affected:
 //   -inf at v in both            v contributes 0 everywhere
 //   -inf at v, student only      kl_teacher_student = +inf; everything else and the gradient finite
@@ -113,6 +120,10 @@ struct CpuKernel {
     void (*stats)(const Problem&, Wanted, float* table, std::int64_t begin, std::int64_t end);
     void (*dlogits)(const Problem&, const float* table, const float* upstream, void* gradient,
                     std::int64_t begin, std::int64_t end);
+    // `scratch`: scratch_floats() floats, of this thread alone. Without predictions.
+    void (*both)(const Problem&, Wanted, float* table, const float* upstream, void* gradient,
+                 float* scratch, std::int64_t begin, std::int64_t end);
+    std::int64_t (*scratch_floats)(const Problem&);
 };
 
 // On a GPU: launched on `stream` (a cudaStream_t) of `device`, without allocation or
@@ -124,5 +135,7 @@ const char* cuda_stats(const Problem&, Wanted, float* table, float* workspace, i
                        void* stream);
 const char* cuda_dlogits(const Problem&, const float* table, const float* upstream, void* gradient,
                          int device, void* stream);
+const char* cuda_stats_and_dlogits(const Problem&, Wanted, float* table, float* workspace,
+                                   const float* upstream, void* gradient, int device, void* stream);
 
 }  // namespace token_terms

@@ -1,7 +1,7 @@
 // The per-token terms on the CPU, compiled once for each instruction set (INSTRUCTION_SET names
 // it).
 
-#include "row_sums.h"
+#include "row_gradient.h"
 #include "token_terms.h"
 
 namespace token_terms {
@@ -44,8 +44,9 @@ static double nll(const T* row, int64_t label, bool known, const Side& side, dou
     return known ? (double(side.top) - double(to_float(row[label]))) + log_sum : NAN;
 }
 
-template <class T, bool TEACHER, Wanted WANTED>
-static void stats_row(const Problem& problem, int64_t row, const Column& out) {
+// `kept` gets the exponentials if KEEP.
+template <class T, bool TEACHER, Wanted WANTED, bool KEEP = false>
+static void stats_row(const Problem& problem, int64_t row, const Column& out, Kept& kept) {
     constexpr bool ENTROPIES = WANTED >= WITH_ENTROPIES;
     const int64_t label = problem.labels[row];
     const bool ignored = label == problem.ignore_index;
@@ -57,7 +58,8 @@ static void stats_row(const Problem& problem, int64_t row, const Column& out) {
     const T* t =
         TEACHER ? static_cast<const T*>(problem.teacher) + row * problem.teacher_stride : nullptr;
     Side student, teacher;
-    read_row<T, TEACHER, WANTED>(z, t, problem.vocabulary, student, teacher);
+    read_row<T, TEACHER, WANTED, KEEP>(z, t, problem.vocabulary, student, teacher, kept);
+    kept.column = student.column;
     const Totals s = totals(student);
     const double log_s = log(s.sum);
     out.set_two_parts(LSE, LSE_LOW, double(student.top) + log_s);
@@ -86,95 +88,6 @@ static void stats_row(const Problem& problem, int64_t row, const Column& out) {
     out.set_two_parts(GAP, GAP_LOW, s.gap / s.sum);
 }
 
-// The numbers from which the gradient of one row is computed. Terms that cancel are computed
-// together, relative to the student's largest column, `top`, and the teacher's logit there: if one
-// probability of the student is almost 1, the gradient of that column is then computed as a small
-// number, not as a difference of large ones.
-//   dz = p (alpha + b ((z - t) - (top - at_top) - gap) - h ((z - top) - drop)) - a q - c
-//   onehot(label)
-struct Factors {
-    double alpha, a, b, c, h;
-    double lse, teacher_lse, top, at_top, gap, drop;
-};
-
-template <class T, bool Q, bool B, bool H>
-static void gradient_row(const T* z, const T* t, const Factors& f, int64_t vocabulary, T* out,
-                         bool streamed) {
-    constexpr bool EXACT = sizeof(T) == 4;
-    constexpr bool PRECISE = EXACT && !Q && (B || H);
-    const Reference lse(f.lse), teacher_lse(f.teacher_lse);
-    const double means = f.alpha - (B ? f.b * f.gap : 0) + (H ? f.h * f.drop : 0);
-    const double difference_at_top = f.top - f.at_top;
-    const Lanes a = all(float(f.a)), b = all(float(f.b)), h = all(float(-f.h)),
-                top = all(float(f.top));
-    const Lanes alpha = all(float(means)), rest_of_alpha = all(float(means - double(float(means))));
-    const Lanes high = all(float(difference_at_top)),
-                low = all(float(difference_at_top - double(float(difference_at_top))));
-    auto at = [&](Lanes zs, Lanes ts) ALWAYS_INLINE {
-        const Exponential p = exponential_in_full(zs, lse);
-        Lanes factor = alpha, before = alpha, last = alpha;
-        if (H) {
-            last = zs - top;
-            if (PRECISE) before = fused(h, lost(zs, top, last), before);
-            factor = fused(h, last, before);
-        }
-        if (B) {
-            const Lanes difference = zs - ts;
-            last = difference - high;
-            before = factor;
-            if (EXACT) {
-                Lanes small = lost(zs, ts, difference) - low;
-                if (PRECISE) small = small + lost(difference, high, last);
-                before = fused(b, small, factor);
-            }
-            factor = fused(b, last, before);
-        }
-        if (PRECISE) {
-            // The part lost by rounding the factor is added, so that only the product is rounded.
-            const Lanes missed = (before - fused_minus(B ? b : h, last, factor)) + rest_of_alpha;
-            return scaled(factor + fused(factor, p.rest, fused(missed, p.rest, missed)), p.n,
-                          p.live);
-        }
-        if (!Q) return scaled(fused(factor, p.rest, factor), p.n, p.live);
-        // p and q are kept as power and rest: their difference keeps its digits if both are near 1,
-        // and is 0 if they are equal.
-        const Exponential q = exponential_in_full(ts, teacher_lse);
-        const Lanes of_p = scaled(factor, p.n, p.live), of_q = scaled(a, q.n, q.live);
-        return (of_p - of_q) + (where(p.live, of_p * p.rest) - where(q.live, of_q * q.rest));
-    };
-    constexpr bool both = Q || B;
-    int64_t j = 0;
-    if (streamed) {
-        for (; j + WIDTH <= vocabulary; j += WIDTH)
-            stream(at(load(z + j), both ? load(t + j) : all(0)), out + j);
-    } else {
-        for (; j + WIDTH <= vocabulary; j += WIDTH)
-            store(at(load(z + j), both ? load(t + j) : all(0)), out + j);
-    }
-    if (j < vocabulary) {
-        T last[WIDTH];
-        store(
-            at(load_some(z + j, vocabulary - j), both ? load_some(t + j, vocabulary - j) : all(0)),
-            last);
-        memcpy(out + j, last, size_t(vocabulary - j) * sizeof(T));
-    }
-}
-
-// The gradient of the label's column, in double: if p is almost 1, p - 1 computed from a rounded p
-// has no correct digits.
-template <class T>
-static double label_gradient(T z, T t, const Factors& f) {
-    const double x = double(to_float(z));
-    const double u = double(to_float(t));
-    const double log_p = x - f.lse;
-    const double p = exp(log_p);
-    double factor = f.alpha - f.c;
-    if (f.b != 0) factor += f.b * (((x - u) - (f.top - f.at_top)) - f.gap);
-    if (f.h != 0) factor -= f.h * ((x - f.top) - f.drop);
-    return f.c * expm1(log_p) + (p == 0 ? 0 : p * factor) -
-           (f.a == 0 ? 0 : f.a * exp(u - f.teacher_lse));
-}
-
 template <class T>
 static void fill(T* out, int64_t count, float value) {
     T one;
@@ -182,9 +95,47 @@ static void fill(T* out, int64_t count, float value) {
     for (int64_t j = 0; j < count; ++j) out[j] = one;
 }
 
+// The gradient in every column, without `kept`.
 template <class T>
+static void gradient_of_row(const T* z, const T* t, const Factors& f, int64_t vocabulary, T* out,
+                            bool streamed, decltype(nullptr)) {
+    const bool q = f.a != 0, b = f.b != 0, h = f.h != 0;
+    const auto gradient =
+        q ? (b ? (h ? gradient_row<T, true, true, true> : gradient_row<T, true, true, false>)
+               : (h ? gradient_row<T, true, false, true> : gradient_row<T, true, false, false>))
+          : (b ? (h ? gradient_row<T, false, true, true> : gradient_row<T, false, true, false>)
+               : (h ? gradient_row<T, false, false, true> : gradient_row<T, false, false, false>));
+    gradient(z, t, f, vocabulary, out, streamed);
+}
+
+// The same from what the forward pass kept.
+template <class T>
+static void gradient_of_row(const T* z, const T* t, Factors f, int64_t vocabulary, T* out,
+                            bool streamed, const Kept* kept) {
+    const bool q = f.a != 0, b = f.b != 0, h = f.h != 0;
+    // Two equal rows are summed in another order and must have a gradient of 0.
+    if (fabs(f.lse - f.teacher_lse) < 0x1p-40) f.teacher_lse = f.lse;
+    const auto gradient = q ? (b ? (h ? gradient_of_kept<T, true, true, true>
+                                      : gradient_of_kept<T, true, true, false>)
+                                 : (h ? gradient_of_kept<T, true, false, true>
+                                      : gradient_of_kept<T, true, false, false>))
+                            : (b ? (h ? gradient_of_kept<T, false, true, true>
+                                      : gradient_of_kept<T, false, true, false>)
+                                 : (h ? gradient_of_kept<T, false, false, true>
+                                      : gradient_of_kept<T, false, false, false>));
+    const int64_t top = q ? kept->column : 0;
+    // Read before the gradient is written, which may be in the same memory.
+    const T top_z = z[top], top_t = q ? t[top] : T();
+    gradient(z, t, f, vocabulary, out, streamed, *kept);
+    if (!q) return;
+    f.c = 0;  // as of any column but the label's
+    from_float(float(exact_gradient(top_z, top_t, f)), out + top);
+}
+
+// The gradient of one row, given its column of the table, and what read_row has kept of it or null.
+template <class T, class KeptOrNull>
 static void dlogits_row(const Problem& problem, const float* table, const float* upstream,
-                        int64_t row, T* out, bool streamed) {
+                        int64_t row, T* out, bool streamed, KeptOrNull kept) {
     const int64_t n = problem.n, vocabulary = problem.vocabulary, label = problem.labels[row];
     const auto stat = [=](Row name) { return double(table[name * n + row]); };
     const auto up = [=](Row name) { return double(upstream[name * n + row]); };
@@ -216,39 +167,79 @@ static void dlogits_row(const Problem& problem, const float* table, const float*
     const T* t = a != 0 || b != 0
                      ? static_cast<const T*>(problem.teacher) + row * problem.teacher_stride
                      : nullptr;
+    // Read before the gradient is written, which may be in the same memory.
+    const T label_z = c == 0 ? T() : z[label], label_t = c == 0 || !t ? T() : t[label];
     streamed = streamed && reinterpret_cast<uintptr_t>(out) % 64 == 0;
-    const auto gradient = a != 0 ? (b != 0 ? (h != 0 ? gradient_row<T, true, true, true>
-                                                     : gradient_row<T, true, true, false>)
-                                           : (h != 0 ? gradient_row<T, true, false, true>
-                                                     : gradient_row<T, true, false, false>))
-                                 : (b != 0 ? (h != 0 ? gradient_row<T, false, true, true>
-                                                     : gradient_row<T, false, true, false>)
-                                           : (h != 0 ? gradient_row<T, false, false, true>
-                                                     : gradient_row<T, false, false, false>));
-    gradient(z, t, f, vocabulary, out, streamed);
-    if (c != 0) from_float(float(label_gradient(z[label], t ? t[label] : T(), f)), out + label);
+    gradient_of_row(z, t, f, vocabulary, out, streamed, kept);
+    if (c != 0) from_float(float(exact_gradient(label_z, label_t, f)), out + label);
+}
+
+template <class T, bool KEEP = false>
+static void stats_rows(const Problem& problem, Wanted wanted, float* table, int64_t begin,
+                       int64_t end, Kept& kept) {
+    const auto one = problem.teacher
+                         ? (wanted == TERMS            ? stats_row<T, true, TERMS, KEEP>
+                            : wanted == WITH_ENTROPIES ? stats_row<T, true, WITH_ENTROPIES, KEEP>
+                                                       : stats_row<T, true, WITH_PREDICTIONS>)
+                         : (wanted == TERMS            ? stats_row<T, false, TERMS, KEEP>
+                            : wanted == WITH_ENTROPIES ? stats_row<T, false, WITH_ENTROPIES, KEEP>
+                                                       : stats_row<T, false, WITH_PREDICTIONS>);
+    for (int64_t row = begin; row < end; ++row) one(problem, row, {table + row, problem.n}, kept);
 }
 
 template <class T>
-static void stats_rows(const Problem& problem, Wanted wanted, float* table, int64_t begin,
-                       int64_t end) {
-    const auto one = problem.teacher
-                         ? (wanted == TERMS            ? stats_row<T, true, TERMS>
-                            : wanted == WITH_ENTROPIES ? stats_row<T, true, WITH_ENTROPIES>
-                                                       : stats_row<T, true, WITH_PREDICTIONS>)
-                         : (wanted == TERMS            ? stats_row<T, false, TERMS>
-                            : wanted == WITH_ENTROPIES ? stats_row<T, false, WITH_ENTROPIES>
-                                                       : stats_row<T, false, WITH_PREDICTIONS>);
-    for (int64_t row = begin; row < end; ++row) one(problem, row, {table + row, problem.n});
+static bool is_streamed(const Problem& problem) {
+    return problem.n * problem.vocabulary >= STREAM_BYTES / int64_t(sizeof(T));
 }
 
 template <class T>
 static void dlogits_rows(const Problem& problem, const float* table, const float* upstream,
                          void* gradient, int64_t begin, int64_t end) {
-    const bool streamed = problem.n * problem.vocabulary >= STREAM_BYTES / int64_t(sizeof(T));
+    const bool streamed = is_streamed<T>(problem);
     for (int64_t row = begin; row < end; ++row)
         dlogits_row(problem, table, upstream, row,
-                    static_cast<T*>(gradient) + row * problem.vocabulary, streamed);
+                    static_cast<T*>(gradient) + row * problem.vocabulary, streamed, nullptr);
+    if (streamed) fence();
+}
+
+static int64_t whole_vectors(int64_t vocabulary) {
+    return (vocabulary + WIDTH - 1) / WIDTH * WIDTH;
+}
+
+static int64_t blocks_of(const Problem& problem) {
+    return (problem.vocabulary + BLOCK - 1) / BLOCK;
+}
+
+// Exponentials are kept for 16 bits alone: in fp32 their rounding would show.
+static int64_t scratch_floats(const Problem& problem) {
+    return problem.type == FLOAT32 ? 0
+                                   : 2 * (whole_vectors(problem.vocabulary) + blocks_of(problem));
+}
+
+static void both_rows(const Problem& problem, Wanted wanted, float* table, const float* upstream,
+                      float* gradient, float*, int64_t begin, int64_t end) {
+    const bool streamed = is_streamed<float>(problem);
+    Kept none = {};
+    for (int64_t row = begin; row < end; ++row) {
+        stats_rows<float>(problem, wanted, table, row, row + 1, none);
+        dlogits_row(problem, table, upstream, row, gradient + row * problem.vocabulary, streamed,
+                    nullptr);
+    }
+    if (streamed) fence();
+}
+
+template <class T>
+static void both_rows(const Problem& problem, Wanted wanted, float* table, const float* upstream,
+                      T* gradient, float* scratch, int64_t begin, int64_t end) {
+    const bool streamed = is_streamed<T>(problem);
+    const int64_t columns = whole_vectors(problem.vocabulary), blocks = blocks_of(problem);
+    Kept kept = {scratch, scratch + columns, scratch + 2 * columns, scratch + 2 * columns + blocks,
+                 0};
+    for (int64_t row = begin; row < end; ++row) {
+        stats_rows<T, true>(problem, wanted, table, row, row + 1, kept);
+        dlogits_row(problem, table, upstream, row, gradient + row * problem.vocabulary, streamed,
+                    static_cast<const Kept*>(&kept));
+    }
     if (streamed) fence();
 }
 
@@ -256,7 +247,8 @@ static void stats(const Problem& problem, Wanted wanted, float* table, int64_t b
     const auto rows = problem.type == FLOAT32    ? stats_rows<float>
                       : problem.type == BFLOAT16 ? stats_rows<bf16>
                                                  : stats_rows<fp16>;
-    rows(problem, wanted, table, begin, end);
+    Kept none = {};
+    rows(problem, wanted, table, begin, end, none);
     leave();
 }
 
@@ -269,10 +261,24 @@ static void dlogits(const Problem& problem, const float* table, const float* ups
     leave();
 }
 
+static void both(const Problem& problem, Wanted wanted, float* table, const float* upstream,
+                 void* gradient, float* scratch, int64_t begin, int64_t end) {
+    if (problem.type == FLOAT32)
+        both_rows(problem, wanted, table, upstream, static_cast<float*>(gradient), scratch, begin,
+                  end);
+    if (problem.type == BFLOAT16)
+        both_rows(problem, wanted, table, upstream, static_cast<bf16*>(gradient), scratch, begin,
+                  end);
+    if (problem.type == FLOAT16)
+        both_rows(problem, wanted, table, upstream, static_cast<fp16*>(gradient), scratch, begin,
+                  end);
+    leave();
+}
+
 #define NAME_OF(x) #x
 #define NAME(x) NAME_OF(x)
 extern const CpuKernel KERNEL;
-const CpuKernel KERNEL = {NAME(INSTRUCTION_SET), stats, dlogits};
+const CpuKernel KERNEL = {NAME(INSTRUCTION_SET), stats, dlogits, both, scratch_floats};
 
 }  // namespace INSTRUCTION_SET
 }  // namespace token_terms

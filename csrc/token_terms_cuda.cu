@@ -174,6 +174,22 @@ __device__ __forceinline__ Sums<float> thread_sums(const TokenRow& row, std::int
     return sums;
 }
 
+// The same in double; `wants_care`: they may be wrong, and careful_sums must compute the row.
+template <Type type, bool TEACHER, bool ENTROPY, bool ALIGNED>
+__device__ __forceinline__ Sums<double> sums_of_part(const TokenRow& row, std::int64_t vocabulary,
+                                                     std::int64_t first, std::int64_t end,
+                                                     bool& wants_care) {
+    unsigned smallest = Format<type>::PADDING_WORD;
+    const Sums<float> own =
+        thread_sums<type, TEACHER, ENTROPY, ALIGNED>(row, vocabulary, first, end, smallest);
+    float z[2];
+    Format<type>::unpack(smallest, z);
+    wants_care = z[0] < PADDING || (Format<type>::PER_WORD == 2 && z[1] < PADDING);
+    return {own.student_max,  own.teacher_max,     own.student_sum,
+            own.teacher_sum,  own.teacher_student, own.student_teacher,
+            own.student_self, own.teacher_self,    0};
+}
+
 template <Type type, bool TEACHER, bool ENTROPY, bool ALIGNED>
 __global__ void __launch_bounds__(THREADS, ALIGNED ? ROW_BLOCKS : 1)
     row_sums(const __grid_constant__ Forward forward) {
@@ -188,15 +204,8 @@ __global__ void __launch_bounds__(THREADS, ALIGNED ? ROW_BLOCKS : 1)
         const std::int64_t of_part = (vectors + parts - 1) / parts;
         const std::int64_t first = part * of_part;
         const std::int64_t end = first + of_part < vectors ? first + of_part : vectors;
-        unsigned smallest = Format<type>::PADDING_WORD;
-        const Sums<float> own = thread_sums<type, TEACHER, ENTROPY, ALIGNED>(
-            row, problem.vocabulary, first, end, smallest);
-        float z[2];
-        Format<type>::unpack(smallest, z);
-        wants_care = z[0] < PADDING || (Format<type>::PER_WORD == 2 && z[1] < PADDING);
-        sums = {own.student_max,  own.teacher_max,     own.student_sum,
-                own.teacher_sum,  own.teacher_student, own.student_teacher,
-                own.student_self, own.teacher_self,    0};
+        sums = sums_of_part<type, TEACHER, ENTROPY, ALIGNED>(row, problem.vocabulary, first, end,
+                                                             wants_care);
     }
     if (!forward.partials) return finish_row<type>(forward, row, sums, wants_care);
     if (row.skipped) return;
@@ -219,6 +228,38 @@ __global__ void __launch_bounds__(THREADS) merge_parts(const __grid_constant__ F
         wants_care = part.wants_care != 0;
     }
     finish_row<type>(forward, row, sums, wants_care);
+}
+
+// ---- both passes: one block for each row, which is read again while it is in the cache ----
+
+struct Both {
+    Forward forward;  // one part
+    Backward backward;
+    std::int64_t first_row;  // of this launch
+};
+
+// Rows are on 16-byte boundaries, and entropies are asked for. The sums and the tiles are those of
+// row_sums and row_gradients: the same bits.
+template <Type type, bool TEACHER>
+__global__ void __launch_bounds__(THREADS, 1) row_both(const __grid_constant__ Both both) {
+    const Problem& problem = both.forward.problem;
+    const TokenRow row = row_at<type>(problem, both.first_row + blockIdx.x);
+    Sums<double> sums = no_sums<double>();
+    bool wants_care = false;
+    const std::int64_t vectors = (problem.vocabulary + LOGITS<type> - 1) / LOGITS<type>;
+    if (!row.skipped)
+        sums = sums_of_part<type, TEACHER, true, true>(row, problem.vocabulary, 0, vectors,
+                                                       wants_care);
+    finish_row<type>(both.forward, row, sums, wants_care);
+    __syncthreads();  // thread 0 has written the row's column of the table
+    const Factors f = factors_of(both.backward, row);
+    constexpr int GROUPS = THREADS / TILE_THREADS;
+#pragma unroll 1
+    for (unsigned tile = threadIdx.x / TILE_THREADS; tile < both.backward.tiles; tile += GROUPS) {
+        const std::int64_t first = static_cast<std::int64_t>(tile) * (TILE_THREADS * TILE_VECTORS);
+        tile_gradient<type, TEACHER, true>(both.backward, row, f,
+                                           first + threadIdx.x % TILE_THREADS);
+    }
 }
 
 // ---- host ----
@@ -318,11 +359,16 @@ cudaError_t launch_stats(const Forward& forward, int device, void* stream) {
 }
 
 template <Type type>
+unsigned tiles_of(const Problem& problem) {
+    const std::int64_t logits = TILE_THREADS * TILE_VECTORS * LOGITS<type>;
+    return static_cast<unsigned>((problem.vocabulary + logits - 1) / logits);
+}
+
+template <Type type>
 cudaError_t launch_dlogits(Backward backward, int device, void* stream) {
     const Problem& p = backward.problem;
     const bool aligned = inputs_on_vectors(p) && on_vectors(backward.gradient, p.vocabulary, type);
-    const std::int64_t logits = TILE_THREADS * TILE_VECTORS * LOGITS<type>;
-    backward.tiles = static_cast<unsigned>((p.vocabulary + logits - 1) / logits);
+    backward.tiles = tiles_of<type>(p);
     void (*kernel)(Backward) = row_gradients<type, false, false>;
     if (p.teacher) {
         kernel = aligned ? row_gradients<type, true, true> : row_gradients<type, true, false>;
@@ -330,6 +376,21 @@ cudaError_t launch_dlogits(Backward backward, int device, void* stream) {
         kernel = row_gradients<type, false, true>;
     }
     return launch(kernel, backward, p.n, backward.tiles, TILE_THREADS, device, stream);
+}
+
+// One launch if a row is one block's, or those of stats and dlogits.
+template <Type type>
+cudaError_t launch_both(const Forward& forward, Backward backward, int device, void* stream) {
+    const Problem& p = forward.problem;
+    if (forward.partials || forward.wanted != WITH_ENTROPIES || !inputs_on_vectors(p) ||
+        !on_vectors(backward.gradient, p.vocabulary, type)) {
+        const cudaError_t error = launch_stats<type>(forward, device, stream);
+        return error != cudaSuccess ? error : launch_dlogits<type>(backward, device, stream);
+    }
+    backward.tiles = tiles_of<type>(p);
+    const Both both = {forward, backward, 0};
+    return launch(p.teacher ? row_both<type, true> : row_both<type, false>, both, p.n, 1, THREADS,
+                  device, stream);
 }
 
 }  // namespace
@@ -345,18 +406,26 @@ std::int64_t cuda_workspace(const Problem& problem, int device) {
                       : problem.n * parts * static_cast<std::int64_t>(sizeof(Part) / sizeof(float));
 }
 
+static cudaError_t forward_of(const Problem& problem, Wanted wanted, float* table, float* workspace,
+                              int device, Forward& forward) {
+    int multiprocessors = 0;
+    const cudaError_t error =
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    if (error != cudaSuccess) return error;
+    const unsigned parts = workspace ? parts_of_row(problem, multiprocessors) : 1;
+    Part* partials = parts == 1 ? nullptr : reinterpret_cast<Part*>(workspace);
+    forward = {problem, wanted, table, partials, parts, 0};
+    return cudaSuccess;
+}
+
 const char* cuda_stats(const Problem& problem, Wanted wanted, float* table, float* workspace,
                        int device, void* stream) {
     if (problem.n == 0) return nullptr;
     const CurrentDevice current(device);
     if (current.error != cudaSuccess) return message_of(current.error);
-    int multiprocessors = 0;
-    const cudaError_t error =
-        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    Forward forward;
+    const cudaError_t error = forward_of(problem, wanted, table, workspace, device, forward);
     if (error != cudaSuccess) return message_of(error);
-    const unsigned parts = workspace ? parts_of_row(problem, multiprocessors) : 1;
-    Part* partials = parts == 1 ? nullptr : reinterpret_cast<Part*>(workspace);
-    const Forward forward = {problem, wanted, table, partials, parts, 0};
     if (problem.type == FLOAT32) return message_of(launch_stats<FLOAT32>(forward, device, stream));
     if (problem.type == BFLOAT16)
         return message_of(launch_stats<BFLOAT16>(forward, device, stream));
@@ -374,6 +443,23 @@ const char* cuda_dlogits(const Problem& problem, const float* table, const float
     if (problem.type == BFLOAT16)
         return message_of(launch_dlogits<BFLOAT16>(backward, device, stream));
     return message_of(launch_dlogits<FLOAT16>(backward, device, stream));
+}
+
+const char* cuda_stats_and_dlogits(const Problem& problem, Wanted wanted, float* table,
+                                   float* workspace, const float* upstream, void* gradient,
+                                   int device, void* stream) {
+    if (problem.n == 0) return nullptr;
+    const CurrentDevice current(device);
+    if (current.error != cudaSuccess) return message_of(current.error);
+    Forward forward;
+    const cudaError_t error = forward_of(problem, wanted, table, workspace, device, forward);
+    if (error != cudaSuccess) return message_of(error);
+    const Backward backward = {problem, table, upstream, gradient, 0, 0};
+    if (problem.type == FLOAT32)
+        return message_of(launch_both<FLOAT32>(forward, backward, device, stream));
+    if (problem.type == BFLOAT16)
+        return message_of(launch_both<BFLOAT16>(forward, backward, device, stream));
+    return message_of(launch_both<FLOAT16>(forward, backward, device, stream));
 }
 
 }  // namespace token_terms

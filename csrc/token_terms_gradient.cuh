@@ -166,18 +166,14 @@ __device__ __forceinline__ void fill(float with, void* out, std::int64_t v,
         store<type, ALIGNED>(out, v, vocabulary, words);
 }
 
+// The gradient of this thread's vectors of a tile, from vector `v` on.
 template <Type type, bool TEACHER, bool ALIGNED>
-__global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2)
-    row_gradients(const __grid_constant__ Backward backward) {
+__device__ __forceinline__ void tile_gradient(const Backward& backward, const TokenRow& row,
+                                              const Factors& f, std::int64_t v) {
     const Problem& problem = backward.problem;
     const std::int64_t vocabulary = problem.vocabulary;
-    const TokenRow row = row_at<type>(problem, backward.first_row + blockIdx.x / backward.tiles);
-    const std::int64_t first =
-        static_cast<std::int64_t>(blockIdx.x % backward.tiles) * (TILE_THREADS * TILE_VECTORS);
-    const std::int64_t v = first + threadIdx.x;
     using Bits = typename Format<type>::Bits;
     Bits* out = static_cast<Bits*>(backward.gradient) + row.index * vocabulary;
-    const Factors f = factors_of(backward, row);
     if (f.all_zero) return fill<type, ALIGNED>(0.f, out, v, vocabulary);
     if (f.c != 0 && !in_vocabulary(problem, problem.labels[row.index]))
         return fill<type, ALIGNED>(NAN, out, v, vocabulary);
@@ -210,6 +206,17 @@ __global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2)
     const std::int64_t from_own = label / LOGITS<type> - v;
     if (from_own >= 0 && from_own < TILE_THREADS * TILE_VECTORS && from_own % TILE_THREADS == 0)
         store_at_label<type>(backward, row.index, label);
+}
+
+template <Type type, bool TEACHER, bool ALIGNED>
+__global__ void __launch_bounds__(TILE_THREADS, ALIGNED ? TILE_BLOCKS : 2)
+    row_gradients(const __grid_constant__ Backward backward) {
+    const TokenRow row =
+        row_at<type>(backward.problem, backward.first_row + blockIdx.x / backward.tiles);
+    const std::int64_t first =
+        static_cast<std::int64_t>(blockIdx.x % backward.tiles) * (TILE_THREADS * TILE_VECTORS);
+    const Factors f = factors_of(backward, row);
+    tile_gradient<type, TEACHER, ALIGNED>(backward, row, f, first + threadIdx.x);
 }
 
 }  // namespace token_terms

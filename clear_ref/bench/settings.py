@@ -8,6 +8,7 @@ KINDS = ("kernel", "head", "step", "likelihood")
 DTYPES = ("float32", "bfloat16")
 PEER_NAMES = (
     "ours native",
+    "ours one pass",
     "ours torch",
     "eager",
     "eager fp32",

@@ -52,6 +52,22 @@ def _ours(impl: str) -> LossFunction:
     return loss
 
 
+def _ours_one_pass(student: Tensor, labels: Tensor, teacher: Tensor) -> Tensor:
+    one = torch.ones(len(labels), device=labels.device)
+    planned = {
+        "nll": one / (labels != IGNORE).sum(),
+        "kl_teacher_student": one,
+        "kl_student_teacher": one,
+    }
+    terms = token_terms(student, labels, teacher, impl="native", entropy=False, planned=planned)
+    assert terms.kl_teacher_student is not None and terms.kl_student_teacher is not None
+    return (
+        _labelled_mean(terms.nll, labels)
+        + terms.kl_teacher_student.sum()
+        + terms.kl_student_teacher.sum()
+    )
+
+
 def _ours_ce(student: Tensor, labels: Tensor) -> Tensor:
     terms = token_terms(student, labels, impl="native", entropy=False)
     return _labelled_mean(terms.nll, labels)
@@ -133,6 +149,9 @@ def _torch_linear_ce(hidden: Tensor, labels: Tensor, head: Tensor) -> Tensor:
 
 PEERS = {
     "ours native": Peer(lambda: _ours("native")),
+    "ours one pass": Peer(
+        lambda: _ours_one_pass, note="the upstream gradient planned: the gradient with the columns"
+    ),
     "ours torch": Peer(lambda: _ours("torch")),
     "eager": Peer(
         lambda: _eager, note="the released code's formulation: log_softmax again for every term"

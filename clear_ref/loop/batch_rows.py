@@ -71,6 +71,7 @@ def all_batch_rows(
                 teacher_hidden=frozen if reads_hidden else None,
                 key=key,
                 frozen_head=None if reads_hidden else frozen_head(vlm, hidden, start),
+                vocabulary=None if reads_hidden else len(vlm.model.output_layer().weight),
             )
     return {name: rows_of_batch[name] for name in stage.needs}
 

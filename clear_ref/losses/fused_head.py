@@ -21,30 +21,15 @@ from torch import Tensor
 from clear_ref.model import products
 
 from . import operand_checks
-from .formulas import (
-    ENTROPY,
-    KL_STUDENT_TEACHER,
-    KL_TEACHER_STUDENT,
-    LSE,
-    N_STATS,
-    NLL,
-    accumulation_dtype,
-)
+from .formulas import NLL, accumulation_dtype
 from .implementation import choose_implementation
-from .terms import IGNORE, TokenTerms, columns_of
+from .stats_table import COLUMNS
+from .terms import IGNORE, TokenTerms, columns_of, upstream_table
 
 # Rows of logits in memory at a time. With fewer the products take longer: 32,064 x 512 weights, one
 # thread, 1,024 rows: 1.46 s at 64, 1.17 at 128, 1.07 at 256, 0.94 at 1,024.
 CHUNK_ROWS = 128
 PIECE_ROWS = 16  # of a chunk, whose logits are replaced by their gradient while in the cache
-
-COLUMNS = {  # those with a gradient
-    "lse": LSE,
-    "nll": NLL,
-    "entropy": ENTROPY,
-    "kl_teacher_student": KL_TEACHER_STUDENT,
-    "kl_student_teacher": KL_STUDENT_TEACHER,
-}
 
 
 @dataclass(frozen=True)
@@ -81,11 +66,7 @@ def head_terms(hidden: Tensor, rows: HeadRows, planned: Mapping[str, Tensor]) ->
         operand_checks.check_labels(rows.labels, len(rows.weight))
     none = slice(0, 0)
     teacher = None if rows.teacher is None else rows.teacher(none)
-    dtype = accumulation_dtype(hidden, teacher)
-    upstream = torch.zeros(N_STATS, len(rows.labels), dtype=dtype, device=hidden.device)
-    for name, values in planned.items():
-        upstream[COLUMNS[name]] = values
-    upstream[NLL].masked_fill_(rows.labels == IGNORE, 0)
+    upstream = upstream_table(planned, rows.labels, accumulation_dtype(hidden, teacher))
     table = _Terms.apply(hidden, rows, upstream)
     return columns_of(table, teacher is not None, entropy=True)
 
@@ -216,11 +197,14 @@ def _replace_by_gradient(
             None if teacher is None else teacher[own].to(wide),
             labels[all_rows],
         )
-        if not known:
-            table[:, all_rows] = torch.ops.clear_ref.token_stats(*operands, False, True, native)
-        logits[own] = torch.ops.clear_ref.token_dlogits(
-            *operands, table[:, all_rows], upstream[:, all_rows], False, native
-        )
+        if known:
+            logits[own] = torch.ops.clear_ref.token_dlogits(
+                *operands, table[:, all_rows], upstream[:, all_rows], False, native
+            )
+        else:
+            table[:, all_rows], logits[own] = torch.ops.clear_ref.token_stats_and_dlogits(
+                *operands, upstream[:, all_rows], False, True, native
+            )
 
 
 def _factor(upstream: Tensor, planned: Tensor, exact: bool) -> Tensor | None:

@@ -37,8 +37,9 @@ def _load() -> tuple[ModuleType | None, str | None]:
 
 _MODULE, _BROKEN = _load()  # once, at import: torch.compile cannot trace an import
 CUDA_TARGETS: str = _MODULE.cuda_targets if _MODULE else ""  # compute capabilities, with commas
-# False for a kernel that was compiled from sources before it had predictions.
+# False for a kernel that was compiled from sources before it had predictions, or one pass.
 HAS_PREDICTIONS = hasattr(_MODULE, "WITH_PREDICTIONS")
+HAS_ONE_PASS = hasattr(_MODULE, "cpu_stats_and_dlogits")
 _instruction_set: str | None = None  # None: the fastest; changed by use_instruction_set alone
 
 

@@ -1,4 +1,4 @@
-"""The two torch operators of the token terms, for both implementations.
+"""The torch operators of the token terms, for both implementations.
 
 torch.ops.clear_ref.token_stats(student, teacher, labels, skip_ignored, entropy, native,
                                 predictions=False)
@@ -6,6 +6,9 @@ torch.ops.clear_ref.token_stats(student, teacher, labels, skip_ignored, entropy,
        predictions it has two more, no gradient, and entropy must be True
 torch.ops.clear_ref.token_dlogits(student, teacher, labels, table, upstream, skip_ignored, native)
     -> gradient [n, V] of the student's logits
+torch.ops.clear_ref.token_stats_and_dlogits(student, teacher, labels, upstream, skip_ignored,
+                                            entropy, native)
+    -> (table, gradient) for an upstream gradient that is known beforehand; no gradient of its own
 
 Both implementations use the same operators and checks. The operators have fake kernels and a
 registered gradient, so torch.compile does not break its graph at them.
@@ -20,7 +23,7 @@ from clear_ref.data.batches import IGNORE
 
 from . import formulas
 from .formulas import N_STATS, N_STATS_AND_PREDICTIONS
-from .native import instruction_set_index, kernel
+from .native import HAS_ONE_PASS, instruction_set_index, kernel
 from .operand_checks import check_labels, check_memory, check_operands
 
 _LIBRARY = torch.library.Library("clear_ref", "DEF")
@@ -32,6 +35,10 @@ _LIBRARY.define(
 _LIBRARY.define(
     f"token_dlogits({_INPUTS}, Tensor table, Tensor upstream, bool skip_ignored, bool native)"
     " -> Tensor"
+)
+_LIBRARY.define(
+    f"token_stats_and_dlogits({_INPUTS}, Tensor upstream, bool skip_ignored, bool entropy,"
+    " bool native) -> (Tensor, Tensor)"
 )
 
 
@@ -112,6 +119,64 @@ def _dlogits(
     return gradient
 
 
+@torch.library.impl(_LIBRARY, "token_stats_and_dlogits", "CompositeExplicitAutograd")
+def _stats_and_dlogits(
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    upstream: Tensor,
+    skip_ignored: bool,
+    entropy: bool,
+    native: bool,
+) -> tuple[Tensor, Tensor]:
+    if not native or not HAS_ONE_PASS:
+        table = torch.ops.clear_ref.token_stats(
+            student, teacher, labels, skip_ignored, entropy, native
+        )
+        gradient = torch.ops.clear_ref.token_dlogits(
+            student, teacher, labels, table, upstream, skip_ignored, native
+        )
+        return table, gradient
+    check_operands(student, labels, teacher, native, upstream=upstream)
+    check_memory(student_logits=student, teacher_logits=teacher, labels=labels, upstream=upstream)
+    if student.device.type == "cpu":
+        check_labels(labels, student.shape[1])
+    table = torch.empty(N_STATS, len(labels), dtype=torch.float32, device=student.device)
+    gradient = torch.empty(student.shape, dtype=student.dtype, device=student.device)
+    if len(labels) == 0:
+        return table, gradient
+    problem, operands = _problem(student, teacher, labels, skip_ignored)
+    upstream = upstream.resolve_neg().contiguous()
+    addresses = (upstream.data_ptr(), gradient.data_ptr())
+    if student.device.type == "cpu":
+        kernel().cpu_stats_and_dlogits(
+            problem,
+            int(entropy),
+            table.data_ptr(),
+            *addresses,
+            instruction_set_index(),
+            torch.get_num_threads(),
+        )
+    else:
+        with torch.cuda.device(student.device):
+            index = student.device.index
+            stream = torch.cuda.current_stream(student.device).cuda_stream
+            workspace = torch.empty(
+                kernel().cuda_workspace(problem, index), dtype=torch.float32, device=student.device
+            )
+            kernel().cuda_stats_and_dlogits(
+                problem,
+                int(entropy),
+                table.data_ptr(),
+                workspace.data_ptr(),
+                *addresses,
+                index,
+                stream,
+            )
+    del operands  # not earlier: the kernel reads their memory
+    return table, gradient
+
+
 def _problem(
     student: Tensor, teacher: Tensor | None, labels: Tensor, skip_ignored: bool
 ) -> tuple[Any, tuple[Tensor | None, ...]]:
@@ -178,6 +243,21 @@ def _fake_dlogits(
 ) -> Tensor:
     check_operands(student, labels, teacher, native_kernel=False, table=table, upstream=upstream)
     return torch.empty(student.shape, dtype=student.dtype, device=student.device)
+
+
+@torch.library.register_fake("clear_ref::token_stats_and_dlogits", lib=_LIBRARY)
+def _fake_stats_and_dlogits(
+    student: Tensor,
+    teacher: Tensor | None,
+    labels: Tensor,
+    upstream: Tensor,
+    skip_ignored: bool,
+    entropy: bool,
+    native: bool,
+) -> tuple[Tensor, Tensor]:
+    check_operands(student, labels, teacher, native_kernel=False, upstream=upstream)
+    table = torch.empty_like(upstream, memory_format=torch.contiguous_format)
+    return table, torch.empty(student.shape, dtype=student.dtype, device=student.device)
 
 
 # `ctx` is torch's context of the autograd function, a class that torch does not export.

@@ -6,7 +6,7 @@ for candidate answers, and by oracle/, which computes everything a second time.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from .terms import IGNORE, TokenTerms, token_terms
 
 ROW_SETS = ("answer", "attention", "all")
 CHUNK_ROWS = 1024
+ONE_PASS = (1 << 20, 1 << 25)  # logits of a row set: the fewest and the most
 
 LogitsOfRows = Callable[[Tensor, Tensor], Tensor]  # (sequence [n], position [n]) -> logits [n, V]
 RowFunction = Callable[[Tensor, Tensor], Tensor]  # (student [n, V], teacher [n, V]) -> [n]
@@ -104,6 +105,7 @@ class BatchRows:
     frozen_head  the layer that gives student_logits, if it gets no gradient: where planning.py has
                  stored what the loss asks of the columns, more rows than chunk_rows are computed
                  by fused_head.py
+    vocabulary   V; None: the gradient is not computed with the columns
     key          (epoch, index) of the batch's first record: random choices of a loss depend on it
     """
 
@@ -122,6 +124,7 @@ class BatchRows:
         key: tuple[int, int] = (0, 0),
         step_labels: Tensor | None = None,
         frozen_head: FrozenHead | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         if labels.ndim != 2 or labels.dtype != torch.int64:
             raise ShapeError(
@@ -147,6 +150,8 @@ class BatchRows:
         self._teacher_logits = teacher_logits
         self.chunk_rows = chunk_rows
         self._frozen_head = frozen_head
+        self.vocabulary = vocabulary
+        self.is_linear = False  # whether the loss that planning.py has seen is, in the columns
         self._view = ""  # how a copy's logits differ from the batch's own
         self.planned: dict[tuple[str, str], dict[str, Tensor]] = {}  # by view and row set
         self._rows: dict[str, Rows] = {}
@@ -167,8 +172,14 @@ class BatchRows:
         if row_set not in self._terms:
             planned = self.planned.get((self._view, row_set))
             n_rows = len(self.rows(row_set).labels)
-            if planned and n_rows > self.chunk_rows and torch.is_grad_enabled():
+            frozen = self._frozen_head is not None
+            if planned and frozen and n_rows > self.chunk_rows and torch.is_grad_enabled():
                 self._terms[row_set] = self._terms_of_frozen_head(row_set, planned)
+            elif planned and self.is_linear and self.takes_one_pass(n_rows):
+                rows = self.rows(row_set)
+                operands = (rows.sequence, rows.position, rows.labels)
+                columns = self._term_columns(*operands, planned=planned)
+                self._terms[row_set] = TokenTerms(*columns)
             else:
                 self._terms[row_set] = TokenTerms(*self._in_chunks(self._term_columns, row_set))
         return self._terms[row_set]
@@ -247,6 +258,16 @@ class BatchRows:
         changed._teacher_logits = _lowered(logits, self.labels, lowering, ignored_too)
         return changed
 
+    def takes_one_pass(self, n_rows: int) -> bool:
+        """True if the gradient of n rows is computed with their columns, for a planned loss.
+
+        With fewer logits the planning costs more than it saves; the gradient of more rows would be
+        too large to be kept until the backward pass.
+        """
+        if self._student_logits is None or self.vocabulary is None or n_rows > self.chunk_rows:
+            return False
+        return ONE_PASS[0] <= n_rows * self.vocabulary <= ONE_PASS[1]
+
     @property
     def has_frozen_head(self) -> bool:
         """True if the layer that gives the student's logits gets no gradient."""
@@ -306,14 +327,19 @@ class BatchRows:
         return self._student_logits(sequence, position)
 
     def _term_columns(
-        self, sequence: Tensor, position: Tensor, labels: Tensor, predictions: bool = False
+        self,
+        sequence: Tensor,
+        position: Tensor,
+        labels: Tensor,
+        predictions: bool = False,
+        planned: Mapping[str, Tensor] | None = None,
     ) -> tuple:
         teacher = None
         if self._teacher_logits is not None:
             with torch.no_grad():
                 teacher = self._teacher_logits(sequence, position)
         student = self._student(sequence, position)
-        terms = token_terms(student, labels, teacher, predictions=predictions)
+        terms = token_terms(student, labels, teacher, predictions=predictions, planned=planned)
         return tuple(getattr(terms, column.name) for column in fields(TokenTerms))
 
 

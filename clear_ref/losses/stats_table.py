@@ -29,3 +29,11 @@ N_STATS = 16
 # Where predictions are asked for, the table has two more rows, which have no gradient.
 N_STATS_AND_PREDICTIONS = 18
 ARG_MAX, LOG_P_SQUARED = range(N_STATS, N_STATS_AND_PREDICTIONS)
+
+COLUMNS = {  # of TokenTerms: those with a gradient
+    "lse": LSE,
+    "nll": NLL,
+    "entropy": ENTROPY,
+    "kl_teacher_student": KL_TEACHER_STUDENT,
+    "kl_student_teacher": KL_STUDENT_TEACHER,
+}

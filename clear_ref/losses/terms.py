@@ -13,10 +13,13 @@ compiled (csrc/) and plain PyTorch (formulas.py). Between the two passes only th
 scalars are kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
+from clear_ref.common.errors import UserError
 from clear_ref.data.batches import IGNORE
 
 from . import (
@@ -26,11 +29,13 @@ from . import (
 from .implementation import choose_implementation
 from .stats_table import (
     ARG_MAX,
+    COLUMNS,
     ENTROPY,
     KL_STUDENT_TEACHER,
     KL_TEACHER_STUDENT,
     LOG_P_SQUARED,
     LSE,
+    N_STATS,
     N_STATS_AND_PREDICTIONS,
     NLL,
     TEACHER_ENTROPY,
@@ -72,6 +77,7 @@ def token_terms(
     skip_ignored: bool = False,
     check_labels: bool = False,
     predictions: bool = False,
+    planned: Mapping[str, torch.Tensor] | None = None,
 ) -> TokenTerms:
     """TokenTerms of each row; differentiable once, in student_logits only.
 
@@ -87,6 +93,12 @@ def token_terms(
                     checked
     predictions     True: arg_max and log_p_squared are computed from the same reading of the
                     logits, and the entropies too. V is at most 2^24
+    planned         {column: [n]}, the upstream gradient that is expected of each column; others: 0.
+                    The compiled kernel then computes the gradient with the columns, row by row, and
+                    it is kept until the backward pass. There any other upstream gradient is right
+                    too, and costs a second reading. In fp32 no bit changes; logits of 16 bits:
+                    csrc/token_terms.h. None, and in plain PyTorch: the gradient is computed in the
+                    backward pass
     contracts  IGNORE: both nll are 0 without gradient, entropy and KL are still computed.
                A row whose upstream gradients are all 0 gets a gradient row of exact zeros, even if
                it holds NaN.
@@ -122,6 +134,14 @@ def token_terms(
     chosen = choose_implementation(impl, student_logits.device, student_logits.dtype, predictions)
     if check_labels:
         operand_checks.check_labels(labels, student_logits.shape[1])
+    if planned and predictions:
+        raise UserError(
+            "planned and predictions are both given; expected one: predictions have no gradient"
+        )
+    if planned and chosen == "native" and student_logits.requires_grad and torch.is_grad_enabled():
+        upstream = upstream_table(planned, labels, torch.float32)
+        table = _OnePass.apply(student_logits, teacher, labels, upstream, skip_ignored, entropy)
+        return columns_of(table, teacher is not None, entropy)
     table = torch.ops.clear_ref.token_stats(
         student_logits, teacher, labels, skip_ignored, entropy, chosen == "native", predictions
     )
@@ -129,6 +149,59 @@ def token_terms(
     if terms.arg_max is not None and skip_ignored:
         terms = replace(terms, arg_max=terms.arg_max.masked_fill(labels == IGNORE, -1))
     return terms
+
+
+def upstream_table(
+    planned: Mapping[str, torch.Tensor], labels: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """[N_STATS, n] upstream gradient of the table's rows, given that of the columns by name."""
+    upstream = torch.zeros(N_STATS, len(labels), dtype=dtype, device=labels.device)
+    for name, values in planned.items():
+        upstream[COLUMNS[name]] = values
+    upstream[NLL].masked_fill_(labels == IGNORE, 0)
+    return upstream
+
+
+class _OnePass(torch.autograd.Function):
+    """The table [N_STATS, n]; the gradient of the student's logits is computed with it.
+
+    ctx  torch's context object, on which forward stores what backward needs
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student: torch.Tensor,
+        teacher: torch.Tensor | None,
+        labels: torch.Tensor,
+        planned: torch.Tensor,
+        skip_ignored: bool,
+        entropy: bool,
+    ) -> torch.Tensor:
+        """The table; planned [N_STATS, n]."""
+        table, gradient = torch.ops.clear_ref.token_stats_and_dlogits(
+            student, teacher, labels, planned, skip_ignored, entropy, True
+        )
+        ctx.save_for_backward(student, teacher, labels, table, planned, gradient)
+        ctx.skip_ignored = skip_ignored
+        return table
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradient [n, V] of the student's logits."""
+        if torch.is_grad_enabled():  # only under create_graph
+            raise RuntimeError(
+                "token_terms is differentiable once; found create_graph=True, expected False"
+            )
+        student, teacher, labels, table, planned, gradient = ctx.saved_tensors
+        upstream = upstream.clone()
+        upstream[NLL].masked_fill_(labels == IGNORE, 0)
+        own = list(COLUMNS.values())
+        if not torch.equal(upstream[own], planned[own]):
+            gradient = torch.ops.clear_ref.token_dlogits(
+                student, teacher, labels, table, upstream, ctx.skip_ignored, True
+            )
+        return gradient, None, None, None, None, None
 
 
 def columns_of(table: torch.Tensor, teacher: bool, entropy: bool) -> TokenTerms:

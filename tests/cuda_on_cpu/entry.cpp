@@ -99,6 +99,12 @@ const char* dlogits(const void* student, const void* teacher, const std::int64_t
     return cuda_dlogits(problem_of(student, teacher, labels, numbers), table, upstream, gradient, device, stream);
 }
 
+const char* both(const void* student, const void* teacher, const std::int64_t* labels, const std::int64_t* numbers,
+                 int wanted, float* table, float* workspace, const float* upstream, void* gradient, int device, void* stream) {
+    return cuda_stats_and_dlogits(problem_of(student, teacher, labels, numbers), static_cast<Wanted>(wanted), table,
+                                  workspace, upstream, gradient, device, stream);
+}
+
 const char* broken_barrier() { return run_block(some_at_a_barrier); }
 const char* broken_shuffle() { return run_block(some_at_a_shuffle); }
 

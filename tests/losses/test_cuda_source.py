@@ -122,7 +122,7 @@ def compiled(directory, *flags):
     ]
     subprocess.run(command, check=True)
     loaded = ctypes.CDLL(str(built))
-    for name in ("stats", "dlogits", "broken_barrier", "broken_shuffle"):
+    for name in ("stats", "dlogits", "both", "broken_barrier", "broken_shuffle"):
         getattr(loaded, name).restype = ctypes.c_char_p
     loaded.workspace.restype = ctypes.c_int64
     loaded.missing_barrier.restype = loaded.ex2.restype = ctypes.c_float
@@ -233,6 +233,31 @@ class Emulated:
         )
         assert text == error, text
         return opened(gradient).reshape(student.shape)
+
+    def one_pass(
+        self, student, teacher, labels, upstream, entropy=True, skip=False, device=0, stream=0
+    ):
+        """(table, gradient) of stats_and_dlogits."""
+        numbers = self._numbers(student, teacher, skip)
+        floats = self.library.workspace(numbers, device)
+        workspace = guarded(floats, torch.float32) if floats else None
+        table = guarded(len(ROWS) * len(student), torch.float32)
+        gradient = guarded(student.numel(), student.dtype)
+        text = self.library.both(
+            pointer(student),
+            pointer(teacher),
+            pointer(labels),
+            numbers,
+            int(entropy),
+            inside(table),
+            None if workspace is None else inside(workspace),
+            pointer(upstream.contiguous()),
+            inside(gradient),
+            device,
+            ctypes.c_void_p(stream),
+        )
+        assert text is None, text
+        return opened(table).reshape(len(ROWS), -1), opened(gradient).reshape(student.shape)
 
     def both(self, student, teacher, labels, upstream, **options):
         table = self.stats(student, teacher, labels, **options)
@@ -1133,3 +1158,29 @@ def test_predictions(gpu, dtype, n, with_teacher):
             largest = (student[row] == student[row].max()).nonzero()[0]
             assert arg_max[row] == largest
             assert abs(squared[row] - wanted[row]) <= 1e-6 * max(1, wanted[row])
+
+
+@pytest.mark.parametrize("with_teacher", [False, True])
+@pytest.mark.parametrize("multiprocessors, vocabulary", [(1, 5000), (4, 5000), (1, 5003)])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_one_pass_has_the_bits_of_two(gpu, dtype, multiprocessors, vocabulary, with_teacher):
+    """In one launch where each row is one block's and is on 16-byte boundaries, else in theirs."""
+    gpu.machine(order=5, multiprocessors=multiprocessors)
+    student, teacher, labels, upstream = rows(5, vocabulary, dtype)
+    student[1, :3] = -inf
+    student[3] *= 20  # one probability of almost 1
+    given = teacher if with_teacher else None
+    for skip in (False, True):
+        table, gradient = gpu.both(student, given, labels, upstream, skip=skip)
+        before = gpu.happened()["launches"]
+        found = gpu.one_pass(student, given, labels, upstream, skip=skip)
+        launches = gpu.happened()["launches"] - before
+        one = multiprocessors == 1 and vocabulary == 5000
+        assert (launches == 1) == one
+        for wanted, own in ((table, found[0]), (gradient, found[1])):
+            assert torch.equal(wanted.nan_to_num(-5), own.nan_to_num(-5))
+            assert torch.equal(wanted.isnan(), own.isnan())
+    plain = gpu.stats(student, given, labels, entropy=False)
+    found = gpu.one_pass(student, given, labels, upstream * 0, entropy=False)
+    assert torch.equal(plain.nan_to_num(-5), found[0].nan_to_num(-5))
+    assert (found[1] == 0).all()

@@ -14,7 +14,7 @@ from clear_ref.common.errors import LabelError, ShapeError
 from clear_ref.losses import IGNORE, BatchRows, native, sequence_sum, token_mean, token_terms
 from clear_ref.losses.choice import use_implementation
 from clear_ref.losses.fused_head import HeadRows, head_terms
-from clear_ref.losses.planning import ZeroRows, plan
+from clear_ref.losses.planning import MadeRows, plan
 from clear_ref.losses.rows import FrozenHead
 from clear_ref.model import products
 
@@ -288,7 +288,7 @@ def test_nothing_is_planned_for_few_rows_or_a_head_that_is_trained():
         batches = {"forget": batch}
         plan(LOSSES["two columns"], batches)
         assert not batch.planned
-    zeros = ZeroRows(batch_of(given))
+    zeros = MadeRows(batch_of(given))
     assert (zeros.terms("answer").nll == 0).all() and zeros.column("all", max).shape == (N + 1,)
 
 
