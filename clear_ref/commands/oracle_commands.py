@@ -1,4 +1,4 @@
-"""Options of the oracle's commands: explain, certify, diff, vectors, conform."""
+"""Options of the oracle's commands: explain, certify, diff, vectors, conform, visual-oracle."""
 
 from clear_ref.methods import table
 from clear_ref.oracle.diff import dump_format
@@ -6,6 +6,8 @@ from clear_ref.oracle.vectors.conform_settings import CONTRACT, ConformSettings
 
 from .examine_settings import VECTORS, DiffSettings, ExplainSettings
 from .options import Parser, add_set, add_shared
+from .visual_oracle_settings import ACTIONS, VisualOracleSettings
+from .visual_oracle_settings import CONTRACT as VISUAL_CONTRACT
 
 
 def add_explain(one: Parser) -> None:
@@ -81,10 +83,23 @@ def add_conform(one: Parser) -> None:
     one.add_argument("--cases", action="store_true", help="a line for each case")
 
 
+def add_visual_oracle(one: Parser) -> None:
+    """visual-oracle."""
+    add_shared(one, "visual_oracle", VisualOracleSettings, epilog=VISUAL_CONTRACT)
+    one.add_argument(
+        "action",
+        choices=ACTIONS,
+        metavar="ACTION",
+        help="certify: every claim about the eight visual methods, measured; vectors: write their "
+        "golden vectors; conform: check another implementation's losses",
+    )
+
+
 ADD = {
     "explain": add_explain,
     "certify": add_certify,
     "diff": add_diff,
     "vectors": add_vectors,
     "conform": add_conform,
+    "visual-oracle": add_visual_oracle,
 }

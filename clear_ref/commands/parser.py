@@ -89,6 +89,10 @@ COMMANDS = {
         "oracle_commands",
         "check another implementation's losses against the golden vectors",
     ),
+    "visual-oracle": (
+        "oracle_commands",
+        "certify, vectors and conform of the eight visual-only methods",
+    ),
     "doctor": (
         "reading_commands",
         "what is installed, built and active; with --model, what is wrong with a model directory",

@@ -1,0 +1,1 @@
+"""Golden vectors, certificates and conform of the visual-only methods."""
