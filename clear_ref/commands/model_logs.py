@@ -9,13 +9,14 @@ from clear_ref.common import distributed, run_directory
 from clear_ref.common.files import write_json, write_jsonl
 from clear_ref.evaluation.evaluate import run_tasks
 from clear_ref.evaluation.log_format import Logs
-from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.metrics import score, sets_of
 from clear_ref.evaluation.record_lines import record_lines
 from clear_ref.evaluation.summary import Summary
 from clear_ref.evaluation.tasks import Task
 from clear_ref.loop.history import read_history
 from clear_ref.model.vlm import VLM
 from clear_ref.report import verdict
+from clear_ref.report.record_intervals import of_sets
 
 from .resolve import Inputs
 
@@ -102,6 +103,10 @@ def write_results(
             *summary.get("notes", ()),
         ],
         "definitions": definitions,
+        "intervals": {
+            name: of_sets(sets_of(found, metrics), logs[name], logs.get("gold"))
+            for name, found in models.items()
+        },
         "out": str(out),
     }
     write_json(out / run_directory.METRICS_FILE, complete)

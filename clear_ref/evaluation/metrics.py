@@ -216,6 +216,13 @@ def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> 
     return result
 
 
+def sets_of(scores: Scores, metrics: str) -> dict[str, Scores]:
+    """{set of definitions: its numbers} of a result of `score` by `metrics`."""
+    first = SETS[0] if metrics == "all" else metrics
+    own = {name: value for name, value in scores.items() if name != "also"}
+    return {first: own, **scores.get("also", {})}
+
+
 def _quality(
     function: QualityFunction, quality_tasks: tuple[str, ...], logs: Logs, gold_logs: Logs
 ) -> float | None:

@@ -24,8 +24,9 @@ from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.recipes import Recipe
 from clear_ref.model.vlm import VLM
 
+from .bootstrap import intervals
 from .log_format import Logs
-from .membership import membership
+from .membership import membership, membership_intervals
 from .membership_scores import (
     CONFIGS,
     ComparedRecords,
@@ -268,12 +269,15 @@ def measure_model(
         ),
     )
     rounding = {}
+    intervals_of = {}
     n_layers = 0
     for bits in plan.bits:
         with rounded_layers(vlm.model, bits, plan.settings.round_group) as layers:
             n_layers = len(layers)
             rounded_logs = compute_logs(vlm, f"{name} in {bits} bits", tasks)
-            rounding[str(bits)] = score(rounded_logs, logs.get("gold"), metrics)
+        scores_of = score(rounded_logs, logs.get("gold"), metrics)
+        rounding[str(bits)] = scores_of
+        intervals_of[str(bits)] = intervals(rounded_logs, logs.get("gold"), metrics, scores_of)
     forget_tasks = [task for task in tasks if task.set_name == "Forget"]
 
     def numbers(forget_logs: Logs) -> Measures:
@@ -292,7 +296,13 @@ def measure_model(
         measure,
         kept,
     )
-    return {"membership": scores, "rounding": rounding, "layers": n_layers, "curve": curve}
+    return {
+        "membership": scores,
+        "rounding": rounding,
+        "intervals": intervals_of,
+        "layers": n_layers,
+        "curve": curve,
+    }
 
 
 def kept_or_computed(path: Path, compute: Callable[[], Scores]) -> Scores:
@@ -344,6 +354,7 @@ def _rounding(plan: RobustnessPlan, results: dict[str, ModelResult]) -> Rounding
         "layers": results["model"]["layers"],
         "group": plan.settings.round_group,
         "models": {name: result["rounding"] for name, result in results.items()},
+        "intervals": {name: result["intervals"] for name, result in results.items()},
     }
 
 
@@ -356,6 +367,10 @@ def _membership(plan: RobustnessPlan, results: dict[str, ModelResult]) -> dict[s
             "n_holdout": len(records["holdout"]),
             "models": {
                 name: membership(result["membership"][kind], gold.get(kind))
+                for name, result in results.items()
+            },
+            "intervals": {
+                name: membership_intervals(result["membership"][kind], gold.get(kind))
                 for name, result in results.items()
             },
         }

@@ -4,6 +4,7 @@ import inspect
 from typing import TypedDict
 
 from . import membership
+from .bootstrap import Interval
 from .definitions import Definition, definitions
 from .membership_scores import MEMORISATION, ComparedScores, mia_loss
 from .metrics import Scores
@@ -53,19 +54,26 @@ class Rounding(TypedDict):
     layers  number of rounded layers
     group   columns that share a scale, with less than 8 bits; 0: the whole row
     models  {"model" or "gold": {bits: result of metrics.score}}
+    intervals  {"model" or "gold": {bits: {number: its 95 % interval over the records}}}
     """
 
     layers: int
     group: int
     models: dict[str, dict[str, Scores]]
+    intervals: dict[str, dict[str, dict[str, Interval]]]
 
 
 class Membership(TypedDict):
-    """Membership inference on one kind of records; models: {"model" or "gold": {metric: value}}."""
+    """Membership inference on one kind of records.
+
+    models     {"model" or "gold": {metric: value}}
+    intervals  {"model" or "gold": {metric: its 95 % interval over the records}}
+    """
 
     n_forget: int
     n_holdout: int
     models: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval]]
 
 
 class Robustness(TypedDict):
@@ -88,12 +96,14 @@ class ModelResult(TypedDict):
 
     membership   {kind of records: {score's name: score of every record}}
     rounding     {bits: result of metrics.score}
+    intervals    {bits: the intervals of these numbers}
     layers       number of rounded layers
     curve        lines of relearning.relearn
     """
 
     membership: dict[str, dict[str, ComparedScores]]
     rounding: dict[str, Scores]
+    intervals: dict[str, dict[str, Interval]]
     layers: int
     curve: list[dict]
 

@@ -1,9 +1,11 @@
 """The type of a run's summary: what metrics.json holds and --json prints."""
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from clear_ref.common.guards import Guard
 
+from .bootstrap import Interval
 from .metrics import Scores
 from .robustness_results import Robustness
 
@@ -63,6 +65,8 @@ class Summary(TypedDict, total=False):
     kept                         with --keep best:RULE
     models                       {"base", "gold", "unlearned", ...: metrics}
     definitions                  {metric: name of its definition}
+    intervals                    {model: {set of definitions: {number: [low, high]}}}, 95 %, over
+                                 the records (bootstrap.py); a part of a task is "TASK PART"
     """
 
     method: str
@@ -88,4 +92,5 @@ class Summary(TypedDict, total=False):
     notes: list[str]
     guards: list[Guard]
     definitions: dict[str, str]
+    intervals: dict[str, Mapping[str, Mapping[str, Interval]]]
     out: str

@@ -13,6 +13,7 @@ from . import zero_means
 from .columns import columns_of, headings
 from .leaderboard import MARK, PANELS, Line, Table
 from .read_runs import EVALUATED, Report, Run
+from .record_intervals import Intervals
 from .run_groups import RunGroup, has_collapsed
 
 LATEX = {
@@ -57,7 +58,8 @@ def as_csv(report: Report, groups: list[RunGroup]) -> str:
              zero_parts ("METRIC: PART of TASK; ...": harmonic means that are 0 because of a part),
              out; recipe, label_mask, impl, steps; every setting, recipe value and option that any
              run has (setting.model, and "option.NAME" where a setting has that name); for every
-             set of definitions SET.METRIC with SET.METRIC.definition beside it
+             set of definitions SET.METRIC with SET.METRIC.definition beside it, and
+             SET.METRIC.low and .high, its 95 % interval over the records
     """
     metrics = []
     for name in report.sets:
@@ -70,17 +72,25 @@ def as_csv(report: Report, groups: list[RunGroup]) -> str:
     names = list(dict.fromkeys(name for name in names if name not in CSV_COLUMNS))
     header = [*CSV_COLUMNS, *names]
     for name, metric in metrics:
-        header += [f"{name}.{metric}", f"{name}.{metric}.definition"]
+        header += [f"{name}.{metric}{end}" for end in ("", ".definition", ".low", ".high")]
     rows = []
     for model, sets in report.metrics.items():
         facts = ["", "", "", "", "", _zero_parts(report, sets), ""]
-        rows.append([model, model, *facts, *[""] * len(names), *_numbers(sets, metrics)])
+        rows.append(
+            [
+                model,
+                model,
+                *facts,
+                *[""] * len(names),
+                *_numbers(sets, metrics, report.intervals[model]),
+            ]
+        )
     base = report.paper.get("base")
     for group in groups:
         for run in group.runs:
             own = [settings[run].get(name, "") for name in names]
             facts = _facts(report, run, base)
-            rows.append([group.label, *facts, *own, *_numbers(run.metrics, metrics)])
+            rows.append([group.label, *facts, *own, *_numbers(run.metrics, metrics, run.intervals)])
     output = io.StringIO()
     csv.writer(output, lineterminator="\n").writerows(
         [[csv_cell(cell) for cell in row] for row in [header, *rows]]
@@ -138,8 +148,10 @@ def _settings(run: Run) -> dict[str, str]:
     return {name: value if isinstance(value, str) else repr(value) for name, value in found.items()}
 
 
-def _numbers(sets: dict[str, Scores], metrics: list[tuple[str, str]]) -> list[str]:
-    """The values of (set, metric), each with its definition's name and version.
+def _numbers(
+    sets: dict[str, Scores], metrics: list[tuple[str, str]], intervals: Intervals
+) -> list[str]:
+    """The values of (set, metric), each with its definition's name and version and its interval.
 
     repr gives a float in full.
     """
@@ -147,9 +159,11 @@ def _numbers(sets: dict[str, Scores], metrics: list[tuple[str, str]]) -> list[st
     for name, metric in metrics:
         value = sets[name].get(metric)
         if value is None:
-            cells += ["", ""]
+            cells += ["", "", "", ""]
         else:
-            cells += [repr(value), label_of(sets[name]["definitions"].get(metric, ""))]
+            interval = intervals[name].get(metric)
+            ends = ["", ""] if interval is None else [repr(end) for end in interval]
+            cells += [repr(value), label_of(sets[name]["definitions"].get(metric, "")), *ends]
     return cells
 
 

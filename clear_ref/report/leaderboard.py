@@ -3,8 +3,10 @@
 run_groups.py decides which runs are seeds of one line, and the order of the lines.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from clear_ref.evaluation.bootstrap import Interval
 from clear_ref.evaluation.metrics import Scores
 from clear_ref.methods.table import SEMANTICS
 
@@ -32,12 +34,14 @@ class Cell:
     value    the mean over seeds; None: not evaluated
     best     whether it is the best of its column
     zero     whether it is a harmonic mean that is 0 because of some of its parts (zero_means.py)
+    interval over the records, of one run (record_intervals.py); None: of several seeds
     """
 
     text: str
     value: float | None
     best: bool = False
     zero: bool = False
+    interval: Interval | None = None
 
     @property
     def marked(self) -> str:
@@ -85,21 +89,25 @@ def tables(report: Report, groups: list[RunGroup]) -> list[Table]:
 
 @dataclass(frozen=True)
 class _Model:
-    """One line of a table before its cells are made: metrics has one entry for each seed."""
+    """One line of a table before its cells are made: metrics has one entry for each seed,
+    intervals are those of one run."""
 
     label: str
     kind: str
     collapsed: bool
     metrics: list[Scores]
+    intervals: Mapping[str, Interval]
 
 
 def _table(report: Report, panel: str, definitions: str, groups: list[RunGroup]) -> Table:
     models = [
-        _Model(name, name, False, [sets[definitions]]) for name, sets in report.metrics.items()
+        _Model(name, name, False, [sets[definitions]], report.intervals[name][definitions])
+        for name, sets in report.metrics.items()
     ]
     for group in groups:
         metrics = [run.metrics[definitions] for run in group.runs]
-        models.append(_Model(group.label, "unlearned", bool(group.collapsed), metrics))
+        found = group.runs[0].intervals[definitions] if len(group.runs) == 1 else {}
+        models.append(_Model(group.label, "unlearned", bool(group.collapsed), metrics, found))
     columns = columns_of(metrics for model in models for metrics in model.metrics)
     seeds = max(len(group.runs) for group in groups)
     cells = _cells(models, columns, decimals=2 if seeds > 1 else 3, mark_best=len(groups) > 1)
@@ -134,7 +142,8 @@ def _cells(
         for metric, _, _ in columns:
             values = [metrics.get(metric) for metrics in model.metrics]
             zero = zero_means.is_zero(model.metrics, metric)
-            own.append(Cell(spread(values, decimals), mean(values), zero=zero))
+            interval = model.intervals.get(metric)
+            own.append(Cell(spread(values, decimals), mean(values), zero=zero, interval=interval))
         cells.append(own)
     if not mark_best:
         return cells

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.guards import guards_of, line
-from clear_ref.evaluation.definitions import SETS, definitions
+from clear_ref.evaluation.definitions import SETS, definitions, label_of
 
 from . import charts, curves, html_frame, samples, settings_tables, verdict_section, zero_means
 from .columns import PARTS, number
@@ -18,6 +18,7 @@ from .html_frame import details, text
 from .leaderboard import MARK, PANELS, Line, Table, legend, tables
 from .page_style import STYLE
 from .read_runs import Report
+from .record_intervals import MEANING, as_text
 from .run_groups import RunGroup, by_panel, run_groups
 from .samples import Card
 from .scatter import scatters
@@ -47,6 +48,7 @@ def page(report: Report, cards: Sequence[Card] = (), notes: Iterable[str] = ()) 
         "<h2>How to read and repeat it</h2>",
         _commands(groups),
         details("Every task", _per_task(report, groups)),
+        details("95 % intervals of every number", _intervals(report, groups)),
         _definitions(report),
         settings_tables.as_html(report, groups),
     ]
@@ -148,7 +150,10 @@ def _line(line: Line) -> str:
             shown += f'<abbr title="0 because of a part">{zero_means.MARK}</abbr>'
         value = "" if cell.value is None else repr(cell.value)
         kind = "n best" if cell.best else "n"
-        cells.append(f'<td class="{kind}" data-value="{value}">{shown}</td>')
+        title = ""
+        if cell.interval:
+            title = f' title="95 % interval over the records: {as_text(cell.interval)}"'
+        cells.append(f'<td class="{kind}" data-value="{value}"{title}>{shown}</td>')
     label = text(line.label)
     name = label
     if line.collapsed:
@@ -251,6 +256,28 @@ def _per_task(report: Report, groups: list[RunGroup]) -> str:
                 rows.append([task, name, seed, *numbers, parts["n"]])
     header = ["task", "model", "seed", "rouge", "probability", "truth ratio", "n"]
     return html_frame.table(header, rows, numbers=range(2, 7))
+
+
+def _intervals(report: Report, groups: list[RunGroup]) -> str:
+    """A line for each number of each model: value, interval over the records, definition."""
+    models = [(name, "", report.metrics[name], report.intervals[name]) for name in report.metrics]
+    for group in groups:
+        for run in group.runs:
+            seed = "" if run.seed is None else str(run.seed)
+            models.append((group.label, seed, run.metrics, run.intervals))
+    rows = []
+    for label, seed, sets, found in models:
+        for name, scores in sets.items():
+            for metric, interval in found[name].items():
+                task, _, part = metric.partition(" ")
+                value = scores["tasks"][task][part] if part else scores[metric]
+                definition = "" if part else label_of(scores["definitions"][metric])
+                rows.append(
+                    [label, seed, name, metric, number(value), as_text(interval, 3), definition]
+                )
+    header = ["model", "seed", "set", "number", "value", "95 % interval", "definition"]
+    about = f'<p class="soft">{text(MEANING)}.</p>'
+    return about + html_frame.table(header, rows, numbers=(4, 5))
 
 
 def _definitions(report: Report) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -28,6 +28,7 @@ from clear_ref.evaluation.metrics import Scores, score
 from clear_ref.evaluation.selection import HALVES
 
 from . import comparable
+from .record_intervals import Intervals, of_sets
 
 # The modality of a model that was only evaluated: the run does not know what was to be forgotten.
 EVALUATED = "evaluated"
@@ -77,6 +78,7 @@ class Run:
     paper      the result by the paper's definitions, whichever were asked for
     trace      {stage: lines of trace.jsonl}
     curve      lines of curve.jsonl: {"step": its number, score or nll: its value}; () without one
+    intervals  of the numbers in `metrics`, over the records (record_intervals.py)
     """
 
     where: Path
@@ -91,6 +93,7 @@ class Run:
     paper: Scores
     trace: dict[str, list[TraceLine]]
     curve: tuple[dict[str, Any], ...] = ()
+    intervals: Intervals = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Report:
     metrics   {"base", "gold": {set: result of metrics.score}}
     paper     {"base", "gold": result by the paper's definitions}
     failed    names of the directories of runs of `all` that failed
+    intervals {"base", "gold": the intervals of their numbers}
     """
 
     runs: tuple[Run, ...]
@@ -110,6 +114,7 @@ class Report:
     metrics: dict[str, dict[str, Scores]]
     paper: dict[str, Scores]
     failed: tuple[str, ...] = ()
+    intervals: dict[str, Intervals] = field(default_factory=dict)
 
 
 class RunFiles(NamedTuple):
@@ -155,6 +160,10 @@ def read(paths: Iterable[str | Path], metrics: str = "paper") -> Report:
         metrics=metrics_of,
         paper=paper_of,
         failed=tuple(failed),
+        intervals={
+            name: of_sets(metrics_of[name], logs, shared.get("gold"))
+            for name, logs in shared.items()
+        },
     )
 
 
@@ -317,6 +326,7 @@ def _run(files: RunFiles, metrics: str) -> Run:
         paper=paper,
         trace=_read_trace(where / TRACE_FILE) if is_unlearning else {},
         curve=_read_curve(where / CURVE_FILE) if is_unlearning else (),
+        intervals=of_sets(sets, logs["unlearned"], logs.get("gold")),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from clear_ref.common.guards import guards_of
 from clear_ref.common.guards import line as guard_line
 
+from . import record_intervals
 from .columns import columns_of, number
 from .leaderboard import MARK, PANELS
 from .terminal_robustness import robustness
@@ -38,6 +39,7 @@ def one_run(summary: dict[str, Any]) -> str:
         "",
         table(list(summary["models"].items())),
         "",
+        *intervals(summary),
         *summary.get("notes", ()),
         *([""] if summary.get("notes") else ()),
         *warnings(summary),
@@ -45,6 +47,17 @@ def one_run(summary: dict[str, Any]) -> str:
         f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}",
     ]
     return "\n".join(lines)
+
+
+def intervals(summary: dict[str, Any]) -> list[str]:
+    """The intervals of the leaderboard's numbers by the first set of definitions, and an empty
+    line; [] for a summary that an older version wrote."""
+    found = summary.get("intervals", {})
+    rows = list(summary["models"].items())
+    if not found or not columns_of([scores for _, scores in rows]):
+        return []
+    first = {name: next(iter(sets.values())) for name, sets in found.items()}
+    return [*record_intervals.table(rows, first), ""]
 
 
 def warnings(summary: dict[str, Any]) -> list[str]:

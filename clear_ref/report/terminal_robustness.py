@@ -3,6 +3,7 @@
 from textwrap import wrap
 
 from clear_ref.common.text_table import aligned
+from clear_ref.evaluation.bootstrap import Interval
 from clear_ref.evaluation.definitions import label_of
 from clear_ref.evaluation.membership import FALSE_POSITIVES
 from clear_ref.evaluation.membership_scores import MEMORISATION
@@ -16,6 +17,7 @@ from clear_ref.evaluation.robustness_results import (
 )
 
 from .columns import columns_of, headings, number
+from .record_intervals import as_text
 
 CURVES = {
     "nll_relearned": "nll of the relearned",
@@ -24,6 +26,7 @@ CURVES = {
     "text_forget": "Forget text",
     "text_forget_not_relearned": "Forget text, not relearned",
 }
+INTERVAL = "  95 %"  # of the line above, over the records
 # Numbers of one value: no attack with a threshold.
 SINGLE = ("privleak", *MEMORISATION)
 
@@ -86,6 +89,8 @@ def rounding(results: Rounding, names: dict[str, str]) -> list[str]:
         for bits, metrics in by_bits.items():
             numbers = [number(metrics.get(metric)) for metric, _, _ in columns]
             table.append([f"{model}, {bits} bits", *numbers])
+            own = results["intervals"][model][bits]
+            table.append([INTERVAL, *(as_text(own.get(metric)) for metric, _, _ in columns)])
     headings_of: dict[str, list[str]] = {}
     for metric, heading, _ in columns:
         headings_of.setdefault(names[metric], []).append(heading)
@@ -96,6 +101,14 @@ def rounding(results: Rounding, names: dict[str, str]) -> list[str]:
     )
     title += f"{results['group']} columns of it" if results["group"] else "row too"
     return [title, "", *aligned(["weights", *headings(columns)], table), *wrap(used, 110)]
+
+
+def _between(interval: Interval | None) -> str:
+    """An interval; of percentages without decimals."""
+    if interval is None:
+        return ""
+    is_percent = max(map(abs, interval)) > 1
+    return as_text(interval, 0 if is_percent else 2)
 
 
 def membership(results: dict[str, Membership], names: dict[str, str]) -> list[str]:
@@ -116,9 +129,13 @@ def membership(results: dict[str, Membership], names: dict[str, str]) -> list[st
                 continue
             ends = ["", *FALSE_POSITIVES] if attack in ATTACKS else [""]
             cells = [number(own.get(attack + end)) for own in values for end in ends]
+            of_models = result["intervals"].values()
+            between = [_between(own.get(attack + end)) for own in of_models for end in ends]
             if attack in SINGLE:
                 cells = [cell for one in cells for cell in (one, "", "")]
+                between = [cell for one in between for cell in (one, "", "")]
             table.append([shown, attack, *cells, label_of(names[attack])])
+            table.append(["", INTERVAL, *between, ""])
             used |= dict.fromkeys(attack + end for end in ends)
             shown = ""
     counts = ", ".join(

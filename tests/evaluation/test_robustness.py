@@ -214,12 +214,14 @@ class TestCommand:
                 "layers": 3,
                 "group": 128,
                 "models": {"model": {"8": {"forget": 0.21, "retain": None}}},
+                "intervals": {"model": {"8": {"forget": (0.15, 0.3)}}},
             },
             "membership": {
                 "questions": {
                     "n_forget": 4,
                     "n_holdout": 5,
                     "models": {"model": {"mia_loss": 0.75, "mia_min_k": 0.5, "privleak": -12.0}},
+                    "intervals": {"model": {"mia_loss": (0.5, 0.875), "privleak": (-40.0, 3.0)}},
                 }
             },
             "missing": "captions: the data has no holdout10",
@@ -229,9 +231,12 @@ class TestCommand:
         for words in (
             "relearning 1 of 9 forget records",
             "0.200  0.250      0.025  harmonic_mean v1\n",
-            "model, 8 bits     0.210",
+            "model, 8 bits      0.210",
+            "  95 %         0.15–0.30",
+            "  0.50–0.88",
+            "-40 to 3",
             "harmonic_mean v1: Forget",
-            "questions  mia_loss     0.750       -         -  auc_forget_below_holdout v1",
+            "questions  mia_loss       0.750       -         -  auc_forget_below_holdout v1",
             "4 against 5 questions",
             "membership not computed of captions: the data has no holdout10",
         ):
