@@ -4,7 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clear_ref.common.files import one_line
+
 from .records import Row
+
+MOST_SHOWN = 200  # signs of a name or path in a line
 
 
 @dataclass
@@ -51,8 +55,8 @@ class Findings:
 
 
 def counted(things: Sequence[str], one: str, several: str) -> str:
-    """ "3 rows (a, b, c)"; at most three are named."""
-    named = ", ".join(things[:3])
+    """ "3 rows (a, b, c)"; at most three are named, each in at most MOST_SHOWN signs."""
+    named = ", ".join(one_line(thing, MOST_SHOWN) for thing in things[:3])
     if len(things) > 3:
         named += ", ..."
     return f"{len(things)} {one if len(things) == 1 else several} ({named})"

@@ -14,6 +14,7 @@ from PIL import Image
 
 from clear_ref.common.errors import UserError
 from clear_ref.data.check import check, text
+from clear_ref.data.check_findings import counted
 from clear_ref.data.images import open_image
 from clear_ref.data.schema import SCHEMA
 from clear_ref.mini.directories import WORLD
@@ -327,3 +328,8 @@ class TestPublished:
         )
         path.write_text("\n".join(path.read_text().splitlines()[1:]))
         assert only(check(tmp_path), "have 3767 rows together, full has 3768")
+
+
+def test_a_name_of_thousands_of_signs_is_cut():
+    names = ["A" * 5000, "Ada", "B" * 200, "Eva"]
+    assert counted(names, "name", "names") == f"4 names ({'A' * 200}..., Ada, {'B' * 200}, ...)"
