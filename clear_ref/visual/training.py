@@ -264,8 +264,13 @@ def check_rows(plan: Plan, faces: Faces, rows: Rows) -> None:
     for name, pictures in rows.items():
         if not pictures:
             raise UserError(f"{plan.where}: the {name} set has no picture; expected at least one")
+    labels = faces.labels.tolist()
+    if plan.stage in CLASS_STAGES and len({labels[each] for each in rows["train"]}) == 1:
+        raise UserError(
+            f"{plan.where}: all pictures of the train set are of class {labels[rows['train'][0]]}; "
+            "expected two people or more"
+        )
     if len(rows) == 2:
-        labels = faces.labels.tolist()
         both = {labels[each] for each in rows["forget"]} & {labels[each] for each in rows["retain"]}
         if both:
             raise UserError(

@@ -178,6 +178,7 @@ def test_a_set_that_fills_no_batch_is_refused():
     "stage, rows, message",
     [
         ("base", {"train": []}, "the train set has no picture"),
+        ("gold", {"train": FORGET}, "all pictures of the train set are of class 0; expected two"),
         ("twins", {"forget": [], "retain": RETAIN}, "the forget set has no picture"),
         ("twins", {"forget": [0, 1], "retain": [2, 3, 4]}, "class 0 is in the forget and in the"),
         ("twins", {"train": RETAIN}, "rows are ['train']; expected ['forget', 'retain']"),
