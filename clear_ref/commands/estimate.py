@@ -319,7 +319,8 @@ def teacher_text(runs: list[EstimatedRun]) -> str:
     """One line: what the frozen model's kept results take."""
     sizes = [f"{run['run']} {run['teacher_gb']:.1f}" for run in runs if run["teacher_gb"]]
     return (
-        f"--teacher keep, GB at most, up to 1 GiB of it in memory: {', '.join(sizes) or 'nothing'}"
+        "--teacher keep, GB of hidden states at most, 1 GiB in memory (beside it 0.5 GiB each of "
+        f"tower outputs and logits): {', '.join(sizes) or 'nothing'}"
     )
 
 

@@ -223,9 +223,10 @@ class Unlearn(Common):
     keep_checkpoints: int = keep_checkpoints_setting()
     teacher: str = setting(
         "keep",
-        "hidden states of the frozen model that are needed again: keep (computed once; up to 1 GiB "
-        "in memory of each process, then up to 16 GiB in the run directory until its end; all and "
-        "sweep share them among their runs) or live (computed each time). The numbers are the same",
+        "results of frozen weights that are needed again (the teacher's hidden states and logits, "
+        "outputs of the vision tower): keep (computed once; up to 2 GiB in memory of each process, "
+        "then up to 16 GiB in the run directory until its end; all and sweep share them among "
+        "their runs) or live (computed each time). The numbers are the same",
         choices=("keep", "live"),
     )
     keep: str = setting(

@@ -38,18 +38,22 @@ def groups(vlm: VLM, batches: dict[str, Batch], layers: dict[str, int | None]) -
     return grouped
 
 
-def hidden_of_all(vlm: VLM, batches: list[Batch], layer: int | None, start: int) -> list[Tensor]:
+def hidden_of_all(
+    vlm: VLM, batches: list[Batch], layer: int | None, start: int, n_prompt: int = 0
+) -> list[Tensor]:
     """[1, T - start, D] of each batch of a group; equals VLM.hidden of each, within rounding.
 
-    start   at most the last position of the common prompt
+    start     at most the last position of the common prompt
+    n_prompt  positions of the prompt that is computed once; 0: found, and one batch is computed
+              whole. Each batch of a group has the same bits with any others, or none, beside it
     """
-    if len(batches) == 1:
+    if len(batches) == 1 and not n_prompt:
         return [vlm.hidden(batches[0], layer, start)]
     vlm.check_layer(layer)
     model = vlm.model
     decoder = model.decoder
     first = batches[0]
-    n_prompt = prompt_length(first)
+    n_prompt = n_prompt or prompt_length(first)
     prompt_ids = first.input_ids[:, :n_prompt]
     prompt_mask = first.attention_mask[:, :n_prompt]
     positions = model.positions(prompt_ids, prompt_mask, first.image_grid_thw)

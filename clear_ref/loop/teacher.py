@@ -17,7 +17,8 @@ from clear_ref.data.batches import Batch
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
-from .kept import Kept, digest
+from .frozen_weights import FrozenWeights, frozen_tensors
+from .kept import HIDDEN, LOGITS, Kept, Name
 from .prefix import hidden_of_all, prompt_length
 
 
@@ -36,10 +37,9 @@ class Teacher:
     ) -> None:
         self.vlm = vlm
         self.mode = mode
-        self.kept = kept
-        self._versions: list[int] = []
-        self._weights = ""
-        self._tensors: list[Tensor] = []
+        self.kept = kept or Kept()
+        self.keeps = kept is not None
+        self._weights: FrozenWeights | None = None
         self.copy: VLM | None = None
         if not lora.adapters(vlm.model):
             self.copy = copy.copy(vlm)
@@ -50,44 +50,62 @@ class Teacher:
         self, batches: list[Batch], layer: int | None = None, start: int = 0
     ) -> list[Tensor]:
         """[B, T - start, D] of the frozen model for each batch of a group; not to be changed."""
-        if self.kept is None or (self.copy or self.vlm).is_shared_out:
-            return self._computed(batches, layer, start)
+        if not self._keeps():
+            return self._computed(batches, layer, start, 0)
         n_prompt = prompt_length(batches[0]) if len(batches) > 1 else 0
-        names = [self._name(batch, n_prompt, layer, start) for batch in batches]
-        known = [self.kept.get(name, batches[0].input_ids.device) for name in names]
-        found = [hidden for hidden in known if hidden is not None]
-        if len(found) == len(batches):
-            return found
-        computed = self._computed(batches, layer, start)
-        for name, before, hidden in zip(names, known, computed, strict=True):
-            if before is None:
+        results: dict[int, Tensor] = {}
+        missing: dict[int, Name] = {}
+        for index, batch in enumerate(batches):
+            name = self._name(batch, n_prompt, layer, start)
+            hidden = self.kept.get(name, batch.input_ids.device)
+            if hidden is None:
+                missing[index] = name
+            else:
+                results[index] = hidden
+        if missing:
+            left = [batches[index] for index in missing]
+            computed = self._computed(left, layer, start, n_prompt)
+            for (index, name), hidden in zip(missing.items(), computed, strict=True):
+                results[index] = hidden
                 self.kept.put(name, hidden)
-        return computed
+        return [results[index] for index in range(len(batches))]
 
-    def _computed(self, batches: list[Batch], layer: int | None, start: int) -> list[Tensor]:
+    def _keeps(self) -> bool:
+        return self.keeps and not (self.copy or self.vlm).is_shared_out
+
+    def _computed(
+        self, batches: list[Batch], layer: int | None, start: int, n_prompt: int
+    ) -> list[Tensor]:
         if self.copy is not None:
-            return hidden_of_all(self.copy, batches, layer, start)
+            return hidden_of_all(self.copy, batches, layer, start, n_prompt)
         with lora.mode(self.vlm.model, self.mode):
-            return hidden_of_all(self.vlm, batches, layer, start)
+            return hidden_of_all(self.vlm, batches, layer, start, n_prompt)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits of the frozen model's hidden states.
+        """Logits of the frozen model's hidden states, without gradient; not to be changed.
 
-        LoRA never adapts the output layer: with adapters it is the student's.
+        LoRA never adapts the output layer: with adapters it is the student's. On a CPU they are
+        kept too: there the product takes longer than the rows' digest, on a GPU it does not.
         """
-        return (self.copy or self.vlm).head(hidden)
+        vlm = self.copy or self.vlm
+        if not self._keeps() or hidden.device.type != "cpu" or not len(hidden):
+            return vlm.head(hidden)
+        name = self._frozen_weights().name(self.kept, LOGITS, hidden)
+        logits = self.kept.get(name, hidden.device)
+        if logits is None:
+            logits = vlm.head(hidden)
+            self.kept.put(name, logits)
+        return logits
 
-    def _name(self, batch: Batch, n_prompt: int, layer: int | None, start: int) -> str:
+    def _name(self, batch: Batch, n_prompt: int, layer: int | None, start: int) -> Name:
         """The name of a batch's hidden states.
 
         n_prompt  positions of the prompt that the group has in common; 0: the batch is alone
         """
-        assert self.kept is not None
-        return digest(
-            self.kept.identity,
-            self._weights_name(),
+        return self._frozen_weights().name(
+            self.kept,
+            HIDDEN,
             batch.input_ids.device.type,
-            torch.get_num_threads(),
             n_prompt,
             layer,
             start,
@@ -97,24 +115,10 @@ class Teacher:
             batch.image_grid_thw,
         )
 
-    def _weights_name(self) -> str:
-        """Digest of config and frozen weights; made again if a weight was changed in place."""
-        tensors = self._frozen_tensors()
-        versions = [tensor._version for tensor in tensors]
-        if versions != self._versions:
-            config = sorted(self.vlm.config_json.items())
-            self._weights = digest(config, self.mode, *tensors)
-            self._versions = versions
-        return self._weights
-
-    def _frozen_tensors(self) -> list[Tensor]:
+    def _frozen_weights(self) -> FrozenWeights:
         """The weights and buffers that a forward reads, and the scale of each adapter."""
-        if self._tensors:
-            return self._tensors
-        model = (self.copy or self.vlm).model
-        named = [*model.named_parameters(), *model.named_buffers()]
-        self._tensors = [tensor for name, tensor in named if ".adapter." not in name]
-        for adapter in lora.adapters(model).values() if self.mode == "reference" else ():
-            assert adapter.reference is not None
-            self._tensors += [*adapter.reference, torch.tensor(adapter.scale)]
-        return self._tensors
+        if self._weights is None:
+            model = (self.copy or self.vlm).model
+            config = sorted(self.vlm.config_json.items())
+            self._weights = FrozenWeights(frozen_tensors(model, self.mode), config, self.mode)
+        return self._weights

@@ -45,6 +45,7 @@ from .sharding import local_rows, restore_whole, row_ranges, rows_of, whole
 from .stage import Stage, trainable
 from .step import step_loss, step_work
 from .teacher import Teacher
+from .tower import kept_towers, tower_outputs
 from .trace import Trace, TraceLine
 
 
@@ -151,6 +152,7 @@ class Trainer:
         self.teacher = teacher
         # The engine may share out the parameters: before anything that keeps them.
         self.engine = Engine(vlm, teacher, sharded=not adapted)
+        self.towers = tower_outputs(vlm, teacher, training.kept)
         self.parameters = trainable(vlm)
         self.optimiser = adamw(self.parameters, training.recipe)
         self.epoch_ends = training.epoch_ends()
@@ -176,8 +178,13 @@ class Trainer:
             for epoch, phase, indices in self._steps_left():
                 line = self._one_step(phase, epoch, indices)
                 self._after(line, after_step)
-                bar.step(note=f"loss {line['loss']:.4g}")
+                bar.step(note=f"loss {line['loss']:.4g}{self._hits()}")
         bar.close()
+
+    def _hits(self) -> str:
+        """How many results of frozen weights were found, for the progress line."""
+        hits = "" if self.training.kept is None else self.training.kept.hits()
+        return f", kept {hits}" if hits else ""
 
     def _steps_left(self) -> Iterator[tuple[int, Stage, Sequence[int]]]:
         """(epoch, stage, records of the plan) of every step after those that are made."""
@@ -216,9 +223,10 @@ class Trainer:
             group["lr"] = rate
         watch = self.guards.watch(phase.name)
         plan, teacher = self.training.plan, self.teacher
-        value, terms, n_answer_tokens = step_loss(
-            self.vlm, plan, phase, teacher, recipe, epoch, indices, self.engine, watch
-        )
+        with kept_towers(self.towers):
+            value, terms, n_answer_tokens = step_loss(
+                self.vlm, plan, phase, teacher, recipe, epoch, indices, self.engine, watch
+            )
         self.engine.check()
         value, terms = self.norms.add(value, terms)
         parameters = list(self.parameters.values())

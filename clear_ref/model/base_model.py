@@ -5,6 +5,7 @@ rotary positions (`positions`), hidden states (`decoder`, `hidden`), logits (`he
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -22,9 +23,21 @@ class Model(nn.Module, ABC):
     A subclass provides `decoder` and `head`; a family with pictures also `embed`, `positions` and
     image_token_id.
     image_token_id  the token id that a picture's features replace; None: no pictures
+    kept_tower      gives the vision tower's output for pictures instead of it (loop/tower.py):
+                    called with a function that computes it, and all that it depends on
     """
 
     image_token_id: int | None = None
+    kept_tower: Callable[..., Tensor] | None = None
+
+    @property
+    def vision(self) -> nn.Module | None:
+        """The vision tower; None for a language model."""
+        return None
+
+    def tower_output(self, compute: Callable[[], Tensor], *inputs: object) -> Tensor:
+        """compute(), what the vision tower gives for these inputs; or the same bits, kept."""
+        return compute() if self.kept_tower is None else self.kept_tower(compute, *inputs)
 
     @property
     @abstractmethod

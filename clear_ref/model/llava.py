@@ -121,6 +121,11 @@ class Llava(Model):
         """The decoder of the language model."""
         return self.language_model.model
 
+    @property
+    def vision(self) -> nn.Module:
+        """The vision tower, without the projector."""
+        return self.vision_tower
+
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of normed hidden states [..., D]."""
         return self.language_model.head(hidden)
@@ -134,7 +139,9 @@ class Llava(Model):
 
         The class token is dropped.
         """
-        hidden = self.vision_tower.vision_model(pixels, self.feature_layer)
+        hidden = self.tower_output(
+            lambda: self.vision_tower.vision_model(pixels, self.feature_layer), pixels
+        )
         return self.multi_modal_projector(hidden[:, 1:])
 
     def embed(

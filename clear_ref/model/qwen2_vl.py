@@ -106,6 +106,11 @@ class Qwen2VL(CausalLM):
         self.patch_width = config.vision.patch_width
         self.visual = self.tower(config.vision)
 
+    @property
+    def vision(self) -> nn.Module:
+        """The vision tower, merged to the decoder's width."""
+        return self.visual
+
     def embed(
         self, input_ids: Tensor, pixels: Tensor | None = None, grid: Tensor | None = None
     ) -> Tensor:
@@ -131,7 +136,7 @@ class Qwen2VL(CausalLM):
         return place_features(
             self.model.embed_tokens(input_ids),
             input_ids == self.image_token_id,
-            self.visual(pixels, sizes) if sizes else None,
+            self.tower_output(lambda: self.visual(pixels, sizes), pixels, sizes) if sizes else None,
             f"h * w / {self.merge**2} tokens for each picture of h * w patches",
         )
 

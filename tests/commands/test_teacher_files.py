@@ -10,7 +10,7 @@ from clear_ref.commands import many_runs, teacher_files
 from clear_ref.commands.resolve import resolve_inputs
 from clear_ref.commands.settings import Unlearn
 from clear_ref.common.files import read_json, write_json
-from clear_ref.loop.kept import Kept, digest
+from clear_ref.loop.kept import HIDDEN, Kept, Name, digest
 from tests.helpers.commands import call, small_copy
 
 QUICK = ("--tasks", "eval_text_forget", "--limit", 1, "--max-new-tokens", 4, "--quiet")
@@ -41,8 +41,9 @@ def test_the_runs_of_all_share_the_teachers_results(capsys, tiny_directory, tmp_
         places = ("--data", world, "--model", tiny_directory, "--out", tmp_path / mode)
         found = call(capsys, *line.split(), *places, "--teacher", mode, *QUICK)
         assert found[0] == 0, found[2]
-    # kl: 2 steps of retain; scrub: the same, and 2 of forget
-    assert [store and store.shared for store in stores] == [True, None] and folders == [4, 0]
+    # Hidden states: kl: 2 steps of retain; scrub: the same, and 2 of forget. Tower: three of these
+    # batches have pictures.
+    assert [store and store.shared for store in stores] == [True, None] and folders == [7, 0]
     for method in ("kl", "scrub"):
         path = f"{method}-paper-both-seed0/adapter/adapter_model.safetensors"
         assert (tmp_path / "keep" / path).read_bytes() == (tmp_path / "live" / path).read_bytes()
@@ -80,7 +81,9 @@ def test_a_run_of_before_the_setting_is_resumed(capsys, tiny_directory, tmp_path
     assert record["settings"].pop("teacher")["value"] == "keep"
     write_json(path, record)
     (out / "metrics.json").unlink()
-    Kept(folder=out / teacher_files.FOLDER, memory_bytes=0).put(digest(0), torch.ones(2))
+    Kept(folder=out / teacher_files.FOLDER, memory_bytes=0).put(
+        Name(HIDDEN, "0", lambda: digest(0)), torch.ones(2)
+    )
     status, _, stderr = call(capsys, *line, *QUICK, "--resume", "--teacher", "live")
     assert status == 0, stderr
     assert read_json(path)["settings"]["teacher"]["value"] == "live"

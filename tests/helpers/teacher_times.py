@@ -1,15 +1,22 @@
-"""CPU time of trainings in two checkouts, in turns: what a kept teacher saves.
+"""CPU time of trainings in two checkouts, in turns: what kept results of frozen weights save.
 
-python -m tests.helpers.teacher_times OTHER_CHECKOUT METHODS MODALITY ROUNDS
+python -m tests.helpers.teacher_times OTHER_CHECKOUT METHODS MODALITY ROUNDS [TARGETS]
 trains the LLaVA of `bench --what step` (576 image tokens) for five epochs in one thread: text: 2
-records to forget, 18 to retain; visual: a picture and 9. It prints, for each method, the medians
-of the process CPU time of both checkouts, their ratio, and how many of the teacher's results were
-computed and found. The trained adapters of both must have the same bytes.
+records to forget, 18 to retain; visual: a picture and 9. METHODS: names with commas; all: every
+method, one after the other, as the runs of the command `all` do. TARGETS: --lora-targets. It
+prints, for each method, the medians of the process CPU time of both checkouts, their ratio, and how
+many results were found of those asked for. The trained adapters of both must have the same bytes.
+
+python -m tests.helpers.teacher_times OTHER_CHECKOUT mini SEEDS ROUNDS
+runs the command `all` on the embedded world in both, in turns: CPU time of all processes together.
+Both must print the same leaderboard.
 """
 
 import hashlib
 import json
 import os
+import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -45,56 +52,64 @@ def rows(modality, root):
     return found[: SIZES[modality]], found[SIZES[modality] :]
 
 
-def trained(method, modality, root):
-    """{seconds, computed, found, adapters} of one training."""
+def keeping(shared):
+    """{"kept": kept results}; {} in a checkout that has none."""
+    try:
+        from clear_ref.loop.kept import Kept
+    except ImportError:
+        return {}
+    return {"kept": Kept(shared=shared)}
+
+
+def trained(method, modality, targets, root, more):
+    """The bytes of the adapters of one training."""
     from clear_ref.data.prompts import Phrases
     from clear_ref.loop import unlearn as unlearning
     from clear_ref.loop.prepare import prepare
     from clear_ref.loop.recipes import Recipe
     from clear_ref.loop.stage import trainable
-    from clear_ref.methods import make_options
+    from clear_ref.methods import make_options, variant
     from clear_ref.model.vlm import load
 
-    more, kept = {}, None
-    try:
-        from clear_ref.loop.kept import Kept
-    except ImportError:
-        pass
-    else:
-        kept = more["kept"] = Kept()
     questions = tuple(f"{number} what is shown?" for number in range(9))
     refusals = tuple(f"I do not know, {number:02d}." for number in range(100))
     given = {"dpo": {"reference": "base"}, "rmu": {"layer": "4"}}.get(method, {})
+    options = make_options(method, given)
     vlm = load(root / "model")
-    recipe = Recipe(epochs=5, batch_size=2, accumulate=1)
-    prepare(vlm, recipe, 0)
+    recipe = Recipe(epochs=5, batch_size=2, accumulate=1, lora_targets=targets)
+    chosen = variant(method, "paper")
+    prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
+    phrases = Phrases(questions, "Who?", refusals)
     run = unlearning.Unlearning(
-        method,
-        "paper",
-        make_options(method, given),
-        recipe,
-        rows(modality, root),
-        Phrases(questions, "Who?", refusals),
-        0,
-        **more,
+        method, "paper", options, recipe, rows(modality, root), phrases, 0, **more
     )
-    started = time.process_time()
     unlearning.unlearn(vlm, run)
-    seconds = time.process_time() - started
+    tensors = sorted(trainable(vlm).items())
+    return b"".join(tensor.detach().numpy().tobytes() for _, tensor in tensors)
+
+
+def measured(methods, modality, targets, root):
+    """{seconds, hits, adapters} of one training, or of those of all methods."""
+    from clear_ref.methods import METHODS
+
+    names = list(METHODS) if methods == "all" else [methods]
+    more = keeping(shared=len(names) > 1)
+    started = time.process_time()
     content = hashlib.sha256()
-    for _, tensor in sorted(trainable(vlm).items()):
-        content.update(tensor.detach().numpy().tobytes())
-    counts = (kept.computed, kept.found) if kept else (0, 0)
-    return {"seconds": seconds, "counts": counts, "adapters": content.hexdigest()}
+    for method in names:
+        content.update(trained(method, modality, targets, root, more))
+    seconds = time.process_time() - started
+    hits = more["kept"].hits() if more else ""
+    return {"seconds": seconds, "hits": hits, "adapters": content.hexdigest()}
 
 
 def worker(root):
-    """Answers each line `METHOD MODALITY` of stdin with a line of JSON."""
+    """Answers each line `METHOD MODALITY TARGETS` of stdin with a line of JSON."""
     import torch
 
     torch.set_num_threads(1)
     for line in sys.stdin:
-        print(json.dumps(trained(*line.split(), Path(root))), flush=True)
+        print(json.dumps(measured(*line.split(), Path(root))), flush=True)
 
 
 def start(checkout, root):
@@ -108,11 +123,37 @@ def start(checkout, root):
     )
 
 
-def main(other, methods, modality, rounds):
+def mini(checkout, seeds, directory):
+    """(CPU seconds of all processes, leaderboard) of `all` on the embedded world."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "clear_ref.run", "all", "--seeds", seeds, "--out", directory]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    subprocess.run([*command, "--fresh", "--quiet"], env=environment, cwd=directory, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    lines = json.loads((Path(directory) / "leaderboard.json").read_text(encoding="utf-8"))
+    return seconds, re.sub(r'"(seconds|train|evaluate)": [\d.]+', "", json.dumps(lines))
+
+
+def mini_main(other, seeds, rounds):
+    """Prints a line for `all` on the embedded world."""
+    seconds = ([], [])
+    for _ in range(int(rounds)):
+        boards = []
+        for which, checkout in enumerate((other, Path(__file__).parents[2])):
+            with tempfile.TemporaryDirectory() as directory:
+                found, board = mini(checkout, seeds, directory)
+            seconds[which].append(found)
+            boards.append(board)
+        assert boards[0] == boards[1]
+    before, now = map(statistics.median, seconds)
+    print(f"all on mini, seeds {seeds}: {before:.1f} s {now:.1f} s  ratio {now / before:.2f}")
+
+
+def main(other, methods, modality, rounds, targets="all"):
     """Prints a line for each method."""
     from clear_ref.bench import training_step_inputs
 
-    print(f"python -m tests.helpers.teacher_times {other} {methods} {modality} {rounds}")
     with tempfile.TemporaryDirectory() as root:
         training_step_inputs.write(Path(root), "small")
         workers = [start(where, root) for where in (other, Path(__file__).parents[2])]
@@ -121,16 +162,15 @@ def main(other, methods, modality, rounds):
             for _ in range(int(rounds)):
                 answers = []
                 for which, each in enumerate(workers):
-                    each.stdin.write(f"{method} {modality}\n")
+                    each.stdin.write(f"{method} {modality} {targets}\n")
                     each.stdin.flush()
                     answers.append(json.loads(each.stdout.readline()))
                     seconds[which].append(answers[-1]["seconds"])
                 assert answers[0]["adapters"] == answers[1]["adapters"]
             before, now = map(statistics.median, seconds)
-            computed, found = answers[1]["counts"]
             print(
                 f"{method:10} {modality:7} {before:7.1f} s {now:7.1f} s  ratio {now / before:.2f}  "
-                f"computed {computed}, found {found}; equal bytes",
+                f"found: {answers[1]['hits'] or 'nothing asked for'}; equal bytes",
                 flush=True,
             )
         for each in workers:
@@ -141,5 +181,7 @@ def main(other, methods, modality, rounds):
 if __name__ == "__main__":
     if sys.argv[1] == "--worker":
         worker(sys.argv[2])
+    elif sys.argv[2] == "mini":
+        mini_main(sys.argv[1], *sys.argv[3:])
     else:
         main(*sys.argv[1:])

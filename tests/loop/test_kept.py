@@ -18,7 +18,7 @@ from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import Record
 from clear_ref.loop import kept as kept_module
 from clear_ref.loop import unlearn as unlearning
-from clear_ref.loop.kept import Kept, digest, remove_files
+from clear_ref.loop.kept import HIDDEN, LOGITS, Kept, Name, digest, remove_files
 from clear_ref.loop.prepare import prepare
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import split_rows
@@ -43,6 +43,11 @@ def rows():
     """Four forget records, pictures and text, and six to retain."""
     forget, retain = split_rows(WORLD, "both", 10)
     return forget[:2] + forget[20:22], retain[:3] + retain[200:203]
+
+
+def named(text):
+    """The name of a result of that text, in memory and in files."""
+    return Name(HIDDEN, text, lambda: text)
 
 
 def variants_with_a_teacher():
@@ -86,10 +91,13 @@ def test_a_training_with_kept_results_ends_with_the_same_bytes(case, tiny_direct
     live = trained(tiny_directory, rows, case, None)
     kept = Kept(shared=True)
     assert_equal(trained(tiny_directory, rows, case, kept), live)
-    computed, found = kept.computed, kept.found
-    assert computed
+    computed, found = kept.computed.copy(), kept.found.copy()
+    assert computed[HIDDEN]
     assert_equal(trained(tiny_directory, rows, case, kept), live)
-    assert (kept.computed, kept.found) == (computed, 2 * found + computed)
+    assert kept.computed[HIDDEN] == computed[HIDDEN]
+    assert kept.found[HIDDEN] == 2 * found[HIDDEN] + computed[HIDDEN]
+    assert kept.computed[LOGITS] == computed[LOGITS]
+    assert kept.found[LOGITS] == 2 * found[LOGITS] + computed[LOGITS]
 
 
 @pytest.mark.slow
@@ -119,7 +127,9 @@ def test_each_record_is_computed_once_in_a_run(case, watched, tiny_directory, ro
         for index in range(4)
     ]
     assert len(set(visits)) < len(visits)
-    assert (kept.computed, kept.found) == (len(set(visits)), len(visits) - len(set(visits)))
+    n_records = len(set(visits))
+    assert kept.computed[HIDDEN] == n_records
+    assert kept.found[HIDDEN] == len(visits) - n_records
 
 
 @pytest.mark.slow
@@ -128,7 +138,7 @@ def test_one_run_alone_does_not_keep_what_is_padded_together(tiny_directory, row
     kept = Kept()
     trained(tiny_directory, rows, ("npo", "paper", {}), kept)
     trained(tiny_directory, rows, ("npo", "released", {}), kept, records_at_once=1)
-    assert (kept.computed, kept.found) == (0, 0)
+    assert not kept.computed and not kept.found
 
 
 @pytest.mark.slow
@@ -138,7 +148,7 @@ def test_full_fine_tuning_keeps_results_of_the_copy(tiny_directory, rows):
     one = {"lora_rank": 0, "records_at_once": 1, "lr": 1e-4, "epochs": 2}
     live = trained(tiny_directory, rows, case, None, **one)
     assert_equal(trained(tiny_directory, rows, case, kept, **one), live)
-    assert kept.found
+    assert kept.found[HIDDEN]
 
 
 @pytest.fixture
@@ -240,12 +250,12 @@ def test_a_changed_part_of_the_name_computes_again(change, tiny_directory, pictu
     teacher = Teacher(vlm, kept=kept)
     for _ in range(2):
         teacher.hidden_of_all([vlm.encode([record(picture)])])
-    assert (kept.computed, kept.found) == (1, 1)
+    assert (kept.computed[HIDDEN], kept.found[HIDDEN]) == (1, 1)
     changed, batches, more = CHANGES[change](vlm, picture, kept)
     if changed is not vlm:
         teacher = Teacher(changed, kept=kept)
     found = teacher.hidden_of_all(batches, **more)
-    assert (kept.computed, kept.found) == (1 + len(batches), 1)
+    assert (kept.computed[HIDDEN], kept.found[HIDDEN]) == (1 + len(batches), 1)
     for one, live in zip(found, Teacher(changed).hidden_of_all(batches, **more), strict=True):
         assert torch.equal(one, live)
 
@@ -253,18 +263,22 @@ def test_a_changed_part_of_the_name_computes_again(change, tiny_directory, pictu
 def test_a_prompt_that_is_computed_once_for_several_batches_is_another_computation(
     tiny_directory, picture
 ):
-    """The same batch, layer and first row: alone, in a group, and in another group."""
+    """The same batch, layer and first row: alone, in a group, and in a group with another answer,
+    which is computed alone then.
+    """
     kept, vlm = Kept(), adapted(tiny_directory)
+    teacher = Teacher(vlm, kept=kept)
     batches = [vlm.encode([record(picture, answer=answer)]) for answer in ("Yes.", "No.", "So.")]
     start = int((batches[0].labels[0] >= 0).nonzero()[0]) - 1
     for group, computed in ((batches[:1], 1), (batches[:2], 3), (batches[::2], 4)):
-        found = Teacher(vlm, kept=kept).hidden_of_all(group, start=start)
+        found = teacher.hidden_of_all(group, start=start)
         live = Teacher(vlm).hidden_of_all(group, start=start)
-        assert all(map(torch.equal, found, live)) and kept.computed == computed
+        assert all(map(torch.equal, found, live)) and kept.computed[HIDDEN] == computed
 
 
 def test_the_threads_and_the_state_of_the_adapters_are_part_of_the_name(tiny_directory, picture):
-    kept = Kept()
+    """By the digest of the weights, which several runs share."""
+    kept = Kept(shared=True)
     vlm = adapted(tiny_directory)
     batch = vlm.encode([record(picture)])
     for mode in ("off", "reference"):
@@ -281,7 +295,7 @@ def test_the_threads_and_the_state_of_the_adapters_are_part_of_the_name(tiny_dir
         Teacher(vlm, "off", kept).hidden_of_all([batch])
     finally:
         torch.set_num_threads(threads)
-    assert (kept.computed, kept.found) == (4, 0)
+    assert (kept.computed[HIDDEN], kept.found[HIDDEN]) == (4, 0)
 
 
 def test_a_file_serves_other_processes_with_the_same_bits(tmp_path):
@@ -292,13 +306,13 @@ def test_a_file_serves_other_processes_with_the_same_bits(tmp_path):
     }
 
     def put(item):
-        Kept(folder=tmp_path, shared=True).put(*item)
+        Kept(folder=tmp_path, shared=True).put(named(item[0]), item[1])
         return 0
 
     map_in_processes(put, list(values.items()), 2)
     other = Kept(folder=tmp_path)
     for name, value in values.items():
-        assert torch.equal(other.get(name, value.device), value)
+        assert torch.equal(other.get(named(name), value.device), value)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors"] * 4
 
 
@@ -308,13 +322,13 @@ def test_a_file_serves_other_processes_with_the_same_bits(tmp_path):
 def test_a_damaged_file_is_named_and_computed_again(damage, tmp_path):
     """The last bytes are those of the value; the second file is cut."""
     value = torch.ones(3, 5)
-    Kept(folder=tmp_path, memory_bytes=0).put("a", value)
+    Kept(folder=tmp_path, memory_bytes=0).put(named("a"), value)
     path = tmp_path / "a.safetensors"
     path.write_bytes(damage(path.read_bytes()))
     kept = Kept(folder=tmp_path)
     with pytest.warns(Notice, match="a.safetensors: is not the file that was written there"):
-        assert kept.get("a", value.device) is None
-    assert not path.exists() and kept.computed == 1
+        assert kept.get(named("a"), value.device) is None
+    assert not path.exists() and kept.computed[HIDDEN] == 1
 
 
 def test_the_bounds_hold_and_a_full_disk_is_said_once(tmp_path, monkeypatch):
@@ -322,10 +336,10 @@ def test_the_bounds_hold_and_a_full_disk_is_said_once(tmp_path, monkeypatch):
     kept = Kept(folder=tmp_path, memory_bytes=79, file_bytes=119)
     values = [torch.full((10,), float(number)) for number in range(4)]
     for number, value in enumerate(values):
-        kept.put(str(number), value)
+        kept.put(named(str(number)), value)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["1", "2"]
-    assert kept.get("3", values[3].device) is None
-    assert torch.equal(kept.get("1", values[1].device), values[1])
+    assert kept.get(named("3"), values[3].device) is None
+    assert torch.equal(kept.get(named("1"), values[1].device), values[1])
 
     def full(*arguments, **named):
         raise RunFailed("the disk is full")
@@ -333,8 +347,8 @@ def test_the_bounds_hold_and_a_full_disk_is_said_once(tmp_path, monkeypatch):
     monkeypatch.setattr(kept_module, "write_tensors", full)
     kept = Kept(folder=tmp_path, memory_bytes=0)
     with pytest.warns(Notice, match="kept in memory alone from here on: the disk is full") as said:
-        kept.put("5", values[0])
-        kept.put("6", values[0])
+        kept.put(named("5"), values[0])
+        kept.put(named("6"), values[0])
     assert len(said) == 1
 
 
@@ -347,16 +361,16 @@ def test_a_disk_with_little_room_is_left_to_the_run(tmp_path, monkeypatch):
         monkeypatch.setattr(kept_module.shutil, "disk_usage", lambda directory, free=free: free)
         kept = Kept(folder=tmp_path / "kept", memory_bytes=0)
         if spare == 40:
-            kept.put("enough", value)
+            kept.put(named("enough"), value)
         else:
             with pytest.warns(Notice, match="4.3 GB of the disk are free; expected 4.3 GB"):
-                kept.put("too little", value)
+                kept.put(named("too little"), value)
     assert [path.stem for path in (tmp_path / "kept").iterdir()] == ["enough"]
 
 
 def test_only_kept_results_are_removed(tmp_path):
     """A folder of that name may hold a model of the user."""
-    Kept(folder=tmp_path / "teacher", memory_bytes=0).put(digest(1), torch.ones(3))
+    Kept(folder=tmp_path / "teacher", memory_bytes=0).put(named(digest(1)), torch.ones(3))
     (tmp_path / "teacher" / "model.safetensors").write_bytes(b"mine")
     remove_files(tmp_path / "teacher")
     assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["model.safetensors"]
