@@ -36,10 +36,11 @@ def do(arguments: Namespace) -> None:
 
 def check_torchrun(command: str) -> None:
     """UserError if torchrun started several processes for a command that uses one."""
-    if distributed.launched() > 1 and command not in (*METHODS, "all", "finetune", "evaluate"):
+    several = (*METHODS, "all", "finetune", "evaluate", "visual")
+    if distributed.launched() > 1 and command not in several:
         raise UserError(
             f"{command} runs in one process; start it without torchrun, which is for METHOD, all, "
-            "finetune and evaluate"
+            "finetune, evaluate and visual"
         )
 
 

@@ -24,6 +24,7 @@ from clear_ref.model import shapes
 from clear_ref.model.cache import GROWTH
 from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 
+from . import estimate_visual
 from .estimate_memory import NAMES, Parts, evaluation_parts, totals, training_parts
 from .file_settings import EstimateSettings
 from .given import settings_from
@@ -59,6 +60,8 @@ class EstimatedRun(TypedDict):
 
 def command(arguments: Namespace) -> Output:
     """What `estimate` prints."""
+    if arguments.shape == estimate_visual.VISUAL:
+        return estimate_visual.command(arguments)
     return Output(run(arguments.shape, settings_from(arguments, EstimateSettings)), text)
 
 

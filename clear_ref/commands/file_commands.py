@@ -85,7 +85,7 @@ def add_checkpoint(one: Parser) -> None:
 def add_estimate(one: Parser) -> None:
     """estimate."""
     add_shared(one, "estimate", EstimateSettings)
-    add_shape(one)
+    add_shape(one, "visual: the visual-only track")
 
 
 def add_check_data(one: Parser) -> None:

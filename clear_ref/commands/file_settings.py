@@ -52,6 +52,7 @@ the exit status is 2. Models of several bases need several reports.
 
   python -m clear_ref.run report runs/all-paper runs/all-released   two leaderboards in one table
   python -m clear_ref.run report runs/all-paper --metrics all       three sets of definitions
+  python -m clear_ref.run report runs/all-paper runs/visual-all   also the visual-only track
 """
 
 

@@ -68,12 +68,12 @@ def given_from(arguments: Namespace, kind: type[DataclassInstance], *more: str) 
     )
 
 
-def pairs(options: list[str]) -> dict[str, str]:
+def pairs(options: list[str], option: str = "--set", example: str = "beta=0.1") -> dict[str, str]:
     """{name: value} of --set NAME=VALUE; raises UserError for a text without "="."""
-    for option in options:
-        if "=" not in option:
-            raise UserError(f"--set {option}: expected NAME=VALUE, such as --set beta=0.1")
-    return dict(option.split("=", 1) for option in options)
+    for each in options:
+        if "=" not in each:
+            raise UserError(f"{option} {each}: expected NAME=VALUE, such as {option} {example}")
+    return dict(each.split("=", 1) for each in options)
 
 
 def numbers(text: str, option: str) -> list[int]:

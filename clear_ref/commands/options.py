@@ -235,6 +235,7 @@ def add_fresh(made: Parser) -> None:
     )
 
 
-def add_shape(made: Parser) -> None:
-    """SHAPE"""
-    made.add_argument("shape", metavar="SHAPE", help="one of " + ", ".join(SHAPES))
+def add_shape(made: Parser, *more: str) -> None:
+    """SHAPE; more: what a command takes in its place."""
+    known = ", ".join([*SHAPES, *more])
+    made.add_argument("shape", metavar="SHAPE", help=f"one of {known}")

@@ -20,6 +20,7 @@ EXAMPLES = f"""examples:
   {PROGRAM} idk --modality text        forget texts only; pictures are not trained on
   {PROGRAM} all                        all eleven methods, one leaderboard
   {PROGRAM} sweep npo --grid lr=1e-3,2e-3  which setting forgets most and keeps Retain
+  {PROGRAM} visual all                 the visual-only track: eight methods, two attacks
   {PROGRAM} report runs/all-paper      one page of finished runs, and CSV, LaTeX, Markdown
   {PROGRAM} estimate llava-1.5-7b      memory, operations and minutes of a real model
   {PROGRAM} scrub --help               every setting of a command, its default and its source
@@ -34,6 +35,10 @@ COMMANDS = {
     "finetune": (
         "training_commands",
         "train a base (split full) or a gold (split retain) model",
+    ),
+    "visual": (
+        "visual_options",
+        "the visual-only track: a face-recognition network forgets people (Table 5)",
     ),
     "evaluate": ("reading_commands", "logs and metrics of one model"),
     "ask": (

@@ -4,6 +4,7 @@ Its files and marks: REPORT_HELP in file_settings.py.
 """
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, write_text
 from clear_ref.mini import directories
-from clear_ref.report import formats, leaderboard, read_runs, samples, terminal
+from clear_ref.report import formats, leaderboard, read_runs, samples, terminal, visual_page
 from clear_ref.report.headline import headline
 from clear_ref.report.page import page
 from clear_ref.report.run_groups import RunGroup, has_collapsed, run_groups
@@ -38,16 +39,20 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
     raises   UserError for a directory that is not a finished run, runs that cannot be compared, a
              run given twice, an `out` that is in use
     """
-    report = read_runs.read(paths, settings.metrics)
+    visual = [found for path in paths if (found := visual_page.read(Path(path))) is not None]
+    others = [path for path in paths if visual_page.read(Path(path)) is None]
+    if not others:
+        return only_visual(visual, settings)
+    report = read_runs.read(others, settings.metrics)
     groups = run_groups(report)
     cards, notes = cards_of(report, groups, settings.data)
     out = Path(settings.out) if settings.out else run_directory.unused_directory("report")
     run_directory.check_empty(out, "--out")
-    write(report, groups, cards, notes, out)
+    write(report, groups, cards, notes, out, visual)
     return {
         "command": "report",
         "out": str(out),
-        "files": [PAGE, *TABLES],
+        "files": [PAGE, *TABLES, *([visual_page.CSV] if visual else [])],
         "title": headline(report, groups),
         "metrics": list(report.sets),
         "models": report.metrics,
@@ -63,6 +68,32 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
         ],
         "failed": list(report.failed),
         "notes": notes,
+        **({"visual": visual} if visual else {}),
+    }
+
+
+def only_visual(visual: list[dict[str, Any]], settings: Report) -> dict[str, Any]:
+    """`run` of `visual` runs alone: {"command", "out", "files", "title", "visual": metrics.json of
+    each}.
+
+    raises  UserError for settings that such a report does not read
+    """
+    for name in ("metrics", "data"):
+        if getattr(settings, name) != getattr(Report(), name):
+            raise UserError(
+                f"--{name} changes nothing in a report of visual runs alone; expected --out or no "
+                "option: each run's own definitions are shown"
+            )
+    out = Path(settings.out) if settings.out else run_directory.unused_directory("report")
+    run_directory.check_empty(out, "--out")
+    for name, content in visual_page.texts_of(visual).items():
+        write_text(out / name, content)
+    return {
+        "command": "report",
+        "out": str(out),
+        "files": [PAGE, *TABLES[1:], visual_page.CSV],
+        "title": visual_page.verdict(visual[0]),
+        "visual": visual,
     }
 
 
@@ -103,16 +134,26 @@ def write(
     cards: list[samples.Card],
     notes: list[str],
     out: Path,
+    visual: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write the page and the three tables; all are made before the first is written."""
+    """Write the page and the three tables; all are made before the first is written.
+
+    visual  metrics.json of each `visual` run: its tables come after the others
+    """
     tables = leaderboard.tables(report, groups)
     legend = leaderboard.legend(tables, report)
+    sections = [line for found in visual for line in visual_page.section(found)]
     texts = {
-        PAGE: page(report, cards, notes),
+        PAGE: page(report, cards, notes, sections),
         "leaderboard.csv": formats.as_csv(report, groups),
         "leaderboard.tex": formats.as_latex(tables, report.sets, legend),
         "leaderboard.md": formats.as_markdown(tables, report.sets, legend),
     }
+    for found in visual:
+        texts["leaderboard.tex"] += "\n" + visual_page.as_latex(found)
+        texts["leaderboard.md"] += "\n" + visual_page.as_markdown(found)
+    if visual:
+        texts[visual_page.CSV] = visual_page.as_csv(visual)
     for name, text in texts.items():
         write_text(out / name, text)
 

@@ -18,6 +18,7 @@ from clear_ref.common.progress import Progress
 
 from .check_findings import Findings, counted
 from .check_splits import check_splits, published_counts
+from .grouping import first_ungrouped
 from .images import hidden_colours, one_colour, open_image
 from .prompts import read_phrases
 from .records import Row, checked_row, has_blank, kind_of, read_lines
@@ -79,6 +80,7 @@ def examine(directory: PathName) -> Findings:
     for config, rows in findings.rows.items():
         check_repeated_pictures(findings, config, rows)
         check_answers(findings, config, rows)
+    check_grouped(findings)
     check_splits(findings, published_counts(findings))
     try:
         read_phrases(directory)
@@ -238,6 +240,18 @@ def check_answers(findings: Findings, config: str, rows: list[Row]) -> None:
         findings.notes.append(
             f"{config}: {counted(nameless, 'caption', 'captions')} without the name"
         )
+
+
+def check_grouped(findings: Findings) -> None:
+    """A note if the rows that `visual` reads are not grouped by name."""
+    for config in ("default", "full"):
+        rows = findings.rows.get(config, [])
+        row = first_ungrouped(each.values["name"] for each in rows)
+        if row is not None:
+            findings.notes.append(
+                f"{config}: rows are not grouped by name, first {rows[row].where}; the released "
+                "scores of visual take some pictures for references of other people then"
+            )
 
 
 def text(result: CheckResult) -> str:

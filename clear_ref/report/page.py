@@ -27,11 +27,17 @@ from .scatter import scatters
 KEY = (("gold", "gold"), ("base", "base"), ("other", "unlearned"))
 
 
-def page(report: Report, cards: Sequence[Card] = (), notes: Iterable[str] = ()) -> str:
+def page(
+    report: Report,
+    cards: Sequence[Card] = (),
+    notes: Iterable[str] = (),
+    visual: Sequence[str] = (),
+) -> str:
     """The page as HTML text. Texts from a run are shown as text, never as markup.
 
     cards    the records to show: samples.cards
     notes    sentences that the reader must know, such as why there are no pictures
+    visual   markup of the tables of `visual` runs
     raises   UserError if there is no run, or if a run is there twice
     """
     if not report.runs:
@@ -41,6 +47,7 @@ def page(report: Report, cards: Sequence[Card] = (), notes: Iterable[str] = ()) 
         *_top(report, groups, notes),
         *_warnings(groups),
         *_results(report, groups),
+        *visual,
         *_truth_ratios(report, groups),
         *_scores_over_steps(report, groups),
         *_training(report, groups),

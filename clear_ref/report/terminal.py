@@ -12,6 +12,7 @@ from .leaderboard import MARK, PANELS
 from .terminal_robustness import robustness
 from .terminal_tables import leaderboard, leaderboard_over_seeds, per_task
 from .thresholds import COLLAPSED
+from .visual_page import terminal as visual_terminal
 
 WIDTH = 110  # of a line of words
 
@@ -111,7 +112,14 @@ def all_methods(summary: dict[str, Any]) -> str:
 
 
 def report(summary: dict[str, Any]) -> str:
-    """The leaderboards of commands.report.run, one for each panel, and its files."""
+    """The leaderboards of commands.report.run, one for each panel, and its files.
+
+    The tables of `visual` runs are below them, or alone.
+    """
+    visual = [line for found in summary.get("visual", ()) for line in visual_terminal(found)]
+    if "lines" not in summary:
+        files = ", ".join(summary["files"])
+        return "\n".join([*visual, "", f"{files} written to {summary['out']}"])
     several_seeds = any(line["seeds"] > 1 for line in summary["lines"])
     decimals = 2 if several_seeds else 3
     # The runs are in the order of the lines; a line has as many runs as seeds.
@@ -134,6 +142,7 @@ def report(summary: dict[str, Any]) -> str:
     for note in summary["notes"]:
         blocks.append(f"\n{note}")
     files = ", ".join(summary["files"])
+    blocks += ["", *visual] if visual else []
     return "\n".join([*blocks, "", f"{files} written to {summary['out']}"])
 
 

@@ -63,18 +63,3 @@ def check_classes(classes: Classes, n_references: int = N_REFERENCES) -> None:
                 f"{n_references} make the reference that the others are compared with. Add "
                 "pictures, or remove the name's rows"
             )
-
-
-def first_ungrouped(labels: np.ndarray) -> int | None:
-    """The first row whose class has earlier rows with another class between; None if none has.
-
-    The released reference mask is right for rows that are grouped by name alone (scores.py).
-    """
-    seen: set[int] = set()
-    before = None
-    for row, label in enumerate(labels.tolist()):
-        if label != before and label in seen:
-            return row
-        seen.add(label)
-        before = label
-    return None

@@ -146,7 +146,7 @@ def test_a_command_for_one_process_says_so(monkeypatch, capsys):
     assert (status, out) == (2, "")
     assert error == (
         "clear_ref: doctor runs in one process; start it without torchrun, which is for METHOD, "
-        "all, finetune and evaluate\n"
+        "all, finetune, evaluate and visual\n"
     )
 
 

@@ -7,12 +7,12 @@ The table and the hash are from the steps of cv/prepare_vtofu_dataset.py (bb14c9
 import hashlib
 import json
 
-import numpy as np
 import pytest
 
 from clear_ref.common.errors import UserError
+from clear_ref.data.grouping import first_ungrouped
 from clear_ref.visual.clear_people import LISTS
-from clear_ref.visual.names import check_classes, classes_of, first_ungrouped
+from clear_ref.visual.names import check_classes, classes_of
 from clear_ref.visual.splits import People, make_splits
 
 NAMES = [f"p{number:03}" for number in range(200)]
@@ -131,7 +131,7 @@ class TestNames:
         [([0, 0, 1, 1], None), ([0, 1, 0], 2), ([1, 1, 0, 2, 2, 0], 5), ([], None), ([3], None)],
     )
     def test_the_first_row_out_of_its_group_is_found(self, labels, first):
-        assert first_ungrouped(np.array(labels, dtype=np.int64)) == first
+        assert first_ungrouped(labels) == first
 
     def test_a_name_with_five_pictures_is_refused_by_name(self):
         with pytest.raises(UserError, match="few has 5 pictures; expected 6 at least"):

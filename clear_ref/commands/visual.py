@@ -1,0 +1,187 @@
+"""visual METHOD|all: the visual-only track, from pictures to the table of the paper's Table 5."""
+
+import time
+import warnings
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clear_ref.common import distributed, run_directory
+from clear_ref.common.devices import device_of
+from clear_ref.common.errors import Notice, RunFailed
+from clear_ref.common.files import write_json
+from clear_ref.common.processes import process_count
+from clear_ref.common.run_directory import FORMAT, RunRecord
+from clear_ref.common.settings import as_given, with_sources
+from clear_ref.report import visual_page
+from clear_ref.visual import columns, results
+from clear_ref.visual.experiment import BASE, GOLD, Experiment, train_all
+from clear_ref.visual.methods.table import METHODS, methods_under, variant
+from clear_ref.visual.pictures import row_pictures
+from clear_ref.visual.scores import DEFINITIONS
+from clear_ref.visual.splits import make_splits
+from clear_ref.visual.store import Store
+from clear_ref.visual.training import Faces
+
+from .given import pairs, settings_from
+from .output import Output
+from .visual_inputs import VisualInputs, inputs_of
+from .visual_recipes import options_of, recipe_words, recipes_of
+from .visual_settings import Visual
+
+# May differ in a run that is resumed: they change no number, or add methods.
+CHANGEABLE = run_directory.WITHOUT_EFFECT | {"method", "metrics", "networks", "processes"}
+
+
+@dataclass(frozen=True)
+class ResolvedVisual:
+    """A run that was checked; nothing is written or trained yet."""
+
+    settings: Visual
+    method: str
+    inputs: VisualInputs
+    experiment: Experiment
+    n_processes: int
+    out: Path
+    record: RunRecord
+
+
+def command(arguments: Namespace) -> Output:
+    """What `visual` prints."""
+    settings = settings_from(arguments, Visual)
+    given = {name for name in vars(settings) if name in vars(arguments)}
+    run = resolve(
+        settings,
+        arguments.method,
+        given,
+        pairs(arguments.options),
+        pairs(arguments.train, "--train", "base.epochs=10"),
+        arguments.resume,
+    )
+    return Output(run_visual(run), text, check)
+
+
+def resolve(
+    settings: Visual,
+    method: str,
+    given: set[str],
+    options: dict[str, str],
+    training: dict[str, str],
+    resume: bool,
+) -> ResolvedVisual:
+    """The run, checked.
+
+    given     names of the settings that were named
+    options   {"METHOD.NAME": text} of --set
+    training  {"STAGE.NAME": text} of --train
+    raises    UserError for a setting, a row, a picture or a network that cannot be used
+    """
+    methods = chosen_methods(method, settings.semantics)
+    device = device_of(settings.device)
+    inputs = inputs_of(settings)
+    splits = make_splits(inputs.classes, inputs.people, inputs.n_splits)
+    recipes = recipes_of(inputs.is_mini, settings.semantics, training)
+    chosen_options = options_of(settings.semantics, options)
+    n_processes = settings.processes or process_count(device)
+    used = replace(settings, splits=inputs.n_splits, size=inputs.size)
+    record: RunRecord = {
+        "format": FORMAT,
+        "command": "visual",
+        "impl": "torch",
+        "recipe": "mini" if inputs.is_mini else "paper",
+        "inputs": inputs.hashes,
+        "settings": with_sources(used, given)
+        | as_given({"method": method})
+        | recipe_words(recipes, training, inputs.is_mini),
+        "versions": run_directory.versions(),
+    }
+    if options:
+        record["options"] = as_given(options)
+    name = f"visual-{method}-{settings.semantics}-seed{settings.seed}"
+    out = run_directory.choose(settings.out, name, record, resume, CHANGEABLE)
+    pictures = row_pictures(inputs.rows, inputs.size)
+    labels = torch.from_numpy(inputs.classes.labels)
+    faces = Faces(pictures, labels, len(inputs.classes.names), inputs.captions)
+    experiment = Experiment(
+        classes=inputs.classes,
+        splits=splits,
+        faces=faces.to(device),
+        start=inputs.start.to(device),
+        semantics=settings.semantics,
+        stages=(BASE, GOLD, *methods),
+        recipes=recipes,
+        options=chosen_options,
+        seed=settings.seed,
+        keep_all=settings.networks == "all",
+    )
+    return ResolvedVisual(settings, method, inputs, experiment, n_processes, out, record)
+
+
+def chosen_methods(method: str, semantics: str) -> list[str]:
+    """The methods to run; a Notice names those of `all` that the semantics does not have.
+
+    raises  UserError for a method that the semantics does not have
+    """
+    if method != "all":
+        variant(method, semantics)  # raises UserError
+        return [method]
+    found = methods_under(semantics)
+    left_out = [each for each in METHODS if each not in found]
+    if left_out:
+        warnings.warn(f"{', '.join(left_out)}: not run, no {semantics} of these", Notice, 2)
+    return found
+
+
+@run_directory.alone_in_its_directory
+def run_visual(run: ResolvedVisual) -> dict[str, Any]:
+    """Train, score and attack; returns what metrics.json holds.
+
+    "models": {stage: {definition: {number: {"value", "spread", "n"}}}} of base, gold and every
+    method that is finished in `out`; "failed": a sentence for each training that failed.
+    """
+    began = time.monotonic()
+    experiment, store = run.experiment, Store(run.out)
+    failed = train_all(experiment, store, run.n_processes)
+
+    def summary() -> dict[str, Any]:
+        stages = (BASE, GOLD, *METHODS)
+        models = results.summary_of(store, experiment.classes, experiment.splits, stages)
+        sets = DEFINITIONS if run.settings.metrics == "all" else (run.settings.metrics,)
+        return {
+            "command": "visual",
+            "semantics": run.settings.semantics,
+            "seed": run.settings.seed,
+            "splits": len(experiment.splits),
+            "names": len(experiment.classes.names),
+            "pictures": len(experiment.classes.labels),
+            "chance": round(100 / len(experiment.classes.names), 3),
+            "metrics": list(sets),
+            "models": models,
+            "definitions": {name: columns.WORDS[name] for name in DEFINITIONS},
+            "failed": failed,
+            "seconds": round(time.monotonic() - began, 1),
+            "out": str(run.out),
+        }
+
+    found = distributed.from_first(summary)
+    write_json(run.out / run_directory.METRICS_FILE, found)
+    if distributed.is_first():
+        visual_page.write(run.out, found, run.record)
+    return found
+
+
+def check(found: dict[str, Any]) -> None:
+    """RunFailed if a training failed; the results of the others are written."""
+    if found["failed"]:
+        more = f", and {len(found['failed']) - 1} more" if len(found["failed"]) > 1 else ""
+        raise RunFailed(f"{found['failed'][0]}{more}; the others are in {found['out']}")
+
+
+def text(found: Any) -> str:
+    """A table for each set of definitions, and where the results are."""
+    lines = visual_page.terminal(found)
+    lines += ["", f"chance: {found['chance']:.1f} percent"]
+    return "\n".join([*lines, f"{found['out']}  {found['seconds']:.0f} s"])

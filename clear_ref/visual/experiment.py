@@ -1,0 +1,143 @@
+"""Trains and scores every stage of every split: base, gold, and the methods from base.
+
+The splits are shared out over processes, on one CPU or under torchrun; the stages of a split follow
+each other, because methods begin with its base. What is finished is not done again (store.py).
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clear_ref.common.errors import RunFailed
+from clear_ref.common.processes import map_in_processes
+from clear_ref.common.progress import Progress
+
+from .head import Head
+from .names import Classes
+from .network import ResNet18
+from .recipes import VisualRecipe
+from .scores import DEFINITIONS, GROUPS, accuracies, own_cosines
+from .splits import Split
+from .store import Result, Store, number_or_none
+from .targets import embed
+from .training import Faces, LogLine, Plan, train
+
+BASE, GOLD = "base", "gold"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that is trained.
+
+    faces     of all rows, on the device
+    start     the network from which base and gold are trained, on the device
+    stages    base first, then gold and methods
+    recipes   {stage: how it is trained}
+    options   {method: its options}
+    keep_all  keep the networks of all stages, not of base alone
+    """
+
+    classes: Classes
+    splits: Sequence[Split]
+    faces: Faces
+    start: ResNet18
+    semantics: str
+    stages: tuple[str, ...]
+    recipes: Mapping[str, VisualRecipe]
+    options: Mapping[str, Any]
+    seed: int
+    keep_all: bool
+
+
+def train_all(experiment: Experiment, store: Store, n_processes: int) -> list[str]:
+    """Train and score what is not finished; returns why methods failed, a sentence for each.
+
+    n_processes  of map_in_processes, by which the splits are shared out
+    raises       RunFailed if a base or a gold fails: nothing of its split can be compared then
+    """
+    splits = list(experiment.splits)
+    own = len(splits[::n_processes])
+    bar = Progress("visual", own * len(experiment.stages), "training")
+    quiet = Progress.quiet
+
+    def compute(split: Split) -> list[str]:
+        failed = []
+        for stage in experiment.stages:
+            try:
+                _finish(experiment, store, split, stage)
+            except RunFailed as error:
+                if stage in (BASE, GOLD):
+                    raise
+                failed.append(str(error))
+            bar.step(note=f"split {split.number}, {stage}")
+        return failed
+
+    Progress.quiet = True  # one line for all trainings
+    try:
+        failures = map_in_processes(compute, splits, n_processes)
+    finally:
+        Progress.quiet = quiet
+        bar.close()
+    return [reason for of_split in failures for reason in of_split]
+
+
+def _finish(experiment: Experiment, store: Store, split: Split, stage: str) -> None:
+    """Train, score and keep one stage of one split, unless it is finished."""
+    if store.is_finished(split.number, stage):
+        return
+    began = time.monotonic()
+    network, head, trace = _trained(experiment, store, split, stage)
+    if stage == BASE or experiment.keep_all:
+        store.write_network(split.number, stage, network, head)
+    accuracy, cosines = scores_of(experiment, split, network)
+    result = Result(accuracy, len(trace), round(time.monotonic() - began, 3))
+    store.write(split.number, stage, result, cosines, trace)
+
+
+def _trained(
+    experiment: Experiment, store: Store, split: Split, stage: str
+) -> tuple[ResNet18, Head, list[LogLine]]:
+    """(network, head, lines of the trace) of one training."""
+    plan = Plan(
+        f"split {split.number}",
+        stage,
+        experiment.semantics,
+        experiment.recipes[stage],
+        experiment.options.get(stage),
+        experiment.seed,
+    )
+    start: ResNet18 = experiment.start
+    head: Head | None = None
+    if stage in (BASE, GOLD):
+        members = split.members if stage == BASE else split.retain
+        rows = {"train": experiment.classes.rows_of(members).tolist()}
+    else:
+        device = experiment.faces.labels.device
+        start, head = store.network(split.number, BASE)
+        start, head = start.to(device), head.to(device)
+        rows = {
+            "forget": experiment.classes.rows_of(split.forget).tolist(),
+            "retain": experiment.classes.rows_of(split.retain).tolist(),
+        }
+    trace: list[LogLine] = []
+    network, head = train(plan, start, head, experiment.faces, rows, trace.append)
+    return network, head, trace
+
+
+def scores_of(
+    experiment: Experiment, split: Split, network: ResNet18
+) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
+    """({definition: {group: accuracy}}, {definition: cosines [rows]}) of a network."""
+    labels = experiment.classes.labels
+    rows = range(len(labels))
+    embeddings = embed(network, experiment.faces.pictures, rows).to("cpu", torch.float32).numpy()
+    groups = {group: getattr(split, group) for group in GROUPS}
+    accuracy = {}
+    for definition in DEFINITIONS:
+        found = accuracies(embeddings, labels, groups, definition)
+        accuracy[definition] = {group: number_or_none(found[group]) for group in GROUPS}
+    cosines = {each: own_cosines(embeddings, labels, each) for each in DEFINITIONS}
+    return accuracy, cosines

@@ -1,0 +1,224 @@
+"""visual METHOD|all: nothing is trained twice, processes and resume change no byte, and wrong input
+is one line.
+
+The people are six colours with noise, the network has two channels.
+"""
+
+import copy
+import json
+import shutil
+
+import pytest
+
+from clear_ref import run
+from clear_ref.visual.columns import COLUMNS
+from clear_ref.visual.network import new_network, write_network
+from tests.helpers.small_faces import arguments, rows_of, write_faces
+from tests.helpers.torchrun import torchrun
+
+BASE = "splits/000/base.json"
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """The data directory."""
+    return write_faces(tmp_path_factory.mktemp("faces") / "data")
+
+
+@pytest.fixture(scope="module")
+def finished(faces, tmp_path_factory):
+    """The directory of a finished run of retain_ft, by one process."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert run.main(arguments(faces, out, "retain_ft", "--processes=1")) == 0
+    return out
+
+
+def results(out):
+    """{file: its bytes} of what trainings leave, without their seconds."""
+    found = {}
+    for path in sorted((out / "splits").glob("*/*")):
+        data = path.read_bytes()
+        if path.suffix == ".json":
+            entry = json.loads(data)
+            del entry["seconds"]
+            data = json.dumps(entry).encode()
+        found[str(path.relative_to(out))] = data
+    return found
+
+
+def stages(out):
+    """The models of a run's metrics.json."""
+    return list(json.loads((out / "metrics.json").read_text())["models"])
+
+
+class TestARun:
+    def test_it_leaves_a_result_for_each_split_and_stage_and_the_base_networks(self, finished):
+        names = {
+            f"splits/{split:03}/{stage}.{ending}"
+            for split in range(4)
+            for stage in ("base", "gold", "retain_ft")
+            for ending in ("json", "trace.jsonl", "cosines.safetensors")
+        }
+        networks = {f"splits/{split:03}/base.network.safetensors" for split in range(4)}
+        assert set(results(finished)) == names | networks
+
+    def test_metrics_tables_and_page_have_every_number_in_both_definitions(self, finished):
+        found = json.loads((finished / "metrics.json").read_text())
+        assert list(found["models"]) == ["base", "gold", "retain_ft"]
+        for sets in found["models"].values():
+            assert set(sets) == {"paper", "released"}
+            assert all(set(numbers) == set(COLUMNS) for numbers in sets.values())
+            assert all(number["value"] is not None for number in sets["released"].values())
+        csv = (finished / "visual.csv").read_text().splitlines()
+        assert len(csv) == 4 and csv[0].startswith("model,semantics,definitions,splits,forget,")
+        assert "| gold |" in (finished / "leaderboard.md").read_text()
+        assert "\\begin{tabular}{lrrrrr}" in (finished / "leaderboard.tex").read_text()
+        assert "<h1>Visual-only track, paper:" in (finished / "report.html").read_text()
+
+    def test_the_trace_has_a_line_for_each_step(self, finished):
+        """Six members with six pictures each less one person: base 3 people, 18 pictures, three
+        batches of 6 in each of two epochs.
+        """
+        lines = (finished / "splits/000/base.trace.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == list(range(1, 7))
+
+    def test_two_processes_leave_the_same_bytes(self, faces, finished, tmp_path):
+        assert run.main(arguments(faces, tmp_path / "out", "retain_ft", "--processes=2")) == 0
+        assert results(tmp_path / "out") == results(finished)
+
+    @pytest.mark.slow
+    def test_two_processes_of_torchrun_leave_the_same_bytes(self, faces, finished, tmp_path):
+        done = torchrun(2, "-m", "clear_ref.run", *arguments(faces, tmp_path / "out", "retain_ft"))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("base (Original)") == 1
+        assert results(tmp_path / "out") == results(finished)
+
+
+class TestReport:
+    def test_a_report_of_visual_runs_alone_has_their_tables(self, finished, tmp_path):
+        out = tmp_path / "report"
+        assert run.main(["report", str(finished), "--out", str(out)]) == 0
+        assert (out / "visual.csv").read_bytes() == (finished / "visual.csv").read_bytes()
+        assert "| retain_ft |" in (out / "leaderboard.md").read_text()
+        assert "<td>retain_ft</td>" in (out / "report.html").read_text()
+
+    def test_a_changed_summary_is_named(self, finished, tmp_path, capsys):
+        broken = tmp_path / "broken"
+        broken.mkdir()
+        (broken / "settings.json").write_bytes((finished / "settings.json").read_bytes())
+        (broken / "metrics.json").write_text('{"models": {"base": {}}, "metrics": ["paper"]}')
+        assert run.main(["report", str(broken), "--out", str(tmp_path / "report")]) == 2
+        assert "is not the summary of a finished visual run" in capsys.readouterr().err
+
+
+class TestResume:
+    def test_only_what_is_missing_is_trained(self, faces, finished, tmp_path):
+        out = tmp_path / "out"
+        shutil.copytree(finished, out)
+        before = results(out)
+        (out / "splits/002/gold.json").unlink()
+        kept = {path: path.stat().st_mtime_ns for path in out.glob("splits/*/*")}
+        assert run.main(arguments(faces, out, "retain_ft", "--resume")) == 0
+        assert results(out) == before
+        written = {path.name for path in kept if path.stat().st_mtime_ns != kept[path]}
+        assert written == {"gold.trace.jsonl", "gold.cosines.safetensors"}
+
+    def test_another_method_takes_base_and_gold_that_are_there(self, faces, finished, tmp_path):
+        out = tmp_path / "out"
+        shutil.copytree(finished, out)
+        kept = {path: path.stat().st_mtime_ns for path in out.glob("splits/*/*")}
+        assert run.main(arguments(faces, out, "twins", "--resume")) == 0
+        assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+        assert stages(out) == ["base", "gold", "retain_ft", "twins"]
+
+    def test_other_recipes_and_pictures_are_refused(self, faces, finished, tmp_path, capsys):
+        out = tmp_path / "out"
+        shutil.copytree(finished, out)
+        more = ("--resume", "--train=gold.epochs=3")
+        assert run.main(arguments(faces, out, "retain_ft", *more)) == 2
+        assert "was run with train gold = " in capsys.readouterr().err
+        data = tmp_path / "data"
+        shutil.copytree(faces, data)
+        picture = data / "images/Ann0.png"
+        picture.write_bytes((data / "images/Ann1.png").read_bytes())
+        assert run.main(arguments(data, out, "retain_ft", "--resume")) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+    def test_a_result_that_was_changed_is_named(self, faces, finished, tmp_path, capsys):
+        out = tmp_path / "out"
+        shutil.copytree(finished, out)
+        (out / BASE).write_text("{}")
+        assert run.main(arguments(faces, out, "retain_ft", "--resume")) == 2
+        assert f"{BASE}: is not the result of split 0, base; remove it" in capsys.readouterr().err
+
+
+WRONG_ROWS = {
+    "Ann has 5 pictures; expected 6 at least": rows_of(("Ann",), 5)
+    + rows_of(("Ben", "Cem", "Dua")),
+    "all pictures show Ann; expected pictures of two people": rows_of(("Ann",)),
+    "no picture shows 'Ben'": rows_of(("Ann", "Cem", "Dua", "Eva")),
+    "1 people are in neither list; expected two": rows_of(("Ann", "Ben", "Cem")),
+}
+WRONG_OPTIONS = {
+    "--splits is 3; expected an even number": ["--splits=3"],
+    "--train basis.epochs: expected STAGE.NAME": ["--train=basis.epochs=3"],
+    "unknown setting 'speed'": ["--train=base.speed=3"],
+    "--train base.epochs: expected NAME=VALUE": ["--train=base.epochs"],
+    "--set scrub: expected METHOD.NAME=VALUE": ["--set=scrub=1"],
+    "has no option 'width'": ["--set=twins.width=3"],
+    "--size is -1; expected 0 or more": ["--size=-1"],
+    "semantics of retain_ft is 'original'": ["--semantics=original"],
+    "no such file": ["--network=nowhere.safetensors"],
+}
+
+
+class TestWrongInput:
+    @pytest.mark.parametrize("message", WRONG_ROWS)
+    def test_rows_are_refused_in_one_line(self, message, tmp_path, capsys):
+        data = write_faces(tmp_path / "data", WRONG_ROWS[message])
+        self.check(data, tmp_path, capsys, message)
+
+    @pytest.mark.parametrize("message", WRONG_OPTIONS)
+    def test_options_are_refused_in_one_line(self, message, faces, tmp_path, capsys):
+        self.check(faces, tmp_path, capsys, message, *WRONG_OPTIONS[message])
+
+    def test_a_data_directory_without_the_configs_is_refused(self, tmp_path, capsys):
+        data = write_faces(tmp_path / "data", config="forget10")
+        self.check(data, tmp_path, capsys, "holds neither default/rows.jsonl nor full/rows.jsonl")
+
+    def test_one_list_alone_is_refused(self, faces, tmp_path, capsys):
+        self.check(faces, tmp_path, capsys, "--holdout-names is not given", "--holdout-names=")
+
+    def test_a_network_of_another_structure_is_refused(self, faces, tmp_path, capsys):
+        network = new_network(2, 0)
+        network.layer4 = copy.deepcopy(network.layer3)
+        write_network(tmp_path / "other.safetensors", network)
+        more = f"--network={tmp_path / 'other.safetensors'}"
+        self.check(faces, tmp_path, capsys, "is no ResNet-18 of width 2", more)
+
+    def check(self, data, tmp_path, capsys, message, *more):
+        """One line with the message, exit status 2, nothing written."""
+        out = tmp_path / "out"
+        assert run.main(arguments(data, out, "retain_ft", *more)) == 2
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+        assert not out.exists()
+
+
+class TestATrainingThatFails:
+    def test_a_base_ends_the_run_and_leaves_no_result(self, faces, tmp_path, capsys):
+        out = tmp_path / "out"
+        more = ("--train=base.lr=1e30", "--processes=1")
+        assert run.main(arguments(faces, out, "retain_ft", *more)) == 1
+        said = capsys.readouterr().err
+        assert "the run failed: split 0, base (paper), step " in said and said.count("\n") == 1
+        assert not list(out.glob("splits/*/*"))
+
+    def test_a_method_is_named_and_the_others_are_written(self, faces, finished, tmp_path, capsys):
+        out = tmp_path / "out"
+        more = ("--train=twins.lr=1e30", "--processes=1")
+        assert run.main(arguments(faces, out, "twins", *more)) == 1
+        said = capsys.readouterr().err
+        assert "split 0, twins (paper), step " in said and said.count("\n") == 1
+        assert stages(out) == ["base", "gold"]
+        assert not list(out.glob("splits/*/twins*"))
