@@ -66,7 +66,7 @@ __device__ __forceinline__ void write_two_parts(float* table, std::int64_t n, in
 // One thread writes a row's column of the table.
 template <Type type>
 __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow& row,
-                                          const Sums<double>& sums, const Sums<double>& predicted) {
+                                          const Sums<double>& sums) {
     const Problem& problem = forward.problem;
     const bool entropy = forward.wanted >= WITH_ENTROPIES;
     const std::int64_t n = problem.n;
@@ -81,13 +81,6 @@ __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow
     if (entropy) {
         table[ENTROPY * n] = static_cast<float>(student_log - sums.student_self / sums.student_sum);
         write_two_parts(table, n, DROP, DROP_LOW, sums.student_self / sums.student_sum);
-    }
-    if (forward.wanted == WITH_PREDICTIONS) {
-        const double drop = sums.student_self / sums.student_sum;
-        const double squared = predicted.student_self / sums.student_sum;
-        table[LOG_P_SQUARED * n] =
-            static_cast<float>(squared - 2 * student_log * drop + student_log * student_log);
-        table[ARG_MAX * n] = squared == squared ? predicted.there : NAN;
     }
     if (!row.teacher) return;
     const double teacher_log = log(sums.teacher_sum);
@@ -112,7 +105,7 @@ __device__ __forceinline__ void write_row(const Forward& forward, const TokenRow
 template <Type type>
 __device__ __forceinline__ void finish_row(const Forward& forward, const TokenRow& row,
                                            Sums<double>& own, bool wants_care) {
-    __shared__ Sums<double> total, predicted;
+    __shared__ Sums<double> total;
     if (!row.skipped) {
         block_merge(total, own);
         wants_care |= own.student_max < Format<type>::LOWEST_MAX || own.student_max > -PADDING;
@@ -124,12 +117,12 @@ __device__ __forceinline__ void finish_row(const Forward& forward, const TokenRo
         } else if ((row.teacher || forward.wanted != TERMS) && total.student_sum < SURE) {
             sure_sums<type>(total, row.student, row.teacher, vocabulary);
         }
-        if (forward.wanted == WITH_PREDICTIONS) {
-            __syncthreads();  // thread 0 may have written `total`
-            predictions<type>(predicted, row.student, vocabulary, total.student_max);
-        }
     }
-    if (threadIdx.x == 0) write_row<type>(forward, row, total, predicted);
+    if (threadIdx.x == 0) write_row<type>(forward, row, total);
+    if (forward.wanted != WITH_PREDICTIONS || row.skipped) return;
+    __syncthreads();  // thread 0 may have written `total`
+    write_predictions<type>(forward.table + row.index, forward.problem.n, total, row.student,
+                            forward.problem.vocabulary);
 }
 
 // A thread's sums over the vectors [first, end) of a row. Threads take vectors in turn, VECTORS of

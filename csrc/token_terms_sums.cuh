@@ -210,11 +210,15 @@ __device__ __noinline__ void sure_sums(Sums<double>& total, const void* student,
     total.there = there;
 }
 
-// Writes to `found` of thread 0, in shared memory: student_self = sum e^x x^2, and there = the first
-// column where the student's logit is `student_max`. NaN in a row without a distribution.
+// Writes the predictions of a row to its column of the table, which has a number for each of n rows;
+// NaN in a row without a distribution. `total` is the row's, with entropies. Not inlined, and called
+// last, so that the caller keeps no register for later.
 template <Type type>
-__device__ __noinline__ void predictions(Sums<double>& found, const void* student,
-                                         std::int64_t vocabulary, float student_max) {
+__device__ __noinline__ void write_predictions(float* table, std::int64_t n,
+                                               const Sums<double>& total, const void* student,
+                                               std::int64_t vocabulary) {
+    __shared__ Sums<double> found;
+    const float student_max = total.student_max;
     float squared = 0, column_below_0 = -INFINITY, unused = 0;
 #pragma unroll 1
     for (std::int64_t column = threadIdx.x; column < vocabulary; column += THREADS) {
@@ -223,10 +227,14 @@ __device__ __noinline__ void predictions(Sums<double>& found, const void* studen
         if (x < SMALLEST_LOG) continue;
         squared = fmaf(exp_full(x) * x, x, squared);
     }
-    __syncthreads();
     block_max(column_below_0, unused);
     block_sum(found, {0, 0, 0, 0, 0, 0, squared, 0, 0});
-    if (threadIdx.x == 0) found.there = -column_below_0;
+    if (threadIdx.x > 0) return;
+    const double log_sum = log(total.student_sum);
+    const double drop = total.student_self / total.student_sum;
+    const double mean = found.student_self / total.student_sum;
+    table[LOG_P_SQUARED * n] = static_cast<float>(mean - 2 * log_sum * drop + log_sum * log_sum);
+    table[ARG_MAX * n] = mean == mean ? -column_below_0 : NAN;
 }
 
 // `total` of a row that has -inf or logits so large that fp32 sums of differences overflow. Both
