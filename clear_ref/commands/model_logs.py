@@ -9,7 +9,7 @@ from clear_ref.common import distributed, run_directory
 from clear_ref.common.files import write_json, write_jsonl
 from clear_ref.evaluation.evaluate import run_tasks
 from clear_ref.evaluation.log_format import Logs
-from clear_ref.evaluation.metrics import score, sets_of
+from clear_ref.evaluation.metrics import score, sets_of, versions_of
 from clear_ref.evaluation.record_lines import record_lines
 from clear_ref.evaluation.summary import Summary
 from clear_ref.evaluation.tasks import Task
@@ -103,6 +103,7 @@ def write_results(
             *summary.get("notes", ()),
         ],
         "definitions": definitions,
+        "definition_versions": versions_of(metrics),
         "intervals": {
             name: of_sets(sets_of(found, metrics), logs[name], logs.get("gold"))
             for name, found in models.items()

@@ -216,6 +216,12 @@ def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> 
     return result
 
 
+def versions_of(metrics: str) -> dict[str, int]:
+    """{number: version of its definition} of a set; of all: of the first one."""
+    known = definitions(SETS[0] if metrics == "all" else metrics)
+    return {number: definition.version for number, definition in known.items()}
+
+
 def sets_of(scores: Scores, metrics: str) -> dict[str, Scores]:
     """{set of definitions: its numbers} of a result of `score` by `metrics`."""
     first = SETS[0] if metrics == "all" else metrics

@@ -95,7 +95,8 @@ def bleu(log: Log) -> float:
     """Mean over records of the sentence BLEU of the greedy text, in [0, 1]; see sentence_bleu.
 
     source  CLEAR_eval.py:17-39
-    flaw    of texts shorter than four words most of the number is the constant for no match
+    flaw    n-grams that a text is too short to have count as not matched: a name of two words has
+            0.32 against itself (findings/bleu_of_equal_short_texts.sh)
     """
     return _mean_of_texts(log, sentence_bleu)
 

@@ -65,6 +65,7 @@ class Summary(TypedDict, total=False):
     kept                         with --keep best:RULE
     models                       {"base", "gold", "unlearned", ...: metrics}
     definitions                  {metric: name of its definition}
+    definition_versions          {metric: version of its definition}
     intervals                    {model: {set of definitions: {number: [low, high]}}}, 95 %, over
                                  the records (bootstrap.py); a part of a task is "TASK PART"
     """
@@ -92,5 +93,6 @@ class Summary(TypedDict, total=False):
     notes: list[str]
     guards: list[Guard]
     definitions: dict[str, str]
+    definition_versions: dict[str, int]
     intervals: dict[str, Mapping[str, Mapping[str, Interval]]]
     out: str

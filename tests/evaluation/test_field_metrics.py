@@ -73,6 +73,7 @@ def test_bleu_by_hand():
     )
     assert mmunlearner.sentence_bleu("A B", "a b") == mmunlearner.sentence_bleu("a", "") == 0.0
     assert mmunlearner.sentence_bleu("a b c d", "a b c d") == 1.0
+    assert mmunlearner.sentence_bleu("a b", "a b") == pytest.approx(0.01**0.25, rel=1e-14)
 
 
 def test_options_stand_in_a_drawn_order_that_is_the_same_for_every_model():
