@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.methods.formula_table import docstring, evidence, formulas
+from clear_ref.methods.formula_table import evidence, formulas
 from clear_ref.methods.loss import Loss
 from clear_ref.methods.option_checks import typed_value
 
@@ -73,14 +73,6 @@ def visual_loss(method: str, inputs: Inputs, semantics: str = "paper", **options
     """The Loss of a method on what a step reads."""
     chosen = variant(method, semantics)
     return chosen.loss(inputs, make_options(method, options, semantics))
-
-
-def summaries() -> dict[str, str]:
-    """{method: the first sentence of its file, without the method's name}."""
-    return {
-        name: docstring(module).split("\n", 1)[0].split(": ", 1)[-1].rstrip(".")
-        for name, module in METHODS.items()
-    }
 
 
 def markdown() -> str:
