@@ -9,7 +9,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, read_text, sha256
 from clear_ref.common.run_directory import hashes
 from clear_ref.data.records import Row, read_rows
-from clear_ref.mini.directories import WORLD, data_directory
+from clear_ref.mini.directories import data_directory
 from clear_ref.visual import world
 from clear_ref.visual.clear_people import LISTS
 from clear_ref.visual.names import Classes, check_classes, classes_of
@@ -125,10 +125,9 @@ def input_hashes(settings: Visual, rows: list[Row]) -> dict[str, str]:
     """{what: SHA-256} of everything that is read."""
     values = "".join(json.dumps(row.values, sort_keys=True) + "\n" for row in rows)
     pictures = "".join(f"{sha256(row.image)}\n" for row in rows if row.image is not None)
-    where = str(WORLD if settings.data == "mini" else settings.data)
     found = {
-        f"{where}: rows": hashlib.sha256(values.encode()).hexdigest(),
-        f"{where}: pictures": hashlib.sha256(pictures.encode()).hexdigest(),
+        f"{settings.data}: rows": hashlib.sha256(values.encode()).hexdigest(),
+        f"{settings.data}: pictures": hashlib.sha256(pictures.encode()).hexdigest(),
     }
     named = (settings.network, settings.forget_names, settings.holdout_names)
     return found | hashes(path for path in named if path)

@@ -71,6 +71,18 @@ class TestAccuracies:
         rows[5] = [1.0, 3.0]
         assert accuracies(rows, LABELS, {"forget": [0]}, "paper") == {"forget": 50.0}
 
+    def test_the_released_references_change_the_accuracy_of_rows_that_are_not_grouped(self):
+        """Row 6 of name 1 looks like name 0. In the paper definition it is one of the five
+        references of name 1, and both questions of name 1 are right; released, row 7 of name 0
+        takes its place, and it is a question, one of three, with a wrong name.
+        """
+        labels = np.array([0] * 6 + [1] + [0] + [1] * 6)
+        rows = np.eye(2, dtype=np.float32)[labels]
+        rows[6] = [1.0, 0.0]
+        assert accuracies(rows, labels, {"retain": [1]}, "paper") == {"retain": 100.0}
+        found = accuracies(rows, labels, {"retain": [1]}, "released")
+        assert found["retain"] == pytest.approx(200 / 3)
+
     def test_a_group_without_questions_is_no_number(self):
         found = accuracies(ROWS[:5], LABELS[:5], {"forget": [0], "retain": [1]}, "paper")
         assert math.isnan(found["forget"]) and math.isnan(found["retain"])

@@ -13,6 +13,7 @@ import pytest
 from clear_ref import run
 from clear_ref.visual.columns import COLUMNS
 from clear_ref.visual.network import new_network, write_network
+from tests.helpers import made_runs
 from tests.helpers.small_faces import arguments, rows_of, write_faces
 from tests.helpers.torchrun import torchrun
 
@@ -101,6 +102,17 @@ class TestReport:
         assert (out / "visual.csv").read_bytes() == (finished / "visual.csv").read_bytes()
         assert "| retain_ft |" in (out / "leaderboard.md").read_text()
         assert "<td>retain_ft</td>" in (out / "report.html").read_text()
+
+    def test_beside_other_runs_it_is_below_their_leaderboard(self, finished, tmp_path):
+        made_runs.write(tmp_path / "scrub")
+        out = tmp_path / "report"
+        words = ["report", str(tmp_path / "scrub"), str(finished), "--out", str(out)]
+        assert run.main(words) == 0
+        table = (out / "leaderboard.md").read_text()
+        assert table.index("scrub") < table.index("Visual only, paper semantics")
+        page = (out / "report.html").read_text()
+        assert "<h2>Visual only, paper semantics, paper definitions" in page
+        assert (out / "visual.csv").exists() and (out / "leaderboard.csv").exists()
 
     def test_a_changed_summary_is_named(self, finished, tmp_path, capsys):
         broken = tmp_path / "broken"
