@@ -11,7 +11,7 @@ import torch
 
 from clear_ref.common.files import write_json
 from clear_ref.data.batches import IGNORE, Batch
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model import lora, shape_table, shapes
 from clear_ref.model.llava import Llava, LlavaConfig
 from clear_ref.model.random_weights import write_random

@@ -2,28 +2,27 @@
 
 So batch size, padding side, threads, processes and resume cannot change what is drawn. The bits
 are from SHA-256 and, for vectors and orders, from the Philox counter generator; both give the same
-result on every machine.
+result on every machine. Generators of torch: torch_draws.py.
 """
 
 import hashlib
 
 import numpy as np
-import torch
 
 
-def _key(*parts: object) -> int:
+def key_of(*parts: object) -> int:
     """128 bits of the SHA-256 of the parts."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
 
 
 def _philox(*parts: object) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=_key(*parts)))
+    return np.random.Generator(np.random.Philox(key=key_of(*parts)))
 
 
 def choice(seed: int, purpose: str, epoch: int, index: int, n: int) -> int:
     """One of 0..n-1, uniform (up to 2^-100: 128 random bits modulo n)."""
-    return _key(seed, purpose, epoch, index) % n
+    return key_of(seed, purpose, epoch, index) % n
 
 
 def permutation(seed: int, purpose: str, epoch: int, n: int) -> list[int]:
@@ -44,8 +43,3 @@ def resampled(seed: int, purpose: str, n: int, n_draws: int) -> np.ndarray:
 def uniform_vector(seed: int, purpose: str, width: int) -> np.ndarray:
     """float64 [width], independent and uniform in [0, 1)."""
     return _philox(seed, purpose).random(width)
-
-
-def torch_generator(seed: int, purpose: str) -> torch.Generator:
-    """A torch generator on the CPU for one purpose, for example the initial values of a tensor."""
-    return torch.Generator().manual_seed(_key(seed, purpose) % 2**63)

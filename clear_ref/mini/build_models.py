@@ -9,10 +9,10 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from clear_ref.common.devices import dtype_of
 from clear_ref.common.files import PathName, write_json, write_text
 from clear_ref.common.processes import map_in_processes
-from clear_ref.data.draws import torch_generator
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.data.templates import IMAGE, LLAVA_WITH_END_JINJA
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.loop import history
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clear_ref.common.errors import UserError
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 
 from . import products
 from .expression import Expression

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clear_ref.common.files import PathName
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 
 from .weights import Shape
 from .write_weights import SHARD_BYTES, write_weights

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clear_ref.common.errors import LabelError, ShapeError
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 
 SCALE = 30.0
 MARGIN = 0.4

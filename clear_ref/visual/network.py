@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from clear_ref.common.errors import Notice, ShapeError, UserError
 from clear_ref.common.files import PathName, one_line
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model.finite import not_finite
 from clear_ref.model.weights import CODES, Shape, read_header
 from clear_ref.model.write_weights import write_tensors

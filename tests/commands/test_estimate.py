@@ -13,7 +13,7 @@ import torch
 from clear_ref import methods, run
 from clear_ref.commands import estimate
 from clear_ref.commands.file_settings import EstimateSettings
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model import shapes
 from clear_ref.model.base_model import CausalLM
 from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs

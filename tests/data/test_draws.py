@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from clear_ref.data import draws
+from clear_ref.data.torch_draws import torch_generator
 
 
 def test_a_choice_is_the_sha256_of_its_key_modulo_n():
@@ -38,5 +39,5 @@ def test_vectors_are_uniform_in_0_1_and_do_not_depend_on_torch_or_numpy_seeds():
     torch.manual_seed(1)
     assert np.array_equal(first, draws.uniform_vector(0, "direction", 10_000))
     assert first.min() >= 0 and first.max() < 1 and abs(first.mean() - 0.5) < 0.0144
-    weights = torch.randn(4, generator=draws.torch_generator(0, "weight"))
-    assert torch.equal(weights, torch.randn(4, generator=draws.torch_generator(0, "weight")))
+    weights = torch.randn(4, generator=torch_generator(0, "weight"))
+    assert torch.equal(weights, torch.randn(4, generator=torch_generator(0, "weight")))

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import KeyTable, NoEffect
 from clear_ref.data.batches import Batch
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model import config_keys, qwen2_5_keys
 from clear_ref.model.families import family
 from clear_ref.model.generate import check_length, prefill

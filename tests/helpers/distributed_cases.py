@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
-from clear_ref.data import draws
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows, training_record
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
 from clear_ref.evaluation.membership_scores import membership_scores
 from clear_ref.evaluation.relearning import relearn
@@ -85,7 +85,7 @@ def prepared(directory, method, semantics, recipe):
     prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
     with torch.no_grad():
         for name, adapter in lora.adapters(vlm.model).items():
-            adapter.lora_B.normal_(0, 0.1, generator=draws.torch_generator(3, name))
+            adapter.lora_B.normal_(0, 0.1, generator=torch_generator(3, name))
     return vlm, chosen, options
 
 

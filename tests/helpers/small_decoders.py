@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from clear_ref.data.batches import Batch
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 
 TEXT = {
     "vocab_size": 40,

@@ -2,7 +2,7 @@
 
 import torch
 
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model.qwen2_5_vl import Qwen25VL, Qwen25VLConfig
 from clear_ref.model.qwen2_vl import Qwen2VL, Qwen2VLConfig
 

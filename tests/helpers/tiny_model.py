@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.mini.directories import BASE
 from clear_ref.model.vlm import VLM
 

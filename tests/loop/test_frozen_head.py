@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from clear_ref.data import draws
 from clear_ref.data.prompts import read_phrases
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.loop import batch_rows
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.prepare import prepare
@@ -41,7 +41,7 @@ def step(vlm, method, semantics, rows, recipe):
     teacher = Teacher(vlm)
     with torch.no_grad():
         for name, parameter in trainable(vlm).items():
-            generator = draws.torch_generator(3, name)
+            generator = torch_generator(3, name)
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     chosen = variant(method, semantics)
     options = make_options(method, {}, semantics)
@@ -109,5 +109,5 @@ def test_only_a_head_that_is_not_trained_is_frozen(tiny):
     assert batch_rows.frozen_head(tiny, hidden, 0) is None
     head.weight.requires_grad_(False)
     if isinstance(head, lora.Linear):
-        head.adapter = lora.Adapter(head, 1, 1.0, draws.torch_generator(0, "head"))
+        head.adapter = lora.Adapter(head, 1, 1.0, torch_generator(0, "head"))
         assert batch_rows.frozen_head(tiny, hidden, 0) is None

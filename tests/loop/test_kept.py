@@ -13,9 +13,9 @@ from clear_ref import load
 from clear_ref.common.errors import Notice, RunFailed
 from clear_ref.common.processes import map_in_processes
 from clear_ref.data.batches import padded
-from clear_ref.data.draws import torch_generator
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import Record
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.loop import kept as kept_module
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.kept import HIDDEN, LOGITS, Kept, Name, digest, remove_files

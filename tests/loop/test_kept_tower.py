@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from clear_ref import load
-from clear_ref.data.draws import torch_generator
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import Record
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.kept import HIDDEN, LOGITS, TOWER, Kept
 from clear_ref.loop.prepare import prepare

@@ -14,6 +14,7 @@ from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.data import draws
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.loop import train as training
 from clear_ref.loop import unlearn as unlearning
 from clear_ref.loop.plan import UnlearnPlan, order
@@ -68,7 +69,7 @@ def gradients(vlm, method, rows, recipe):
     prepare(vlm, recipe, 0)
     with torch.no_grad():
         for name, adapter in lora.adapters(vlm.model).items():
-            adapter.lora_B.normal_(0, 0.1, generator=draws.torch_generator(3, name))
+            adapter.lora_B.normal_(0, 0.1, generator=torch_generator(3, name))
     chosen, options = variant(method), options_of(method)
     wanted = needs(method, "paper", options)
     plan = UnlearnPlan(*rows, tuple(wanted), read_phrases(WORLD), 0)
@@ -127,7 +128,7 @@ def test_the_gradient_through_the_model_is_the_slope_of_the_loss(method, tiny, r
     )
     teacher, values = Teacher(tiny), {}
     direction = {
-        name: torch.randn(p.shape, dtype=p.dtype, generator=draws.torch_generator(5, name))
+        name: torch.randn(p.shape, dtype=p.dtype, generator=torch_generator(5, name))
         for name, p in trainable(tiny).items()
     }
     length = sum(float(d.square().sum()) for d in direction.values()) ** 0.5

@@ -13,7 +13,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from clear_ref import Record, load
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model.shape_table import LLAMA_3_TOKENS
 from tests.helpers.peft_files import randomise
 from tests.helpers.text_parity import check_loss_and_gradients

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clear_ref import Record, load
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.mini.directories import BASE
 from tests.helpers.text_parity import check_loss_and_gradients
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model import products
 
 UNIT = {torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}  # of a number between 1 and 2

@@ -9,7 +9,7 @@ import torch
 
 from clear_ref.common.errors import UserError
 from clear_ref.data.batches import Batch
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model import lora
 from clear_ref.model.generate import Generation, greedy
 from clear_ref.model.language import next_positions

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from clear_ref.common.errors import ShapeError, UserError
-from clear_ref.data.draws import torch_generator
 from clear_ref.data.picture_settings import PixelValues
 from clear_ref.data.qwen_images import Qwen2VLImages, patches, smart_resize
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.model.language import next_positions
 from clear_ref.model.qwen2_vision import patch_places, patch_rotary
 from clear_ref.model.qwen2_vl import Qwen2VLConfig

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from clear_ref.common.errors import ShapeError
 from clear_ref.data.batches import IGNORE
-from clear_ref.data.draws import torch_generator
 from clear_ref.data.records import Record
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.loop import prefix
 from clear_ref.loop.batch_rows import all_batch_rows, first_row, rows_of
 from clear_ref.loop.stage import Stage

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clear_ref.data.draws import torch_generator
+from clear_ref.data.torch_draws import torch_generator
 from clear_ref.methods.loss import Loss
 from clear_ref.oracle.certify.certificates import Certificate, as_row
 from clear_ref.oracle.certify.measured import (
