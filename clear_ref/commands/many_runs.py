@@ -8,6 +8,7 @@ from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.common.progress import Progress
+from clear_ref.common.run_lock import remove_left
 from clear_ref.evaluation.log_format import Logs
 
 from .finished import finished_summary
@@ -59,6 +60,11 @@ def run_in_processes(
         if not any("failed" in line for line in lines):
             remove_results(runs[0].out.parent)
         return lines
+    except BaseException:
+        if not together:  # forks that were ended with this process left their locks
+            for one in runs:
+                remove_left(one.out)
+        raise
     finally:
         Progress.quiet = quiet
         bar.close()

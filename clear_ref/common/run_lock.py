@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .atomic import hold, remove_unfinished
@@ -41,6 +41,13 @@ def locked(directory: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(number)
+
+
+def remove_left(directory: Path) -> None:
+    """Remove what a killed process left in a directory, unless another one runs there."""
+    if (directory / LOCK).exists():
+        with suppress(InUse), locked(directory):
+            pass
 
 
 def _locked_file(path: Path) -> int:

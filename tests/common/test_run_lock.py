@@ -5,9 +5,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from clear_ref.commands import many_runs
 from clear_ref.common.atomic import UNFINISHED
 from clear_ref.common.errors import UserError
 from clear_ref.common.run_directory import alone_in_its_directory, choose, holds_files
@@ -83,3 +87,26 @@ def test_a_run_writes_its_settings_first_and_is_alone(tmp_path):
 
     assert do(Run(), 1, text="a") == (1, "a")
     assert [each.name for each in Run.out.iterdir()] == ["settings.json"]
+
+
+def test_a_stop_removes_what_the_runs_leave_that_it_ends(tmp_path, monkeypatch):
+    """Of two runs of `all` one is in a fork, which is killed: its lock and its file go too."""
+    inputs = SimpleNamespace(device=torch.device("cpu"))
+    runs = [SimpleNamespace(out=tmp_path / name, inputs=inputs, settings=None) for name in "ab"]
+    unfinished = tmp_path / "b" / f".x{UNFINISHED}"
+
+    def unlearn(run, logs, shared):
+        with locked(run.out):
+            if run.out.name == "b":
+                unfinished.touch()
+                time.sleep(60)
+            while not unfinished.exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(many_runs, "unlearn", unlearn)
+    monkeypatch.setattr(many_runs, "kept_results", lambda *given, **named: None)
+    monkeypatch.setattr(many_runs, "process_count", lambda device: 2)
+    with pytest.raises(KeyboardInterrupt):
+        many_runs.run_in_processes("runs", runs, {}, print)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
