@@ -138,7 +138,10 @@ def test_the_list_has_every_name_and_each_method_prints_its_own(capsys):
     listed = {one["name"] for key in ("mistakes", "meanings") for one in found[key]}
     assert listed == set(ENTRIES) and len(listed) >= 40
     assert set(found["projects"]) == set(PROJECTS)
-    assert [one["name"] for one in found["evaluations"]] == ["constant_answer_scored"]
+    assert [one["name"] for one in found["evaluations"]] == [
+        "constant_answer_scored",
+        "name_in_lower_case_letters",
+    ]
     text = mistake_names.text(found)
     assert all(name in text for name in (*ENTRIES, *PROJECTS))
     for method in METHODS:

@@ -40,14 +40,16 @@ def names() -> Names:
         found[is_meaning].append(
             Name(name=entry.name, what=entry.what, seen=entry.seen, methods=list(entry.methods))
         )
+    # A wrong definition stands once, whatever number of metrics it is of.
+    evaluations = {
+        one.name: Name(name=one.name, what=one.what, seen=one.seen, methods=[])
+        for one in WRONG_DEFINITIONS
+    }
     return Names(
         mistakes=found[False],
         meanings=found[True],
         projects={name: project.methods for name, project in PROJECTS.items()},
-        evaluations=[
-            Name(name=one.name, what=one.what, seen=one.seen, methods=[])
-            for one in WRONG_DEFINITIONS
-        ],
+        evaluations=list(evaluations.values()),
     )
 
 
