@@ -366,8 +366,8 @@ def padding_counted(patch):
 def kl_swapped(patch):
     plain = rows.token_terms
 
-    def swapped(student, labels, teacher):
-        found = plain(student, labels, teacher)
+    def swapped(*arguments, **options):
+        found = plain(*arguments, **options)
         return replace(
             found,
             kl_teacher_student=found.kl_student_teacher,
