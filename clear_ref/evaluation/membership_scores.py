@@ -220,10 +220,16 @@ def membership_scores(
 
     On the CPU the records are computed by as many processes as torch has threads.
 
+    raises  UserError for gradients of a model whose layers are shared out over processes
     kept  directory to which the scores of each finished group of records are written, and from
           which they are read instead of computed again. It belongs to one model, these records and
           settings
     """
+    if with_gradients and vlm.is_shared_out:
+        raise UserError(
+            "the model's layers are shared out over processes, and norms of gradients need whole "
+            "weights; leave them out (--gradnorm off)"
+        )
     work = [record for records in compared.values() for part in records.values() for record in part]
     groups = [(first, work[first : first + GROUP]) for first in range(0, len(work), GROUP)]
     known = distributed.from_first(lambda: [_read_group(kept, first) for first, _ in groups])
