@@ -28,6 +28,7 @@ from .metrics import Scores, is_text
 Interval = tuple[float, float]
 Values = Callable[[Log], dict[str, float]]
 LN_10 = float(np.log(10.0))
+SMALLEST_SUM = 1e-200  # of weights; below it some of them have lost digits, or all are 0
 
 
 def intervals(
@@ -135,10 +136,9 @@ class Sample:
             return 1.0 - _js_distances(own, gold, np.ones((1, 1)))
         if compare in WEIGHTS:
             to_weight, end = WEIGHTS[compare]
-            own = _weights(to_weight(log), records)
-            gold = _weights(to_weight(gold_log), records)
-            sums = (counts @ own)[:, None], (counts @ gold)[:, None]
-            return end(_js_distances(own / sums[0], gold / sums[1], counts))
+            own = _shares(counts, _in_order(to_weight(log), records))
+            gold = _shares(counts, _in_order(to_weight(gold_log), records))
+            return end(_js_distances(own, gold, counts))
         to_value, to_number = KS[compare]
         values = [_in_order(to_value(each), records) for each in (log, gold_log)]
         if compare is quality.forget_quality_ks_grand_mean:
@@ -178,10 +178,17 @@ def _bins(log: Log, records: list[str]) -> np.ndarray:
     return np.array([quality.histogram(one_record(log, index)) for index in records])
 
 
-def _weights(log_values: Mapping[str, float], records: list[str]) -> np.ndarray:
-    """[n] exp of the values, the largest scaled to 1."""
-    values = _in_order(log_values, records)
-    return np.exp(values - values.max())
+def _shares(counts: np.ndarray, log_weights: np.ndarray) -> np.ndarray:
+    """[N_DRAWS, n] each record's weight, divided by the sum of the drawn ones."""
+    weights = np.exp(log_weights - log_weights.max())
+    sums = counts @ weights
+    shares = weights / np.maximum(sums, SMALLEST_SUM)[:, None]
+    # A draw without the heaviest records: its weights are scaled by the largest of its own.
+    for draw in np.flatnonzero(sums < SMALLEST_SUM):
+        largest = log_weights[counts[draw] > 0].max()
+        own = np.exp(np.minimum(log_weights - largest, 0.0))
+        shares[draw] = own / (counts[draw] @ own)
+    return shares
 
 
 def _js_distances(p: np.ndarray, q: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from clear_ref.data import draws
-from clear_ref.evaluation import bootstrap, intervals, membership, metrics
+from clear_ref.evaluation import (
+    bootstrap,
+    intervals,
+    membership,
+    metrics,
+    open_mmunlearning,
+    quality,
+)
 from clear_ref.evaluation.definitions import AGGREGATES, COMBINED, QUALITIES, SETS
 from tests.helpers.open_mmunlearning import evaluated_log
 
@@ -79,6 +86,27 @@ def test_a_draw_is_the_number_of_a_log_that_holds_the_drawn_records(name):
             task, _, part = metric.partition(" ")
             value = scored["tasks"][task][part] if part else scored[metric]
             assert values[number] == pytest.approx(value, rel=1e-9, abs=1e-9), metric
+
+
+@pytest.mark.parametrize("compare", [quality.forget_quality_aligned, open_mmunlearning.js_distance])
+def test_a_draw_without_the_one_record_of_weight_is_computed_all_the_same(compare):
+    """Record 0 weighs e^3000 times the others: of the draws without it every weight was 0, and the
+    interval NaN, which JSON cannot hold."""
+    own, gold = model_logs(1, n=4)["eval_log_forget"], model_logs(2, n=4)["eval_log_forget"]
+    first = sorted(own["avg_gt_loss"])[0]
+    own["avg_paraphrased_loss"] = {
+        index: loss + (0.0 if index == first else 3000.0)
+        for index, loss in own["avg_paraphrased_loss"].items()
+    }
+    values = bootstrap.Sample().of_quality("eval_log_forget", own, gold, compare)
+    assert np.isfinite(values).all()
+    counts = bootstrap.Sample().counts("eval_log_forget", sorted(own["avg_gt_loss"]))
+    without = np.flatnonzero(counts[:, 0] == 0)
+    assert len(without) > 100
+    for number in without[:8]:
+        drawn = [one_by_one({"eval_log_forget": log}, number) for log in (own, gold)]
+        expected = compare(*(each["eval_log_forget"] for each in drawn))
+        assert values[number] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_draws_are_keyed_by_the_records_and_nothing_else():
