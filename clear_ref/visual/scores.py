@@ -21,6 +21,7 @@ from .names import N_REFERENCES
 
 DEFINITIONS = ("paper", "released")
 GROUPS = ("forget", "holdout", "retain")  # in the order of the table
+NOBODY = -1  # no class
 
 
 def reference_mask(labels: np.ndarray, definition: str) -> np.ndarray:
@@ -50,7 +51,13 @@ def gallery(
     """
     classes = np.unique(labels[mask])
     means = np.stack([embeddings[mask & (labels == label)].mean(axis=0) for label in classes])
-    return classes, means / np.linalg.norm(means, axis=1, keepdims=True)
+    return classes, directions_of(means)
+
+
+def directions_of(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1; NaN for a row of zeros, which has no direction."""
+    with np.errstate(invalid="ignore"):
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def accuracies(
@@ -61,14 +68,18 @@ def accuracies(
 ) -> dict[str, float]:
     """{group: percent of its questions that are given the right name}; NaN without a question.
 
+    A question whose embedding is all zeros, as of a network that died, is given no name; a
+    reference of zeros is nobody's.
+
     embeddings  [n, D] float32
     labels      [n] the class of each row
     groups      {name of the group: its classes}
     """
     embeddings, mask = _prepared(embeddings, labels, definition)
     classes, references = gallery(embeddings, labels, mask)
-    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    named = classes[np.argmax(directions @ references.T, axis=1)]
+    cosines = directions_of(embeddings) @ references.T
+    cosines[np.isnan(cosines)] = -np.inf
+    named = np.where(cosines.max(axis=1) == -np.inf, NOBODY, classes[cosines.argmax(axis=1)])
     found = {}
     for group, members in groups.items():
         questions = ~mask & np.isin(labels, members)
@@ -80,12 +91,13 @@ def accuracies(
 def own_cosines(embeddings: np.ndarray, labels: np.ndarray, definition: str) -> np.ndarray:
     """[n] the cosine of each row's embedding to the reference of its own name.
 
-    NaN for a row whose name has no reference (`released` on rows that are not grouped by name;
+    NaN for an embedding or a reference of zeros, and for a row whose name has no reference
+    (`released` on rows that are not grouped by name;
     the released script drops such rows, and then mistakes one row for another).
     """
     embeddings, mask = _prepared(embeddings, labels, definition)
     classes, references = gallery(embeddings, labels, mask)
-    directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    directions = directions_of(embeddings)
     cosines = np.full(len(labels), np.nan, dtype=embeddings.dtype)
     for label, reference in zip(classes, references, strict=True):
         own = labels == label

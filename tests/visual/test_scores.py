@@ -71,6 +71,23 @@ class TestAccuracies:
         rows[5] = [1.0, 3.0]
         assert accuracies(rows, LABELS, {"forget": [0]}, "paper") == {"forget": 50.0}
 
+    @pytest.mark.parametrize("definition", ["paper", "released"])
+    def test_an_embedding_of_zeros_is_given_no_name(self, definition):
+        """A dead network names nobody: 0 percent, not all pictures of the first name. One zero row
+        is one wrong question of two; a name whose reference is zeros takes no other's question.
+        """
+        groups = {"forget": [0], "retain": [1]}
+        assert accuracies(ROWS * 0, LABELS, groups, definition) == {"forget": 0.0, "retain": 0.0}
+        rows = ROWS.copy()
+        rows[6] = 0
+        found = accuracies(rows, LABELS, groups, definition)
+        assert found == {"forget": 50.0, "retain": 100.0}
+        rows = ROWS.copy()
+        rows[:5] = 0
+        found = accuracies(rows, LABELS, groups, definition)
+        assert found == {"forget": 0.0, "retain": 100.0}
+        assert np.isnan(own_cosines(rows, LABELS, definition)).tolist() == [True] * 7 + [False] * 7
+
     def test_the_released_references_change_the_accuracy_of_rows_that_are_not_grouped(self):
         """Row 6 of name 1 looks like name 0. In the paper definition it is one of the five
         references of name 1, and both questions of name 1 are right; released, row 7 of name 0
