@@ -39,8 +39,10 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
     raises   UserError for a directory that is not a finished run, runs that cannot be compared, a
              run given twice, an `out` that is in use
     """
-    visual = [found for path in paths if (found := visual_page.read(Path(path))) is not None]
-    others = [path for path in paths if visual_page.read(Path(path)) is None]
+    found = {path: visual_page.read(Path(path)) for path in paths}
+    visual = [each for each in found.values() if each is not None]
+    others = [path for path in paths if found[path] is None]
+    check_each_once([path for path in paths if found[path] is not None])
     if not others:
         return only_visual(visual, settings)
     report = read_runs.read(others, settings.metrics)
@@ -70,6 +72,15 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
         "notes": notes,
         **({"visual": visual} if visual else {}),
     }
+
+
+def check_each_once(visual: Sequence[str]) -> None:
+    """UserError for a directory of a `visual` run that is given twice."""
+    seen: dict[Path, str] = {}
+    for path in visual:
+        before = seen.setdefault(Path(path).resolve(), path)
+        if list(visual).count(path) > 1 or before != path:
+            raise UserError(f"report {path}: is there twice, as {before} too; name each run once")
 
 
 def only_visual(visual: list[dict[str, Any]], settings: Report) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from clear_ref.visual.methods.table import METHODS, methods_under, variant
 from clear_ref.visual.pictures import row_pictures
 from clear_ref.visual.scores import DEFINITIONS
 from clear_ref.visual.splits import make_splits
-from clear_ref.visual.store import Store
+from clear_ref.visual.store import SPLITS, Store
 from clear_ref.visual.training import Faces
 
 from .given import pairs, settings_from
@@ -144,6 +144,8 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
     """
     began = time.monotonic()
     experiment, store = run.experiment, Store(run.out)
+    if experiment.keep_all:
+        say_which_networks_are_missing(store, len(experiment.splits))
     failed = train_all(experiment, store, run.n_processes)
 
     def summary() -> dict[str, Any]:
@@ -171,6 +173,26 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
     if distributed.is_first():
         visual_page.write(run.out, found, run.record)
     return found
+
+
+def say_which_networks_are_missing(store: Store, n_splits: int) -> None:
+    """A Notice that names the stages that an earlier start finished without --networks all."""
+    missing = [
+        stage
+        for stage in (GOLD, *METHODS)
+        if any(
+            store.is_finished(split, stage) and not store.has_network(split, stage)
+            for split in range(n_splits)
+        )
+    ]
+    if missing:
+        warnings.warn(
+            f"--networks all: {', '.join(missing)} finished without it, so some of their networks "
+            "are not there and are not made; to train a stage again remove its .json in "
+            f"{store.directory / SPLITS}",
+            Notice,
+            stacklevel=2,
+        )
 
 
 def check(found: dict[str, Any]) -> None:

@@ -31,8 +31,11 @@ def recipes_of(
             raise UserError(
                 f"--train {key}: expected STAGE.NAME=VALUE with a stage of {', '.join(STAGES)}"
             )
-        value = convert(VisualRecipe, name, text)
-        found[stage] = replace(found[stage], **{name: value})
+        try:
+            value = convert(VisualRecipe, name, text)
+            found[stage] = replace(found[stage], **{name: value})
+        except UserError as error:
+            raise UserError(f"--train {key}: {error}") from None
     return found
 
 

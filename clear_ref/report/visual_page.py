@@ -48,18 +48,24 @@ def texts_of(visual: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> d
 def read(directory: Path) -> dict[str, Any] | None:
     """What metrics.json of a finished `visual` run holds; None for a run of another command.
 
-    raises  UserError if metrics.json is not what such a run writes
+    raises  UserError for a run that has not finished, and if metrics.json is not what it writes
     """
     settings, path = directory / run_directory.SETTINGS_FILE, directory / run_directory.METRICS_FILE
     if not settings.exists() or read_json(settings).get("command") != "visual":
         return None
+    if not path.is_file():
+        raise UserError(
+            f"report {directory}: holds no {path.name}, as a run that has not finished; "
+            "finish it with --resume"
+        )
     found = read_json(path)
-    models = found.get("models")
+    models, metrics = found.get("models"), found.get("metrics")
     right = (
         isinstance(models, dict)
         and all(_is_model(sets) for sets in models.values())
-        and isinstance(found.get("metrics"), list)
-        and set(found["metrics"]) <= set(columns.WORDS)
+        and isinstance(metrics, list)
+        and len(metrics) > 0
+        and all(isinstance(name, str) and name in columns.WORDS for name in metrics)
         and all(type(found.get(name)) is int for name in ("splits", "names", "pictures"))
         and isinstance(found.get("semantics"), str)
     )

@@ -69,6 +69,10 @@ class Store:
         data = save_tensors(ready, metadata={"format": "pt"})
         self._write(self.path(split, stage, "network.safetensors"), data)
 
+    def has_network(self, split: int, stage: str) -> bool:
+        """Whether the network of this training is there."""
+        return self.path(split, stage, "network.safetensors").exists()
+
     def network(self, split: int, stage: str) -> tuple[ResNet18, Head]:
         """A network and its head, as they were kept; UserError as read_trained."""
         return read_trained(self.path(split, stage, "network.safetensors"))

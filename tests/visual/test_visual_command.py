@@ -122,8 +122,36 @@ class TestReport:
         assert run.main(["report", str(broken), "--out", str(tmp_path / "report")]) == 2
         assert "is not the summary of a finished visual run" in capsys.readouterr().err
 
+    def test_a_run_given_twice_is_refused(self, finished, tmp_path, capsys):
+        for other in (str(finished), f"{finished}/../out"):
+            words = ["report", str(finished), other, "--out", str(tmp_path / "report")]
+            assert run.main(words) == 2
+            assert "name each run once" in capsys.readouterr().err
+        assert not (tmp_path / "report").exists()
+
+    def test_a_run_that_has_not_finished_or_shows_nothing_is_named(
+        self, finished, tmp_path, capsys
+    ):
+        broken = tmp_path / "broken"
+        broken.mkdir()
+        (broken / "settings.json").write_bytes((finished / "settings.json").read_bytes())
+        words = ["report", str(broken), "--out", str(tmp_path / "report")]
+        assert run.main(words) == 2
+        assert "a run that has not finished; finish it with --resume" in capsys.readouterr().err
+        found = json.loads((finished / "metrics.json").read_text())
+        for metrics in ([], [{}], "paper"):
+            (broken / "metrics.json").write_text(json.dumps(found | {"metrics": metrics}))
+            assert run.main(words) == 2
+            assert "is not the summary of a finished visual run" in capsys.readouterr().err
+
 
 class TestResume:
+    def test_networks_that_were_not_kept_are_named(self, faces, finished, tmp_path, capsys):
+        out = tmp_path / "out"
+        shutil.copytree(finished, out)
+        assert run.main(arguments(faces, out, "retain_ft", "--resume", "--networks=all")) == 0
+        assert "--networks all: gold, retain_ft finished without it" in capsys.readouterr().err
+
     def test_only_what_is_missing_is_trained(self, faces, finished, tmp_path):
         out = tmp_path / "out"
         shutil.copytree(finished, out)
@@ -174,7 +202,8 @@ WRONG_ROWS = {
 WRONG_OPTIONS = {
     "--splits is 3; expected an even number": ["--splits=3"],
     "--train basis.epochs: expected STAGE.NAME": ["--train=basis.epochs=3"],
-    "unknown setting 'speed'": ["--train=base.speed=3"],
+    "--train base.speed: unknown setting 'speed'": ["--train=base.speed=3"],
+    "--train gold.lr: lr is nan; expected a finite number": ["--train=gold.lr=nan"],
     "--train base.epochs: expected NAME=VALUE": ["--train=base.epochs"],
     "--set scrub: expected METHOD.NAME=VALUE": ["--set=scrub=1"],
     "has no option 'width'": ["--set=twins.width=3"],
