@@ -1,7 +1,7 @@
 """ResNet-18 and the transform equal torchvision's: values, gradients, running statistics and each
 optimiser step within the rounding of float64 and float32; pixels exactly.
 
-torchvision comes with the extra `parity` (tests/helpers/torchvision_models.py says how it is
+torchvision comes with the extra `faces` (tests/helpers/torchvision_models.py says how it is
 imported).
 """
 
