@@ -226,7 +226,8 @@ class Unlearn(Common):
         "results of frozen weights that are needed again (the teacher's hidden states and logits, "
         "outputs of the vision tower): keep (computed once; up to 2 GiB in memory of each process, "
         "then up to 16 GiB in the run directory until its end; all and sweep share them among "
-        "their runs) or live (computed each time). The numbers are the same",
+        "their runs; a run alone keeps those of records that are computed one at a time, "
+        "--records-at-once 1) or live (computed each time). The numbers are the same",
         choices=("keep", "live"),
     )
     keep: str = setting(
