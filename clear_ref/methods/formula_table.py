@@ -16,8 +16,9 @@ Whitespace in the docstring of a method file is an interface: this module parses
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 from .variant import Variant
 
@@ -101,16 +102,22 @@ def rows_read(chosen: Variant) -> str:
     return "; ".join(parts)
 
 
-def markdown(methods: Mapping[str, ModuleType]) -> str:
-    """One row for each method and semantics.
+def divided_by(chosen: Variant) -> str:
+    """step: by the counts of the whole optimiser step; batch: each batch by its own counts, and
+    then the mean of the batches."""
+    return "batch" if chosen.by_batch else "step"
 
-    The column "divided by": step, by the counts of the whole optimiser step; batch, each batch by
-    its own counts, and then the mean of the batches.
-    """
-    lines = [
-        "| method | semantics | loss | source | rows read | divided by | how we know |",
-        "|---|---|---|---|---|---|---|",
-    ]
+
+# {column: its cell, from a variant}; the other columns are made from the docstrings
+COLUMNS: Mapping[str, Callable[[Any], str]] = {"rows read": rows_read, "divided by": divided_by}
+
+
+def markdown(
+    methods: Mapping[str, ModuleType], columns: Mapping[str, Callable[[Any], str]] = COLUMNS
+) -> str:
+    """One row for each method and semantics; columns: those that are made from the variant."""
+    header = ("method", "semantics", "loss", "source", *columns, "how we know")
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for method, module in methods.items():
         formula_of = formulas(module)
         evidence_of = evidence(module)
@@ -121,8 +128,7 @@ def markdown(methods: Mapping[str, ModuleType]) -> str:
                 f"`{name}`",
                 "`" + formula.replace("|", "\\|") + "`",
                 source,
-                rows_read(chosen),
-                "batch" if chosen.by_batch else "step",
+                *(cell(chosen) for cell in columns.values()),
                 evidence_of[name],
             )
             lines.append("| " + " | ".join(cells) + " |")

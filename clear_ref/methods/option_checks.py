@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,25 @@ def warn_zero_weights(options: DataclassInstance) -> None:
     if zero:
         were = "are 0: their terms have" if len(zero) > 1 else "is 0: its term has"
         fire("zero_weight", SETTINGS, f"option {', '.join(zero)} {were} no effect")
+
+
+def options_from(kind: Any, method: str, semantics: str, given: Mapping[str, object]) -> Any:
+    """An object of an options dataclass with the given values, which may be text.
+
+    method, semantics  whose options they are, for messages
+    raises             UserError on an unknown name or a wrong type
+    """
+    known = {field.name: field for field in fields(kind)}
+    for name in given:
+        if name not in known:
+            described = [f"{field.name} ({field.metadata['meaning']})" for field in known.values()]
+            raise UserError(
+                f"{method} ({semantics}) has no option {name!r}; "
+                f"its options: {'; '.join(described) or 'none'}"
+            )
+    return kind(
+        **{name: typed_value(name, value, known[name].type) for name, value in given.items()}
+    )
 
 
 def typed_value(name: str, value: object, wanted: Any) -> object:

@@ -9,7 +9,7 @@ from clear_ref.common.errors import UserError
 
 from . import formula_table
 from .modules import LOSSES, METHODS
-from .option_checks import typed_value
+from .option_checks import options_from
 from .semantics import DEFAULT_SEMANTICS, SEMANTICS, exists, later
 from .variant import Need, Variant
 
@@ -59,18 +59,7 @@ def make_options(
     given   values of the option's type, or text
     raises  UserError on an unknown name or a wrong type
     """
-    options = variant(method, semantics).options
-    known = {field.name: field for field in fields(options)}
-    for name in given:
-        if name not in known:
-            described = [f"{field.name} ({field.metadata['meaning']})" for field in known.values()]
-            raise UserError(
-                f"{method} ({semantics}) has no option {name!r}; "
-                f"its options: {'; '.join(described) or 'none'}"
-            )
-    return options(
-        **{name: typed_value(name, value, known[name].type) for name, value in given.items()}
-    )
+    return options_from(variant(method, semantics).options, method, semantics, given)
 
 
 def needs(method: str, semantics: str, options: object) -> dict[str, Need]:

@@ -3,5 +3,5 @@
 from .recipes import METHOD_RECIPES
 
 METHOD_NAMES = tuple(METHOD_RECIPES)
-SEMANTICS = ("paper", "original", "released")
+SEMANTICS = ("paper", "released", "original")
 STAGES = ("base", "gold", *METHOD_NAMES)

@@ -128,15 +128,19 @@ def new_network(width: int, seed: int) -> ResNet18:
     return network
 
 
-def write_network(path: PathName, network: ResNet18, head: Head | None = None) -> None:
+def write_network(
+    path: PathName, network: ResNet18, head: Head | None = None, by_all: bool = False
+) -> None:
     """Write a network, and its head if there is one, to one safetensors file, whole or not at all.
 
     Names are torchvision's; the head's tensor is head.weight.
+
+    by_all  as in common.atomic.atomic_file
     """
     tensors = dict(network.state_dict())
     if head is not None:
         tensors[HEAD_WEIGHT] = head.weight
-    write_tensors(path, tensors)
+    write_tensors(path, tensors, by_all)
 
 
 def read_network(path: PathName) -> ResNet18:

@@ -20,15 +20,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import save as save_tensors
 
 from clear_ref.common.atomic import atomic_file
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import is_number
 from clear_ref.common.files import read_json
 
-from .head import HEAD_WEIGHT, Head
-from .network import ResNet18, read_trained
+from .head import Head
+from .network import ResNet18, read_trained, write_network
 from .scores import DEFINITIONS, GROUPS
 
 FORMAT = "clear_ref.visual/1"
@@ -64,10 +63,7 @@ class Store:
 
     def write_network(self, split: int, stage: str, network: ResNet18, head: Head) -> None:
         """Keep a network with its head."""
-        tensors = {**network.state_dict(), HEAD_WEIGHT: head.weight}
-        ready = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
-        data = save_tensors(ready, metadata={"format": "pt"})
-        self._write(self.path(split, stage, "network.safetensors"), data)
+        write_network(self.path(split, stage, "network.safetensors"), network, head, by_all=True)
 
     def has_network(self, split: int, stage: str) -> bool:
         """Whether the network of this training is there."""

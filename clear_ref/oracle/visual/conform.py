@@ -14,8 +14,8 @@ from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import one_line
 from clear_ref.common.settings import parse_names
 from clear_ref.oracle.vectors.judged_function import load
+from clear_ref.visual.method_names import SEMANTICS
 from clear_ref.visual.methods import table
-from clear_ref.visual.methods.variant import SEMANTICS
 
 from .cases import Case, all_cases, inputs_of
 from .mistakes import OVERFLOW, OVERFLOW_MEANING, mistakes_of

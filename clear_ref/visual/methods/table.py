@@ -1,18 +1,18 @@
 """The eight methods by name: variants, options, the table of README.md."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.methods.formula_table import evidence, formulas
+from clear_ref.methods import formula_table
 from clear_ref.methods.loss import Loss
-from clear_ref.methods.option_checks import typed_value
+from clear_ref.methods.option_checks import options_from
 
+from ..method_names import SEMANTICS
 from . import dpo, llmu, retain_ft, rmu, scrub, scrubbio, sparsity, twins
 from .inputs import Inputs
-from .variant import SEMANTICS, Variant
+from .variant import Variant
 
 METHODS: dict[str, ModuleType] = {
     "retain_ft": retain_ft,
@@ -56,17 +56,7 @@ def make_options(
     """The options of a method's variant from {name: value}; UserError for an unknown name, a wrong
     type or a value out of range.
     """
-    options = variant(method, semantics).options
-    known = {field.name: field for field in fields(options)}
-    values = {}
-    for name, value in (given or {}).items():
-        if name not in known:
-            raise UserError(
-                f"{method} ({semantics}) has no option {name!r}; "
-                f"its options: {', '.join(known) or 'none'}"
-            )
-        values[name] = typed_value(name, value, known[name].default.__class__)
-    return options(**values)
+    return options_from(variant(method, semantics).options, method, semantics, given or {})
 
 
 def visual_loss(method: str, inputs: Inputs, semantics: str = "paper", **options: object) -> Loss:
@@ -75,24 +65,16 @@ def visual_loss(method: str, inputs: Inputs, semantics: str = "paper", **options
     return chosen.loss(inputs, make_options(method, options, semantics))
 
 
+def sampling(chosen: Variant) -> str:
+    """How a variant takes its pictures (variant.py)."""
+    return chosen.sampling
+
+
+def trained(chosen: Variant) -> str:
+    """What a variant trains."""
+    return "network and head" if chosen.trains_head else "network"
+
+
 def markdown() -> str:
     """The table of all methods and semantics in README.md, made from the method files."""
-    lines = [
-        "| method | semantics | loss | source | batches | trained | how we know |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for method, module in METHODS.items():
-        formula_of, evidence_of = formulas(module), evidence(module)
-        for name, each in module.VARIANTS.items():
-            formula, source = formula_of[name]
-            cells = (
-                f"[`{method}`]({method}.py)",
-                f"`{name}`",
-                "`" + formula.replace("|", "\\|") + "`",
-                source,
-                each.sampling,
-                "network and head" if each.trains_head else "network",
-                evidence_of[name],
-            )
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return formula_table.markdown(METHODS, {"batches": sampling, "trained": trained})

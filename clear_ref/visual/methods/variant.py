@@ -22,7 +22,6 @@ from clear_ref.methods.loss import Loss
 
 from .inputs import Inputs
 
-SEMANTICS = ("paper", "released", "original")
 SAMPLING = {
     "retain": ("retain",),
     "pairs": ("retain", "forget"),
