@@ -10,7 +10,7 @@ from clear_ref.common import distributed, run_directory
 from clear_ref.common.files import write_json
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
-from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.metrics import score, sets_of
 from clear_ref.loop import mini_recipes
 from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
@@ -18,6 +18,7 @@ from clear_ref.methods import table
 from clear_ref.methods.semantics import exists
 from clear_ref.mini.directories import model_directory
 from clear_ref.report import terminal
+from clear_ref.report.record_intervals import of_sets
 
 from . import report as report_page
 from .evaluated import base_and_gold, evaluated
@@ -217,6 +218,10 @@ def run_all(
         "seeds": run.seeds,
         "impl": inputs.impl,
         "models": models,
+        "intervals": {
+            name: of_sets(sets_of(found, inputs.metrics), logs[name], logs.get("gold"))
+            for name, found in models.items()
+        },
         "runs": finished,
         "failed": failed,
         "definitions": models["base"]["definitions"],

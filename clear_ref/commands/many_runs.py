@@ -77,6 +77,7 @@ def line_of(run: ResolvedUnlearn, summary: Mapping[str, Any]) -> dict[str, Any]:
         "modality": run.settings.modality,
         "seed": run.settings.seed,
         "metrics": summary["models"]["unlearned"],
+        "intervals": summary.get("intervals", {}).get("unlearned", {}),
         "seconds": summary["seconds"],
         "steps": summary["steps"],
         **({"guards": summary["guards"]} if summary.get("guards") else {}),

@@ -34,8 +34,9 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
     """Write the page and the three tables of these run directories into `out`.
 
     returns  {"command", "out", "files", "title", "metrics": sets of definitions, "models": {"base",
-             "gold": {set: metrics}}, "runs": [see run_entry], "lines": [{"label", "modality",
-             "seeds", "retain_collapsed"}] of the tables, "failed": names, "notes": sentences}
+             "gold": {set: metrics}}, "intervals": the same of their intervals, "runs": [see
+             run_entry], "lines": [{"label", "modality", "seeds", "retain_collapsed"}] of the
+             tables, "failed": names, "notes": sentences}
     raises   UserError for a directory that is not a finished run, runs that cannot be compared, a
              run given twice, an `out` that is in use
     """
@@ -58,6 +59,7 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
         "title": headline(report, groups),
         "metrics": list(report.sets),
         "models": report.metrics,
+        "intervals": report.intervals,
         "runs": [run_entry(report, group, run) for group in groups for run in group.runs],
         "lines": [
             {
@@ -120,6 +122,7 @@ def run_entry(report: read_runs.Report, group: RunGroup, run: read_runs.Run) -> 
         "seed": run.seed,
         "retain_collapsed": has_collapsed(run.paper, report.paper.get("base")),
         "metrics": run.metrics,
+        "intervals": run.intervals,
         **({"guards": run.summary["guards"]} if run.summary.get("guards") else {}),
     }
 
@@ -151,7 +154,7 @@ def write(
 
     visual  metrics.json of each `visual` run: its tables come after the others
     """
-    tables = leaderboard.tables(report, groups)
+    tables = leaderboard.with_intervals(leaderboard.tables(report, groups))
     legend = leaderboard.legend(tables, report)
     sections = [line for found in visual for line in visual_page.section(found)]
     texts = {

@@ -29,6 +29,7 @@ LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "±": r"$\pm$",
+    "–": "--",
     MARK: r"$\dagger$",
     zero_means.MARK: r"$\ddagger$",
 }
@@ -177,7 +178,7 @@ def title(table: Table, sets: Sequence[str]) -> str:
         words += f", {table.semantics} semantics"
     if tuple(sets) != ("paper",):
         words += f", {table.definitions} definitions"
-    return words
+    return words + (": 95 % intervals" if table.intervals else "")
 
 
 def as_markdown(tables: list[Table], sets: Sequence[str], legend: list[str]) -> str:

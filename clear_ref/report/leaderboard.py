@@ -14,6 +14,7 @@ from . import zero_means
 from .columns import HIGHER, LOWER, Column, columns_of, mean, number, spread
 from .given_settings import common_words
 from .read_runs import EVALUATED, Report
+from .record_intervals import as_text, meaning, of_line
 from .run_groups import RunGroup, by_panel, run_groups, semantics_of
 from .thresholds import COLLAPSED
 
@@ -34,7 +35,7 @@ class Cell:
     value    the mean over seeds; None: not evaluated
     best     whether it is the best of its column
     zero     whether it is a harmonic mean that is 0 because of some of its parts (zero_means.py)
-    interval over the records, of one run (record_intervals.py); None: of several seeds
+    interval 95 %: over the records of one run, over several seeds (record_intervals.py)
     """
 
     text: str
@@ -51,10 +52,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table. kind: base, gold or unlearned."""
+    """One line of a table, of so many seeds. kind: base, gold or unlearned."""
 
     label: str
     kind: str
+    seeds: int
     collapsed: bool
     cells: tuple[Cell, ...]
 
@@ -66,6 +68,7 @@ class Table:
     semantics    the semantics that all methods of the page have; "" if it is the paper's, or if
                  there are several
     seeds        the largest number of seeds of a line
+    intervals    whether the cells are the intervals of the numbers, not the numbers
     zeros        the sentence about marked zeros; [] if there is none
     """
 
@@ -76,6 +79,7 @@ class Table:
     lines: tuple[Line, ...]
     seeds: int
     zeros: tuple[str, ...] = ()
+    intervals: bool = False
 
 
 def tables(report: Report, groups: list[RunGroup]) -> list[Table]:
@@ -89,8 +93,7 @@ def tables(report: Report, groups: list[RunGroup]) -> list[Table]:
 
 @dataclass(frozen=True)
 class _Model:
-    """One line of a table before its cells are made: metrics has one entry for each seed,
-    intervals are those of one run."""
+    """One line of a table before its cells are made: metrics has one entry for each seed."""
 
     label: str
     kind: str
@@ -106,13 +109,13 @@ def _table(report: Report, panel: str, definitions: str, groups: list[RunGroup])
     ]
     for group in groups:
         metrics = [run.metrics[definitions] for run in group.runs]
-        found = group.runs[0].intervals[definitions] if len(group.runs) == 1 else {}
+        found = of_line(metrics, group.runs[0].intervals[definitions])
         models.append(_Model(group.label, "unlearned", bool(group.collapsed), metrics, found))
     columns = columns_of(metrics for model in models for metrics in model.metrics)
     seeds = max(len(group.runs) for group in groups)
     cells = _cells(models, columns, decimals=2 if seeds > 1 else 3, mark_best=len(groups) > 1)
     lines = [
-        Line(model.label, model.kind, model.collapsed, tuple(own))
+        Line(model.label, model.kind, len(model.metrics), model.collapsed, tuple(own))
         for model, own in zip(models, cells, strict=True)
     ]
     semantics = semantics_of(report)
@@ -159,6 +162,19 @@ def _cells(
     return cells
 
 
+def with_intervals(found: list[Table]) -> list[Table]:
+    """Each table, and after it the 95 % intervals of its numbers as a table of the same form."""
+    return [each for table in found for each in (table, _intervals(table))]
+
+
+def _intervals(table: Table) -> Table:
+    lines = [
+        replace(line, cells=tuple(Cell(as_text(cell.interval), None) for cell in line.cells))
+        for line in table.lines
+    ]
+    return replace(table, lines=tuple(lines), intervals=True, zeros=())
+
+
 def best(cells: list[Cell], arrow: str) -> list[int]:
     """Numbers of the best cells: the one with the best mean, and all whose mean prints the same.
 
@@ -199,6 +215,8 @@ def legend(tables: list[Table], report: Report) -> list[str]:
         sentences.append(
             "No run here evaluated base, so it is unknown whether a Retain has collapsed."
         )
+    if any(table.intervals for table in tables):
+        sentences.append(f"{meaning(bool(counts))}.")
     sentences += dict.fromkeys(sentence for table in tables for sentence in table.zeros)
     groups = run_groups(report)
     words = common_words(report.runs, len(groups))

@@ -159,7 +159,8 @@ def _line(line: Line) -> str:
         kind = "n best" if cell.best else "n"
         title = ""
         if cell.interval:
-            title = f' title="95 % interval over the records: {as_text(cell.interval)}"'
+            over = "records" if line.seeds == 1 else "seeds"
+            title = f' title="95 % interval over the {over}: {as_text(cell.interval)}"'
         cells.append(f'<td class="{kind}" data-value="{value}"{title}>{shown}</td>')
     label = text(line.label)
     name = label

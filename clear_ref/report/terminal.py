@@ -54,11 +54,15 @@ def intervals(summary: dict[str, Any]) -> list[str]:
     """The intervals of the leaderboard's numbers by the first set of definitions, and an empty
     line; [] for a summary that an older version wrote."""
     found = summary.get("intervals", {})
-    rows = list(summary["models"].items())
-    if not found or not columns_of([scores for _, scores in rows]):
+    rows = [(name, [scores]) for name, scores in summary["models"].items()]
+    if not found or not columns_of([scores for _, (scores,) in rows]):
         return []
-    first = {name: next(iter(sets.values())) for name, sets in found.items()}
-    return [*record_intervals.table(rows, first), ""]
+    return [*record_intervals.table(rows, {name: _first(sets) for name, sets in found.items()}), ""]
+
+
+def _first(sets: dict[str, Any]) -> Any:
+    """The intervals by the first set of definitions; {} of a summary that has none."""
+    return next(iter(sets.values()), {})
 
 
 def warnings(summary: dict[str, Any]) -> list[str]:
@@ -95,13 +99,16 @@ def all_methods(summary: dict[str, Any]) -> str:
     blocks = []
     for modality in dict.fromkeys(row["modality"] for row in summary["runs"]):
         rows = [(name, [metrics]) for name, metrics in summary["models"].items()]
+        found = {name: _first(sets) for name, sets in summary["intervals"].items()}
         by_method: dict[str, list[dict]] = {}
         for row in summary["runs"]:
             if row["modality"] == modality:
                 by_method.setdefault(row["method"], []).append(row["metrics"])
+                found[row["method"]] = _first(row["intervals"])
         rows += by_method.items()
         title = f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}"
         blocks += ["", title, "", leaderboard_over_seeds(rows)]
+        blocks += ["", *record_intervals.table(rows, found)]
     said = []
     for row in summary["runs"]:
         run = f"{row['method']} {row['modality']} seed {row['seed']}"
@@ -127,12 +134,16 @@ def report(summary: dict[str, Any]) -> str:
     blocks = [summary["title"]]
     for panel in dict.fromkeys(line["modality"] for line in summary["lines"]):
         rows = [(name, [_joined(sets)]) for name, sets in summary["models"].items()]
+        found = {name: _first(sets) for name, sets in summary["intervals"].items()}
         for line in summary["lines"]:
             if line["modality"] == panel:
                 label = line["label"] + (f" {MARK}" if line["retain_collapsed"] else "")
-                seeds = [_joined(next(runs)["metrics"]) for _ in range(line["seeds"])]
-                rows.append((label, seeds))
+                own = [next(runs) for _ in range(line["seeds"])]
+                rows.append((label, [_joined(run["metrics"]) for run in own]))
+                found[label] = _first(own[0]["intervals"])
         blocks += ["", PANELS.get(panel, panel), "", leaderboard_over_seeds(rows, decimals)]
+        if columns_of([scores for _, seeds in rows for scores in seeds]):
+            blocks += ["", *record_intervals.table(rows, found)]
     if any(line["retain_collapsed"] for line in summary["lines"]):
         meaning = f"Retain or Retain text is less than {COLLAPSED} of base's"
         blocks += ["", f"{MARK} Retain collapsed: {meaning}"]
