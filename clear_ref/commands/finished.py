@@ -37,11 +37,12 @@ def finished_summary(out: Path) -> dict[str, Any] | None:
         and all(is_number(seconds.get(phase)) for phase in ("train", "evaluate"))
         and type(summary.get("steps")) is int
         and is_guards(summary.get("guards", []))
+        and _are_intervals(summary.get("intervals", {}))
     )
     if not complete:
         raise UserError(
             f"{path}: is not the summary of a finished run; expected models.unlearned, seconds, "
-            f"steps, and guards if there are any: {AGAIN}"
+            f"steps, and guards and intervals if there are any: {AGAIN}"
         )
     return summary
 
@@ -63,6 +64,15 @@ def _is_set(found: object) -> bool:
         _are_numbers(numbers)
         and all(_are_numbers(each) and each.keys() >= PARTS for each in of_tasks)
         and all(isinstance(name, str) for name in names)
+    )
+
+
+def _are_intervals(found: object) -> bool:
+    """True for {model: {set of definitions: {number: [low, high]}}}."""
+    sets = [own for model in _values(found) for own in _values(model)]
+    pairs = [pair for own in sets for pair in _values(own)]
+    return all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair)) for pair in pairs
     )
 
 

@@ -94,6 +94,7 @@ def write_finished(folder: Path) -> None:
     made_runs.write(folder / "run")
     scores = score(logs.read(folder / "run").tasks, None)
     summary = {"models": {"unlearned": scores}, "seconds": {"train": 1.5, "evaluate": 2.0}}
+    summary["intervals"] = {"unlearned": {"paper": {"forget": [0.1, 0.4], "retain": [0.5, 0.6]}}}
     made_runs.change(folder / "run" / "metrics.json", lambda kept: kept.update(summary))
     (folder / "run" / "report.html").touch()
 
@@ -105,7 +106,8 @@ def read_finished(folder: Path) -> None:
     )
     line = many_runs.line_of(run, finished.finished_summary(run.out))  # type: ignore[arg-type]
     terminal.print_finished_run(line)
-    words = {"seeds": [0], "semantics": "paper", "impl": "torch", "out": "run", "models": {}}
+    words = {"seeds": [0], "semantics": "paper", "impl": "torch", "out": "run"}
+    words |= {"models": {}, "intervals": {}}
     terminal.all_methods(words | {"runs": [line]})
     like = {"base": made_runs.logs(made_runs.BASE)}
     sweep.scores_of(finished.logs_in(folder / "run", like), None, 0)

@@ -55,7 +55,7 @@ def test_a_line_of_several_seeds_has_the_interval_of_their_mean(tmp_path):
     of = {one.split(">")[1].split("<")[0]: one for one in reversed(cells) if "data-value" in one}
     assert "over the records" in of["base"] and "over the records" in of["kl"]
     assert "over the records" not in of["npo"]
-    assert "over the seeds: 0.05–0.55\">0.30 " in of["npo"]
+    assert 'over the seeds: 0.05–0.55">0.30 ' in of["npo"]
 
 
 def test_markdown_and_latex_have_a_table_of_intervals_after_each_table(tmp_path):
