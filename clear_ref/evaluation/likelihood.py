@@ -80,7 +80,12 @@ def answer_logits(vlm: VLM, record: Record) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def mean_answer_nll(vlm: VLM, records: Sequence[Record]) -> float:
-    """The mean over records of their answer's mean nll, in nats for each token.
+    """The mean over records of their answer's mean nll, in nats for each token."""
+    return mean(answer_means(vlm, records))
+
+
+def answer_means(vlm: VLM, records: Sequence[Record]) -> list[float]:
+    """The mean nll of each record's answer, in nats for each token.
 
     On the CPU the records are computed by as many processes as torch has threads.
     """
@@ -88,9 +93,7 @@ def mean_answer_nll(vlm: VLM, records: Sequence[Record]) -> float:
     def mean_of_tokens(record: Record) -> float:
         return mean(answer_nll(vlm, record))
 
-    return mean(
-        map_in_processes(mean_of_tokens, records, process_count(vlm.device, vlm.is_shared_out))
-    )
+    return map_in_processes(mean_of_tokens, records, process_count(vlm.device, vlm.is_shared_out))
 
 
 @torch.no_grad()

@@ -14,11 +14,13 @@ source    Lynch et al. 2024 (arXiv 2402.16835), Hu et al. 2024 (arXiv 2406.13356
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 from clear_ref.common import distributed
@@ -36,7 +38,9 @@ from clear_ref.loop.train import AfterStep
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
-from .likelihood import mean_answer_nll
+from .bootstrap import Interval, Sample, drawn_numbers
+from .intervals import over_draws
+from .likelihood import answer_means
 from .log_format import Log, Logs
 from .metrics import score
 from .tasks import Task
@@ -105,17 +109,21 @@ def _column_without(column: dict[str, object], removed: set[str]) -> dict[str, o
     return {index: value for index, value in column.items() if index not in removed}
 
 
-def forget_numbers(logs: Logs, logs_not_relearned: Logs, metrics: str) -> Measures:
+def forget_numbers(logs: Logs, logs_not_relearned: Logs, metrics: str) -> dict[str, Any]:
     """{metric: value, metric_not_relearned: value} for forget and text_forget.
 
     logs_not_relearned  the same logs without the relearned records
-    returns             None for a metric of tasks that were not evaluated
+    returns             None for a metric of tasks that were not evaluated; and "drawn":
+                        {measure: its values on drawn records (bootstrap.py)} of the others
     """
-    numbers: Measures = {}
+    numbers: dict[str, Any] = {"drawn": {}}
     for suffix, some_logs in (("", logs), ("_not_relearned", logs_not_relearned)):
         scores = score(some_logs, None, metrics) if some_logs else {}
+        drawn = drawn_numbers(some_logs, None, metrics, scores) if some_logs else {}
         for metric in FORGET_METRICS:
             numbers[f"{metric}{suffix}"] = scores.get(metric)
+            if metric in drawn:
+                numbers["drawn"][f"{metric}{suffix}"] = drawn[metric].tolist()
     return numbers
 
 
@@ -151,28 +159,34 @@ def relearn(
     plan: FinetunePlan,
     recipe: Recipe,
     measured_steps: list[int],
-    initial: Measures,
-    measure: Callable[[int], Measures],
+    initial: Mapping[str, Any],
+    measure: Callable[[int], Mapping[str, Any]],
     kept: Path | None = None,
 ) -> list[dict]:
     """One line for each step from 0 to the last of measured_steps; the model is restored.
 
-    initial   {measure: value} of the model as evaluated, for step 0
+    initial   {measure: value, "drawn": {measure: values}} of the model as evaluated, for step 0
     measure   called with each of measured_steps, after it; returns the same measures of the changed
               model
     kept      directory for checkpoints and lines, from which a stopped relearning goes on; it
               belongs to one model, plan and measure
     returns   {"step", "loss", "gradient_norm", "lr"}, where the loss is the one before the step;
               lines of step 0 and of measured_steps also have "nll_relearned", the mean over the
-              plan's records of their mean nll, and what `measure` returned
+              plan's records of their mean nll, what `measure` returned, and "drawn": {measure: its
+              values on drawn records}
     """
     records = [plan.records(0, index)["retain"] for index in range(len(plan))]
     n_threads = torch.get_num_threads()
     lines: list[dict] = []
     stored = distributed.from_first(lambda: read_lines(kept / LINES) if kept else [])
 
-    def nll_relearned() -> dict[str, float]:
-        return {"nll_relearned": mean_answer_nll(vlm, records)}
+    names = [f"{plan.row_of('retain', 0, index).index}" for index in range(len(plan))]
+
+    def measured(others: Mapping[str, Any]) -> dict[str, Any]:
+        nll = answer_means(vlm, records)
+        drawn = Sample(plan.seed).counts("relearned records", names) @ np.array(nll) / len(nll)
+        own = {"nll_relearned": drawn.tolist()} | others.get("drawn", {})
+        return {"nll_relearned": math.fsum(nll) / len(nll)} | dict(others) | {"drawn": own}
 
     def add(line: TraceLine) -> None:
         lines.append(
@@ -186,7 +200,7 @@ def relearn(
         if line["step"] in measured_steps:
             n_training_threads = torch.get_num_threads()
             torch.set_num_threads(n_threads)
-            lines[-1] |= nll_relearned() | measure(line["step"])
+            lines[-1] |= measured(measure(line["step"]))
             torch.set_num_threads(n_training_threads)
         if kept:
             write_jsonl(kept / LINES, lines)
@@ -201,7 +215,7 @@ def relearn(
                 "done; remove the directory, and relearning begins again"
             )
 
-    lines.append({"step": 0} | nll_relearned() | initial)
+    lines.append({"step": 0} | measured(initial))
     short_recipe = dataclasses.replace(
         recipe,
         epochs=max(measured_steps),
@@ -240,3 +254,19 @@ def mean_rise(steps: list[int], values: list[float | None]) -> float | None:
         for a, b, x, y in zip(steps, steps[1:], rises, rises[1:], strict=False)
     )
     return area / steps[-1]
+
+
+def curve_intervals(
+    steps: list[int], lines: list[dict], measure: str
+) -> tuple[list[Interval | None], Interval | None]:
+    """The 95 % intervals of a curve at each of the steps, and of its mean rise, over the records.
+
+    lines    of relearn, at these steps
+    returns  None where a number is missing; a draw takes the same records at every step
+    """
+    drawn = [line["drawn"].get(measure) for line in lines]
+    at_steps = [None if values is None else over_draws(np.array(values)) for values in drawn]
+    if None in drawn:
+        return at_steps, None
+    rises = [mean_rise(steps, list(values)) for values in zip(*drawn, strict=True)]
+    return at_steps, over_draws(np.array(rises))

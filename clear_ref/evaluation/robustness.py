@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
@@ -42,7 +42,7 @@ from .membership_scores import (
 from .metrics import score
 from .relearning import (
     MEASURES,
-    Measures,
+    curve_intervals,
     draw_records,
     forget_numbers,
     logs_without,
@@ -231,7 +231,9 @@ def run(
         for name, load in models.items()
     }
     lines = [
-        {"model": name, **line} for name, result in results.items() for line in result["curve"]
+        {"model": name, **{key: line[key] for key in line if key != "drawn"}}
+        for name, result in results.items()
+        for line in result["curve"]
     ]
     write_jsonl(out / "relearning.jsonl", lines)
     if "gold" in results and "model" in results:
@@ -280,11 +282,11 @@ def measure_model(
         intervals_of[str(bits)] = intervals(rounded_logs, logs.get("gold"), metrics, scores_of)
     forget_tasks = [task for task in tasks if task.set_name == "Forget"]
 
-    def numbers(forget_logs: Logs) -> Measures:
+    def numbers(forget_logs: Logs) -> dict[str, Any]:
         others = logs_without(forget_logs, forget_tasks, plan.directory, plan.relearned)
         return forget_numbers(forget_logs, others, metrics)
 
-    def measure(step: int) -> Measures:
+    def measure(step: int) -> dict[str, Any]:
         return numbers(compute_logs(vlm, f"relearn {name}, step {step}", forget_tasks))
 
     curve = relearn(
@@ -325,9 +327,11 @@ def _relearning(
 ) -> Relearning:
     steps = [0, *plan.measured_steps]
     curves: dict[str, dict[str, list[float | None]]] = {}
+    between = {}
     for name, result in results.items():
         measured = [line for line in result["curve"] if line["step"] in steps]
         curves[name] = {measure: [line[measure] for line in measured] for measure in MEASURES}
+        between[name] = {measure: curve_intervals(steps, measured, measure) for measure in MEASURES}
     return {
         "records": [
             {
@@ -345,6 +349,14 @@ def _relearning(
         "mean_rise": {
             name: {measure: mean_rise(steps, values) for measure, values in curve.items()}
             for name, curve in curves.items()
+        },
+        "intervals": {
+            name: {measure: at_steps for measure, (at_steps, _) in own.items()}
+            for name, own in between.items()
+        },
+        "mean_rise_intervals": {
+            name: {measure: of_rise for measure, (_, of_rise) in own.items()}
+            for name, own in between.items()
         },
     }
 

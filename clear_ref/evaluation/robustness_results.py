@@ -37,6 +37,8 @@ class Relearning(TypedDict):
     lr, rank    peak learning rate, rank of the adapters
     models      {"model" or "gold": {measure: [value at each of `steps`]}}
     mean_rise   {"model" or "gold": {measure: relearning.mean_rise of the curve}}
+    intervals   {"model" or "gold": {measure: [95 % interval at each of `steps`]}}, over the records
+    mean_rise_intervals  the same of mean_rise
     """
 
     records: list[RelearnedRecord]
@@ -46,6 +48,8 @@ class Relearning(TypedDict):
     rank: int
     models: dict[str, dict[str, list[float | None]]]
     mean_rise: dict[str, Measures]
+    intervals: dict[str, dict[str, list[Interval | None]]]
+    mean_rise_intervals: dict[str, dict[str, Interval | None]]
 
 
 class Rounding(TypedDict):

@@ -67,6 +67,9 @@ def relearning(results: Relearning, names: dict[str, str]) -> list[str]:
             rise = results["mean_rise"][model][measure]
             label = label_of(names[measure])
             table.append([shown, model, *map(number, curve), number(rise), label])
+            ends = results["intervals"][model][measure]
+            of_rise = results["mean_rise_intervals"][model][measure]
+            table.append(["", INTERVAL, *map(as_text, ends), as_text(of_rise), ""])
             shown = ""
     steps = results["steps"]
     header = ["after step", "of", *map(str, steps), "mean rise", "definition"]

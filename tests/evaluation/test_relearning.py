@@ -10,10 +10,13 @@ from clear_ref import load
 from clear_ref.common.errors import UserError
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
+from clear_ref.evaluation.bootstrap import intervals
 from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
+from clear_ref.evaluation.intervals import over_draws
 from clear_ref.evaluation.likelihood import answer_nll
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.relearning import (
+    curve_intervals,
     draw_records,
     forget_numbers,
     logs_without,
@@ -86,12 +89,32 @@ class TestRelearning:
         }
         assert logs_without({"eval_text_forget": log}, FORGET[2:], WORLD, [self.ROWS[22]]) == {}
         logs = run_tasks(load(BASE), WORLD, OWN, FORGET[2:], EvaluationSettings(2))
-        assert forget_numbers(logs, {}, "paper") == {
+        found = forget_numbers(logs, {}, "paper")
+        drawn = found.pop("drawn")
+        assert (
+            set(drawn) == {"text_forget"}
+            and over_draws(np.array(drawn["text_forget"]))
+            == (intervals(logs, None, "paper", score(logs))["text_forget"])
+        )
+        assert found == {
             "forget": None,
             "text_forget": score(logs)["text_forget"],
             "forget_not_relearned": None,
             "text_forget_not_relearned": None,
         }
+
+    def test_a_curve_has_the_intervals_of_its_steps_and_of_its_mean_rise(self):
+        """Drawn values 0, 1, ... 1000 after step 2: from 25 to 975. The mean rise of a straight
+        line from 0 at step 0 is half of its end; a draw is one line."""
+        straight = [float(value) for value in range(1001)]
+        lines = [{"drawn": {"forget": [0.0] * 1001}}, {"drawn": {"forget": straight[::-1]}}]
+        ends, of_rise = curve_intervals([0, 2], lines, "forget")
+        assert ends[0] == (0.0, 0.0) and ends[1] == pytest.approx((25.0, 975.0))
+        assert of_rise == pytest.approx((12.5, 487.5))
+        # The same draws at both steps: no line rises, though both steps have a wide interval.
+        lines = [{"drawn": {"forget": straight}}] * 2
+        assert curve_intervals([0, 2], lines, "forget")[1] == (0.0, 0.0)
+        assert curve_intervals([0, 2], lines, "text_forget") == ([None, None], None)
 
     def test_relearned_records_become_likelier_and_the_model_is_restored(self):
         """Gold in three steps. The first loss is that of the unchanged model: mean nll over all

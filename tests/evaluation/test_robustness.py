@@ -209,6 +209,8 @@ class TestCommand:
                 "rank": 8,
                 "models": {"model": curve},
                 "mean_rise": {"model": dict.fromkeys(curve, 0.025)},
+                "intervals": {"model": dict.fromkeys(curve, [(0.1, 0.3), (0.2, 0.4)])},
+                "mean_rise_intervals": {"model": dict.fromkeys(curve, (-0.01, 0.06))},
             },
             "rounding": {
                 "layers": 3,
@@ -230,7 +232,8 @@ class TestCommand:
         text = "\n".join(robustness(found))
         for words in (
             "relearning 1 of 9 forget records",
-            "0.200  0.250      0.025  harmonic_mean v1\n",
+            "0.250          0.025  harmonic_mean v1\n",
+            "0.10–0.30  0.20–0.40  -0.01 to 0.06\n",
             "model, 8 bits      0.210",
             "  95 %         0.15–0.30",
             "  0.50–0.88",
