@@ -84,24 +84,27 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
         "definitions": {name: result["definitions"] for name, result in sets.items()},
         "numbers": numbers(sets, log.tasks, intervals_of(sets, log, gold)),
         "wrong": wrong_definitions.wrong_numbers(log.tasks) if "mmunlearner" in sets else [],
-        "missing": missing(list(sets), set(log.tasks), task is not None, gold is not None)
+        "missing": missing(list(sets), set(log.tasks), set(gold.tasks) if gold else None)
         | without_tasks(sets),
         "inputs": run_directory.hashes([*log.files, *(gold.files if gold else ())]),
     }
 
 
-def missing(
-    sets: list[str], tasks: set[str], has_forget_task: bool, has_gold: bool
-) -> dict[str, str]:
-    """{metric: reason} of the metrics that compare with gold and have no value."""
-    if has_forget_task and has_gold:
-        return {}
-    reason = NO_GOLD if has_forget_task else NO_FORGET_TASK
+def missing(sets: list[str], tasks: set[str], gold_tasks: set[str] | None) -> dict[str, str]:
+    """{metric: reason} of the metrics that compare with gold and have no value.
+
+    tasks, gold_tasks  that the logs hold; None: there is no gold
+    """
     reasons = {}
     for name in sets:
         for metric, (_, of_tasks) in definitions.QUALITIES[name].items():
-            if not has_forget_task or set(of_tasks) & tasks:
-                reasons[metric] = reason
+            task = next((task for task in of_tasks if task in tasks), None)
+            if not tasks & set(definitions.QUALITY_TASKS):
+                reasons[metric] = NO_FORGET_TASK
+            elif task and gold_tasks is None:
+                reasons[metric] = NO_GOLD
+            elif task and gold_tasks is not None and task not in gold_tasks:
+                reasons[metric] = f"the gold log holds no {task}; evaluate gold on it too"
     return reasons
 
 

@@ -406,6 +406,22 @@ def test_without_gold_the_other_numbers_are_given_and_the_missing_one_has_its_re
     )
 
 
+def test_a_gold_log_without_a_task_leaves_out_the_numbers_of_that_task_alone(tmp_path, capsys):
+    """Both forget tasks in the log, one in gold: what compares the other has a reason."""
+    for name, seed in (("m", 1), ("g", 2)):
+        folder = run_directory(tmp_path / name, seed) / "logs"
+        text = json.loads((folder / "eval_log_forget.json").read_text())
+        write(folder / "eval_text_forget.json", text | {"task": "eval_text_forget"})
+    asked = ("score", tmp_path / "m", "--gold", tmp_path / "g", "--metrics", "released", "--json")
+    whole = json.loads(call(capsys, *asked)[1])
+    (tmp_path / "g/logs/eval_text_forget.json").unlink()
+    found = json.loads(call(capsys, *asked)[1])
+    reason = "the gold log holds no eval_text_forget; evaluate gold on it too"
+    assert found["missing"] == {"text_log_forget_quality": reason} and whole["missing"] == {}
+    expected = whole["metrics"]["released"] | {"text_log_forget_quality": None}
+    assert found["metrics"]["released"] == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil, message",
