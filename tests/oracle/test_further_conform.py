@@ -61,7 +61,9 @@ def test_a_mistake_is_named(name, method, semantics, cause):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_each_of_them_times_1_01_fails_in_every_dtype(dtype):
+def test_each_of_them_times_1_01_fails_in_every_dtype(dtype, monkeypatch):
+    """Causes, which change no verdict with strict, are not searched for."""
+    monkeypatch.setattr(conform, "explain", lambda verdicts, judged, strict: None)
     result = conform_result(
         "tests.implementations.mutants:times_1_01",
         methods=EVERY,
