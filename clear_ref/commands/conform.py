@@ -8,6 +8,7 @@ from clear_ref.common.files import write_bytes
 from clear_ref.common.run_directory import check_file
 from clear_ref.oracle.suite import junit
 from clear_ref.oracle.vectors import conform, conform_text
+from clear_ref.visual.method_names import check_not_visual
 
 from .given import settings_from
 from .output import Output
@@ -16,6 +17,7 @@ from .output import Output
 def command(arguments: Namespace) -> Output:
     """What `conform` prints; it fails if a case fails."""
     settings = settings_from(arguments, conform.ConformSettings)
+    check_not_visual(settings.methods.split(","), "visual-oracle conform --methods")
     if settings.junit:
         check_file(Path(settings.junit), "--junit")
     found = conform.run(settings, arguments.strict, arguments.all_batches, arguments.padded)

@@ -16,6 +16,7 @@ from clear_ref.oracle.diff import dump_file
 from clear_ref.oracle.diff.dump_file import Dump
 from clear_ref.oracle.diff.report import DiffReport, compare_dump
 from clear_ref.oracle.diff.terminal import text, title
+from clear_ref.visual.method_names import check_not_visual
 
 from .examine_settings import DiffSettings
 from .given import settings_from
@@ -38,6 +39,7 @@ def run(path: str | None, settings: DiffSettings) -> DiffReport:
         raise UserError(
             "diff: no DUMP is named; expected a file (diff --helper prints what writes one)"
         )
+    check_not_visual([settings.method], "visual-oracle diff --methods")
     check_pictures(settings)
     dump = dump_file.read(path, settings.method, settings.semantics, settings.pictures)
     return compare_dump(dump, load_model(settings, dump))

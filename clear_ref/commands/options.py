@@ -17,6 +17,7 @@ from clear_ref.methods import FURTHER
 from clear_ref.model.shape_table import SHAPES
 from clear_ref.oracle.vectors.conform_settings import ConformSettings
 from clear_ref.report.command_line import PROGRAM
+from clear_ref.visual.method_names import VISUAL_ALONE
 
 from .output import Output
 
@@ -58,6 +59,8 @@ class Parser(argparse.ArgumentParser):
                 f"{unknown[1]!r} is a loss that no command trains with: explain {unknown[1]}, "
                 f"conform --methods {unknown[1]}, or clear_ref.method_loss in Python;"
             )
+        if unknown and unknown[1] in VISUAL_ALONE:
+            return f"{unknown[1]!r} is a method of the visual-only track: visual {unknown[1]};"
         if unknown:
             near = nearest(unknown[1], re.findall(r"'(.*?)'", unknown[2]))
             if near and message.startswith("argument COMMAND"):

@@ -3,6 +3,7 @@
 from clear_ref.methods import table
 from clear_ref.oracle.diff import dump_format
 from clear_ref.oracle.vectors.conform_settings import CONTRACT, ConformSettings
+from clear_ref.visual.method_names import METHOD_NAMES
 
 from .examine_settings import VECTORS, DiffSettings, ExplainSettings
 from .options import Parser, add_set, add_shared
@@ -14,7 +15,17 @@ def add_explain(one: Parser) -> None:
     """explain."""
     add_shared(one, "explain", ExplainSettings)
     one.add_argument(
-        "method", nargs="?", metavar="METHOD", help="one of " + ", ".join(table.LOSSES)
+        "method",
+        nargs="?",
+        metavar="METHOD",
+        help="one of " + ", ".join(table.LOSSES) + "; visual: see below",
+    )
+    one.add_argument(
+        "visual_method",
+        nargs="?",
+        metavar="VISUAL_METHOD",
+        help="explain visual VISUAL_METHOD, of the visual-only track: one of "
+        + ", ".join(METHOD_NAMES),
     )
     one.add_argument(
         "--batch",
@@ -91,7 +102,8 @@ def add_visual_oracle(one: Parser) -> None:
         choices=ACTIONS,
         metavar="ACTION",
         help="certify: every claim about the eight visual methods, measured; vectors: write their "
-        "golden vectors; conform: check another implementation's losses",
+        "golden vectors; conform: check another implementation's losses; diff: which definition "
+        "gives the loss of a step that was written to a file. Formulas: explain visual METHOD",
     )
 
 

@@ -3,6 +3,7 @@
 import re
 import textwrap
 from dataclasses import fields
+from types import ModuleType
 from typing import TypedDict
 
 from clear_ref.common.errors import UserError
@@ -11,8 +12,8 @@ from clear_ref.oracle.mistakes.projects import entries_of
 
 # The first word or words of a line that starts a field of the docstring.
 FIELD = re.compile(
-    r"(paper|original|released(?:@[\w-]+)?|needs|positions|resolved|deviations|at teacher|evidence)"
-    r"(?: +(.*))?$"
+    r"(paper|original|released(?:@[\w-]+)?|needs|positions|resolved|deviations|at teacher|evidence"
+    r"|trained|at base)(?: +(.*))?$"
 )
 SOURCE_IN_BRACKETS = re.compile(r"\s*\[[^\[\]]*[a-zA-Z]{2}[^\[\]]*\]$")
 WIDTH = 100
@@ -74,7 +75,7 @@ def describe(method: str, semantics: str | None = None) -> Description:
     raises  UserError for a method or a semantics that does not exist
     """
     module = table.method_module(method)
-    lines_of = docstring_fields(method)
+    lines_of = docstring_fields(module)
     sources = formula_table.formulas(module)
     names = list(module.VARIANTS)
     if semantics is not None:
@@ -112,29 +113,33 @@ def described_variant(variant: Variant, formula: list[str], source: str) -> Desc
     divides = "by the counts of the whole step"
     if variant.by_batch:
         divides = "by the counts of each batch, and then the mean of the step's batches"
-    options = [
+    return DescribedVariant(
+        formula=formula,
+        source=source,
+        reads=formula_table.rows_read(variant),
+        divides=divides,
+        options=described_options(variant.options),
+    )
+
+
+def described_options(options: type) -> list[DescribedOption]:
+    """A DescribedOption for each field of a class of options."""
+    return [
         DescribedOption(
             name=field.name,
             default=field.default,
             meaning=field.metadata["meaning"],
             source=field.metadata["source"],
         )
-        for field in fields(variant.options)
+        for field in fields(options)
     ]
-    return DescribedVariant(
-        formula=formula,
-        source=source,
-        reads=formula_table.rows_read(variant),
-        divides=divides,
-        options=options,
-    )
 
 
-def docstring_fields(method: str) -> dict[str, list[str]]:
+def docstring_fields(module: ModuleType) -> dict[str, list[str]]:
     """{field: its lines} of a method file's docstring, without the sources in brackets."""
     found: dict[str, list[str]] = {}
     key = None
-    for line in str(table.method_module(method).__doc__).splitlines()[2:]:
+    for line in str(module.__doc__).splitlines()[2:]:
         start = FIELD.match(line)
         if start:
             key = start.group(1)
@@ -169,17 +174,13 @@ def text(description: Description) -> str:
     lines = [*textwrap.wrap(description["about"], WIDTH), ""]
     for name, variant in description["meanings"].items():
         lines += variant_lines(name, variant)
-    lines += ["needs", *hanging("    ", description["needs"]), ""]
-    lines += ["positions", *hanging("    ", description["positions"]), ""]
-    lines.append("resolved: gaps and contradictions of the paper")
-    for number, part in description["resolved"]:
-        lines += hanging(f"    {number:4}", part)
+    lines += read_lines(description["needs"], description["positions"])
+    gaps = "resolved: gaps and contradictions of the paper"
+    lines += numbered_lines(gaps, description["resolved"])
     is_further = description["method"] in FURTHER
     code = "open-unlearning's code" if is_further else "the released code"
-    lines += ["", f"deviations of {code}"]
-    for number, part in description["deviations"]:
-        lines += hanging(f"    {number:4}", part)
-    lines += ["", "where student and teacher are the same"]
+    lines += numbered_lines(f"deviations of {code}", description["deviations"])
+    lines += ["where student and teacher are the same"]
     lines += hanging("    ", description["at_teacher"])
     lines += ["", "how we know"]
     lines += hanging("    ", description["evidence"])
@@ -198,9 +199,28 @@ def variant_lines(name: str, variant: DescribedVariant) -> list[str]:
     lines += hanging("    source   ", variant["source"])
     lines += hanging("    reads    ", variant["reads"])
     lines += hanging("    divides  ", variant["divides"])
-    for option in variant["options"]:
+    return [*lines, *option_lines(variant["options"]), ""]
+
+
+def option_lines(options: list[DescribedOption]) -> list[str]:
+    """The lines of the options of one semantics."""
+    lines = []
+    for option in options:
         about = f"{option['name']} = {option['default']}: {option['meaning']} ({option['source']})"
         lines += hanging("    option   ", about)
+    return lines
+
+
+def read_lines(needs: str, positions: str) -> list[str]:
+    """The lines of what a method reads, and over what it averages, and an empty one."""
+    return ["needs", *hanging("    ", needs), "", "positions", *hanging("    ", positions), ""]
+
+
+def numbered_lines(heading: str, parts: list[list[str]]) -> list[str]:
+    """A heading, the numbered texts below it, and an empty line."""
+    lines = [heading]
+    for number, part in parts:
+        lines += hanging(f"    {number:4}", part)
     return [*lines, ""]
 
 

@@ -6,6 +6,7 @@ from clear_ref.evaluation.wrong_definitions import WRONG_DEFINITIONS
 from clear_ref.oracle.mistakes.known import MISTAKES
 from clear_ref.oracle.mistakes.peers import PEERS
 from clear_ref.oracle.mistakes.projects import PROJECTS
+from clear_ref.oracle.visual.mistakes import MISTAKES as VISUAL_MISTAKES
 
 from .method_file import hanging
 
@@ -24,12 +25,14 @@ class Names(TypedDict):
 
     projects     {project: {method: semantics or a name}}
     evaluations  mistakes of evaluations, which are of no method
+    visual       mistakes of the visual-only methods, which visual-oracle conform names
     """
 
     mistakes: list[Name]
     meanings: list[Name]
     projects: dict[str, dict[str, str]]
     evaluations: list[Name]
+    visual: list[Name]
 
 
 def names() -> Names:
@@ -50,6 +53,10 @@ def names() -> Names:
         meanings=found[True],
         projects={name: project.methods for name, project in PROJECTS.items()},
         evaluations=list(evaluations.values()),
+        visual=[
+            Name(name=name, what=one.meaning, seen="", methods=list(one.methods))
+            for name, one in VISUAL_MISTAKES.items()
+        ],
     )
 
 
@@ -60,6 +67,7 @@ def text(found: Names) -> str:
         ("mistakes", "mistakes"),
         ("meanings", "what other projects compute"),
         ("evaluations", "mistakes of evaluations, which --mistake does not take"),
+        ("visual", "mistakes of the visual-only methods, which visual-oracle conform names"),
     )
     for key, heading in headings:
         entries: list[Name] = found[key]  # type: ignore[literal-required]
@@ -67,7 +75,8 @@ def text(found: Names) -> str:
         for entry in entries:
             lines.append(f"    {entry['name']}")
             lines += hanging("        ", entry["what"])
-            lines += hanging("        ", f"seen in: {entry['seen']}")
+            if entry["seen"]:
+                lines += hanging("        ", f"seen in: {entry['seen']}")
             if entry["methods"]:
                 lines += hanging("        ", f"methods: {', '.join(entry['methods'])}")
         lines.append("")

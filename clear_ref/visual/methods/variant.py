@@ -1,13 +1,6 @@
 """Variant: one method under one semantics, and what it reads in a step.
 
-A step has one or two batches, by how a method takes its pictures:
-
-retain  a batch of the retain set; an epoch is one pass over it
-pairs   a retain batch and a forget batch; the forget set is repeated `forget_times` times, and an
-        epoch ends with the shorter of the two passes
-pool    one batch of the forget set, repeated, and the retain set, mixed
-forget  one batch of the forget set, repeated
-
+A step has one or two batches, by how a method takes its pictures (SAMPLING, SAMPLING_WORDS).
 Within a batch of pool the pictures of both sets are told apart by `forget`.
 """
 
@@ -27,6 +20,13 @@ SAMPLING = {
     "pairs": ("retain", "forget"),
     "pool": ("pool",),
     "forget": ("forget",),
+}
+SAMPLING_WORDS = {
+    "retain": "a batch of the retain set; an epoch is one pass over it",
+    "pairs": "a retain batch and a forget batch; the forget set is repeated forget_times times, "
+    "and an epoch ends with the shorter of the two passes",
+    "pool": "one batch of the forget set, repeated forget_times times, and the retain set, mixed",
+    "forget": "one batch of the forget set, repeated forget_times times",
 }
 
 
