@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import clear_ref
-from clear_ref import run
 from clear_ref.commands import all_methods, evaluate
 from clear_ref.commands.output import Output, show
 from clear_ref.methods import table
 from clear_ref.mini.directories import BASE, GOLD
+from tests.helpers import warm_processes
 from tests.helpers.commands import call, small_copy
 
 SMALL = ["--epochs", "1", "--limit", "2", "--max-new-tokens", "8", "--quiet"]
@@ -363,18 +363,14 @@ def test_a_killed_evaluation_resumes_where_it_stopped(capsys, tmp_path):
         "--eval-batch",
         "2",
         "--max-new-tokens",
+        "4",
+        "--limit",
         "8",
         "--quiet",
     ]
     assert call(capsys, *arguments, "--out", tmp_path / "straight")[0] == 0
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clear_ref.run", *arguments, "--out", out],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[1])},
-    )
+    process = warm_processes.start("clear_ref.run", *arguments, "--out", out, cwd=tmp_path)
     while len(list(out.glob("checkpoint/evaluation/*/*.json"))) < 2 and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

@@ -11,7 +11,6 @@ Run: python -m pytest tests/commands/test_estimate_measured.py
 """
 
 import json
-import os
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from clear_ref.commands.estimate_memory import totals, training_parts
 from clear_ref.model.costs import model_costs
 from tests.helpers.process_memory import RANK
 from tests.helpers.tiny_model import write_tiny
-from tests.helpers.torchrun import torchrun
+from tests.helpers.warm_processes import Forks
 
 TEXT = {
     "hidden_size": 768,
@@ -51,13 +50,19 @@ def estimated(directory, way, n):
     return totals(parts)[0]
 
 
+@pytest.fixture(scope="module")
+def forks():
+    """A process whose forks return freed memory to the system at once."""
+    one = Forks(RETURNED_AT_ONCE | {"OMP_NUM_THREADS": "1"})
+    yield one
+    one.end()
+
+
 @pytest.mark.parametrize("n", WAYS)
-def test_memory_of_a_process_is_as_estimated(n, model, tiny_directory, tmp_path, monkeypatch):
-    for name, value in (RETURNED_AT_ONCE | {"OMP_NUM_THREADS": "1"}).items():
-        monkeypatch.setitem(os.environ, name, value)
+def test_memory_of_a_process_is_as_estimated(n, model, tiny_directory, tmp_path, forks):
     out = tmp_path / "memory.json"
-    ways = ",".join(WAYS[n])
-    done = torchrun(n, "-m", "tests.helpers.process_memory", model, out, ways, tiny_directory)
+    given = (model, out, ",".join(WAYS[n]), tiny_directory)
+    done = forks.start("tests.helpers.process_memory", *given, n=n).wait()
     assert done.returncode == 0, done.stderr
     for way, measured in json.loads(out.read_text(encoding="utf-8")).items():
         expected = estimated(model, way, n)

@@ -9,8 +9,8 @@ import json
 import pytest
 
 from clear_ref.model.weights import read_tensors
+from tests.helpers import warm_processes
 from tests.helpers.commands import call, small_copy
-from tests.helpers.torchrun import torchrun
 
 SMALL = ("--recipe", "mini", "--epochs", "1", "--limit", "1", "--fresh")
 TASKS = ("--tasks", "eval_log_forget,eval_log", "--max-new-tokens", "4")
@@ -31,7 +31,7 @@ def test_a_run_with_shared_out_weights_is_that_of_one_process(tiny_directory, tm
     arguments = ("scrub", "--model", tiny_directory, "--data", data, *SMALL, *TASKS)
     assert call(capsys, *arguments, "--out", tmp_path / "one")[0] == 0
     sharded = (*arguments, "--shard", "on", "--out", tmp_path / "two")
-    done = torchrun(2, "-m", "clear_ref.run", *sharded)
+    done = warm_processes.run("clear_ref.run", *sharded, n=2)
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
     shapes = [
@@ -59,9 +59,8 @@ def test_what_needs_whole_weights_refuses(words, message, tiny_directory, tmp_pa
     if words[0] == "finetune":
         given += ["--model", model]
     out = tmp_path / "run"
-    done = torchrun(
-        2, "-m", "clear_ref.run", *given, "--data", "mini", "--shard", "on", "--out", out
-    )
+    given += ["--data", "mini", "--shard", "on", "--out", out]
+    done = warm_processes.run("clear_ref.run", *given, n=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("clear_ref: --shard on")]
     assert done.returncode == 1 and len(lines) == 1 and message in lines[0]
     assert not out.exists()

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from clear_ref.loop.trace import guards_in
+from tests.helpers import warm_processes
 from tests.helpers.commands import call, small_copy
 from tests.helpers.html_reader import Reader
-from tests.helpers.torchrun import torchrun
 
 pytestmark = pytest.mark.filterwarnings("ignore::clear_ref.common.guards.GuardNotice")
 SMALL = ("--recipe", "mini", "--epochs", "2", "--limit", "2", "--fresh", "--json")
@@ -129,7 +129,7 @@ def test_a_step_that_is_not_finite_ends_all_processes_with_one_line(world, tmp_p
     out = tmp_path / "run"
     arguments = ["npo", "--semantics", "released@2024-12-10", *world, "--set", "beta=1"]
     arguments += ["--batch-size", "3", "--epochs", "3", "--lr", "1e-2", "--out", out]
-    done = torchrun(2, "-m", "clear_ref.run", *arguments)
+    done = warm_processes.run("clear_ref.run", *arguments, n=2)
     [line] = [one for one in done.stderr.splitlines() if "the run failed" in one]
     assert done.returncode == 1 and done.stdout == ""
     assert "npo, step " in line and "term " in line and "; batch forget, " in line

@@ -17,6 +17,7 @@ import torch
 from clear_ref.common import distributed
 from clear_ref.evaluation import evaluate
 from clear_ref.loop import train as training
+from tests.helpers import warm_processes
 from tests.helpers.checkpoints import newest
 from tests.helpers.commands import call, small_copy
 from tests.helpers.torchrun import COMMAND, ROOT, torchrun
@@ -97,7 +98,7 @@ def test_all_with_two_processes_is_all_with_one(world, tmp_path, capsys):
 def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(world, tmp_path, capsys):
     """The trace then has every step once; the first epoch is that of the two processes."""
     arguments = ("scrub", *world, "--out", tmp_path / "run")
-    done = torchrun(2, "-m", "tests.helpers.killed_process", 3, *arguments)
+    done = warm_processes.run("tests.helpers.killed_process", 3, *arguments, n=2)
     assert done.returncode == 1
     assert len(errors(done.stderr)) <= 1  # none if torchrun ended the other process first
     assert all("another of its processes has ended" in line for line in errors(done.stderr))
@@ -132,7 +133,7 @@ def test_a_killed_torchrun_ends_its_processes_with_a_saved_state(world, tmp_path
 
 @pytest.mark.slow
 def test_wrong_input_is_one_line_for_all_processes(world, tmp_path):
-    done = torchrun(2, "-m", "clear_ref.run", "scrub", *world, "--out", ROOT)
+    done = warm_processes.run("clear_ref.run", "scrub", *world, "--out", ROOT, n=2)
     assert done.returncode == 1 and done.stdout == ""
     assert errors(done.stderr) == [
         f"clear_ref: --out {ROOT}: holds files but no run; choose another directory"

@@ -6,7 +6,7 @@ does the cases of one kind; the first process writes OUT.json and OUT.safetensor
 
 import json
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -55,16 +55,20 @@ TRAINED = (
 )
 # Full fine-tuning, whose weights are shared out: two stages, phases with a copied teacher.
 FULL = (("dpo", "paper"), ("scrub", "original"))
+# With four processes some have no records of a step of three.
+OF_FOUR = (("scrub", "paper"), ("scrub", "released"), ("dpo", "original"), ("rmu", "released"))
 # Under these a step of two whole batches is computed too: each process has one.
 WHOLE = (("scrub", "released"), ("rmu", "released"), ("idk", "original"))
+# With frozen weights shared out: every kind of batch and of reference, hidden states, phases. What
+# a loss does with them is the same with whole weights, for which every variant is computed.
+SHARDED = tuple(dict.fromkeys((*TRAINED, *WHOLE, *OF_FOUR, ("llmu", "paper"))))
 # Steps of at most seven rows of logits at a time, which the frozen output layer computes.
 IN_CHUNKS = (("kl", "released"), ("scrub", "paper"))
 # With --shard on: load shares out the frozen weights. Set by main.
 LOADING = {"shard": False}
-# With four processes some have no records of a step of three.
-OF_FOUR = (("scrub", "paper"), ("scrub", "released"), ("dpo", "original"), ("rmu", "released"))
 
 
+@cache
 def rows():
     """Three pictures and three texts to forget, six and six to retain."""
     forget, retain = split_rows(WORLD, "both", 10)
@@ -235,7 +239,7 @@ def main(directory, out, kind):
         for name, parameter in trainable(vlm).items():
             tensors[f"kl paper 2/{name}"] = parameter.detach().clone()
     elif LOADING["shard"]:
-        numbers["steps"], tensors = steps(directory)
+        numbers["steps"], tensors = steps(directory, SHARDED)
         numbers["trainings"], trained = trainings(directory, (2,))
         tensors |= trained
         numbers["evaluations"], _ = evaluations(directory)

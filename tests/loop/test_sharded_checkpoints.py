@@ -17,9 +17,9 @@ from clear_ref.loop.checkpoint_files import Rows, fill_rows, write_file
 from clear_ref.loop.saving import Saving
 from clear_ref.loop.stage import trainable
 from tests.helpers import distributed_cases as cases
+from tests.helpers import warm_processes
 from tests.helpers.checkpoints import indexes
 from tests.helpers.stopped_training import Stopped, stopped_after
-from tests.helpers.torchrun import torchrun
 
 # As in test_distributed.py: weights that no record uses get AdamW's weight decay under FSDP2.
 TOLERANCE = 8e-5
@@ -122,7 +122,7 @@ def test_a_process_killed_in_a_save_leaves_the_checkpoint_before_in_use(
         cases.train(
             tiny_directory, "scrub", "original", out, rank=0, saving=Saving(steps=1, keep=2)
         )
-    done = torchrun(4, "-m", "tests.helpers.sharded_training", tiny_directory, out)
+    done = warm_processes.run("tests.helpers.sharded_training", tiny_directory, out, n=4)
     assert done.returncode == 1
     folder = out / "checkpoint"
     three, four = (json.loads(path.read_text()) for path in indexes(folder))

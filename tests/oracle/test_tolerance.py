@@ -53,9 +53,7 @@ def test_a_small_mutant_of_each_method_fails_in_every_dtype(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant, methods", [("kl_swapped", WITH_KL), ("other_mean", set(METHODS))])
-def test_a_mutant_that_computes_in_bfloat16_fails_too(
-    mutant, methods, semantics_and_peers_alone
-):
+def test_a_mutant_that_computes_in_bfloat16_fails_too(mutant, methods, semantics_and_peers_alone):
     result = conform_result(
         f"tests.implementations.mutants:{mutant}_in_bfloat16",
         dtype="bfloat16",

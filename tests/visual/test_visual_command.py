@@ -13,9 +13,8 @@ import pytest
 from clear_ref import run
 from clear_ref.visual.columns import COLUMNS
 from clear_ref.visual.network import new_network, write_network
-from tests.helpers import made_runs
+from tests.helpers import made_runs, warm_processes
 from tests.helpers.small_faces import arguments, rows_of, write_faces
-from tests.helpers.torchrun import torchrun
 
 BASE = "splits/000/base.json"
 
@@ -89,7 +88,8 @@ class TestARun:
 
     @pytest.mark.slow
     def test_two_processes_of_torchrun_leave_the_same_bytes(self, faces, finished, tmp_path):
-        done = torchrun(2, "-m", "clear_ref.run", *arguments(faces, tmp_path / "out", "retain_ft"))
+        asked = arguments(faces, tmp_path / "out", "retain_ft")
+        done = warm_processes.run("clear_ref.run", *asked, n=2)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("base (Original)") == 1
         assert results(tmp_path / "out") == results(finished)
