@@ -136,14 +136,21 @@ def _serve():
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends pytest, which closes stdin
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    running = set()
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
             ended, status = os.waitpid(request["poll"], os.WNOHANG)
+            running.discard(ended)
             answer = os.waitstatus_to_exitcode(status) if ended else None
         else:
-            answer = {"pid": _fork(lambda request=request: _group_or_process(request))}
+            process = _fork(lambda request=request: _group_or_process(request))
+            running.add(process)
+            answer = {"pid": process}
         print(json.dumps(answer), file=answers, flush=True)
+    for process in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
 
 
 def _fork(do):

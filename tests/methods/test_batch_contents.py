@@ -284,8 +284,10 @@ def train(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("semantics", SEMANTICS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method, semantics",
+    [(method, each) for each in SEMANTICS for method in METHODS if method in methods_under(each)],
+)
 def test_every_method_trains_under_every_semantics(
     method, semantics, tiny_directory, rows, tmp_path
 ):
@@ -294,8 +296,6 @@ def test_every_method_trains_under_every_semantics(
     Only NPO before 2025-03-30, and the text-only one, cannot be trained: NaN in its second step.
     SKU does not exist in the text-only code.
     """
-    if method not in methods_under(semantics):
-        pytest.skip("there is no such variant")
     if method == "npo" and "@" in semantics:
         with pytest.raises(RunFailed, match="npo, step [23]: loss is nan"):
             train(
