@@ -36,6 +36,22 @@ LINEAR = (
 PAIRS = D * T * T  # multiply-adds of one product of attention, all heads
 
 
+@pytest.fixture(autouse=True, scope="module")
+def costs_of_a_model_are_computed_once():
+    """The command computes the costs of the same few models in each test: ten seconds each."""
+    computed = {}
+
+    def once(*arguments):
+        key = json.dumps(arguments, default=str, sort_keys=True)
+        if key not in computed:
+            computed[key] = model_costs(*arguments)
+        return computed[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "model_costs", once)
+        yield
+
+
 @pytest.mark.slow
 def test_operations_by_hand():
     """A multiply-add is two operations. Forward: each weight once a token, and attention's two
