@@ -11,6 +11,7 @@ from clear_ref.mini.directories import WORLD
 from clear_ref.run import main
 from tests.helpers.tiny_language_model import write_language_model
 
+
 @pytest.fixture(scope="module", params=["llama", "mistral", "qwen2"])
 def model(request, tmp_path_factory):
     return write_language_model(tmp_path_factory.mktemp("text") / request.param, request.param, 0)
