@@ -41,6 +41,10 @@ COMMANDS = {
         "the visual-only track: a face-recognition network forgets people (Table 5)",
     ),
     "evaluate": ("reading_commands", "logs and metrics of one model"),
+    "metrics-audit": (
+        "audit_options",
+        "which metrics can tell a model that knows the people to forget from one that never did",
+    ),
     "ask": (
         "file_commands",
         "one answer, and the probabilities of its first tokens; with --adapter, before and after",

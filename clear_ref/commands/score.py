@@ -19,6 +19,7 @@ from clear_ref.evaluation import (
 )
 from clear_ref.evaluation.choices import CHOICE_TASKS, WITH_CHOICES
 from clear_ref.evaluation.log_format import Logs
+from clear_ref.evaluation.named_values import values_of
 from clear_ref.report import terminal_score
 
 from .given import settings_from
@@ -177,16 +178,3 @@ def numbers(
         }
         for (metric, value, definition), of_sets in entries
     ]
-
-
-def values_of(name: str, result: dict) -> list[tuple[str, Any, definitions.Definition]]:
-    """(metric, value or None, definition) of one set of definitions."""
-    known = definitions.definitions(name)
-    found = [(metric, result[metric], known[metric]) for metric in known if metric in result]
-    for metric, value in result.get("membership", {}).items():
-        found.append((metric, value, membership.definition(metric)))
-    text = metrics.is_text(result["tasks"])
-    for task, parts in result["tasks"].items():
-        for part, function in definitions.functions(name, task, text).items():
-            found.append((f"{task} {part}", parts[part], definitions.definition(function)))
-    return found

@@ -10,7 +10,7 @@ differs  activations are not rounded, and products run in the model's dtype: thi
          weights still hold, not speed
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -61,14 +61,28 @@ def rounded_layers(model: torch.nn.Module, bits: int, group: int) -> Iterator[li
     layers = {
         name: layer for name, layer in lora.linear_layers(model).items() if not lora.is_head(name)
     }
+    with merged_layers(layers, lambda weight: rounded(weight, bits, group_of(bits, group))):
+        yield list(layers)
+
+
+@contextmanager
+def merged_layers(
+    layers: Mapping[str, lora.Linear],
+    change: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight,
+) -> Iterator[None]:
+    """Inside the block these layers have `change` of their merged weight, and no adapter.
+
+    After the block weights and adapters are bit for bit what they were. A copy of the weights is
+    kept during the block, on their device.
+    """
     saved = {}
     try:
         for name, layer in layers.items():
-            new_weight = rounded(lora.merged(layer).detach(), bits, group_of(bits, group))
+            new_weight = change(lora.merged(layer).detach())
             saved[name] = (layer.weight.detach().clone(), layer.adapter)
             layer.weight.detach().copy_(new_weight)
             layer.adapter = None
-        yield list(layers)
+        yield
     finally:
         for name, (weight, adapter) in saved.items():
             layers[name].weight.detach().copy_(weight)

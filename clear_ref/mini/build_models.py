@@ -194,24 +194,31 @@ def new_model(directory: Path, seed: int) -> VLM:
     return vlm
 
 
-def make_checkpoint(directory: Path, name: str, recipe: Recipe, seed: int) -> None:
-    """Fine-tune DIRECTORY/pretrained into DIRECTORY/base or DIRECTORY/gold, stored as float16.
+def finetune_plan(world: Path, split: str, seed: int) -> FinetunePlan:
+    """The records on which base and gold are fine-tuned: pictures and texts of a split, and more.
 
     A model of this size would forget the Real sets while it is trained on the authors, and would
     not learn from captions how to answer the name question. So each epoch also trains on REHEARSED
     rows of the pre-training, and on the name question for every picture.
+
+    split  full or retain90
     """
-    world = directory / "world"
-    split = SPLITS[name]
-    vlm = load(directory / "pretrained")
-    plan = FinetunePlan(
+    rehearsal = tuple(read_rows(world, "pretrain"))
+    return FinetunePlan(
         read_rows(world, f"{split}+tofu"),
         read_phrases(world),
         seed,
         named=tuple(read_rows(world, split)),
-        rehearsal=tuple(read_rows(world, "pretrain")),
-        n_rehearsal=REHEARSED,
+        rehearsal=rehearsal,
+        n_rehearsal=min(REHEARSED, len(rehearsal)),
     )
+
+
+def make_checkpoint(directory: Path, name: str, recipe: Recipe, seed: int) -> None:
+    """Fine-tune DIRECTORY/pretrained into DIRECTORY/base or DIRECTORY/gold, stored as float16."""
+    split = SPLITS[name]
+    vlm = load(directory / "pretrained")
+    plan = finetune_plan(directory / "world", split, seed)
     finetune(vlm, plan, recipe, seed, f"{name} on {split}+tofu")
     vlm.model.to(dtype_of("float16"))
     vlm.save(directory / name)

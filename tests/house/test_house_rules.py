@@ -27,6 +27,7 @@ ORDER = (
     "loop",
     "mini",
     "evaluation",
+    "audit",
     "visual",
     "report",
     "oracle",
@@ -248,7 +249,7 @@ def settings_of(command, kind):
     """The fields that are options of a command: its settings but what it takes another way, and its
     recipe.
     """
-    from clear_ref.commands import settings
+    from clear_ref.commands import audit_settings, settings
     from clear_ref.common.settings import setting_names
     from clear_ref.loop.recipes import RECIPES
 
@@ -257,6 +258,7 @@ def settings_of(command, kind):
         "ask": {"model"},
         "all": {"method", "modality", "seed"},
         "sweep": {"method", "seed", "metrics"},
+        "metrics-audit": audit_settings.WITHOUT,
     }.get(command, {"method"} & {*setting_names(kind)})
     found = [field for field in dataclasses.fields(kind) if field.name not in gone]
     if command == "bench":

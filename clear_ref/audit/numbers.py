@@ -1,0 +1,93 @@
+"""Every number of every set of definitions of one model, from its logs and membership scores."""
+
+import inspect
+from dataclasses import dataclass
+
+from clear_ref.evaluation import membership, wrong_definitions
+from clear_ref.evaluation.choices import SETS
+from clear_ref.evaluation.definitions import AGGREGATES, KNOWS, Definition
+from clear_ref.evaluation.log_format import Logs
+from clear_ref.evaluation.membership_scores import with_reference
+from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.named_values import values_of
+
+from .models import Scores
+
+ROBUSTNESS = "robustness"  # the set of `evaluate --robustness`
+WRONG = "wrong"  # wrong definitions of public evaluations
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number and what it is.
+
+    metric      what reports call it: forget, "eval_log rouge", "captions mia_loss"
+    definition  of the number
+    sets        the sets of definitions that print it
+    value       None: undefined for these logs
+    """
+
+    metric: str
+    definition: Definition
+    sets: tuple[str, ...]
+    value: float | None
+
+
+def numbers_of(logs: Logs, gold_logs: Logs, scores: Scores, gold_scores: Scores) -> list[Number]:
+    """Every number, once for each definition; in the same order for the same tasks.
+
+    scores, gold_scores  of membership_scores; {} where there are none
+    """
+    sets: dict[tuple[str, Definition], list[str]] = {}
+    values: dict[tuple[str, Definition], float | None] = {}
+    for name in SETS:
+        result = score(logs, gold_logs, name)
+        # A number of one part is that part: it is listed once, under the number's name.
+        parts = AGGREGATES[name].values()
+        single = {f"{task} {part}" for own in parts if len(own) == 1 for task, part in own}
+        for metric, value, definition in values_of(name, result):
+            if metric in single:
+                continue
+            sets.setdefault((metric, definition), []).append(name)
+            values[metric, definition] = value
+    found = [
+        Number(metric, definition, tuple(own), values[metric, definition])
+        for (metric, definition), own in sets.items()
+    ]
+    return [*found, *_wrong(logs), *_of_membership(scores, gold_scores)]
+
+
+def _wrong(logs: Logs) -> list[Number]:
+    """What known wrong definitions give for these logs."""
+    words = {one.name: one for one in wrong_definitions.WRONG_DEFINITIONS}
+    found = []
+    for entry in wrong_definitions.wrong_numbers(logs):
+        name = str(entry["definition"])
+        definition = Definition(name, words[name].what, words[name].what, str(entry["seen"]), KNOWS)
+        value = entry["value"]
+        assert isinstance(value, float)
+        found.append(Number(f"wrong {entry['of']}", definition, (WRONG,), value))
+    return found
+
+
+def _of_membership(scores: Scores, gold_scores: Scores) -> list[Number]:
+    """Attacks and memorisation, of each kind of records."""
+    found = []
+    for kind, own in scores.items():
+        gold = gold_scores[kind]
+        for metric, value in membership.membership(with_reference(own, gold), gold).items():
+            definition = membership.definition(metric)
+            found.append(Number(f"{kind} {metric}", definition, (ROBUSTNESS,), value))
+    return found
+
+
+def u_lira_definition(text: str) -> Definition:
+    """The definition of `telling.u_lira`, whose docstring is `text`."""
+    return Definition(
+        "log_quotient_of_gaussians",
+        "log likelihood of the forget records' losses under models with the people, less that "
+        "under models without",
+        inspect.cleandoc(text),
+        "arXiv 2112.03570",
+        KNOWS,
+    )
