@@ -19,7 +19,8 @@ from clear_ref.bench.token_terms_worker import ready
 from clear_ref.common.errors import UserError
 from clear_ref.losses import native
 
-TINY = BenchSettings(rows=8, vocabulary=64, rounds=2, dtype="float32", peers="ours torch,eager")
+OURS = "ours native" if native.built() else "ours torch"
+TINY = BenchSettings(rows=8, vocabulary=64, rounds=2, dtype="float32", peers=f"{OURS},eager")
 CPU = torch.device("cpu")
 JOB = {"rows": 8, "vocabulary": 64, "dtype": "float32", "peers": []}
 UNCOMPILED = [
@@ -31,9 +32,14 @@ def test_help_names_the_peers_that_there_are():
     assert tuple(PEERS) == PEER_NAMES
 
 
+@pytest.fixture(scope="module")
+def found():
+    """What `bench` measures: five processes."""
+    return json.loads(json.dumps(token_terms.run(TINY)))
+
+
 @pytest.mark.slow
-def test_report_has_the_documented_keys():
-    found = json.loads(json.dumps(token_terms.run(TINY)))
+def test_report_has_the_documented_keys(found):
     assert {
         "command",
         "task",
@@ -55,23 +61,28 @@ def test_report_has_the_documented_keys():
             and one["bandwidth"]["read"] > 1e8
             and one["floor_ms"] > 0
         )
-        assert len(one["inputs_sha256"]) == 64 and list(one["peers"]) == ["ours torch", "eager"]
+        assert len(one["inputs_sha256"]) == 64 and list(one["peers"]) == [OURS, "eager"]
         for peer in one["peers"].values():
             assert peer["loss_error"] < 1e-5  # fp32 sums of 8 rows of 64
             for key in ("forward_ms", "backward_ms", "both_ms", "cpu_ms"):
                 assert 0 <= peer[key]["p20"] <= peer[key]["median"] <= peer[key]["p80"]
-            assert peer["slower"] is None  # ours native was not asked for
+        eager, ours = (one["peers"][name] for name in ("eager", OURS))
+        if native.built():
+            assert ours["slower"] == 1 and eager["slower"] == pytest.approx(
+                eager["both_ms"]["median"] / ours["both_ms"]["median"]
+            )
+        else:
+            assert ours["slower"] is eager["slower"] is None
     assert all(
         peak["bytes"] >= 0 and peak["tensors"] is None
         for peak in found["memory"]["float32"].values()
     )
-    assert found["scaling"] == {}
     assert found["command"] == (
         "python -m clear_ref.run bench --rows 8 --vocabulary 64 --dtype float32 --rounds 2 "
-        "--peers 'ours torch,eager'"
+        f"--peers '{OURS},eager'"
     )
     table = token_terms_text.text(found)
-    assert "ours torch" in table
+    assert OURS in table
     assert "to native" in table
     assert max(map(len, table.splitlines())) < 200
 
@@ -137,8 +148,7 @@ def test_ratio_and_floor():
 @pytest.mark.skipif(
     not native.built(), reason="clear_ref was installed without the compiled kernel"
 )
-def test_threads_are_compared_in_turns_and_shown():
-    found = json.loads(json.dumps(token_terms.run(replace(TINY, peers="ours native"))))
+def test_threads_are_compared_in_turns_and_shown(found):
     times = found["scaling"]["float32"]
     for key in ("median", "min"):
         assert times["speedup"][key] == pytest.approx(times["1"][key] / times["2"][key])
