@@ -35,7 +35,7 @@ QUESTIONS = 20  # of each of TOFU's authors
 FURTHER_AUTHORS = range(20, 40)  # TOFU's numbers; the embedded world has none of them
 TEXT_TASKS = ("--tasks", "eval_text_forget,eval_text_retain")
 FIRST = ("retain_ft", "grad_diff", "kl", "npo", "scrub")
-OTHERS = ("grad_ascent", "idk", "dpo", "llmu", "rmu")
+OTHERS = ("grad_ascent", "idk", "dpo", "llmu", "rmu", "sku")
 # Sku is not in the text-only code, and npo of that code has a logarithm of what may be negative.
 MULTIMODAL = ("npo", "sku")
 STAGES_FILE = "stages.jsonl"
@@ -51,6 +51,7 @@ class Plan:
     rates       those that the sweep compares
     rate_of     the method whose best rate all methods train with
     first, others, multimodal     methods: in the order in which they run
+    worlds      trainings in the embedded world: one recipe for all methods, its own recipes
     small       further options of every command, for a trial
     """
 
@@ -58,7 +59,7 @@ class Plan:
     real: int = 40
     finetune: tuple[str, ...] = (
         *("--epochs", "5", "--batch-size", "4", "--records-at-once", "4"),
-        *("--lr", "1e-3", "--lora-rank", "32", "--lora-alpha", "64"),
+        *("--lr", "1e-3", "--lora-rank", "32", "--lora-alpha", "64", "--save-every", "10m"),
     )
     unlearn: tuple[str, ...] = (
         *("--recipe", "paper", "--epochs", "5"),
@@ -69,6 +70,7 @@ class Plan:
     first: tuple[str, ...] = FIRST
     others: tuple[str, ...] = OTHERS
     multimodal: tuple[str, ...] = MULTIMODAL
+    worlds: tuple[str, ...] = ("one-recipe", "own-recipes")
     small: tuple[str, ...] = ()
 
 
@@ -148,13 +150,14 @@ def groups(plan: Plan) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
     """(name, methods, options) of each `all`, in the order in which they run."""
     released = ("--semantics", "released")
     mm = (*released, "--released-code", "mm")
-    return [
+    every = [
         ("paper-first", plan.first, ()),
         ("released-first", plan.first, released),
-        ("paper-others", (*plan.others, "sku"), ()),
-        ("released-others", plan.others, released),
+        ("paper-others", plan.others, ()),
+        ("released-others", tuple(one for one in plan.others if one != "sku"), released),
         ("released-mm", plan.multimodal, mm),
     ]
+    return [group for group in every if group[1]]
 
 
 def method_stages(plan: Plan, rate: str) -> list[Stage]:
@@ -170,9 +173,13 @@ def method_stages(plan: Plan, rate: str) -> list[Stage]:
     for name, methods, options in groups(plan):
         of_all = ("all", "--methods", ",".join(methods), *options, *text)
         small = ("--set", "rmu.layer=2", "--set", "rmu.c=30") if "rmu" in methods else ()
-        one_recipe = (*plan.unlearn, "--lr", "1e-3", *small)
-        stages.append(Stage(f"mini-one-recipe-{name}", (*of_all, *one_recipe, *plan.small)))
-        stages.append(Stage(f"mini-own-recipes-{name}", (*of_all, *plan.small)))
+        recipes = {
+            "one-recipe": (*plan.unlearn, "--lr", "1e-3", *small),
+            "own-recipes": (),
+        }
+        for world in plan.worlds:
+            arguments = (*of_all, *recipes[world], *plan.small)
+            stages.append(Stage(f"mini-{world}-{name}", arguments))
     return stages
 
 
