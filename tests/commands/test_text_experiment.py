@@ -23,7 +23,7 @@ TINY = Plan(
         *("--lr", "1e-2", "--lora-rank", "2"),
     ),
     unlearn=("--recipe", "paper", "--epochs", "1", "--batch-size", "40", "--records-at-once", "40"),
-    rates="1e-3,1e-1",
+    rates="1e-3",
     first=("grad_diff",),
     others=(),
     multimodal=(),
@@ -52,6 +52,9 @@ class Calls:
                 raise Stopped
             self.names.append(name + (" resumed" if "--resume" in arguments else ""))
             more = [] if name.startswith("mini-") else ["--template", "inst"]
+            if name.startswith("mini-one-recipe-released"):  # one run with mini is enough
+                more = ["--model", "base/model", "--gold", "gold/model", "--data", "data"]
+                more += ["--forget", "5", "--template", "inst"]
             if "--limit" not in arguments:
                 more += ["--limit", "2"]
             assert run.main([*arguments, *more]) == 0
