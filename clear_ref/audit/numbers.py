@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from clear_ref.evaluation import membership, wrong_definitions
 from clear_ref.evaluation.choices import SETS
-from clear_ref.evaluation.definitions import AGGREGATES, KNOWS, Definition
+from clear_ref.evaluation.definitions import AGGREGATES, COMBINED, KNOWS, QUALITIES, Definition
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.membership_scores import with_reference
 from clear_ref.evaluation.metrics import score
@@ -24,12 +24,14 @@ class Number:
     metric      what reports call it: forget, "eval_log rouge", "captions mia_loss"
     definition  of the number
     sets        the sets of definitions that print it
+    is_about_forget  whether it is made of the forget set's records, so that it should tell
     value       None: undefined for these logs
     """
 
     metric: str
     definition: Definition
     sets: tuple[str, ...]
+    is_about_forget: bool
     value: float | None
 
 
@@ -39,6 +41,7 @@ def numbers_of(logs: Logs, gold_logs: Logs, scores: Scores, gold_scores: Scores)
     scores, gold_scores  of membership_scores; {} where there are none
     """
     sets: dict[tuple[str, Definition], list[str]] = {}
+    about: dict[tuple[str, Definition], bool] = {}
     values: dict[tuple[str, Definition], float | None] = {}
     for name in SETS:
         result = score(logs, gold_logs, name)
@@ -49,12 +52,20 @@ def numbers_of(logs: Logs, gold_logs: Logs, scores: Scores, gold_scores: Scores)
             if metric in single:
                 continue
             sets.setdefault((metric, definition), []).append(name)
+            about[metric, definition] = _is_about_forget(name, metric)
             values[metric, definition] = value
     found = [
-        Number(metric, definition, tuple(own), values[metric, definition])
-        for (metric, definition), own in sets.items()
+        Number(*key, tuple(own), is_about_forget=about[key], value=values[key])
+        for key, own in sets.items()
     ]
     return [*found, *_wrong(logs), *_of_membership(scores, gold_scores)]
+
+
+def _is_about_forget(name: str, metric: str) -> bool:
+    """Whether a number of a set, or a part of a task, is made of the forget set's records."""
+    if metric in AGGREGATES[name]:
+        return any("forget" in task for task, _ in AGGREGATES[name][metric])
+    return metric in {*QUALITIES[name], *COMBINED.get(name, {})} or "forget" in metric
 
 
 def _wrong(logs: Logs) -> list[Number]:
@@ -66,7 +77,8 @@ def _wrong(logs: Logs) -> list[Number]:
         definition = Definition(name, words[name].what, words[name].what, str(entry["seen"]), KNOWS)
         value = entry["value"]
         assert isinstance(value, float)
-        found.append(Number(f"wrong {entry['of']}", definition, (WRONG,), value))
+        of = str(entry["of"])
+        found.append(Number(f"wrong {of}", definition, (WRONG,), "forget" in of, value))
     return found
 
 
@@ -77,7 +89,7 @@ def _of_membership(scores: Scores, gold_scores: Scores) -> list[Number]:
         gold = gold_scores[kind]
         for metric, value in membership.membership(with_reference(own, gold), gold).items():
             definition = membership.definition(metric)
-            found.append(Number(f"{kind} {metric}", definition, (ROBUSTNESS,), value))
+            found.append(Number(f"{kind} {metric}", definition, (ROBUSTNESS,), True, value))
     return found
 
 

@@ -35,6 +35,7 @@ class Told(TypedDict):
 class Row(TypedDict):
     """One definition.
 
+    about        forget: made of the forget set's records, so it should tell; others: of other ones
     expects      what the direction says of models with the people: higher or lower values
     conditions   {condition: how it tells}
     correlation  rank correlation with U-LIRA over all models as trained, positive where it agrees;
@@ -48,6 +49,7 @@ class Row(TypedDict):
     words: str
     source: str
     sets: list[str]
+    about: str
     expects: str
     conditions: dict[str, Told]
     correlation: float | None
@@ -82,7 +84,8 @@ def rows_of(experiment: Experiment, members: list[Member], n_processes: int) -> 
     }
     described = numbers(groups[WITH][0], TRAINED)
     if gold_scores:
-        described.append(Number(U_LIRA, u_lira_definition(u_lira.__doc__ or ""), (ROBUSTNESS,), 0))
+        definition = u_lira_definition(u_lira.__doc__ or "")
+        described.append(Number(U_LIRA, definition, (ROBUSTNESS,), True, 0.0))
         for condition in conditions:
             losses = [
                 np.array([losses_of(read_measured(experiment, m, condition)[1]) for m in own])
@@ -141,6 +144,7 @@ def row_of(number: Number, values_in: Any, conditions: list[str], reference: Any
         "words": definition.words,
         "source": definition.source,
         "sets": list(number.sets),
+        "about": "forget" if number.is_about_forget else "others",
         "expects": "higher" if sign > 0 else "lower",
         "conditions": told,
         "correlation": correlation,

@@ -29,6 +29,7 @@ from clear_ref.evaluation.definition_names import (
     UNLIKE_GOLD,
 )
 from clear_ref.evaluation.definitions import Definition
+from clear_ref.report import audit_table
 
 Z = 1.959963984540054
 
@@ -146,7 +147,8 @@ class TestULira:
 
 
 def made_up(direction, metric):
-    return Number(metric, Definition(metric, "words", "text", "source", direction), ("paper",), 0.0)
+    definition = Definition(metric, "words", "text", "source", direction)
+    return Number(metric, definition, ("paper",), metric != "useless", 0.0)
 
 
 def made_table():
@@ -157,7 +159,7 @@ def made_table():
         made_up(FORGOT, "perfect"),
         made_up(KNOWS, "constant"),
         made_up(KNOWS, "undefined"),
-        Number(U_LIRA, u_lira_definition("One.\n\n    two"), ("robustness",), 0.0),
+        Number(U_LIRA, u_lira_definition("One.\n\n    two"), ("robustness",), True, 0.0),
     ]
     trained = {
         "with": [[1, 1, -4, 0.25, None, 7], [2, 4, -5, 0.25, 1, 8], [3, 9, -6, 0.25, 1, 9]],
@@ -204,3 +206,36 @@ def test_gold_is_in_no_group():
     assert found == ["gold-seed7", "with-seed8", "without-seed8", "with-seed9", "without-seed9"]
     with pytest.raises(UserError, match="--models is 1; expected 2 to 100"):
         members(1, 0)
+
+
+def found_of(rows):
+    """The parts of metrics.json that the printed texts use."""
+    return {
+        **{"models": 3, "members": ["gold-seed0"], "epochs": 1, "lr": 0.1, "rows": rows},
+        **{"conditions": ["trained", "4 bits"], "relearned_records": 1, "relearn_steps": 1},
+        **{"missing": "", "out": "runs/audit", "seconds": 1.0},
+    }
+
+
+class TestTexts:
+    def test_what_a_reader_does_not_expect_is_said(self):
+        assert audit_table.findings(found_of(made_table())) == [
+            "about the people to forget, and trained at 0.6 or less (1): reversed (reversed)",
+            "about others, and trained at 0.9 or more, or 0.1 or less (0): none",
+            "trained at 0.9 or more, and 4 bits at 0.6 or less (2): perfect (perfect), u_lira "
+            "(log_quotient_of_gaussians)",
+        ]
+
+    def test_each_condition_is_counted(self):
+        assert audit_table.counts(found_of(made_table())) == [
+            "trained: of 5 numbers 2 have AUC 1, 2 are within 0.1 of 0.5, 1 are below; 1 undefined",
+            "4 bits: of 5 numbers 1 have AUC 1, 2 are within 0.1 of 0.5, 2 are below; 1 undefined",
+        ]
+
+    def test_the_table_says_which_are_constant(self):
+        text = audit_table.terminal(found_of(made_table()))
+        assert "0.50*" in text and "* constant (constant): 0.25 for every model" in text
+        [line] = [each for each in text.splitlines() if each.startswith("perfect")]
+        cells = line.split()
+        assert cells[:6] == ["perfect", "perfect", "v1", "forget", "lower", "1.00"]
+        assert cells[-4:] == ["0.100", "0.00", "1.00", "paper"]
