@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from clear_ref.common.errors import RunFailed
+from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes
 from clear_ref.common.progress import Progress
@@ -209,10 +209,26 @@ def scores_file(directory: Path, condition: str) -> Path:
 
 
 def read_measured(experiment: Experiment, member: Member, condition: str) -> tuple[Logs, Scores]:
-    """(logs, membership scores) of a model that was measured; UserError for a damaged file."""
+    """(logs, membership scores) of a model that was measured.
+
+    raises  UserError for a file that is missing or damaged
+    """
     directory = experiment.directory(member)
-    folder = logs_directory(directory, condition)
-    logs = {
-        task.name: cast(Log, read_json(folder / f"{task.name}.json")) for task in experiment.tasks
-    }
-    return logs, cast(Scores, read_json(scores_file(directory, condition))["scores"])
+    folder, file = logs_directory(directory, condition), scores_file(directory, condition)
+    content = read_json(file)
+    kinds = set(experiment.robustness.compared)
+    if content.get("format") != FORMAT or set(content.get("scores") or ()) != kinds:
+        raise UserError(
+            f"{file}: does not hold the scores of {', '.join(kinds) or 'nothing'} ({FORMAT}); "
+            "remove it, and --resume --out DIR measures the model again"
+        )
+    logs = {}
+    for task in experiment.tasks:
+        path = folder / f"{task.name}.json"
+        if not path.exists():
+            raise UserError(
+                f"{path}: no such file; remove {file}, and --resume --out DIR measures the model "
+                "again"
+            )
+        logs[task.name] = cast(Log, read_json(path))
+    return logs, cast(Scores, content["scores"])

@@ -27,7 +27,8 @@ With 100 definitions, five have p below 0.05 by chance. In --out stand metrics.j
 `score` reads. --resume --out DIR continues after a stop or a kill; with a larger --models it adds
 models, with a smaller one the table is made of the first ones.
 
-  python -m clear_ref.run metrics-audit --models 5 --epochs 4 --out runs/audit
+  python -m clear_ref.run metrics-audit --models 5 --out runs/audit
+  python -m clear_ref.run metrics-audit --model clear_ref/mini/gold --epochs 3 --out runs/audit
   python -m clear_ref.run metrics-audit --resume --out runs/audit --models 8
 """
 # Settings of Evaluate that have no meaning here: what they choose is fixed.

@@ -157,6 +157,19 @@ class TestAudit:
             k: v for k, v in after.items() if k in before and k not in tables
         }
 
+    def test_a_file_that_is_gone_is_named(self, capsys, inputs, finished):
+        """A log, then the scores too: the model is measured again, with the same bytes."""
+        folder = finished / "models/with-seed1"
+        log, scores = folder / "logs/4bits/eval_log_forget.json", folder / "scores/4bits.json"
+        before = log.read_bytes()
+        log.unlink()
+        command = arguments(*inputs, finished, TASKS, "--resume", "--models=2")
+        status, _, error = call(capsys, *command)
+        assert status == 2 and f"{log}: no such file; remove {scores}" in error
+        assert len(error.splitlines()) == 1
+        scores.unlink()
+        assert call(capsys, *command)[0] == 0 and log.read_bytes() == before
+
 
 @pytest.mark.parametrize(
     "more,said",
