@@ -4,6 +4,7 @@ python -m torch.distributed.run --nproc-per-node N -m tests.helpers.distributed_
 does the cases of one kind; the first process writes OUT.json and OUT.safetensors.
 """
 
+import copy
 import json
 import sys
 from functools import cache, partial
@@ -80,13 +81,28 @@ def variants():
     return [(method, name) for method, module in METHODS.items() for name in module.VARIANTS]
 
 
+@cache
+def loaded(directory):
+    """The model in float64; it is not to be changed."""
+    return load(directory, "float64")
+
+
+def new_model(directory):
+    """The model in float64; with whole weights, a copy of one that was loaded once."""
+    if LOADING["shard"]:
+        return load(directory, "float64", **LOADING)
+    vlm = copy.copy(loaded(str(directory)))
+    vlm.model = copy.deepcopy(vlm.model)
+    return vlm
+
+
 def prepared(directory, method, semantics, recipe):
     """(model, variant, options): trainable, in float64; adapters, if any, are not zero."""
     chosen = variant(method, semantics)
     options = make_options(method, OPTIONS.get(method, {}), semantics)
     if chosen.prepare_options:
         options = chosen.prepare_options(options, recipe.batch_size)
-    vlm = load(directory, "float64", **LOADING)
+    vlm = new_model(directory)
     prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
     with torch.no_grad():
         for name, adapter in lora.adapters(vlm.model).items():
