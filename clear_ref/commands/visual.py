@@ -11,14 +11,15 @@ import torch
 
 from clear_ref.common import distributed, run_directory
 from clear_ref.common.devices import device_of
-from clear_ref.common.errors import Notice, RunFailed
+from clear_ref.common.errors import Notice, RunFailed, UserError
 from clear_ref.common.files import write_json
 from clear_ref.common.processes import process_count
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import as_given, with_sources
+from clear_ref.data.grouping import first_ungrouped
 from clear_ref.report import visual_page
 from clear_ref.visual import columns, results
-from clear_ref.visual.experiment import BASE, GOLD, Experiment, train_all
+from clear_ref.visual.experiment import BASE, GOLD, Experiment, check_all, train_all
 from clear_ref.visual.methods.table import METHODS, methods_under, variant
 from clear_ref.visual.pictures import row_pictures
 from clear_ref.visual.scores import DEFINITIONS
@@ -29,7 +30,14 @@ from clear_ref.visual.training import Faces
 from .given import pairs, settings_from
 from .output import Output
 from .visual_inputs import VisualInputs, inputs_of
-from .visual_recipes import options_of, recipe_words, recipes_of
+from .visual_recipes import (
+    check_trained,
+    of_earlier_starts,
+    option_words,
+    options_of,
+    recipe_words,
+    recipes_of,
+)
 from .visual_settings import Visual
 
 # May differ in a run that is resumed: they change no number, or add methods.
@@ -80,11 +88,18 @@ def resolve(
     raises    UserError for a setting, a row, a picture or a network that cannot be used
     """
     methods = chosen_methods(method, settings.semantics)
+    if "forget" in given and settings.forget_names:
+        raise UserError(
+            "--forget names CLEAR's list and --forget-names a file; expected one of the two"
+        )
     device = device_of(settings.device)
     inputs = inputs_of(settings)
     splits = make_splits(inputs.classes, inputs.people, inputs.n_splits)
     recipes = recipes_of(inputs.is_mini, settings.semantics, training)
     chosen_options = options_of(settings.semantics, options)
+    stages = (BASE, GOLD, *methods)
+    check_trained("--train", training, stages)
+    check_trained("--set", options, stages)
     n_processes = settings.processes or process_count(device)
     used = replace(settings, splits=inputs.n_splits, size=inputs.size)
     record: RunRecord = {
@@ -98,10 +113,10 @@ def resolve(
         | recipe_words(recipes, training, inputs.is_mini),
         "versions": run_directory.versions(),
     }
-    if options:
-        record["options"] = as_given(options)
+    record["options"] = option_words(chosen_options, options)
+    may_differ = of_earlier_starts(record, settings.out if resume else "", stages)
     name = f"visual-{method}-{settings.semantics}-seed{settings.seed}"
-    out = run_directory.choose(settings.out, name, record, resume, CHANGEABLE)
+    out = run_directory.choose(settings.out, name, record, resume, CHANGEABLE | may_differ)
     pictures = row_pictures(inputs.rows, inputs.size)
     labels = torch.from_numpy(inputs.classes.labels)
     faces = Faces(pictures, labels, len(inputs.classes.names), inputs.captions)
@@ -111,12 +126,13 @@ def resolve(
         faces=faces.to(device),
         start=inputs.start.to(device),
         semantics=settings.semantics,
-        stages=(BASE, GOLD, *methods),
+        stages=stages,
         recipes=recipes,
         options=chosen_options,
         seed=settings.seed,
         keep_all=settings.networks == "all",
     )
+    check_all(experiment)
     return ResolvedVisual(settings, method, inputs, experiment, n_processes, out, record)
 
 
@@ -144,6 +160,8 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
     """
     began = time.monotonic()
     experiment, store = run.experiment, Store(run.out)
+    if run.settings.metrics != "paper":
+        say_what_is_not_grouped(run.inputs)
     if experiment.keep_all:
         say_which_networks_are_missing(store, len(experiment.splits))
     failed = train_all(experiment, store, run.n_processes)
@@ -173,6 +191,19 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
     if distributed.is_first():
         visual_page.write(run.out, found, run.record)
     return found
+
+
+def say_what_is_not_grouped(inputs: VisualInputs) -> None:
+    """A Notice that names the first row that is away from those of its name, if there is one."""
+    row = first_ungrouped(each.values["name"] for each in inputs.rows)
+    if row is not None:
+        warnings.warn(
+            f"{inputs.rows[row].where}: the rows are not grouped by name, so the released "
+            "definitions take other rows than five of each name as references; those of the paper "
+            "do not depend on the order",
+            Notice,
+            stacklevel=2,
+        )
 
 
 def say_which_networks_are_missing(store: Store, n_splits: int) -> None:

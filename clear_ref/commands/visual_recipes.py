@@ -1,16 +1,21 @@
 """The recipe and the options of each stage of `visual`: defaults, then the command line."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.run_directory import SettingRecord
-from clear_ref.common.settings import COMMAND_LINE, convert
+from clear_ref.common.files import read_json
+from clear_ref.common.run_directory import SETTINGS_FILE, RunRecord, SettingRecord
+from clear_ref.common.settings import COMMAND_LINE, convert, with_sources
 from clear_ref.visual import world_recipes
 from clear_ref.visual.method_names import STAGES
 from clear_ref.visual.methods.table import make_options, methods_under
 from clear_ref.visual.recipes import SOURCES, VisualRecipe, recipe_of
+from clear_ref.visual.store import SPLITS
+
+TRAIN = "train "  # begins the name of a stage's recipe in settings.json
 
 
 def recipes_of(
@@ -66,8 +71,63 @@ def recipe_words(
     for stage, recipe in recipes.items():
         given = any(key.partition(".")[0] == stage for key in training)
         source = "this project" if is_mini else SOURCES[stage]
-        found[f"train {stage}"] = {
+        found[f"{TRAIN}{stage}"] = {
             "value": ", ".join(f"{name} {value}" for name, value in asdict(recipe).items()),
             "source": COMMAND_LINE if given else source,
         }
     return found
+
+
+def option_words(options: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, SettingRecord]:
+    """{"METHOD.NAME": its value and source} of every option, for settings.json."""
+    found: dict[str, SettingRecord] = {}
+    for method, own in options.items():
+        named = {key.partition(".")[2] for key in given if key.partition(".")[0] == method}
+        for name, entry in with_sources(own, named).items():
+            found[f"{method}.{name}"] = entry
+    return found
+
+
+def check_trained(option: str, given: Mapping[str, str], stages: Collection[str]) -> None:
+    """UserError for a value of a stage that the command does not train.
+
+    option  --set or --train; given  {"STAGE.NAME": text} of it
+    """
+    for key in given:
+        stage = key.partition(".")[0]
+        if stage not in stages:
+            raise UserError(
+                f"{option} {key}: this command does not train {stage}; expected a value of "
+                f"{', '.join(stages)}, or visual {stage}"
+            )
+
+
+def stage_of(name: str) -> str:
+    """The stage whose recipe or option has this name in settings.json; "" for another setting."""
+    stage = name.removeprefix(TRAIN) if name.startswith(TRAIN) else name.partition(".")[0]
+    return stage if stage in STAGES else ""
+
+
+def of_earlier_starts(record: RunRecord, out: str, stages: Collection[str]) -> set[str]:
+    """Take recipes and options of stages that this start does not train from the run in `out`.
+
+    returns  the names of recipes and options that may differ from that run's: those of stages of
+             which no result is there, and defaults that it has no value of
+    """
+    directory = Path(out)
+    if not out or not (directory / SETTINGS_FILE).exists():
+        return set()
+    before = read_json(directory / SETTINGS_FILE)
+    may_differ = set()
+    for earlier, own in (
+        (before.get("settings", {}), record["settings"]),
+        (before.get("options", {}), record.get("options", {})),
+    ):
+        for name in [name for name in own if stage_of(name)]:
+            if stage_of(name) not in stages and name in earlier:
+                own[name] = earlier[name]
+            begun = any(directory.glob(f"{SPLITS}/*/{stage_of(name)}.json"))
+            is_new = name not in earlier and own[name]["source"] != COMMAND_LINE
+            if not begun or is_new:
+                may_differ.add(name)
+    return may_differ

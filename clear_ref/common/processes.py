@@ -12,7 +12,8 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +39,17 @@ def process_count(device: torch.device, together: bool = False) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """While it is entered torch computes with one thread."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def map_in_processes(
     compute: Callable[[Item], Result],
     items: Sequence[Item],
@@ -58,21 +70,17 @@ def map_in_processes(
     raises   UserError or RunFailed as compute raised it, in any process; RunFailed if a fork ends
              without an answer
     """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+
+    def computed(item: Item) -> Result:
+        result = compute(item)
+        if keep is not None and distributed.is_first():
+            keep(item, result)
+        return result
+
+    with one_thread():
         if distributed.size() > 1 and n_processes > 1:
             return _under_torchrun(compute, items, keep)
-
-        def computed(item: Item) -> Result:
-            result = compute(item)
-            if keep is not None and distributed.is_first():
-                keep(item, result)
-            return result
-
         return _in_forks(computed, items, max(1, min(n_processes, len(items))))
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _under_torchrun(

@@ -9,7 +9,7 @@ from .recipes import METHOD_RECIPES, VisualRecipe, recipe_of
 # CLEAR's rows of one split (facts of the data set, visual_only in the room's README).
 MEMBERS, RETAIN, FORGET, ROWS = 1884, 1507, 377, 3768
 N_CLASSES = 200
-FLOAT = 4  # bytes of a float32
+FLOAT, INDEX = 4, 8  # bytes of a float32, and of a place that maxpool keeps
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class PictureCosts:
     """Of one picture.
 
     forward  floating-point operations of a forward pass; forward and backward are three times that
-    kept     bytes that a forward pass keeps for backward: input of each convolution and of each BN
+    kept     bytes that a forward pass keeps for backward: its pixels, the output of each
+             convolution, of each relu and of maxpool, and maxpool's places
     """
 
     forward: int
@@ -25,18 +26,20 @@ class PictureCosts:
 
 
 def picture_costs(size: int = SIZE, width: int = WIDTH) -> PictureCosts:
-    """The costs of a square picture of `size` pixels; only convolutions are counted."""
-    forward = kept = 0
+    """The costs of a square picture of `size` pixels; of operations convolutions are counted."""
+    forward, kept = 0, FLOAT * 3 * size * size
 
     def add(side: int, kernel: int, inside: int, outside: int) -> None:
         nonlocal forward, kept
         values = side * side * outside
         forward += 2 * values * kernel * kernel * inside
-        kept += 2 * FLOAT * values
+        # The shortcut's convolution (kernel 1) has no relu of its own.
+        kept += FLOAT * values * (1 if kernel == 1 else 2)
 
     side = -(-size // 2)
     add(side, 7, 3, width)
     side = -(-side // 2)
+    kept += (FLOAT + INDEX) * side * side * width
     channels = width
     for stage in range(4):
         planes = width << stage
@@ -91,7 +94,7 @@ def costs_of(stage: str, semantics: str = "paper") -> dict[str, float]:
     numbers = parameters() + N_CLASSES * EXPANSION * WIDTH
     n_bytes = 4 * FLOAT * numbers  # weights, gradients, momentum, and the start
     n_bytes += ROWS * 3 * SIZE * SIZE  # all pictures, a byte for each colour
-    n_bytes += batches * recipe.batch_size * (picture.kept + FLOAT * 3 * SIZE * SIZE)
+    n_bytes += batches * recipe.batch_size * picture.kept
     flop = (3 * pictures_of(stage, recipe) + pictures_once(stage)) * picture.forward
     return {"memory_gb": n_bytes / 1e9, "pflop": flop / 1e15}
 

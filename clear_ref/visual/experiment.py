@@ -23,7 +23,7 @@ from .scores import DEFINITIONS, GROUPS, accuracies, own_cosines
 from .splits import Split
 from .store import Result, Store, number_or_none
 from .targets import embed
-from .training import Faces, LogLine, Plan, train
+from .training import Faces, LogLine, Plan, check_batches, check_rows, train
 
 BASE, GOLD = "base", "gold"
 
@@ -50,6 +50,35 @@ class Experiment:
     options: Mapping[str, Any]
     seed: int
     keep_all: bool
+
+
+def check_all(experiment: Experiment) -> None:
+    """UserError that names the first training that could not run: before any has run."""
+    for split in experiment.splits:
+        for stage in experiment.stages:
+            plan, rows = plan_of(experiment, split, stage), rows_of(experiment, split, stage)
+            check_rows(plan, experiment.faces, rows)
+            check_batches(plan, rows)
+
+
+def plan_of(experiment: Experiment, split: Split, stage: str) -> Plan:
+    """The Plan of one training."""
+    return Plan(
+        f"split {split.number}",
+        stage,
+        experiment.semantics,
+        experiment.recipes[stage],
+        experiment.options.get(stage),
+        experiment.seed,
+    )
+
+
+def rows_of(experiment: Experiment, split: Split, stage: str) -> dict[str, list[int]]:
+    """{set: its pictures} of one training."""
+    rows = experiment.classes.rows_of
+    if stage in (BASE, GOLD):
+        return {"train": rows(split.members if stage == BASE else split.retain).tolist()}
+    return {"forget": rows(split.forget).tolist(), "retain": rows(split.retain).tolist()}
 
 
 def train_all(experiment: Experiment, store: Store, n_processes: int) -> list[str]:
@@ -101,27 +130,13 @@ def _trained(
     experiment: Experiment, store: Store, split: Split, stage: str
 ) -> tuple[ResNet18, Head, list[LogLine]]:
     """(network, head, lines of the trace) of one training."""
-    plan = Plan(
-        f"split {split.number}",
-        stage,
-        experiment.semantics,
-        experiment.recipes[stage],
-        experiment.options.get(stage),
-        experiment.seed,
-    )
     start: ResNet18 = experiment.start
     head: Head | None = None
-    if stage in (BASE, GOLD):
-        members = split.members if stage == BASE else split.retain
-        rows = {"train": experiment.classes.rows_of(members).tolist()}
-    else:
+    if stage not in (BASE, GOLD):
         device = experiment.faces.labels.device
         start, head = store.network(split.number, BASE)
         start, head = start.to(device), head.to(device)
-        rows = {
-            "forget": experiment.classes.rows_of(split.forget).tolist(),
-            "retain": experiment.classes.rows_of(split.retain).tolist(),
-        }
+    plan, rows = plan_of(experiment, split, stage), rows_of(experiment, split, stage)
     trace: list[LogLine] = []
     network, head = train(plan, start, head, experiment.faces, rows, trace.append)
     return network, head, trace

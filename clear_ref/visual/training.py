@@ -1,8 +1,9 @@
 """Trains the face network: pretrain, base and gold from pictures and classes, a method from base.
 
 One process trains one network. Every draw has a key (data/draws.py), so nothing depends on
-processes; the last bits depend on the number of threads, as those of every matrix product do
-(common/processes.py computes each item with one thread).
+processes. On the CPU one thread computes: with more, the gradients of convolutions' weights and, in
+some shapes, BN's means are summed in another order, which moves their last bits. Parallelism is
+over trainings (experiment.py).
 
 Batches of a step pass the network one after another. Targets and the base's embeddings are computed
 once, before training, with BN in eval mode.
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from clear_ref.common.errors import RunFailed, ShapeError, UserError
+from clear_ref.common.processes import one_thread
 from clear_ref.common.progress import Progress
 from clear_ref.data.draws import choice
 from clear_ref.methods.loss import Loss
@@ -186,7 +188,7 @@ def train(
               or a gradient is not finite
     """
     cudnn = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
-    with cudnn:
+    with cudnn, one_thread():
         trainer = trainer_of(plan, network, head, faces, rows)
         run(trainer, rows, log, progress)
     trainer.check_end()
@@ -306,6 +308,14 @@ def passes_of(plan: Plan, rows: Rows) -> list[list[tuple[Phase | None, dict[str,
     ]
 
 
+def check_batches(plan: Plan, rows: Rows) -> None:
+    """UserError if a pass of the training would have no step."""
+    # Passes of later epochs have the sets of the first.
+    for passes in passes_of(plan, rows)[:1]:
+        for _, sets in passes:
+            check_full_batch(sets, plan.recipe, plan.where)
+
+
 def steps_of(plan: Plan, rows: Rows) -> int:
     """The number of steps of a plan's training."""
     return sum(
@@ -324,9 +334,7 @@ def run(
     """All epochs of a training."""
     plan, recipe = trainer.plan, trainer.plan.recipe
     epochs = passes_of(plan, rows)
-    for passes in epochs:
-        for _, sets in passes:
-            check_full_batch(sets, recipe, plan.where)
+    check_batches(plan, rows)
     n_steps = steps_of(plan, rows)
     number = 0
     for epoch, passes in enumerate(epochs):

@@ -50,12 +50,10 @@ def write_start(directory):
     return f"--network={directory / 'start.safetensors'}"
 
 
-def short_recipes():
-    """Options: two epochs of small batches for every stage."""
-    from clear_ref.visual.method_names import STAGES
-
+def short_recipes(method):
+    """Options: two epochs of small batches for base, gold and the method."""
     values = ("epochs=2", "batch_size=6", "warmup_steps=2")
-    return [f"--train={stage}.{value}" for stage in STAGES for value in values]
+    return [f"--train={stage}.{value}" for stage in ("base", "gold", method) for value in values]
 
 
 def arguments(directory, out, method="retain_ft", *more):
@@ -63,5 +61,5 @@ def arguments(directory, out, method="retain_ft", *more):
     lists = write_lists(directory)
     return [
         *("visual", method, "--quiet", f"--data={directory}", f"--out={out}", "--splits=4"),
-        *("--size=32", write_start(directory), *lists, *short_recipes(), *more),
+        *("--size=32", write_start(directory), *lists, *short_recipes(method), *more),
     ]

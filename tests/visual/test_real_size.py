@@ -5,10 +5,11 @@ grouped by name.
 import json
 
 import pytest
+import torch
 
 from clear_ref import run
 from clear_ref.visual.costs import costs_of, parameters, picture_costs
-from clear_ref.visual.network import ResNet18
+from clear_ref.visual.network import ResNet18, new_network
 from tests.helpers.small_faces import rows_of, write_faces
 
 
@@ -22,6 +23,28 @@ class TestCosts:
     @pytest.mark.parametrize("width", [1, 8, 64])
     def test_parameters_are_those_of_the_network(self, width):
         assert parameters(width) == sum(each.numel() for each in ResNet18(width).parameters())
+
+    @pytest.mark.parametrize("width, size", [(64, 224), (8, 96)])
+    def test_a_picture_keeps_what_autograd_keeps(self, width, size):
+        """Every tensor that torch saves for backward, once each, without the weights; four numbers
+        for each channel of BN do not belong to a picture.
+        """
+        network = new_network(width, 0)
+        weights = {each.data_ptr() for each in network.parameters()}
+        saved = {}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                saved[storage.data_ptr()] = tensor, storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            network(torch.zeros(2, 3, size, size))
+        n_bytes = sum(each for _, each in saved.values())
+        channels = 1 + 4 * (1 + 2 + 4 + 8) + (2 + 4 + 8)
+        n_bytes -= 4 * 4 * channels * width
+        assert n_bytes == 2 * picture_costs(size, width).kept
 
     def test_a_base_and_all_of_them_take_what_the_facts_say(self):
         """0.41 PFLOP a base without scoring, which is 3,768 pictures of 3.63 GFLOP: 0.014."""

@@ -94,6 +94,18 @@ class TestARun:
         assert done.stdout.count("base (Original)") == 1
         assert results(tmp_path / "out") == results(finished)
 
+    def test_rows_that_are_not_grouped_are_named_where_the_definition_depends_on_it(
+        self, tmp_path, capsys
+    ):
+        rows = rows_of()
+        data = write_faces(tmp_path / "data", rows[::2] + rows[1::2])
+        words = arguments(data, tmp_path / "out", "retain_ft", "--metrics=all")
+        assert run.main(words) == 0
+        said = capsys.readouterr().err
+        assert "rows.jsonl:19: the rows are not grouped by name, so the released" in said
+        assert run.main(arguments(data, tmp_path / "out", "retain_ft", "--resume")) == 0
+        assert "not grouped" not in capsys.readouterr().err
+
 
 class TestReport:
     def test_a_report_of_visual_runs_alone_has_their_tables(self, finished, tmp_path):
@@ -171,6 +183,27 @@ class TestResume:
         assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
         assert stages(out) == ["base", "gold", "retain_ft", "twins"]
 
+    def test_options_of_a_method_can_be_given_until_it_has_a_result(
+        self, faces, finished, tmp_path, capsys
+    ):
+        """They stand in settings.json with their source, and a later start of another method keeps
+        them there; a start that would train the method with others is refused.
+        """
+        out = tmp_path / "out"
+        shutil.copytree(finished, out)
+
+        def beta():
+            return json.loads((out / "settings.json").read_text())["options"]["dpo.beta"]
+
+        assert beta() == {"value": 0.1, "source": "paper App. B.6"}
+        assert run.main(arguments(faces, out, "dpo", "--set=dpo.beta=3", "--resume")) == 0
+        assert beta() == {"value": 3.0, "source": "command line"}
+        capsys.readouterr()
+        assert run.main(arguments(faces, out, "dpo", "--resume")) == 2
+        assert "was run with dpo.beta = 3.0, now it is 0.1" in capsys.readouterr().err
+        assert run.main(arguments(faces, out, "retain_ft", "--resume")) == 0
+        assert beta() == {"value": 3.0, "source": "command line"}
+
     def test_other_recipes_and_pictures_are_refused(self, faces, finished, tmp_path, capsys):
         out = tmp_path / "out"
         shutil.copytree(finished, out)
@@ -207,6 +240,12 @@ WRONG_OPTIONS = {
     "--train base.epochs: expected NAME=VALUE": ["--train=base.epochs"],
     "--set scrub: expected METHOD.NAME=VALUE": ["--set=scrub=1"],
     "has no option 'width'": ["--set=twins.width=3"],
+    "--set dpo.beta: this command does not train dpo; expected": ["--set=dpo.beta=3"],
+    "--train dpo.lr: this command does not train dpo; expected": ["--train=dpo.lr=3"],
+    "split 0, retain_ft (paper): a pass over the retain set has 12 pictures, and batches": [
+        "--train=retain_ft.batch_size=999"
+    ],
+    "--forget names CLEAR's list and --forget-names a file": ["--forget=5"],
     "--size is -1; expected 0 or more": ["--size=-1"],
     "semantics of retain_ft is 'original'": ["--semantics=original"],
     "no such file": ["--network=nowhere.safetensors"],

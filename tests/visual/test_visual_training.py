@@ -78,11 +78,19 @@ def test_two_steps_are_sgd_by_hand():
 @pytest.mark.parametrize("method, semantics", METHODS)
 def test_a_method_trains_what_its_variant_says_with_the_same_bytes_each_time(method, semantics):
     """The network always moves, the head if trains_head; BN's statistics only in training mode. The
-    start is not changed. The trace has each step, and its terms add up.
+    start is not changed. The trace has each step, and its terms add up. The number of threads, two
+    and one, changes nothing and is left as it was.
     """
     lines = []
-    start, head, network, found_head = trained(method, semantics, log=lines.append)
-    again = trained(method, semantics)
+    n_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        start, head, network, found_head = trained(method, semantics, log=lines.append)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        again = trained(method, semantics)
+    finally:
+        torch.set_num_threads(n_threads)
     assert equal(network, again[2]) and equal(found_head, again[3])
     assert equal(start, new_network(1, seed=1)) and start.training and not network.training
     assert not torch.equal(network.conv1.weight, start.conv1.weight)
