@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from clear_ref.evaluation import membership, wrong_definitions
 from clear_ref.evaluation.choices import SETS
-from clear_ref.evaluation.definitions import AGGREGATES, COMBINED, KNOWS, QUALITIES, Definition
+from clear_ref.evaluation.definitions import (
+    AGGREGATES,
+    COMBINED,
+    KNOWS,
+    QUALITIES,
+    Definition,
+    aggregate_definition,
+)
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.membership_scores import with_reference
 from clear_ref.evaluation.metrics import score
@@ -43,22 +50,33 @@ def numbers_of(logs: Logs, gold_logs: Logs, scores: Scores, gold_scores: Scores)
     sets: dict[tuple[str, Definition], list[str]] = {}
     about: dict[tuple[str, Definition], bool] = {}
     values: dict[tuple[str, Definition], float | None] = {}
+    parts = _numbers_of_one_part()
     for name in SETS:
         result = score(logs, gold_logs, name)
-        # A number of one part is that part: it is listed once, under the number's name.
-        parts = AGGREGATES[name].values()
-        single = {f"{task} {part}" for own in parts if len(own) == 1 for task, part in own}
         for metric, value, definition in values_of(name, result):
-            if metric in single:
-                continue
-            sets.setdefault((metric, definition), []).append(name)
-            about[metric, definition] = _is_about_forget(name, metric)
-            values[metric, definition] = value
+            key = (parts.get((metric, definition), metric), definition)
+            own = sets.setdefault(key, [])
+            if name not in own:
+                own.append(name)
+            about[key] = _is_about_forget(name, metric)
+            values[key] = value
     found = [
         Number(*key, tuple(own), is_about_forget=about[key], value=values[key])
         for key, own in sets.items()
     ]
     return [*found, *_wrong(logs), *_of_membership(scores, gold_scores)]
+
+
+def _numbers_of_one_part() -> dict[tuple[str, Definition], str]:
+    """{("TASK PART", definition): the number that is this part alone}: it is listed once, under the
+    number's name."""
+    return {
+        (f"{task} {part}", aggregate_definition(name, number)): number
+        for name in SETS
+        for number, own in AGGREGATES[name].items()
+        if len(own) == 1
+        for task, part in own
+    }
 
 
 def _is_about_forget(name: str, metric: str) -> bool:

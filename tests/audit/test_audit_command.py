@@ -80,6 +80,9 @@ class TestAudit:
         assert len(lines) == len(found["rows"]) > 80
         aucs = [float(line["trained.auc"]) for line in lines if line["trained.auc"]]
         assert aucs == sorted(aucs, reverse=True) and set(aucs) <= {k / 8 for k in range(9)}
+        sets = {row["metric"]: row["sets"] for row in found["rows"]}
+        assert sets["forget_choice"] == ["mmunlearner", "open_mmunlearning"]
+        assert "eval_forget_choice multiple_choice" not in sets  # the same number
         markdown = (finished / "audit.md").read_text()
         assert markdown.count("\n| `") == len(lines)
 
