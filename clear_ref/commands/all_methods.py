@@ -25,7 +25,7 @@ from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
 from .guarded import guarding, strict_check
 from .many_runs import check_all_finished, failures, run_in_processes
-from .model_logs import remove_finished_groups
+from .model_logs import not_asked, remove_finished_groups
 from .output import Output
 from .released_code import with_released_code
 from .repeat import check_inputs
@@ -224,6 +224,7 @@ def run_all(
         },
         "runs": finished,
         "failed": failed,
+        **not_asked(inputs),
         "definitions": models["base"]["definitions"],
         "out": str(out),
     }

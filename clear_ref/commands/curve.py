@@ -176,7 +176,7 @@ def make_curve(
     def measure(vlm: VLM, step: int) -> dict[str, Any]:
         own = logs.get("base") if step == 0 else None
         name = f"step {step}"
-        found = own or evaluate_model(inputs, vlm, name, out)
+        found = own or evaluate_model(inputs, vlm, name, out, inputs.tasks_of_sets)
         remove_finished(out, name)
         line: dict[str, Any] = numbers(score(found, logs.get("gold"), inputs.metrics))
         for name, some in records.items():

@@ -13,6 +13,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.settings import check_choices
 from clear_ref.common.text_table import aligned
 from clear_ref.data.schema import SCHEMA
+from clear_ref.evaluation.leakage import probe_tasks
 from clear_ref.evaluation.likelihood import TOKENS_PER_BATCH
 from clear_ref.evaluation.tasks import Task, tasks
 from clear_ref.loop.recipes import PaperFinetune
@@ -26,6 +27,7 @@ from clear_ref.model.costs import ModelCosts, RecordCosts, model_costs
 
 from . import estimate_visual
 from .estimate_memory import NAMES, Parts, evaluation_parts, totals, training_parts
+from .estimate_sequence import sequence_cost, sequence_text
 from .file_settings import EstimateSettings
 from .given import settings_from
 from .output import Output
@@ -102,12 +104,17 @@ def run(shape: str, settings: EstimateSettings) -> dict[str, Any]:
         *(unlearning(model, method, settings) for method in methods_under(settings.semantics)),
         evaluating(model, settings),
     ]
-    return {
+    found = {
         "shape": shape,
         "settings": asdict(settings),
         "layout": asdict(model),
         "runs": runs,
     }
+    if settings.sequence:
+        found["sequence"] = sequence_cost(
+            settings.sequence, settings.forget, dtype.itemsize, model.parameters, runs
+        )
+    return found
 
 
 def finetuning(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
@@ -196,8 +203,13 @@ def evaluating(model: ModelCosts, settings: EstimateSettings) -> EstimatedRun:
     itemsize = dtype_of(settings.dtype).itemsize
     per_token = model.text.forward / model.text.tokens
     flop, read = 0.0, 0.0
-    for task in tasks(settings.forget, Common().max_new_tokens):
-        record = model.text if task.config.startswith("tofu/") else model.picture
+    length = Common().max_new_tokens
+    asked = tasks(settings.forget, length)
+    if settings.leakage:
+        asked += probe_tasks(settings.forget, length, model.picture is not None)
+    for task in asked:
+        of_text = task.config.startswith("tofu/") and task.probe != "with_picture"
+        record = model.text if of_text or task.probe == "no_picture" else model.picture
         if record is None:
             continue
         rows = SCHEMA["configs"][task.config]["rows"]
@@ -362,6 +374,7 @@ def text(found: dict[str, Any]) -> str:
             f"minutes: if {settings['tflops']:.0f} TFLOP/s and {settings['gb_per_s']:.0f} GB/s are "
             "sustained (--tflops, --gb-per-s: assumptions)",
             *divided_text(settings),
+            *sequence_text(found.get("sequence")),
             "a run of METHOD trains once and evaluates base, gold and the unlearned model; `all` "
             "evaluates base and gold once",
         ]

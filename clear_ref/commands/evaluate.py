@@ -29,6 +29,7 @@ from .model_logs import (
     evaluate_directory,
     evaluate_model,
     load_model,
+    not_asked,
     write_results,
 )
 from .output import Output
@@ -145,7 +146,7 @@ def evaluate(run: ResolvedEvaluate, fresh: bool = False) -> Summary:
             summary["robustness"] = measure_robustness(run, run.robustness, logs)
         run = replace(run, guards=(*run.guards, *of_relearning))
         seconds["robustness"] = round(time.monotonic() - started, 2)
-    summary |= all_guards(run, logs)
+    summary |= not_asked(inputs) | all_guards(run, logs)
     return write_results(out, logs, summary, inputs.metrics, inputs.gold)
 
 
@@ -161,7 +162,7 @@ def measure_robustness(
         plan,
         models,
         logs,
-        list(inputs.tasks),
+        inputs.tasks_of_sets,
         run.recipe,
         lambda vlm, name, tasks: evaluate_model(inputs, vlm, name, run.out, tasks),
         run.out,

@@ -23,6 +23,7 @@ from clear_ref.common import distributed, run_directory
 from clear_ref.common.errors import Notice, RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.run_lock import InUse, locked
+from clear_ref.data.paraphrases import FILE
 from clear_ref.evaluation.log_format import Log, Logs
 from clear_ref.evaluation.tasks import Task
 from clear_ref.losses.native import description
@@ -30,7 +31,7 @@ from clear_ref.model.vlm import VLM
 
 from .input_roles import data_hashes, model_hashes
 from .model_logs import FINISHED_GROUPS, evaluate_model, load_model
-from .resolve import Inputs, input_hashes
+from .resolve import Inputs, hashes_of_paraphrases, input_hashes
 
 FORMAT = "clear_ref.evaluated/1"
 KEY_FILE = "key.json"
@@ -178,6 +179,8 @@ def _keep(inputs: Inputs, directory: Path, tasks: list[Task], logs: Logs) -> Non
     """
     folder, of = place_of(inputs, directory)
     now = input_hashes(inputs.data, directory)
+    if FILE in of["data"]:
+        now |= hashes_of_paraphrases(inputs.data)
     if (model_hashes(now, directory), data_hashes(now)) != (of["model"], of["data"]):
         _notice(f"{directory}: model or data changed while it was evaluated; its logs are not kept")
         return

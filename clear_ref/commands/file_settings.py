@@ -108,6 +108,8 @@ class EstimateSettings:
     eval_batch: int = setting(
         8, "records evaluated together", "released code (config/mm/eval.yaml)"
     )
+    leakage: bool = setting(False, "evaluate also asks the forget set otherwise, as --leakage does")
+    sequence: str = setting("", "also what METHOD --sequence of these sizes costs, such as 1,5,10")
     side: int = setting(
         1024, "side of a picture in pixels", "CLEAR's pictures; LLaVA resizes all to one size"
     )

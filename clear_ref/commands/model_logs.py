@@ -115,6 +115,11 @@ def write_results(
     return complete
 
 
+def not_asked(inputs: Inputs) -> Summary:
+    """{"not_asked": {task of --leakage: why records could not be asked}}; {} if all were."""
+    return {"not_asked": inputs.not_asked} if inputs.not_asked else {}
+
+
 def remove_finished(out: Path, name: str) -> None:
     """Remove what a run directory kept of one evaluation: its numbers are known."""
     if distributed.is_first():

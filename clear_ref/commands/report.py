@@ -12,7 +12,15 @@ from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line, write_text
 from clear_ref.mini import directories
-from clear_ref.report import formats, leaderboard, read_runs, samples, terminal, visual_page
+from clear_ref.report import (
+    formats,
+    leaderboard,
+    read_runs,
+    samples,
+    sequence_table,
+    terminal,
+    visual_page,
+)
 from clear_ref.report.headline import headline
 from clear_ref.report.page import page
 from clear_ref.report.run_groups import RunGroup, has_collapsed, run_groups
@@ -27,7 +35,8 @@ TABLES = ("leaderboard.csv", "leaderboard.tex", "leaderboard.md")
 
 def command(arguments: Namespace) -> Output:
     """What `report` prints."""
-    return Output(run(arguments.run, settings_from(arguments, Report)), terminal.report)
+    found = run(arguments.run, settings_from(arguments, Report))
+    return Output(found, sequence_table.terminal if "sequences" in found else terminal.report)
 
 
 def run(paths: list[str], settings: Report) -> dict[str, Any]:
@@ -40,6 +49,9 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
     raises   UserError for a directory that is not a finished run, runs that cannot be compared, a
              run given twice, an `out` that is in use
     """
+    sequences = {path: sequence_table.read(Path(path)) for path in paths}
+    if any(sequences.values()):
+        return only_sequences(sequences, settings)
     found = {path: visual_page.read(Path(path)) for path in paths}
     visual = [each for each in found.values() if each is not None]
     others = [path for path in paths if found[path] is None]
@@ -83,6 +95,37 @@ def check_each_once(visual: Sequence[str]) -> None:
         before = seen.setdefault(Path(path).resolve(), path)
         if list(visual).count(path) > 1 or before != path:
             raise UserError(f"report {path}: is there twice, as {before} too; name each run once")
+
+
+def only_sequences(sequences: dict[str, dict[str, Any] | None], settings: Report) -> dict[str, Any]:
+    """`run` of sequences: {"command", "out", "files", "sequences": metrics.json of each}.
+
+    raises  UserError for other runs among them, and for settings that such a report does not read
+    """
+    known = {path: found for path, found in sequences.items() if found is not None}
+    for path, found in sequences.items():
+        if found is None:
+            raise UserError(
+                f"report {path}: is no sequence of requests, as {next(iter(known))} is; make a "
+                "report of each kind"
+            )
+    for name in ("metrics", "data"):
+        if getattr(settings, name) != getattr(Report(), name):
+            raise UserError(
+                f"--{name} changes nothing in a report of sequences; expected --out or no option"
+            )
+    sequence_table.check_together(known)
+    out = Path(settings.out) if settings.out else run_directory.unused_directory("report")
+    run_directory.check_empty(out, "--out")
+    texts = sequence_table.texts_of(list(known.values()))
+    for name, content in texts.items():
+        write_text(out / name, content)
+    return {
+        "command": "report",
+        "out": str(out),
+        "files": list(texts),
+        "sequences": list(known.values()),
+    }
 
 
 def only_visual(visual: list[dict[str, Any]], settings: Report) -> dict[str, Any]:

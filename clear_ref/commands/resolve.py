@@ -22,8 +22,10 @@ from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import parse_names, with_sources
 from clear_ref.data.chat_templates import FOLDER
 from clear_ref.data.images import counting_one_colour, open_image
+from clear_ref.data.paraphrases import paraphrases_file
 from clear_ref.data.prompts import Phrases, phrase_files, read_phrases
 from clear_ref.data.records import Row, read_rows
+from clear_ref.evaluation import leakage, leakage_parts
 from clear_ref.evaluation.choices import WITH_CHOICES
 from clear_ref.evaluation.definitions import without_column
 from clear_ref.evaluation.evaluate import EvaluationSettings
@@ -93,6 +95,7 @@ class Inputs(ModelSource):
     tasks   those of text alone for a language model
     impl    implementation of the token terms: native or torch
     hashes  SHA-256 of every file that the run reads
+    not_asked  {task of --leakage: why records cannot be asked}
     """
 
     gold: Path | None
@@ -103,6 +106,12 @@ class Inputs(ModelSource):
     metrics: str
     impl: str
     hashes: dict[str, str]
+    not_asked: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def tasks_of_sets(self) -> list[Task]:
+        """The tasks without those of --leakage."""
+        return [task for task in self.tasks if not task.probe]
 
 
 @dataclass(frozen=True)
@@ -172,16 +181,20 @@ def resolve_inputs(
         check_never_saw(gold_model, forget_rows(data, settings.forget), "--gold")
     tasks = chosen_tasks(data, settings, source.sees_pictures)
     note_without_column(settings, tasks, gold_model is not None)
+    phrases = read_phrases(data)
+    probes, not_asked = chosen_probes(data, settings, source.sees_pictures, phrases)
     return Inputs(
         **vars(source),
         gold=gold_model,
         data=data,
-        phrases=read_phrases(data),
-        tasks=tuple(tasks),
+        phrases=phrases,
+        tasks=(*tasks, *probes),
         evaluation=EvaluationSettings(settings.limit or None, settings.eval_batch, settings.plain),
         metrics=settings.metrics,
         impl=choose_implementation("auto", source.device, dtype_of(settings.dtype)),
-        hashes=input_hashes(data, source.model, gold_model, adapter or None),
+        hashes=input_hashes(data, source.model, gold_model, adapter or None)
+        | (hashes_of_paraphrases(data) if probes else {}),
+        not_asked=not_asked,
     )
 
 
@@ -246,6 +259,31 @@ def chosen_tasks(data: Path, settings: Common, with_pictures: bool) -> list[Task
     return [task for task in known if task.name in named]
 
 
+def chosen_probes(
+    data: Path, settings: Common, with_pictures: bool, phrases: Phrases
+) -> tuple[list[Task], dict[str, list[str]]]:
+    """(tasks of --leakage, {task: why records cannot be asked}), each task with a Notice.
+
+    raises  UserError if no record can be asked otherwise
+    """
+    if not getattr(settings, "leakage", False):
+        return [], {}
+    known = leakage.probe_tasks(settings.forget, settings.max_new_tokens, with_pictures)
+    probes, not_asked = leakage.possible_tasks(known, data, phrases, settings.limit or None)
+    sentences = leakage_parts.sentences(not_asked)
+    if not probes:
+        raise UserError(f"--leakage: no record can be asked otherwise; {sentences[0]}")
+    for sentence in sentences:
+        warnings.warn(Notice(sentence), stacklevel=2)
+    return probes, not_asked
+
+
+def hashes_of_paraphrases(data: Path) -> dict[str, str]:
+    """{path: SHA-256} of the data's file of questions in other words; {} without one."""
+    path = paraphrases_file(data)
+    return run_directory.hashes([path]) if path.exists() else {}
+
+
 def note_without_column(settings: Common, tasks: Sequence[Task], gold: bool) -> None:
     """A Notice if the tasks leave the table without a column."""
     near = without_column([task.name for task in tasks], settings.metrics, gold)
@@ -284,7 +322,14 @@ def used_pictures(inputs: Inputs, training_rows: Iterable[Row]) -> dict[Path, st
     rows = list(training_rows)
     for task in inputs.tasks:
         rows += read_rows(inputs.data, task.config)
-    return {row.image: row.where for row in rows if row.image is not None}
+    found = {row.image: row.where for row in rows if row.image is not None}
+    for task in inputs.tasks:
+        if task.probe:
+            asked = leakage.asked_records(task, inputs.data, inputs.phrases)
+            for item in asked.items:
+                if isinstance(item.prompt.image, Path):
+                    found.setdefault(item.prompt.image, f"{task.name}, row {item.index}")
+    return found
 
 
 def input_hashes(data: Path, *models: Path | str | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from clear_ref.loop.recipes import RECIPES
 from clear_ref.methods.semantics import SEMANTICS
 
 from .released_code import released_code_setting
+from .request_settings import leakage_setting, request_setting, sequence_setting
 
 FORGET_SPLITS = (1, 5, 10)
 MODALITY_CHOICES = (*MODALITIES, "each")  # of `all`
@@ -218,6 +219,9 @@ class Unlearn(Common):
     )
     gold: str = gold_setting()
     recipe: str = recipe_setting("training recipe")
+    leakage: bool = leakage_setting()
+    sequence: str = sequence_setting()
+    request: int = request_setting()
     evaluate_every: str = evaluate_every_setting()
     save_every: str = save_every_setting()
     keep_checkpoints: int = keep_checkpoints_setting()
@@ -268,6 +272,7 @@ class Evaluate(Common):
 
     adapter: str = setting("", "PEFT directory with adapters for the model")
     gold: str = gold_setting()
+    leakage: bool = leakage_setting()
     robustness: bool = setting(
         False,
         "also measure whether what was forgotten comes back, in the model and in gold: relearning, "

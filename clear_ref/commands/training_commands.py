@@ -16,10 +16,13 @@ from .options import (
 )
 from .settings import MODALITY_CHOICES, Finetune, Sweep, Unlearn
 
+# Settings of METHOD alone.
+SEQUENCE = ("sequence", "request")
+
 
 def add_method(one: Parser, method: str) -> None:
     """METHOD."""
-    add_shared(one, "unlearn", Unlearn, skip={"method"})
+    add_shared(one, "method", Unlearn, skip={"method"})
     add_recipe(one, "unlearn", [method])
     own = "; ".join([*table.option_help(method), *mini_recipes.option_help(method)])
     add_set(one, f"an option of the method: {own}")
@@ -30,7 +33,7 @@ def add_method(one: Parser, method: str) -> None:
 
 def add_all(every: Parser) -> None:
     """all."""
-    add_shared(every, "all_methods", Unlearn, skip={"method", "modality", "seed"})
+    add_shared(every, "all_methods", Unlearn, skip={"method", "modality", "seed", *SEQUENCE})
     add_recipe(every, "unlearn", table.METHODS)
     every.add_argument(
         "--modality",
@@ -71,7 +74,7 @@ def add_finetune(tuned: Parser) -> None:
 
 def add_sweep(one: Parser) -> None:
     """sweep."""
-    add_shared(one, "sweep", Sweep, skip={"method", "seed", "metrics"})
+    add_shared(one, "sweep", Sweep, skip={"method", "seed", "metrics", "leakage", *SEQUENCE})
     one.add_argument(
         "methods", metavar="METHOD", help="a method, several with commas, or all: every method"
     )

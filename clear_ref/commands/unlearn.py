@@ -1,7 +1,6 @@
 """METHOD: unlearn with one method; evaluate base, gold and the unlearned model; report."""
 
 import time
-from argparse import Namespace
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,24 +14,23 @@ from clear_ref.loop.history import read_history, write_history
 from clear_ref.loop.kept import Kept
 from clear_ref.loop.plan import UnlearnPlan
 from clear_ref.loop.prepare import prepare
+from clear_ref.loop.requests import read_requests, rows_of_request
 from clear_ref.loop.rows import split_rows
 from clear_ref.loop.saving import read_saving
 from clear_ref.methods import Variant, table
-from clear_ref.report import terminal
 
 from . import curve, report
 from .evaluated import base_and_gold, completed, reused
-from .given import Given, given_from, settings_from
-from .guarded import all_guards, guarding, strict_check, with_guards
+from .given import Given
+from .guarded import all_guards, guarding, with_guards
 from .model_logs import (
     evaluate_model,
     load_model,
     merge_where_exact,
+    not_asked,
     write_results,
 )
-from .output import Output
 from .released_code import changed_sources, with_released_code
-from .repeat import check_inputs
 from .resolve import (
     Inputs,
     Resolved,
@@ -65,17 +63,16 @@ class ResolvedUnlearn(Resolved):
     adapted: bool
 
 
-def command(arguments: Namespace) -> Output:
-    """What `python -m clear_ref.run METHOD` prints."""
-    settings = settings_from(arguments, Unlearn, method=arguments.command)
-    given = given_from(arguments, Unlearn, "method")
-    run = resolve(settings, given, arguments.resume)
-    check_inputs(arguments, run.record)
-    return Output(unlearn(run, fresh=arguments.fresh), terminal.one_run, strict_check(run))
-
-
 def training_rows(settings: Unlearn, inputs: Inputs) -> tuple[list[Row], list[Row]]:
-    """(forget, retain): the data rows of the chosen split and modality."""
+    """(forget, retain): the data rows of the chosen split and modality, or of a request."""
+    if settings.sequence:
+        return rows_of_request(
+            read_requests(inputs.data, settings.sequence, settings.forget, False),
+            settings.request,
+            settings.modality,
+            inputs.sees_pictures,
+            settings.retain_modality,
+        )
     return split_rows(
         inputs.data,
         settings.modality,
@@ -138,6 +135,7 @@ def resolve(
         options, set(given.options), chosen.tuned_options, given.recorded_options
     )
     name = f"{settings.method}-{settings.semantics}-{settings.modality}-seed{settings.seed}"
+    name += "-sequence" * bool(settings.sequence)
     return ResolvedUnlearn(
         inputs=inputs,
         recipe=recipe,
@@ -234,7 +232,7 @@ def unlearn(
         "seconds": {"train": round(train_seconds, 2), "evaluate": round(evaluate_seconds, 2)},
         **curve.summarised(points, settings, logs),
     }
-    summary |= all_guards(run, logs, settings.modality)
+    summary |= not_asked(inputs) | all_guards(run, logs, settings.modality)
     result = write_results(out, logs, summary, inputs.metrics, inputs.gold)
     if distributed.is_first():
         report.of_run(out, inputs.metrics)

@@ -49,6 +49,8 @@ CHANGEABLE = WITHOUT_EFFECT | {
     "eval_batch",
     "plain",
 }
+# Settings that older runs have not got, and the value with which they ran.
+ADDED_LATER = {"leakage": False, "sequence": "", "request": 0}
 # Parts of a RunRecord that all processes of a run must have alike.
 COMPARED = ("command", "impl", "settings", "options", "inputs")
 PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers")
@@ -301,7 +303,9 @@ def _changes(before: RunRecord, after: RunRecord) -> Iterator[tuple[str, object,
         (before.get("options", {}), after.get("options", {})),
     ):
         for name, entry in new_values.items():
-            old = old_values[name].get("value") if name in old_values else None
+            old = ADDED_LATER.get(name)
+            if name in old_values:
+                old = old_values[name].get("value")
             if old != entry["value"]:
                 yield name, old, entry["value"]
     # The setting --impl auto can select another implementation than before.

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from clear_ref.common.atomic import PathName, new_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import one_line, sha256, write_bytes, write_jsonl
+from clear_ref.common.files import sha256, write_bytes, write_jsonl
 
 from . import draws
 from .check import CheckResult, check
 from .images import open_image
 from .people import Fact, Person
+from .persons import split_names
 from .records import read_rows
 from .split_configs import Configs, DataRow, split_configs
 from .wrong_texts import in_other_words, wrong_answers, wrong_captions, wrong_names
@@ -58,20 +59,7 @@ def named_people(people: Sequence[Person], text: str, option: str) -> list[Perso
     raises  UserError for a name that is not in the file, and one that is given twice
     """
     known = {person.name: person for person in people}
-    found: list[Person] = []
-    left = text.split(",") if text else []
-    while left:
-        sizes = [n for n in range(len(left), 0, -1) if ",".join(left[:n]).strip() in known]
-        name = ",".join(left[: sizes[0]] if sizes else left[:1]).strip()
-        if not sizes or known[name] in found:
-            twice = " twice" if sizes else ""
-            raise UserError(
-                f"{option} names {name!r}{twice}; expected names of the file with commas: "
-                f"{one_line(', '.join(known), 300)}"
-            )
-        found.append(known[name])
-        left = left[sizes[0] :]
-    return found
+    return [known[name] for name in split_names(text, known, option, "names of the file")]
 
 
 def split_people(

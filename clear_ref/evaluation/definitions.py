@@ -5,6 +5,7 @@ released  the authors' code: mm/calculate_metrics.py and mm/build_vllm_table.py;
           nlp/aggregate_eval_stat.py and the formulas that reproduce the paper's printed text tables
 tofu      TOFU, aggregate_eval_stat.py; for logs of open-unlearning, its successor, that one's own
           formulas (open_unlearning.py)
+leakage   Forget and Forget text of the paper, asked otherwise (leakage.py)
 mmunlearner, open_mmunlearning, forgetium   these projects' (the modules of these names); parts that
           they do not define are the paper's
 
@@ -20,7 +21,13 @@ from dataclasses import dataclass
 from clear_ref.common.errors import UserError
 
 from . import forgetium, mmunlearner, open_mmunlearning, open_unlearning, quality, task_metrics
-from .choices import CHOICE_TASKS, SETS
+from .choices import (
+    CAPTION_PROBE_TASKS,
+    CHOICE_TASKS,
+    LEAKAGE,
+    NAME_PROBE_TASKS,
+    SETS,
+)
 from .definition_names import (
     FORGOT,
     KNOWS,
@@ -33,6 +40,7 @@ from .definition_names import (
     TOFU,
     Named,
 )
+from .leakage_parts import name_and_words, numbers_of_leakage
 from .log_format import Log
 
 TaskFunction = Callable[[Log], float]  # of a task's log
@@ -50,6 +58,7 @@ MULTIPLE_CHOICE = (
     "eval_retain_facerec",
     "eval_real_author_wo_options",
     *CHOICE_TASKS,
+    *NAME_PROBE_TASKS,
 )
 PICTURES = (
     "eval_real_faces_wo_options",
@@ -167,6 +176,7 @@ AGGREGATES: dict[str, dict[str, list[Part]]] = {
 }
 
 AGGREGATES[OPEN_UNLEARNING] = AGGREGATES["tofu"]
+AGGREGATES[LEAKAGE] = numbers_of_leakage(AGGREGATES["paper"])
 
 # {set of definitions: {reported number: (function, tasks)}}; the function compares the logs of the
 # first of the tasks that was evaluated.
@@ -192,6 +202,7 @@ QUALITIES: dict[str, dict[str, tuple[QualityFunction, tuple[str, ...]]]] = {
         "js_distance": (open_mmunlearning.js_distance, QUALITY_TASKS[:1]),
     },
     "forgetium": {"minus_log10_p": (forgetium.forget_quality, QUALITY_TASKS)},
+    LEAKAGE: {},
 }
 
 # {set of definitions: {reported number: function of ({task: its metrics}, the other numbers)}}
@@ -204,6 +215,7 @@ SET_SOURCES = {
     "released": RELEASED,
     "tofu": TOFU,
     OPEN_UNLEARNING: OPEN,
+    LEAKAGE: f"this project; the parts: {PAPER}",
     "open_mmunlearning": OPEN_MM,
 }
 
@@ -228,7 +240,13 @@ def functions(metrics: str, task: str, text: bool) -> dict[str, TaskFunction]:
     text    whether the logs are of a model that sees no pictures; the task's name does not show
             this for eval_real_world_wo_options
     """
-    of_text = text or task not in (*PICTURES, "eval_real_world_wo_options")
+    of_pictures = (
+        *PICTURES,
+        "eval_real_world_wo_options",
+        *CAPTION_PROBE_TASKS,
+        *NAME_PROBE_TASKS,
+    )
+    of_text = text or task not in of_pictures
     # The released text code computes truth ratios as TOFU does.
     ratio_set = "tofu" if metrics == "released" and of_text else metrics
     chosen: dict[str, TaskFunction] = {
@@ -265,7 +283,7 @@ def _probability(metrics: str, multiple_choice: bool) -> TaskFunction:
 
 def _truth_ratio(metrics: str, forget: bool) -> TaskFunction:
     """The truth ratio of one set of definitions, of a Forget task or of another one."""
-    if metrics in ("paper", "mmunlearner", "forgetium"):
+    if metrics in ("paper", "mmunlearner", "forgetium", LEAKAGE):
         return task_metrics.truth_ratio_score
     if metrics in ("tofu", "open_mmunlearning"):
         if forget:
@@ -314,7 +332,7 @@ def definitions(metrics: str) -> dict[str, Definition]:
         "probability_multiple_choice": _probability(metrics, multiple_choice=True),
         "probability_text": _probability(metrics, multiple_choice=False),
     }
-    if metrics in ("paper", "mmunlearner", "forgetium"):
+    if metrics in ("paper", "mmunlearner", "forgetium", LEAKAGE):
         by_name["truth_ratio"] = _truth_ratio("paper", forget=False)
     if metrics == "released":
         by_name["truth_ratio"] = _truth_ratio("released", forget=False)
@@ -347,7 +365,9 @@ def aggregate_definition(metrics: str, aggregate: str) -> Definition:
         return definition(functions(metrics, task, False)[metric])
     name = "harmonic_mean"
     words = "columns: harmonic means"
-    if metrics != "paper":
+    if metrics == LEAKAGE:
+        name, words = name_and_words(aggregate, name, words)
+    elif metrics != "paper":
         with_rouge = any(metric == "rouge" for _, metric in parts)
         name += f"_of_{len(parts)}_{'with' if with_rouge else 'without'}_rouge"
         words += ", with ROUGE" if with_rouge else " of probability and truth ratio, without ROUGE"

@@ -23,10 +23,11 @@ from clear_ref.data.prompts import Phrases
 from clear_ref.model.vlm import VLM
 
 from . import rouge
+from .leakage import Asked, asked_records
 from .likelihood import NllSum, candidate_nll, plain_nll
 from .log_format import LOG_FORMAT, Logs, RecordLog
 from .metrics import tofu_truth_ratio
-from .tasks import Item, Task, items
+from .tasks import Item, Task
 
 # A task, and neighbouring records of it.
 Group = tuple[Task, list[Item]]
@@ -66,13 +67,14 @@ def run_tasks(
                of computed again, so that a stopped evaluation resumes. It belongs to one model and
                one data directory
     """
-    groups = _groups_of(tasks, directory, phrases, settings)
+    asked = {task.name: asked_records(task, directory, phrases, settings.limit) for task in tasks}
+    groups = _groups_of(tasks, asked, settings)
     known = distributed.from_first(
         lambda: [_read_group(kept, task, records, settings) for task, records in groups]
     )
     missing = [group for group, found in zip(groups, known, strict=True) if found is None]
     computed = iter(_compute_groups(vlm, missing, settings, label, kept, len(groups)))
-    logs: dict[str, dict] = {task.name: _header(task) for task in tasks}
+    logs: dict[str, dict] = {task.name: _header(task, asked[task.name]) for task in tasks}
     for (task, records), found in zip(groups, known, strict=True):
         record_logs = next(computed) if found is None else found
         for record, columns in zip(records, record_logs, strict=True):
@@ -82,12 +84,12 @@ def run_tasks(
 
 
 def _groups_of(
-    tasks: list[Task], directory: str | Path, phrases: Phrases, settings: EvaluationSettings
+    tasks: list[Task], asked: dict[str, Asked], settings: EvaluationSettings
 ) -> list[Group]:
     """The tasks' records in groups of settings.batch."""
     groups = []
     for task in tasks:
-        records = items(task, directory, phrases, settings.limit)
+        records = asked[task.name].items
         for first in range(0, len(records), settings.batch):
             groups.append((task, records[first : first + settings.batch]))
     return groups
@@ -123,14 +125,19 @@ def _compute_groups(
     return results
 
 
-def _header(task: Task) -> dict:
-    """A log without columns."""
-    return {
+def _header(task: Task, asked: Asked) -> dict:
+    """A log without the columns that are computed."""
+    header: dict = {
         "format": LOG_FORMAT,
         "task": task.name,
         "set": task.set_name,
         "config": task.config,
     }
+    if task.probe:
+        header |= {"probe": task.probe, "not_asked": asked.not_asked}
+    if asked.picture:
+        header |= {"picture": asked.picture, "person": asked.person}
+    return header
 
 
 def _group_file(kept: Path, task: Task, records: list[Item]) -> Path:

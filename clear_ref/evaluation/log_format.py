@@ -53,6 +53,8 @@ class Log(TypedDict, total=False):
     set      Real Faces, Real World, Forget or Retain
     config   the data config of the rows, such as forget10_perturbed
     source   open-unlearning, in its logs only
+    probe    of leakage's tasks: what is changed; picture and person: columns of what was drawn;
+             not_asked: records of which it cannot be made (leakage.py)
 
     generated_text  [prompt, generated text, expected answer] of each record
     rougeL_f1, gt_prob, perturb_prob    in open-unlearning's logs only; a prob is exp(-avg loss)
@@ -63,6 +65,10 @@ class Log(TypedDict, total=False):
     set: str
     config: str
     source: str
+    probe: str
+    not_asked: list[str]
+    picture: dict[str, str]
+    person: dict[str, str]
     gt_loss: dict[str, float]
     num_token_gt: dict[str, int]
     avg_gt_loss: dict[str, float]

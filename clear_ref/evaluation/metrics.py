@@ -14,7 +14,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import shown
 
 from . import log_columns
-from .choices import CHOICE_TASKS
+from .choices import CHOICE_TASKS, LEAKAGE, PROBE_TASKS
 from .definitions import (
     AGGREGATES,
     COMBINED,
@@ -187,14 +187,23 @@ def score(logs: Logs, gold_logs: Logs | None = None, metrics: str = "paper") -> 
                       "text_real", "text_retain", "text_forget",
                       "tasks": {task: TaskScores}, "definitions": {number: definition's name}};
                      the other sets have their own numbers (AGGREGATES, QUALITIES, COMBINED); all
-                     adds "also": {"released": {...}, "tofu": {...}, ...}
+                     adds "also": {"released": {...}, "tofu": {...}, ...}; logs of a probe
+                     (leakage.py) add "leakage" there
     raises           UserError for an unknown task, a missing column, an empty log, a loss that is
                      not a finite number, other records in gold
     """
     check_set(metrics)
-    if metrics == "all":
-        also = {name: score(logs, gold_logs, name) for name in SETS[1:]}
-        return score(logs, gold_logs) | {"also": also}
+    also = SETS[1:] if metrics == "all" else ()
+    if any(task.removesuffix(".json") in PROBE_TASKS for task in logs):
+        also = (*also, LEAKAGE)
+    found = score_by(logs, gold_logs, SETS[0] if metrics == "all" else metrics)
+    if also:
+        found["also"] = {name: score_by(logs, gold_logs, name) for name in also}
+    return found
+
+
+def score_by(logs: Logs, gold_logs: Logs | None, metrics: str) -> Scores:
+    """`score` by one set of definitions alone; leakage's is one of them."""
     logs = _by_task(logs, "logs")
     if gold_logs is not None:
         gold_logs = _by_task(gold_logs, "gold logs")
@@ -263,7 +272,7 @@ def _by_task(logs: Logs, what: str) -> Logs:
     """
     named = {task.removesuffix(".json"): log for task, log in logs.items()}
     of_parts = (task for parts in PARTS.values() for task, _ in parts)
-    known = dict.fromkeys([*of_parts, *CHOICE_TASKS])
+    known = dict.fromkeys([*of_parts, *CHOICE_TASKS, *PROBE_TASKS])
     for task, log in named.items():
         if task not in known or not isinstance(log, dict):
             raise UserError(

@@ -62,6 +62,7 @@ class Summary(TypedDict, total=False):
     notes                        what the scores say, in sentences
     guards                       those that fired (common/guards.py); only where there are any
     curves                       the lines of curve.jsonl, with --evaluate-every
+    not_asked                    {task of --leakage: why records could not be asked}, if any
     kept                         with --keep best:RULE
     models                       {"base", "gold", "unlearned", ...: metrics}
     definitions                  {metric: name of its definition}
@@ -87,6 +88,7 @@ class Summary(TypedDict, total=False):
     steps: int
     seconds: Seconds
     robustness: Robustness
+    not_asked: dict[str, list[str]]
     curves: list[dict[str, Any]]
     kept: Kept
     models: dict[str, Scores]

@@ -31,6 +31,7 @@ class Task:
                     the letters are the candidate answers
     answer, paraphrased, perturbed   columns of the candidate answers
     max_new_tokens  length limit of the generated text
+    probe           "": the question as it is; otherwise what is changed (leakage.py)
     """
 
     name: str
@@ -41,6 +42,7 @@ class Task:
     paraphrased: str
     perturbed: str
     max_new_tokens: int
+    probe: str = ""
 
 
 @dataclass(frozen=True)

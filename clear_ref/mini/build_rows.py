@@ -18,6 +18,7 @@ from PIL import Image, features
 
 from clear_ref.common.files import PathName, write_bytes, write_jsonl, write_text
 from clear_ref.data import prompts
+from clear_ref.data.paraphrases import FILE
 from clear_ref.data.split_configs import Configs, DataRow, split_configs
 
 from . import captions
@@ -55,6 +56,8 @@ def build_rows(directory: PathName) -> None:
     for folder in ("faces", "shapes"):
         for path in sorted((SOURCES / folder).glob("*.png")):
             write_bytes(directory / "images" / path.name, path.read_bytes())
+    paraphrases = (SOURCES / FILE).read_bytes()
+    write_bytes(directory / FILE, paraphrases)
     write_text(directory / "pillow.txt", versions() + "\n")
 
 

@@ -44,6 +44,12 @@ OTHER_COLUMNS: tuple[Column, ...] = (
     ("js_distance", "JS", LOWER),
     ("forget_quality_of_five", "FQ of five", HIGHER),
     ("minus_log10_p", "-log10 p", LOWER),
+    ("forget_no_picture", "No picture", LOWER),
+    ("forget_other_picture", "Other picture", LOWER),
+    ("forget_other_person", "Other person", LOWER),
+    ("forget_reworded", "Reworded", LOWER),
+    ("text_forget_with_picture", "Text+picture", LOWER),
+    ("text_forget_reworded", "Text reworded", LOWER),
 )
 # What every task gives.
 PARTS = ("rouge", "probability", "truth_ratio")

@@ -6,6 +6,7 @@ run_groups.py decides which runs are seeds of one line, and the order of the lin
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from clear_ref.evaluation import leakage_parts
 from clear_ref.evaluation.bootstrap import Interval
 from clear_ref.evaluation.metrics import Scores
 from clear_ref.methods.table import SEMANTICS
@@ -218,6 +219,8 @@ def legend(tables: list[Table], report: Report) -> list[str]:
     if any(table.intervals for table in tables):
         sentences.append(f"{meaning(bool(counts))}.")
     sentences += dict.fromkeys(sentence for table in tables for sentence in table.zeros)
+    sentences += leakage_parts.legend(report.sets)
+    sentences += leakage_parts.sentences(report.runs[0].summary.get("not_asked") or {})
     groups = run_groups(report)
     words = common_words(report.runs, len(groups))
     if words and len(groups) > 1:

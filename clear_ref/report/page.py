@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.guards import guards_of, line
+from clear_ref.evaluation.choices import LEAKAGE
 from clear_ref.evaluation.definitions import SETS, definitions, label_of
 
 from . import charts, curves, html_frame, samples, settings_tables, verdict_section, zero_means
@@ -291,7 +292,7 @@ def _intervals(report: Report, groups: list[RunGroup]) -> str:
 def _definitions(report: Report) -> str:
     """Every metric's definition: the name that the metrics carry, version, direction and text."""
     texts = {}
-    for name in SETS:
+    for name in (*SETS, LEAKAGE):
         for metric, definition in definitions(name).items():
             about = f"version {definition.version}; a higher value: {definition.direction}"
             texts[metric, definition.name] = f"{about}; {definition.source}\n{definition.text}"

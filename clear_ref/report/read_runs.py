@@ -22,6 +22,7 @@ from clear_ref.common.run_directory import (
 )
 from clear_ref.evaluation import log_columns
 from clear_ref.evaluation import logs as log_files
+from clear_ref.evaluation.choices import LEAKAGE
 from clear_ref.evaluation.definitions import SETS, check_set
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import Scores, score
@@ -153,9 +154,12 @@ def read(paths: Iterable[str | Path], metrics: str = "paper") -> Report:
     paper_of = {}
     for name, logs in shared.items():
         metrics_of[name], paper_of[name] = _scores(name, logs, shared.get("gold"), metrics)
+    sets = SETS if metrics == "all" else (metrics,)
+    if any(LEAKAGE in run.metrics for run in runs):
+        sets = (*sets, LEAKAGE)
     return Report(
         runs=tuple(runs),
-        sets=SETS if metrics == "all" else (metrics,),
+        sets=sets,
         logs=shared,
         metrics=metrics_of,
         paper=paper_of,
@@ -266,8 +270,9 @@ def _read_summary(directory: Path, command: str) -> dict[str, Any]:
         _check_type(summary, key, kind, path)
     for phase in summary["seconds"]:
         _check_type(summary["seconds"], phase, NUMBER, path)
-    if summary.get("trained") is not None:
-        _check_type(summary, "trained", dict, path)
+    for key in ("trained", "not_asked"):
+        if summary.get(key) is not None:
+            _check_type(summary, key, dict, path)
     if not is_guards(summary.get("guards", [])):
         raise UserError(f"{path}: guards is {one_line(repr(summary['guards']), 60)}; {REPEAT}")
     if "kept" in summary:

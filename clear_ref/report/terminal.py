@@ -1,16 +1,19 @@
 """The texts that the commands print for people: of one run, of `all`, of `report`, of `mini`."""
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from clear_ref.common.guards import guards_of
 from clear_ref.common.guards import line as guard_line
+from clear_ref.evaluation.choices import LEAKAGE
+from clear_ref.evaluation.leakage_parts import sentences
 
 from . import record_intervals
 from .columns import columns_of, number
 from .leaderboard import MARK, PANELS
 from .terminal_robustness import robustness
-from .terminal_tables import leaderboard, leaderboard_over_seeds, per_task
+from .terminal_tables import SeedRow, leaderboard, leaderboard_over_seeds, per_task
 from .thresholds import COLLAPSED
 from .visual_page import terminal as visual_terminal
 
@@ -43,6 +46,7 @@ def one_run(summary: dict[str, Any]) -> str:
         *intervals(summary),
         *summary.get("notes", ()),
         *([""] if summary.get("notes") else ()),
+        *leakage_lines(summary),
         *warnings(summary),
         *robustness(summary.get("robustness")),
         f"{seconds}, token terms: {summary['impl']}; written to {summary['out']}",
@@ -57,12 +61,32 @@ def intervals(summary: dict[str, Any]) -> list[str]:
     rows = [(name, [scores]) for name, scores in summary["models"].items()]
     if not found or not columns_of([scores for _, (scores,) in rows]):
         return []
-    return [*record_intervals.table(rows, {name: _first(sets) for name, sets in found.items()}), ""]
+    first = {name: _first(sets) for name, sets in found.items()}
+    return [*record_intervals.table(rows, first), *leakage_intervals(rows, found), ""]
 
 
 def _first(sets: dict[str, Any]) -> Any:
     """The intervals by the first set of definitions; {} of a summary that has none."""
     return next(iter(sets.values()), {})
+
+
+def leakage_intervals(rows: Sequence[SeedRow], found: dict[str, Any]) -> list[str]:
+    """The intervals of the numbers of leakage as a table; [] without --leakage.
+
+    found  {model: {set of definitions: its intervals}}
+    """
+    if not all(LEAKAGE in scores.get("also", {}) for _, seeds in rows for scores in seeds):
+        return []
+    own = [(name, [scores["also"][LEAKAGE] for scores in seeds]) for name, seeds in rows]
+    of_leakage = {name: sets.get(LEAKAGE, {}) for name, sets in found.items()}
+    lines = record_intervals.table(own, of_leakage)
+    return lines[lines.index("") :]  # what an interval is, is said above
+
+
+def leakage_lines(summary: dict[str, Any]) -> list[str]:
+    """What --leakage could not ask, and an empty line after it; [] if all was asked."""
+    found = [_wrapped(line) for line in sentences(summary.get("not_asked", {}))]
+    return [*found, ""] if found else []
 
 
 def warnings(summary: dict[str, Any]) -> list[str]:
@@ -99,17 +123,18 @@ def all_methods(summary: dict[str, Any]) -> str:
     blocks = []
     for modality in dict.fromkeys(row["modality"] for row in summary["runs"]):
         rows = [(name, [metrics]) for name, metrics in summary["models"].items()]
-        found = {name: _first(sets) for name, sets in summary["intervals"].items()}
+        every = dict(summary["intervals"])
         by_method: dict[str, list[dict]] = {}
         for row in summary["runs"]:
             if row["modality"] == modality:
                 by_method.setdefault(row["method"], []).append(row["metrics"])
-                found[row["method"]] = _first(row["intervals"])
+                every[row["method"]] = row["intervals"]
         rows += by_method.items()
+        found = {name: _first(sets) for name, sets in every.items()}
         title = f"forgetting {modality}, {summary['semantics']} semantics, seeds {seeds}"
         blocks += ["", title, "", leaderboard_over_seeds(rows)]
-        blocks += ["", *record_intervals.table(rows, found)]
-    said = []
+        blocks += ["", *record_intervals.table(rows, found), *leakage_intervals(rows, every)]
+    said = leakage_lines(summary)[:-1]
     for row in summary["runs"]:
         run = f"{row['method']} {row['modality']} seed {row['seed']}"
         said += [_wrapped(f"{run}: {guard_line(guard)}") for guard in guards_of(row)]

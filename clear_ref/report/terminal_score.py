@@ -4,6 +4,7 @@ from textwrap import wrap
 from typing import Any
 
 from clear_ref.common.text_table import aligned
+from clear_ref.evaluation.choices import LEAKAGE
 from clear_ref.evaluation.definitions import OPEN_UNLEARNING, SETS, definitions
 from clear_ref.evaluation.membership import definition
 
@@ -58,7 +59,7 @@ def _numbers(summary: dict[str, Any]) -> list[str]:
     for row in summary["numbers"]:
         scores = summary["metrics"][row["metrics"][0]]
         mark = zero_means.MARK if zero_means.zero_parts(scores, row["metric"]) else ""
-        sets = EVERY if len(row["metrics"]) == len(SETS) else ", ".join(row["metrics"])
+        sets = EVERY if set(row["metrics"]) >= set(SETS) else ", ".join(row["metrics"])
         label = f"{row['definition']} v{row['version']}"
         interval = row["interval"]
         shown = f"{interval[0]:.3g} to {interval[1]:.3g}" if interval else "-"
@@ -78,7 +79,7 @@ def _definitions(rows: list[dict[str, Any]]) -> list[str]:
     """Words, direction and source of every definition that the numbers have."""
     words = {
         known.name: known.words
-        for name in (*SETS, OPEN_UNLEARNING)
+        for name in (*SETS, LEAKAGE, OPEN_UNLEARNING)
         for known in definitions(name).values()
     }
     lines: dict[tuple[str, str], list[str]] = {}

@@ -5,6 +5,7 @@ from textwrap import wrap
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.text_table import aligned
+from clear_ref.evaluation.choices import LEAKAGE
 from clear_ref.evaluation.definitions import SETS, label_of
 from clear_ref.evaluation.definitions import definitions as definitions_of
 from clear_ref.evaluation.metrics import Scores
@@ -53,7 +54,8 @@ def _one_table_per_set(
             other_sets |= dict.fromkeys(metrics.get("also", ()))
     if not other_sets:
         return make_table(rows)
-    blocks = [f"{SETS[0]} definitions\n\n{make_table(rows)}"]
+    heading = "" if list(other_sets) == [LEAKAGE] else f"{SETS[0]} definitions\n\n"
+    blocks = [heading + make_table(rows)]
     for name in other_sets:
         own = [(model, [metrics["also"][name] for metrics in seeds]) for model, seeds in rows]
         blocks.append(f"{name} definitions\n\n{make_table(own)}")
@@ -109,7 +111,7 @@ def definitions_in_words(all_metrics: Iterable[Scores]) -> list[str]:
     """
     in_words = {
         definition.name: definition.words
-        for name in SETS
+        for name in (*SETS, LEAKAGE)
         for definition in definitions_of(name).values()
     }
     paragraphs: list[list[str]] = []

@@ -250,14 +250,15 @@ def settings_of(command, kind):
     recipe.
     """
     from clear_ref.commands import audit_settings, settings
+    from clear_ref.commands.training_commands import SEQUENCE
     from clear_ref.common.settings import setting_names
     from clear_ref.loop.recipes import RECIPES
 
     gone = {
         "evaluate": {"model"},
         "ask": {"model"},
-        "all": {"method", "modality", "seed"},
-        "sweep": {"method", "seed", "metrics"},
+        "all": {"method", "modality", "seed", *SEQUENCE},
+        "sweep": {"method", "seed", "metrics", "leakage", *SEQUENCE},
         "metrics-audit": audit_settings.WITHOUT,
     }.get(command, {"method"} & {*setting_names(kind)})
     found = [field for field in dataclasses.fields(kind) if field.name not in gone]
