@@ -41,7 +41,8 @@ class Teacher:
         self.keeps = kept is not None
         self._weights: FrozenWeights | None = None
         self.copy: VLM | None = None
-        if not lora.adapters(vlm.model):
+        self._adapters = list(lora.adapters(vlm.model).values())
+        if not self._adapters:
             self.copy = copy.copy(vlm)
             self.copy.model = copy.deepcopy(vlm.model).requires_grad_(False)
 
@@ -78,7 +79,7 @@ class Teacher:
     ) -> list[Tensor]:
         if self.copy is not None:
             return hidden_of_all(self.copy, batches, layer, start, n_prompt)
-        with lora.mode(self.vlm.model, self.mode):
+        with lora.mode_of(self._adapters, self.mode):
             return hidden_of_all(self.vlm, batches, layer, start, n_prompt)
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -276,15 +276,21 @@ def manifest(model: nn.Module) -> Manifest:
 @contextmanager
 def mode(model: nn.Module, name: Mode) -> Iterator[None]:
     """Inside the block every adapter is in the named mode; afterwards in its earlier one."""
-    all_adapters = adapters(model)
-    earlier = {layer: adapter.mode for layer, adapter in all_adapters.items()}
-    for adapter in all_adapters.values():
+    with mode_of(adapters(model).values(), name):
+        yield
+
+
+@contextmanager
+def mode_of(some: Iterable[Adapter], name: Mode) -> Iterator[None]:
+    """The same for these adapters; to look for those of a model takes as long as a small layer."""
+    earlier = [(adapter, adapter.mode) for adapter in some]
+    for adapter, _ in earlier:
         adapter.mode = name
     try:
         yield
     finally:
-        for layer, adapter in all_adapters.items():
-            adapter.mode = earlier[layer]
+        for adapter, its_mode in earlier:
+            adapter.mode = its_mode
 
 
 def freeze_reference(model: nn.Module) -> None:

@@ -13,8 +13,9 @@ from clear_ref.common.errors import LabelError, ShapeError, UserError
 from clear_ref.common.files import PathName, read_json, write_json
 from clear_ref.data.batches import Batch, collate
 from clear_ref.data.chat_templates import choose_template
-from clear_ref.data.images import Picture, open_image
+from clear_ref.data.images import Picture
 from clear_ref.data.label_masks import MASKS
+from clear_ref.data.picture_memory import PictureMemory
 from clear_ref.data.records import Record
 from clear_ref.data.tokens import Tokenizer
 
@@ -61,6 +62,7 @@ class VLM:
         self.images = None
         if self.family.images is not None:
             self.images = self.family.images(self.directory, self.config)
+            self._pictures = PictureMemory(self.images)
         vocabulary = self.text_config.vocab_size
         self.tokenizer.fit(vocabulary)
         self.tokenizer.prompt(self.template, "", 0)  # every token of the template has a row
@@ -163,7 +165,7 @@ class VLM:
                 f"record {record.question!r} has a picture, and {self.directory} holds a language "
                 "model; expected text alone (--modality text)"
             )
-        return self.images(open_image(record.image, f"record {record.question!r}"))
+        return self._pictures(record.image, f"record {record.question!r}")
 
     def hidden(self, batch: Batch, layer: int | None = None, start: int = 0) -> Tensor:
         """[B, T - start, D]: normed hidden states from position `start` on.
