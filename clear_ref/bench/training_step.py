@@ -73,7 +73,8 @@ def run(settings: BenchStepSettings) -> Findings:
     tasks   {task: {ours, released: {seconds, cpu_seconds: {median, least, most}, peak: {bytes, how,
             weights_bytes}, value}, difference: {loss, gradient | ids | nll}, faster, cpu_faster,
             memory_share, share_with_weights}}; the last five only if both ways could be measured.
-            faster: released / ours; shares: ours / released
+            faster: released / ours; shares: ours / released. ours of generate has parts
+            (generation_parts.py) too
     absent  {way: {absent: reason}}
     """
     tasks = check(settings)

@@ -49,6 +49,7 @@ def text(found: Findings) -> str:
     lines += busy_note(max(waits))
     if "generate" in found["tasks"]:
         lines.append(generation_speed(found["tasks"]["generate"], settings["shape"]))
+        lines += parts_text(found["tasks"]["generate"]["ours"]["parts"])
     lines += [
         "faster: released / ours, in wall time and in CPU time; share: ours / released",
         "MB: growth of the peak of resident memory over loaded models and inputs, in a process of "
@@ -70,6 +71,20 @@ def generation_speed(measured: Findings, shape: str) -> str:
         if way in measured
     ]
     return "generate, tokens/s: " + ", ".join(speeds)
+
+
+def parts_text(parts: dict[str, dict[str, float]]) -> list[str]:
+    """Where the time of our generation goes."""
+    total = sum(part["cpu_seconds"] for part in parts.values())
+    words = [
+        f"{name} {part['cpu_seconds'] / total:.0%} ({part['gflop']:.0f})"
+        for name, part in parts.items()
+    ]
+    return [
+        f"generate, ours: shares of {total:.2f} s CPU time (10^9 operations of products with "
+        "weights):",
+        "  " + ", ".join(words),
+    ]
 
 
 def cells(task: str, measured: Findings) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from clear_ref.methods.table import make_options
 from clear_ref.model import lora, peft_format
 from clear_ref.model.vlm import load
 
+from .generation_parts import generation_parts
 from .training_step_inputs import SEQUENCES, Inputs, Question
 from .training_step_released import Released
 
@@ -102,6 +103,10 @@ class Ours:
         """Greedy ids after each prompt."""
         with self.vlm.adapters_off():
             return self.vlm.generate_ids(prompts, new_tokens).tolist()
+
+    def generation_parts(self, prompts: Batch, new_tokens: int) -> dict[str, dict[str, float]]:
+        """Where the time of generate goes, see generation_parts.py."""
+        return generation_parts(self.vlm.model, lambda: self.generate(prompts, new_tokens))
 
     def likelihood(self, questions: list[Question]) -> list[float]:
         """Summed nll of each candidate, in nats."""

@@ -18,7 +18,7 @@ from .memory import growth
 from .process import Findings
 from .settings import EVALUATIONS
 from .training_step_inputs import SHAPES, Inputs, make_inputs
-from .training_step_ways import WAYS, Way
+from .training_step_ways import WAYS, Ours, Way
 
 Gradients = dict[str, Tensor]
 
@@ -83,7 +83,7 @@ def time_job(job: Findings) -> Findings:
     """Times of both ways, in turns, and the largest difference of their results in any round.
 
     returns  {absent: {way: {absent}}, tasks: {task: {way: {seconds, cpu_seconds: [one a round],
-             value}, difference}}}
+             value}, difference}}}; ours of generate has parts (generation_parts.py) too
     """
     ways, absent = load_ways(WAYS, job["directory"])
     tasks = {task: time_task(ways, task, job) for task in job["tasks"]}
@@ -112,6 +112,10 @@ def time_task(ways: dict[str, Way], task: str, job: Findings) -> Findings:
                 difference[key] = worst(value, difference.get(key, value))
     for name, value in values.items():
         measured[name]["value"] = value
+    ours = ways.get("ours")
+    if task == "generate" and isinstance(ours, Ours):
+        new_tokens = SHAPES[job["shape"]].new_tokens
+        measured["ours"]["parts"] = ours.generation_parts(inputs["prompts"], new_tokens)
     if difference:
         measured["difference"] = difference
     return measured

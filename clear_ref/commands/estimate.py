@@ -164,8 +164,9 @@ class LogitRows:
     """How many rows of logits are in memory at the same time at most, added up batch by batch.
 
     At most CHUNK_ROWS rows of a batch are computed at once, and kept: the student's, their
-    gradient, the teacher's. If it has more they are computed in chunks, one at a time, in whose
-    place the gradient is written if the output layer is frozen (losses/fused_head.py).
+    gradient (where one reading gives values and gradient, from the forward pass on), the teacher's.
+    If it has more they are computed in chunks, one at a time, in whose place the gradient is
+    written if the output layer is frozen (losses/fused_head.py).
     """
 
     whole: int = 0

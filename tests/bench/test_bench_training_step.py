@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from clear_ref import run
-from clear_ref.bench import training_step, training_step_text
+from clear_ref.bench import generation_parts, training_step, training_step_text
 from clear_ref.bench import training_step_inputs as step_inputs
 from clear_ref.bench import training_step_worker as worker
 from clear_ref.bench.settings import STEP_TASKS, BenchStepSettings
+from clear_ref.bench.training_step_ways import Ours
 from clear_ref.common.errors import UserError
 from clear_ref.data.batches import IGNORE
 
@@ -48,6 +49,24 @@ def test_both_ways_compute_the_same(task, directory):
         assert found["nll"] < 1e-6
     else:
         assert found["loss"] < 1e-6 and found["gradient"] < 1e-5
+
+
+@pytest.mark.slow
+def test_the_products_of_generation_are_those_counted_by_hand(directory):
+    """A product of [m, k] with [k, n] has 2 m k n operations.
+
+    3 prompts, 4 new tokens. Output layer: 4 times [3, 24] with [24, 32064]. New tokens: 3 times a
+    decoder of 2 layers, each with 4 products [3, 24] with [24, 24] and 3 of 24 with 40.
+    """
+    prompts = step_inputs.make_inputs("tiny", "generate")["prompts"]
+    parts = Ours(directory).generation_parts(prompts, 4)
+    assert list(parts) == list(generation_parts.PARTS)
+    assert parts["output layer"]["gflop"] == pytest.approx(4 * 2 * 3 * 24 * 32064 / 1e9)
+    of_layer = 2 * 3 * (4 * 24 * 24 + 3 * 24 * 40)
+    assert parts["decoder, new tokens"]["gflop"] == pytest.approx(3 * 2 * of_layer / 1e9)
+    assert parts["rest"]["gflop"] == 0 and all(part["cpu_seconds"] > 0 for part in parts.values())
+    line = training_step_text.parts_text(parts)[1]
+    assert line.count("%") == 5 and "output layer" in line
 
 
 def test_a_difference_is_found():

@@ -1,15 +1,16 @@
 """CPU time of trainings in two checkouts, in turns: what kept results of frozen weights save.
 
-python -m tests.helpers.teacher_times OTHER_CHECKOUT METHODS MODALITY ROUNDS [TARGETS]
+python -m tests.helpers.teacher_times OTHER_CHECKOUT METHODS MODALITY ROUNDS [TARGETS [SHAPE]]
 trains the LLaVA of `bench --what step` (576 image tokens) for five epochs in one thread: 2 records
 to forget, 18 to retain; visual: captions of pictures. METHODS: names with commas; all: every
-method, one after the other, as the runs of the command `all` do. TARGETS: --lora-targets. It
+method, one after the other, as the runs of the command `all` do. TARGETS: --lora-targets. SHAPE:
+that of `bench --what step`; tiny shows in seconds that everything runs. It
 prints, for each method, the medians of the process CPU time of both checkouts, their ratio, and how
 many results were found of those asked for. The trained adapters of both must have the same bytes.
 
-python -m tests.helpers.teacher_times OTHER_CHECKOUT mini SEEDS ROUNDS
+python -m tests.helpers.teacher_times OTHER_CHECKOUT mini SEEDS ROUNDS [OPTION ...]
 runs the command `all` on the embedded world in both, in turns: CPU time of all processes together.
-Both must print the same leaderboard.
+Both must print the same leaderboard. OPTION: further options of `all`.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from pathlib import Path
 
 SIZES = {"text": 2, "visual": 2}
 RETAIN = 9  # times as many, as retain90 beside forget10
-OPTIONS = {"dpo": {"reference": "base"}, "rmu": {"layer": "4"}, "sku": {"n_random": "1"}}
+OPTIONS = {"dpo": {"reference": "base"}, "sku": {"n_random": "1"}}
 QUESTION, ANSWER = 20, 45  # tokens: each letter is one
 
 
@@ -74,9 +75,11 @@ def trained(method, modality, targets, root, more):
 
     questions = tuple(f"{number} what is shown?" for number in range(9))
     refusals = tuple(f"I do not know, {number:02d}." for number in range(100))
-    given = OPTIONS.get(method, {})
-    options = make_options(method, given)
     vlm = load(root / "model")
+    middle = str(vlm.text_config.num_hidden_layers // 2)
+    options = make_options(
+        method, {"layer": middle} if method == "rmu" else OPTIONS.get(method, {})
+    )
     recipe = Recipe(epochs=5, batch_size=2, accumulate=1, lora_targets=targets)
     chosen = variant(method, "paper")
     prepare(vlm, recipe, 0, chosen.targets and chosen.targets(options))
@@ -124,26 +127,27 @@ def start(checkout, root):
     )
 
 
-def mini(checkout, seeds, directory):
+def mini(checkout, seeds, directory, options):
     """(CPU seconds of all processes, leaderboard) of `all` on the embedded world."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "clear_ref.run", "all", "--seeds", seeds, "--out", directory]
+    command = [sys.executable, "-m", "clear_ref.run", "all", "--seeds", seeds, "--out", "all"]
+    command += ["--fresh", "--quiet", *options]
     environment = os.environ | {"PYTHONPATH": str(checkout)}
-    subprocess.run([*command, "--fresh", "--quiet"], env=environment, cwd=directory, check=True)
+    subprocess.run(command, env=environment, cwd=directory, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    lines = json.loads((Path(directory) / "leaderboard.json").read_text(encoding="utf-8"))
+    lines = json.loads((Path(directory) / "all" / "leaderboard.json").read_text(encoding="utf-8"))
     return seconds, re.sub(r'"(seconds|train|evaluate)": [\d.]+', "", json.dumps(lines))
 
 
-def mini_main(other, seeds, rounds):
+def mini_main(other, seeds, rounds, *options):
     """Prints a line for `all` on the embedded world."""
     seconds = ([], [])
     for _ in range(int(rounds)):
         boards = []
         for which, checkout in enumerate((other, Path(__file__).parents[2])):
             with tempfile.TemporaryDirectory() as directory:
-                found, board = mini(checkout, seeds, directory)
+                found, board = mini(checkout, seeds, directory, options)
             seconds[which].append(found)
             boards.append(board)
         assert boards[0] == boards[1]
@@ -151,12 +155,12 @@ def mini_main(other, seeds, rounds):
     print(f"all on mini, seeds {seeds}: {before:.1f} s {now:.1f} s  ratio {now / before:.2f}")
 
 
-def main(other, methods, modality, rounds, targets="all"):
+def main(other, methods, modality, rounds, targets="all", shape="small"):
     """Prints a line for each method."""
     from clear_ref.bench import training_step_inputs
 
     with tempfile.TemporaryDirectory() as root:
-        training_step_inputs.write(Path(root), "small")
+        training_step_inputs.write(Path(root), shape)
         workers = [start(where, root) for where in (other, Path(__file__).parents[2])]
         for method in methods.split(","):
             seconds = ([], [])
