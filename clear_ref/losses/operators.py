@@ -64,20 +64,7 @@ def _stats(
         return table
     problem, operands = _problem(student, teacher, labels, skip_ignored)
     wanted = _wanted(entropy, predictions)
-    if student.device.type == "cpu":
-        kernel().cpu_stats(
-            problem, wanted, table.data_ptr(), instruction_set_index(), torch.get_num_threads()
-        )
-    else:
-        with torch.cuda.device(student.device):
-            index = student.device.index
-            stream = torch.cuda.current_stream(student.device).cuda_stream
-            workspace = torch.empty(
-                kernel().cuda_workspace(problem, index), dtype=torch.float32, device=student.device
-            )
-            kernel().cuda_stats(
-                problem, wanted, table.data_ptr(), workspace.data_ptr(), index, stream
-            )
+    _call("stats", problem, student.device, (wanted, table.data_ptr()), workspace=True)
     del operands  # not earlier: the kernel reads their memory
     return table
 
@@ -109,12 +96,7 @@ def _dlogits(
     table = table.resolve_neg().contiguous()
     upstream = upstream.resolve_neg().contiguous()
     addresses = (table.data_ptr(), upstream.data_ptr(), gradient.data_ptr())
-    if student.device.type == "cpu":
-        kernel().cpu_dlogits(problem, *addresses, instruction_set_index(), torch.get_num_threads())
-    else:
-        with torch.cuda.device(student.device):
-            stream = torch.cuda.current_stream(student.device).cuda_stream
-            kernel().cuda_dlogits(problem, *addresses, student.device.index, stream)
+    _call("dlogits", problem, student.device, addresses)
     del operands  # not earlier: the kernel reads their memory
     return gradient
 
@@ -147,34 +129,37 @@ def _stats_and_dlogits(
         return table, gradient
     problem, operands = _problem(student, teacher, labels, skip_ignored)
     upstream = upstream.resolve_neg().contiguous()
-    addresses = (upstream.data_ptr(), gradient.data_ptr())
-    if student.device.type == "cpu":
-        kernel().cpu_stats_and_dlogits(
-            problem,
-            int(entropy),
-            table.data_ptr(),
-            *addresses,
-            instruction_set_index(),
-            torch.get_num_threads(),
-        )
-    else:
-        with torch.cuda.device(student.device):
-            index = student.device.index
-            stream = torch.cuda.current_stream(student.device).cuda_stream
-            workspace = torch.empty(
-                kernel().cuda_workspace(problem, index), dtype=torch.float32, device=student.device
-            )
-            kernel().cuda_stats_and_dlogits(
-                problem,
-                int(entropy),
-                table.data_ptr(),
-                workspace.data_ptr(),
-                *addresses,
-                index,
-                stream,
-            )
+    before = (int(entropy), table.data_ptr())
+    after = (upstream.data_ptr(), gradient.data_ptr())
+    _call("stats_and_dlogits", problem, student.device, before, after, workspace=True)
     del operands  # not earlier: the kernel reads their memory
     return table, gradient
+
+
+def _call(
+    name: str,
+    problem: Any,
+    device: torch.device,
+    before: tuple[int, ...],
+    after: tuple[int, ...] = (),
+    workspace: bool = False,
+) -> None:
+    """Call the compiled module's function of that name for a device.
+
+    before, after  its arguments, in front of and behind the workspace
+    workspace      whether it has one on a GPU
+    """
+    if device.type == "cpu":
+        compute = getattr(kernel(), f"cpu_{name}")
+        compute(problem, *before, *after, instruction_set_index(), torch.get_num_threads())
+        return
+    with torch.cuda.device(device):
+        if workspace:
+            size = kernel().cuda_workspace(problem, device.index)
+            memory = torch.empty(size, dtype=torch.float32, device=device)
+            before = (*before, memory.data_ptr())
+        stream = torch.cuda.current_stream(device).cuda_stream
+        getattr(kernel(), f"cuda_{name}")(problem, *before, *after, device.index, stream)
 
 
 def _problem(
