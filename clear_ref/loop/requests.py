@@ -141,15 +141,7 @@ def rows_of_request(
     if not requests.sizes:
         kept_modality = retain_modality if pictures else "text"
         others = split_rows(requests.directory, kept_modality, size, pictures, kept_modality)[0]
-        requested = range(1, (number or len(requests.labels)) + 1)
-        retain = [
-            *retain,
-            *(
-                row
-                for row, own in zip(others, requests.numbers_of(others), strict=True)
-                if own not in requested
-            ),
-        ]
+        retain = [*retain, *others]
     requested_ids = _ids_up_to(requests, number or len(requests.labels))
     return rows, [row for row in retain if row_id(row) not in requested_ids]
 
