@@ -17,7 +17,7 @@ FORGET_TIMES = 4
 # {method: {semantics: (rate, epochs)}}
 TUNED = {
     "retain_ft": {"paper": (0.01, 5), "released": (0.01, 5)},
-    "scrub": {"paper": (0.03, 8), "released": (0.02, 8), "original": (0.01, 5)},
+    "scrub": {"paper": (0.03, 8), "released": (0.01, 8), "original": (0.01, 5)},
     "llmu": {"paper": (0.001, 5), "released": (0.03, 8)},
     "dpo": {"paper": (0.001, 4), "released": (0.3, 5)},
     "rmu": {"paper": (0.1, 6), "released": (0.05, 4)},
