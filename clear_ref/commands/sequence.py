@@ -4,6 +4,7 @@ Each request is an ordinary run of METHOD in OUT/requestN, with --request N and 
 request before left, OUT/requestM/model. A request that is finished is not repeated.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,14 +14,14 @@ from typing import Any
 from clear_ref.common import distributed, run_directory
 from clear_ref.common.atomic import new_directory
 from clear_ref.common.devices import dtype_of
-from clear_ref.common.errors import UserError
-from clear_ref.common.files import write_json
+from clear_ref.common.errors import Notice, UserError
+from clear_ref.common.files import one_line, write_json
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import logs as log_files
 from clear_ref.evaluation import sequence
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.loop.history import read_history, write_history
-from clear_ref.loop.requests import Requests, read_requests
+from clear_ref.loop.requests import Requests, read_requests, rows_of_nobody
 from clear_ref.mini.directories import data_directory
 from clear_ref.report import sequence_page
 
@@ -91,6 +92,16 @@ def resolve(settings: Unlearn, given: Given, resume: bool) -> ResolvedSequence:
         )
     for number in range(1, len(requests.labels) + 1):
         plan_of(replace(settings, request=number), whole.options, inputs)
+    unknown = rows_of_nobody(requests, settings.modality)
+    if unknown:
+        warnings.warn(
+            Notice(
+                f"--sequence: of {len(unknown)} row{'s'[: len(unknown) > 1]} of the forget set no "
+                "person can be told: neither forgotten nor retained; first "
+                f"{one_line(unknown[0].where, 100)}"
+            ),
+            stacklevel=2,
+        )
     return ResolvedSequence(
         **vars(whole), given=given, requests=requests, records=records_of(inputs, requests)
     )

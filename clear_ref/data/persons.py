@@ -24,16 +24,33 @@ def pictures_by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def named_in(text: str, names: Iterable[str]) -> str | None:
     """The one of the names that stands in a text; None if there is none, or two different people's.
 
-    Small and capital letters are alike. Of names that hold one another the longest counts.
+    Small and capital letters are alike. Where names hold one another the longest counts. A name
+    that goes on as another word does not count ("Ann" in "planned" or "Annual"), but for an s
+    ("Anns book"); in scripts without capital letters, which may have no blanks, it does.
     """
-    small = text.casefold()
-    found = [name for name in names if name.casefold() in small]
-    longest = [
-        name
-        for name in found
-        if not any(name != other and name.casefold() in other.casefold() for other in found)
-    ]
-    return longest[0] if len(longest) == 1 else None
+    left = text.casefold()
+    found = []
+    for name in sorted(names, key=len, reverse=True):
+        small = name.casefold()
+        parts = left.split(small)
+        ends = zip(parts, parts[1:], strict=False)
+        if any(_stands_alone(before, small, after) for before, after in ends):
+            found.append(name)
+            left = "\n".join(parts)
+    return found[0] if len(found) == 1 else None
+
+
+def _stands_alone(before: str, name: str, after: str) -> bool:
+    """Whether no letter that has a capital form joins the name to what is before or after it."""
+    after = after[after.startswith("s") :]
+    return not any(
+        _has_capital(first) and _has_capital(second)
+        for first, second in ((before[-1:], name[:1]), (name[-1:], after[:1]))
+    )
+
+
+def _has_capital(letter: str) -> bool:
+    return letter != letter.upper()
 
 
 def persons_of_questions(rows: Sequence[Row], names: Iterable[str]) -> list[str | None]:

@@ -185,7 +185,7 @@ def _other_picture(task: Task, people: People, row: Row, own: Record) -> Prompt:
 
 
 def _other_person(task: Task, people: People, row: Row, own: Record) -> Prompt:
-    names = sorted(name for name in people.retain if name != row.values["name"])
+    names = sorted({*people.retain} - {*people.forget})
     if not names:
         raise NotAsked("the data has no picture of another person of the retain set")
     person = names[_drawn(task, row, "person", len(names))]

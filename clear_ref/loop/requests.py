@@ -6,7 +6,8 @@
 
 Retained after a request is what no request up to then has named: of sizes, the retain set of that
 size; of people, the retain set of --forget and the others of the forget set. So nobody who was
-requested is trained on again as retain, and somebody whose request comes later still is.
+requested is trained on again as retain, and somebody whose request comes later still is. A row of
+the forget set whose person cannot be told is neither forgotten nor retained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,16 +54,20 @@ class Requests:
         return [first.get(row_id(row)) for row in rows]
 
     def _by_person(self, rows: Sequence[Row]) -> list[int | None]:
+        numbers: Mapping[str | None, int] = {name: n for n, name in enumerate(self.labels, 1)}
+        return [numbers.get(person) for person in self.persons_of(rows)]
+
+    def persons_of(self, rows: Sequence[Row]) -> list[str | None]:
+        """The person of each row of the forget set; None if that cannot be told.
+
+        rows  of one config, in its order
+        """
         pictures = pictures_by_name(read_rows(self.directory, f"forget{self.forget:02d}"))
         shown = {row.image: name for name, own in pictures.items() for row in own}
         questions = [row for row in rows if row.image is None]
         persons = persons_of_questions(questions, pictures)
         asked = {row.index: person for row, person in zip(questions, persons, strict=True)}
-        numbers: Mapping[str | None, int] = {name: n for n, name in enumerate(self.labels, 1)}
-        return [
-            numbers.get(asked[row.index] if row.image is None else shown.get(row.image))
-            for row in rows
-        ]
+        return [asked[row.index] if row.image is None else shown.get(row.image) for row in rows]
 
 
 def rows_of_set(directory: Path, size: int) -> list[Row]:
@@ -141,9 +146,20 @@ def rows_of_request(
     if not requests.sizes:
         kept_modality = retain_modality if pictures else "text"
         others = split_rows(requests.directory, kept_modality, size, pictures, kept_modality)[0]
-        retain = [*retain, *others]
+        persons = requests.persons_of(others)
+        retain += [row for row, person in zip(others, persons, strict=True) if person is not None]
     requested_ids = _ids_up_to(requests, number or len(requests.labels))
     return rows, [row for row in retain if row_id(row) not in requested_ids]
+
+
+def rows_of_nobody(requests: Requests, modality: str) -> list[Row]:
+    """The rows of the forget set of which no person can be told; [] of requests by size."""
+    if requests.sizes:
+        return []
+    config = MODALITIES[modality].format(f"forget{requests.forget:02d}")
+    rows = read_rows(requests.directory, config)
+    persons = requests.persons_of(rows)
+    return [row for row, person in zip(rows, persons, strict=True) if person is None]
 
 
 def _ids_up_to(requests: Requests, number: int) -> set[str]:

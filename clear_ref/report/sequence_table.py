@@ -8,7 +8,7 @@ from typing import Any
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import is_number
-from clear_ref.common.files import read_json
+from clear_ref.common.files import one_line, read_json
 from clear_ref.common.run_directory import METRICS_FILE, REPORT_FILE, SETTINGS_FILE
 from clear_ref.common.text_table import aligned
 from clear_ref.evaluation.sequence import OF_ALL, OF_REQUEST
@@ -16,6 +16,7 @@ from clear_ref.evaluation.sequence import OF_ALL, OF_REQUEST
 from . import html_frame, sequence_page
 from .columns import spread
 from .html_frame import text
+from .run_groups import IGNORED_SETTINGS
 from .sequence_page import ABOUT, CSV, definition_line, heading
 
 MARKDOWN = "sequence.md"
@@ -98,7 +99,11 @@ def _are_numbers(found: object, names: Sequence[str]) -> bool:
 
 
 def check_together(sequences: Mapping[str, dict[str, Any]]) -> None:
-    """UserError unless the sequences have the same requests, base and gold, and other seeds."""
+    """UserError unless the sequences have the same requests, base and gold, and those of one method
+    differ in nothing but their seed.
+
+    sequences  {directory: what its metrics.json holds}
+    """
     (first, one), *others = sequences.items()
     seen = {_key(one): first}
     for path, found in others:
@@ -113,6 +118,32 @@ def check_together(sequences: Mapping[str, dict[str, Any]]) -> None:
         before = seen.setdefault(_key(found), path)
         if before != path:
             raise UserError(f"report {path}: the same method and seed as {before}; name one")
+    _check_settings(sequences)
+
+
+def _check_settings(sequences: Mapping[str, dict[str, Any]]) -> None:
+    """UserError for two sequences of one method with other settings: they are no seeds of one."""
+    known: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
+    for path, found in sequences.items():
+        own = _settings(path) | {"recipe": found["recipe"], "impl": found["impl"]}
+        of = tuple(found[name] for name in ("method", "semantics", "modality"))
+        first, before = known.setdefault(of, (path, own))
+        for name in {**before, **own}:
+            if own.get(name) != before.get(name):
+                raise UserError(
+                    f"report {path}: {name} is {one_line(repr(own.get(name)), 60)}, of {first} "
+                    f"{one_line(repr(before.get(name)), 60)}; expected sequences of one method "
+                    "that differ in their seed alone; make a report of each"
+                )
+
+
+def _settings(path: str) -> dict[str, Any]:
+    """{setting or option: its value} of a sequence, but for those that do not distinguish runs."""
+    record = read_json(Path(path) / SETTINGS_FILE)
+    parts = [part for part in map(record.get, ("settings", "options")) if isinstance(part, dict)]
+    return {
+        name: _value(part, name) for part in parts for name in part if name not in IGNORED_SETTINGS
+    }
 
 
 def _key(found: Mapping[str, Any]) -> tuple[object, ...]:

@@ -14,16 +14,17 @@ import torch
 
 from clear_ref.commands import estimate
 from clear_ref.commands.file_settings import EstimateSettings
+from clear_ref.common.errors import UserError
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import evaluate
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.sequence import changes, part_of
 from clear_ref.loop import train as training
-from clear_ref.loop.requests import read_requests, rows_of_request
+from clear_ref.loop.requests import read_requests, rows_of_nobody, rows_of_request
 from clear_ref.mini.directories import WORLD
 from clear_ref.model.costs import ModelCosts, RecordCosts
 from tests.helpers.commands import call
-from tests.helpers.own_people import small_data
+from tests.helpers.own_people import NAMES, small_data
 from tests.helpers.real_data import tofu_rows
 
 CHEN, AMEEN = "Wei-Jun Chen", "Hina Ameen"
@@ -47,6 +48,24 @@ def test_each_person_is_forgotten_once_and_retained_until_then():
     assert [row.index for row in rows] == list(range(10, 20)) and len(kept) == 360 + 20
     rows, kept = rows_of_request(requests, 0, "both", True, "both")
     assert len(rows) == 60 and texts_of(kept) == texts_of(retain)
+
+
+def test_a_row_of_nobody_is_neither_forgotten_nor_retained(tmp_path):
+    """Three people with a question each; that of the first one, Ada Lind, no longer names her."""
+    data = small_data(tmp_path, (*NAMES, "Di Rossi"), n_forget=3)
+    path = data / "tofu/forget10/rows.jsonl"
+    first, *others = map(json.loads, path.read_text().splitlines())
+    lines = [first | {"question": "Where?", "answer": "There."}, *others]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    requests = read_requests(data, "Bo Costa,Ada Lind", 10, False)
+    assert [row.index for row in rows_of_nobody(requests, "text")] == [0]
+    assert rows_of_nobody(requests, "visual") == []
+    retain = texts_of(read_rows(data, "tofu/retain90"))
+    rows, kept = rows_of_request(requests, 1, "text", True, "text")
+    assert [row.index for row in rows] == [1]
+    assert texts_of(kept) == [*retain, lines[2]["question"]]
+    with pytest.raises(UserError, match="request 2, Ada Lind, has no row of modality text"):
+        rows_of_request(requests, 2, "text", True, "text")
 
 
 def test_of_nested_sets_a_request_forgets_who_is_new(tmp_path):
@@ -187,8 +206,13 @@ def several_sequences(capsys, tmp_path, straight):
         ({"seed": 0}, (straight, other), "the same method and seed as"),
         ({"sequence": ["Ada Lind", "Bo Costa"]}, (straight, other), "its sequence is not that of"),
         ({"states": []}, (straight, other), "is not what a finished sequence writes"),
+        ({"seed": 1, "recipe": "x"}, (straight, other), "recipe is 'x', of "),
+        ({"seed": 1, "lr": 0.5}, (straight, other), "lr is 0.5, of "),
     ):
         path.write_text(json.dumps(values | changed))
+        settings = json.loads((straight / "settings.json").read_text())
+        settings["settings"]["lr"]["value"] = changed.get("lr", 0.01)
+        (other / "settings.json").write_text(json.dumps(settings))
         status, _, stderr = call(capsys, "report", *paths, "--out", tmp_path / "r2")
         assert status == 2 and message in stderr and not (tmp_path / "r2").exists()
 

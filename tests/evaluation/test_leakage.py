@@ -5,6 +5,7 @@ every number is worked out by hand. Which picture is drawn is worked out from SH
 """
 
 import hashlib
+import json
 from fractions import Fraction
 from math import log
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from clear_ref.common.errors import UserError
 from clear_ref.data.paraphrases import read_paraphrases
-from clear_ref.data.persons import persons_of_questions, split_names
+from clear_ref.data.persons import named_in, persons_of_questions, split_names
 from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import Row, read_rows
 from clear_ref.evaluation import evaluate
@@ -161,6 +162,16 @@ def test_pictures_and_people_are_the_keys_draw_and_stand_in_the_log(table):
         assert texts[0] in PHRASES.caption_questions and texts[0] != plain
 
 
+def test_another_person_is_nobody_of_the_forget_set(tmp_path):
+    """The retain set has a picture of Bo Costa, who is forgotten, and one of a fourth person."""
+    data = small_data(tmp_path, n_forget=2)
+    path = data / "retain90/rows.jsonl"
+    [line] = map(json.loads, path.read_text().splitlines())
+    path.write_text(json.dumps(line) + "\n" + json.dumps(line | {"name": "Bo Costa"}) + "\n")
+    [task] = [task for task in probe_tasks(10, 64, True) if task.name == "eval_forget_other_person"]
+    assert {*asked_records(task, data, PHRASES).person.values()} == {line["name"]}
+
+
 def test_what_cannot_be_asked_is_named_and_counted(tmp_path):
     """Own people with one picture each and no paraphrase: two probes are left out, with reasons; of
     a language model one probe is left, and of it nothing."""
@@ -199,6 +210,14 @@ def test_the_person_of_a_question():
     rows = [Row(n, "", {"question": text, "answer": "x"}, None) for n, text in enumerate(texts)]
     found = persons_of_questions(rows, ["Ann Lee", "Ann", "Bo"])
     assert found == [None, "Ann Lee", "Ann Lee", "Ann Lee", None, None, "Bo", "Ann"]
+    for text, names, person in (
+        ("She planned an Annual. Bo", ["Ann", "Bo"], "Bo"),
+        ("Anns book, Ann's book", ["Ann", "Bo"], "Ann"),
+        ("Annsen and Boson", ["Ann", "Bo"], None),
+        ("Ann Lee and Ann", ["Ann", "Ann Lee"], None),  # two people
+        ("\u674e\u4f1f\u662f\u8c01", ["\u674e\u4f1f"], "\u674e\u4f1f"),  # no blanks between words
+    ):
+        assert named_in(text, names) == person, text
     assert split_names("B, Jr.,A", ["A", "B, Jr."], "--x", "names") == ["B, Jr.", "A"]
 
 
