@@ -262,9 +262,10 @@ def curve_intervals(
     """The 95 % intervals of a curve at each of the steps, and of its mean rise, over the records.
 
     lines    of relearn, at these steps
-    returns  None where a number is missing; a draw takes the same records at every step
+    returns  None where a number is missing, or its drawn values (a run that an older version
+             began); a draw takes the same records at every step
     """
-    drawn = [line["drawn"].get(measure) for line in lines]
+    drawn = [line.get("drawn", {}).get(measure) for line in lines]
     at_steps = [None if values is None else over_draws(np.array(values)) for values in drawn]
     if None in drawn:
         return at_steps, None

@@ -115,6 +115,7 @@ class TestRelearning:
         lines = [{"drawn": {"forget": straight}}] * 2
         assert curve_intervals([0, 2], lines, "forget")[1] == (0.0, 0.0)
         assert curve_intervals([0, 2], lines, "text_forget") == ([None, None], None)
+        assert curve_intervals([0, 2], [{}, lines[0]], "forget")[1] is None
 
     def test_relearned_records_become_likelier_and_the_model_is_restored(self):
         """Gold in three steps. The first loss is that of the unchanged model: mean nll over all
