@@ -100,8 +100,8 @@ def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(world, 
     arguments = ("scrub", *world, "--out", tmp_path / "run")
     done = warm_processes.run("tests.helpers.killed_process", 3, *arguments, n=2)
     assert done.returncode == 1
-    assert len(errors(done.stderr)) <= 1  # none if torchrun ended the other process first
-    assert all("another of its processes has ended" in line for line in errors(done.stderr))
+    said = errors(done.stderr)  # nothing if torchrun ended the other process first
+    assert said == [] or len(said) == 1 and "another of its processes has ended" in said[0]
     state = newest(tmp_path / "run" / "checkpoint")
     assert (state["step"], state["epoch"]) == (2, 1)
     first = steps_of(tmp_path / "run" / "trace.jsonl")

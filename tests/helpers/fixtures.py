@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the tiny model, the progress display switched on, no kept logs."""
+"""Fixtures of all tests: the tiny model, two threads, the progress display on, no kept logs."""
 
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +13,12 @@ from clear_ref.model.vlm import VLM
 from tests.helpers.tiny_model import write_tiny
 
 torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def torch_has_two_threads() -> None:
+    """Each test begins with two threads, whatever an earlier one left."""
+    torch.set_num_threads(2)
 
 
 @pytest.fixture(autouse=True)

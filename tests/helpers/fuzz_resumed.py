@@ -15,6 +15,7 @@ from clear_ref.commands import evaluated, finished, many_runs, sweep
 from clear_ref.data.prompts import read_phrases
 from clear_ref.evaluation import evaluate, logs
 from clear_ref.evaluation.evaluate import EvaluationSettings
+from clear_ref.evaluation.leakage import Asked
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import WORLD
@@ -82,7 +83,7 @@ def read_groups(folder: Path) -> None:
     """A log of the kept group, scored."""
     found = evaluate._read_group(folder / "groups", TASK, RECORDS, SETTINGS)
     if found is not None:
-        log: dict = evaluate._header(TASK)
+        log: dict = evaluate._header(TASK, Asked([]))
         for record, columns in zip(RECORDS, found, strict=True):
             for column, value in columns.items():
                 log.setdefault(column, {})[str(record.index)] = value
