@@ -19,7 +19,7 @@ from typing import cast
 from clear_ref.common.errors import RunFailed, UserError
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes
-from clear_ref.common.progress import Progress
+from clear_ref.common.progress import Progress, only_line
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY, LOGS_DIRECTORY
 from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
 from clear_ref.evaluation.log_format import Log, Logs
@@ -91,10 +91,8 @@ def make_all(experiment: Experiment, members: list[Member], n_processes: int) ->
 
     raises  RunFailed at the end if a training failed; the other models are done and stay
     """
-    bar = Progress("models of the audit", len(members[::n_processes]), "model")
-    quiet = Progress.quiet
 
-    def made(member: Member) -> str:
+    def made(member: Member, bar: Progress) -> str:
         try:
             make(experiment, member)
         except RunFailed as error:
@@ -102,12 +100,9 @@ def make_all(experiment: Experiment, members: list[Member], n_processes: int) ->
         bar.step(note=member.name)
         return ""
 
-    Progress.quiet = True  # one progress line for all models
-    try:
-        failed = [text for text in map_in_processes(made, members, n_processes) if text]
-    finally:
-        Progress.quiet = quiet
-        bar.close()
+    with only_line("models of the audit", len(members[::n_processes]), "model") as bar:
+        texts = map_in_processes(lambda member: made(member, bar), members, n_processes)
+    failed = [text for text in texts if text]
     if failed:
         raise RunFailed(f"{len(failed)} of {len(members)} models, first {failed[0]}")
 

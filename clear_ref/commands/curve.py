@@ -24,11 +24,12 @@ from clear_ref.loop.curve import Curve, CurveLine, check_every
 from clear_ref.loop.history import row_id
 from clear_ref.loop.plan import ask
 from clear_ref.loop.recipes import Recipe
+from clear_ref.loop.rows import forget_rows
 from clear_ref.loop.saving import read_saving
 from clear_ref.model.vlm import VLM
 
 from .model_logs import evaluate_model, remove_finished
-from .resolve import Inputs, forget_rows
+from .resolve import Inputs
 from .settings import Finetune, Unlearn
 
 LAST = "last"

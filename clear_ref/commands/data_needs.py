@@ -21,13 +21,14 @@ from clear_ref.evaluation import robustness
 from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.tasks import Task
 from clear_ref.loop.modalities import MODALITIES
+from clear_ref.loop.rows import forget_rows
 from clear_ref.methods import table
 from clear_ref.mini.directories import WORLD
 
 from .evaluate import robustness_settings
 from .finetune import plan_of as finetune_plan
 from .given import Given
-from .resolve import Inputs, chosen_tasks, forget_rows, used_pictures
+from .resolve import Inputs, chosen_tasks, used_pictures
 from .settings import FORGET_SPLITS, Common, Evaluate, Finetune, Unlearn
 from .training_recipe import method_recipe_for
 from .unlearn import plan_of as unlearn_plan

@@ -15,6 +15,7 @@ from clear_ref.loop.history import read_history, write_history
 from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
+from clear_ref.loop.rows import forget_rows
 from clear_ref.loop.saving import read_saving
 from clear_ref.mini.directories import start_directory
 from clear_ref.report import terminal
@@ -29,7 +30,6 @@ from .resolve import (
     Resolved,
     check_never_saw,
     check_pictures,
-    forget_rows,
     resolve_inputs,
     trained_parts,
     training_record,

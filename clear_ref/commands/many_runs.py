@@ -7,7 +7,7 @@ from typing import Any
 from clear_ref.common import distributed
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.processes import map_in_processes, process_count
-from clear_ref.common.progress import Progress
+from clear_ref.common.progress import Progress, only_line
 from clear_ref.common.run_lock import remove_left
 from clear_ref.evaluation.log_format import Logs
 
@@ -34,13 +34,11 @@ def run_in_processes(
     """
     together = distributed.size() > 1
     n_processes = 1 if together else process_count(runs[0].inputs.device)
-    bar = Progress(title, len(runs[::n_processes]), "run")
-    quiet = Progress.quiet
     kept = None
     if len(runs) > 1:
         kept = kept_results(runs[0].settings, runs[0].inputs, runs[0].out.parent, shared=True)
 
-    def compute(one: ResolvedUnlearn) -> dict[str, Any]:
+    def compute(one: ResolvedUnlearn, bar: Progress) -> dict[str, Any]:
         try:
             done = distributed.from_first(lambda: finished_summary(one.out))
             summary = done or unlearn(one, logs, shared=kept)
@@ -51,12 +49,12 @@ def run_in_processes(
         bar.step(note=one.out.name)
         return line
 
-    Progress.quiet = True  # one progress line for all runs
     try:
-        if together:
-            lines = [compute(one) for one in runs]
-        else:
-            lines = map_in_processes(compute, runs, n_processes)
+        with only_line(title, len(runs[::n_processes]), "run") as bar:
+            if together:
+                lines = [compute(one, bar) for one in runs]
+            else:
+                lines = map_in_processes(lambda one: compute(one, bar), runs, n_processes)
         if not any("failed" in line for line in lines):
             remove_results(runs[0].out.parent)
         return lines
@@ -65,9 +63,6 @@ def run_in_processes(
             for one in runs:
                 remove_left(one.out)
         raise
-    finally:
-        Progress.quiet = quiet
-        bar.close()
 
 
 def line_of(run: ResolvedUnlearn, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from clear_ref.common.settings import with_sources
 from clear_ref.evaluation import robustness
 from clear_ref.evaluation.choices import WITH_CHOICES
 from clear_ref.loop.recipes import Recipe
+from clear_ref.loop.rows import forget_rows
 from clear_ref.losses.native import description
 from clear_ref.mini.directories import start_directory
 from clear_ref.report import audit_table
@@ -27,7 +28,7 @@ from .evaluate import robustness_settings
 from .given import Given, given_from, settings_from
 from .output import Output
 from .repeat import check_inputs
-from .resolve import Inputs, check_never_saw, check_pictures, forget_rows, resolve_inputs
+from .resolve import Inputs, check_never_saw, check_pictures, resolve_inputs
 from .training_recipe import recipe_for
 
 # More models may be added to a run that is resumed.

@@ -33,8 +33,8 @@ from clear_ref.evaluation.summary import TrainedParts
 from clear_ref.evaluation.tasks import Task, choice_tasks, tasks, text_tasks
 from clear_ref.loop.history import FILE as HISTORY_FILE
 from clear_ref.loop.history import n_learned, read_history
-from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
+from clear_ref.loop.rows import forget_rows
 from clear_ref.losses.implementation import choose_implementation
 from clear_ref.losses.native import description
 from clear_ref.mini.directories import data_directory, gold_directory, model_directory
@@ -213,13 +213,6 @@ def check_gold(model: Path, gold: Path | None) -> None:
             f"--gold {gold}: is the model itself; expected another one, which never saw the "
             "forget set"
         )
-
-
-def forget_rows(data: Path, forget: int) -> list[Row]:
-    """The rows of every config of a forget set that the data directory holds."""
-    configs = [name.format(f"forget{forget:02d}") for name in MODALITIES.values()]
-    present = [config for config in configs if (data / config / "rows.jsonl").exists()]
-    return [row for config in present for row in read_rows(data, config)]
 
 
 def check_never_saw(model: Path, rows: list[Row], option: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, read_text, sha256
 from clear_ref.common.run_directory import hashes
-from clear_ref.data.records import Row, read_rows
+from clear_ref.data.records import Row, has_config, read_rows
 from clear_ref.mini.directories import data_directory
 from clear_ref.visual import world
 from clear_ref.visual.clear_people import LISTS
@@ -72,7 +72,7 @@ def inputs_of(settings: Visual) -> VisualInputs:
 def data_rows(directory: Path) -> list[Row]:
     """The rows of the first config of CONFIGS that is there."""
     for config in CONFIGS:
-        if (directory / config / "rows.jsonl").exists():
+        if has_config(directory, config):
             return read_rows(directory, config)
     raise UserError(
         f"{directory}: holds neither default/rows.jsonl nor full/rows.jsonl; expected rows with "

@@ -8,6 +8,8 @@ Nothing is written if Progress.quiet is true.
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CLEAR_LINE = "\r\x1b[K"
 REDRAW_SECONDS = 0.1
@@ -75,3 +77,16 @@ class Progress:
         if self.visible:
             sys.stderr.write(CLEAR_LINE)
             sys.stderr.flush()
+
+
+@contextmanager
+def only_line(what: str, total: int, unit: str) -> Iterator[Progress]:
+    """A progress line beside which no other is shown, also of forks, until the block ends."""
+    progress = Progress(what, total, unit)
+    quiet = Progress.quiet
+    Progress.quiet = True
+    try:
+        yield progress
+    finally:
+        Progress.quiet = quiet
+        progress.close()

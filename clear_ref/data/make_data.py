@@ -19,7 +19,7 @@ from .check import CheckResult, check
 from .images import open_image
 from .people import Fact, Person
 from .persons import split_names
-from .records import read_rows
+from .records import has_config, read_rows
 from .split_configs import Configs, DataRow, split_configs
 from .wrong_texts import in_other_words, wrong_answers, wrong_captions, wrong_names
 
@@ -228,7 +228,7 @@ def copy_real_sets(source: Path, target: Path) -> list[str]:
 
     raises  UserError if it lacks one of the two with pictures
     """
-    texts = [config for config in REAL_TEXT_SETS if (source / config / "rows.jsonl").exists()]
+    texts = [config for config in REAL_TEXT_SETS if has_config(source, config)]
     for config in (*REAL_SETS, *texts):
         lines = []
         copies: dict[str, Path] = {}

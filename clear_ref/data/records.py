@@ -86,6 +86,11 @@ def read_rows(directory: PathName, config: str) -> list[Row]:
     return _read_rows(Path(directory), config)
 
 
+def has_config(directory: PathName, config: str) -> bool:
+    """Whether a data directory has the rows of a config."""
+    return (Path(directory) / config / "rows.jsonl").exists()
+
+
 @dataclass
 class Reads:
     """What read_rows was asked for while its reads are noted: each config is read once.

@@ -25,7 +25,7 @@ from clear_ref.data import draws
 from clear_ref.data.paraphrases import FILE, read_paraphrases
 from clear_ref.data.persons import persons_of_questions, pictures_by_name
 from clear_ref.data.prompts import Phrases
-from clear_ref.data.records import Record, Row, read_rows
+from clear_ref.data.records import Record, Row, has_config, read_rows
 
 from .choices import PICTURE_PROBES, PROBE_WORDS, TEXT_PROBES
 from .tasks import Item, Task, caption_question, item, items, tasks
@@ -82,8 +82,8 @@ class People:
 
 def _rows(directory: Path, config: str) -> list[Row]:
     """The rows of a config of pictures; [] where the data has none."""
-    exists = (directory / config / "rows.jsonl").exists()
-    return read_rows(directory, config) if exists and not config.startswith("tofu/") else []
+    of_pictures = not config.startswith("tofu/") and has_config(directory, config)
+    return read_rows(directory, config) if of_pictures else []
 
 
 def probe_tasks(forget: int, max_new_tokens: int, pictures: bool) -> list[Task]:

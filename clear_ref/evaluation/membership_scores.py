@@ -19,7 +19,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data.prompts import Phrases
-from clear_ref.data.records import Record, Row, read_rows
+from clear_ref.data.records import Record, Row, has_config, read_rows
 from clear_ref.model.vlm import VLM
 
 from .answer_tokens import AnswerTokens, answer_tokens, gradient_norm
@@ -165,7 +165,7 @@ def _check_not_trained_on(rows: list[Row], directory: Path, full: str) -> None:
 
     Nothing is checked if the directory has no such config.
     """
-    if not (directory / full / "rows.jsonl").exists():
+    if not has_config(directory, full):
         return
     trained_on = {record_key(row): row.where for row in read_rows(directory, full)}
     for row in rows:

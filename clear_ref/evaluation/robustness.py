@@ -19,7 +19,7 @@ from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import read_json, write_json, write_jsonl
 from clear_ref.data.prompts import Phrases
-from clear_ref.data.records import Row, read_rows
+from clear_ref.data.records import Row, has_config, read_rows
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.recipes import Recipe
 from clear_ref.model.vlm import VLM
@@ -180,7 +180,7 @@ def make_plan(
     rows = list(forget_rows)
     for kind in kinds:
         held_out = CONFIGS[kind].format(settings.holdout)
-        exists = (directory / held_out / "rows.jsonl").exists()
+        exists = has_config(directory, held_out)
         if not exists and not settings.holdout_required:
             missing.append(
                 f"{kind}: the data has no {held_out}, rows of people that no model was trained on"

@@ -13,7 +13,7 @@ from pathlib import Path
 from clear_ref.common.errors import UserError
 from clear_ref.data import draws
 from clear_ref.data.prompts import Phrases
-from clear_ref.data.records import Record, Row, read_rows
+from clear_ref.data.records import Record, Row, has_config, read_rows
 
 # MMUnlearner's question about a picture, where the row has none of its own.
 CHOICE_QUESTION = "What is the name of the person in the image?"
@@ -180,9 +180,7 @@ def text_tasks(forget: int, max_new_tokens: int, directory: str | Path) -> list[
             ("eval_real_world_wo_options", "tofu/world_facts_perturbed"),
         )
     ]
-    chosen = [
-        task for task in real_tasks if (Path(directory) / task.config / "rows.jsonl").exists()
-    ]
+    chosen = [task for task in real_tasks if has_config(directory, task.config)]
     for task in tasks(forget, max_new_tokens):
         if task.config.startswith("tofu/"):
             chosen.append(task)

@@ -20,7 +20,7 @@ from clear_ref.data.records import Row, read_rows
 
 from .history import row_id
 from .modalities import MODALITIES
-from .rows import split_rows
+from .rows import forget_configs, forget_rows, split_rows
 
 SIZES = (1, 5, 10)
 
@@ -72,11 +72,7 @@ class Requests:
 
 def rows_of_set(directory: Path, size: int) -> list[Row]:
     """The rows of pictures and of text of a forget set, as far as the data has them."""
-    found = []
-    for name in MODALITIES.values():
-        config = name.format(f"forget{size:02d}")
-        if (directory / config / "rows.jsonl").exists():
-            found += read_rows(directory, config)
+    found = forget_rows(directory, size)
     if not found:
         raise UserError(
             f"--sequence: {directory} has no forget set of {size} %; expected the configs "
@@ -165,10 +161,7 @@ def rows_of_nobody(requests: Requests, modality: str) -> list[Row]:
 def _ids_up_to(requests: Requests, number: int) -> set[str]:
     """The ids of all rows that the requests up to one have named."""
     found = set()
-    for name in MODALITIES.values():
-        config = name.format(f"forget{requests.forget:02d}")
-        if not (requests.directory / config / "rows.jsonl").exists():
-            continue
+    for config in forget_configs(requests.directory, requests.forget):
         rows = read_rows(requests.directory, config)
         for row, own in zip(rows, requests.numbers_of(rows), strict=True):
             if own is not None and own <= number:

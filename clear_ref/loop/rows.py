@@ -2,7 +2,7 @@
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName
-from clear_ref.data.records import Row, read_rows
+from clear_ref.data.records import Row, has_config, read_rows
 
 from .modalities import MODALITIES
 
@@ -28,9 +28,21 @@ def split_rows(
     if not pictures:
         _check_text_only(modality, retain_modality)
         retain_modality = "text"
-    forget_rows = read_rows(directory, MODALITIES[modality].format(f"forget{forget:02d}"))
-    retain_rows = read_rows(directory, MODALITIES[retain_modality].format(f"retain{100 - forget}"))
-    return forget_rows, retain_rows
+    forgotten = read_rows(directory, MODALITIES[modality].format(f"forget{forget:02d}"))
+    retained = read_rows(directory, MODALITIES[retain_modality].format(f"retain{100 - forget}"))
+    return forgotten, retained
+
+
+def forget_configs(directory: PathName, forget: int) -> list[str]:
+    """The configs of a forget set that a data directory holds: pictures, texts, both."""
+    configs = [name.format(f"forget{forget:02d}") for name in MODALITIES.values()]
+    return [config for config in configs if has_config(directory, config)]
+
+
+def forget_rows(directory: PathName, forget: int) -> list[Row]:
+    """The rows of every config of a forget set that a data directory holds."""
+    found = forget_configs(directory, forget)
+    return [row for config in found for row in read_rows(directory, config)]
 
 
 def _check_text_only(modality: str, retain_modality: str) -> None:

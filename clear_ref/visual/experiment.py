@@ -13,7 +13,7 @@ import torch
 
 from clear_ref.common.errors import RunFailed
 from clear_ref.common.processes import map_in_processes
-from clear_ref.common.progress import Progress
+from clear_ref.common.progress import Progress, only_line
 
 from .head import Head
 from .names import Classes
@@ -89,10 +89,8 @@ def train_all(experiment: Experiment, store: Store, n_processes: int) -> list[st
     """
     splits = list(experiment.splits)
     own = len(splits[::n_processes])
-    bar = Progress("visual", own * len(experiment.stages), "training")
-    quiet = Progress.quiet
 
-    def compute(split: Split) -> list[str]:
+    def compute(split: Split, bar: Progress) -> list[str]:
         failed = []
         for stage in experiment.stages:
             try:
@@ -104,12 +102,8 @@ def train_all(experiment: Experiment, store: Store, n_processes: int) -> list[st
             bar.step(note=f"split {split.number}, {stage}")
         return failed
 
-    Progress.quiet = True  # one line for all trainings
-    try:
-        failures = map_in_processes(compute, splits, n_processes)
-    finally:
-        Progress.quiet = quiet
-        bar.close()
+    with only_line("visual", own * len(experiment.stages), "training") as bar:
+        failures = map_in_processes(lambda split: compute(split, bar), splits, n_processes)
     return [reason for of_split in failures for reason in of_split]
 
 
