@@ -32,7 +32,9 @@ models, with a smaller one the table is made of the first ones.
   python -m clear_ref.run metrics-audit --resume --out runs/audit --models 8
 """
 # Settings of Evaluate that have no meaning here: what they choose is fixed.
-WITHOUT = frozenset({"metrics", "shard", "strict", "adapter", "gold", "robustness", "relearn_at"})
+WITHOUT = frozenset(
+    {"metrics", "shard", "strict", "adapter", "gold", "robustness", "relearn_at", "leakage"}
+)
 
 
 @dataclass(frozen=True)

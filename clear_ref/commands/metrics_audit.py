@@ -62,10 +62,6 @@ def resolve(settings: MetricsAudit, given: Given, resume: bool) -> ResolvedAudit
     raises  UserError for a setting, a model or rows that cannot be used
     """
     chosen = members(settings.models, settings.seed)
-    if settings.leakage:
-        raise UserError(
-            "--leakage is given, and its numbers are in no audit; expected metrics-audit without it"
-        )
     inputs = resolve_inputs(settings, directory_of=start_directory)
     if not inputs.sees_pictures:
         raise UserError(

@@ -110,7 +110,8 @@ def resolve(settings: Unlearn, given: Given, resume: bool) -> ResolvedSequence:
 def records_of(inputs: Inputs, requests: Requests) -> dict[str, dict[str, list[str]]]:
     """{label: {task of the forget set: indices of the records of the request's people}}.
 
-    raises  UserError for a request of whose people no record is asked
+    raises  UserError for a request of whose people no record is asked, and for tasks that together
+            make no number of a request
     """
     found: dict[str, dict[str, list[str]]] = {label: {} for label in requests.labels}
     for task in inputs.tasks:
@@ -127,6 +128,13 @@ def records_of(inputs: Inputs, requests: Requests) -> dict[str, dict[str, list[s
                 f"--sequence: no record of {label} is asked by {', '.join(tasks) or 'any task'}; "
                 "expected tasks of the forget set (--tasks), and --limit 0 or a larger one"
             )
+    asked = {task.name for task in inputs.tasks}
+    needed = sequence.tasks_of_requests()
+    if not any(asked.issuperset(tasks) for tasks in needed):
+        raise UserError(
+            f"--sequence: {', '.join(sorted(asked))} make no number of a request's people; "
+            f"expected --tasks with {', or with '.join(' and '.join(tasks) for tasks in needed)}"
+        )
     return found
 
 

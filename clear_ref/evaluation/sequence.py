@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from .bootstrap import Interval, intervals
-from .definitions import Definition, definitions, label_of
+from .definitions import AGGREGATES, Definition, definitions, label_of
 from .log_format import Log, Logs
 from .metrics import score
 
@@ -56,6 +56,11 @@ def part_of(log: Log, indices: Sequence[str]) -> Log:
         if isinstance(values, dict):
             found[column] = {index: values[index] for index in indices if index in values}
     return cast(Log, found)
+
+
+def tasks_of_requests() -> list[list[str]]:
+    """The tasks of each number of a request, which needs all of them (paper and released)."""
+    return [list(dict.fromkeys(task for task, _ in AGGREGATES["paper"][n])) for n in OF_REQUEST]
 
 
 def state(

@@ -220,7 +220,8 @@ def legend(tables: list[Table], report: Report) -> list[str]:
         sentences.append(f"{meaning(bool(counts))}.")
     sentences += dict.fromkeys(sentence for table in tables for sentence in table.zeros)
     sentences += leakage_parts.legend(report.sets)
-    sentences += leakage_parts.sentences(report.runs[0].summary.get("not_asked") or {})
+    asked_less = [run.summary.get("not_asked") or {} for run in report.runs]
+    sentences += dict.fromkeys(line for one in asked_less for line in leakage_parts.sentences(one))
     groups = run_groups(report)
     words = common_words(report.runs, len(groups))
     if words and len(groups) > 1:

@@ -181,7 +181,7 @@ class TestAudit:
         (["--relearn-steps=0"], "--relearn-steps is 0; expected 1 or more"),
         (["--round-bits=1"], "--round-bits is '1'; expected whole numbers from 2 to 16"),
         (["--epochs=0"], "epochs is 0; expected 1 or more"),
-        (["--leakage"], "--leakage is given, and its numbers are in no audit"),
+        (["--leakage"], "unrecognized arguments: --leakage"),
         (["--gold=mini"], "unrecognized arguments: --gold=mini"),
         (["--model=mini-base"], "rows of the forget set"),
     ],

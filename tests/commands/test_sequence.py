@@ -107,6 +107,11 @@ def test_of_nested_sets_a_request_forgets_who_is_new(tmp_path):
         ),
         (("--sequence", f"{CHEN},{AMEEN}", "--dtype", "bfloat16"), "expected float32"),
         (("--sequence", f"{CHEN},{AMEEN}", "--limit", "3"), f"no record of {AMEEN} is asked by"),
+        (
+            ("--sequence", f"{CHEN},{AMEEN}", "--tasks", "eval_forget_facerec,eval_text_retain"),
+            "expected --tasks with eval_log_forget and eval_forget_facerec, or with "
+            "eval_text_forget",
+        ),
     ],
 )
 def test_a_wrong_sequence_is_an_error_of_one_line_and_nothing_is_written(

@@ -84,6 +84,20 @@ def test_without_base_a_collapse_is_unknown(tmp_path):
     assert run_groups.has_collapsed({"retain": None}, {"retain": 0.7}) is None
 
 
+def test_records_that_leakage_could_not_ask_are_named_for_every_run_once(tmp_path):
+    reasons = {"eval_log_forget_text": ["row 0 of forget10: no picture", "row 1 of forget10: x"]}
+    paths = [made_runs.write(tmp_path / name, method=name) for name in ("kl", "npo", "dpo")]
+    for path in paths[1:]:
+        made_runs.change(path / "metrics.json", lambda summary: summary.update(not_asked=reasons))
+    report = read_runs.read(paths, "paper")
+    tables = leaderboard.tables(report, run_groups.run_groups(report))
+    [line] = [one for one in leaderboard.legend(tables, report) if one.startswith("leakage: ")]
+    assert line == (
+        "leakage: eval_log_forget_text is not asked of 2 records, first of row 0 of forget10: "
+        "no picture"
+    )
+
+
 def test_best_by_hand_and_a_collapsed_model_is_never_best(tmp_path):
     """dpo has the lowest Forget, but its Retain has collapsed. Of the others npo has the lowest
     Forget and kl the highest Retain. Gold and base are never the best."""
