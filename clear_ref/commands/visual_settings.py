@@ -51,7 +51,7 @@ class Visual:
     splits: int = setting(
         0,
         "number of splits, even: half forget the forget list, half the holdout list; 0: 128, and "
-        "16 for mini",
+        "32 for mini",
         "paper App. G; released code: 128",
     )
     forget: int = forget_setting()

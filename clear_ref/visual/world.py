@@ -18,7 +18,7 @@ from .splits import People
 
 SIZE = 48
 WIDTH = 8
-N_SPLITS = 16
+N_SPLITS = 32
 EXPRESSIONS = ("neutral", "happy", "angry")
 FORGET = ("Wei-Jun Chen", "Hina Ameen", "Alex", "Bob")
 HOLDOUT = ("Luis Marcelo Garcia", "Elliot Patrick Benson", "Emma", "Fred")

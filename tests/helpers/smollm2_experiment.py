@@ -62,7 +62,7 @@ class Plan:
         *("--lr", "1e-3", "--lora-rank", "32", "--lora-alpha", "64", "--save-every", "10m"),
     )
     unlearn: tuple[str, ...] = (
-        *("--recipe", "paper", "--epochs", "5"),
+        *("--recipe", "paper", "--epochs", "3"),
         *("--batch-size", "4", "--accumulate", "1", "--records-at-once", "4"),
     )
     rates: str = "1e-4,3e-4,1e-3"
