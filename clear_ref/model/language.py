@@ -30,6 +30,15 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """An Embedding of zeros; weights are read from a file.
+
+    Its own initial values are drawn: on the device meta this imports torch.compile, which takes
+    longer than reading a small model.
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(rows, width), freeze=False)
+
+
 class Checkpointable(nn.Module):
     """A stack of layers that can save memory in training.
 
@@ -198,7 +207,7 @@ class Decoder(Checkpointable):
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 

@@ -18,7 +18,7 @@ from clear_ref.common.files import PathName
 
 from .config_keys import CLIP
 from .config_values import number, whole_number
-from .language import Checkpointable, at_least_float32
+from .language import Checkpointable, at_least_float32, embedding
 from .lora import Linear
 from .products import attention
 
@@ -112,7 +112,7 @@ class Embeddings(nn.Module):
         self.patch_embedding = nn.Conv2d(
             3, config.hidden_size, config.patch_size, config.patch_size, bias=False
         )
-        self.position_embedding = nn.Embedding(config.n_patches + 1, config.hidden_size)
+        self.position_embedding = embedding(config.n_patches + 1, config.hidden_size)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[N, 1 + P, D] of pixels [N, 3, H, W], patches row by row."""

@@ -117,6 +117,24 @@ def test_a_command_that_needs_torch_fails_in_that_process():
     assert status == 1 and printed == "" and "torch" in error
 
 
+@pytest.mark.slow
+def test_an_evaluation_does_not_import_torch_compile(tmp_path):
+    """Training does: torch's optimisers import it. It takes more than a second."""
+    command = ["evaluate", "mini", "--tasks", "eval_log_forget", "--limit", "1"]
+    code = (
+        "import sys; from clear_ref.run import main; status = main(sys.argv[1:]); "
+        "print(status, 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 False"
+
+
 @pytest.mark.parametrize("package", [clear_ref, losses, oracle], ids=lambda one: one.__name__)
 def test_public_names_are_found_and_other_names_are_not(package):
     for name in package.__all__:
