@@ -88,7 +88,10 @@ def scaling_lines(dtype: str, times: Findings) -> list[str]:
 def cells(name: str, peer: Findings, peak: Findings) -> tuple[str, ...]:
     """The cells of one measured peer."""
     both = peer["both_ms"]
-    ratio = number(peer["slower"], "{:.1f} x slower")
+    slower = peer["slower"]
+    ratio = number(slower, "{:.1f} x slower")
+    if slower is not None and slower < 1:
+        ratio = f"{1 / slower:.1f} x faster"
     return (
         name,
         f"{peer['forward_ms']['median']:.2f}",

@@ -49,7 +49,7 @@ class Measuring:
             "rounds": settings.rounds,
             "directory": directory,
         }
-        self.progress = Progress("bench", n_processes, "process")
+        self.progress = Progress("bench", n_processes, "measurement")
 
     def times(self, tasks: list[str]) -> Findings:
         """What training_step_worker.time_job finds."""

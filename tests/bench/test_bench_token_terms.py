@@ -125,6 +125,19 @@ def test_peers_of_a_gpu_are_absent_with_the_reason():
     )
 
 
+def test_a_peer_that_is_faster_is_called_so():
+    """20 ms beside 25 ms of the native kernel: 0.8 as long, 1.25 times as fast."""
+
+    def shown(slower):
+        times = dict.fromkeys(("median", "p20", "p80"), 20.0)
+        columns = dict.fromkeys(("forward_ms", "backward_ms", "both_ms", "cpu_ms"), times)
+        peer = {**columns, "slower": slower, "forward_over_floor": 1.0, "loss_error": 0.0}
+        cells = token_terms_text.cells("ours one pass", peer, {"tensors": 1.0})
+        return next(cell for cell in cells if " x " in cell)
+
+    assert shown(0.8) == "1.2 x faster" and shown(1.26) == "1.3 x slower"
+
+
 def test_ratio_and_floor():
     """Made-up times: 3 ms beside 2 ms; 2 tensors of 1 MB at 1 GB/s take 2 ms."""
 
