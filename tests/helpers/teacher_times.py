@@ -45,8 +45,8 @@ def rows(modality, root):
         path = None
         if modality == "visual":
             path = root / f"{number}.png"
+            pixels = generator.integers(0, 256, (336, 336, 3), dtype=np.uint8)
             if not path.exists():
-                pixels = generator.integers(0, 256, (336, 336, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(path)
         values = {"question": letters[:QUESTION], "answer": letters[QUESTION:]}
         values |= {"caption": letters[QUESTION:]} if path else {}
