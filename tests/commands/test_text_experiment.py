@@ -27,7 +27,6 @@ TINY = Plan(
     first=("grad_diff",),
     others=(),
     multimodal=(),
-    worlds=("one-recipe",),
     small=("--max-new-tokens", "4", "--quiet"),
 )
 
@@ -52,7 +51,7 @@ class Calls:
                 raise Stopped
             self.names.append(name + (" resumed" if "--resume" in arguments else ""))
             more = [] if name.startswith("mini-") else ["--template", "inst"]
-            if name.startswith("mini-one-recipe-released"):  # one run with mini is enough
+            if name.startswith("mini-released"):  # one run with mini is enough
                 more = ["--model", "base/model", "--gold", "gold/model", "--data", "data"]
                 more += ["--forget", "5", "--template", "inst"]
             if "--limit" not in arguments:
@@ -90,7 +89,7 @@ def test_a_stopped_experiment_goes_on_where_it_was_and_ends_with_the_same_bytes(
 ):
     directory, calls = straight
     every = ["base", "gold", "rate", "paper-first", "released-first"]
-    small = ["mini-one-recipe-paper-first", "mini-one-recipe-released-first"]
+    small = ["mini-paper-first", "mini-released-first"]
     assert calls.names == [*every, *small]
     monkeypatch.chdir(tmp_path)
     for stop, expected in (

@@ -51,7 +51,6 @@ class Plan:
     rates       those that the sweep compares
     rate_of     the method whose best rate all methods train with
     first, others, multimodal     methods: in the order in which they run
-    worlds      trainings in the embedded world: one recipe for all methods, its own recipes
     small       further options of every command, for a trial
     """
 
@@ -70,7 +69,6 @@ class Plan:
     first: tuple[str, ...] = FIRST
     others: tuple[str, ...] = OTHERS
     multimodal: tuple[str, ...] = MULTIMODAL
-    worlds: tuple[str, ...] = ("one-recipe", "own-recipes")
     small: tuple[str, ...] = ()
 
 
@@ -161,9 +159,7 @@ def groups(plan: Plan) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
 
 
 def method_stages(plan: Plan, rate: str) -> list[Stage]:
-    """Every method on SmolLM2, then in the embedded world: with one recipe for all, and with its
-    own recipes.
-    """
+    """Every method on SmolLM2, then in the embedded world, there too with one recipe for all."""
     stages = []
     for name, methods, options in groups(plan):
         of_all = ("all", "--methods", ",".join(methods), *options)
@@ -173,13 +169,8 @@ def method_stages(plan: Plan, rate: str) -> list[Stage]:
     for name, methods, options in groups(plan):
         of_all = ("all", "--methods", ",".join(methods), *options, *text)
         small = ("--set", "rmu.layer=2", "--set", "rmu.c=30") if "rmu" in methods else ()
-        recipes = {
-            "one-recipe": (*plan.unlearn, "--lr", "1e-3", *small),
-            "own-recipes": (),
-        }
-        for world in plan.worlds:
-            arguments = (*of_all, *recipes[world], *plan.small)
-            stages.append(Stage(f"mini-{world}-{name}", arguments))
+        recipe = (*plan.unlearn, "--lr", "1e-3", *small)
+        stages.append(Stage(f"mini-{name}", (*of_all, *recipe, *plan.small)))
     return stages
 
 

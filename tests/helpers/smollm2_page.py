@@ -33,7 +33,7 @@ from tests.helpers.smollm2_experiment import (
 )
 
 SEMANTICS = ("paper", "released")
-WORLDS = {"mini-one-recipe-": "one recipe", "mini-own-recipes-": "its own recipes"}
+SMALL = "mini-"  # stages in the embedded world
 COMPARED = {"text_forget": "Forget text", "text_retain": "Retain text", "forget_quality": "FQ"}
 PARTS = ("rouge", "probability", "truth_ratio")
 FEW = 4  # methods below which no correlation is given
@@ -92,19 +92,18 @@ def values_of(runs: Runs, metric: str) -> dict[str, float]:
     return found
 
 
-def correlation_rows(semantics: str, runs: Runs, worlds: Mapping[str, Runs]) -> list[list[str]]:
-    """Lines of the table of rank correlations."""
+def correlation_rows(semantics: str, runs: Runs, small: Runs) -> list[list[str]]:
+    """Lines of the table of rank correlations. small: runs in the embedded world."""
     rows = []
-    for world, others in worlds.items():
-        for metric, heading in COMPARED.items():
-            here, there = values_of(runs, metric), values_of(others, metric)
-            both = [label for label in here if label in there]
-            if len(both) < FEW:
-                continue
-            first, second = [here[label] for label in both], [there[label] for label in both]
-            rho = spearman(first, second)
-            p = "-" if rho is None else number(p_value(first, second))
-            rows.append([semantics, world, heading, str(len(both)), number(rho, 2), p])
+    for metric, heading in COMPARED.items():
+        here, there = values_of(runs, metric), values_of(small, metric)
+        both = [label for label in here if label in there]
+        if len(both) < FEW:
+            continue
+        first, second = [here[label] for label in both], [there[label] for label in both]
+        rho = spearman(first, second)
+        p = "-" if rho is None else number(p_value(first, second))
+        rows.append([semantics, heading, str(len(both)), number(rho, 2), p])
     return rows
 
 
@@ -115,14 +114,16 @@ def conclusion(rows: Sequence[Sequence[str]]) -> str:
         return f"There are less than {FEW} methods in both worlds yet."
     if not shown:
         return f"None of the {len(rows)} has a p below {LEVEL}: no relation is shown."
-    named = "; ".join(f"{s}, {world}, {name} ({rho})" for s, world, name, _, rho, _ in shown)
+    named = "; ".join(f"{semantics}, {name} ({rho})" for semantics, name, _, rho, _ in shown)
     return f"{len(shown)} of the {len(rows)} have a p below {LEVEL}: {named}."
 
 
-def orders(runs: Runs, worlds: Mapping[str, Runs]) -> list[list[str]]:
+def orders(worlds: Mapping[str, Runs]) -> list[list[str]]:
     """Lines of the table of orders: the methods by Forget text, the lowest first."""
     rows = []
-    for world, some in {"SmolLM2": runs, **worlds}.items():
+    for world, some in worlds.items():
+        if not some:
+            continue
         values = values_of(some, "text_forget")
         named = [f"{label.split()[0]} {number(values[label], 2)}" for label in values]
         ordered = sorted(named, key=lambda text: float(text.split()[1]))
@@ -170,7 +171,7 @@ def times(directory: Path) -> list[list[str]]:
     used: dict[str, float] = {}
     for line in read_stages(directory):
         name = line["stage"]
-        name = "embedded world" if name.startswith("mini-") else name
+        name = "embedded world" if name.startswith(SMALL) else name
         used[name] = used.get(name, 0.0) + line["cpu_seconds"]
     rows = [[name, f"{seconds / 60:.0f}"] for name, seconds in used.items()]
     return [*rows, ["together", f"{sum(used.values()) / 60:.0f}"]]
@@ -210,11 +211,8 @@ def page(directory: Path, plan: Plan) -> dict[str, str]:
             continue
         found, leaderboard = reported(paths, "all")
         runs = found["runs"]
-        worlds = {}
-        for prefix, name in WORLDS.items():
-            own = run_directories(directory, stages_of(stages, prefix, semantics))
-            if own:
-                worlds[f"embedded world, {name}"] = reported(own, "paper")[0]["runs"]
+        own = run_directories(directory, stages_of(stages, SMALL, semantics))
+        small = reported(own, "paper")[0]["runs"] if own else []
         if not files:
             text += ["## What base and gold know", ""]
             text += table(["model", "task", *PARTS], knowledge(found["models"]))
@@ -227,13 +225,16 @@ def page(directory: Path, plan: Plan) -> dict[str, str]:
         fired = warnings_of(runs)
         text += ["Warnings of the runs:", "", *fired, ""] if fired else []
         text += ["Methods by Forget text, the lowest first:", ""]
-        text += table(["world", "methods"], orders(runs, worlds))
+        text += table(["world", "methods"], orders({"SmolLM2": runs, "embedded world": small}))
         text += [re.sub(r"^#", "##", leaderboard, flags=re.MULTILINE).strip(), ""]
-        correlations += correlation_rows(semantics, runs, worlds)
+        correlations += correlation_rows(semantics, runs, small)
     text += ["## What the embedded world's order says", ""]
     text += ["Spearman's rank correlation of the methods' numbers here and in the embedded world,"]
-    text += ["also forgetting text alone; p: by permutation, two-sided.", ""]
-    headings = ["semantics", "world", "number", "methods", "correlation", "p"]
+    text += [
+        "also forgetting text alone, by the same recipe but a rate of 1e-3; p: by permutation,"
+    ]
+    text += ["two-sided.", ""]
+    headings = ["semantics", "number", "methods", "correlation", "p"]
     text += [*table(headings, correlations), conclusion(correlations), ""]
     text += ["## Time", "", "Minutes of CPU time, one thread in each process.", ""]
     text += table(["stage", "minutes"], times(directory))
