@@ -74,8 +74,8 @@ def headings(columns: Iterable[Column]) -> list[str]:
 
 
 def number(value: float | None, decimals: int = 3) -> str:
-    """A metric as it is printed: fixed decimals, "-" for None."""
-    return "-" if value is None else f"{value:.{decimals}f}"
+    """A metric as it is printed: fixed decimals, no sign before a zero, "-" for None."""
+    return "-" if value is None else f"{value:z.{decimals}f}"
 
 
 def mean(values: Sequence[float | None]) -> float | None:

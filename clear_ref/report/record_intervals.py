@@ -32,7 +32,7 @@ def as_text(interval: Interval | None, decimals: int = 2) -> str:
     """For example "0.58–0.70"; "-" for None."""
     if interval is None:
         return "-"
-    low, high = (f"{value:.{decimals}f}" for value in interval)
+    low, high = (f"{value:z.{decimals}f}" for value in interval)
     return f"{low} to {high}" if low.startswith("-") or high.startswith("-") else f"{low}–{high}"
 
 

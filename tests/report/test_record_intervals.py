@@ -10,7 +10,15 @@ import io
 import re
 
 from clear_ref.evaluation import bootstrap, metrics
-from clear_ref.report import formats, leaderboard, page, read_runs, record_intervals, terminal
+from clear_ref.report import (
+    columns,
+    formats,
+    leaderboard,
+    page,
+    read_runs,
+    record_intervals,
+    terminal,
+)
 from clear_ref.report.run_groups import run_groups
 from tests.helpers import made_runs
 
@@ -145,3 +153,5 @@ def test_an_interval_as_text():
     assert record_intervals.as_text((0.125, 0.5)) == "0.12–0.50"
     assert record_intervals.as_text((-3.0, 0.5), 1) == "-3.0 to 0.5"
     assert record_intervals.as_text(None) == "-"
+    assert record_intervals.as_text((-0.001, -0.0)) == "0.00–0.00"
+    assert columns.number(-0.0004) == "0.000" and columns.number(-0.0006) == "-0.001"
