@@ -8,6 +8,7 @@ Run: python -m pytest tests/commands/test_without_torch.py
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,10 +127,11 @@ def test_an_evaluation_does_not_import_torch_compile(tmp_path):
         "print(status, 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *command, "--out", str(tmp_path / "run")],
+        [sys.executable, "-c", code, *command, "--out", "run"],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "0 False"
