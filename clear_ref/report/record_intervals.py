@@ -9,7 +9,7 @@ from clear_ref.evaluation.intervals import over_seeds
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.metrics import Scores
 
-from .columns import columns_of, headings
+from .columns import columns_of, headings, number
 
 # {set of definitions: {number, or "TASK PART": its interval}} of one model
 Intervals = Mapping[str, Mapping[str, Interval]]
@@ -32,7 +32,7 @@ def as_text(interval: Interval | None, decimals: int = 2) -> str:
     """For example "0.58–0.70"; "-" for None."""
     if interval is None:
         return "-"
-    low, high = (f"{value:z.{decimals}f}" for value in interval)
+    low, high = (number(value, decimals) for value in interval)
     return f"{low} to {high}" if low.startswith("-") or high.startswith("-") else f"{low}–{high}"
 
 
