@@ -61,7 +61,7 @@ def test_the_reference_gives_values_by_hand():
     assert found["forget_kl"] == pytest.approx(-math.log(4 / 3) / 2, rel=1e-12)
 
 
-def test_an_imaginary_step_gives_the_slope_of_a_difference():
+def test_the_gradient_is_the_slope_of_a_difference():
     case = next(each for each in all_cases() if each.id == "scrub/paper/plain")
     given = inputs_of(case)
     found = gradients_of("scrub", "paper", given, case.options)["weight"]
@@ -76,7 +76,7 @@ def test_an_imaginary_step_gives_the_slope_of_a_difference():
 
 def test_the_stored_vectors_are_what_the_command_writes(tmp_path, capsys):
     assert run.main(["visual-oracle", "vectors", "--out", str(tmp_path / "made")]) == 0
-    assert "visual golden vectors 1.0.0: 116 right" in capsys.readouterr().out
+    assert "visual golden vectors 1.0.1: 116 right" in capsys.readouterr().out
     for name in (golden.CASES, golden.ARRAYS):
         assert (tmp_path / "made" / name).read_bytes() == (STORED / name).read_bytes(), name
 

@@ -94,7 +94,7 @@ def terms_are_the_references() -> Trials:
 
 
 def gradients_are_the_references() -> Trials:
-    """Every gradient is the reference's, of one imaginary step, on every shape and option"""
+    """Every gradient is the reference's, by its own differentiation, on every shape and option"""
     for case in all_cases():
         given = inputs_of(case)
         inputs = tensors(given)

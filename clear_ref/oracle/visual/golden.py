@@ -23,7 +23,7 @@ from .mistakes import MISTAKES, OVERFLOW, OVERFLOW_MEANING, mistakes_of
 from .reference import Given, gradients_of, rules_of, terms_of
 
 NAME = "clear_ref visual golden vectors"
-VERSION = "1.0.0"
+VERSION = "1.0.1"
 FORMAT = int(VERSION.split(".")[0])
 CASES, ARRAYS = "visual.json", "visual.safetensors"
 # A wrong loss is stored where it differs from the right one by more than this part of its terms.

@@ -1,7 +1,7 @@
 """The visual losses again, in numpy: no line is shared with clear_ref/visual.
 
-Every formula is written so that it takes complex numbers, and gradients are made of one imaginary
-step: Im f(x + i h) / h with h = 1e-30 has no rounding of a difference.
+Gradients are computed by reverse differentiation (tape.py), not from differences; losses and
+gradients have the same bytes on every processor.
 
 `Rules` are what an implementation can get wrong; those of a semantics are right (`rules_of`), and a
 known mistake is one rule changed (mistakes.py).
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-STEP = 1e-30
+from .tape import Tracked, exp, gradients, joined, log, log1p, products, sqrt, where
+
 Array = np.ndarray
 Batches = Mapping[str, Mapping[str, Array]]  # {batch: {embeddings, labels, targets, ...}}
-Terms = dict[str, Any]  # {name: a real or complex number}
+Terms = dict[str, Tracked]  # {name: a number}
 Options = Mapping[str, Any]
 
 
@@ -78,26 +79,26 @@ def rules_of(semantics: str) -> Rules:
     return Rules(normalise=not released, coordinates=released)
 
 
-def log_sum_exp(z: Array) -> Array:
-    """[B]: log sum exp over the last axis, the largest real part subtracted."""
-    top = z.real.max(-1, keepdims=True)
-    return np.log(np.exp(z - top).sum(-1)) + top[..., 0]
+def log_sum_exp(z: Tracked) -> Tracked:
+    """[B]: log sum exp over the last axis, the largest entry subtracted."""
+    top = z.value.max(-1, keepdims=True)
+    return log(exp(z - top).sum()) + top[:, 0]
 
 
-def log_softmax(z: Array) -> Array:
+def log_softmax(z: Tracked) -> Tracked:
     """[B, K]."""
     return z - log_sum_exp(z)[:, None]
 
 
-def unit(x: Array) -> Array:
+def unit(x: Tracked) -> Tracked:
     """Rows divided by their lengths."""
-    return x / np.sqrt((x * x).sum(-1, keepdims=True))
+    return x / sqrt((x * x).sum())[:, None]
 
 
-def soft_plus(x: Array) -> Array:
+def soft_plus(x: Tracked) -> Tracked:
     """log(1 + exp(x)), without overflow."""
-    positive = x.real > 0
-    return np.where(positive, x, 0) + np.log1p(np.exp(np.where(positive, -x, x)))
+    positive = x.value > 0
+    return where(positive, x) + log1p(exp(where(~positive, x) - where(positive, x)))
 
 
 class Formulas:
@@ -107,64 +108,81 @@ class Formulas:
         self.given = given
         self.options = options
         self.rules = rules
+        self.leaves = {name: Tracked(value) for name, value in leaves(given).items()}
+        self.base_weight = Tracked(given.base_weight)
 
-    def mean(self, values: Array) -> Any:
+    def labels(self, name: str, which: str = "labels") -> tuple[Array, Array]:
+        """(pictures, their people), to index [B, K]."""
+        people = self.given.batches[name][which]
+        return np.arange(len(people)), people
+
+    def targets(self, name: str) -> Tracked:
+        """[B, D]: the targets of a batch."""
+        return Tracked(self.given.batches[name]["targets"])
+
+    def mean(self, values: Tracked) -> Tracked:
         """Mean over pictures."""
         return values.sum() if self.rules.summed else values.sum() / len(values)
 
-    def logits(self, embeddings: Array, weight: Array) -> Array:
+    def logits(self, embeddings: Tracked, weight: Tracked) -> Tracked:
         """scale times e_hat . W_k."""
         if self.rules.normalise:
             weight = unit(weight)
-        return self.rules.scale * (unit(embeddings) @ weight.T)
+        return self.rules.scale * products(unit(embeddings), weight)
 
-    def am(self, name: str, labels: str = "labels") -> Any:
+    def am(self, name: str, which: str = "labels") -> Tracked:
         """Mean AM-softmax of a batch."""
-        batch = self.given.batches[name]
-        z = self.logits(batch["embeddings"], self.given.weight)
-        rows = np.arange(len(z))
-        z = z.copy()
-        z[rows, batch[labels]] -= self.rules.scale * self.rules.margin
-        return self.mean(log_sum_exp(z) - z[rows, batch[labels]])
+        z = self.logits(self.leaves[name], self.leaves["weight"])
+        rows, people = self.labels(name, which)
+        margins = np.zeros(z.value.shape)
+        margins[rows, people] = self.rules.scale * self.rules.margin
+        z = z - margins
+        return self.mean(log_sum_exp(z) - z[rows, people])
 
-    def kl(self, name: str, of_student: bool = False, temperature: float = 1.0) -> Any:
-        """Mean KL of base and student; of_student: KL(student || base)."""
-        batch = self.given.batches[name]
-        student, base = batch["embeddings"], batch["targets"]
+    def kl(
+        self,
+        name: str,
+        of_student: bool = False,
+        temperature: float = 1.0,
+        under_base: bool = False,
+    ) -> Tracked:
+        """Mean KL of base and student; of_student: KL(student || base); under_base: both under the
+        base's class weights.
+        """
+        student, base = self.leaves[name], self.targets(name)
         if not self.rules.coordinates:
-            student = self.logits(student, self.given.weight)
-            base = self.logits(base, self.given.base_weight)
+            weight = self.base_weight if under_base else self.leaves["weight"]
+            student = self.logits(student, weight)
+            base = self.logits(base, self.base_weight)
         first, second = log_softmax(base / temperature), log_softmax(student / temperature)
         if of_student != self.rules.swapped:
             first, second = second, first
-        return self.mean((np.exp(first) * (first - second)).sum(1))
+        return self.mean((exp(first) * (first - second)).sum())
 
-    def squared(self, name: str) -> Array:
+    def squared(self, name: str) -> Tracked:
         """[B]: squared distances to the targets."""
-        batch = self.given.batches[name]
-        squares = (batch["embeddings"] - batch["targets"]) ** 2
-        return squares.sum(1) if self.rules.squares else squares.mean(1)
+        difference = self.leaves[name] - self.targets(name)
+        total = (difference * difference).sum()
+        return total if self.rules.squares else total / difference.value.shape[1]
 
-    def cosines(self, name: str) -> Array:
+    def cosines(self, name: str) -> Tracked:
         """[B]: cosines with the targets."""
-        batch = self.given.batches[name]
-        return (unit(batch["embeddings"]) * unit(batch["targets"])).sum(1)
+        return (unit(self.leaves[name]) * unit(self.targets(name))).sum()
 
-    def of_pool(self, forget: Array, retain: Array) -> tuple[Any, Any]:
+    def of_pool(self, forget: Tracked, retain: Tracked) -> tuple[Tracked, Tracked]:
         """The forget and the retain part of a pool's mean."""
         among = self.given.batches["pool"]["forget"]
-        parts = np.where(among, forget, 0), np.where(among, 0, retain)
+        parts = where(among, forget), where(~among, retain)
         if self.rules.two_means:
             n = among.sum(), (~among).sum()
             return parts[0].sum() / max(n[0], 1), parts[1].sum() / max(n[1], 1)
         return self.mean(parts[0]), self.mean(parts[1])
 
-    def log_ratio(self, name: str) -> Array:
+    def log_ratio(self, name: str) -> Tracked:
         """[B]: log p - log p_base of the true person, of softmax(e . W)."""
-        batch = self.given.batches[name]
-        rows = np.arange(len(batch["labels"])), batch["labels"]
-        own = log_softmax(batch["embeddings"] @ self.given.weight.T)[rows]
-        return own - log_softmax(batch["targets"] @ self.given.base_weight.T)[rows]
+        own = log_softmax(products(self.leaves[name], self.leaves["weight"]))
+        base = log_softmax(products(self.targets(name), self.base_weight))
+        return own[self.labels(name)] - base[self.labels(name)]
 
 
 def retain_ft(f: Formulas, semantics: str) -> Terms:
@@ -199,13 +217,11 @@ def dpo(f: Formulas, semantics: str) -> Terms:
     if semantics == "released":
         change = f.rules.ascent * (f.log_ratio("retain") - f.log_ratio("forget"))
         if not f.rules.paired:
-            change = change.mean(keepdims=True)
+            change = (change.sum() / len(change))[None]
         return {"dpo": f.mean(soft_plus(-beta * change)) / (beta if f.rules.divided else 1)}
-    batch = f.given.batches["forget"]
-    rows = np.arange(len(batch["labels"]))
-    change = log_softmax(f.logits(batch["embeddings"], f.given.weight))
-    change = change - log_softmax(f.logits(batch["targets"], f.given.base_weight))
-    preference = change[rows, batch["random"]] - change[rows, batch["labels"]]
+    change = log_softmax(f.logits(f.leaves["forget"], f.leaves["weight"]))
+    change = change - log_softmax(f.logits(f.targets("forget"), f.base_weight))
+    preference = change[f.labels("forget", "random")] - change[f.labels("forget")]
     learnt = f.options["lambda_random"] * f.am("forget", "random")
     loss = f.mean(soft_plus(-beta * f.rules.ascent * preference))
     return {"random_am": learnt, "dpo": f.options["lambda_dpo"] * loss}
@@ -225,7 +241,7 @@ def scrubbio(f: Formulas, semantics: str) -> Terms:
     """SCRUBbio."""
     if semantics == "released":
         cosines = f.cosines("pool")
-        above = np.where(cosines.real > 0, cosines, 0) if f.rules.clamp else cosines
+        above = where(cosines.value > 0, cosines) if f.rules.clamp else cosines
         forget, retain = f.of_pool(f.rules.ascent * above, 1 - cosines)
     else:
         forget = f.rules.ascent * f.mean(f.cosines("forget"))
@@ -242,22 +258,17 @@ def twins(f: Formulas, semantics: str) -> Terms:
         if f.options["distance"] == "l2":
             terms[f"{name}_distance"] = f.mean(f.squared(name))
         else:
-            terms[f"{name}_distance"] = of_base_head(f, name)
+            terms[f"{name}_distance"] = f.kl(name, under_base=True)
     return kept(f, terms)
-
-
-def of_base_head(f: Formulas, name: str) -> Any:
-    """Mean KL(base || student), both under the base's head."""
-    alone = Given(f.given.batches, f.given.base_weight, f.given.base_weight, ())
-    return Formulas(alone, f.options, f.rules).kl(name)
 
 
 def sparsity(f: Formulas, semantics: str) -> Terms:
     """Sparsity."""
     weight = f.options["alpha"] * (1 - f.given.done) if semantics == "original" else None
-    values = np.concatenate([each.ravel() for each in f.given.parameters])
-    absolute = values * np.sign(values.real)
-    total = {"sum": absolute.sum(), "mean": absolute.mean(), "square": (values**2).sum()}
+    parameters = [f.leaves[name] for name in f.leaves if name.startswith("parameter")]
+    values = joined([each.ravel() for each in parameters])
+    absolute = (values * np.sign(values.value)).sum()
+    total = {"sum": absolute, "mean": absolute / len(values), "square": (values * values).sum()}
     chosen = f.options["l1"] if weight is None else weight
     return {"retain_am": f.am("retain"), "l1": chosen * total[f.rules.l1]}
 
@@ -284,28 +295,16 @@ def terms_of(
 ) -> dict[str, float]:
     """{term: value} of a case."""
     formulas = Formulas(given, options, rules or rules_of(semantics))
-    return {name: float(np.real(v)) for name, v in METHODS[method](formulas, semantics).items()}
+    return {name: float(each.value) for name, each in METHODS[method](formulas, semantics).items()}
 
 
 def gradients_of(
     method: str, semantics: str, given: Given, options: Options, rules: Rules | None = None
 ) -> dict[str, Array]:
-    """{batch, "weight" or "parameterN": the loss's gradient}, by one imaginary step each."""
-    chosen = rules or rules_of(semantics)
-
-    def loss(moved: Given) -> complex:
-        return complex(sum(METHODS[method](Formulas(moved, options, chosen), semantics).values()))
-
-    found = {}
-    for name, value in leaves(given).items():
-        gradient = np.zeros(value.size)
-        for place in range(value.size):
-            step = np.zeros(value.size, complex)
-            step[place] = 1j * STEP
-            moved = with_leaf(given, name, value + step.reshape(value.shape))
-            gradient[place] = loss(moved).imag / STEP
-        found[name] = gradient.reshape(value.shape)
-    return found
+    """{batch, "weight" or "parameterN": the loss's gradient}."""
+    formulas = Formulas(given, options, rules or rules_of(semantics))
+    terms = METHODS[method](formulas, semantics).values()
+    return gradients(sum(terms, Tracked(np.zeros(()))), formulas.leaves)
 
 
 def leaves(given: Given) -> dict[str, Array]:
@@ -313,16 +312,3 @@ def leaves(given: Given) -> dict[str, Array]:
     found = {name: batch["embeddings"] for name, batch in given.batches.items()}
     found["weight"] = given.weight
     return {**found, **{f"parameter{k}": each for k, each in enumerate(given.parameters)}}
-
-
-def with_leaf(given: Given, name: str, value: Array) -> Given:
-    """The same inputs with one leaf replaced."""
-    batches = {
-        key: {**batch, "embeddings": value} if key == name else batch
-        for key, batch in given.batches.items()
-    }
-    parameters = tuple(
-        value if name == f"parameter{k}" else each for k, each in enumerate(given.parameters)
-    )
-    weight = value if name == "weight" else given.weight
-    return Given(batches, weight, given.base_weight, parameters, given.done)
