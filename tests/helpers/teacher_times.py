@@ -10,13 +10,13 @@ many results were found of those asked for. The trained adapters of both must ha
 
 python -m tests.helpers.teacher_times OTHER_CHECKOUT mini SEEDS ROUNDS [OPTION ...]
 runs the command `all` on the embedded world in both, in turns: CPU time of all processes together.
-Both must print the same leaderboard. OPTION: further options of `all`.
+Each value of the other's leaderboard.json must stand in this one's. OPTION: further options of
+`all`.
 """
 
 import hashlib
 import json
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -128,7 +128,7 @@ def start(checkout, root):
 
 
 def mini(checkout, seeds, directory, options):
-    """(CPU seconds of all processes, leaderboard) of `all` on the embedded world."""
+    """(CPU seconds of all processes, {place: value} of the leaderboard) of `all` on mini."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "clear_ref.run", "all", "--seeds", seeds, "--out", "all"]
     command += ["--fresh", "--quiet", *options]
@@ -136,8 +136,18 @@ def mini(checkout, seeds, directory, options):
     subprocess.run(command, env=environment, cwd=directory, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    lines = json.loads((Path(directory) / "all" / "leaderboard.json").read_text(encoding="utf-8"))
-    return seconds, re.sub(r'"(seconds|train|evaluate)": [\d.]+', "", json.dumps(lines))
+    board = json.loads((Path(directory) / "all" / "leaderboard.json").read_text(encoding="utf-8"))
+    return seconds, dict(values(board))
+
+
+def values(node, place=()):
+    """(place, value) of every value but the times."""
+    if isinstance(node, dict | list):
+        for name, each in node.items() if isinstance(node, dict) else enumerate(node):
+            if name != "seconds":
+                yield from values(each, (*place, name))
+    else:
+        yield place, node
 
 
 def mini_main(other, seeds, rounds, *options):
@@ -150,7 +160,8 @@ def mini_main(other, seeds, rounds, *options):
                 found, board = mini(checkout, seeds, directory, options)
             seconds[which].append(found)
             boards.append(board)
-        assert boards[0] == boards[1]
+        assert len(boards[0]) > 100
+        assert boards[0].items() <= boards[1].items()
     before, now = map(statistics.median, seconds)
     print(f"all on mini, seeds {seeds}: {before:.1f} s {now:.1f} s  ratio {now / before:.2f}")
 
