@@ -51,8 +51,9 @@ def add_report(one: Parser) -> None:
         "run",
         metavar="DIR",
         nargs="+",
-        help="directory of a METHOD or evaluate run, or one that `all` wrote; all with one base, "
-        "one gold and one set of questions",
+        help="directory of a METHOD, evaluate or visual run, or one that `all` wrote: METHOD and "
+        "evaluate runs with one base, one gold and one set of questions; or directories of "
+        "METHOD --sequence alone",
     )
 
 

@@ -30,29 +30,35 @@ there and other commands can run.
 REPORT_HELP = """\
 report DIR...: one page of any number of finished runs, and its table in CSV, LaTeX and Markdown.
 
-Each DIR is the directory of a METHOD or evaluate run, or one that `all` wrote. Every number is
-computed again from the logs, by the definitions asked for. There is one panel for each modality;
-runs that differ in their seed only are one line, with mean and standard deviation.
+Each DIR is the directory of a METHOD, evaluate or `visual` run, one that `all` wrote, or of a
+sequence of requests (METHOD --sequence; then all are sequences). Every number of METHOD and
+evaluate runs is computed again from the logs, by the definitions asked for. There is one panel for
+each modality; runs that differ in their seed only are one line, with mean and standard deviation.
 
 report.html       a verdict in words with its intervals, sortable tables, Forget against Retain,
                   truth ratios, learning curves, answers of the models, settings, hashes
 leaderboard.csv   a line for base, gold and every run, every setting, numbers in full, each with
-                  its definition
+                  its definition; not written for visual runs alone
 leaderboard.tex   the tables of the page as plain tabular
 leaderboard.md    the same for Markdown
+visual.csv        of visual runs: a line for each stage of every run, every setting, numbers in full
+sequence.csv      of sequences, which have no leaderboard: a line for each number of every state
+sequence.md       of sequences: their table for Markdown
 
 bold   the best of its column among unlearned models
 †      Retain, of pictures or of texts, is less than half of base's: such a run has a low Forget for
        free and is never marked as best
 ‡      a harmonic mean that is 0 because some of its parts are 0; the legend names them
 
-All runs must have one base, one gold, one forget split, the same questions and the same answer
-lengths, and no run may be given twice. Else the first difference is named, nothing is written, and
-the exit status is 2. Models of several bases need several reports.
+METHOD and evaluate runs must have one base, one gold, one forget split, the same questions and the
+same answer lengths; sequences must have the same requests, base and gold. No run of any kind may be
+given twice. Else the first difference is named, nothing is written, and the exit status is 2.
+Models of several bases need several reports.
 
   python -m clear_ref.run report runs/all-paper runs/all-released   two leaderboards in one table
   python -m clear_ref.run report runs/all-paper --metrics all       three sets of definitions
   python -m clear_ref.run report runs/all-paper runs/visual-all   also the visual-only track
+  python -m clear_ref.run report runs/npo-seq-0 runs/npo-seq-1   two seeds of one sequence
 """
 
 

@@ -20,10 +20,12 @@ from clear_ref.report import (
     sequence_table,
     terminal,
     visual_page,
+    visual_runs,
 )
 from clear_ref.report.headline import headline
 from clear_ref.report.page import page
 from clear_ref.report.run_groups import RunGroup, has_collapsed, run_groups
+from clear_ref.report.visual_runs import VisualRun
 
 from .given import settings_from
 from .output import Output
@@ -49,13 +51,13 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
     raises   UserError for a directory that is not a finished run, runs that cannot be compared, a
              run given twice, an `out` that is in use
     """
+    check_each_once(paths)
     sequences = {path: sequence_table.read(Path(path)) for path in paths}
     if any(sequences.values()):
         return only_sequences(sequences, settings)
-    found = {path: visual_page.read(Path(path)) for path in paths}
+    found = {path: visual_runs.read(Path(path)) for path in paths}
     visual = [each for each in found.values() if each is not None]
     others = [path for path in paths if found[path] is None]
-    check_each_once([path for path in paths if found[path] is not None])
     if not others:
         return only_visual(visual, settings)
     report = read_runs.read(others, settings.metrics)
@@ -84,17 +86,20 @@ def run(paths: list[str], settings: Report) -> dict[str, Any]:
         ],
         "failed": list(report.failed),
         "notes": notes,
-        **({"visual": visual} if visual else {}),
+        **({"visual": [each.found for each in visual]} if visual else {}),
     }
 
 
-def check_each_once(visual: Sequence[str]) -> None:
-    """UserError for a directory of a `visual` run that is given twice."""
+def check_each_once(paths: Sequence[str]) -> None:
+    """UserError for a directory that is given twice, whatever run it holds."""
     seen: dict[Path, str] = {}
-    for path in visual:
-        before = seen.setdefault(Path(path).resolve(), path)
-        if list(visual).count(path) > 1 or before != path:
-            raise UserError(f"report {path}: is there twice, as {before} too; name each run once")
+    for path in paths:
+        where = Path(path).resolve()
+        if where in seen:
+            raise UserError(
+                f"report {path}: is there twice, as {seen[where]} too; name each run once"
+            )
+        seen[where] = path
 
 
 def only_sequences(sequences: dict[str, dict[str, Any] | None], settings: Report) -> dict[str, Any]:
@@ -128,9 +133,9 @@ def only_sequences(sequences: dict[str, dict[str, Any] | None], settings: Report
     }
 
 
-def only_visual(visual: list[dict[str, Any]], settings: Report) -> dict[str, Any]:
+def only_visual(visual: list[VisualRun], settings: Report) -> dict[str, Any]:
     """`run` of `visual` runs alone: {"command", "out", "files", "title", "visual": metrics.json of
-    each}.
+    each, with its directory and what it was given}.
 
     raises  UserError for settings that such a report does not read
     """
@@ -148,8 +153,8 @@ def only_visual(visual: list[dict[str, Any]], settings: Report) -> dict[str, Any
         "command": "report",
         "out": str(out),
         "files": [PAGE, *TABLES[1:], visual_page.CSV],
-        "title": visual_page.verdict(visual[0]),
-        "visual": visual,
+        "title": visual_page.verdict(visual[0].found),
+        "visual": [each.found for each in visual],
     }
 
 
@@ -191,24 +196,24 @@ def write(
     cards: list[samples.Card],
     notes: list[str],
     out: Path,
-    visual: Sequence[dict[str, Any]] = (),
+    visual: Sequence[VisualRun] = (),
 ) -> None:
     """Write the page and the three tables; all are made before the first is written.
 
-    visual  metrics.json of each `visual` run: its tables come after the others
+    visual  `visual` runs: their tables come after the others
     """
     tables = leaderboard.with_intervals(leaderboard.tables(report, groups))
     legend = leaderboard.legend(tables, report)
-    sections = [line for found in visual for line in visual_page.section(found)]
+    sections = [line for each in visual for line in visual_page.section(each)]
     texts = {
         PAGE: page(report, cards, notes, sections),
         "leaderboard.csv": formats.as_csv(report, groups),
         "leaderboard.tex": formats.as_latex(tables, report.sets, legend),
         "leaderboard.md": formats.as_markdown(tables, report.sets, legend),
     }
-    for found in visual:
-        texts["leaderboard.tex"] += "\n" + visual_page.as_latex(found)
-        texts["leaderboard.md"] += "\n" + visual_page.as_markdown(found)
+    for each in visual:
+        texts["leaderboard.tex"] += "\n" + visual_page.as_latex(each.found)
+        texts["leaderboard.md"] += "\n" + visual_page.as_markdown(each.found)
     if visual:
         texts[visual_page.CSV] = visual_page.as_csv(visual)
     for name, text in texts.items():

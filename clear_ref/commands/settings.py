@@ -354,7 +354,7 @@ class Report:
 
     out: str = setting(
         "",
-        "directory for report.html and leaderboard.csv, .tex, .md; default: a new one in runs/",
+        "directory for report.html and the tables below; default: a new one in runs/",
     )
     metrics: str = metrics_setting()
     data: str = setting(

@@ -28,6 +28,7 @@ LATEX = {
     **{sign: "\\" + sign for sign in "_%&#$"},
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
     "±": r"$\pm$",
     "–": "--",
     MARK: r"$\dagger$",
@@ -191,8 +192,8 @@ def as_markdown(tables: list[Table], sets: Sequence[str], legend: list[str]) -> 
         ]
         for line in table.lines:
             cells = [f"**{cell.marked}**" if cell.best else cell.marked for cell in line.cells]
-            rows.append([_markdown(_label(line)), *cells])
-        blocks.append(f"## {_markdown(title(table, sets))}")
+            rows.append([markdown(_label(line)), *cells])
+        blocks.append(f"## {markdown(title(table, sets))}")
         blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in rows))
     blocks.append("\n".join(f"- {sentence}" for sentence in legend))
     return "\n\n".join(blocks) + "\n"
@@ -207,11 +208,11 @@ def as_latex(tables: list[Table], sets: Sequence[str], legend: list[str]) -> str
     blocks = []
     for table in tables:
         header = ["model", *headings(table.columns)]
-        lines = [" & ".join(map(_latex, header)) + r" \\ \hline"]
+        lines = [" & ".join(map(latex, header)) + r" \\ \hline"]
         for line, following in zip(table.lines, [*table.lines[1:], None], strict=True):
-            cells = [_latex(_label(line))]
+            cells = [latex(_label(line))]
             for cell in line.cells:
-                shown = _latex(cell.marked)
+                shown = latex(cell.marked)
                 cells.append(rf"\textbf{{{shown}}}" if cell.best else shown)
             ends_models = (
                 line.kind != "unlearned" and following is not None and following.kind == "unlearned"
@@ -220,14 +221,14 @@ def as_latex(tables: list[Table], sets: Sequence[str], legend: list[str]) -> str
         blocks.append(
             "\n".join(
                 [
-                    f"% {_one_line(title(table, sets))}",
+                    latex_comment(title(table, sets)),
                     rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
                     *lines,
                     r"\end{tabular}",
                 ]
             )
         )
-    blocks.append("\n".join(f"% {_one_line(sentence)}" for sentence in legend))
+    blocks.append("\n".join(map(latex_comment, legend)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -240,9 +241,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _latex(text: str) -> str:
+def latex_comment(text: str) -> str:
+    """A text as a comment of LaTeX."""
+    return f"% {_one_line(text)}"
+
+
+def latex(text: str) -> str:
+    """A text for LaTeX, on one line."""
     return "".join(LATEX.get(sign, sign) for sign in _one_line(text))
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """A text for Markdown, shown as it is, on one line."""
     return MARKDOWN.sub(r"\\\1", _one_line(text)).replace("&", "&amp;")

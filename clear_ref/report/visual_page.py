@@ -8,141 +8,102 @@ from textwrap import wrap
 from typing import Any
 
 from clear_ref.common import run_directory
-from clear_ref.common.errors import UserError
-from clear_ref.common.file_keys import is_number
-from clear_ref.common.files import read_json, write_text
+from clear_ref.common.files import write_text
 from clear_ref.common.run_directory import RunRecord
 from clear_ref.common.text_table import aligned, csv_cell
 from clear_ref.visual import columns
 
 from . import html_frame
+from .formats import latex, latex_comment, markdown
 from .html_frame import details, text
+from .visual_runs import Found, VisualRun, failures, run_of
 
 CSV = "visual.csv"
+RETAIN_KEPT = 0.9  # share of base's Retain accuracy that a method of the verdict keeps
+CSV_COLUMNS = ("model", "semantics", "definitions", "splits")
+CSV_FACTS = ("failed", "given", "out")
 
 
-def write(out: Path, found: Mapping[str, Any], record: RunRecord) -> None:
+def write(out: Path, found: Found, record: RunRecord) -> None:
     """Write the page and the three tables of a run; all are made before the first is written.
 
     found   what metrics.json holds
     record  what settings.json holds
     """
-    texts = texts_of([found], made_from(record))
-    for name, content in texts.items():
+    for name, content in texts_of([run_of(out, found, record)]).items():
         write_text(out / name, content)
 
 
-def texts_of(visual: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> dict[str, str]:
-    """{file: its text} of the tables and the page of one or more runs; the page is last.
-
-    more  markup at the end of the page
-    """
+def texts_of(visual: Sequence[VisualRun]) -> dict[str, str]:
+    """{file: its text} of the tables and the page of one or more runs; the page is last."""
     return {
         CSV: as_csv(visual),
-        "leaderboard.tex": "\n".join(as_latex(found) for found in visual),
-        "leaderboard.md": "\n".join(as_markdown(found) for found in visual),
-        run_directory.REPORT_FILE: page(visual, more),
+        "leaderboard.tex": "\n".join(as_latex(run.found) for run in visual),
+        "leaderboard.md": "\n".join(as_markdown(run.found) for run in visual),
+        run_directory.REPORT_FILE: page(visual),
     }
 
 
-def read(directory: Path) -> dict[str, Any] | None:
-    """What metrics.json of a finished `visual` run holds; None for a run of another command.
-
-    raises  UserError for a run that has not finished, and if metrics.json is not what it writes
-    """
-    settings, path = directory / run_directory.SETTINGS_FILE, directory / run_directory.METRICS_FILE
-    if not settings.exists() or read_json(settings).get("command") != "visual":
-        return None
-    if not path.is_file():
-        raise UserError(
-            f"report {directory}: holds no {path.name}, as a run that has not finished; "
-            "finish it with --resume"
-        )
-    found = read_json(path)
-    models, metrics = found.get("models"), found.get("metrics")
-    right = (
-        isinstance(models, dict)
-        and all(_is_model(sets) for sets in models.values())
-        and isinstance(metrics, list)
-        and len(metrics) > 0
-        and all(isinstance(name, str) and name in columns.WORDS for name in metrics)
-        and all(type(found.get(name)) is int for name in ("splits", "names", "pictures"))
-        and isinstance(found.get("semantics"), str)
-    )
-    if not right:
-        raise UserError(
-            f"{path}: is not the summary of a finished visual run; the same command with --resume "
-            "writes it again"
-        )
-    return found
-
-
-def _is_model(sets: object) -> bool:
-    """Whether these are the numbers of one stage, in each definition."""
-    return isinstance(sets, dict) and all(
-        isinstance(sets.get(definition), dict)
-        and all(_is_number(sets[definition].get(name)) for name in columns.COLUMNS)
-        for definition in columns.WORDS
-    )
-
-
-def _is_number(found: object) -> bool:
-    """Whether this is a Number of visual/columns.py."""
-    return isinstance(found, dict) and (
-        (found.get("value") is None or is_number(found["value"]))
-        and is_number(found.get("spread"))
-        and type(found.get("n")) is int
-    )
-
-
-def terminal(found: Mapping[str, Any]) -> list[str]:
+def terminal(found: Found) -> list[str]:
     """The tables of one run for a terminal, and what the numbers mean."""
     lines = []
     for definition in found["metrics"]:
         rows = lines_of(found, definition)
-        lines += [title(found, definition), "", *aligned(columns.headings(), rows), ""]
+        lines += [*wrap(title(found, definition), 96), ""]
+        lines += [*aligned(columns.headings(), rows), ""]
     for each in legend(found):
         lines += wrap(each, 96)
     return lines
 
 
-def title(found: Mapping[str, Any], definition: str) -> str:
-    """The title of one table."""
-    return (
+def title(found: Found, definition: str) -> str:
+    """The title of one table, with what the command line named."""
+    about = (
         f"Visual only, {found['semantics']} semantics, {definition} definitions: {found['names']} "
         f"people, {found['pictures']} pictures, {found['splits']} splits"
     )
+    return "; ".join([about, *([", ".join(found["given"])] if found.get("given") else [])])
 
 
-def lines_of(found: Mapping[str, Any], definition: str) -> list[list[str]]:
-    """The cells of each line of one table."""
-    return [columns.cells(stage, sets[definition]) for stage, sets in found["models"].items()]
+def lines_of(found: Found, definition: str) -> list[list[str]]:
+    """The cells of each line of one table; a method that failed has no numbers."""
+    lines = [columns.cells(stage, sets[definition]) for stage, sets in found["models"].items()]
+    for method in failures(found):
+        if method and method not in found["models"]:
+            lines.append([f"{method} (failed)", *["-"] * len(columns.COLUMNS)])
+    return lines
 
 
-def legend(found: Mapping[str, Any]) -> list[str]:
-    """What the numbers mean, a sentence or more each."""
-    return [columns.MEANING, *(columns.WORDS[name] for name in found["metrics"])]
+def legend(found: Found) -> list[str]:
+    """What failed and what the numbers mean, a sentence or more each."""
+    failed = [f"failed: {reason}." for reason in failures(found).values()]
+    return [*failed, columns.MEANING, *(columns.WORDS[name] for name in found["metrics"])]
 
 
-def section(found: Mapping[str, Any]) -> list[str]:
-    """The tables as markup."""
+def directory_of(found: Found) -> str:
+    """The sentence that names the directory of a run."""
+    return f"Run: {found['out']}"
+
+
+def section(run: VisualRun) -> list[str]:
+    """The tables and the settings of a run as markup."""
+    found = run.found
     parts = []
     for definition in found["metrics"]:
         numbers = range(1, 1 + len(columns.COLUMNS))
         parts.append(f"<h2>{text(title(found, definition))}</h2>")
         parts.append(html_frame.table(columns.headings(), lines_of(found, definition), numbers))
-    return [*parts, *(f'<p class="soft">{text(each)}</p>' for each in legend(found))]
+    said = [directory_of(found), *legend(found)]
+    return [*parts, *(f'<p class="soft">{text(each)}</p>' for each in said), *made_from(run.record)]
 
 
-def page(visual: Sequence[Mapping[str, Any]], more: Sequence[str] = ()) -> str:
+def page(visual: Sequence[VisualRun]) -> str:
     """The page of one or more runs as HTML text."""
     body = []
-    for found in visual:
-        title = f"Visual-only track, {found['semantics']}: {verdict(found)}"
-        failed = [f"<p>Failed: {text(each)}</p>" for each in found.get("failed", [])]
-        body += [f"<h1>{text(title)}</h1>", *failed, *section(found)]
-    style = html_frame.STYLE
-    return html_frame.page("clear_ref · visual", style, "\n".join([*body, *more]))
+    for run in visual:
+        words = f"Visual-only track, {run.found['semantics']}: {verdict(run.found)}"
+        body += [f"<h1>{text(words)}</h1>", *section(run)]
+    return html_frame.page("clear_ref · visual", html_frame.STYLE, "\n".join(body))
 
 
 def made_from(record: RunRecord) -> list[str]:
@@ -161,76 +122,117 @@ def made_from(record: RunRecord) -> list[str]:
     ]
 
 
-def verdict(found: Mapping[str, Any]) -> str:
-    """One sentence: the method whose U-LIRA is lowest among those that keep what base retains."""
+def verdict(found: Found) -> str:
+    """One sentence: the method whose U-LIRA is nearest to IDEAL among those that keep what base
+    retains.
+    """
     definition = found["metrics"][0]
     models = {stage: sets[definition] for stage, sets in found["models"].items()}
-    base = models.get("base", {}).get("retain", {}).get("value")
-    able = {
-        stage: numbers["u_lira"]["value"]
+    base = _value(models.get("base", {}), "retain")
+    methods = {
+        stage: numbers
         for stage, numbers in models.items()
-        if stage not in columns.LABELS
-        and base is not None
-        and numbers["u_lira"]["value"] is not None
-        and numbers["retain"]["value"] is not None
-        and numbers["retain"]["value"] >= 0.9 * base
+        if stage not in columns.LABELS and _value(numbers, "retain") is not None
+    }
+    if base is None or not methods:
+        failed = [name for name in failures(found) if name]
+        return "no method was measured" + (f": {', '.join(failed)} failed" if failed else "")
+    able = {
+        stage: _value(numbers, "u_lira")
+        for stage, numbers in methods.items()
+        if methods[stage]["retain"]["value"] >= RETAIN_KEPT * base
     }
     if not able:
         return "no method keeps nine tenths of base's Retain accuracy"
-    best = min(able, key=lambda stage: able[stage])
-    return f"of the methods that keep Retain, {best} has the lowest U-LIRA, {able[best]:.2f}"
+    attacked = {stage: value for stage, value in able.items() if value is not None}
+    if not attacked:
+        return f"{', '.join(able)} keep Retain; their U-LIRA was not measured"
+    best = min(attacked, key=lambda stage: abs(attacked[stage] - columns.IDEAL))
+    return (
+        f"of the methods that keep Retain, {best} has the U-LIRA nearest to {columns.IDEAL}, "
+        f"{attacked[best]:.2f}"
+    )
 
 
-def as_csv(visual: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each run, stage and definition, numbers in full."""
+def _value(numbers: Mapping[str, Any], name: str) -> float | None:
+    """A number of one stage; None if it was not measured."""
+    return numbers[name]["value"] if name in numbers else None
+
+
+def as_csv(visual: Sequence[VisualRun]) -> str:
+    """A line for each run, stage and definition, numbers in full; a method that failed has none.
+
+    columns  CSV_COLUMNS, the numbers with their spreads; failed (why), given (what the command
+             line named), out; every setting and option of any run, `setting.NAME` where a column
+             before it has that name
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [part for name in columns.COLUMNS for part in (name, f"{name}_spread")]
-    writer.writerow(["model", "semantics", "definitions", "splits", *names])
-    for found in visual:
-        for stage, sets in found["models"].items():
+    numbers = [part for name in columns.COLUMNS for part in (name, f"{name}_spread")]
+    header = [*CSV_COLUMNS, *numbers, *CSV_FACTS]
+    settings = [_settings(run.record, header) for run in visual]
+    names = list(dict.fromkeys(name for own in settings for name in own))
+    writer.writerow([*header, *names])
+    for run, own in zip(visual, settings, strict=True):
+        found = run.found
+        values = [csv_cell(own.get(name, "")) for name in names]
+        given = csv_cell(", ".join(found["given"]))
+        failed = failures(found)
+        stages = [*found["models"], *(name for name in failed if name not in found["models"])]
+        for stage in stages:
             for definition in found["metrics"]:
                 cells = [csv_cell(stage), found["semantics"], definition, found["splits"]]
-                for name in columns.COLUMNS:
-                    number = sets[definition][name]
-                    known = number["value"] is not None
-                    cells += [repr(number["value"]), repr(number["spread"])] if known else ["", ""]
-                writer.writerow(cells)
+                cells += _csv_numbers(found["models"].get(stage, {}).get(definition, {}))
+                cells += [csv_cell(failed.get(stage, "")), given, csv_cell(found["out"])]
+                writer.writerow([*cells, *values])
     return out.getvalue()
 
 
-def as_markdown(found: Mapping[str, Any]) -> str:
+def _settings(record: RunRecord, taken: Sequence[str]) -> dict[str, str]:
+    """{column: value} of every setting and option but the directory.
+
+    taken  columns that have another meaning
+    """
+    entries = record["settings"] | record.get("options", {})
+    return {
+        f"setting.{name}" if name in taken else name: str(entry["value"])
+        for name, entry in entries.items()
+        if name != "out"
+    }
+
+
+def _csv_numbers(numbers: Mapping[str, Any]) -> list[str]:
+    """Each number and its spread in full; empty cells for what was not measured."""
+    cells = []
+    for name in columns.COLUMNS:
+        known = _value(numbers, name) is not None
+        of = numbers.get(name, {})
+        cells += [repr(of["value"]), repr(of["spread"])] if known else ["", ""]
+    return cells
+
+
+def as_markdown(found: Found) -> str:
     """The tables in Markdown."""
     lines = []
     for definition in found["metrics"]:
         header = columns.headings()
-        lines += [f"**{title(found, definition)}**", ""]
+        lines += [f"**{markdown(title(found, definition))}**", ""]
         lines.append("| " + " | ".join(header) + " |")
         lines.append("|---" + "|---:" * (len(header) - 1) + "|")
         lines += ["| " + " | ".join(cells) + " |" for cells in lines_of(found, definition)]
         lines.append("")
+    lines += [markdown(directory_of(found)), ""]
     return "\n".join([*lines, *legend(found)]) + "\n"
 
 
-def as_latex(found: Mapping[str, Any]) -> str:
+def as_latex(found: Found) -> str:
     """The tables as plain LaTeX tabular."""
     lines = []
     for definition in found["metrics"]:
-        lines.append(f"% {title(found, definition)}")
+        lines.append(latex_comment(title(found, definition)))
         lines.append("\\begin{tabular}{l" + "r" * len(columns.COLUMNS) + "}")
         rows = [columns.headings(), *lines_of(found, definition)]
-        lines += [" & ".join(_latex(cell) for cell in cells) + " \\\\" for cells in rows]
+        lines += [" & ".join(map(latex, cells)) + " \\\\" for cells in rows]
         lines += ["\\end{tabular}", ""]
-    return "\n".join([*lines, *(f"% {each}" for each in legend(found))]) + "\n"
-
-
-def _latex(cell: str) -> str:
-    """A cell for LaTeX."""
-    for sign, code in (
-        ("_", "\\_"),
-        ("±", "$\\pm$"),
-        (columns.LOWER, "$\\downarrow$"),
-        (columns.HIGHER, "$\\uparrow$"),
-    ):
-        cell = cell.replace(sign, code)
-    return cell
+    said = [directory_of(found), *legend(found)]
+    return "\n".join([*lines, *map(latex_comment, said)]) + "\n"

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 LOWER, HIGHER = "↓", "↑"
-# {number: (heading as in the paper's Table 5, which is better)}
+IDEAL = 0.5  # share of right guesses about a model that never knew anyone
+NEARER = f"→ {IDEAL}"
+# {number: (heading as in the paper's Table 5, which is better)}; there both attacks have LOWER, and
+# its text calls IDEAL the best
 COLUMNS = {
     "forget": ("Forget acc", LOWER),
     "holdout": ("Holdout acc", HIGHER),
     "retain": ("Retain acc", HIGHER),
-    "u_lira": ("U-LIRA", LOWER),
-    "u_mia": ("U-MIA", LOWER),
+    "u_lira": ("U-LIRA", NEARER),
+    "u_mia": ("U-MIA", NEARER),
 }
 LABELS = {"base": "base (Original)", "gold": "gold"}
 WORDS = {
@@ -26,7 +29,9 @@ WORDS = {
 MEANING = (
     "acc: percent of pictures that are given their name among all names, mean ± standard deviation "
     "(n - 1) over the splits. U-LIRA, U-MIA: share of right guesses who was a member, ± over the "
-    "target models; 0.5 is ideal. ↑ higher is better, ↓ lower is better, - not measured."
+    f"target models. {HIGHER} higher is better, {LOWER} lower is better, {NEARER} nearer to "
+    f"{IDEAL} is better: guesses about a model that never knew the people are right half the time; "
+    "- not measured."
 )
 
 

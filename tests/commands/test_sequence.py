@@ -209,6 +209,7 @@ def several_sequences(capsys, tmp_path, straight):
     for changed, paths, message in (
         ({"seed": 1}, (straight, straight / "request1"), "is no sequence of requests, as"),
         ({"seed": 0}, (straight, other), "the same method and seed as"),
+        ({"seed": 1}, (straight, straight), "is there twice"),
         ({"sequence": ["Ada Lind", "Bo Costa"]}, (straight, other), "its sequence is not that of"),
         ({"states": []}, (straight, other), "is not what a finished sequence writes"),
         ({"seed": 1, "recipe": "x"}, (straight, other), "recipe is 'x', of "),

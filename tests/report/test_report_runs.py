@@ -13,6 +13,7 @@ from clear_ref import run
 from clear_ref.commands import report
 from clear_ref.evaluation import logs, metrics
 from clear_ref.mini.directories import WORLD
+from clear_ref.report import sequence_page, sequence_table, visual_page
 from tests.helpers import made_runs
 from tests.helpers.html_reader import Reader
 
@@ -302,7 +303,7 @@ def empty(path):
             spoil("logs/eval_log.json", one_value("avg_gt_loss", float("nan"))),
             "report b: eval_log: avg_gt_loss of record 1 is nan",
         ),
-        (link, "report b: b is there twice, as a too; name each run once"),
+        (link, "report b: is there twice, as a too; name each run once"),
         (inside_all, "is there twice"),
         (second(method="scrub"), "report b: is the same run as a: scrub, seed 0"),
         (
@@ -435,3 +436,26 @@ def test_a_run_and_an_all_get_their_pages_from_the_same_code(tmp_path):
     one = path / "kl-paper-both-seed0"
     report.of_run(one, "paper")
     assert "kl, paper semantics: not forgotten, Retain kept" in (one / "report.html").read_text()
+
+
+@pytest.mark.parametrize("other", ["s", "./s", "x/../s"])
+def test_a_sequence_given_twice_is_refused(tmp_path, capsys, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    for name in ("s", "x"):
+        (tmp_path / name).mkdir()
+    settings = {"settings": {"sequence": {"value": "1,5", "source": "command line"}}}
+    (tmp_path / "s/settings.json").write_text(json.dumps(settings))
+    (tmp_path / "s/metrics.json").write_text("{}")
+    status, stdout, stderr = call(capsys, "report", "s", other, "--out", "r")
+    assert status == 2 and stdout == "" and not (tmp_path / "r").exists()
+    assert stderr.endswith(f"report {other}: is there twice, as s too; name each run once\n")
+
+
+def test_the_help_names_every_kind_of_run_and_every_file(capsys):
+    with pytest.raises(SystemExit):
+        call(capsys, "report", "--help")
+    said = capsys.readouterr().out
+    files = [*FILES, visual_page.CSV, sequence_page.CSV, sequence_table.MARKDOWN]
+    assert all(f"\n{file}  " in said for file in files)
+    assert "not written for visual runs alone" in said
+    assert "`visual` run" in said and "METHOD --sequence" in said

@@ -1,0 +1,161 @@
+"""Finished `visual` runs, read for their page and tables: the numbers, and what each was given."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from clear_ref.common import run_directory
+from clear_ref.common.errors import UserError
+from clear_ref.common.file_keys import is_number
+from clear_ref.common.files import read_json
+from clear_ref.common.run_directory import RunRecord
+from clear_ref.common.settings import COMMAND_LINE
+from clear_ref.visual import columns, recipes, world_recipes
+from clear_ref.visual.method_names import METHOD_NAMES, STAGES
+
+from .given_settings import word
+
+PATHS = frozenset({"data", "network", "forget_names", "holdout_names"})
+TRAIN = "train "  # begins the name of a stage's recipe in settings.json
+# Settings that a title says in another way, the directory, and what changes no number.
+SHOWN_ELSEWHERE = run_directory.WITHOUT_EFFECT | {
+    *("method", "semantics", "metrics", "splits", "networks", "processes")
+}
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class VisualRun:
+    """One run.
+
+    found   what its metrics.json holds; "out" is its directory, "given" the words of `given_words`
+    record  what its settings.json holds
+    """
+
+    found: Found
+    record: RunRecord
+
+
+def run_of(where: Path, found: Found, record: RunRecord) -> VisualRun:
+    """The run in this directory, as it is named now."""
+    return VisualRun({**found, "out": str(where), "given": given_words(record)}, record)
+
+
+def read(directory: Path) -> VisualRun | None:
+    """The finished `visual` run of a directory; None for a run of another command.
+
+    raises  UserError for a run that has not finished, and for files that it does not write
+    """
+    settings, path = directory / run_directory.SETTINGS_FILE, directory / run_directory.METRICS_FILE
+    record = read_json(settings) if settings.exists() else {}
+    if record.get("command") != "visual":
+        return None
+    if not path.is_file():
+        raise UserError(
+            f"report {directory}: holds no {path.name}, as a run that has not finished; "
+            "finish it with --resume"
+        )
+    if not _is_record(record):
+        raise UserError(
+            f"{settings}: is not what a visual run writes: settings and options with value and "
+            "source, inputs, versions; run it again"
+        )
+    found = read_json(path)
+    if not _is_summary(found):
+        raise UserError(
+            f"{path}: is not the summary of a finished visual run; the same command with --resume "
+            "writes it again"
+        )
+    return run_of(directory, found, cast(RunRecord, record))
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    """Whether this is what settings.json of a `visual` run holds."""
+    parts = [record.get("settings"), record.get("options", {})]
+    return all(isinstance(record.get(name), dict) for name in ("inputs", "versions")) and all(
+        isinstance(part, dict)
+        and all(
+            isinstance(each, dict) and {"value", "source"} <= set(each) for each in part.values()
+        )
+        for part in parts
+    )
+
+
+def _is_summary(found: Found) -> bool:
+    """Whether this is what metrics.json of a finished `visual` run holds."""
+    models, metrics, failed = found.get("models"), found.get("metrics"), found.get("failed", [])
+    return (
+        isinstance(models, dict)
+        and all(_is_model(sets) for sets in models.values())
+        and isinstance(metrics, list)
+        and len(metrics) > 0
+        and all(isinstance(name, str) and name in columns.WORDS for name in metrics)
+        and all(type(found.get(name)) is int for name in ("splits", "names", "pictures"))
+        and isinstance(found.get("semantics"), str)
+        and isinstance(failed, list)
+        and all(isinstance(each, str) for each in failed)
+    )
+
+
+def _is_model(sets: object) -> bool:
+    """Whether these are the numbers of one stage, in each definition."""
+    return isinstance(sets, dict) and all(
+        isinstance(sets.get(definition), dict)
+        and all(_is_number(sets[definition].get(name)) for name in columns.COLUMNS)
+        for definition in columns.WORDS
+    )
+
+
+def _is_number(found: object) -> bool:
+    """Whether this is a Number of visual/columns.py."""
+    return isinstance(found, dict) and (
+        (found.get("value") is None or is_number(found["value"]))
+        and is_number(found.get("spread"))
+        and type(found.get("n")) is int
+    )
+
+
+def given_words(record: RunRecord) -> list[str]:
+    """["size 16", "base.epochs 1", "twins.distance kl"]: what the command line named.
+
+    Of a recipe the values that are not the defaults of its stage, of a path its last two parts.
+    Those of SHOWN_ELSEWHERE are left out.
+    """
+    words: list[str] = []
+    for name, entry in (record["settings"] | record.get("options", {})).items():
+        if entry["source"] != COMMAND_LINE or name in SHOWN_ELSEWHERE:
+            continue
+        if name.startswith(TRAIN):
+            words += _recipe_words(name.removeprefix(TRAIN), str(entry["value"]), record)
+        elif name in PATHS:
+            words.append(word(name, "/".join(Path(str(entry["value"])).parts[-2:])))
+        else:
+            words.append(word(name, entry["value"]))
+    return words
+
+
+def _recipe_words(stage: str, values: str, record: RunRecord) -> list[str]:
+    """The values of a recipe that are not the defaults of its stage."""
+    is_mini = record.get("recipe") == "mini"
+    semantics = str(record["settings"]["semantics"]["value"])
+    defaults: list[str] = []
+    if stage in STAGES:
+        of = world_recipes.recipe_of if is_mini else recipes.recipe_of
+        defaults = [f"{name} {value}" for name, value in asdict(of(stage, semantics)).items()]
+    return [f"{stage}.{each}" for each in values.split(", ") if each not in defaults]
+
+
+def failures(found: Found) -> dict[str, str]:
+    """{method: why its training failed}; of several splits the first reason, and how many.
+
+    A reason that names no method has the name "".
+    """
+    reasons: dict[str, list[str]] = {}
+    for reason in found.get("failed", ()):
+        named = [method for method in METHOD_NAMES if f", {method} (" in reason]
+        reasons.setdefault(named[0] if named else "", []).append(reason)
+    return {
+        method: own[0] + (f"; failures in all: {len(own)}" if len(own) > 1 else "")
+        for method, own in reasons.items()
+    }
