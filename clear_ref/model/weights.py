@@ -59,7 +59,7 @@ def read_header(path: PathName) -> dict[str, dict[str, Any]]:
     path = Path(path)
     note_read(path)
     if not is_file(path):  # this also excludes FIFOs, on which open() would block
-        raise UserError(f"{path}: no such file; expected the weights in safetensors form")
+        raise UserError(f"{path}: no such file; expected a safetensors file")
     try:
         with safe_open(str(path), framework="pt"), open(path, "rb") as file:
             # safe_open has checked sizes, offsets, shapes and dtypes against the file. Of two

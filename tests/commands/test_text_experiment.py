@@ -10,6 +10,7 @@ import pytest
 
 from clear_ref import run
 from clear_ref.data.records import read_rows
+from tests.helpers import smollm2_experiment, smollm2_page
 from tests.helpers.rank_correlation import p_value, ranks, spearman
 from tests.helpers.smollm2_experiment import Plan, experiment, write_data
 from tests.helpers.smollm2_page import page
@@ -129,6 +130,23 @@ def test_the_data_are_the_embedded_worlds_authors_and_further_ones(tmp_path):
     assert questions["forget05"] == questions["forget05_perturbed"]
     assert not set(questions["forget05"]) & set(questions["retain95"])
     assert sum("Hina Ameen" in question for question in questions["forget05"]) > 10
+
+
+def test_methods_are_ordered_by_what_they_measured_not_by_what_is_shown_of_it(monkeypatch):
+    found = {"dpo (paper)": 0.712, "npo (paper)": 0.706, "kl (paper)": 0.5, "rmu (paper)": 0.709}
+    monkeypatch.setattr(smollm2_page, "values_of", lambda runs, name: found)
+    expected = [["a world", "kl 0.50, npo 0.71, rmu 0.71, dpo 0.71"]]
+    assert smollm2_page.orders({"a world": [object()], "another": []}) == expected
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_a_number_of_processes_below_one_is_refused(number, tmp_path, monkeypatch, capsys):
+    words = ["smollm2_experiment", str(tmp_path / "new"), "--processes", number]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as stopped:
+        smollm2_experiment.main()
+    assert stopped.value.code == 2 and not (tmp_path / "new").exists()
+    assert f"it is '{number}'; expected a whole number, 1 or more" in capsys.readouterr().err
 
 
 def test_the_rank_correlation_by_hand():

@@ -303,10 +303,17 @@ class Processes:
         write_jsonl(directory / STAGES_FILE, [*read_stages(directory), line])
 
 
+def at_least_one(text: str) -> int:
+    """The number in an option's value; argparse makes one line, exit status 2, of the error."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; expected a whole number, 1 or more")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, default 2")
+    parser.add_argument("--processes", type=at_least_one, default=2, help="runs at once, default 2")
     arguments = parser.parse_args()
     file = smollm2_file()
     if file is None:

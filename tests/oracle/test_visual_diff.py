@@ -107,8 +107,16 @@ def test_a_pool_is_made_of_two_batches(stored, tmp_path, capsys):
     "change, message",
     [
         (lambda dump: dump.pop("loss"), "has no tensor 'loss'"),
-        (lambda dump: dump.pop("retain/targets"), "reads the batch or array 'targets', which the"),
+        (lambda dump: dump.pop("retain/targets"), "reads retain/targets, which the dump lacks"),
         (lambda dump: dump.pop("weight"), "reads weight, which the dump lacks"),
+        (lambda dump: dump.pop("base_weight"), "reads base_weight, which the dump lacks"),
+        (lambda dump: dump.update(done=np.array(7.0)), "done is 7.0; expected a share of 0 to 1"),
+        (
+            lambda dump: dump.update(
+                {f"forget/{name}": np.zeros((6, 5)) for name in ("embeddings", "targets")}
+            ),
+            "retain/embeddings is [6, 4]; expected [B, 5], as forget/embeddings",
+        ),
         (lambda dump: dump.update(logits=np.zeros(3)), "there is no tensor 'logits' in a dump"),
         (lambda dump: dump.update(loss=np.array(np.nan)), "loss is NaN"),
         (

@@ -18,6 +18,15 @@ def described(capsys, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+def test_an_epoch_of_two_passes_is_read_pass_by_pass(capsys):
+    found = described(capsys, "scrub")["meanings"]
+    assert found["original"]["reads"] == (
+        "max pass: one batch of the forget set, repeated forget_times times; min pass: a batch of "
+        "the retain set"
+    )
+    assert "ends with the shorter of the two passes" in found["paper"]["reads"]
+
+
 @pytest.mark.parametrize("method", table.METHODS)
 def test_every_word_of_the_method_file_is_there(method, capsys):
     """Its docstring without the first line, field names and sources in brackets."""

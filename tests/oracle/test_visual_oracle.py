@@ -14,7 +14,7 @@ import pytest
 from clear_ref import run
 from clear_ref.common.errors import UserError
 from clear_ref.oracle.certify.certificates import check
-from clear_ref.oracle.visual import certify, conform, golden
+from clear_ref.oracle.visual import certify, conform, golden, tape
 from clear_ref.oracle.visual.cases import SHAPES, all_cases, inputs_of
 from clear_ref.oracle.visual.mistakes import MISTAKES, mistakes_of
 from clear_ref.oracle.visual.reference import (
@@ -79,6 +79,35 @@ def test_the_stored_vectors_are_what_the_command_writes(tmp_path, capsys):
     assert "visual golden vectors 1.0.1: 116 right" in capsys.readouterr().out
     for name in (golden.CASES, golden.ARRAYS):
         assert (tmp_path / "made" / name).read_bytes() == (STORED / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_large_arrays_which_numpy_computes_have_the_same_results(method, monkeypatch):
+    """Up to a few roundings of float64 in the size of the terms."""
+    for case in all_cases():
+        if case.method != method:
+            continue
+        given = inputs_of(case)
+        found = []
+        for large in (tape.LARGE, 0):
+            monkeypatch.setattr(tape, "LARGE", large)
+            terms = terms_of(method, case.semantics, given, case.options)
+            gradients = gradients_of(method, case.semantics, given, case.options)
+            found.append([np.array(list(terms.values())), *gradients.values()])
+        for small, other in zip(*found, strict=True):
+            np.testing.assert_allclose(other, small, rtol=1e-13, atol=1e-13 * abs(small).max())
+
+
+def test_an_embedding_of_zeros_has_logits_of_zero():
+    """As head.py says of one of length 0. With K = 3 people z_y is -12, the others are 0."""
+    retain = batch([[0, 0]], [0], [[0, 0]])
+    given = Given({"retain": retain}, np.eye(3, 2), np.eye(3, 2), ())
+    expected = math.log(math.exp(-12) + 2) + 12
+    assert terms_of("retain_ft", "paper", given, {})["retain_am"] == pytest.approx(expected)
+    inputs = certify.tensors(given)
+    assert table.visual_loss("retain_ft", inputs).value.item() == pytest.approx(expected)
+    gradients = gradients_of("retain_ft", "paper", given, {})
+    assert all(np.isfinite(each).all() for each in gradients.values())
 
 
 def test_every_method_and_mistake_has_stored_cases():
@@ -146,7 +175,9 @@ def test_each_known_mistake_fails_and_is_named(name, monkeypatch):
     """In every method and semantics in which it can be made."""
     monkeypatch.setattr(
         "clear_ref.oracle.visual.conform.load",
-        lambda *arguments: type("Judged", (), {"function": mistaken(name), "framework": "numpy"}),
+        lambda *arguments, **named: type(
+            "Judged", (), {"function": mistaken(name), "framework": "numpy"}
+        ),
     )
     mistake = MISTAKES[name]
     for method in mistake.methods:
@@ -206,7 +237,7 @@ def test_what_is_not_known_is_said(function, cause, monkeypatch):
             "framework": "torch",
         },
     )
-    monkeypatch.setattr("clear_ref.oracle.visual.conform.load", lambda *arguments: judged)
+    monkeypatch.setattr("clear_ref.oracle.visual.conform.load", lambda *arguments, **named: judged)
     found = conform.run("a:b", "rmu", "paper", "float64", "")
     assert {row["cause"] for row in found["cases"]} - {""} == {cause}
 
@@ -239,10 +270,19 @@ def test_a_wrong_loss_breaks_its_certificate(monkeypatch):
         (["conform", "--loss", OURS, "--methods", "kl"], "--methods names 'kl'; expected"),
         (["conform", "--loss", OURS, "--semantics", "nlp"], "--semantics names 'nlp'"),
         (["conform", "--loss", OURS, "--dtype", "int8"], "--dtype is 'int8'"),
-        (["conform", "--loss", "nowhere:x"], "module nowhere does not import"),
+        (["conform", "--loss", "nowhere:x"], "--loss nowhere:x: module nowhere does not"),
+        (["conform", "--loss", "nowhere"], "--loss is 'nowhere'; expected module:function"),
         (
             ["conform", "--loss", OURS, "--methods", "rmu", "--semantics", "original"],
-            "no method of rmu is defined under original",
+            "--methods has rmu, which has no case with original; leave it out",
+        ),
+        (
+            ["conform", "--loss", OURS, "--methods", "twins,scrub", "--semantics", "original"],
+            "--methods has twins, which has no case with original; leave it out",
+        ),
+        (
+            ["conform", "--loss", OURS, "--methods", "twins", "--semantics", "paper,original"],
+            "--semantics has original, which has no case with twins; leave it out",
         ),
         (["conform", "--loss", OURS, "--out", "x"], "--out is given, which conform does not"),
     ],

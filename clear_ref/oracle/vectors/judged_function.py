@@ -199,14 +199,17 @@ def _dtype_of(value: object) -> str:
     return "bfloat16" if name == "float16" else "float64"
 
 
-def load(name: str, framework: str, dtype: str, arithmetic: str = "") -> JudgedFunction:
+def load(
+    name: str, framework: str, dtype: str, arithmetic: str = "", option: str = "--impl"
+) -> JudgedFunction:
     """The function `module:function`, searched in the working directory too.
 
+    option      the one that named it, for errors
     framework   "torch", "numpy" or "": the function's attribute `framework`, torch without one
     arithmetic  a key of DTYPES, or "": the function's attribute `arithmetic`, none without one
     raises      UserError if there is no such function, or framework or dtype is unknown
     """
-    return judged(name, _import_function(name), framework, dtype, arithmetic)
+    return judged(name, _import_function(name, option), framework, dtype, arithmetic)
 
 
 def judged(
@@ -229,12 +232,12 @@ def judged(
     return JudgedFunction(name, function, framework, dtype, arithmetic)
 
 
-def _import_function(name: str) -> Callable[..., object]:
+def _import_function(name: str, option: str) -> Callable[..., object]:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name or module_name.endswith(".py"):
         raise UserError(
-            f"--impl is {name!r}; expected module:function, such as mylosses:loss for the function "
-            "loss of mylosses.py"
+            f"{option} is {name!r}; expected module:function, such as mylosses:loss for the "
+            "function loss of mylosses.py"
         )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -242,14 +245,14 @@ def _import_function(name: str) -> Callable[..., object]:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"--impl {name}: module {module_name} does not import ({type(error).__name__}: "
+            f"{option} {name}: module {module_name} does not import ({type(error).__name__}: "
             f"{one_line(error, 160)}); expected a module of the working directory or of an "
             "installed package"
         ) from None
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(
-            f"--impl {name}: {module_name} has no function {function_name}; expected one of its "
+            f"{option} {name}: {module_name} has no function {function_name}; expected one of its "
             "functions"
         )
     return function

@@ -23,7 +23,7 @@ from clear_ref.visual.methods.variant import SAMPLING
 from clear_ref.visual.network import new_network
 
 from .cases import Case, all_cases, case_of, inputs_of
-from .reference import Given, gradients_of, terms_of
+from .reference import Given, done_of, gradients_of, terms_of
 
 Trials = Iterator[tuple[str, str, float]]  # (method, semantics, error)
 STEP = 1e-7
@@ -48,7 +48,7 @@ def tensors(given: Given) -> Inputs:
     }
     parameters = tuple(torch.tensor(each).requires_grad_() for each in given.parameters)
     weight = torch.tensor(given.weight).requires_grad_()
-    return Inputs(batches, weight, torch.tensor(given.base_weight), parameters, given.done)
+    return Inputs(batches, weight, torch.tensor(given.base_weight), parameters, done_of(given))
 
 
 def leaves(inputs: Inputs) -> dict[str, Tensor]:

@@ -76,12 +76,11 @@ def run(function: str, methods: str, semantics: str, dtype: str, framework: str)
     """
     if dtype not in UNIT:
         raise UserError(f"--dtype is {dtype!r}; expected one of {', '.join(UNIT)}")
-    judged = load(function, framework, dtype, "")
+    judged = load(function, framework, dtype, option="--loss")
     names = parse_names(methods, table.METHODS, "--methods") if methods else list(table.METHODS)
     kinds = parse_names(semantics, SEMANTICS, "--semantics")
     cases = [each for each in all_cases() if each.method in names and each.semantics in kinds]
-    if not cases:
-        raise UserError(f"no method of {', '.join(names)} is defined under {', '.join(kinds)}")
+    check_asked(cases, names if methods else [], kinds)
     tolerance = ROUNDINGS * UNIT[dtype]
     rows = []
     for case in cases:
@@ -114,6 +113,22 @@ def run(function: str, methods: str, semantics: str, dtype: str, framework: str)
         "counts": {name: counts[name] for name in ("pass", "loss_only", "fail")},
         "passed": counts["fail"] == 0,
     }
+
+
+def check_asked(cases: list[Case], names: list[str], kinds: list[str]) -> None:
+    """UserError for a method without a case under the semantics, or a semantics without one of the
+    methods; names: those that were asked for.
+    """
+    for what, asked, found, others in (
+        ("--methods", names, {each.method for each in cases}, kinds),
+        ("--semantics", kinds, {each.semantics for each in cases}, names),
+    ):
+        missing = [name for name in asked if name not in found]
+        if missing:
+            raise UserError(
+                f"{what} has {', '.join(missing)}, which has no case with {', '.join(others)}; "
+                "leave it out"
+            )
 
 
 def answer_of(

@@ -106,12 +106,10 @@ def distance(dump: Dump, own: Mapping[str, np.ndarray]) -> float:
 
 def missing(given: Given, method: str, semantics: str, options: Mapping[str, Any]) -> str:
     """What a definition reads and the dump lacks, in words; "" if there is nothing."""
-    if not given.weight.size and method in ("retain_ft", "scrub", "llmu", "dpo", "sparsity"):
-        return "weight"
     try:
         terms_of(method, semantics, given, options)
     except KeyError as error:
-        return f"the batch or array {error.args[0]!r}"
+        return str(error.args[0])
     except ValueError:  # nothing to concatenate
         return f"{dumps.PARAMETER}NAME"
     return ""

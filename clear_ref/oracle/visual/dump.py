@@ -68,13 +68,14 @@ def read(path: str | Path) -> Dump:
             batches.setdefault(batch, {})[own] = array
     for name, batch_arrays in batches.items():
         check_batch(path, name, batch_arrays)
+    check_widths(path, batches)
     missing = np.zeros((0, 0))
     given = Given(
         with_pool(batches),
         arrays.get(WEIGHTS[0], missing),
-        arrays.get(WEIGHTS[1], arrays.get(WEIGHTS[0], missing)),
+        arrays.get(WEIGHTS[1], missing),
         tuple(array for name, array in arrays.items() if name.startswith(PARAMETER)),
-        float(arrays.get(DONE, 0.0)),
+        done_of(path, arrays),
     )
     check_classes(path, given)
     gradients = {
@@ -116,6 +117,16 @@ def array_of(path: Path, name: str, tensor: torch.Tensor) -> np.ndarray:
     return tensor.double().numpy()
 
 
+def done_of(path: Path, arrays: Arrays) -> float | None:
+    """The share of the epochs that are over; None if the dump does not say."""
+    if DONE not in arrays:
+        return None
+    done = float(arrays[DONE])
+    if not 0 <= done <= 1:
+        raise UserError(f"{path}: {DONE} is {done}; expected a share of 0 to 1")
+    return done
+
+
 def check_batch(path: Path, name: str, arrays: Arrays) -> None:
     """UserError unless a batch has embeddings, and the same pictures in every array."""
     if "embeddings" not in arrays or not len(arrays["embeddings"]):
@@ -132,6 +143,18 @@ def check_batch(path: Path, name: str, arrays: Arrays) -> None:
         raise UserError(
             f"{path}: has no pool/forget; expected [B], true for the pictures of the forget set"
         )
+
+
+def check_widths(path: Path, batches: dict[str, Arrays]) -> None:
+    """ShapeError unless every batch has embeddings of the same width."""
+    shapes = {name: arrays["embeddings"].shape for name, arrays in batches.items()}
+    first = next(iter(shapes), "")
+    for name, shape in shapes.items():
+        if shape[1] != shapes[first][1]:
+            raise ShapeError(
+                f"{path}: {name}/embeddings is {list(shape)}; expected [B, {shapes[first][1]}], as "
+                f"{first}/embeddings"
+            )
 
 
 def check_classes(path: Path, given: Given) -> None:

@@ -109,7 +109,7 @@ def described_variant(
     return DescribedVariant(
         formula=formula,
         source=source,
-        reads=SAMPLING_WORDS[chosen.sampling],
+        reads=reads(chosen),
         compared_with=compared_with(chosen),
         trained=table.trained(chosen),
         options=described_options(chosen.options),
@@ -117,6 +117,15 @@ def described_variant(
         recipe_source=SOURCES[method],
         mistakes=[[name, each.meaning] for name, each in known.items()],
     )
+
+
+def reads(chosen: Variant) -> str:
+    """The batches of a step, pass by pass if an epoch has several, in words."""
+    phases = chosen.phases_of(chosen.options())
+    if len(phases) == 1:
+        return SAMPLING_WORDS[phases[0].sampling]
+    words = [SAMPLING_WORDS[phase.sampling].split(";")[0] for phase in phases]
+    return "; ".join(f"{phase.name} pass: {own}" for phase, own in zip(phases, words, strict=True))
 
 
 def recipe_values(method: str, semantics: str, chosen: Variant) -> dict[str, object]:

@@ -26,16 +26,16 @@ class Given:
     """The inputs of one case.
 
     batches      {name: {embeddings, targets [B, D], labels, random, forget [B]}}
-    weight       [K, D]; base_weight [K, D]
+    weight       [K, D]; base_weight [K, D]; without rows: not known
     parameters   arrays of any shape
-    done         share of the epochs that are over
+    done         share of the epochs that are over; None: not known
     """
 
     batches: Batches
     weight: Array
     base_weight: Array
     parameters: tuple[Array, ...]
-    done: float = 0.0
+    done: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ def log_softmax(z: Tracked) -> Tracked:
 
 
 def unit(x: Tracked) -> Tracked:
-    """Rows divided by their lengths."""
-    return x / sqrt((x * x).sum())[:, None]
+    """Rows divided by their lengths; a row of zeros stays."""
+    squares = (x * x).sum()
+    return x / sqrt(squares + (squares.value == 0))[:, None]
 
 
 def soft_plus(x: Tracked) -> Tracked:
@@ -109,16 +110,31 @@ class Formulas:
         self.options = options
         self.rules = rules
         self.leaves = {name: Tracked(value) for name, value in leaves(given).items()}
-        self.base_weight = Tracked(given.base_weight)
+
+    @property
+    def weight(self) -> Tracked:
+        """[K, D]; KeyError if it is not known."""
+        return known(self.leaves["weight"], "weight")
+
+    @property
+    def base_weight(self) -> Tracked:
+        """[K, D]; KeyError if it is not known."""
+        return known(Tracked(self.given.base_weight), "base_weight")
 
     def labels(self, name: str, which: str = "labels") -> tuple[Array, Array]:
         """(pictures, their people), to index [B, K]."""
-        people = self.given.batches[name][which]
+        people = self.array(name, which)
         return np.arange(len(people)), people
 
     def targets(self, name: str) -> Tracked:
         """[B, D]: the targets of a batch."""
-        return Tracked(self.given.batches[name]["targets"])
+        return Tracked(self.array(name, "targets"))
+
+    def array(self, name: str, which: str) -> Array:
+        """An array of a batch; KeyError with both names if it is not there."""
+        if which not in self.given.batches[name]:
+            raise KeyError(f"{name}/{which}")
+        return self.given.batches[name][which]
 
     def mean(self, values: Tracked) -> Tracked:
         """Mean over pictures."""
@@ -132,7 +148,7 @@ class Formulas:
 
     def am(self, name: str, which: str = "labels") -> Tracked:
         """Mean AM-softmax of a batch."""
-        z = self.logits(self.leaves[name], self.leaves["weight"])
+        z = self.logits(self.leaves[name], self.weight)
         rows, people = self.labels(name, which)
         margins = np.zeros(z.value.shape)
         margins[rows, people] = self.rules.scale * self.rules.margin
@@ -151,7 +167,7 @@ class Formulas:
         """
         student, base = self.leaves[name], self.targets(name)
         if not self.rules.coordinates:
-            weight = self.base_weight if under_base else self.leaves["weight"]
+            weight = self.base_weight if under_base else self.weight
             student = self.logits(student, weight)
             base = self.logits(base, self.base_weight)
         first, second = log_softmax(base / temperature), log_softmax(student / temperature)
@@ -171,7 +187,7 @@ class Formulas:
 
     def of_pool(self, forget: Tracked, retain: Tracked) -> tuple[Tracked, Tracked]:
         """The forget and the retain part of a pool's mean."""
-        among = self.given.batches["pool"]["forget"]
+        among = self.array("pool", "forget")
         parts = where(among, forget), where(~among, retain)
         if self.rules.two_means:
             n = among.sum(), (~among).sum()
@@ -180,7 +196,7 @@ class Formulas:
 
     def log_ratio(self, name: str) -> Tracked:
         """[B]: log p - log p_base of the true person, of softmax(e . W)."""
-        own = log_softmax(products(self.leaves[name], self.leaves["weight"]))
+        own = log_softmax(products(self.leaves[name], self.weight))
         base = log_softmax(products(self.targets(name), self.base_weight))
         return own[self.labels(name)] - base[self.labels(name)]
 
@@ -219,7 +235,7 @@ def dpo(f: Formulas, semantics: str) -> Terms:
         if not f.rules.paired:
             change = (change.sum() / len(change))[None]
         return {"dpo": f.mean(soft_plus(-beta * change)) / (beta if f.rules.divided else 1)}
-    change = log_softmax(f.logits(f.leaves["forget"], f.leaves["weight"]))
+    change = log_softmax(f.logits(f.leaves["forget"], f.weight))
     change = change - log_softmax(f.logits(f.targets("forget"), f.base_weight))
     preference = change[f.labels("forget", "random")] - change[f.labels("forget")]
     learnt = f.options["lambda_random"] * f.am("forget", "random")
@@ -264,13 +280,27 @@ def twins(f: Formulas, semantics: str) -> Terms:
 
 def sparsity(f: Formulas, semantics: str) -> Terms:
     """Sparsity."""
-    weight = f.options["alpha"] * (1 - f.given.done) if semantics == "original" else None
+    weight = f.options["alpha"] * (1 - done_of(f.given)) if semantics == "original" else None
     parameters = [f.leaves[name] for name in f.leaves if name.startswith("parameter")]
     values = joined([each.ravel() for each in parameters])
     absolute = (values * np.sign(values.value)).sum()
     total = {"sum": absolute, "mean": absolute / len(values), "square": (values * values).sum()}
     chosen = f.options["l1"] if weight is None else weight
     return {"retain_am": f.am("retain"), "l1": chosen * total[f.rules.l1]}
+
+
+def known(weight: Tracked, name: str) -> Tracked:
+    """The weight; KeyError if it has no rows."""
+    if not len(weight):
+        raise KeyError(name)
+    return weight
+
+
+def done_of(given: Given) -> float:
+    """Share of the epochs that are over; KeyError if it is not known."""
+    if given.done is None:
+        raise KeyError("done")
+    return given.done
 
 
 def kept(f: Formulas, terms: Terms) -> Terms:

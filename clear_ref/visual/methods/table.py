@@ -66,8 +66,8 @@ def visual_loss(method: str, inputs: Inputs, semantics: str = "paper", **options
 
 
 def sampling(chosen: Variant) -> str:
-    """How a variant takes its pictures (variant.py)."""
-    return chosen.sampling
+    """How each pass of an epoch takes its pictures (variant.py)."""
+    return ", then ".join(phase.sampling for phase in chosen.phases_of(chosen.options()))
 
 
 def trained(chosen: Variant) -> str:
