@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
 from clear_ref.common.settings import COMMAND_LINE, check_choices
 
 if TYPE_CHECKING:
@@ -69,11 +71,30 @@ def given_from(arguments: Namespace, kind: type[DataclassInstance], *more: str) 
 
 
 def pairs(options: list[str], option: str = "--set", example: str = "beta=0.1") -> dict[str, str]:
-    """{name: value} of --set NAME=VALUE; raises UserError for a text without "="."""
+    """{name: value} of --set NAME=VALUE.
+
+    raises  UserError for a text without "=", and for a name that is given twice
+    """
+    found: dict[str, str] = {}
     for each in options:
-        if "=" not in each:
+        name, equals, value = each.partition("=")
+        if not equals:
             raise UserError(f"{option} {each}: expected NAME=VALUE, such as {option} {example}")
-    return dict(each.split("=", 1) for each in options)
+        check_once(option, name, found, value)
+        found[name] = value
+    return found
+
+
+def check_once(option: str, name: str, values: Mapping[str, str], value: str) -> None:
+    """UserError that names both values if an option's name has one already.
+
+    values  {name: value} of what is before it on the command line
+    """
+    if name in values:
+        raise UserError(
+            f"{option} {one_line(name, 60)} is given twice: {one_line(repr(values[name]), 60)} and "
+            f"{one_line(repr(value), 60)}; expected it once"
+        )
 
 
 def numbers(text: str, option: str) -> list[int]:

@@ -12,6 +12,8 @@ from clear_ref.loop.recipes import Recipe
 from clear_ref.methods import table
 from clear_ref.methods.semantics import TEXT_ONLY
 
+from .given import check_once
+
 
 def grid_axes(texts: Iterable[str], option: str) -> dict[str, list[str]]:
     """{name: values} of several NAME=V1,V2; UserError for another form or a name given twice."""
@@ -24,10 +26,9 @@ def grid_axes(texts: Iterable[str], option: str) -> dict[str, list[str]]:
                 f"{option} {text}: expected NAME=V1,V2, such as {option} {_example(option)}"
             )
         name = name.strip().replace("-", "_")
-        if name in axes or len(set(found)) < len(found):
-            raise UserError(
-                f"{option} {text}: a name or a value is given twice; expected each once"
-            )
+        if len(set(found)) < len(found):
+            raise UserError(f"{option} {text}: a value is given twice; expected each once")
+        check_once(option, name, {each: ",".join(own) for each, own in axes.items()}, values)
         axes[name] = found
     return axes
 

@@ -526,6 +526,11 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
         ),
         (["scrub", "--set", "beta=1"], "scrub (paper) has no option 'beta'; its options: alpha"),
         (["scrub", "--set", "alpha"], "expected NAME=VALUE"),
+        (
+            ["scrub", "--set", "alpha=2", "--set", "alpha=x"],
+            "--set alpha is given twice: '2' and 'x'; expected it once",
+        ),
+        (["all", "--set", "npo.beta=1", "--set", "npo.beta=1"], "--set npo.beta is given twice"),
         (["npo", "--set", "beta=zero"], "option beta is 'zero'; expected a float"),
         (["scrub", "--epochs", "many"], "setting epochs is 'many'; expected int"),
         (["scrub", "--epochs", "0"], "epochs is 0; expected 1 or more"),

@@ -121,7 +121,12 @@ def test_a_wrong_file_is_one_line(tmp_path, content, message):
         (["npo,npo"], "sweep METHOD names 'npo' twice; expected all"),
         (["npo", "--grid", "lr"], "--grid lr: expected NAME=V1,V2"),
         (["npo", "--grid", "lr=1,,2"], "--grid lr=1,,2: expected NAME=V1,V2"),
-        (["npo", "--grid", "lr=1,1"], "is given twice"),
+        (["npo", "--grid", "lr=1,1"], "--grid lr=1,1: a value is given twice"),
+        (
+            ["npo", "--grid", "batch-size=1,2", "--grid", "batch_size=4"],
+            "--grid batch_size is given twice: '1,2' and '4'; expected it once",
+        ),
+        (["npo", "--set-grid", "beta=1", "--set-grid", "beta=2"], "--set-grid beta is given twice"),
         (["npo", "--grid", "lr=1e-3,0.001"], "lr 1e-3 and with lr 0.001 are the same setting"),
         (["npo", "--grid", "rate=1"], "--grid rate=1: unknown setting 'rate'"),
         (["npo", "--grid", "lr=1e-3,-1"], "lr is -1.0; expected a positive number"),

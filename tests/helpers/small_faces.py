@@ -50,10 +50,17 @@ def write_start(directory):
     return f"--network={directory / 'start.safetensors'}"
 
 
-def short_recipes(method):
-    """Options: two epochs of small batches for base, gold and the method."""
-    values = ("epochs=2", "batch_size=6", "warmup_steps=2")
-    return [f"--train={stage}.{value}" for stage in ("base", "gold", method) for value in values]
+def short_recipes(method, more):
+    """Options: two epochs of small batches for base, gold and the method, but for the values that
+    `more` has options of.
+    """
+    values = [
+        f"--train={stage}.{value}"
+        for stage in ("base", "gold", method)
+        for value in ("epochs=2", "batch_size=6", "warmup_steps=2")
+    ]
+    named = tuple(each.rpartition("=")[0] + "=" for each in more if each.count("=") == 2)
+    return [each for each in values if not each.startswith(named)]
 
 
 def arguments(directory, out, method="retain_ft", *more):
@@ -61,5 +68,5 @@ def arguments(directory, out, method="retain_ft", *more):
     lists = write_lists(directory)
     return [
         *("visual", method, "--quiet", f"--data={directory}", f"--out={out}", "--splits=4"),
-        *("--size=32", write_start(directory), *lists, *short_recipes(method), *more),
+        *("--size=32", write_start(directory), *lists, *short_recipes(method, more), *more),
     ]

@@ -238,6 +238,14 @@ WRONG_OPTIONS = {
     "--train base.speed: unknown setting 'speed'": ["--train=base.speed=3"],
     "--train gold.lr: lr is nan; expected a finite number": ["--train=gold.lr=nan"],
     "--train base.epochs: expected NAME=VALUE": ["--train=base.epochs"],
+    "--train base.lr is given twice: '1' and '2'; expected it once": [
+        "--train=base.lr=1",
+        "--train=base.lr=2",
+    ],
+    "--set scrub.alpha is given twice: '2' and 'x'; expected it once": [
+        "--set=scrub.alpha=2",
+        "--set=scrub.alpha=x",
+    ],
     "--set scrub: expected METHOD.NAME=VALUE": ["--set=scrub=1"],
     "has no option 'width'": ["--set=twins.width=3"],
     "--set dpo.beta: this command does not train dpo; expected": ["--set=dpo.beta=3"],
