@@ -164,11 +164,13 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
         say_what_is_not_grouped(run.inputs)
     if experiment.keep_all:
         say_which_networks_are_missing(store, len(experiment.splits))
+    every = (BASE, GOLD, *METHODS)
+    kept = experiment.classes, experiment.splits, every
+    distributed.from_first(lambda: results.check_kept(store, *kept))
     failed = train_all(experiment, store, run.n_processes)
 
     def summary() -> dict[str, Any]:
-        stages = (BASE, GOLD, *METHODS)
-        models = results.summary_of(store, experiment.classes, experiment.splits, stages)
+        models = results.summary_of(store, *kept)
         sets = DEFINITIONS if run.settings.metrics == "all" else (run.settings.metrics,)
         return {
             "command": "visual",

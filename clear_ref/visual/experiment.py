@@ -128,7 +128,7 @@ def _trained(
     head: Head | None = None
     if stage not in (BASE, GOLD):
         device = experiment.faces.labels.device
-        start, head = store.network(split.number, BASE)
+        start, head = store.network(split.number, BASE, experiment.faces.n_classes)
         start, head = start.to(device), head.to(device)
     plan, rows = plan_of(experiment, split, stage), rows_of(experiment, split, stage)
     trace: list[LogLine] = []

@@ -25,6 +25,17 @@ def summary_of(
     return found
 
 
+def check_kept(
+    store: Store, classes: Classes, splits: Sequence[Split], stages: Sequence[str]
+) -> None:
+    """UserError for a result or cosines of a finished training that no training leaves."""
+    for split in splits:
+        for stage in stages:
+            if store.is_finished(split.number, stage):
+                store.result(split.number, stage)
+                store.cosines(split.number, stage, len(classes.labels))
+
+
 def _of_stage(
     store: Store, classes: Classes, splits: Sequence[Split], stage: str
 ) -> dict[str, Numbers]:

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
 
 from clear_ref.common.atomic import atomic_file
 from clear_ref.common.errors import UserError
-from clear_ref.common.file_keys import is_number
+from clear_ref.common.file_keys import is_number, same, shown
 from clear_ref.common.files import read_json
+from clear_ref.model.weights import read_header
 
 from .head import Head
 from .network import ResNet18, read_trained, write_network
@@ -32,6 +32,10 @@ from .scores import DEFINITIONS, GROUPS
 
 FORMAT = "clear_ref.visual/1"
 SPLITS = "splits"
+DTYPES = {"paper": "F64", "released": "F32"}  # of cosines: the precision of each definition
+# By which float32 products of vectors of length 1, with 512 numbers each, can pass 1: 512 * 2^-23.
+ROUNDING = 1e-4
+MISSING = "missing"  # in place of a value that a file does not have
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,20 @@ class Store:
         """Whether the network of this training is there."""
         return self.path(split, stage, "network.safetensors").exists()
 
-    def network(self, split: int, stage: str) -> tuple[ResNet18, Head]:
-        """A network and its head, as they were kept; UserError as read_trained."""
-        return read_trained(self.path(split, stage, "network.safetensors"))
+    def network(self, split: int, stage: str, n_classes: int) -> tuple[ResNet18, Head]:
+        """A network and its head of n_classes, as they were kept; UserError if the file is
+        another.
+        """
+        path = self.path(split, stage, "network.safetensors")
+        kept = f"the network of split {split}, {stage}"
+        try:
+            network, head = read_trained(path)
+        except UserError as error:
+            raise _other(path, stage, kept, _reason(error, path)) from None
+        if len(head.weight) != n_classes:
+            reason = f"its head has {len(head.weight)} classes, the rows {n_classes}"
+            raise _other(path, stage, kept, reason)
+        return network, head
 
     def write(
         self,
@@ -92,35 +107,29 @@ class Store:
     def result(self, split: int, stage: str) -> Result:
         """A result that was kept; UserError if the file is another."""
         path = self.path(split, stage, "json")
-        entry = read_json(path)
-        accuracy = entry.get("accuracy")
-        right = (
-            entry.get("format") == FORMAT
-            and (entry.get("split"), entry.get("stage")) == (split, stage)
-            and isinstance(accuracy, dict)
-            and all(_is_accuracy(accuracy.get(definition)) for definition in DEFINITIONS)
-            and type(entry.get("steps")) is int
-            and is_number(entry.get("seconds"))
-        )
-        if not right:
-            raise UserError(
-                f"{path}: is not the result of split {split}, {stage}; remove it, and the same "
-                "command with --resume trains it again"
-            )
+        try:
+            entry = read_json(path)
+            problem = _problem(entry, split, stage)
+        except UserError as error:
+            problem = _reason(error, path)
+        if problem:
+            raise _other(path, stage, f"the result of split {split}, {stage}", problem)
         return Result(entry["accuracy"], entry["steps"], entry["seconds"])
 
     def cosines(self, split: int, stage: str, n_rows: int) -> dict[str, np.ndarray]:
         """{definition: [n_rows] cosines} that were kept; UserError if the file is another."""
         path = self.path(split, stage, "cosines.safetensors")
+        found: dict[str, np.ndarray] = {}
         try:
-            found: dict[str, np.ndarray] = load_file(path)
-        except (OSError, SafetensorError):
-            found = {}
-        if any(each not in found or found[each].shape != (n_rows,) for each in DEFINITIONS):
-            raise UserError(
-                f"{path}: does not hold cosines of {n_rows} rows in each definition; remove "
-                f"{stage}.json beside it, and the same command with --resume trains it again"
-            )
+            problem = _wrong_tensor(read_header(path), n_rows)
+            if not problem:
+                found = load_file(path)
+                problem = _no_cosine(found)
+        except UserError as error:
+            problem = _reason(error, path)
+        if problem:
+            kept = f"the cosines of {n_rows} rows of split {split}, {stage}"
+            raise _other(path, stage, kept, problem)
         return found
 
     def _write(self, path: Path, data: bytes) -> None:
@@ -133,8 +142,67 @@ def number_or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _is_accuracy(found: object) -> bool:
-    """Whether these are the accuracies of one definition."""
-    return isinstance(found, dict) and all(
-        group in found and (found[group] is None or is_number(found[group])) for group in GROUPS
+def _other(path: Path, stage: str, kept: str, reason: str) -> UserError:
+    """The error of a file that is not what a training kept, with the way to make it again."""
+    last = f"{stage}.json"
+    removed = "it" if path.name == last else f"{last} beside it"
+    return UserError(
+        f"{path}: is not {kept} ({reason}); remove {removed}, and the same command with --resume "
+        "trains it again"
     )
+
+
+def _reason(error: UserError, path: Path) -> str:
+    """What a reader found wrong with a file, without the file and without another way out."""
+    return str(error).removeprefix(f"{path}: ").partition(";")[0]
+
+
+def _problem(entry: Mapping[str, Any], split: int, stage: str) -> str:
+    """The first thing that is wrong with what a result's file holds; "" if there is none."""
+    expected: dict[str, object] = {"format": FORMAT, "split": split, "stage": stage}
+    for key, value in expected.items():
+        if not same(entry.get(key), value):
+            return f"{key} is {shown(entry.get(key))}, expected {value!r}"
+    for definition in DEFINITIONS:
+        for group in GROUPS:
+            found = _at(entry, "accuracy", definition, group)
+            if found is not None and not (is_number(found) and 0 <= found <= 100):
+                return (
+                    f"accuracy.{definition}.{group} is {shown(found)}, expected a percentage from "
+                    "0 to 100, or null"
+                )
+    if type(entry.get("steps")) is not int or entry["steps"] < 1:
+        return f"steps is {shown(entry.get('steps'))}, expected a whole number above 0"
+    if not is_number(entry.get("seconds")) or entry["seconds"] < 0:
+        return f"seconds is {shown(entry.get('seconds'))}, expected a number, not below 0"
+    return ""
+
+
+def _at(entry: object, *keys: str) -> Any:
+    """The value at these keys inside each other; MISSING if there is none."""
+    for key in keys:
+        if not isinstance(entry, dict) or key not in entry:
+            return MISSING
+        entry = entry[key]
+    return entry
+
+
+def _wrong_tensor(header: Mapping[str, Mapping[str, Any]], n_rows: int) -> str:
+    """What is wrong with dtypes and shapes of cosines; "" if nothing is."""
+    for definition, dtype in DTYPES.items():
+        entry = header.get(definition)
+        if entry is None:
+            return f"it has no tensor {definition}"
+        if (entry["dtype"], entry["shape"]) != (dtype, [n_rows]):
+            return f"{definition} is {entry['dtype']} {entry['shape']}, expected {dtype} [{n_rows}]"
+    return ""
+
+
+def _no_cosine(cosines: Mapping[str, np.ndarray]) -> str:
+    """The first value that is neither a cosine nor NaN, in words; "" if there is none."""
+    for definition in DTYPES:
+        wrong = np.flatnonzero(np.abs(cosines[definition]) > 1 + ROUNDING)
+        if wrong.size:
+            value = cosines[definition][wrong[0]]
+            return f"row {wrong[0]} of {definition} is {value}, expected a cosine from -1 to 1"
+    return ""

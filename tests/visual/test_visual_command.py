@@ -217,12 +217,33 @@ class TestResume:
         assert run.main(arguments(data, out, "retain_ft", "--resume")) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
-    def test_a_result_that_was_changed_is_named(self, faces, finished, tmp_path, capsys):
+    def test_a_result_that_was_changed_is_named_before_anything_is_trained(
+        self, faces, finished, tmp_path, capsys
+    ):
         out = tmp_path / "out"
         shutil.copytree(finished, out)
-        (out / BASE).write_text("{}")
-        assert run.main(arguments(faces, out, "retain_ft", "--resume")) == 2
-        assert f"{BASE}: is not the result of split 0, base; remove it" in capsys.readouterr().err
+        entry = json.loads((out / BASE).read_text())
+        entry["accuracy"]["paper"]["forget"] = 900
+        (out / BASE).write_text(json.dumps(entry))
+        assert run.main(arguments(faces, out, "twins", "--resume")) == 2
+        said = capsys.readouterr().err
+        assert f"{BASE}: is not the result of split 0, base (accuracy.paper.forget is 900" in said
+        assert "from 0 to 100" in said and said.count("\n") == 1
+        assert not list(out.glob("splits/*/twins*"))
+
+    def test_without_its_network_a_base_is_trained_again_when_its_result_is_removed(
+        self, faces, finished, tmp_path, capsys
+    ):
+        out = tmp_path / "out"
+        shutil.copytree(finished, out)
+        network = out / "splits/002/base.network.safetensors"
+        before = network.read_bytes()
+        network.unlink()
+        assert run.main(arguments(faces, out, "twins", "--resume")) == 2
+        assert f"{network}: is not the network of split 2, base (no such" in capsys.readouterr().err
+        network.with_name("base.json").unlink()
+        assert run.main(arguments(faces, out, "twins", "--resume")) == 0
+        assert network.read_bytes() == before
 
 
 WRONG_ROWS = {
