@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, read_text, sha256
+from clear_ref.common.files import PathName, one_line, read_text, sha256
 from clear_ref.common.run_directory import hashes
 from clear_ref.data.records import Row, has_config, read_rows
 from clear_ref.mini.directories import data_directory
@@ -55,6 +55,7 @@ def inputs_of(settings: Visual) -> VisualInputs:
     classes = classes_of([row.values["name"] for row in rows])
     check_classes(classes)
     people = people_of(settings, is_mini)
+    check_shown(settings, people, classes)
     start = start_network(settings, is_mini)
     return VisualInputs(
         is_mini=is_mini,
@@ -101,6 +102,28 @@ def people_of(settings: Visual, is_mini: bool) -> People:
         return world.PEOPLE
     forget, holdout = LISTS[settings.forget]
     return People(forget, holdout, *LISTS[10])
+
+
+def check_shown(settings: Visual, people: People, classes: Classes) -> None:
+    """UserError for a name of a list that no row has; it says where the list is from."""
+    for option, file, whose, names in (
+        ("--forget-names", settings.forget_names, "forgotten", people.forget_group),
+        ("--holdout-names", settings.holdout_names, "held-out", people.holdout_group),
+    ):
+        missing = next((name for name in names if name not in classes.names), None)
+        if missing is None:
+            continue
+        quoted = one_line(repr(missing), 60)
+        such_as = f"such as {one_line(repr(classes.names[0]), 60)}"
+        if file:
+            raise UserError(
+                f"{option} {file}: no picture shows {quoted}; expected names of the rows, {such_as}"
+            )
+        raise UserError(
+            f"{settings.data}: no picture shows {quoted}, who is in CLEAR's list of {whose} "
+            f"people; this list is used because {option} is not given; expected --forget-names "
+            f"and --holdout-names, files with names of the rows, {such_as}"
+        )
 
 
 def read_names(path: PathName) -> tuple[str, ...]:

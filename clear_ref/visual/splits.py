@@ -78,7 +78,7 @@ def make_splits(classes: Classes, people: People, n_splits: int) -> list[Split]:
     if len(others) < 2:
         raise UserError(
             f"{len(others)} people are in neither list; expected two at least: half of them are "
-            "members of each split. Shorten --forget-names and --holdout-names"
+            "members of each split. Name fewer people in --forget-names and --holdout-names"
         )
     random = np.random.RandomState(SEED)
     splits = []

@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 from clear_ref import run
+from clear_ref.visual.clear_people import FORGET_10
 from clear_ref.visual.columns import COLUMNS
 from clear_ref.visual.network import new_network, write_network
 from tests.helpers import made_runs, warm_processes
@@ -250,7 +251,9 @@ WRONG_ROWS = {
     "Ann has 5 pictures; expected 6 at least": rows_of(("Ann",), 5)
     + rows_of(("Ben", "Cem", "Dua")),
     "all pictures show Ann; expected pictures of two people": rows_of(("Ann",)),
-    "no picture shows 'Ben'": rows_of(("Ann", "Cem", "Dua", "Eva")),
+    "holdout.txt: no picture shows 'Ben'; expected names of the rows, such as 'Ann'": rows_of(
+        ("Ann", "Cem", "Dua", "Eva")
+    ),
     "1 people are in neither list; expected two": rows_of(("Ann", "Ben", "Cem")),
 }
 WRONG_OPTIONS = {
@@ -294,6 +297,24 @@ class TestWrongInput:
     def test_a_data_directory_without_the_configs_is_refused(self, tmp_path, capsys):
         data = write_faces(tmp_path / "data", config="forget10")
         self.check(data, tmp_path, capsys, "holds neither default/rows.jsonl nor full/rows.jsonl")
+
+    @pytest.mark.parametrize(
+        "names, whose, missing, option",
+        [
+            (("Ann", "Ben"), "forgotten", "Basil Mahfouz Al-Kuwaiti", "--forget-names"),
+            (("Ann", *FORGET_10), "held-out", "Philippe Dauphinee", "--holdout-names"),
+        ],
+    )
+    def test_clears_lists_are_named_where_the_rows_are_of_other_people(
+        self, names, whose, missing, option, tmp_path, capsys
+    ):
+        data = write_faces(tmp_path / "data", rows_of(names))
+        message = (
+            f"{data}: no picture shows '{missing}', who is in CLEAR's list of {whose} people; this "
+            f"list is used because {option} is not given; expected --forget-names and "
+            "--holdout-names, files with names of the rows, such as 'Ann'"
+        )
+        self.check(data, tmp_path, capsys, message, "--forget-names=", "--holdout-names=")
 
     def test_one_list_alone_is_refused(self, faces, tmp_path, capsys):
         self.check(faces, tmp_path, capsys, "--holdout-names is not given", "--holdout-names=")
