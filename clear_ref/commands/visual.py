@@ -31,6 +31,7 @@ from .given import pairs, settings_from
 from .output import Output
 from .visual_inputs import VisualInputs, inputs_of
 from .visual_recipes import (
+    check_read,
     check_trained,
     of_earlier_starts,
     option_words,
@@ -100,6 +101,7 @@ def resolve(
     stages = (BASE, GOLD, *methods)
     check_trained("--train", training, stages)
     check_trained("--set", options, stages)
+    check_read(training, recipes, settings.semantics, chosen_options)
     n_processes = settings.processes or process_count(device)
     used = replace(settings, splits=inputs.n_splits, size=inputs.size)
     record: RunRecord = {

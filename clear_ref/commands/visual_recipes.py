@@ -11,8 +11,8 @@ from clear_ref.common.run_directory import SETTINGS_FILE, RunRecord, SettingReco
 from clear_ref.common.settings import COMMAND_LINE, convert, with_sources
 from clear_ref.visual import world_recipes
 from clear_ref.visual.method_names import STAGES
-from clear_ref.visual.methods.table import make_options, methods_under
-from clear_ref.visual.recipes import SOURCES, VisualRecipe, recipe_of
+from clear_ref.visual.methods.table import make_options, methods_under, variant
+from clear_ref.visual.recipes import READ_BY, SOURCES, VisualRecipe, names_read, recipe_of
 from clear_ref.visual.store import SPLITS
 
 TRAIN = "train "  # begins the name of a stage's recipe in settings.json
@@ -99,6 +99,33 @@ def check_trained(option: str, given: Mapping[str, str], stages: Collection[str]
             raise UserError(
                 f"{option} {key}: this command does not train {stage}; expected a value of "
                 f"{', '.join(stages)}, or visual {stage}"
+            )
+
+
+def check_read(
+    training: Mapping[str, str],
+    recipes: Mapping[str, VisualRecipe],
+    semantics: str,
+    options: Mapping[str, Any],
+) -> None:
+    """UserError for a value of --train that the training of its stage does not read.
+
+    training  {"STAGE.NAME": text} of stages that the command trains
+    recipes   {stage: its recipe}; options  {method: its options}
+    """
+    for key in training:
+        stage, _, name = key.partition(".")
+        recipe = recipes[stage]
+        own = options.get(stage)
+        reads_forget = own is not None and variant(stage, semantics).reads_forget(own)
+        read = names_read(recipe, reads_forget)
+        if name not in read:
+            why = (
+                f"its schedule is {recipe.schedule}" if name in READ_BY else "it has no forget set"
+            )
+            raise UserError(
+                f"--train {key}: {stage} does not read it, because {why}; expected one of "
+                f"{', '.join(read)}"
             )
 
 

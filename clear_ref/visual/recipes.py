@@ -9,9 +9,14 @@ import math
 from dataclasses import dataclass, replace
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.settings import check_choices, setting
+from clear_ref.common.settings import check_choices, setting, setting_names
 
 SCHEDULES = ("constant", "cosine", "warmup_cosine", "released_warmup")
+# {value: the schedules that read it}; the others are read under every schedule.
+READ_BY = {
+    "warmup_steps": ("warmup_cosine", "released_warmup"),
+    "schedule_steps": ("released_warmup",),
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,17 @@ def recipe_of(stage: str, semantics: str = "paper") -> VisualRecipe:
         known = ("pretrain", "base", "gold", *METHOD_RECIPES)
         raise UserError(f"stage is {stage!r}; expected one of {', '.join(known)}")
     return METHOD_RECIPES[stage]
+
+
+def names_read(recipe: VisualRecipe, reads_forget: bool) -> list[str]:
+    """The names of the recipe's values that a training reads.
+
+    reads_forget  whether it has a forget set
+    """
+    unread = {name for name, schedules in READ_BY.items() if recipe.schedule not in schedules}
+    if not reads_forget:
+        unread.add("forget_times")
+    return [name for name in setting_names(VisualRecipe) if name not in unread]
 
 
 def learning_rate(recipe: VisualRecipe, step: int, epoch: int, n_steps: int) -> float:

@@ -57,8 +57,9 @@ def short_recipes(method, more):
     values = [
         f"--train={stage}.{value}"
         for stage in ("base", "gold", method)
-        for value in ("epochs=2", "batch_size=6", "warmup_steps=2")
+        for value in ("epochs=2", "batch_size=6")
     ]
+    values += [f"--train={stage}.warmup_steps=2" for stage in ("base", "gold")]
     named = tuple(each.rpartition("=")[0] + "=" for each in more if each.count("=") == 2)
     return [each for each in values if not each.startswith(named)]
 

@@ -274,6 +274,22 @@ WRONG_OPTIONS = {
     "has no option 'width'": ["--set=twins.width=3"],
     "--set dpo.beta: this command does not train dpo; expected": ["--set=dpo.beta=3"],
     "--train dpo.lr: this command does not train dpo; expected": ["--train=dpo.lr=3"],
+    "--train retain_ft.forget_times: retain_ft does not read it, because it has no forget set; "
+    "expected one of epochs, batch_size, lr, momentum, weight_decay, schedule, bn, drop_last\n": [
+        "--train=retain_ft.forget_times=3"
+    ],
+    "--train base.forget_times: base does not read it, because it has no forget set": [
+        "--train=base.forget_times=2"
+    ],
+    "--train retain_ft.warmup_steps: retain_ft does not read it, because its schedule is const": [
+        "--train=retain_ft.warmup_steps=3"
+    ],
+    "--train base.schedule_steps: base does not read it, because its schedule is warmup_cosine": [
+        "--train=base.schedule_steps=9"
+    ],
+    "--train base.warmup_steps: base does not read it, because its schedule is cosine": [
+        "--train=base.schedule=cosine"
+    ],
     "split 0, retain_ft (paper): a pass over the retain set has 12 pictures, and batches": [
         "--train=retain_ft.batch_size=999"
     ],

@@ -8,16 +8,19 @@ import pytest
 import torch
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.settings import setting_names
 from clear_ref.visual.batches import epoch_steps, n_batches, sets_of
-from clear_ref.visual.methods.table import METHODS
+from clear_ref.visual.methods.table import METHODS, make_options
 from clear_ref.visual.recipes import (
     BASE,
     METHOD_RECIPES,
     RELEASED_BASE,
+    SCHEDULES,
     SOURCES,
     UNLEARN,
     VisualRecipe,
     learning_rate,
+    names_read,
     recipe_of,
 )
 from clear_ref.visual.training import Plan, steps_of
@@ -93,6 +96,41 @@ def test_every_recipe_has_its_source_and_an_unknown_stage_is_refused():
         drop_last="on",
         forget_times=10,
     )
+
+
+def test_a_training_reads_what_its_schedule_and_its_sets_read():
+    """A value that a schedule does not read changes no rate."""
+    own = {each: set(names_read(VisualRecipe(schedule=each), True)) for each in SCHEDULES}
+    every = own["released_warmup"]
+    assert every == set(setting_names(VisualRecipe))
+    assert every - own["warmup_cosine"] == {"schedule_steps"}
+    assert own["constant"] == own["cosine"] == every - {"warmup_steps", "schedule_steps"}
+    assert every - set(names_read(RELEASED_BASE, False)) == {"forget_times"}
+    for schedule in SCHEDULES:
+        recipe = VisualRecipe(schedule=schedule)
+        other = dataclasses.replace(recipe, **{name: 7 for name in every - own[schedule]})
+        rates = [
+            [learning_rate(each, step, step // 8, 160) for step in range(160)]
+            for each in (recipe, other)
+        ]
+        assert rates[0] == rates[1]
+
+
+def test_a_method_reads_the_forget_set_unless_all_its_passes_are_over_the_retain_set():
+    reads = {
+        (method, semantics): variant.reads_forget(variant.options())
+        for method, module in METHODS.items()
+        for semantics, variant in module.VARIANTS.items()
+    }
+    assert {method for (method, _), found in reads.items() if not found} == {
+        "retain_ft",
+        "sparsity",
+    }
+    assert {method for (method, _), found in reads.items() if found} == {
+        *("scrub", "llmu", "dpo", "rmu", "scrubbio", "twins")
+    }
+    scrub = METHODS["scrub"].VARIANTS["original"]
+    assert not scrub.reads_forget(make_options("scrub", {"msteps": 0}, "original"))
 
 
 def steps(sampling, epoch=0, seed=0, forget=range(5), retain=range(5, 22), **changes):

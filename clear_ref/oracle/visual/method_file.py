@@ -3,7 +3,6 @@ as text: the same words as those of explain METHOD.
 """
 
 import textwrap
-from dataclasses import asdict
 from typing import TypedDict
 
 from clear_ref.methods import formula_table
@@ -21,7 +20,7 @@ from clear_ref.oracle.explain.method_file import (
 from clear_ref.visual.method_names import SEMANTICS
 from clear_ref.visual.methods import table
 from clear_ref.visual.methods.variant import SAMPLING_WORDS, Variant
-from clear_ref.visual.recipes import SOURCES, recipe_of
+from clear_ref.visual.recipes import SOURCES, names_read, recipe_of
 
 from .mistakes import mistakes_of
 
@@ -130,13 +129,9 @@ def reads(chosen: Variant) -> str:
 
 def recipe_values(method: str, semantics: str, chosen: Variant) -> dict[str, object]:
     """{name: value} of the recipe, without what its schedule and its batches do not read."""
-    values = asdict(recipe_of(method, semantics))
-    unread = {"schedule_steps"}
-    if "warmup" not in values["schedule"]:
-        unread.add("warmup_steps")
-    if chosen.sampling == "retain":
-        unread.add("forget_times")
-    return {name: value for name, value in values.items() if name not in unread}
+    recipe = recipe_of(method, semantics)
+    read = names_read(recipe, chosen.reads_forget(chosen.options()))
+    return {name: getattr(recipe, name) for name in read}
 
 
 def compared_with(chosen: Variant) -> str:

@@ -86,3 +86,9 @@ class Variant:
         if self.phases is not None:
             return self.phases(options)
         return (Phase("", self.loss, self.sampling),)
+
+    def reads_forget(self, options: Any) -> bool:
+        """Whether a pass has pictures of the forget set."""
+        return any(
+            phase.sampling != "retain" and phase.epochs != 0 for phase in self.phases_of(options)
+        )
