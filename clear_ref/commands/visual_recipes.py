@@ -120,9 +120,9 @@ def check_read(
         reads_forget = own is not None and variant(stage, semantics).reads_forget(own)
         read = names_read(recipe, reads_forget)
         if name not in read:
-            why = (
-                f"its schedule is {recipe.schedule}" if name in READ_BY else "it has no forget set"
-            )
+            why = "it has no forget set"
+            if name in READ_BY:
+                why = f"its schedule is {recipe.schedule}"
             raise UserError(
                 f"--train {key}: {stage} does not read it, because {why}; expected one of "
                 f"{', '.join(read)}"
