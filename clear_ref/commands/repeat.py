@@ -10,13 +10,13 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import Notice, UserError
-from clear_ref.common.files import one_line, read_json
-from clear_ref.common.run_directory import FORMAT, SETTINGS_FILE, RunRecord, versions
-from clear_ref.common.settings import COMMAND_LINE, setting_names
+from clear_ref.common.files import one_line
+from clear_ref.common.run_directory import SETTINGS_FILE, RunRecord, read_record, versions
+from clear_ref.common.settings import COMMAND_LINE, field_choices, setting_names
 from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
 from clear_ref.losses.choice import VARIABLE
@@ -54,7 +54,7 @@ def take_settings(arguments: Namespace) -> None:
         return
     record = distributed.from_first(lambda: read_record(file))
     earlier = Earlier(file, record, frozenset(vars(arguments)))
-    _check_command(arguments, earlier)
+    check_command(arguments, earlier)
     arguments.recorded = _take_values(arguments, earlier)
     arguments.recorded_options = _take_options(arguments, earlier)
     if arguments.command == "all":
@@ -80,32 +80,12 @@ def _settings_file(arguments: Namespace) -> Path | None:
     return file if resumes else None
 
 
-def read_record(file: Path) -> RunRecord:
-    """The record in a settings.json; UserError if it is none."""
-    found = read_json(file)
-    if found.get("format") != FORMAT or not isinstance(found.get("command"), str):
-        raise UserError(
-            f"{file}: is no settings.json of this version ({FORMAT}); expected that of a run"
-        )
-    for part in ("settings", "options"):
-        values = found.get(part, {} if part == "options" else None)
-        if not isinstance(values, dict) or not all(map(_is_setting, values.values())):
-            raise UserError(f"{file}: {part} is not {{name: {{value, source}}}}; fetch it again")
-    if not isinstance(found.get("impl"), str) or not isinstance(found.get("inputs"), dict):
-        raise UserError(f"{file}: impl or inputs is missing; fetch it again")
-    return cast(RunRecord, found)
-
-
-def _is_setting(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("source"), str) and "value" in entry
-
-
 def _value(record: RunRecord, name: str) -> str:
     """The value of a setting as text; "" if it has none."""
     return str(record["settings"][name]["value"]) if name in record["settings"] else ""
 
 
-def _check_command(arguments: Namespace, earlier: Earlier) -> None:
+def check_command(arguments: Namespace, earlier: Earlier) -> None:
     """Raises UserError if the earlier run is of another command."""
     of = one_line(earlier.record["command"], 60)
     if of == "unlearn":
@@ -139,7 +119,7 @@ def _take_values(arguments: Namespace, earlier: Earlier) -> dict[str, str]:
         if name == "save_every" and type(entry["value"]) is int:  # steps alone, before minutes
             entry["value"] = str(entry["value"])
         kind = arguments.kind if name in own else Recipe
-        _check_type(kind, name, entry["value"], earlier.file)
+        check_value(kind, name, entry["value"], earlier.file)
         key = name if name in own else f"recipe_{name}"
         if key not in earlier.beside:
             setattr(arguments, key, entry["value"] if name in own else str(entry["value"]))
@@ -161,13 +141,18 @@ def _is_older_released(arguments: Namespace, earlier: Earlier) -> bool:
     )
 
 
-def _check_type(kind: Any, name: str, value: object, file: Path) -> None:
-    """Raises UserError for a value of another type than the setting's default."""
-    [wanted] = [type(field.default) for field in fields(kind) if field.name == name]
+def check_value(kind: Any, name: str, value: object, file: Path) -> None:
+    """Raises UserError for a value of another type than the setting's default, and for one that is
+    not among its choices.
+    """
+    [default] = [field.default for field in fields(kind) if field.name == name]
+    wanted = type(default)
+    found = f"{file}: setting {name} is {one_line(repr(value), 60)}; expected "
     if type(value) is not wanted and not (wanted is float and type(value) is int):
-        raise UserError(
-            f"{file}: setting {name} is {one_line(repr(value), 60)}; expected {wanted.__name__}"
-        )
+        raise UserError(found + wanted.__name__)
+    choices = field_choices(kind, name)
+    if choices and value != default and value not in choices:
+        raise UserError(found + f"one of {', '.join(map(str, choices))}")
 
 
 def _take_options(arguments: Namespace, earlier: Earlier) -> dict[str, str]:

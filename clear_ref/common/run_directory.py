@@ -16,6 +16,7 @@ from typing import Any, Concatenate, NotRequired, ParamSpec, Protocol, TypedDict
 from . import distributed
 from .atomic import UNFINISHED, PathName
 from .errors import UserError
+from .file_keys import shown
 from .files import one_line, read_json, sha256, write_json
 from .run_lock import LOCK, locked
 
@@ -51,8 +52,11 @@ CHANGEABLE = WITHOUT_EFFECT | {
 }
 # Settings that older runs have not got, and the value with which they ran.
 ADDED_LATER = {"leakage": False, "sequence": "", "request": 0}
+MISSING = object()  # in place of a value that a run does not have
 # Parts of a RunRecord that all processes of a run must have alike.
 COMPARED = ("command", "impl", "settings", "options", "inputs")
+# What to do about a settings.json that no run writes.
+PUT_BACK = "put back the file that the run wrote, or start a new run"
 PACKAGES = ("clear_ref", "torch", "safetensors", "pillow", "numpy", "tokenizers")
 
 
@@ -245,6 +249,42 @@ def write_record(out: Path, record: RunRecord) -> None:
     write_json(out / SETTINGS_FILE, record)
 
 
+def read_record(file: Path) -> RunRecord:
+    """The record in a settings.json; UserError that names the first key that no run writes."""
+    found = read_json(file)
+    if found.get("format") != FORMAT or not isinstance(found.get("command"), str):
+        raise UserError(
+            f"{file}: is no settings.json of this version ({FORMAT}); expected that of a run"
+        )
+    _check_part(file, "impl", found.get("impl"), str, "text")
+    for part in ("settings", "options"):
+        values: Any = found.get(part, {} if part == "options" else None)
+        _check_part(file, part, values, dict, "an object")
+        for name, entry in values.items():
+            if not (isinstance(entry, dict) and "value" in entry and "source" in entry):
+                raise _wrong(file, f"{part}.{name}", entry, "an object with value and source")
+            _check_part(file, f"{part}.{name}.source", entry["source"], str, "text")
+    for part in ("inputs", "versions"):
+        _check_part(file, part, found.get(part), dict, "an object")
+        for name, text in found[part].items():
+            _check_part(file, f"{part}.{name}", text, str, "text")
+    return cast(RunRecord, found)
+
+
+def _check_part(file: Path, key: str, value: object, kind: type, words: str) -> None:
+    """UserError unless the value at a key of settings.json is of this kind."""
+    if not isinstance(value, kind):
+        raise _wrong(file, key, value, words)
+
+
+def _wrong(file: Path, key: str, value: object, words: str) -> UserError:
+    """The error of a value in settings.json; words: what is expected."""
+    return UserError(
+        f"{file}: {one_line(key, 100)} is {shown(value)}; expected {words}, as a run writes it; "
+        f"{PUT_BACK}"
+    )
+
+
 def _choose(
     out: str, default_name: str, record: RunRecord, resume: bool, changeable: set[str]
 ) -> Path:
@@ -274,16 +314,19 @@ def _choose(
 
 def _check_same_run(path: Path, record: RunRecord, changeable: set[str]) -> None:
     """UserError unless the run in `path` can be resumed as `record` describes it."""
-    before = cast(RunRecord, read_json(path / SETTINGS_FILE))
-    if before.get("format") != record["format"] or before.get("command") != record["command"]:
+    before = read_record(path / SETTINGS_FILE)
+    if before["command"] != record["command"]:
         raise UserError(f"--out {path}: holds no run of {record['command']}; start a new run")
     for name, old, new in _changes(before, record):
-        if name not in changeable:
-            raise UserError(
-                f"--out {path}: was run with {name} = {one_line(repr(old))}, now it is "
-                f"{one_line(repr(new))}; "
-                "resume with the settings of its start, or choose another directory"
-            )
+        if name in changeable:
+            continue
+        was = f"was run with {name} = {one_line(repr(old))}"
+        if old is MISSING:
+            was = f"its {SETTINGS_FILE} has no {name}"
+        raise UserError(
+            f"--out {path}: {was}, now it is {one_line(repr(new))}; resume with the settings of "
+            "its start, or choose another directory"
+        )
     if before["inputs"] != record["inputs"]:
         changed = sorted(
             key
@@ -297,17 +340,20 @@ def _check_same_run(path: Path, record: RunRecord, changeable: set[str]) -> None
 
 
 def _changes(before: RunRecord, after: RunRecord) -> Iterator[tuple[str, object, object]]:
-    """(name, value before, value after) of every setting, option and impl that differs."""
+    """(name, value before, value after) of every setting, option and impl that differs.
+
+    The value before is MISSING if the run has none.
+    """
     for old_values, new_values in (
-        (before.get("settings", {}), after["settings"]),
+        (before["settings"], after["settings"]),
         (before.get("options", {}), after.get("options", {})),
     ):
         for name, entry in new_values.items():
-            old = ADDED_LATER.get(name)
+            old = ADDED_LATER.get(name, MISSING)
             if name in old_values:
-                old = old_values[name].get("value")
+                old = old_values[name]["value"]
             if old != entry["value"]:
                 yield name, old, entry["value"]
     # The setting --impl auto can select another implementation than before.
-    if before.get("impl") != after.get("impl"):
-        yield "impl", before.get("impl"), after.get("impl")
+    if before["impl"] != after["impl"]:
+        yield "impl", before["impl"], after["impl"]

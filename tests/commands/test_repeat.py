@@ -145,7 +145,12 @@ def test_a_recipe_or_semantics_that_is_named_anew_brings_its_own_defaults(record
         ("npo --settings other", "other/settings.json: is no settings.json of this version"),
         ("npo --settings text", "setting seed is '3'; expected int"),
         ("npo --settings new", "has a setting from_the_future that this version does not know"),
-        ("npo --settings shape", "settings is not {name: {value, source}}"),
+        (
+            "npo --settings shape",
+            "shape/settings.json: settings.seed is {'value': 3}; expected an object with value and "
+            "source, as a run writes it; put back the file that the run wrote, or start a new run",
+        ),
+        ("npo --settings choice", "setting dtype is 'int8'; expected one of float32, "),
         ("npo --settings e --resume --out e", "is given beside --resume, which reads"),
         ("kl --resume --out e", "expected one of kl: for that run it is python -m clear_ref.run "),
         ("npo --resume --out e --seed 4", "was run with seed = 3, now it is 4"),
@@ -156,6 +161,7 @@ def test_a_file_that_cannot_be_used_is_one_line(capsys, record_of, tmp_path, lin
     first, _ = record_of("npo", "--seed", 3)
     write(tmp_path / "e", first)
     write(tmp_path / "text", first, seed="3")
+    write(tmp_path / "choice", first, dtype="int8")
     write(tmp_path / "broken", first).write_text("{")
     write(tmp_path / "other", first | {"format": "clear_ref.run/0"})
     new = first["settings"] | {"from_the_future": {"value": 1, "source": "x"}}

@@ -71,6 +71,39 @@ def test_another_run_is_not_resumed(run, keys, value, message):
         choose(str(run), "npo", changed(*keys, value=value), resume=True)
 
 
+@pytest.mark.parametrize(
+    "keys, value, message",
+    [
+        (
+            ["settings"],
+            [],
+            r"settings is \[\]; expected an object, as a run writes it; put back the",
+        ),
+        (["settings", "seed"], 5, "settings.seed is 5; expected an object with value and source"),
+        (["options", "beta"], {"value": 1}, "options.beta is .*; expected an object with value"),
+        (["options", "beta", "source"], None, "options.beta.source is None; expected text"),
+        (["options"], "beta", "options is 'beta'; expected an object"),
+        (["inputs"], None, "inputs is None; expected an object"),
+        (["inputs", "base/model.safetensors"], {}, "inputs.base/model.safetensors is {}; expected"),
+        (["versions"], 3, "versions is 3; expected an object"),
+        (["impl"], 3, "impl is 3; expected text"),
+        (["format"], "clear_ref.run/0", "is no settings.json of this version"),
+        (["command"], None, "is no settings.json of this version"),
+    ],
+)
+def test_a_damaged_record_is_not_resumed(run, keys, value, message):
+    """The file, the key and what is expected are named."""
+    write_json(run / SETTINGS_FILE, changed(*keys, value=value))
+    with pytest.raises(UserError, match=f"{run / SETTINGS_FILE}: {message}"):
+        choose(str(run), "npo", RECORD, resume=True)
+
+
+def test_a_setting_that_the_run_does_not_have_is_named(run):
+    more = changed("settings", "speed", value={"value": 1, "source": "this project"})
+    with pytest.raises(UserError, match="its settings.json has no speed, now it is 1; resume with"):
+        choose(str(run), "npo", more, resume=True)
+
+
 def test_a_directory_with_other_content_is_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("text")
