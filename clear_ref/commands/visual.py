@@ -3,6 +3,7 @@
 import time
 import warnings
 from argparse import Namespace
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from clear_ref.common.errors import Notice, RunFailed, UserError
 from clear_ref.common.files import write_json
 from clear_ref.common.processes import process_count
 from clear_ref.common.run_directory import FORMAT, RunRecord
-from clear_ref.common.settings import as_given, with_sources
+from clear_ref.common.settings import as_given, setting_names, with_sources
 from clear_ref.data.grouping import first_ungrouped
 from clear_ref.report import visual_page
 from clear_ref.visual import columns, results
@@ -33,12 +34,12 @@ from .visual_inputs import VisualInputs, inputs_of
 from .visual_recipes import (
     check_read,
     check_trained,
-    of_earlier_starts,
     option_words,
     options_of,
     recipe_words,
     recipes_of,
 )
+from .visual_resume import EarlierStart, may_differ, take_start
 from .visual_settings import Visual
 
 # May differ in a run that is resumed: they change no number, or add methods.
@@ -60,15 +61,16 @@ class ResolvedVisual:
 
 def command(arguments: Namespace) -> Output:
     """What `visual` prints."""
-    settings = settings_from(arguments, Visual)
-    given = {name for name in vars(settings) if name in vars(arguments)}
+    given = set(setting_names(Visual)) & vars(arguments).keys()
+    start = take_start(arguments)
     run = resolve(
-        settings,
+        settings_from(arguments, Visual),
         arguments.method,
         given,
         pairs(arguments.options),
         pairs(arguments.train, "--train", "base.epochs=10"),
         arguments.resume,
+        start,
     )
     return Output(run_visual(run), text, check)
 
@@ -80,12 +82,14 @@ def resolve(
     options: dict[str, str],
     training: dict[str, str],
     resume: bool,
+    start: EarlierStart,
 ) -> ResolvedVisual:
     """The run, checked.
 
     given     names of the settings that were named
     options   {"METHOD.NAME": text} of --set
     training  {"STAGE.NAME": text} of --train
+    start     of the run that is resumed; its settings are among `settings`
     raises    UserError for a setting, a row, a picture or a network that cannot be used
     """
     methods = chosen_methods(method, settings.semantics)
@@ -96,13 +100,13 @@ def resolve(
     device = device_of(settings.device)
     inputs = inputs_of(settings)
     splits = make_splits(inputs.classes, inputs.people, inputs.n_splits)
-    recipes = recipes_of(inputs.is_mini, settings.semantics, training)
-    chosen_options = options_of(settings.semantics, options)
+    recipes = recipes_of(inputs.is_mini, settings.semantics, training, start.recipes)
+    chosen_options = options_of(settings.semantics, options, start.options)
     stages = (BASE, GOLD, *methods)
     check_trained("--train", training, stages)
     check_trained("--set", options, stages)
     check_read(training, recipes, settings.semantics, chosen_options)
-    n_processes = settings.processes or process_count(device)
+    n_processes = processes_of(settings, given, device)
     used = replace(settings, splits=inputs.n_splits, size=inputs.size)
     record: RunRecord = {
         "format": FORMAT,
@@ -110,15 +114,15 @@ def resolve(
         "impl": "torch",
         "recipe": "mini" if inputs.is_mini else "paper",
         "inputs": inputs.hashes,
-        "settings": with_sources(used, given)
+        "settings": with_sources(used, given, recorded=start.sources)
         | as_given({"method": method})
-        | recipe_words(recipes, training, inputs.is_mini),
+        | recipe_words(recipes, training, inputs.is_mini, start.sources),
         "versions": run_directory.versions(),
     }
-    record["options"] = option_words(chosen_options, options)
-    may_differ = of_earlier_starts(record, settings.out if resume else "", stages)
+    record["options"] = option_words(chosen_options, options, start.sources)
+    changeable = CHANGEABLE | may_differ(record, start, settings.out)
     name = f"visual-{method}-{settings.semantics}-seed{settings.seed}"
-    out = run_directory.choose(settings.out, name, record, resume, CHANGEABLE | may_differ)
+    out = run_directory.choose(settings.out, name, record, resume, changeable)
     pictures = row_pictures(inputs.rows, inputs.size)
     labels = torch.from_numpy(inputs.classes.labels)
     faces = Faces(pictures, labels, len(inputs.classes.names), inputs.captions)
@@ -136,6 +140,21 @@ def resolve(
     )
     check_all(experiment)
     return ResolvedVisual(settings, method, inputs, experiment, n_processes, out, record)
+
+
+def processes_of(settings: Visual, given: Collection[str], device: torch.device) -> int:
+    """The number of processes; under torchrun as many as it started.
+
+    raises  UserError for another number that the command line gives beside torchrun
+    """
+    started = distributed.size()
+    if started == 1:
+        return settings.processes or process_count(device)
+    if "processes" in given and settings.processes not in (0, started):
+        raise UserError(
+            f"--processes is {settings.processes}, and torchrun started {started}; leave it out"
+        )
+    return process_count(device)
 
 
 def chosen_methods(method: str, semantics: str) -> list[str]:

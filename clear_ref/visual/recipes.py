@@ -114,7 +114,7 @@ def recipe_of(stage: str, semantics: str = "paper") -> VisualRecipe:
 def names_read(recipe: VisualRecipe, reads_forget: bool) -> list[str]:
     """The names of the recipe's values that a training reads.
 
-    reads_forget  whether it has a forget set
+    reads_forget  whether a batch has forget pictures
     """
     unread = {name for name, schedules in READ_BY.items() if recipe.schedule not in schedules}
     if not reads_forget:

@@ -104,7 +104,8 @@ class TestARun:
         assert run.main(words) == 0
         said = capsys.readouterr().err
         assert "rows.jsonl:19: the rows are not grouped by name, so the released" in said
-        assert run.main(arguments(data, tmp_path / "out", "retain_ft", "--resume")) == 0
+        words = arguments(data, tmp_path / "out", "retain_ft", "--metrics=paper", "--resume")
+        assert run.main(words) == 0
         assert "not grouped" not in capsys.readouterr().err
 
 
@@ -200,8 +201,9 @@ class TestResume:
         assert run.main(arguments(faces, out, "dpo", "--set=dpo.beta=3", "--resume")) == 0
         assert beta() == {"value": 3.0, "source": "command line"}
         capsys.readouterr()
-        assert run.main(arguments(faces, out, "dpo", "--resume")) == 2
+        assert run.main(arguments(faces, out, "dpo", "--set=dpo.beta=0.1", "--resume")) == 2
         assert "was run with dpo.beta = 3.0, now it is 0.1" in capsys.readouterr().err
+        assert run.main(arguments(faces, out, "dpo", "--resume")) == 0
         assert run.main(arguments(faces, out, "retain_ft", "--resume")) == 0
         assert beta() == {"value": 3.0, "source": "command line"}
 
@@ -274,11 +276,11 @@ WRONG_OPTIONS = {
     "has no option 'width'": ["--set=twins.width=3"],
     "--set dpo.beta: this command does not train dpo; expected": ["--set=dpo.beta=3"],
     "--train dpo.lr: this command does not train dpo; expected": ["--train=dpo.lr=3"],
-    "--train retain_ft.forget_times: retain_ft does not read it, because it has no forget set; "
-    "expected one of epochs, batch_size, lr, momentum, weight_decay, schedule, bn, drop_last\n": [
+    "--train retain_ft.forget_times: retain_ft does not read it, because no batch has forget "
+    "pictures; expected one of epochs, batch_size, lr, momentum, weight_decay, schedule, bn, drop_last\n": [
         "--train=retain_ft.forget_times=3"
     ],
-    "--train base.forget_times: base does not read it, because it has no forget set": [
+    "--train base.forget_times: base does not read it, because no batch has forget pictures": [
         "--train=base.forget_times=2"
     ],
     "--train retain_ft.warmup_steps: retain_ft does not read it, because its schedule is const": [
