@@ -277,7 +277,7 @@ WRONG_OPTIONS = {
     "--set dpo.beta: this command does not train dpo; expected": ["--set=dpo.beta=3"],
     "--train dpo.lr: this command does not train dpo; expected": ["--train=dpo.lr=3"],
     "--train retain_ft.forget_times: retain_ft does not read it, because no batch has forget "
-    "pictures; expected one of epochs, batch_size, lr, momentum, weight_decay, schedule, bn, drop": [
+    "pictures; expected one of epochs, batch_size, lr, momentum, weight_decay, schedule, bn, ": [
         "--train=retain_ft.forget_times=3"
     ],
     "--train base.forget_times: base does not read it, because no batch has forget pictures": [
