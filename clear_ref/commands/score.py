@@ -13,13 +13,12 @@ from clear_ref.evaluation import (
     logs,
     membership,
     metrics,
-    open_mmunlearning,
     quality,
     wrong_definitions,
 )
-from clear_ref.evaluation.choices import CHOICE_TASKS, WITH_CHOICES
+from clear_ref.evaluation.choices import WITH_CHOICES
 from clear_ref.evaluation.log_format import Logs
-from clear_ref.evaluation.named_values import values_of
+from clear_ref.evaluation.named_values import numbers_of_choices, values_of
 from clear_ref.report import terminal_score
 
 from .given import settings_from
@@ -116,14 +115,7 @@ def without_tasks(sets: dict[str, dict]) -> dict[str, str]:
     """
     reasons = {}
     for name in WITH_CHOICES:
-        needed = {
-            metric: parts[0][0]
-            for metric, parts in definitions.AGGREGATES[name].items()
-            if parts[0][0] in CHOICE_TASKS
-        }
-        if name == "open_mmunlearning":
-            needed["forget_quality_of_five"] = open_mmunlearning.TASK_PARTS[1][0]
-        for metric, task in needed.items():
+        for metric, task in numbers_of_choices(name).items():
             if name in sets and task not in sets[name]["tasks"]:
                 reasons[metric] = (
                     f"the log holds no {task}; expected an evaluation with --metrics {name}"

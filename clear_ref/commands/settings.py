@@ -81,7 +81,9 @@ def metrics_setting() -> Any:
         "whose definitions of the metrics are used: paper, the CLEAR paper's; released, those of "
         "its tables; tofu, for text-only work; mmunlearner, what later papers on CLEAR print "
         "(multiple choice, ROUGE F, BLEU); open_mmunlearning and forgetium, of these projects; "
-        "all: every set, side by side (clear_ref/evaluation/README.md)",
+        "all: every set, side by side, but for numbers of questions with options, which an "
+        "evaluation asks for mmunlearner, for open_mmunlearning and where --tasks names them "
+        "(clear_ref/evaluation/README.md)",
         choices=(*SETS, "all"),
     )
 

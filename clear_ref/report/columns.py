@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from clear_ref.evaluation.metrics import Scores
+from clear_ref.evaluation.named_values import not_asked
 
 Column = tuple[str, str, str]
 """Metric, heading, and an arrow: HIGHER or LOWER is better."""
@@ -71,6 +72,21 @@ def columns_of(all_metrics: Iterable[Scores]) -> list[Column]:
 def headings(columns: Iterable[Column]) -> list[str]:
     """The texts above the columns: heading and arrow."""
     return [f"{heading} {arrow}" for _, heading, arrow in columns]
+
+
+def not_computed(all_metrics: Sequence[Scores]) -> list[str]:
+    """[one sentence that names the columns of a set which no model has for want of questions with
+    options, and what asks them]; [] if there is none.
+    """
+    name, missing = not_asked(all_metrics)
+    if not missing:
+        return []
+    columns = [heading for metric, heading, _ in OTHER_COLUMNS if metric in missing]
+    tasks = list(dict.fromkeys(missing.values()))
+    return [
+        f"not computed: {', '.join(columns)}; --metrics {name} asks {', '.join(tasks)}, or --tasks "
+        "that names them."
+    ]
 
 
 def number(value: float | None, decimals: int = 3) -> str:

@@ -12,7 +12,7 @@ from clear_ref.evaluation.metrics import Scores
 from clear_ref.methods.table import SEMANTICS
 
 from . import zero_means
-from .columns import HIGHER, LOWER, Column, columns_of, mean, number, spread
+from .columns import HIGHER, LOWER, Column, columns_of, mean, not_computed, number, spread
 from .given_settings import common_words
 from .read_runs import EVALUATED, Report
 from .record_intervals import as_text, meaning, of_line
@@ -219,6 +219,11 @@ def legend(tables: list[Table], report: Report) -> list[str]:
     if any(table.intervals for table in tables):
         sentences.append(f"{meaning(bool(counts))}.")
     sentences += dict.fromkeys(sentence for table in tables for sentence in table.zeros)
+    for name in report.sets:
+        sentences += [
+            f"{name} definitions, {sentence}"
+            for sentence in not_computed([run.metrics[name] for run in report.runs])
+        ]
     sentences += leakage_parts.legend(report.sets)
     asked_less = [run.summary.get("not_asked") or {} for run in report.runs]
     sentences += dict.fromkeys(line for one in asked_less for line in leakage_parts.sentences(one))

@@ -9,9 +9,10 @@ from clear_ref.evaluation.choices import LEAKAGE
 from clear_ref.evaluation.definitions import SETS, label_of
 from clear_ref.evaluation.definitions import definitions as definitions_of
 from clear_ref.evaluation.metrics import Scores
+from clear_ref.evaluation.named_values import names_behind
 
 from . import zero_means
-from .columns import PARTS, columns_of, headings, number, spread
+from .columns import PARTS, columns_of, headings, not_computed, number, spread
 
 LEGEND = "↑ higher is better, ↓ lower is better, - not evaluated."
 SeedRow = tuple[str, list[Scores]]
@@ -81,7 +82,10 @@ def _table(rows: Sequence[SeedRow], decimals: int) -> str:
     marks = zero_means.legend(rows, [metric for metric, _, _ in columns])
     notes += [line for mark in marks for line in wrap(mark, 96, subsequent_indent="  ")]
     table = aligned(["model", *headings(columns)], lines)
-    return "\n".join([*table, "", *notes, LEGEND, *definitions_in_words(all_metrics)])
+    notes += [line for one in not_computed(all_metrics) for line in wrap(one, 96)]
+    shown_numbers = [metric for metric, _, _ in columns]
+    in_words = definitions_in_words(all_metrics, shown_numbers)
+    return "\n".join([*table, "", *notes, LEGEND, *in_words])
 
 
 def per_task(rows: Sequence[tuple[str, Scores]], decimals: int = 3) -> str:
@@ -104,8 +108,9 @@ def per_task(rows: Sequence[tuple[str, Scores]], decimals: int = 3) -> str:
     return "\n".join(aligned(header, lines, left=(0, 1)))
 
 
-def definitions_in_words(all_metrics: Iterable[Scores]) -> list[str]:
-    """The definitions in words as wrapped lines, a paragraph for each different set of names.
+def definitions_in_words(all_metrics: Iterable[Scores], numbers: Sequence[str]) -> list[str]:
+    """The definitions of the numbers of a table, and of their parts, in words as wrapped lines, a
+    paragraph for each different set of names.
 
     Names and versions stand below the words. A name of no known definition is printed as it is.
     """
@@ -116,7 +121,7 @@ def definitions_in_words(all_metrics: Iterable[Scores]) -> list[str]:
     }
     paragraphs: list[list[str]] = []
     for metrics in all_metrics:
-        names = list(dict.fromkeys(metrics.get("definitions", {}).values()))
+        names = names_behind(metrics, numbers)
         if names and names not in paragraphs:
             paragraphs.append(names)
     lines = []

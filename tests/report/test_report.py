@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from clear_ref import run
 from clear_ref.common.errors import UserError
 from clear_ref.evaluation import metrics
 from clear_ref.mini.directories import WORLD
@@ -111,6 +112,42 @@ def test_the_tables_name_the_definitions_and_unknown_ones_as_they_are():
         [("theirs", scored(0.1, definitions={"rouge": "rouge1_f_of_theirs"}))]
     )
     assert "rouge1_f_of_theirs" in other and "ROUGE-L recall" not in other
+
+
+def test_below_a_table_stand_only_its_own_definitions_and_what_is_not_computed():
+    """Without the questions with options no column of theirs is named as if it was printed."""
+    own, gold = made_runs.logs(made_runs.BASE), made_runs.logs(made_runs.GOLD)
+    shown = terminal_tables.leaderboard([("model", metrics.score(own, gold, "all"))])
+    tables = dict(zip(metrics.SETS, shown.split("definitions\n\n")[1:], strict=True))
+    assert "not computed" not in tables["paper"] + tables["tofu"] + tables["forgetium"]
+    later = " ".join(tables["mmunlearner"].split())
+    assert "not computed: Forget MC, Retain MC, Faces MC, World MC; --metrics mmunlearner" in later
+    assert "definitions: name_contained v1, rougeL_f1_of_texts v1, sentence_bleu4" in later
+    assert "MC:" not in later and "ROUGE-1" not in later and "first_letter" not in later
+    five = " ".join(tables["open_mmunlearning"].split())
+    assert "not computed: FQ of five; --metrics open_mmunlearning asks eval_forget_choice" in five
+    assert "FQ of five:" not in five and "mean_of_five" not in five
+    assert "definitions: minus_log10_ks_p_value v1." in tables["forgetium"]
+    alone = terminal_tables.leaderboard([("model", metrics.score(own))])
+    assert "js_histogram10" not in alone and "arithmetic_clipped v1" in alone
+    asked = {**own, "eval_forget_choice": own["eval_forget_facerec"]}
+    with_one = terminal_tables.leaderboard([("model", metrics.score(asked, gold, "mmunlearner"))])
+    assert "MC: share of texts" in with_one
+    assert "not computed: Retain MC, Faces MC, World MC;" in with_one
+
+
+def test_a_report_says_what_is_not_computed_and_the_help_what_all_leaves_out(tmp_path, capsys):
+    made_runs.write(tmp_path / "run")
+    words = ["report", str(tmp_path / "run"), "--metrics", "all", "--out", str(tmp_path / "r")]
+    assert run.main(words) == 0
+    for file in ("leaderboard.md", "leaderboard.tex", "report.html"):
+        said = (tmp_path / "r" / file).read_text(encoding="utf-8")
+        assert "mmunlearner definitions, not computed: Forget MC, Retain MC" in said, file
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run.main(["evaluate", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "all: every set, side by side, but for numbers of questions with options" in said
 
 
 def test_spread_by_hand():
