@@ -24,6 +24,7 @@ from . import report as report_page
 from .evaluated import base_and_gold, evaluated
 from .given import Given, given_from, numbers, settings_from
 from .guarded import guarding, strict_check
+from .input_roles import by_option
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import not_asked, remove_finished_groups
 from .output import Output
@@ -125,7 +126,12 @@ def resolve(
         settings = by_modality[modalities[0]]
     record = all_record(settings, methods, modalities, seeds, given, inputs, recipe_name, recipe)
     out = run_directory.choose(
-        settings.out, f"all-{settings.semantics}", record, resume, run_directory.WITHOUT_EFFECT
+        settings.out,
+        f"all-{settings.semantics}",
+        record,
+        resume,
+        run_directory.WITHOUT_EFFECT,
+        by_option,
     )
     given = dataclasses.replace(
         given, settings=given.settings | {"method", "modality", "seed", "out"}

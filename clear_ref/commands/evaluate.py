@@ -24,6 +24,7 @@ from clear_ref.report import terminal
 from .evaluated import evaluated
 from .given import Given, given_from, settings_from
 from .guarded import all_guards, guarding, strict_check, with_guards
+from .input_roles import by_option
 from .model_logs import (
     FINISHED_GROUPS,
     evaluate_directory,
@@ -103,7 +104,9 @@ def resolve(settings: Evaluate, given: Given, resume: bool) -> ResolvedEvaluate:
         inputs=inputs,
         recipe=recipe_for(settings.recipe, inputs.model, "unlearn", {})[1],
         record=record,
-        out=run_directory.choose(settings.out, f"evaluate-{inputs.model.name}", record, resume),
+        out=run_directory.choose(
+            settings.out, f"evaluate-{inputs.model.name}", record, resume, files_of=by_option
+        ),
         resume=resume,
         guards=(),
         settings=settings,

@@ -23,6 +23,7 @@ from clear_ref.report import terminal
 from . import curve
 from .given import Given, given_from, settings_from
 from .guarded import all_guards, guarding, strict_check, with_guards
+from .input_roles import by_option
 from .model_logs import evaluate_model, load_model, write_results
 from .output import Output
 from .repeat import check_inputs
@@ -81,7 +82,9 @@ def resolve(settings: Finetune, given: Given, resume: bool) -> ResolvedFinetune:
         inputs=inputs,
         recipe=recipe,
         record=record,
-        out=run_directory.choose(settings.out, name, record, resume, curve.changeable(settings)),
+        out=run_directory.choose(
+            settings.out, name, record, resume, curve.changeable(settings), by_option
+        ),
         resume=resume,
         guards=(),
         settings=settings,

@@ -7,10 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clear_ref.common.files import PathName
+from clear_ref.common.run_directory import RunRecord
 from clear_ref.data.chat_templates import FOLDER
 
 PICTURES = ", pictures"  # ends the key of the one hash of all pictures; before it: the directory
 DATA_SUFFIXES = (".jsonl", ".txt")
+
+
+def by_option(record: RunRecord) -> dict[str, dict[str, str]]:
+    """{option that names a directory: {file name: SHA-256}} of the inputs of a run."""
+    hashes = record["inputs"]
+    directories = models(hashes)
+    adapter = record["settings"].get("adapter")
+    has_adapter = adapter is not None and adapter["value"] != ""
+    names = ["model", *(["adapter"] if has_adapter and len(directories) == 2 else ["gold"])]
+    found = {"data": data_hashes(hashes)}
+    for name, directory in zip([*names, "adapter"], directories, strict=False):
+        found[name] = model_hashes(hashes, directory)
+    return found
 
 
 def data_hashes(hashes: Mapping[str, str]) -> dict[str, str]:

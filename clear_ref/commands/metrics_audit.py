@@ -26,6 +26,7 @@ from clear_ref.report import audit_table
 from .audit_settings import WITHOUT, MetricsAudit
 from .evaluate import robustness_settings
 from .given import Given, given_from, settings_from
+from .input_roles import by_option
 from .output import Output
 from .repeat import check_inputs
 from .resolve import Inputs, check_never_saw, check_pictures, resolve_inputs
@@ -107,7 +108,7 @@ def resolve(settings: MetricsAudit, given: Given, resume: bool) -> ResolvedAudit
         "inputs": inputs.hashes,
         "versions": run_directory.versions(),
     }
-    out = run_directory.choose(settings.out, "metrics-audit", record, resume, CHANGEABLE)
+    out = run_directory.choose(settings.out, "metrics-audit", record, resume, CHANGEABLE, by_option)
     return ResolvedAudit(settings, inputs, chosen, replace(experiment, out=out), out, record)
 
 

@@ -21,8 +21,8 @@ from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
 from clear_ref.losses.choice import VARIABLE
 
-from . import input_roles
 from .given import pairs
+from .input_roles import by_option
 
 # A repeated run has its own directory, and its command names the method; --strict holds for one
 # start alone.
@@ -199,7 +199,7 @@ def check_inputs(arguments: Namespace, record: RunRecord) -> None:
     beside = {name for name in ("model", "gold", "adapter", "data") if name in earlier.beside}
     if "model" in beside:
         beside.add("gold")  # the default depends on the model
-    before, now = _by_option(earlier.record), _by_option(record)
+    before, now = by_option(earlier.record), by_option(record)
     for option in sorted(before.keys() | now.keys()):
         changed = _first_change(before.get(option, {}), now.get(option, {}))
         if option not in beside and changed:
@@ -219,18 +219,6 @@ def check_inputs(arguments: Namespace, record: RunRecord) -> None:
             Notice,
             stacklevel=2,
         )
-
-
-def _by_option(record: RunRecord) -> dict[str, dict[str, str]]:
-    """{option that names a directory: {file name: SHA-256}} of the inputs of a run."""
-    hashes = record["inputs"]
-    directories = input_roles.models(hashes)
-    has_adapter = _value(record, "adapter") != ""
-    names = ["model", *(["adapter"] if has_adapter and len(directories) == 2 else ["gold"])]
-    found = {"data": input_roles.data_hashes(hashes)}
-    for name, directory in zip([*names, "adapter"], directories, strict=False):
-        found[name] = input_roles.model_hashes(hashes, directory)
-    return found
 
 
 def _first_change(before: Mapping[str, str], now: Mapping[str, str]) -> str:

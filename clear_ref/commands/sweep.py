@@ -41,6 +41,7 @@ from .evaluated import base_and_gold, evaluated
 from .finished import logs_in
 from .given import Given, given_from, numbers, settings_from
 from .guarded import guarding, strict_check
+from .input_roles import by_option
 from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
@@ -139,7 +140,7 @@ def resolve(
     }
     name = f"sweep-{settings.method}-{settings.semantics}-{settings.modality}"
     out = run_directory.choose(
-        settings.out, name, record, resume, {"choose", "split_seed"} | WITHOUT_EFFECT
+        settings.out, name, record, resume, {"choose", "split_seed"} | WITHOUT_EFFECT, by_option
     )
     runs = [
         resolve_point(settings, point, number, seed, given, out, inputs)

@@ -23,6 +23,7 @@ from . import curve, report
 from .evaluated import base_and_gold, completed, reused
 from .given import Given
 from .guarded import all_guards, guarding, with_guards
+from .input_roles import by_option
 from .model_logs import (
     evaluate_model,
     load_model,
@@ -140,7 +141,9 @@ def resolve(
         inputs=inputs,
         recipe=recipe,
         record=record,
-        out=run_directory.choose(settings.out, name, record, resume, curve.changeable(settings)),
+        out=run_directory.choose(
+            settings.out, name, record, resume, curve.changeable(settings), by_option
+        ),
         resume=resume,
         guards=(),
         settings=settings,

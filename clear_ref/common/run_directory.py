@@ -53,6 +53,8 @@ CHANGEABLE = WITHOUT_EFFECT | {
 # Settings that older runs have not got, and the value with which they ran.
 ADDED_LATER = {"leakage": False, "sequence": "", "request": 0}
 MISSING = object()  # in place of a value that a run does not have
+# Settings that name the files of `inputs`: where these are equal, their place may have changed.
+OF_INPUTS = {"model", "gold", "adapter", "data"}
 # Parts of a RunRecord that all processes of a run must have alike.
 COMPARED = ("command", "impl", "settings", "options", "inputs")
 # What to do about a settings.json that no run writes.
@@ -121,6 +123,9 @@ class RunRecord(TypedDict):
     versions: dict[str, str]
     label_mask: NotRequired[str]
     processes: NotRequired[int]
+
+
+FilesOf = Callable[[RunRecord], object]
 
 
 class Run(Protocol):
@@ -215,17 +220,24 @@ def holds_files(path: Path) -> bool:
     return any(each.name != LOCK and each.suffix != UNFINISHED for each in path.iterdir())
 
 
+def inputs_of(record: RunRecord) -> object:
+    """The inputs of a record, with the paths that it names."""
+    return record["inputs"]
+
+
 def choose(
     out: str,
     default_name: str,
     record: RunRecord,
     resume: bool,
     changeable: set[str] = CHANGEABLE,
+    files_of: FilesOf = inputs_of,
 ) -> Path:
     """The directory of a run whose settings.json will hold `record`. Nothing is written here.
 
     out         directory named by the user, or "": then an unused directory runs/DEFAULT_NAME
     changeable  settings that may differ from those of the run to resume
+    files_of    the inputs of a record as they are compared with those of the run to resume
     raises      UserError if `out` holds another run (without resume: any run), or other files;
                 under torchrun, also if another process has other settings or inputs
     """
@@ -237,7 +249,7 @@ def choose(
     )
 
     def chosen() -> str:
-        return str(_choose(out, default_name, record, resume, changeable))
+        return str(_choose(out, default_name, record, resume, changeable, files_of))
 
     return Path(distributed.from_first(chosen))
 
@@ -286,7 +298,12 @@ def _wrong(file: Path, key: str, value: object, words: str) -> UserError:
 
 
 def _choose(
-    out: str, default_name: str, record: RunRecord, resume: bool, changeable: set[str]
+    out: str,
+    default_name: str,
+    record: RunRecord,
+    resume: bool,
+    changeable: set[str],
+    files_of: FilesOf,
 ) -> Path:
     """`choose` in the process that reads the directory."""
     if resume and not out:
@@ -299,7 +316,7 @@ def _choose(
             "continue that run"
         )
     if holds_run:
-        _check_same_run(path, record, changeable)
+        _check_same_run(path, record, changeable, files_of)
         return path
     if holds_files(path):
         raise UserError(f"--out {path}: holds files but no run; choose another directory")
@@ -312,13 +329,15 @@ def _choose(
     return path
 
 
-def _check_same_run(path: Path, record: RunRecord, changeable: set[str]) -> None:
+def _check_same_run(path: Path, record: RunRecord, changeable: set[str], files_of: FilesOf) -> None:
     """UserError unless the run in `path` can be resumed as `record` describes it."""
     before = read_record(path / SETTINGS_FILE)
     if before["command"] != record["command"]:
         raise UserError(f"--out {path}: holds no run of {record['command']}; start a new run")
+    same_files = files_of(before) == files_of(record)
+    may_differ = changeable | OF_INPUTS if same_files else changeable
     for name, old, new in _changes(before, record):
-        if name in changeable:
+        if name in may_differ:
             continue
         was = f"was run with {name} = {one_line(repr(old))}"
         if old is MISSING:
@@ -327,7 +346,7 @@ def _check_same_run(path: Path, record: RunRecord, changeable: set[str]) -> None
             f"--out {path}: {was}, now it is {one_line(repr(new))}; resume with the settings of "
             "its start, or choose another directory"
         )
-    if before["inputs"] != record["inputs"]:
+    if not same_files:
         changed = sorted(
             key
             for key in before["inputs"] | record["inputs"]

@@ -5,10 +5,11 @@ continues a run with the settings that it began with. Other inputs than that run
 import argparse
 import functools
 import json
+import shutil
 
 import pytest
 
-from clear_ref.commands import all_methods, evaluate, finetune, repeat, resolve, unlearn
+from clear_ref.commands import all_methods, evaluate, finetune, repeat, resolve, sequence, unlearn
 from clear_ref.mini.directories import BASE
 from tests.helpers.commands import call, small_copy
 
@@ -25,9 +26,10 @@ def record_of(capsys, monkeypatch, tmp_path):
         (all_methods, "run_all"),
         (finetune, "finetune"),
         (evaluate, "evaluate"),
+        (sequence, "run_requests"),
     ):
         monkeypatch.setattr(module, name, kept)
-        monkeypatch.setattr(module, "check_pictures", lambda *inputs: None)
+        monkeypatch.setattr(module, "check_pictures", lambda *inputs: None, raising=False)
         monkeypatch.setattr(module, "check_gold_files", lambda inputs: None, raising=False)
     monkeypatch.setattr(resolve, "input_hashes", hashes_once)
 
@@ -204,6 +206,26 @@ def test_the_same_files_in_another_place_are_the_same_inputs(record_of, tmp_path
         "npo", "--settings", write(tmp_path / "e", first | {"inputs": elsewhere})
     )
     assert again == first and errors == ""
+
+
+def test_a_run_is_resumed_with_its_model_in_another_place(capsys, record_of, tmp_path, monkeypatch):
+    """Spelled otherwise, from another directory, or moved: what counts is the files. A model with
+    one other file is refused."""
+    shutil.copytree(BASE, tmp_path / "model")
+    first, _ = record_of("npo", "--model", "model", "--seed", 3)
+    write(tmp_path / "e", first)
+    relative, _ = record_of("npo", "--resume", "--out", "e", "--model", tmp_path / "model")
+    assert relative["settings"]["model"]["value"] == str(tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / "moved")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    record_of("npo", "--resume", "--out", "../e", "--model", "../moved")
+    history = tmp_path / "moved/training_history.json"
+    history.write_text(history.read_text() + "\n")
+    hashes_once.cache_clear()
+    line = ("npo", "--resume", "--out", "../e", "--model", "../moved", "--quiet")
+    status, _, errors = call(capsys, *line)
+    assert status == 2 and errors.count("\n") == 1, errors
 
 
 def test_other_versions_are_said(record_of, tmp_path):

@@ -223,6 +223,28 @@ def several_sequences(capsys, tmp_path, straight):
         assert status == 2 and message in stderr and not (tmp_path / "r2").exists()
 
 
+def resumed_elsewhere(capsys, tmp_path, straight, expected):
+    """From another working directory, then moved and request 2 stopped before its end: resumed
+    without another option than --out, with the same results."""
+    moved, counts = tmp_path / "below/moved", {}
+    moved.parent.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        counting(patch, counts)
+        patch.chdir(tmp_path)
+        assert call(capsys, "npo", "--resume", "--out", straight.name, "--quiet")[0] == 0
+        straight.rename(moved)
+        for name in ("metrics.json", "request2/metrics.json", "request2/report.html"):
+            (moved / name).unlink()
+        patch.chdir(moved.parent)
+        done = call(capsys, "npo", "--resume", "--out", "./moved", "--quiet")
+    assert done[0] == 0 and not counts.get("step_loss"), done
+    found = files(moved)
+    paths = ("settings.json", "adapter_config.json", "metrics.json")
+    for name in found.keys() - {each for each in found if each.endswith(paths)}:
+        assert found[name] == expected[name], name
+    assert found["metrics.json"]["states"] == expected["metrics.json"]["states"]
+
+
 @pytest.mark.slow
 def test_requests_follow_one_another_and_a_kill_loses_nothing(capsys, tmp_path, tiny_directory):
     """Two of three own people. The second run begins with the model that the first one left: its
@@ -301,6 +323,7 @@ def test_requests_follow_one_another_and_a_kill_loses_nothing(capsys, tmp_path, 
         for name, content in files(out).items():
             assert content == expected[name], name
         assert sum(again.values()) - sum(counts.values()) <= 3, (number, again)
+    resumed_elsewhere(capsys, tmp_path, straight, expected)
 
 
 def test_estimate_says_what_it_costs(capsys, monkeypatch):

@@ -104,6 +104,26 @@ def test_a_setting_that_the_run_does_not_have_is_named(run):
         choose(str(run), "npo", more, resume=True)
 
 
+def test_a_model_in_another_place_is_the_same_where_its_files_are(run):
+    """Compared as the command says (files_of): here by the names of files without directories."""
+    here = copy.deepcopy(RECORD)
+    here["settings"]["model"] = {"value": "base", "source": "command line"}
+    write_json(run / SETTINGS_FILE, here)
+    moved = copy.deepcopy(here)
+    moved["settings"]["model"]["value"] = "/else/where"
+    moved["inputs"] = {"/else/where/model.safetensors": "ab"}
+
+    def names(record):
+        return {Path(key).name: value for key, value in record["inputs"].items()}
+
+    assert choose(str(run), "npo", moved, resume=True, files_of=names) == run
+    with pytest.raises(UserError, match="was run with model = 'base', now it is '/else/where'"):
+        choose(str(run), "npo", moved, resume=True)
+    moved["inputs"] = {"/else/where/model.safetensors": "cd"}
+    with pytest.raises(UserError, match="was run with model = 'base', now it is '/else/where'"):
+        choose(str(run), "npo", moved, resume=True, files_of=names)
+
+
 def test_a_directory_with_other_content_is_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("text")
