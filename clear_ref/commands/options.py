@@ -48,6 +48,14 @@ class Parser(argparse.ArgumentParser):
         command = self.prog.removeprefix(PROGRAM).strip() or "command line"
         raise UserError(f"{command}: {self.with_hint(message)} --help shows what is expected")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Also refuses an option without a value, as a variable of the shell that is not set: its
+        command would take it for the default."""
+        if action.option_strings and isinstance(value, str) and not value.strip():
+            option = action.option_strings[-1]
+            self.error(f"{option} is {value!r}; expected a value, or no {option}")
+        super()._check_value(action, value)
+
     def with_hint(self, message: str) -> str:
         """argparse's message with what the user may have meant.
 

@@ -18,14 +18,8 @@ def command(arguments: Namespace) -> Output:
     if directory is not None and file is not None:
         raise UserError("vectors: --out and --archive are both given; expected one of them")
     if file is not None:
-        if not file:
-            raise UserError("vectors: --archive is ''; expected a file, such as suite.zip")
         check_file(Path(file), "--archive")
         return Output(archive.write(golden.build(), file), archive.text)
-    if directory == "":
-        raise UserError(
-            "vectors: --out is ''; expected a directory (. for the working directory), or no --out"
-        )
     directory = directory or VECTORS
     check_directory(Path(directory), "--out")
     vectors = golden.build(not arguments.compact)

@@ -50,11 +50,12 @@ def _command(record: RunRecord) -> list[str]:
 
 
 def _option(record: RunRecord, name: str, value: Any) -> Iterator[str]:
-    """--name and its value; nothing for the model of `evaluate`, which is no option."""
-    if record["command"] == "evaluate" and name == "model":
+    """--name and its value; nothing for the model of `evaluate`, which is no option, and for a
+    default that no value stands for."""
+    text = str(value)
+    if text == "" or (record["command"] == "evaluate" and name == "model"):
         return
     option = f"--{name.replace('_', '-')}"
-    text = str(value)
     if value is True:
         yield option
     elif value is False:

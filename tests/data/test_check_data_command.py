@@ -48,7 +48,7 @@ class TestCommand:
         status, (out, err) = run.main(["vectors", "--compact", "--out", ""]), capsys.readouterr()
         assert (
             (status, out) == (2, "")
-            and "--out is ''; expected a directory" in err
+            and "--out is ''; expected a value" in err
             and err.count("\n") == 1
         )
         assert sorted(small.iterdir()) == before

@@ -197,7 +197,7 @@ def test_a_wrong_json_line_is_one_line(capsys, tmp_path, line, expected):
         (["--real", "nowhere"], "data nowhere: no such directory"),
         (["--pictures", "nowhere"], "--pictures nowhere: no such directory"),
         (["--example", "x"], "--example writes an example alone; leave PEOPLE out"),
-        (["--out", ""], "--out is ''; expected a directory"),
+        (["--out", ""], "--out is ''; expected a value"),
     ],
 )
 def test_wrong_options_are_one_line(capsys, people, options, expected):

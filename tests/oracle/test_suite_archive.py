@@ -82,10 +82,10 @@ def test_it_holds_the_stored_vectors_the_documents_and_the_projects_licence(unpa
 @pytest.mark.parametrize(
     "options, expected",
     [
-        (["--archive", ""], "--archive is ''; expected a file"),
+        (["--archive", ""], "--archive is ''; expected a value"),
         (["--archive", "a.zip", "--out", "b"], "--out and --archive are both given"),
         (["--archive", "."], "--archive .: is a directory; expected a file to write"),
-        (["--out", ""], "--out is ''; expected a directory"),
+        (["--out", ""], "--out is ''; expected a value"),
     ],
 )
 def test_wrong_options_are_one_line_and_exit_2(options, expected, capsys):

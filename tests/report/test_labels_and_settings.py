@@ -127,9 +127,10 @@ def test_the_command_has_what_was_given_and_the_parser_reads_it_back():
         "plain": True,
         "lr": 0.003,
         "epochs": 5,
+        "gold": "",  # none, as a request of a sequence without gold has it
         "out": "runs/x",
     }
-    named = {"method", "seed", "model", "plain", "lr", "out", "alpha"}
+    named = {"method", "seed", "model", "plain", "lr", "gold", "out", "alpha"}
     record = record_of("unlearn", values, {"alpha": 2.0, "gamma": 1.0}, named)
     line = command_line.command_line(record)
     assert line == (
