@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
@@ -39,7 +39,9 @@ class VisualRun:
 
 def run_of(where: Path, found: Found, record: RunRecord) -> VisualRun:
     """The run in this directory, as it is named now."""
-    return VisualRun({**found, "out": str(where), "given": given_words(record)}, record)
+    return VisualRun(
+        {**found, "out": str(where), "given": given_words(record, found["semantics"])}, record
+    )
 
 
 def read(directory: Path) -> VisualRun | None:
@@ -48,18 +50,13 @@ def read(directory: Path) -> VisualRun | None:
     raises  UserError for a run that has not finished, and for files that it does not write
     """
     settings, path = directory / run_directory.SETTINGS_FILE, directory / run_directory.METRICS_FILE
-    record = read_json(settings) if settings.exists() else {}
-    if record.get("command") != "visual":
+    if not settings.exists() or read_json(settings).get("command") != "visual":
         return None
+    record = run_directory.read_record(settings)
     if not path.is_file():
         raise UserError(
             f"report {directory}: holds no {path.name}, as a run that has not finished; "
             "finish it with --resume"
-        )
-    if not _is_record(record):
-        raise UserError(
-            f"{settings}: is not what a visual run writes: settings and options with value and "
-            "source, inputs, versions; run it again"
         )
     found = read_json(path)
     if not _is_summary(found):
@@ -67,19 +64,7 @@ def read(directory: Path) -> VisualRun | None:
             f"{path}: is not the summary of a finished visual run; the same command with --resume "
             "writes it again"
         )
-    return run_of(directory, found, cast(RunRecord, record))
-
-
-def _is_record(record: Mapping[str, Any]) -> bool:
-    """Whether this is what settings.json of a `visual` run holds."""
-    parts = [record.get("settings"), record.get("options", {})]
-    return all(isinstance(record.get(name), dict) for name in ("inputs", "versions")) and all(
-        isinstance(part, dict)
-        and all(
-            isinstance(each, dict) and {"value", "source"} <= set(each) for each in part.values()
-        )
-        for part in parts
-    )
+    return run_of(directory, found, record)
 
 
 def _is_summary(found: Found) -> bool:
@@ -116,7 +101,7 @@ def _is_number(found: object) -> bool:
     )
 
 
-def given_words(record: RunRecord) -> list[str]:
+def given_words(record: RunRecord, semantics: str) -> list[str]:
     """["size 16", "base.epochs 1", "twins.distance kl"]: what the command line named.
 
     Of a recipe the values that are not the defaults of its stage, of a path its last two parts.
@@ -127,7 +112,7 @@ def given_words(record: RunRecord) -> list[str]:
         if entry["source"] != COMMAND_LINE or name in SHOWN_ELSEWHERE:
             continue
         if name.startswith(TRAIN):
-            words += _recipe_words(name.removeprefix(TRAIN), str(entry["value"]), record)
+            words += _recipe_words(name.removeprefix(TRAIN), str(entry["value"]), record, semantics)
         elif name in PATHS:
             words.append(word(name, "/".join(Path(str(entry["value"])).parts[-2:])))
         else:
@@ -135,10 +120,9 @@ def given_words(record: RunRecord) -> list[str]:
     return words
 
 
-def _recipe_words(stage: str, values: str, record: RunRecord) -> list[str]:
+def _recipe_words(stage: str, values: str, record: RunRecord, semantics: str) -> list[str]:
     """The values of a recipe that are not the defaults of its stage."""
     is_mini = record.get("recipe") == "mini"
-    semantics = str(record["settings"]["semantics"]["value"])
     defaults: list[str] = []
     if stage in STAGES:
         of = world_recipes.recipe_of if is_mini else recipes.recipe_of
