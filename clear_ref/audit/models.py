@@ -82,8 +82,15 @@ class Experiment:
 
     def plan_of(self, member: Member) -> FinetunePlan:
         """The records that each step of its training sees."""
-        split = "full" if member.kind == WITH else self.split
-        return finetune_plan(self.robustness.directory, split, member.seed)
+        return plan_of(member, self.robustness.directory, self.split)
+
+
+def plan_of(member: Member, data: Path, split: str) -> FinetunePlan:
+    """The records that each step of a model's training sees.
+
+    split  the one without the people to forget
+    """
+    return finetune_plan(data, "full" if member.kind == WITH else split, member.seed)
 
 
 def make_all(experiment: Experiment, members: list[Member], n_processes: int) -> None:

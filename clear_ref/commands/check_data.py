@@ -8,7 +8,8 @@ from clear_ref.common.text_table import aligned
 from clear_ref.data import check
 from clear_ref.mini.directories import data_directory
 
-from .data_needs import NO, SOME, WITH_TASKS, YES, Use, data_needs
+from .data_needs import NO, SOME, WITH_LISTS, WITH_TASKS, YES, Use, data_needs
+from .data_needs_further import further_needs
 from .output import Output
 
 
@@ -16,7 +17,8 @@ def command(arguments: Namespace) -> Output:
     """What `check-data` prints; it fails if there are problems or no command can run."""
     directory = data_directory(arguments.directory)
     findings = check.examine(directory)
-    found = {**check.result_of(directory, findings), "commands": data_needs(directory, findings)}
+    uses = [*data_needs(directory, findings), *further_needs(directory, findings)]
+    found = {**check.result_of(directory, findings), "commands": uses}
     return Output(found, text, fail_on_problems)
 
 
@@ -71,7 +73,7 @@ def explained(use: Use) -> str:
     for what, configs in (("missing", use["missing"]), ("wrong", use["wrong"])):
         if configs:
             parts.append(f"{what}: {', '.join(configs)}")
-    if not parts or use["runs"] == SOME:
+    if not parts or use["runs"] in (SOME, WITH_LISTS):
         parts.append(use["reason"])
     if use["runs"] == WITH_TASKS:
         parts.append(f"runs with --tasks {use['tasks']}")

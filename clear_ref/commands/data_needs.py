@@ -5,14 +5,15 @@ the reads are noted (data/records.noting_reads). Two kinds of model are asked fo
 pictures, such as the embedded world's, with its gold model; and a language model.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 
-from clear_ref.common.errors import UserError
+from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.settings import field_choices
 from clear_ref.data.check_findings import Findings
 from clear_ref.data.prompts import read_phrases
@@ -28,13 +29,14 @@ from clear_ref.mini.directories import WORLD
 from .evaluate import robustness_settings
 from .finetune import plan_of as finetune_plan
 from .given import Given
-from .resolve import Inputs, chosen_tasks, used_pictures
+from .resolve import Inputs, chosen_probes, chosen_tasks, used_pictures
 from .settings import FORGET_SPLITS, Common, Evaluate, Finetune, Unlearn
 from .training_recipe import method_recipe_for
 from .unlearn import plan_of as unlearn_plan
+from .visual_settings import Visual
 
 ROWS = "rows.jsonl"
-YES, WITH_TASKS, SOME, NO = "yes", "--tasks", "some", "no"
+YES, WITH_TASKS, WITH_LISTS, SOME, NO = "yes", "--tasks", "lists", "some", "no"
 # What a command reads, from its settings: returns rows whose pictures are used.
 Part = Callable[[Any, Inputs], list[Row]]
 
@@ -46,7 +48,8 @@ class Use(TypedDict):
     language_model  whether the model is one that sees no pictures
     needs           configs that it reads
     missing, wrong  those of them that are not there, or cannot be used
-    runs            yes; no; --tasks: with the tasks named in `tasks`; some: some methods run
+    runs            yes; no; --tasks: with the tasks named in `tasks`; lists: with lists of names
+                    (visual); some: some methods run
     reason          why it stops as it is; ""
     """
 
@@ -172,7 +175,7 @@ def use_of(
 
 
 def examined(
-    data: Data, command: str, settings: Common, inputs: Inputs, parts: Sequence[Part]
+    data: Data, command: str, settings: Common | Visual, inputs: Inputs, parts: Sequence[Part]
 ) -> Use:
     """What the parts of a command and its tasks read, and why the command would stop."""
     data.reads.asked.clear()
@@ -183,7 +186,12 @@ def examined(
             rows += part(settings, inputs)
         except UserError as error:
             raised.append(str(error))
-    pictures = used_pictures(inputs, rows)
+    try:
+        probes = probes_of(data, settings, inputs)
+    except UserError as error:
+        probes = []
+        raised.append(str(error))
+    pictures = used_pictures(replace(inputs, tasks=(*inputs.tasks, *probes)), rows)
     needs = list(data.reads.asked)
     unread = [config for config in needs if config in data.reads.errors]
     missing = [config for config in unread if not (data.directory / config / ROWS).exists()]
@@ -191,7 +199,8 @@ def examined(
     reasons += raised
     reasons += [data.findings.broken[path] for path in pictures if path in data.findings.broken]
     try:
-        read_phrases(data.directory)
+        if not isinstance(settings, Visual):
+            read_phrases(data.directory)
     except UserError as error:
         reasons.insert(0, str(error))
     return {
@@ -205,6 +214,15 @@ def examined(
         "tasks": "",
         "reason": reasons[0] if reasons else "",
     }
+
+
+def probes_of(data: Data, settings: Common | Visual, inputs: Inputs) -> list[Task]:
+    """The tasks of --leakage; what they cannot ask is said by the command itself."""
+    if isinstance(settings, Visual):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)
+        return chosen_probes(data.directory, settings, inputs.sees_pictures, inputs.phrases)[0]
 
 
 def inputs_of(data: Data, language_model: bool, tasks: Sequence[Task]) -> Inputs:

@@ -2,12 +2,13 @@
 
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from clear_ref.audit.members import Member, members
-from clear_ref.audit.models import Experiment, make_all
+from clear_ref.audit.models import Experiment, make_all, plan_of
 from clear_ref.audit.results import rows_of
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
@@ -15,8 +16,10 @@ from clear_ref.common.files import write_json, write_text
 from clear_ref.common.processes import process_count
 from clear_ref.common.run_directory import FORMAT, RunRecord
 from clear_ref.common.settings import with_sources
+from clear_ref.data.records import Row
 from clear_ref.evaluation import robustness
 from clear_ref.evaluation.choices import WITH_CHOICES
+from clear_ref.evaluation.robustness import RobustnessPlan
 from clear_ref.loop.recipes import Recipe
 from clear_ref.loop.rows import forget_rows
 from clear_ref.losses.native import description
@@ -73,14 +76,11 @@ def resolve(settings: MetricsAudit, given: Given, resume: bool) -> ResolvedAudit
     recipe_name, recipe = recipe_for(settings.recipe, inputs.model, "finetune", given.recipe)
     if settings.relearn_steps < 1:
         raise UserError(f"--relearn-steps is {settings.relearn_steps}; expected 1 or more")
-    measured = replace(settings, metrics="all", relearn_at=str(settings.relearn_steps))
-    plan = robustness.make_plan(
-        robustness_settings(measured, given), inputs.data, inputs.phrases, pictures=True
-    )
+    plan = measurements(settings, given, inputs)
     experiment = Experiment(
         start=inputs.model,
         load=inputs.load,
-        split=f"retain{100 - settings.forget}",
+        split=split_without(settings),
         recipe=recipe,
         recipe_name=recipe_name,
         relearn_recipe=relearn_recipe(settings, inputs.model),
@@ -89,11 +89,7 @@ def resolve(settings: MetricsAudit, given: Given, resume: bool) -> ResolvedAudit
         robustness=plan,
         out=Path(),
     )
-    rows = list(plan.rows)
-    for member in chosen[:2]:  # gold and one with the people: the others have the same rows
-        training = experiment.plan_of(member)
-        rows += [*training.rows, *training.named, *training.rehearsal]
-    check_pictures(inputs, rows)
+    check_pictures(inputs, [*plan.rows, *training_rows(settings, inputs, chosen)])
     inputs.without_weights(inputs.model)
     own = {f.name for f in fields(settings)} - WITHOUT
     known = with_sources(settings, given.settings, recorded=given.recorded)
@@ -110,6 +106,27 @@ def resolve(settings: MetricsAudit, given: Given, resume: bool) -> ResolvedAudit
     }
     out = run_directory.choose(settings.out, "metrics-audit", record, resume, CHANGEABLE, by_option)
     return ResolvedAudit(settings, inputs, chosen, replace(experiment, out=out), out, record)
+
+
+def measurements(settings: MetricsAudit, given: Given, inputs: Inputs) -> RobustnessPlan:
+    """What is measured of every model beside its logs."""
+    measured = replace(settings, metrics="all", relearn_at=str(settings.relearn_steps))
+    chosen = robustness_settings(measured, given)
+    return robustness.make_plan(chosen, inputs.data, inputs.phrases, pictures=True)
+
+
+def split_without(settings: MetricsAudit) -> str:
+    """The split without the people to forget."""
+    return f"retain{100 - settings.forget}"
+
+
+def training_rows(settings: MetricsAudit, inputs: Inputs, chosen: Sequence[Member]) -> list[Row]:
+    """The rows of gold and of one model with the people: the others have the same."""
+    rows: list[Row] = []
+    for member in chosen[:2]:
+        plan = plan_of(member, inputs.data, split_without(settings))
+        rows += [*plan.rows, *plan.named, *plan.rehearsal]
+    return rows
 
 
 def relearn_recipe(settings: MetricsAudit, start: Path) -> Recipe:

@@ -265,7 +265,8 @@ def chosen_probes(
     probes, not_asked = leakage.possible_tasks(known, data, phrases, settings.limit or None)
     sentences = leakage_parts.sentences(not_asked)
     if not probes:
-        raise UserError(f"--leakage: no record can be asked otherwise; {sentences[0]}")
+        why = sentences[0] if sentences else "the data has none"
+        raise UserError(f"--leakage: no record can be asked otherwise; {why}")
     for sentence in sentences:
         warnings.warn(Notice(sentence), stacklevel=2)
     return probes, not_asked

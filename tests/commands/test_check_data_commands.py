@@ -9,8 +9,10 @@ import shutil
 
 import pytest
 
-from clear_ref.commands import all_methods, evaluate, finetune, unlearn
+from clear_ref.commands import all_methods, evaluate, finetune, metrics_audit, sequence, unlearn
+from clear_ref.commands.audit_settings import MetricsAudit
 from clear_ref.commands.data_needs import NO, SOME, WITH_TASKS, YES, data_needs
+from clear_ref.commands.data_needs_further import further_needs
 from clear_ref.commands.given import Given
 from clear_ref.commands.settings import Evaluate, Finetune, Unlearn
 from clear_ref.common.errors import UserError
@@ -18,6 +20,7 @@ from clear_ref.data.check import examine
 from tests.helpers.commands import call
 from tests.helpers.model_state import write_text_model
 from tests.helpers.own_people import small_data
+from tests.helpers.small_faces import rows_of, write_faces, write_start
 
 METHODS = ("scrub", "sku")  # sku also needs random answers
 
@@ -176,3 +179,72 @@ def test_the_exit_status_is_1_where_no_command_can_run(data, capsys):
     assert status == 1 and "no problems" in out
     assert errors.endswith("no command can run with it, as listed above\n")
     assert errors.count("\n") == 1
+
+
+def further(data, command):
+    """What check-data says of one further command with --forget 10 of the embedded world's kind."""
+    uses = further_needs(data, examine(data))
+    [use] = [
+        each
+        for each in uses
+        if (each["command"], each["forget"], each["language_model"]) == (command, 10, False)
+    ]
+    return use
+
+
+def stops_further(command, data):
+    """Whether a further command stops; its other inputs are right."""
+    common = {"data": str(data)}
+    names = ",".join(f"Person Number{letter}" for letter in "ABCD")
+    try:
+        if command == "evaluate --leakage":
+            evaluate.resolve(Evaluate(**common, leakage=True), Given(), False)
+        elif command == "metrics-audit":
+            metrics_audit.resolve(MetricsAudit(**common, metrics="mmunlearner"), Given(), False)
+        else:
+            settings = Unlearn(**common, method="retain_ft", sequence=names)
+            sequence.resolve(settings, Given(), False)
+    except UserError:
+        return True
+    return False
+
+
+@pytest.mark.filterwarnings("ignore::clear_ref.common.errors.Notice")
+@pytest.mark.parametrize(
+    "config", ["", "full", "forget10", "retain90+tofu", "forget10_perturbed", "real_faces"]
+)
+@pytest.mark.parametrize(
+    "command", ["evaluate --leakage", "METHOD --sequence PEOPLE", "metrics-audit"]
+)
+def test_further_commands_do_what_check_data_says(data, config, command):
+    if config:
+        remove(data, config)
+    use = further(data, command)
+    assert (use["runs"] == YES) == (not stops_further(command, data)), use
+    assert (config in use["missing"]) == (config in use["needs"])
+
+
+def test_data_with_faces_alone_can_run_with_visual(tmp_path, capsys):
+    """CLEAR's people are not in it, so lists of its own are needed; with two pictures of a person
+    none help."""
+    data = write_faces(tmp_path / "data")
+    status, stdout, stderr = call(capsys, "check-data", data)
+    assert status == 0, stderr
+    assert (
+        "visual                                          lists       lists        lists" in stdout
+    )
+    use = further(data, "visual")
+    words = ("visual", "retain_ft", "--data", data, write_start(tmp_path), "--out", tmp_path / "r")
+    status, _, stderr = call(capsys, *words)
+    assert status == 2 and use["reason"] in stderr and "--forget-names" in use["reason"]
+    few = write_faces(tmp_path / "few", rows_of(("Ann", "Ben"), 2))
+    assert further(few, "visual")["runs"] == NO
+    status, _, stderr = call(capsys, "check-data", few)
+    assert status == 1 and "no command can run with it" in stderr
+
+
+def test_visual_runs_with_the_embedded_world(capsys):
+    stdout = call(capsys, "check-data", "mini")[1]
+    for command in ("visual", "metrics-audit", "evaluate --leakage", "METHOD --sequence PEOPLE"):
+        [line] = [each for each in stdout.splitlines() if each.startswith(f"{command}  ")]
+        assert line.split()[-1] == YES
