@@ -22,13 +22,32 @@ from clear_ref.visual.method_names import VISUAL_ALONE
 from .output import Output
 
 
+class Once(argparse.Action):
+    """Stores a value. An option given twice is an error: the last value would win in silence."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Store the value; raises ArgumentError if there is one already."""
+        before = getattr(self, "given", None)
+        if before is not None and option_string:
+            raise argparse.ArgumentError(self, f"given twice, as {before} and as {values}")
+        self.given = values
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are UserErrors.
+    """An argument parser whose errors are UserErrors, and whose options are given once.
 
     commands  {name: parser} of its commands; empty for a parser without commands
     """
 
     commands: Mapping[str, "Parser"] = {}
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        for action in (None, "store"):
+            self.register("action", action, Once)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The parsed arguments; UserError of the command that has an unknown one."""

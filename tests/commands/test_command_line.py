@@ -505,6 +505,9 @@ def test_all_goes_on_with_the_runs_that_are_missing(capsys, tmp_path, small_worl
             ["evaluate", "mini", "--tasks", "eval_log,eval"],
             "--tasks names 'eval'; expected all, or some of: eval_real_faces_wo_options",
         ),
+        (["scrub", "--seed", "1", "--seed", "2"], "argument --seed: given twice, as 1 and as 2"),
+        (["scrub", "--lr=1", "--lr", "1"], "argument --lr: given twice, as 1 and as 1; --help"),
+        (["report", "a", "--out", "b", "--out", "c"], "argument --out: given twice, as b and as c"),
         (["evaluate", "mini", "--tasks", "eval_log,eval_log"], "--tasks names 'eval_log' twice"),
         (["evaluate", "mini", "--resume"], "--resume needs --out"),
         (

@@ -70,6 +70,6 @@ def test_ctrl_c_before_the_training_is_one_line_too(world, tmp_path):
 
 def test_a_negative_number_of_steps_is_refused(tmp_path, capsys):
     out = tmp_path / "run"
-    assert run.main([*ARGUMENTS, "--save-every", "-1", "--out", str(out)]) == 2
+    assert run.main(["npo", "--save-every", "-1", "--out", str(out)]) == 2
     assert "--save-every is '-1'; expected after how many" in capsys.readouterr().err
     assert not out.exists()
