@@ -5,11 +5,16 @@ seconds to import, may not be needed. Functions on tensors change nothing in a r
 """
 
 import os
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the group as the default of an argument. Imported after `join`, as the
+# optimisers import it, they would keep the group, and `leave` would not end the group's threads.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from . import distributed
@@ -17,6 +22,7 @@ from . import distributed
 # How long a process waits for another one. An ended process is noticed at once; this is for one
 # that hangs. The first process may write tens of gigabytes meanwhile.
 TIMEOUT = timedelta(hours=6)
+FREEING = 0.2  # seconds; what waits for the interpreter needs less than one of a thousand
 
 
 def join() -> dist.Store:
@@ -28,8 +34,14 @@ def join() -> dist.Store:
 
 
 def leave() -> None:
-    """Leave the other processes."""
+    """Leave the other processes.
+
+    A thread of gloo that is the last to hold an operation frees its tensors, for which it waits for
+    the interpreter; if that ends meanwhile, the process aborts. Without a group its threads have
+    ended. FSDP keeps the group: then its threads get the time that they need.
+    """
     dist.destroy_process_group()
+    time.sleep(FREEING)
 
 
 def gather_bytes(data: bytes) -> list[bytes]:

@@ -168,9 +168,7 @@ def test_finetune_shows_what_it_learns(capsys, tmp_path, world):
     (small / "full+tofu/rows.jsonl").write_text("".join(row + "\n" for row in rows), "utf-8")
     out = tmp_path / "f"
     options = ["--evaluate-every", "2", "--lr", "1e-3", "--batch-size", "3", "--json"]
-    status, stdout, _ = call(
-        capsys, "finetune", "--data", small, "--out", out, *SMALL, *options, "--limit", "2"
-    )
+    status, stdout, _ = call(capsys, "finetune", "--data", small, "--out", out, *SMALL, *options)
     lines = json.loads(stdout)["curves"]
     assert status == 0 and lines == lines_of(out / "curve.jsonl")
     assert [line["step"] for line in lines] == [0, 2, 4]

@@ -23,7 +23,7 @@ from clear_ref.loop import train as training
 from clear_ref.loop.requests import read_requests, rows_of_nobody, rows_of_request
 from clear_ref.mini.directories import WORLD
 from clear_ref.model.costs import ModelCosts, RecordCosts
-from tests.helpers.commands import call
+from tests.helpers.commands import call, replaced
 from tests.helpers.own_people import NAMES, small_data
 from tests.helpers.real_data import tofu_rows
 
@@ -295,7 +295,7 @@ def test_requests_follow_one_another_and_a_kill_loses_nothing(capsys, tmp_path, 
     left = straight / "request1/model"
     tasks = command[command.index("--max-new-tokens") : command.index("--lr")]
     call(capsys, "evaluate", left, "--data", data, *tasks, "--out", tmp_path / "left", "--quiet")
-    alone = (*command, "--request", 2, "--model", left, "--out", tmp_path / "alone")
+    alone = (*replaced(command, model=left), "--request", 2, "--out", tmp_path / "alone")
     assert call(capsys, *alone)[0] == 0
     for task in ("eval_log_forget", "eval_forget_facerec", "eval_text_forget"):
         log = (tmp_path / f"left/logs/model/{task}.json").read_bytes()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from clear_ref.loop.trace import guards_in
 from tests.helpers import warm_processes
-from tests.helpers.commands import call, small_copy
+from tests.helpers.commands import call, replaced, small_copy
 from tests.helpers.html_reader import Reader
 
 pytestmark = pytest.mark.filterwarnings("ignore::clear_ref.common.guards.GuardNotice")
@@ -127,8 +127,9 @@ def test_a_right_evaluation_has_no_warning_and_strict_is_silent(tmp_path, capsys
 def test_a_step_that_is_not_finite_ends_all_processes_with_one_line(world, tmp_path, capsys):
     """NPO before 2025-03-30 takes the logarithm of a negative number after a step or two."""
     out = tmp_path / "run"
-    arguments = ["npo", "--semantics", "released@2024-12-10", *world, "--set", "beta=1"]
-    arguments += ["--batch-size", "3", "--epochs", "3", "--lr", "1e-2", "--out", out]
+    options = [*replaced(world, epochs="3"), "--set", "beta=1"]
+    arguments = ["npo", "--semantics", "released@2024-12-10", *options]
+    arguments += ["--batch-size", "3", "--lr", "1e-2", "--out", out]
     done = warm_processes.run("clear_ref.run", *arguments, n=2)
     [line] = [one for one in done.stderr.splitlines() if "the run failed" in one]
     assert done.returncode == 1 and done.stdout == ""

@@ -19,7 +19,7 @@ from clear_ref.evaluation import evaluate
 from clear_ref.loop import train as training
 from tests.helpers import warm_processes
 from tests.helpers.checkpoints import newest
-from tests.helpers.commands import call, small_copy
+from tests.helpers.commands import call, replaced, small_copy
 from tests.helpers.torchrun import COMMAND, ROOT, torchrun
 
 SMALL = ("--recipe", "mini", "--epochs", "2", "--limit", "1", "--fresh")
@@ -114,7 +114,8 @@ def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(world, 
 @pytest.mark.slow
 def test_a_killed_torchrun_ends_its_processes_with_a_saved_state(world, tmp_path):
     """SIGKILL of torchrun alone reaches none of them; the trace then has the steps of the state."""
-    arguments = ("npo", *world, "--epochs", "9999", "--save-every", "1", "--out", tmp_path / "run")
+    options = (*replaced(world, epochs="9999"), "--save-every", "1")
+    arguments = ("npo", *options, "--out", tmp_path / "run")
     launcher = subprocess.Popen(
         [*COMMAND, "2", "-m", "clear_ref.run", *map(str, arguments)],
         cwd=ROOT,
@@ -171,7 +172,7 @@ def test_a_stop_in_an_evaluation_between_steps_loses_nothing(world, tmp_path, ca
     are left, then four after step 2 and four at the end.
     """
     out = tmp_path / "run"
-    arguments = ("npo", *world, "--limit", "2", "--eval-batch", "1", "--epochs", "1")
+    arguments = ("npo", *replaced(world, limit="2", epochs="1"), "--eval-batch", "1")
     arguments = tuple(map(str, (*arguments, "--evaluate-every", "1", "--out", out)))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["-m", "tests.helpers.slow_evaluation", "3", *arguments]

@@ -20,3 +20,11 @@ def small_copy(target):
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join(rows[:3] + rows[20:23]), encoding="utf-8")
     return target
+
+
+def replaced(words, **values):
+    """The words of a command with other values of some options that they have."""
+    words = list(words)
+    for name, value in values.items():
+        words[words.index(f"--{name.replace('_', '-')}") + 1] = value
+    return words

@@ -34,8 +34,8 @@ def write_start(directory):
     return directory
 
 
-def arguments(data, model, out, *more):
-    """The command line of a small audit."""
+def arguments(data, model, out, *more, models=2):
+    """The command line of a small audit; models: of each kind."""
     sizes = ("--epochs=1", "--max-new-tokens=4", "--relearn-steps=1", "--relearn-records=1")
     found = ["metrics-audit", f"--data={data}", f"--model={model}", f"--out={out}", "--quiet"]
-    return [*found, "--models=2", "--round-bits=4", *sizes, *more]
+    return [*found, f"--models={models}", "--round-bits=4", *sizes, *more]
