@@ -25,14 +25,16 @@ from .output import Output
 class Once(argparse.Action):
     """Stores a value. An option given twice is an error: the last value would win in silence."""
 
+    given: tuple[Any, Any] = (None, None)  # the namespace of the last parse, the value
+
     def __call__(
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
         """Store the value; raises ArgumentError if there is one already."""
-        before = getattr(self, "given", None)
-        if before is not None and option_string:
+        where, before = self.given
+        if where is namespace and option_string:
             raise argparse.ArgumentError(self, f"given twice, as {before} and as {values}")
-        self.given = values
+        self.given = namespace, values
         setattr(namespace, self.dest, values)
 
 
