@@ -20,7 +20,9 @@ def make(capsys, people, *options, out="own"):
     """(exit status, stdout, stderr) of make-data; pictures/ and OUT are beside the file."""
     target = people.parent / out
     pictures = people.parent / "pictures"
-    return call(capsys, "make-data", people, "--pictures", pictures, "--out", target, *options)
+    given = {"--pictures": pictures, "--out": target}
+    own = [word for name in given if name not in options for word in (name, given[name])]
+    return call(capsys, "make-data", people, *own, *options)
 
 
 def rows(directory, config):

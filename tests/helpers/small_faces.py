@@ -65,9 +65,9 @@ def short_recipes(method, more):
 
 
 def arguments(directory, out, method="retain_ft", *more):
-    """The arguments of a run on `directory`, which write_faces has written."""
-    lists = write_lists(directory)
-    return [
-        *("visual", method, "--quiet", f"--data={directory}", f"--out={out}", "--splits=4"),
-        *("--size=32", write_start(directory), *lists, *short_recipes(method, more), *more),
-    ]
+    """The arguments of a run on `directory`, which write_faces has written; `more` wins."""
+    own = [f"--data={directory}", f"--out={out}", "--splits=4", "--size=32"]
+    own += [write_start(directory), *write_lists(directory)]
+    given = {word.split("=")[0] for word in more} - {"--train", "--set"}
+    kept = [word for word in own if word.split("=")[0] not in given]
+    return ["visual", method, "--quiet", *kept, *short_recipes(method, more), *more]

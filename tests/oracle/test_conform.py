@@ -143,7 +143,7 @@ def test_the_command_prints_a_table_and_its_status_says_whether_all_passed(capsy
         ("tests.implementations.ours:nothing", "has no function nothing"),
         ("tests.implementations.ours", "expected module:function"),
         ("mylosses.py:loss", "such as mylosses:loss"),
-        ("", "expected module:function"),
+        ("", "--impl is ''; expected a value"),
     ],
 )
 def test_a_function_that_is_not_found_is_one_line_and_exit_2(capsys, impl, expected):
@@ -232,8 +232,8 @@ def test_every_batch_and_padded_batches_are_handed_over_on_request():
     ],
 )
 def test_wrong_options_are_one_line_and_exit_2(capsys, option, value, expected):
-    arguments = ["conform", "--impl", "tests.implementations.ours:loss", "--vectors", str(GOLDEN)]
-    assert main([*arguments, option, value]) == 2
+    given = {"--impl": "tests.implementations.ours:loss", "--vectors": str(GOLDEN), option: value}
+    assert main(["conform", *(word for pair in given.items() for word in pair)]) == 2
     assert expected in capsys.readouterr().err
 
 
