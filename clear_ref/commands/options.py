@@ -42,9 +42,11 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are UserErrors, and whose options are given once.
 
     commands  {name: parser} of its commands; empty for a parser without commands
+    repeats   whether --settings is given: an empty value beside it takes back what its file has
     """
 
     commands: Mapping[str, "Parser"] = {}
+    repeats = False
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -54,6 +56,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The parsed arguments; UserError of the command that has an unknown one."""
         given = sys.argv[1:] if args is None else args
+        for command in self.commands.values():
+            command.repeats = any(word.split("=")[0] == "--settings" for word in given)
         found, unknown = self.parse_known_args(with_numbers_joined(given), namespace)
         if unknown:
             command = self.commands.get(getattr(found, "command", ""), self)
@@ -72,7 +76,9 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Also refuses an option without a value, as a variable of the shell that is not set: its
         command would take it for the default."""
-        if action.option_strings and isinstance(value, str) and not value.strip():
+        is_empty = isinstance(value, str) and not value.strip()
+        may_be = self.repeats and action.dest != "settings_file"
+        if action.option_strings and is_empty and not may_be:
             option = action.option_strings[-1]
             self.error(f"{option} is {value!r}; expected a value, or no {option}")
         super()._check_value(action, value)
@@ -236,12 +242,13 @@ def add_set(made: Parser, about: str) -> None:
     )
 
 
-def add_resume(made: Parser) -> None:
-    """--resume"""
+def add_resume(made: Parser, takes: bool = True) -> None:
+    """--resume; takes: the settings of the run are taken, so they need not be given again."""
+    about = "with the settings that it began with" if takes else "given its options once more"
     made.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run in --out where it stopped, with the settings that it began with",
+        help=f"continue the run in --out where it stopped, {about}",
     )
 
 

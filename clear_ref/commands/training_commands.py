@@ -100,7 +100,7 @@ def add_sweep(one: Parser) -> None:
     )
     add_recipe(one, "unlearn", table.METHODS)
     add_fresh(one)
-    add_resume(one)
+    add_resume(one, takes=False)
 
 
 ADD = {"all": add_all, "sweep": add_sweep, "finetune": add_finetune}

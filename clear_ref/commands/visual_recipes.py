@@ -134,6 +134,24 @@ def check_trained(option: str, given: Mapping[str, str], stages: Collection[str]
             )
 
 
+def not_taken(
+    training: Mapping[str, str],
+    recipes: Mapping[str, VisualRecipe],
+    earlier: Mapping[str, VisualRecipe],
+) -> dict[str, str]:
+    """The values of --train that a resumed run does not have already.
+
+    recipes, earlier  {stage: its recipe} of this start, and of the run
+    """
+    found = {}
+    for key, text in training.items():
+        stage, _, name = key.partition(".")
+        same = stage in earlier and getattr(earlier[stage], name) == getattr(recipes[stage], name)
+        if not same:
+            found[key] = text
+    return found
+
+
 def check_read(
     training: Mapping[str, str],
     recipes: Mapping[str, VisualRecipe],

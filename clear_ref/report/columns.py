@@ -84,8 +84,8 @@ def not_computed(all_metrics: Sequence[Scores]) -> list[str]:
     columns = [heading for metric, heading, _ in OTHER_COLUMNS if metric in missing]
     tasks = list(dict.fromkeys(missing.values()))
     return [
-        f"not computed: {', '.join(columns)}; --metrics {name} asks {', '.join(tasks)}, or --tasks "
-        "that names them."
+        f"not computed: {', '.join(columns)}; an evaluation with --metrics {name} asks "
+        f"{', '.join(tasks)}, and so does one with --tasks that names them."
     ]
 
 

@@ -33,6 +33,14 @@ def test_no_run_begins_with_an_empty_sequence(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_beside_settings_an_empty_value_takes_back_what_the_file_has():
+    words = ["npo", "--settings", "runs/before", "--sequence", "", "--tasks="]
+    found = parser("npo").parse_args(words)
+    assert (found.sequence, found.tasks, found.settings_file) == ("", "", "runs/before")
+    with pytest.raises(UserError, match="--settings is ''"):
+        parser("npo").parse_args(["npo", "--settings", ""])
+
+
 def test_an_empty_argument_that_is_no_option_is_its_command_s(capsys):
     status, _, stderr = call(capsys, "check-data", "")
     assert status == 2 and "data is ''; expected mini or a directory" in stderr

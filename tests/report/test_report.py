@@ -121,11 +121,14 @@ def test_below_a_table_stand_only_its_own_definitions_and_what_is_not_computed()
     tables = dict(zip(metrics.SETS, shown.split("definitions\n\n")[1:], strict=True))
     assert "not computed" not in tables["paper"] + tables["tofu"] + tables["forgetium"]
     later = " ".join(tables["mmunlearner"].split())
-    assert "not computed: Forget MC, Retain MC, Faces MC, World MC; --metrics mmunlearner" in later
+    assert (
+        "not computed: Forget MC, Retain MC, Faces MC, World MC; an evaluation with --metrics mmu"
+        in later
+    )
     assert "definitions: name_contained v1, rougeL_f1_of_texts v1, sentence_bleu4" in later
     assert "MC:" not in later and "ROUGE-1" not in later and "first_letter" not in later
     five = " ".join(tables["open_mmunlearning"].split())
-    assert "not computed: FQ of five; --metrics open_mmunlearning asks eval_forget_choice" in five
+    assert "not computed: FQ of five; an evaluation with --metrics open_mmunlearning asks " in five
     assert "FQ of five:" not in five and "mean_of_five" not in five
     assert "definitions: minus_log10_ks_p_value v1." in tables["forgetium"]
     alone = terminal_tables.leaderboard([("model", metrics.score(own))])

@@ -169,6 +169,24 @@ def test_a_run_of_another_command_is_named(tmp_path, capsys):
     assert "scrub --resume --out" in said and said.count("\n") == 1
 
 
+def test_the_command_of_a_visual_run_is_named_with_its_method(out, capsys):
+    assert run.main(["npo", "--resume", f"--out={out}"]) == 2
+    assert f"python -m clear_ref.run visual twins --resume --out {out}\n" in capsys.readouterr().err
+
+
+def test_a_value_that_the_run_has_may_be_given_again_though_it_is_not_read(out, capsys):
+    """As older versions took it; another value of it is refused."""
+    file = out / "settings.json"
+    record = json.loads(file.read_text())
+    recipe = record["settings"]["train gold"]["value"]
+    fields = dict(pair.split(" ", 1) for pair in recipe.split(", "))
+    assert fields["schedule"] == "warmup_cosine"
+    words = f"--train=gold.schedule_steps={fields['schedule_steps']}"
+    assert resume(out, "twins", words) == 0
+    assert resume(out, "twins", "--train=gold.schedule_steps=77") == 2
+    assert "--train gold.schedule_steps: gold does not read it" in capsys.readouterr().err
+
+
 def test_under_torchrun_there_are_as_many_processes_as_it_started(monkeypatch):
     """So a number that a start without torchrun was given does not make all train everything."""
     monkeypatch.setattr(distributed, "size", lambda: 4)
