@@ -56,8 +56,9 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The parsed arguments; UserError of the command that has an unknown one."""
         given = sys.argv[1:] if args is None else args
+        repeats = any(word.split("=")[0] == "--settings" for word in given)
         for command in self.commands.values():
-            command.repeats = any(word.split("=")[0] == "--settings" for word in given)
+            command.repeats = repeats
         found, unknown = self.parse_known_args(with_numbers_joined(given), namespace)
         if unknown:
             command = self.commands.get(getattr(found, "command", ""), self)

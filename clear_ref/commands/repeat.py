@@ -92,11 +92,11 @@ def check_command(arguments: Namespace, earlier: Earlier) -> None:
         of = one_line(_value(earlier.record, "method"), 60)
     if of != arguments.command:
         file = earlier.file
+        what = f"--resume --out {file.parent}" if arguments.resume else f"--settings {file}"
+        if of == "sweep":
+            what += " with its options"
         if of in ("visual", "sweep"):
             of = f"{of} {one_line(_value(earlier.record, 'method'), 60)}"
-        what = f"--resume --out {file.parent}" if arguments.resume else f"--settings {file}"
-        if of.startswith("sweep "):
-            what += " with its options"
         raise UserError(
             f"{file}: is of {of}; expected one of {arguments.command}: for that run it is "
             f"python -m clear_ref.run {of} {what}"

@@ -34,7 +34,6 @@ from .visual_inputs import VisualInputs, inputs_of
 from .visual_recipes import (
     check_read,
     check_trained,
-    not_taken,
     option_words,
     options_of,
     recipe_words,
@@ -106,9 +105,7 @@ def resolve(
     stages = (BASE, GOLD, *methods)
     check_trained("--train", training, stages)
     check_trained("--set", options, stages)
-    check_read(
-        not_taken(training, recipes, start.recipes), recipes, settings.semantics, chosen_options
-    )
+    check_read(training, recipes, settings.semantics, chosen_options, start.recipes)
     n_processes = processes_of(settings, given, device)
     used = replace(settings, splits=inputs.n_splits, size=inputs.size)
     record: RunRecord = {

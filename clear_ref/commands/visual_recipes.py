@@ -134,38 +134,25 @@ def check_trained(option: str, given: Mapping[str, str], stages: Collection[str]
             )
 
 
-def not_taken(
-    training: Mapping[str, str],
-    recipes: Mapping[str, VisualRecipe],
-    earlier: Mapping[str, VisualRecipe],
-) -> dict[str, str]:
-    """The values of --train that a resumed run does not have already.
-
-    recipes, earlier  {stage: its recipe} of this start, and of the run
-    """
-    found = {}
-    for key, text in training.items():
-        stage, _, name = key.partition(".")
-        same = stage in earlier and getattr(earlier[stage], name) == getattr(recipes[stage], name)
-        if not same:
-            found[key] = text
-    return found
-
-
 def check_read(
     training: Mapping[str, str],
     recipes: Mapping[str, VisualRecipe],
     semantics: str,
     options: Mapping[str, Any],
+    earlier: Mapping[str, VisualRecipe],
 ) -> None:
-    """UserError for a value of --train that the training of its stage does not read.
+    """UserError for a value of --train that the training of its stage does not read, unless the run
+    that is resumed has it already.
 
     training  {"STAGE.NAME": text} of stages that the command trains
     recipes   {stage: its recipe}; options  {method: its options}
+    earlier   {stage: its recipe} of the run that is resumed
     """
     for key in training:
         stage, _, name = key.partition(".")
         recipe = recipes[stage]
+        if stage in earlier and getattr(earlier[stage], name) == getattr(recipe, name):
+            continue
         own = options.get(stage)
         reads_forget = own is not None and variant(stage, semantics).reads_forget(own)
         read = names_read(recipe, reads_forget)
