@@ -96,12 +96,19 @@ def test_all_with_two_processes_is_all_with_one(world, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_all_with_one_line_and_one_process_resumes(world, tmp_path, capsys):
-    """The trace then has every step once; the first epoch is that of the two processes."""
+    """The trace then has every step once; the first epoch is that of the two processes.
+
+    The other process finds the connection closed, and torchrun sends it SIGTERM, in either order:
+    its one line says what it met first. It says nothing if it ended before it could.
+    """
     arguments = ("scrub", *world, "--out", tmp_path / "run")
     done = warm_processes.run("tests.helpers.killed_process", 3, *arguments, n=2)
     assert done.returncode == 1
-    said = errors(done.stderr)  # nothing if torchrun ended the other process first
-    assert said == [] or len(said) == 1 and "another of its processes has ended" in said[0]
+    said = errors(done.stderr)
+    assert len(said) < 2
+    for line in said:
+        assert "another of its processes has ended" in line or "stopped by SIGTERM" in line
+        assert "--resume --out DIR continues after the last finished part" in line
     state = newest(tmp_path / "run" / "checkpoint")
     assert (state["step"], state["epoch"]) == (2, 1)
     first = steps_of(tmp_path / "run" / "trace.jsonl")
