@@ -243,13 +243,12 @@ def add_set(made: Parser, about: str) -> None:
     )
 
 
-def add_resume(made: Parser, takes: bool = True) -> None:
-    """--resume; takes: the settings of the run are taken, so they need not be given again."""
-    about = "with the settings that it began with" if takes else "given its options once more"
+def add_resume(made: Parser) -> None:
+    """--resume"""
     made.add_argument(
         "--resume",
         action="store_true",
-        help=f"continue the run in --out where it stopped, {about}",
+        help="continue the run in --out where it stopped, with the settings that it began with",
     )
 
 

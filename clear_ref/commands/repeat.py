@@ -15,12 +15,19 @@ from typing import Any
 from clear_ref.common import distributed
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import one_line
-from clear_ref.common.run_directory import SETTINGS_FILE, RunRecord, read_record, versions
-from clear_ref.common.settings import COMMAND_LINE, field_choices, setting_names
+from clear_ref.common.run_directory import (
+    PUT_BACK,
+    SETTINGS_FILE,
+    RunRecord,
+    read_record,
+    versions,
+)
+from clear_ref.common.settings import COMMAND_LINE, convert, field_choices, setting_names
 from clear_ref.loop.modalities import MODALITIES
 from clear_ref.loop.recipes import Recipe
 from clear_ref.losses.choice import VARIABLE
 
+from . import sweep_points
 from .given import pairs
 from .input_roles import by_option
 
@@ -28,6 +35,7 @@ from .input_roles import by_option
 # start alone.
 OWN = {"out", "method", "strict"}
 OWN_OF_ALL = OWN | {"modality", "seed"}  # several of them: taken from and given in another form
+OWN_OF_SWEEP = OWN | {"seed", "points", *setting_names(Recipe)}
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ def take_settings(arguments: Namespace) -> None:
     arguments.recorded_options = _take_options(arguments, earlier)
     if arguments.command == "all":
         _take_several(arguments, earlier)
+    if arguments.command == "sweep":
+        _take_sweep(arguments, earlier)
     if arguments.token_terms is None and VARIABLE not in os.environ:
         arguments.token_terms = earlier.record["impl"]
     if not arguments.resume:  # with it, run_directory.choose compares the inputs
@@ -93,8 +103,6 @@ def check_command(arguments: Namespace, earlier: Earlier) -> None:
     if of != arguments.command:
         file = earlier.file
         what = f"--resume --out {file.parent}" if arguments.resume else f"--settings {file}"
-        if of == "sweep":
-            what += " with its options"
         if of in ("visual", "sweep"):
             of = f"{of} {one_line(_value(earlier.record, 'method'), 60)}"
         raise UserError(
@@ -108,8 +116,9 @@ def _take_values(arguments: Namespace, earlier: Earlier) -> dict[str, str]:
     recorded = {}
     own, recipe = setting_names(arguments.kind), setting_names(Recipe)
     is_all = arguments.command == "all"
+    left_out = {"all": OWN_OF_ALL, "sweep": OWN_OF_SWEEP}.get(arguments.command, OWN)
     for name, entry in earlier.record["settings"].items():
-        if name in (OWN_OF_ALL if is_all else OWN):
+        if name in left_out:
             continue
         if name not in own and name not in recipe:
             raise UserError(
@@ -189,6 +198,32 @@ def _take_several(arguments: Namespace, earlier: Earlier) -> None:
     for key, name in (("modalities", "modality"), ("seeds", "seed"), ("methods", "method")):
         if key not in earlier.beside:
             setattr(arguments, key, found[name])
+
+
+def _take_sweep(arguments: Namespace, earlier: Earlier) -> None:
+    """Set the recipe values of all points, the seeds and the points that the command line does not
+    give.
+    """
+    settings, file = earlier.record["settings"], earlier.file
+    if "seeds" not in earlier.beside:
+        arguments.seeds = ",".join(_value(earlier.record, "seed").split(", "))
+    for name in [each for each in setting_names(Recipe) if each in settings]:
+        text = _value(earlier.record, name)
+        try:
+            convert(Recipe, name, text)
+        except UserError as error:
+            raise UserError(f"{file}: {error}; {PUT_BACK}") from None
+        if f"recipe_{name}" not in earlier.beside:
+            setattr(arguments, f"recipe_{name}", text)
+    if arguments.grid or arguments.set_grid or "points" in earlier.beside:
+        return
+    points = settings.get("points", {"value": None, "source": ""})
+    semantics = _value(earlier.record, "semantics")
+    try:
+        arguments.recorded_points = sweep_points.from_record(points["value"], semantics)
+    except UserError as error:
+        raise UserError(f"{file}: setting points: {error}; {PUT_BACK}") from None
+    arguments.recorded["points"] = points["source"]
 
 
 def check_inputs(arguments: Namespace, record: RunRecord) -> None:

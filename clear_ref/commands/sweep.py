@@ -46,15 +46,17 @@ from .many_runs import check_all_finished, failures, run_in_processes
 from .model_logs import remove_finished_groups
 from .output import Output
 from .released_code import with_released_code
+from .repeat import check_inputs
 from .resolve import check_gold_files, check_pictures, resolve_inputs
 from .settings import Sweep, Unlearn
 from .several_methods import SeveralRuns, chosen_methods, with_data_guards
-from .sweep_points import from_csv, from_grids, grid_axes, own_file
+from .sweep_points import from_csv, from_grids, grid_axes, of_methods, own_file
 from .training_recipe import MethodRecipe, method_recipe_for, recipe_for, recipe_name_for
 from .unlearn import ResolvedUnlearn, training_rows
 from .unlearn import resolve as resolve_unlearn
 
 METRICS = tuple(metric for metric, _, _ in PAPER_COLUMNS)
+LISTED = "command line, or the embedded world's own list"  # source of the points
 PARTS = (*HALVES, "all")  # of the records
 RESULT_FILE = "sweep.json"
 TABLE_FILE = "sweep.csv"
@@ -74,16 +76,23 @@ def command(arguments: Namespace) -> Output:
     given = given_from(arguments, Sweep, "method")
     settings = settings_from(arguments, Sweep, method=arguments.methods)
     settings = with_released_code(settings, given.settings)
-    points = points_of(settings, arguments.grid, arguments.set_grid)
-    run = resolve(settings, points, numbers(arguments.seeds, "--seeds"), given, arguments.resume)
+    methods = chosen_methods(settings.method, "sweep METHOD")
+    if hasattr(arguments, "recorded_points"):
+        points = of_methods(arguments.recorded_points, methods, "that sweep")
+    else:
+        points = points_of(settings, methods, arguments.grid, arguments.set_grid)
+    seeds = numbers(getattr(arguments, "seeds", "0"), "--seeds")
+    run = resolve(settings, points, seeds, given, arguments.resume)
+    check_inputs(arguments, run.record)
     return Output(sweep(run, arguments.fresh), sweep_tables.terminal, strict_check(run))
 
 
-def points_of(settings: Sweep, grid: list[str], set_grid: list[str]) -> list[Point]:
+def points_of(
+    settings: Sweep, methods: list[str], grid: list[str], set_grid: list[str]
+) -> list[Point]:
     """The points of the command line; for a model with the embedded world's recipe without any of
     the three options, those that its own recipes were chosen from.
     """
-    methods = chosen_methods(settings.method, "sweep METHOD")
     recipe, options = grid_axes(grid, "--grid"), grid_axes(set_grid, "--set-grid")
     if settings.points and (recipe or options):
         raise UserError("--points is given beside --grid or --set-grid; expected one of the two")
@@ -128,12 +137,12 @@ def resolve(
         "impl": inputs.impl,
         "recipe": recipe_name,
         "inputs": inputs.hashes,
-        "settings": with_sources(settings, set(given.settings))
+        "settings": with_sources(settings, given.settings, recorded=given.recorded)
         | as_given({**given.recipe, "seed": ", ".join(map(str, seeds))})
         | {
             "points": {
                 "value": [f"{point.method}: {point.words}" for point in points],
-                "source": settings.points or "command line, or the embedded world's own list",
+                "source": given.recorded.get("points") or settings.points or LISTED,
             },
         },
         "versions": run_directory.versions(),

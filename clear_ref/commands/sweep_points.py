@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import one_line
 from clear_ref.common.settings import convert, setting_names
 from clear_ref.loop import mini_recipes
-from clear_ref.loop.points import Point, read_points
+from clear_ref.loop.points import Point, from_words, read_points
 from clear_ref.loop.recipes import Recipe
 from clear_ref.methods import table
 from clear_ref.methods.semantics import TEXT_ONLY
@@ -80,14 +81,36 @@ def from_csv(path: Path, methods: list[str], semantics: str) -> list[Point]:
     raises  UserError for a wrong file, no row of one of the methods, a point that is there twice
     """
     points = [point for point, _ in read_points(path, semantics)]
-    for method in methods:
-        if not any(point.method == method for point in points):
-            raise UserError(f"{path}: has no row of {method}; expected one or more")
-    chosen = [point for method in methods for point in points if point.method == method]
+    chosen = of_methods(points, methods, str(path))
     for index, point in enumerate(chosen):
         if point in chosen[:index]:
             raise UserError(f"{path}: {point.method} with {point.words} is there twice")
     return chosen
+
+
+def from_record(value: object, semantics: str) -> list[Point]:
+    """The points that settings.json of a sweep has: "METHOD: " and the words of each.
+
+    raises  UserError for what no sweep writes
+    """
+    points = []
+    for text in value if isinstance(value, list) else [value]:
+        method, _, words = text.partition(": ") if isinstance(text, str) else ("", "", "")
+        if method not in table.METHODS:
+            raise UserError(
+                f"{one_line(repr(text), 60)}; expected METHOD: and its values, such as npo: lr "
+                "0.001, beta 1"
+            )
+        points.append(from_words(method, words, semantics))
+    return points
+
+
+def of_methods(points: list[Point], methods: list[str], file: str) -> list[Point]:
+    """The points of these methods, in their order; UserError for a method without one."""
+    for method in methods:
+        if not any(point.method == method for point in points):
+            raise UserError(f"{file}: has no row of {method}; expected one or more")
+    return [point for method in methods for point in points if point.method == method]
 
 
 def own_file(semantics: str) -> Path:

@@ -95,12 +95,13 @@ def add_sweep(one: Parser) -> None:
     )
     one.add_argument(
         "--seeds",
-        default="0",
+        default=argparse.SUPPRESS,
         help="seeds, with commas: a setting's scores are the mean (default: 0)",
     )
     add_recipe(one, "unlearn", table.METHODS)
+    add_settings_file(one)
+    add_resume(one)
     add_fresh(one)
-    add_resume(one, takes=False)
 
 
 ADD = {"all": add_all, "sweep": add_sweep, "finetune": add_finetune}

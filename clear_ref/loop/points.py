@@ -53,6 +53,29 @@ class Point:
         return ", ".join(f"{name} {value}" for name, value in named.items()) or "defaults"
 
 
+def from_words(method: str, words: str, semantics: str) -> Point:
+    """The point whose `words` these are, as settings.json of a sweep has them.
+
+    raises  UserError for words that begin with no value of the recipe and no option of the method
+    """
+    options = setting_names(table.variant(method, semantics).options)
+    found: dict[str, str] = {}
+    for part in [] if words == Point(method).words else words.split(", "):
+        name, _, value = part.partition(" ")
+        if value and (name in setting_names(Recipe) or name in options):
+            found[name] = value
+        elif found:  # a value with commas of its own, such as layers
+            last = next(reversed(found))
+            found[last] += f", {part}"
+        else:
+            raise UserError(
+                f"{one_line(repr(words), 60)} of {method}: expected values of the recipe and "
+                "options with commas between them, such as lr 0.001, epochs 5"
+            )
+    recipe = {name: value for name, value in found.items() if name in setting_names(Recipe)}
+    return Point(method, recipe, {n: value for n, value in found.items() if n not in recipe})
+
+
 def read_points(path: Path, semantics: str) -> list[tuple[Point, bool]]:
     """The points of a CSV file, and whether the column `chosen` marks them.
 

@@ -9,7 +9,16 @@ import shutil
 
 import pytest
 
-from clear_ref.commands import all_methods, evaluate, finetune, repeat, resolve, sequence, unlearn
+from clear_ref.commands import (
+    all_methods,
+    evaluate,
+    finetune,
+    repeat,
+    resolve,
+    sequence,
+    sweep,
+    unlearn,
+)
 from clear_ref.mini.directories import BASE
 from tests.helpers.commands import call, small_copy
 
@@ -26,6 +35,7 @@ def record_of(capsys, monkeypatch, tmp_path):
         (all_methods, "run_all"),
         (finetune, "finetune"),
         (evaluate, "evaluate"),
+        (sweep, "sweep"),
         (sequence, "run_requests"),
     ):
         monkeypatch.setattr(module, name, kept)
@@ -66,6 +76,8 @@ LINES = {
     "all": "all --methods npo,kl --set npo.beta=0.3 --modality each --seeds 5 --epochs 2",
     "finetune": "finetune --split retain --epochs 2 --model mini",
     "evaluate": "evaluate mini --gold mini --robustness --relearn-at 1,3 --min-k 0.3 --plain",
+    "sweep npo,scrub": "sweep npo,scrub --grid lr=1e-3,2e-3 --set-grid beta=0.5,1 --seeds 3,4 "
+    "--epochs 2 --choose nearest-gold --limit 5",
 }
 
 
@@ -74,8 +86,39 @@ def test_a_repeated_run_has_the_record_of_the_earlier_one(record_of, tmp_path, c
     first, _ = record_of(*LINES[command].split())
     file = write(tmp_path / "earlier", first)
     for place in (file, file.parent):
-        again, errors = record_of(command, "--settings", place)
+        again, errors = record_of(*command.split(), "--settings", place)
         assert again == first and (errors == "" or errors.startswith("clear_ref: --set"))
+
+
+def test_a_grid_beside_the_settings_of_a_sweep_replaces_its_points(record_of, tmp_path):
+    first, _ = record_of(*LINES["sweep npo,scrub"].split())
+    file = write(tmp_path / "e", first)
+    again, _ = record_of("sweep", "npo", "--settings", file, "--set-grid", "beta=2,3")
+    points = again["settings"].pop("points")["value"]
+    assert [each.partition("beta ")[2] for each in points] == ["2", "3"]
+    for changed in ("points", "method"):
+        first["settings"].pop(changed)
+        again["settings"].pop(changed, None)
+    assert again == first
+    one, _ = record_of("sweep", "scrub", "--settings", file)
+    assert {each.partition(":")[0] for each in one["settings"]["points"]["value"]} == {"scrub"}
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"points": 3}, "setting points: 3; expected METHOD: and its values"),
+        ({"points": ["npo: 5"]}, "setting points: '5' of npo: expected values of the recipe"),
+        ({"points": ["hope: lr 1"]}, "setting points: 'hope: lr 1'; expected METHOD"),
+        ({"epochs": "two"}, "json: setting epochs is 'two'; expected"),
+        ({"seed": "0; 1"}, "--seeds is '0; 1'; expected whole numbers"),
+    ],
+)
+def test_a_damaged_sweep_is_one_line(record_of, tmp_path, capsys, changes, said):
+    first, _ = record_of(*LINES["sweep npo,scrub"].split())
+    file = write(tmp_path / "e", first, **changes)
+    status, _, error = call(capsys, "sweep", "npo,scrub", "--settings", file)
+    assert status == 2 and said in error and error.count("\n") == 1, error
 
 
 def test_a_recorded_value_is_taken_although_the_default_is_another_one_now(record_of, tmp_path):

@@ -86,7 +86,7 @@ def test_the_reporting_half_cannot_change_the_choice(swept, capsys, tmp_path):
         for index in reporting["eval_log_forget"]["avg_gt_loss"]:
             log["rougeL_recall"][index] = 0.123
         path.write_text(json.dumps(log))
-    status, _, err = call(capsys, *arguments_of(copy, data, "--resume", "--json"))
+    status, _, err = call(capsys, "sweep", "scrub,npo", "--resume", "--out", copy, "--json")
     assert status == 0, err
     after = result(copy)
     for old, new in zip(before["points"], after["points"], strict=True):

@@ -11,6 +11,7 @@ from clear_ref.commands.sweep import explicit
 from clear_ref.commands.sweep_points import (
     from_csv,
     from_grids,
+    from_record,
     grid_axes,
     own_file,
 )
@@ -35,6 +36,22 @@ def test_every_combination_and_options_only_where_a_method_has_them():
     assert len(chosen_methods("all", "METHOD")) == 11
     assert chosen_methods("scrub,npo", "METHOD") == ["npo", "scrub"]
     assert grid_axes(["batch-size=1,2"], "--grid") == {"batch_size": ["1", "2"]}
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        Point("npo"),
+        Point("scrub", {"lr": "1e-4", "epochs": "5"}, {"alpha": "2", "gamma": "0.5"}),
+        Point("npo", {"lora_targets": "q_proj,v_proj", "lr": "1e-4"}, {"beta": "1"}),
+        Point("npo", {"lora_targets": "q_proj, v_proj", "lr": "1e-4"}),
+    ],
+)
+def test_a_point_is_made_again_of_its_words(point):
+    """As settings.json of a sweep has them; layers may have commas of their own."""
+    semantics = "paper"
+    [found] = from_record([f"{point.method}: {point.words}"], semantics)
+    assert found == point and list(found.recipe) == list(point.recipe)
 
 
 def test_a_file_of_points_and_the_columns_of_results_that_are_not_read(tmp_path):
