@@ -30,7 +30,7 @@ from clear_ref.visual.training import Faces
 
 from .given import pairs, settings_from
 from .output import Output
-from .visual_inputs import VisualInputs, inputs_of
+from .visual_inputs import VisualInputs, hashes_by_option, inputs_of
 from .visual_recipes import (
     check_read,
     check_trained,
@@ -122,7 +122,7 @@ def resolve(
     record["options"] = option_words(chosen_options, options, start.sources)
     changeable = CHANGEABLE | may_differ(record, start, settings.out)
     name = f"visual-{method}-{settings.semantics}-seed{settings.seed}"
-    out = run_directory.choose(settings.out, name, record, resume, changeable)
+    out = run_directory.choose(settings.out, name, record, resume, changeable, hashes_by_option)
     pictures = row_pictures(inputs.rows, inputs.size)
     labels = torch.from_numpy(inputs.classes.labels)
     faces = Faces(pictures, labels, len(inputs.classes.names), inputs.captions)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import PathName, one_line, read_text, sha256
-from clear_ref.common.run_directory import hashes
+from clear_ref.common.run_directory import RunRecord, hashes
 from clear_ref.data.records import Row, has_config, read_rows
 from clear_ref.mini.directories import data_directory
 from clear_ref.visual import world
@@ -21,6 +21,8 @@ from .visual_settings import Visual
 
 CONFIGS = ("default", "full")  # the first that is there is read; in CLEAR they are equal
 N_SPLITS = 128
+ROWS, PICTURES = ": rows", ": pictures"  # end the keys of their hashes; before it: the directory
+FILES = ("network", "forget_names", "holdout_names")  # settings that name a file
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,18 @@ def input_hashes(settings: Visual, rows: list[Row]) -> dict[str, str]:
     values = "".join(json.dumps(row.values, sort_keys=True) + "\n" for row in rows)
     pictures = "".join(f"{sha256(row.image)}\n" for row in rows if row.image is not None)
     found = {
-        f"{settings.data}: rows": hashlib.sha256(values.encode()).hexdigest(),
-        f"{settings.data}: pictures": hashlib.sha256(pictures.encode()).hexdigest(),
+        f"{settings.data}{ROWS}": hashlib.sha256(values.encode()).hexdigest(),
+        f"{settings.data}{PICTURES}": hashlib.sha256(pictures.encode()).hexdigest(),
     }
-    named = (settings.network, settings.forget_names, settings.holdout_names)
+    named = (getattr(settings, name) for name in FILES)
     return found | hashes(path for path in named if path)
+
+
+def hashes_by_option(record: RunRecord) -> dict[str, str]:
+    """{what: SHA-256} of the inputs of a run: the same wherever the files are."""
+    named = {
+        name: record["settings"].get(name, {"value": ""})["value"] for name in ("data", *FILES)
+    }
+    places = {str(named[name]): name for name in FILES}
+    places |= {f"{named['data']}{each}": each for each in (ROWS, PICTURES)}
+    return {places.get(path, path): value for path, value in record["inputs"].items()}

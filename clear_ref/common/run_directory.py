@@ -54,7 +54,7 @@ CHANGEABLE = WITHOUT_EFFECT | {
 ADDED_LATER = {"leakage": False, "sequence": "", "request": 0}
 MISSING = object()  # in place of a value that a run does not have
 # Settings that name the files of `inputs`: where these are equal, their place may have changed.
-OF_INPUTS = {"model", "gold", "adapter", "data"}
+OF_INPUTS = {"model", "gold", "adapter", "data", "network", "forget_names", "holdout_names"}
 # Parts of a RunRecord that all processes of a run must have alike.
 COMPARED = ("command", "impl", "settings", "options", "inputs")
 # What to do about a settings.json that no run writes.

@@ -6,6 +6,7 @@ The people are six colours with noise, the network has two channels.
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +100,33 @@ def test_another_method_can_be_added_with_values_of_its_own(out):
     assert "momentum 0.5" in record["settings"]["train twins"]["value"]
     assert record["settings"]["train retain_ft"]["value"].startswith("epochs 1, batch_size 6, lr 0")
     assert resume(out, "all", "--train=retain_ft.lr=0.1") == 2
+
+
+def test_files_in_another_place_are_the_same_inputs(tmp_path, monkeypatch, capsys):
+    """Moved, and named from another directory; a file with other bytes is refused."""
+    faces = write_faces(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert run.main(arguments(Path("data"), "out", "twins", "--processes=1")) == 0
+    faces.rename(tmp_path / "moved")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    capsys.readouterr()
+    assert resume("../out") == 2
+    assert "data" in capsys.readouterr().err
+    network, *lists = ("start.safetensors", "forget.txt", "holdout.txt")
+    moved = Path("../moved")
+    named = [f"--data={moved}", f"--network={moved / network}"]
+    named += [f"--{each.removesuffix('.txt')}-names={moved / each}" for each in lists]
+    assert resume("../out", "twins", *named) == 0
+    assert json.loads(Path("../out/settings.json").read_text())["settings"]["network"] == {
+        "value": f"../moved/{network}",
+        "source": "command line",
+    }
+    (moved / "holdout.txt").write_text("Cem\n")
+    capsys.readouterr()
+    assert resume("../out", "twins", *named) == 2
+    said = capsys.readouterr().err
+    assert "its inputs have changed since (../moved/holdout.txt)" in said, said
 
 
 def test_settings_that_change_no_number_can_be_given_anew(out):
