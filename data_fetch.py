@@ -1091,8 +1091,28 @@ class Fetch:
         print(f"{target}  {amount(sum(file['size'] for file in files))}{counts}", flush=True)
 
 
+class Once(argparse.Action):
+    """An option with a value, given once."""
+
+    given = False
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Store the value; raises ArgumentError if there is one already."""
+        if option_string and self.given:
+            raise argparse.ArgumentError(self, "given twice; expected it once")
+        self.given = True
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are Wrong."""
+    """An argument parser whose errors are Wrong, and whose options are given once."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        for action in (None, "store"):
+            self.register("action", action, Once)
 
     def error(self, message: str) -> NoReturn:
         """One line, exit status 2."""

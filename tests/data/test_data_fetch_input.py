@@ -48,6 +48,16 @@ class TestInput:
             )
             assert not hub.log
 
+    @pytest.mark.parametrize("option", ["--out", "--revision", "--only", "--retries"])
+    def test_an_option_given_twice_is_refused(self, fetch, option):
+        with model_hub().running() as hub:
+            assert failed(
+                fetch(hub, "org/model", f"{option}=1", f"{option}=2"),
+                2,
+                f"argument {option}: given twice",
+            )
+            assert not hub.log
+
     def test_an_impossible_address_is_one_line_that_names_the_variable(self, fetch):
         for endpoint in ("http://[x", "https://[::1/hub"):
             assert failed(
