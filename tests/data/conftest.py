@@ -19,17 +19,10 @@ def fetch(monkeypatch, capsys, tmp_path):
         monkeypatch.setenv("HF_ENDPOINT", hub.urls["hub"])
         if token:
             monkeypatch.setenv("HF_TOKEN", token)
-        quick = [
-            "--out",
-            str(tmp_path / "out"),
-            "--wait",
-            "0.01",
-            "--retries",
-            "2",
-            "--timeout",
-            "5",
-        ]
-        status = data_fetch.main([*quick, *arguments])
+        quick = {"--out": tmp_path / "out", "--wait": 0.01, "--retries": 2, "--timeout": 5}
+        given = {argument.split("=")[0] for argument in arguments}
+        own = [f"{name}={value}" for name, value in quick.items() if name not in given]
+        status = data_fetch.main([*own, *arguments])
         captured = capsys.readouterr()
         return SimpleNamespace(status=status, out=captured.out, err=captured.err)
 
