@@ -220,7 +220,7 @@ def _take_sweep(arguments: Namespace, earlier: Earlier) -> None:
     points = settings.get("points", {"value": None, "source": ""})
     semantics = _value(earlier.record, "semantics")
     try:
-        arguments.recorded_points = sweep_points.from_record(points["value"], semantics)
+        arguments.recorded_points = sweep_points.from_record(points["value"], semantics), file
     except UserError as error:
         raise UserError(f"{file}: setting points: {error}; {PUT_BACK}") from None
     arguments.recorded["points"] = points["source"]

@@ -78,7 +78,8 @@ def command(arguments: Namespace) -> Output:
     settings = with_released_code(settings, given.settings)
     methods = chosen_methods(settings.method, "sweep METHOD")
     if hasattr(arguments, "recorded_points"):
-        points = of_methods(arguments.recorded_points, methods, "that sweep")
+        recorded, file = arguments.recorded_points
+        points = of_methods(recorded, methods, f"{file}: points")
     else:
         points = points_of(settings, methods, arguments.grid, arguments.set_grid)
     seeds = numbers(getattr(arguments, "seeds", "0"), "--seeds")

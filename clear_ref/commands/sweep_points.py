@@ -105,11 +105,14 @@ def from_record(value: object, semantics: str) -> list[Point]:
     return points
 
 
-def of_methods(points: list[Point], methods: list[str], file: str) -> list[Point]:
-    """The points of these methods, in their order; UserError for a method without one."""
+def of_methods(points: list[Point], methods: list[str], where: str) -> list[Point]:
+    """The points of these methods, in their order; UserError for a method without one.
+
+    where  the points are from, for the message
+    """
     for method in methods:
         if not any(point.method == method for point in points):
-            raise UserError(f"{file}: has no row of {method}; expected one or more")
+            raise UserError(f"{where}: has no row of {method}; expected one or more")
     return [point for method in methods for point in points if point.method == method]
 
 

@@ -90,7 +90,7 @@ def test_a_repeated_run_has_the_record_of_the_earlier_one(record_of, tmp_path, c
         assert again == first and (errors == "" or errors.startswith("clear_ref: --set"))
 
 
-def test_a_grid_beside_the_settings_of_a_sweep_replaces_its_points(record_of, tmp_path):
+def test_a_grid_beside_the_settings_of_a_sweep_replaces_its_points(record_of, tmp_path, capsys):
     first, _ = record_of(*LINES["sweep npo,scrub"].split())
     file = write(tmp_path / "e", first)
     again, _ = record_of("sweep", "npo", "--settings", file, "--set-grid", "beta=2,3")
@@ -100,6 +100,8 @@ def test_a_grid_beside_the_settings_of_a_sweep_replaces_its_points(record_of, tm
         first["settings"].pop(changed)
         again["settings"].pop(changed, None)
     assert again == first
+    status, _, error = call(capsys, "sweep", "kl", "--settings", file)
+    assert status == 2 and "settings.json: points: has no row of kl; expected" in error
     one, _ = record_of("sweep", "scrub", "--settings", file)
     assert {each.partition(":")[0] for each in one["settings"]["points"]["value"]} == {"scrub"}
 
