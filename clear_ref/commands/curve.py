@@ -112,9 +112,11 @@ def check_halves(inputs: Inputs, what: str) -> None:
 def changeable(settings: Unlearn | Finetune) -> set[str]:
     """The settings that may change when the run is resumed.
 
-    The evaluation of a curve's later points must be that of the earlier ones.
+    The evaluation of a curve's later points must be that of the earlier ones, and that of a
+    sequence's later requests that of the earlier ones.
     """
-    return WITHOUT_EFFECT if settings.evaluate_every else CHANGEABLE
+    several = settings.evaluate_every or getattr(settings, "sequence", "")
+    return WITHOUT_EFFECT if several else CHANGEABLE
 
 
 def unlearn_records(

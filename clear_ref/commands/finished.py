@@ -1,6 +1,6 @@
 """What `all` and `sweep` read back of a run that is finished, checked: it may have been changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import is_number
 from clear_ref.common.files import read_json
 from clear_ref.common.guards import is_guards
-from clear_ref.evaluation import log_columns
+from clear_ref.evaluation import log_columns, logs
 from clear_ref.evaluation.log_format import Log, Logs
 
 AGAIN = (
@@ -17,7 +17,7 @@ AGAIN = (
 )
 PARTS = {"rouge", "probability", "truth_ratio", "n"}
 NOT_NUMBERS = ("tasks", "definitions", "also")
-SCORES = {"real", "retain", "forget", "forget_quality"}
+SCORES = {"real", "retain", "forget"}  # numbers of every set of definitions
 
 
 def finished_summary(out: Path) -> dict[str, Any] | None:
@@ -86,6 +86,19 @@ def _are_numbers(found: object) -> bool:
     return isinstance(found, dict) and all(
         value is None or is_number(value) for value in found.values()
     )
+
+
+def logs_of(directory: Path, model: str, tasks: Sequence[str]) -> Logs:
+    """The logs of base or gold in a run directory, for these tasks, in their order.
+
+    raises  UserError for a log that is missing
+    """
+    folder = directory / run_directory.LOGS_DIRECTORY / model
+    missing = next((task for task in tasks if not (folder / f"{task}.json").is_file()), None)
+    if missing:
+        raise UserError(f"{folder / missing}.json: is missing; {AGAIN}")
+    found = logs.read(folder).tasks
+    return {task: found[task] for task in tasks}
 
 
 def logs_in(directory: Path, like: Mapping[str, Logs]) -> Logs:

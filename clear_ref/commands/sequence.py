@@ -17,7 +17,6 @@ from clear_ref.common.devices import dtype_of
 from clear_ref.common.errors import Notice, UserError
 from clear_ref.common.files import one_line, write_json
 from clear_ref.data.records import read_rows
-from clear_ref.evaluation import logs as log_files
 from clear_ref.evaluation import sequence
 from clear_ref.evaluation.log_format import Logs
 from clear_ref.loop.history import read_history, write_history
@@ -26,7 +25,7 @@ from clear_ref.mini.directories import data_directory
 from clear_ref.report import sequence_page
 
 from .curve import LAST
-from .finished import finished_summary, logs_in
+from .finished import finished_summary, logs_in, logs_of
 from .given import Given
 from .guarded import guarding, with_guards
 from .model_logs import load_model
@@ -36,6 +35,7 @@ from .unlearn import ResolvedUnlearn, plan_of, unlearn
 from .unlearn import resolve as resolve_unlearn
 
 MODEL = "model"
+METRICS = ("paper", "released", "all")  # all: the paper's in the table of the sequence
 STATES = ("method", "semantics", "modality", "seed", "impl", "recipe")
 
 
@@ -62,6 +62,11 @@ def with_forget(settings: Unlearn, given: Given) -> tuple[Unlearn, Given]:
         raise UserError(
             f"--request is {settings.request}; expected 1 to {len(requests.labels)}, a request of "
             f"--sequence {settings.sequence}, or 0: all"
+        )
+    if settings.metrics not in METRICS:
+        raise UserError(
+            f"--metrics is {settings.metrics}, and the numbers of a request are the paper's or the "
+            f"released code's; expected one of {', '.join(METRICS)} with --sequence"
         )
     if settings.keep != LAST:
         raise UserError(
@@ -144,6 +149,7 @@ def run_requests(run: ResolvedSequence, fresh: bool = False) -> dict[str, Any]:
     out, settings = run.out, run.settings
     definition_set = "released" if settings.metrics == "released" else "paper"
     model = run.inputs.model
+    tasks = [task.name for task in run.inputs.tasks]
     runs: list[dict[str, Any]] = []
     states: list[sequence.State] = []
     gold: Logs | None = None
@@ -155,12 +161,12 @@ def run_requests(run: ResolvedSequence, fresh: bool = False) -> dict[str, Any]:
         summary = distributed.from_first(partial(finished_summary, folder))
         if summary is None:
             summary = dict(unlearn(one, known, fresh))
-        before = log_files.read(folder / run_directory.LOGS_DIRECTORY / "base").tasks
+        before = logs_of(folder, "base", tasks)
         after = logs_in(folder, {"base": before})
         if number == 1:
             states.append(sequence.state(before, run.records, 0, definition_set))
             if run.inputs.gold:
-                gold = log_files.read(folder / run_directory.LOGS_DIRECTORY / "gold").tasks
+                gold = logs_of(folder, "gold", tasks)
         states.append(sequence.state(after, run.records, number, definition_set))
         known = {"base": after, **({"gold": gold} if gold else {})}
         runs.append(entry_of(one, label, summary))

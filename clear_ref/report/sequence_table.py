@@ -15,6 +15,7 @@ from clear_ref.evaluation.sequence import OF_ALL, OF_REQUEST
 
 from . import html_frame, sequence_page
 from .columns import spread
+from .comparable import SAME
 from .html_frame import text
 from .run_groups import IGNORED_SETTINGS
 from .sequence_page import ABOUT, CSV, definition_line, heading
@@ -113,8 +114,12 @@ def check_together(sequences: Mapping[str, dict[str, Any]]) -> None:
                     f"report {path}: its {name} is not that of {first}; expected sequences of the "
                     "same requests and models"
                 )
-        if found["states"][0]["requests"] != one["states"][0]["requests"]:
-            raise UserError(f"report {path}: its base is not that of {first}; expected one base")
+        for name in ("requests", "all"):
+            if found["states"][0][name] != one["states"][0][name]:
+                raise UserError(
+                    f"report {path}: its base is not that of {first}; expected one base, and "
+                    "sequences of one evaluation"
+                )
         before = seen.setdefault(_key(found), path)
         if before != path:
             raise UserError(f"report {path}: the same method and seed as {before}; name one")
@@ -122,10 +127,21 @@ def check_together(sequences: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _check_settings(sequences: Mapping[str, dict[str, Any]]) -> None:
-    """UserError for two sequences of one method with other settings: they are no seeds of one."""
+    """UserError for two sequences of other evaluations, and for two of one method with other
+    settings: they are no seeds of one.
+    """
     known: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
+    evaluated: dict[str, tuple[str, Any]] = {}
     for path, found in sequences.items():
         own = _settings(path) | {"recipe": found["recipe"], "impl": found["impl"]}
+        for name in SAME:
+            other, value = evaluated.setdefault(name, (path, own.get(name)))
+            if own.get(name) != value:
+                raise UserError(
+                    f"report {path}: {name} is {one_line(repr(own.get(name)), 60)}, of {other} "
+                    f"{one_line(repr(value), 60)}; expected sequences of one evaluation; make a "
+                    "report of each"
+                )
         of = tuple(found[name] for name in ("method", "semantics", "modality"))
         first, before = known.setdefault(of, (path, own))
         for name in {**before, **own}:

@@ -107,6 +107,13 @@ def test_of_nested_sets_a_request_forgets_who_is_new(tmp_path):
         ),
         (("--sequence", f"{CHEN},{AMEEN}", "--dtype", "bfloat16"), "expected float32"),
         (("--sequence", f"{CHEN},{AMEEN}", "--limit", "3"), f"no record of {AMEEN} is asked by"),
+        *(
+            (
+                ("--sequence", f"{CHEN},{AMEEN}", "--metrics", metrics),
+                f"--metrics is {metrics}, and the numbers of a request are the paper's or the",
+            )
+            for metrics in ("tofu", "mmunlearner", "open_mmunlearning", "forgetium")
+        ),
         (
             ("--sequence", f"{CHEN},{AMEEN}", "--tasks", "eval_forget_facerec,eval_text_retain"),
             "expected --tasks with eval_log_forget and eval_forget_facerec, or with "
@@ -206,6 +213,8 @@ def several_sequences(capsys, tmp_path, straight):
     assert f"{mean:.3f}±" in (tmp_path / "r/sequence.md").read_text()
     assert f"{mean:.3f}±" in (tmp_path / "r/report.html").read_text(encoding="utf-8")
     assert "npo,paper,both,1,after Bo Costa" in (tmp_path / "r/sequence.csv").read_text()
+    base, *later = values["states"]
+    other_base = [base | {"all": base["all"] | {"real": 0.123}}, *later]
     for changed, paths, message in (
         ({"seed": 1}, (straight, straight / "request1"), "is no sequence of requests, as"),
         ({"seed": 0}, (straight, other), "the same method and seed as"),
@@ -214,13 +223,33 @@ def several_sequences(capsys, tmp_path, straight):
         ({"states": []}, (straight, other), "is not what a finished sequence writes"),
         ({"seed": 1, "recipe": "x"}, (straight, other), "recipe is 'x', of "),
         ({"seed": 1, "lr": 0.5}, (straight, other), "lr is 0.5, of "),
+        ({"method": "kl", "limit": 7}, (straight, other), "limit is 7, of "),
+        ({"method": "kl", "states": other_base}, (straight, other), "its base is not that of"),
     ):
         path.write_text(json.dumps(values | changed))
         settings = json.loads((straight / "settings.json").read_text())
         settings["settings"]["lr"]["value"] = changed.get("lr", 0.01)
+        settings["settings"]["limit"]["value"] = changed.get("limit", 0)
         (other / "settings.json").write_text(json.dumps(settings))
         status, _, stderr = call(capsys, "report", *paths, "--out", tmp_path / "r2")
         assert status == 2 and message in stderr and not (tmp_path / "r2").exists()
+
+
+def resumed_otherwise(capsys, straight):
+    """Finished requests are not evaluated again, so the evaluation stays that of the start; a log
+    that is gone is named, with what makes it again."""
+    resume = ("npo", "--resume", "--out", straight, "--quiet")
+    for option, value in (("--limit", 1), ("--max-new-tokens", 5), ("--eval-batch", 2)):
+        status, _, stderr = call(capsys, *resume, option, value)
+        assert status == 2 and f"{option[2:].replace('-', '_')} = " in stderr, stderr
+        assert "now it is" in stderr and "resume with the settings of its start" in stderr
+    log = straight / "request1/logs/base/eval_text_forget.json"
+    content = log.read_bytes()
+    log.unlink()
+    status, _, stderr = call(capsys, *resume)
+    assert status == 2 and f"{log}: is missing; remove report.html of that run, and" in stderr
+    (straight / "request1/report.html").unlink()
+    assert call(capsys, *resume)[0] == 0 and log.read_bytes() == content
 
 
 def resumed_elsewhere(capsys, tmp_path, straight, expected):
@@ -291,6 +320,7 @@ def test_requests_follow_one_another_and_a_kill_loses_nothing(capsys, tmp_path, 
     page = (straight / "report.html").read_text(encoding="utf-8")
     assert "After each request" in page and "request2/report.html" in page
     several_sequences(capsys, tmp_path, straight)
+    resumed_otherwise(capsys, straight)
 
     left = straight / "request1/model"
     tasks = command[command.index("--max-new-tokens") : command.index("--lr")]
@@ -304,6 +334,7 @@ def test_requests_follow_one_another_and_a_kill_loses_nothing(capsys, tmp_path, 
     adapter = "adapter/adapter_model.safetensors"
     assert (tmp_path / "alone" / adapter).read_bytes() == expected[f"request2/{adapter}"]
     assert expected[f"request2/{adapter}"] != expected[f"request1/{adapter}"]
+    assert (tmp_path / "alone/records.jsonl").read_bytes() == expected["request2/records.jsonl"]
 
     between = calls.index("request1/model") + 1
     inside = [number for number, name in enumerate(calls, 1) if name == "request2/trace.jsonl"]

@@ -6,7 +6,7 @@ import pytest
 
 from clear_ref.commands import finished
 from clear_ref.common.errors import UserError
-from clear_ref.evaluation.metrics import score
+from clear_ref.evaluation.metrics import SETS, score
 from clear_ref.report import comparable
 from clear_ref.report.read_runs import read
 from tests.helpers import made_runs
@@ -38,11 +38,11 @@ def test_long_values_are_not_quoted_whole(tmp_path):
     assert len(str(error.value)) < 600 and comparable.ADVICE in str(error.value)
 
 
-def of_finished_run(path):
+def of_finished_run(path, metrics="all"):
     """The path of metrics.json and its content, of a finished run."""
     made_runs.write(path)
     (path / "report.html").touch()
-    scores = score(made_runs.logs(made_runs.BASE), None, "all")
+    scores = score(made_runs.logs(made_runs.BASE), None, metrics)
     summary = {
         "models": {"unlearned": scores},
         "seconds": {"train": 1, "evaluate": 2.5},
@@ -52,9 +52,10 @@ def of_finished_run(path):
     return path / "metrics.json", summary
 
 
-def test_a_finished_run_is_read_back(tmp_path):
+@pytest.mark.parametrize("metrics", [*SETS, "all"])
+def test_a_finished_run_is_read_back(tmp_path, metrics):
     assert finished.finished_summary(tmp_path) is None
-    _, summary = of_finished_run(tmp_path)
+    _, summary = of_finished_run(tmp_path, metrics)
     assert finished.finished_summary(tmp_path) == summary
 
 
