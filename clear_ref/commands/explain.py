@@ -60,6 +60,7 @@ def visual(arguments: Namespace, given: Given) -> Output:
     more = [f"--{name.replace('_', '-')}" for name in sorted(given.settings - {"semantics"})]
     more += ["--batch"] if arguments.batch else []
     more += ["--set"] if given.options else []
+    more += ["--impl"] if arguments.token_terms else []
     if more:
         raise UserError(
             f"explain {VISUAL} prints what the method's file says and does not read "

@@ -34,7 +34,7 @@ WHAT_BENCH = (
 
 def add_ask(one: Parser) -> None:
     """ask."""
-    add_shared(one, "ask", Ask, skip={"model"})
+    add_shared(one, "ask", Ask, skip={"model"}, computes_terms=False)
     one.add_argument(
         "model",
         metavar="MODEL",
@@ -46,7 +46,7 @@ def add_ask(one: Parser) -> None:
 
 def add_report(one: Parser) -> None:
     """report."""
-    add_shared(one, "report", Report, epilog=REPORT_HELP)
+    add_shared(one, "report", Report, epilog=REPORT_HELP, computes_terms=False)
     one.add_argument(
         "run",
         metavar="DIR",
@@ -79,19 +79,19 @@ def add_bench(one: Parser) -> None:
 
 def add_checkpoint(one: Parser) -> None:
     """checkpoint."""
-    add_shared(one, "checkpoint", CheckpointSettings)
+    add_shared(one, "checkpoint", CheckpointSettings, computes_terms=False)
     add_shape(one)
 
 
 def add_estimate(one: Parser) -> None:
     """estimate."""
-    add_shared(one, "estimate", EstimateSettings)
+    add_shared(one, "estimate", EstimateSettings, computes_terms=False)
     add_shape(one, "visual: the visual-only track")
 
 
 def add_check_data(one: Parser) -> None:
     """check-data."""
-    add_shared(one, "check_data", epilog=CHECK_DATA_HELP)
+    add_shared(one, "check_data", epilog=CHECK_DATA_HELP, computes_terms=False)
     one.add_argument(
         "directory", metavar="DIR", help="data directory (CONFIG/rows.jsonl, images/), or mini"
     )
@@ -99,7 +99,7 @@ def add_check_data(one: Parser) -> None:
 
 def add_make_data(one: Parser) -> None:
     """make-data."""
-    add_shared(one, "make_data", MakeData, epilog=people_columns())
+    add_shared(one, "make_data", MakeData, epilog=people_columns(), computes_terms=False)
     one.add_argument(
         "people", metavar="PEOPLE", nargs="?", help="a .csv or .jsonl file; its columns are below"
     )

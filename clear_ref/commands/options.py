@@ -154,12 +154,14 @@ def add_shared(
     kind: type | None = None,
     skip: Collection[str] = frozenset(),
     epilog: str | None = None,
+    computes_terms: bool = True,
 ) -> Parser:
     """Add --json, --quiet, --debug, --impl and an option for each field of a command's settings.
 
     file    has the function that the command calls
     kind    its settings dataclass; skip: fields that it takes in another way
     epilog  printed below the options as it is
+    computes_terms  whether it computes token terms; if not, it has no --impl
     """
     if epilog:
         made.epilog = epilog
@@ -169,7 +171,7 @@ def add_shared(
     made.add_argument(
         "--debug", action="store_true", help="before an error's line, where in the code it is from"
     )
-    if kind is not ConformSettings:  # its --impl is the function to check
+    if computes_terms and kind is not ConformSettings:  # its --impl is the function to check
         made.add_argument(
             "--impl",
             choices=IMPLEMENTATIONS,

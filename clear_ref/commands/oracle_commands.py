@@ -96,7 +96,9 @@ def add_conform(one: Parser) -> None:
 
 def add_visual_oracle(one: Parser) -> None:
     """visual-oracle."""
-    add_shared(one, "visual_oracle", VisualOracleSettings, epilog=VISUAL_CONTRACT)
+    add_shared(
+        one, "visual_oracle", VisualOracleSettings, epilog=VISUAL_CONTRACT, computes_terms=False
+    )
     one.add_argument(
         "action",
         choices=ACTIONS,

@@ -24,7 +24,7 @@ def add_evaluate(one: Parser) -> None:
 
 def add_score(one: Parser) -> None:
     """score."""
-    add_shared(one, "score", Score)
+    add_shared(one, "score", Score, computes_terms=False)
     one.add_argument(
         "log",
         metavar="LOG",

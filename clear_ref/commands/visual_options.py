@@ -8,7 +8,7 @@ from .visual_settings import HELP, Visual
 
 def add_visual(one: Parser) -> None:
     """visual."""
-    add_shared(one, "visual", Visual, epilog=HELP)
+    add_shared(one, "visual", Visual, epilog=HELP, computes_terms=False)
     one.add_argument(
         "method",
         metavar="METHOD",

@@ -95,3 +95,24 @@ def test_token_terms_of_what_is_no_tensor_is_a_shape_error_that_names_it(place, 
 
 def test_main_returns_the_exit_status_of_a_wrong_line(capsys):
     assert main(["scrb"]) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "visual scrub",
+        "estimate visual",
+        "estimate llava-1.5-7b",
+        "explain visual scrub",
+        "visual-oracle certify",
+        "score DIR",
+        "report DIR",
+        "check-data mini",
+        "make-data people.csv",
+        "checkpoint llava-1.5-7b",
+        "ask mini picture.jpg Who?",
+    ],
+)
+def test_impl_is_refused_where_no_token_terms_are_computed(capsys, line):
+    status, stdout, stderr = call(capsys, *line.split(), "--impl", "torch")
+    assert status == 2 and stdout == "" and "--impl" in stderr and stderr.count("\n") == 1
