@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from clear_ref.common.errors import UserError
+from clear_ref.common.files import is_file, no_file
 from clear_ref.common.text_table import aligned
 from clear_ref.data.batches import Batch
 from clear_ref.data.images import open_image
@@ -53,8 +54,9 @@ def ask(settings: Ask, picture: str, question: str) -> dict[str, Any]:
                 f"PICTURE is {picture}, and {source.model} is a language model, which sees none; "
                 f"expected {NO_PICTURE}"
             )
-        if not Path(picture).is_file():
-            raise UserError(f"PICTURE is {picture}: no such file; expected a picture file, or -")
+        if not is_file(picture):
+            expected = f"a picture file, or {NO_PICTURE}"
+            raise UserError(f"PICTURE is {picture}: {no_file(picture, expected)}")
         open_image(picture, "PICTURE")
         record = Record(question, image=Path(picture))
     vlm = source.load(source.model, settings.adapter)

@@ -59,12 +59,21 @@ def is_file(path: PathName) -> bool:
         return False
 
 
+def no_file(path: PathName, expected: str = "") -> str:
+    """What a message says about a path for which is_file is False: what is there, and `expected`,
+    such as "a safetensors file"."""
+    if not os.path.exists(path):  # False also for a name that no file can have
+        return f"no such file; expected {expected}" if expected else "no such file"
+    kind = "a directory" if os.path.isdir(path) else "no regular file"
+    return f"is {kind}; expected {expected or 'a file'}"
+
+
 def read_bytes(path: PathName) -> bytes:
-    """A file's bytes; UserError if it is missing or cannot be read."""
+    """A file's bytes; UserError if it is missing, is a directory or cannot be read."""
     path = Path(path)
     note_read(path)
     if not is_file(path):  # this also excludes FIFOs, on which open() would block
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {no_file(path)}")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from clear_ref.common.atomic import atomic_file
-from clear_ref.common.files import sha256
+from clear_ref.common.files import no_file, sha256
 from clear_ref.model.weights import Shape, check_fit, read_header
 from clear_ref.model.write_weights import write_stream
 
@@ -59,7 +59,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], by_all: bool = False) 
 def file_problem(path: Path, expected: str) -> str:
     """Why a tensor file is not the one that was written; "" if it is."""
     if not path.is_file():
-        return f"{path}: no such file"
+        return f"{path}: {no_file(path)}"
     try:
         found = sha256(path)
     except OSError as error:

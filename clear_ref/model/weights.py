@@ -15,7 +15,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import PathName, is_file, note_read, one_line, parse_json, read_json
+from clear_ref.common.files import (
+    PathName,
+    is_file,
+    no_file,
+    note_read,
+    one_line,
+    parse_json,
+    read_json,
+)
 
 from .finite import finite_checks
 from .names import COMPUTED, UNREAD, our_name
@@ -59,7 +67,7 @@ def read_header(path: PathName) -> dict[str, dict[str, Any]]:
     path = Path(path)
     note_read(path)
     if not is_file(path):  # this also excludes FIFOs, on which open() would block
-        raise UserError(f"{path}: no such file; expected a safetensors file")
+        raise UserError(f"{path}: {no_file(path, 'a safetensors file')}")
     try:
         with safe_open(str(path), framework="pt"), open(path, "rb") as file:
             # safe_open has checked sizes, offsets, shapes and dtypes against the file. Of two

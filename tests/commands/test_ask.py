@@ -81,6 +81,7 @@ def test_a_question_without_a_picture_is_asked_with_a_dash(capsys, tmp_path):
             ["mini", "nowhere.png", "Who?"],
             "PICTURE is nowhere.png: no such file; expected a",
         ),
+        (["mini", ".", "Who?"], "PICTURE is .: is a directory; expected a picture file, or -"),
         (["mini", "-", " "], "QUESTION is ' '; expected a text that is not empty"),
         (["mini", "-", "Who?", "--tokens", "-1"], "--tokens is -1; expected 0 or more"),
         (["mini", "-", "Who?", "--candidates", "0"], "--candidates is 0; expected 1 or more"),

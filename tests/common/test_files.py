@@ -47,6 +47,23 @@ def test_json_that_is_no_object_is_named(tmp_path, content, message):
         files.read_json(tmp_path / "x.json")
 
 
+def test_what_stands_in_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("folder")
+    for name, message in (
+        ("nowhere", "no such file"),
+        ("folder", "is a directory; expected a file"),
+        ("link", "is a directory; expected a file"),
+        ("pipe", "is no regular file; expected a file"),
+        ("n" * 300, "no such file"),
+        ("zero\0byte", "no such file"),
+    ):
+        for read in (files.read_bytes, files.read_text, files.read_json):
+            with pytest.raises(UserError, match=f": {message}$"):
+                read(tmp_path / name)
+
+
 def test_a_pair_of_surrogates_in_json_is_one_character(tmp_path):
     (tmp_path / "x.json").write_bytes(rb'{"\ud83d\ude00": "\\ud800"}')
     assert files.read_json(tmp_path / "x.json") == {"\N{GRINNING FACE}": "\\ud800"}

@@ -295,11 +295,13 @@ def test_bytes_that_are_not_a_log_are_an_error_of_one_line(tmp_path, capsys, dat
 
 def test_paths_without_the_logs_of_one_model_are_an_error_of_one_line(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder/eval_log_forget.json").mkdir(parents=True)
     path = run_directory(tmp_path / "r", 3)
     write(tmp_path / "released.json", logs_of(RELEASED, 1))
     for given, message in (
         (["nowhere"], "no such file"),
         (["empty"], "holds no logs; expected a run directory"),
+        (["folder"], "eval_log_forget.json: is a directory; expected a file"),
         (["two"], "holds logs of a, b; name the folder of one"),
         (["r", "r"], "which another file has given"),
         (["r/logs/eval_log.json", "released.json"], "holds eval_log, which another file has given"),

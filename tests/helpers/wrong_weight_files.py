@@ -70,8 +70,8 @@ HOSTILE = {
         lambda d: (d.mkdir(), (d / "pytorch_model.bin").write_bytes(b"\x80\x02.")),
         "pytorch_model.bin: .*convert the checkpoint to safetensors",
     ),
-    "a folder": (lambda d: (d / SINGLE).mkdir(parents=True), f"{SINGLE}: no such file"),
-    "a pipe": (lambda d: (d.mkdir(), os.mkfifo(d / SINGLE)), f"{SINGLE}: no such file"),
+    "a folder": (lambda d: (d / SINGLE).mkdir(parents=True), f"{SINGLE}: is a directory"),
+    "a pipe": (lambda d: (d.mkdir(), os.mkfifo(d / SINGLE)), f"{SINGLE}: is no regular file"),
     "a broken link": (
         lambda d: (d.mkdir(), (d / SINGLE).symlink_to("gone")),
         f"{SINGLE}: no such file",
@@ -198,7 +198,7 @@ HOSTILE = {
     ),
     "index map a list": (lambda d: index(d, {"weight_map": ["a"]}), f"{INDEX}: weight_map is"),
     "index map empty": (lambda d: index(d, {"weight_map": {}}), f"{INDEX}: weight_map is"),
-    "index a folder": (lambda d: (d / INDEX).mkdir(parents=True), f"{INDEX}: no such file"),
+    "index a folder": (lambda d: (d / INDEX).mkdir(parents=True), f"{INDEX}: is a directory"),
     "outside, absolute": (
         lambda d: outside(d, "{}/" + TWO),
         "names the file .*expected the plain name",

@@ -90,6 +90,11 @@ def remove(path):
     path.unlink()
 
 
+def replace_by_directory(path):
+    path.unlink()
+    path.mkdir()
+
+
 def change(key, value):
     def changed(path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
@@ -101,6 +106,8 @@ DAMAGES = [
     (cut, FILE, "changed after it was written"),
     (change_byte, FILE, "changed after it was written"),
     (remove, FILE, "no such file"),
+    (replace_by_directory, FILE, "is a directory; expected a file"),
+    (replace_by_directory, INDEX, "is a directory; expected a file"),
     (cut, INDEX, "not JSON"),
     (change("step", 3), INDEX, "changed after it was written"),
     (change("n_steps", 7), INDEX, "changed after it was written"),

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import is_file, one_line, parse_json
+from clear_ref.common.files import is_file, no_file, one_line, parse_json
 from clear_ref.methods import table
 
 from . import dump_tensors
@@ -113,9 +113,8 @@ def _is_below(path: str, folder: str) -> bool:
 def _read_file(path: str | Path) -> tuple[dict[str, str], Tensors]:
     """(metadata, {name: tensor}) of a safetensors file."""
     if not is_file(path):
-        raise UserError(
-            f"{path}: no such file; expected a dump (diff --helper prints what writes one)"
-        )
+        expected = "a dump (diff --helper prints what writes one)"
+        raise UserError(f"{path}: {no_file(path, expected)}")
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
