@@ -11,6 +11,7 @@ from clear_ref.common.run_directory import RunRecord
 from clear_ref.data.chat_templates import FOLDER
 
 PICTURES = ", pictures"  # ends the key of the one hash of all pictures; before it: the directory
+WEIGHT_SUFFIX = ".safetensors"
 DATA_SUFFIXES = (".jsonl", ".txt")
 
 
@@ -55,6 +56,15 @@ def model_hashes(hashes: Mapping[str, str], directory: PathName) -> dict[str, st
         Path(key).relative_to(directory).as_posix(): value
         for key, value in hashes.items()
         if _is_model_file(key) and _model_of(key) == Path(directory)
+    }
+
+
+def weight_hashes(hashes: Mapping[str, str], directory: PathName) -> dict[str, str]:
+    """{name: SHA-256} of the weight files of one model directory."""
+    return {
+        name: value
+        for name, value in model_hashes(hashes, directory).items()
+        if name.endswith(WEIGHT_SUFFIX)
     }
 
 

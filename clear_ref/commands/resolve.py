@@ -5,7 +5,7 @@ and the directory to write is chosen.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +43,7 @@ from clear_ref.model.families import sees_pictures
 from clear_ref.model.vlm import VLM, load, load_without_weights
 
 from .given import Given
+from .input_roles import weight_hashes
 from .settings import Common
 
 
@@ -175,14 +176,15 @@ def resolve_inputs(
     source, data = resolve_model(settings, directory_of), data_directory(settings.data)
     gold_model = None if gold is None else gold_directory(gold, source.model)
     check_adapter(adapter)
-    if not adapter:
-        check_gold(source.model, gold_model)
     if gold_model is not None:
         check_never_saw(gold_model, forget_rows(data, settings.forget), "--gold")
     tasks = chosen_tasks(data, settings, source.sees_pictures)
     note_without_column(settings, tasks, gold_model is not None)
     phrases = read_phrases(data)
     probes, not_asked = chosen_probes(data, settings, source.sees_pictures, phrases)
+    hashes = input_hashes(data, source.model, gold_model, adapter or None)
+    if gold_model is not None and not adapter:
+        check_gold(source.model, gold_model, hashes)
     return Inputs(
         **vars(source),
         gold=gold_model,
@@ -192,8 +194,7 @@ def resolve_inputs(
         evaluation=EvaluationSettings(settings.limit or None, settings.eval_batch, settings.plain),
         metrics=settings.metrics,
         impl=choose_implementation("auto", source.device, dtype_of(settings.dtype)),
-        hashes=input_hashes(data, source.model, gold_model, adapter or None)
-        | (hashes_of_paraphrases(data) if probes else {}),
+        hashes=hashes | (hashes_of_paraphrases(data) if probes else {}),
         not_asked=not_asked,
     )
 
@@ -206,9 +207,13 @@ def check_sizes(settings: Common) -> None:
             raise UserError(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
 
 
-def check_gold(model: Path, gold: Path | None) -> None:
-    """Raises UserError if a model is its own gold: its Forget Quality is then always 1."""
-    if gold and gold.resolve() == model.resolve():
+def check_gold(model: Path, gold: Path, hashes: Mapping[str, str]) -> None:
+    """Raises UserError if a model is its own gold, also as a copy: Forget Quality is then always 1.
+
+    hashes  {path: SHA-256}, see input_hashes
+    """
+    weights = weight_hashes(hashes, gold)
+    if weights and weights == weight_hashes(hashes, model):
         raise UserError(
             f"--gold {gold}: is the model itself; expected another one, which never saw the "
             "forget set"

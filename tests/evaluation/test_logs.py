@@ -492,6 +492,26 @@ def test_a_model_as_its_own_gold_is_refused_before_it_is_evaluated(capsys, tiny_
     assert status == 2 and f"--gold {tiny_directory}: is the model itself" in stderr
 
 
+@pytest.mark.parametrize("command", [["scrub"], ["all"], ["sweep", "npo"], ["evaluate", None]])
+def test_a_copy_of_the_model_as_gold_is_refused_too(capsys, tiny_directory, tmp_path, command):
+    """By the SHA-256 of its weights: other names, links and files beside them change nothing."""
+    (tmp_path / "gold").mkdir()
+    for path in tiny_directory.iterdir():
+        (tmp_path / "gold" / path.name).symlink_to(path)
+    config = tmp_path / "gold/config.json"
+    text = config.read_text(encoding="utf-8")
+    config.unlink()
+    config.write_text(text + "\n", encoding="utf-8")
+    named = [tiny_directory if word is None else word for word in command]
+    model = [] if command[-1] is None else ["--model", tiny_directory]
+    grid = ["--grid", "lr=1e-3,1e-2"] if command[0] == "sweep" else []
+    out = tmp_path / "out"
+    options = [*model, *grid, "--gold", tmp_path / "gold", "--out", out]
+    status, stdout, stderr = call(capsys, *named, *options)
+    assert status == 2 and stdout == "" and not out.exists()
+    assert f"--gold {tmp_path / 'gold'}: is the model itself; expected another one" in stderr
+
+
 def test_every_set_of_definitions_is_an_option_of_every_command_that_scores():
     for kind in (settings.Score, settings.Unlearn, settings.Finetune, settings.Evaluate):
         assert kind().metrics == "paper"
