@@ -13,24 +13,17 @@ from clear_ref.evaluation import (
     logs,
     membership,
     metrics,
+    missing_numbers,
     quality,
     wrong_definitions,
 )
-from clear_ref.evaluation.choices import WITH_CHOICES
 from clear_ref.evaluation.log_format import Logs
-from clear_ref.evaluation.named_values import numbers_of_choices, values_of
+from clear_ref.evaluation.named_values import values_of
 from clear_ref.report import terminal_score
 
 from .given import settings_from
 from .output import Output
 from .settings import Score
-
-NO_GOLD = (
-    "no gold log was given; expected --gold LOG, the log of a model that never saw the forget set"
-)
-NO_FORGET_TASK = "the log holds no forget task; expected one of " + ", ".join(
-    definitions.QUALITY_TASKS
-)
 
 
 def command(arguments: Namespace) -> Output:
@@ -52,8 +45,8 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
                           metric and definition; 95 %, over the records (evaluation/bootstrap.py)
              wrong        what mistakes of public evaluations give (wrong_definitions.py), with the
                           set mmunlearner; not among the numbers
-             missing      {metric: the reason why it has no value}, of numbers that need gold or
-                          a task that the log does not hold
+             missing      {metric: the reason why it has no value}, of every number of these sets
+                          that has none
     raises   UserError for logs of an unknown format, a gold log of another split or other
              questions, the same log twice, a value that the log's own records contradict
     """
@@ -84,43 +77,9 @@ def run(paths: list[str], settings: Score) -> dict[str, Any]:
         "definitions": {name: result["definitions"] for name, result in sets.items()},
         "numbers": numbers(sets, log.tasks, intervals_of(sets, log, gold)),
         "wrong": wrong_definitions.wrong_numbers(log.tasks) if "mmunlearner" in sets else [],
-        "missing": missing(list(sets), set(log.tasks), set(gold.tasks) if gold else None)
-        | without_tasks(sets),
+        "missing": missing_numbers.reasons(sets, log.tasks, gold.tasks if gold else None),
         "inputs": run_directory.hashes([*log.files, *(gold.files if gold else ())]),
     }
-
-
-def missing(sets: list[str], tasks: set[str], gold_tasks: set[str] | None) -> dict[str, str]:
-    """{metric: reason} of the metrics that compare with gold and have no value.
-
-    tasks, gold_tasks  that the logs hold; None: there is no gold
-    """
-    reasons = {}
-    for name in sets:
-        for metric, (_, of_tasks) in definitions.QUALITIES[name].items():
-            task = next((task for task in of_tasks if task in tasks), None)
-            if not tasks & set(definitions.QUALITY_TASKS):
-                reasons[metric] = NO_FORGET_TASK
-            elif task and gold_tasks is None:
-                reasons[metric] = NO_GOLD
-            elif task and gold_tasks is not None and task not in gold_tasks:
-                reasons[metric] = f"the gold log holds no {task}; evaluate gold on it too"
-    return reasons
-
-
-def without_tasks(sets: dict[str, dict]) -> dict[str, str]:
-    """{metric: reason} of the numbers of other projects that need a task which was not evaluated.
-
-    Only tasks that no evaluation makes by itself are a reason: multiple-choice questions.
-    """
-    reasons = {}
-    for name in WITH_CHOICES:
-        for metric, task in numbers_of_choices(name).items():
-            if name in sets and task not in sets[name]["tasks"]:
-                reasons[metric] = (
-                    f"the log holds no {task}; expected an evaluation with --metrics {name}"
-                )
-    return reasons
 
 
 def intervals_of(

@@ -34,6 +34,7 @@ TASK_PARTS = (
 )
 TRUTH_RATIO = ("eval_log_forget", "truth_ratio")
 PROBABILITY = ("eval_log_forget", "probability")
+PARTS = (*TASK_PARTS, TRUTH_RATIO, PROBABILITY)
 
 
 def ks_p(log: Log, gold_log: Log) -> float:
@@ -122,8 +123,7 @@ def forget_quality(tasks: Mapping[str, Mapping[str, Any]], numbers: Mapping[str,
     tasks   {task: its metrics} of the set open_mmunlearning
     numbers {"ks_distance", "js_distance": number}
     """
-    parts = (*TASK_PARTS, TRUTH_RATIO, PROBABILITY)
-    found = [tasks.get(task, {}).get(metric) for task, metric in parts]
+    found = [tasks.get(task, {}).get(metric) for task, metric in PARTS]
     found += [numbers.get("ks_distance"), numbers.get("js_distance")]
     values = [value for value in found if value is not None]
     if len(values) < len(found):

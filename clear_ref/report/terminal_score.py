@@ -34,9 +34,16 @@ def score(summary: dict[str, Any]) -> str:
 
 
 def _missing(reasons: dict[str, str]) -> list[str]:
-    """Why a number was not computed, wrapped."""
-    sentences = [f"{metric}: not computed; {reason}" for metric, reason in reasons.items()]
-    return [line for one in sentences for line in wrap(one, 110, subsequent_indent="  ")]
+    """Why numbers were not computed, wrapped: a sentence for each reason."""
+    metrics: dict[str, list[str]] = {}
+    for metric, reason in reasons.items():
+        metrics.setdefault(reason, []).append(metric)
+    sentences = [f"{', '.join(of)}: not computed; {reason}" for reason, of in metrics.items()]
+    return [
+        line
+        for one in sentences
+        for line in wrap(one, 110, subsequent_indent="  ", break_on_hyphens=False)
+    ]
 
 
 def _inputs(summary: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from clear_ref import run
 from clear_ref.commands import settings
 from clear_ref.common.errors import UserError
-from clear_ref.evaluation import logs, metrics
+from clear_ref.evaluation import definitions, logs, metrics
 from clear_ref.evaluation.membership import membership
 from clear_ref.report import terminal_tables
 from tests.helpers.real_data import real_data
@@ -44,6 +44,15 @@ WITH_CHOICES = (
     "real_faces_choice",
     "real_world_choice",
     "forget_quality_of_five",
+)
+# Numbers of questions about text, which logs of pictures do not hold.
+OF_TEXT = (
+    "text_real",
+    "text_retain",
+    "text_forget",
+    "text_model_utility",
+    "text_log_forget_quality",
+    *(f"{task}_qa_{name}" for task in ("forget", "retain") for name in definitions.OF_TEXTS),
 )
 
 
@@ -328,7 +337,7 @@ def test_score_prints_every_number_with_its_definition_and_json_holds_the_same(t
     assert (
         status == 0
         and found["format"] == found["gold_format"] == "clear_ref"
-        and set(found["missing"]) == set(WITH_CHOICES)
+        and set(found["missing"]) == {*WITH_CHOICES, *OF_TEXT}
     )
     own, other = logs.read(model).tasks, logs.read(gold).tasks
     for name in metrics.SETS:
@@ -396,6 +405,7 @@ def test_without_gold_the_other_numbers_are_given_and_the_missing_one_has_its_re
         "js_distance",
         "minus_log10_p",
         *WITH_CHOICES,
+        *OF_TEXT,
     }
     assert (
         "forget_quality: not computed; no gold log was given; expected --gold LOG"
@@ -419,7 +429,8 @@ def test_a_gold_log_without_a_task_leaves_out_the_numbers_of_that_task_alone(tmp
     (tmp_path / "g/logs/eval_text_forget.json").unlink()
     found = json.loads(call(capsys, *asked)[1])
     reason = "the gold log holds no eval_text_forget; evaluate gold on it too"
-    assert found["missing"] == {"text_log_forget_quality": reason} and whole["missing"] == {}
+    assert found["missing"] == whole["missing"] | {"text_log_forget_quality": reason}
+    assert set(whole["missing"]) == {"text_real", "text_retain", "text_model_utility"}
     expected = whole["metrics"]["released"] | {"text_log_forget_quality": None}
     assert found["metrics"]["released"] == expected
 
