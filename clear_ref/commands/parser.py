@@ -100,7 +100,7 @@ COMMANDS = {
     ),
     "visual-oracle": (
         "oracle_commands",
-        "certify, vectors and conform of the eight visual-only methods",
+        "certify, vectors, conform and diff of the eight visual-only methods",
     ),
     "doctor": (
         "reading_commands",

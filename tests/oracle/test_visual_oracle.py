@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from clear_ref import run
+from clear_ref.commands.visual_oracle_settings import ACTIONS
 from clear_ref.common.errors import UserError
 from clear_ref.oracle.certify.certificates import check
 from clear_ref.oracle.visual import certify, conform, golden, tape
@@ -291,3 +292,13 @@ def test_wrong_input_is_one_line(arguments, message, capsys):
     assert run.main(["visual-oracle", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_the_help_names_every_action(capsys):
+    """In the list of commands, and in the first line of its own help."""
+    for arguments in (["--help"], ["visual-oracle", "--help"]):
+        with pytest.raises(SystemExit):
+            run.main(arguments)
+        text = " ".join(capsys.readouterr().out.split())
+        assert "certify, vectors, conform and diff of the eight visual-only methods" in text
+    assert ACTIONS == ("certify", "vectors", "conform", "diff")
