@@ -2,12 +2,13 @@
 
 import math
 from argparse import Namespace
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.text_table import aligned
 from clear_ref.visual import costs
+from clear_ref.visual.method_names import SEMANTICS
 
 from .file_settings import EstimateSettings
 from .given import settings_from
@@ -35,29 +36,36 @@ def command(arguments: Namespace) -> Output:
 
 
 def run(settings: EstimateSettings) -> dict[str, Any]:
-    """{"shape", "splits", "picture", "runs": [{"run", "memory_gb", "pflop", "minutes"}]} of one
-    training of each stage, and of all of 128 splits.
+    """{"shape", "splits", "picture", "runs": [{"run", "steps", "memory_gb", "pflop", "minutes"}]}
+    of one training of each stage that the semantics has, and of all of 128 splits.
 
-    raises  UserError for a rate or a number of processes that is not above 0
+    raises  UserError for a rate or a number of processes that is not above 0, and for a semantics
+            that the visual-only track does not have
     """
     for name in ("tflops", "processes"):
         if not 0 < getattr(settings, name) < math.inf:
             raise UserError(f"--{name} is {getattr(settings, name)}; expected a number above 0")
-    semantics = "released" if settings.semantics.startswith("released") else "paper"
+    if settings.semantics not in SEMANTICS:
+        raise UserError(
+            f"--semantics is {settings.semantics}; expected one of {', '.join(SEMANTICS)} in "
+            "estimate visual"
+        )
+    experiment = costs.real_size(settings.semantics)
     runs: list[dict[str, Any]] = []
-    for stage in costs.stages():
-        own = costs.costs_of(stage, semantics)
+    for stage in experiment.stages:
+        own = costs.costs_of(experiment, stage)
         runs.append({"run": stage, **own, "minutes": minutes(own["pflop"], settings.tflops)})
     picture = costs.picture_costs()
     total = N_SPLITS * sum(each["pflop"] for each in runs)
     return {
         "shape": VISUAL,
-        "semantics": semantics,
+        "semantics": settings.semantics,
         "splits": N_SPLITS,
         "parameters": costs.parameters(),
-        "picture": {"forward": picture.forward, "kept": picture.kept},
+        "picture": asdict(picture),
         "runs": runs,
         "all": {
+            "steps": N_SPLITS * sum(each["steps"] for each in runs),
             "memory_gb": max(each["memory_gb"] for each in runs),
             "pflop": total,
             "minutes": minutes(total, settings.tflops * settings.processes),
@@ -79,6 +87,7 @@ def text(found: dict[str, Any]) -> str:
     rows = [
         [
             each["run"],
+            f"{each['steps']:,}",
             f"{each['memory_gb']:.1f}",
             f"{each['pflop']:.2f}",
             f"{each['minutes']:.1f}",
@@ -88,10 +97,10 @@ def text(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"visual: ResNet-18, {found['parameters']:,} parameters, 224 x 224 pixels, "
-            f"{found['semantics']} recipes; a picture takes "
-            f"{found['picture']['forward'] * 3 / 1e9:.1f} GFLOP forward and backward",
+            f"semantics {found['semantics']}; a picture takes "
+            f"{found['picture']['training'] / 1e9:.1f} GFLOP forward and backward",
             "",
-            *aligned(["training", "memory GB", "PFLOP", "minutes"], rows),
+            *aligned(["training", "steps", "memory GB", "PFLOP", "minutes"], rows),
             "",
             "memory: float32, of one process, in 10^9 bytes, without what torch needs beside it: "
             "measured on a CPU, 1.1 times for each picture of a batch, and 0.2 GB",

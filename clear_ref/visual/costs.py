@@ -1,14 +1,30 @@
-"""Operations, memory and time of the visual-only track at real size, computed from shapes."""
+"""Operations and memory of the visual-only track at real size.
 
+The numbers of steps and pictures are those of the training itself: an Experiment without pixels and
+weights is asked for each plan, its rows, its passes and their steps (experiment.py, training.py,
+batches.py). Those of one picture are computed from shapes.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .network import EXPANSION, WIDTH
-from .pictures import SIZE
-from .recipes import METHOD_RECIPES, VisualRecipe, recipe_of
+import numpy as np
+import torch
 
-# CLEAR's rows of one split (facts of the data set, visual_only in the room's README).
-MEMBERS, RETAIN, FORGET, ROWS = 1884, 1507, 377, 3768
-N_CLASSES = 200
+from .batches import epoch_steps
+from .clear_people import LISTS
+from .experiment import BASE, GOLD, Experiment, plan_of, rows_of
+from .methods.table import make_options, methods_under, variant
+from .methods.variant import Target
+from .names import Classes
+from .network import WIDTH, ResNet18
+from .pictures import SIZE, Pictures
+from .recipes import VisualRecipe, recipe_of
+from .splits import Split
+from .targets import AT_ONCE
+from .training import CLASS_STAGES, Faces, Plan, Rows, passes_of
+
+ROWS, N_CLASSES = 3768, 200  # of CLEAR's config default; data/schema.json counts the rows
 FLOAT, INDEX = 4, 8  # bytes of a float32, and of a place that maxpool keeps
 
 
@@ -16,13 +32,19 @@ FLOAT, INDEX = 4, 8  # bytes of a float32, and of a place that maxpool keeps
 class PictureCosts:
     """Of one picture.
 
-    forward  floating-point operations of a forward pass; forward and backward are three times that
-    kept     bytes that a forward pass keeps for backward: its pixels, the output of each
-             convolution, of each relu and of maxpool, and maxpool's places
+    forward   floating-point operations of a forward pass
+    training  those of a forward and a backward pass: three times as many, less those of a gradient
+              of the pixels, which is not computed
+    kept      bytes that a forward pass keeps for backward: its pixels, the output of each
+              convolution, of each relu and of maxpool, and maxpool's places
+    passing   bytes at once of a forward pass that keeps nothing: its pixels, and two tensors of the
+              size of the first convolution's output, which is the largest
     """
 
     forward: int
+    training: int
     kept: int
+    passing: int
 
 
 def picture_costs(size: int = SIZE, width: int = WIDTH) -> PictureCosts:
@@ -38,6 +60,8 @@ def picture_costs(size: int = SIZE, width: int = WIDTH) -> PictureCosts:
 
     side = -(-size // 2)
     add(side, 7, 3, width)
+    first = forward
+    passing = FLOAT * (3 * size * size + 2 * side * side * width)
     side = -(-side // 2)
     kept += (FLOAT + INDEX) * side * side * width
     channels = width
@@ -50,7 +74,7 @@ def picture_costs(size: int = SIZE, width: int = WIDTH) -> PictureCosts:
             add(side, 3, channels if block == 0 else planes, planes)
             add(side, 3, planes, planes)
         channels = planes
-    return PictureCosts(forward, kept)
+    return PictureCosts(forward, 3 * forward - first, kept, passing)
 
 
 def parameters(width: int = WIDTH) -> int:
@@ -66,39 +90,101 @@ def parameters(width: int = WIDTH) -> int:
     return total
 
 
-def pictures_of(stage: str, recipe: VisualRecipe) -> int:
-    """Pictures that a training passes forward and backward; an upper bound for two loaders."""
-    if stage == "base":
-        return recipe.epochs * MEMBERS
-    if stage in ("gold", "retain_ft", "sparsity"):
-        return recipe.epochs * RETAIN
-    repeated = FORGET * recipe.forget_times
-    if stage in ("rmu", "scrubbio"):
-        return recipe.epochs * (repeated + RETAIN)
-    # Two loaders end with the shorter one, a batch of each in a step.
-    return recipe.epochs * 2 * min(repeated, RETAIN)
+@dataclass(frozen=True)
+class Work:
+    """What one training with its scoring passes through networks.
 
-
-def pictures_once(stage: str) -> int:
-    """Pictures that are passed forward alone: the scoring, and the base's embeddings of targets."""
-    has_targets = stage in ("scrub", "llmu", "rmu", "scrubbio", "twins")
-    return ROWS + (MEMBERS if has_targets else 0)
-
-
-def costs_of(stage: str, semantics: str = "paper") -> dict[str, float]:
-    """{"memory_gb", "pflop"} of one training of a stage with its scoring, in 10^9 bytes and 10^15
-    operations.
+    steps    of the optimiser
+    trained  pictures that are passed forward and backward
+    passed   pictures that are passed forward alone: by the base for targets, and the scoring
+    largest  pictures of the largest step; all are kept until its backward pass
     """
-    recipe, picture = recipe_of(stage, semantics), picture_costs()
-    batches = 1 if stage in ("base", "gold", "retain_ft", "sparsity") else 2
-    numbers = parameters() + N_CLASSES * EXPANSION * WIDTH
-    n_bytes = 4 * FLOAT * numbers  # weights, gradients, momentum, and the start
-    n_bytes += ROWS * 3 * SIZE * SIZE  # all pictures, a byte for each colour
-    n_bytes += batches * recipe.batch_size * picture.kept
-    flop = (3 * pictures_of(stage, recipe) + pictures_once(stage)) * picture.forward
-    return {"memory_gb": n_bytes / 1e9, "pflop": flop / 1e15}
+
+    steps: int
+    trained: int
+    passed: int
+    largest: int
 
 
-def stages() -> tuple[str, ...]:
-    """The stages of one split."""
-    return ("base", "gold", *METHOD_RECIPES)
+def work_of(experiment: Experiment, stage: str) -> Work:
+    """The Work of a stage in the first split."""
+    split = experiment.splits[0]
+    plan, rows = plan_of(experiment, split, stage), rows_of(experiment, split, stage)
+    sizes = []
+    for epoch, passes in enumerate(passes_of(plan, rows)):
+        for _, sets in passes:
+            for step in epoch_steps(sets, plan.recipe, plan.seed, epoch):
+                sizes.append(sum(len(pictures) for pictures in step.values()))
+    passed = embedded(plan, rows) + len(experiment.faces.pictures)
+    return Work(len(sizes), sum(sizes), passed, max(sizes))
+
+
+def embedded(plan: Plan, rows: Rows) -> int:
+    """Pictures that the base embeds for a method's targets; targets.py has their meaning."""
+    target = None if plan.stage in CLASS_STAGES else variant(plan.stage, plan.semantics).target
+    if target is None:
+        return 0
+    forget = len(rows["forget"]) if target in (Target.BASE, Target.MIRRORED) else 0
+    return len(rows["retain"]) + forget
+
+
+def costs_of(experiment: Experiment, stage: str) -> dict[str, float]:
+    """{"steps", "memory_gb", "pflop"} of one training of a stage with its scoring, in 10^9 bytes
+    and 10^15 operations; its pictures are squares.
+    """
+    pixels, network = experiment.faces.pictures.values, experiment.start
+    picture, work = picture_costs(pixels.shape[-1], network.width), work_of(experiment, stage)
+    numbers = parameters(network.width) + experiment.faces.n_classes * network.embedding_width
+    # The start, the network that is trained, its gradients and momenta; for a method also the base.
+    n_bytes = FLOAT * numbers * (4 if stage in CLASS_STAGES else 5)
+    n_bytes += pixels.nbytes
+    n_bytes += max(work.largest * picture.kept, min(AT_ONCE, len(pixels)) * picture.passing)
+    flop = work.trained * picture.training + work.passed * picture.forward
+    return {"steps": work.steps, "memory_gb": n_bytes / 1e9, "pflop": flop / 1e15}
+
+
+def without_pixels(
+    classes: Classes,
+    splits: Sequence[Split],
+    semantics: str,
+    recipes: Mapping[str, VisualRecipe],
+    size: int = SIZE,
+    width: int = WIDTH,
+) -> Experiment:
+    """What `visual all` trains on these rows with default options; pixels and weights are not
+    allocated.
+
+    recipes  {stage: how it is trained}
+    """
+    with torch.device("meta"):
+        pixels = torch.empty(len(classes.labels), 3, size, size, dtype=torch.uint8)
+        start = ResNet18(width)
+    methods = methods_under(semantics)
+    return Experiment(
+        classes=classes,
+        splits=splits,
+        faces=Faces(Pictures(pixels), torch.from_numpy(classes.labels), len(classes.names)),
+        start=start,
+        semantics=semantics,
+        stages=(BASE, GOLD, *methods),
+        recipes=recipes,
+        options={method: make_options(method, {}, semantics) for method in methods},
+        seed=0,
+        keep_all=False,
+    )
+
+
+def real_size(semantics: str) -> Experiment:
+    """One split of CLEAR with its lists of 10 percent, as if the rows were shared out evenly over
+    the names: 1,884 pictures of members, 377 of them forgotten and 1,507 kept.
+    """
+    names = tuple(f"person {number}" for number in range(N_CLASSES))
+    classes = Classes(names, np.arange(ROWS) * N_CLASSES // ROWS)
+    n_listed = len(LISTS[10][0])
+    n_drawn = (N_CLASSES - 2 * n_listed) // 2
+    forget, holdout = range(n_listed), range(n_listed, 2 * n_listed)
+    retain = range(2 * n_listed, 2 * n_listed + n_drawn)
+    people = ((*forget, *retain), tuple(forget), tuple(holdout), tuple(retain))
+    stages = (BASE, GOLD, *methods_under(semantics))
+    recipes = {stage: recipe_of(stage, semantics) for stage in stages}
+    return without_pixels(classes, [Split(0, 0, *people)], semantics, recipes)
