@@ -38,6 +38,36 @@ def check_full_batch(sets: dict[str, list[int]], recipe: VisualRecipe, where: st
             )
 
 
+def check_lone_pictures(
+    sets: dict[str, list[int]], recipe: VisualRecipe, where: str, sides: tuple[int, int]
+) -> None:
+    """UserError for a batch of one picture; sides: (height, width) of the pictures.
+
+    For pictures on which BN in training mode has one value for each channel in the last stage.
+    """
+    for step in step_sizes(sets, recipe):
+        for name, size in step.items():
+            if size == 1:
+                raise UserError(
+                    f"{where}: a batch of the {name} set ({len(sets[name])} pictures, batch_size "
+                    f"{recipe.batch_size}) has one picture of {sides[1]} x {sides[0]} pixels, on "
+                    "which BN in training mode has one value for each channel in the last stage; "
+                    "expected another batch_size, drop_last on, bn eval, or larger pictures"
+                )
+
+
+def check_pairs(sets: dict[str, list[int]], recipe: VisualRecipe, where: str) -> None:
+    """UserError unless the batches of each step are as large as each other."""
+    for number, step in enumerate(step_sizes(sets, recipe), 1):
+        if len(set(step.values())) > 1:
+            words = " and ".join(f"{size} of the {name} set" for name, size in step.items())
+            raise UserError(
+                f"{where}: step {number} of an epoch has {words} (batch_size {recipe.batch_size}, "
+                f"drop_last {recipe.drop_last}), and the loss pairs the pictures of both; expected "
+                "as many: set drop_last to on"
+            )
+
+
 def batches_of(
     pictures: Sequence[int], recipe: VisualRecipe, seed: int, purpose: str, epoch: int
 ) -> list[list[int]]:
@@ -53,10 +83,22 @@ def batches_of(
     return batches
 
 
+def sizes_of(n: int, recipe: VisualRecipe) -> list[int]:
+    """The sizes of the batches of a pass over n pictures."""
+    whole, rest = divmod(n, recipe.batch_size)
+    last = [rest] if rest > 0 and recipe.drop_last == "off" else []
+    return [recipe.batch_size] * whole + last
+
+
 def n_batches(n: int, recipe: VisualRecipe) -> int:
     """The number of batches of a pass over n pictures."""
-    whole, rest = divmod(n, recipe.batch_size)
-    return whole + int(rest > 0 and recipe.drop_last == "off")
+    return len(sizes_of(n, recipe))
+
+
+def step_sizes(sets: dict[str, list[int]], recipe: VisualRecipe) -> list[dict[str, int]]:
+    """{batch name: its size} of each step of an epoch."""
+    passes = [sizes_of(len(pictures), recipe) for pictures in sets.values()]
+    return [dict(zip(sets, step, strict=True)) for step in zip(*passes, strict=False)]
 
 
 def epoch_steps(

@@ -58,7 +58,7 @@ def check_all(experiment: Experiment) -> None:
         for stage in experiment.stages:
             plan, rows = plan_of(experiment, split, stage), rows_of(experiment, split, stage)
             check_rows(plan, experiment.faces, rows)
-            check_batches(plan, rows)
+            check_batches(plan, experiment.faces, rows)
 
 
 def plan_of(experiment: Experiment, split: Split, stage: str) -> Plan:

@@ -105,11 +105,16 @@ class ResNet18(nn.Module):
                 f"pixels are {pixels.dtype} {list(pixels.shape)}; expected {dtype} [B, 3, H, W]"
             )
         n, _, height, width = pixels.shape
-        if self.training and n * -(-height // 32) * -(-width // 32) == 1:
+        if self.training and n * last_positions(height, width) == 1:
             raise ShapeError(
                 f"pixels are {list(pixels.shape)}, and BN in training mode has one value for each "
                 "channel in the last stage; expected two pictures or more, or larger ones"
             )
+
+
+def last_positions(height: int, width: int) -> int:
+    """The positions that the last stage has of a picture."""
+    return -(-height // 32) * -(-width // 32)
 
 
 def new_network(width: int, seed: int) -> ResNet18:

@@ -46,6 +46,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width) of each picture."""
+        return self.values.shape[2], self.values.shape[3]
+
     def to(self, device: torch.device) -> "Pictures":
         """The same pictures on a device."""
         return Pictures(self.values.to(device))

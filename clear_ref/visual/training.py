@@ -24,13 +24,21 @@ from clear_ref.common.progress import Progress
 from clear_ref.data.draws import choice
 from clear_ref.methods.loss import Loss
 
-from .batches import Step, check_full_batch, epoch_steps, n_batches, sets_of
+from .batches import (
+    Step,
+    check_full_batch,
+    check_lone_pictures,
+    check_pairs,
+    epoch_steps,
+    n_batches,
+    sets_of,
+)
 from .head import HEAD_WEIGHT, Head, check_labels, new_head
 from .methods.inputs import Batch, Inputs
 from .methods.table import METHODS, make_options, variant
 from .methods.terms import mean_am_softmax
 from .methods.variant import Phase, Variant
-from .network import ResNet18
+from .network import ResNet18, last_positions
 from .pictures import Pictures
 from .recipes import VisualRecipe, learning_rate
 from .targets import Targets, embed, forget_values, target_table
@@ -183,9 +191,9 @@ def train(
     rows      pretrain, base, gold: {"train": pictures}; a method: {"forget": ..., "retain": ...}
     log       called after each step
     progress  one step for each step
-    raises    UserError for a set that fills no batch, for people in both sets and for captions that
-              are needed and not known; RunFailed that names split, stage, step and term if a loss
-              or a gradient is not finite
+    raises    UserError for a set that fills no batch, for a batch that cannot be computed, for
+              people in both sets and for captions that are needed and not known; RunFailed that
+              names split, stage, step and term if a loss or a gradient is not finite
     """
     cudnn = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
     with cudnn, one_thread():
@@ -308,12 +316,20 @@ def passes_of(plan: Plan, rows: Rows) -> list[list[tuple[Phase | None, dict[str,
     ]
 
 
-def check_batches(plan: Plan, rows: Rows) -> None:
-    """UserError if a pass of the training would have no step."""
+def check_batches(plan: Plan, faces: Faces, rows: Rows) -> None:
+    """UserError if a pass of the training would have no step, or one that cannot be computed."""
+    recipe, where = plan.recipe, plan.where
+    sides = faces.pictures.sides
+    one_value = recipe.bn == "train" and last_positions(*sides) == 1
+    in_pairs = plan.stage in METHODS and variant(plan.stage, plan.semantics).by_position
     # Passes of later epochs have the sets of the first.
-    for passes in passes_of(plan, rows)[:1]:
-        for _, sets in passes:
-            check_full_batch(sets, plan.recipe, plan.where)
+    for phase, passed in passes_of(plan, rows)[0]:
+        sets = passed if phase is not None else {"train": passed["retain"]}
+        check_full_batch(sets, recipe, where)
+        if one_value:
+            check_lone_pictures(sets, recipe, where, sides)
+        if in_pairs:
+            check_pairs(sets, recipe, where)
 
 
 def steps_of(plan: Plan, rows: Rows) -> int:
@@ -334,7 +350,7 @@ def run(
     """All epochs of a training."""
     plan, recipe = trainer.plan, trainer.plan.recipe
     epochs = passes_of(plan, rows)
-    check_batches(plan, rows)
+    check_batches(plan, trainer.faces, rows)
     n_steps = steps_of(plan, rows)
     number = 0
     for epoch, passes in enumerate(epochs):

@@ -183,6 +183,58 @@ def test_a_set_that_fills_no_batch_is_refused():
 
 
 @pytest.mark.parametrize(
+    "stage, semantics, change, message",
+    [
+        ("base", "paper", {"batch_size": 11}, "the train set (12 pictures, batch_size 11) has one"),
+        ("gold", "paper", {"batch_size": 1}, "the train set (12 pictures, batch_size 1) has one"),
+        ("sparsity", "original", {"batch_size": 7}, "the retain set (8 pictures, batch_size 7)"),
+        ("scrub", "original", {"batch_size": 3}, "the forget set (4 pictures, batch_size 3) has"),
+        ("rmu", "released", {"batch_size": 5, "forget_times": 2}, "the pool set (16 pictures, bat"),
+        ("scrubbio", "paper", {"batch_size": 3, "forget_times": 1}, "the forget set (4 pictures"),
+        ("twins", "released", {"batch_size": 3, "forget_times": 1}, "the forget set (4 pictures"),
+    ],
+)
+def test_a_batch_of_one_small_picture_is_refused_where_bn_is_trained(
+    stage, semantics, change, message
+):
+    """On pictures of 32 pixels the last stage has one position. Larger ones, BN in eval mode and
+    whole batches alone are trained.
+    """
+    recipe = dataclasses.replace(SMALL, epochs=1, drop_last="off", **change)
+    small_faces = tiny_faces(size=32)
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        trained(stage, semantics, recipe, faces=small_faces)
+    assert str(error.value).startswith(f"split 5, {stage} ({semantics}): a batch of the ")
+    assert "drop_last on, bn eval, or larger pictures" in str(error.value)
+    trained(stage, semantics, recipe)
+    trained(stage, semantics, dataclasses.replace(recipe, bn="eval"), faces=small_faces)
+    if recipe.batch_size > 1:
+        whole = dataclasses.replace(recipe, drop_last="on")
+        trained(stage, semantics, whole, faces=small_faces)
+
+
+def test_a_batch_of_one_picture_that_no_step_reads_is_no_fault():
+    """Two passes end with the shorter one: of 8 and 9 pictures, the ninth is in no step."""
+    recipe = dataclasses.replace(SMALL, epochs=1, drop_last="off", forget_times=2)
+    faces = tiny_faces(4, size=32)
+    rows = {"forget": FORGET, "retain": [*RETAIN, 12]}
+    trained("rmu", recipe=recipe, faces=faces, rows=rows)
+    with pytest.raises(UserError, match="a batch of the retain set .9 pictures, batch_size 4"):
+        trained("retain_ft", recipe=recipe, faces=faces, rows=rows)
+
+
+def test_pairs_by_position_need_batches_as_large_as_each_other():
+    """The released dpo alone: of 12 and 8 pictures the second step has 5 and 3."""
+    recipe = dataclasses.replace(SMALL, batch_size=5, drop_last="off", forget_times=3)
+    message = "step 2 of an epoch has 3 of the retain set and 5 of the forget set (batch_size 5, "
+    with pytest.raises(UserError, match=re.escape("split 5, dpo (released): " + message)):
+        trained("dpo", "released", recipe)
+    trained("dpo", "released", dataclasses.replace(recipe, drop_last="on"))
+    trained("dpo", "released", dataclasses.replace(recipe, forget_times=2))
+    trained("scrub", "released", recipe)
+
+
+@pytest.mark.parametrize(
     "stage, rows, message",
     [
         ("base", {"train": []}, "the train set has no picture"),

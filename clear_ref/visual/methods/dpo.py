@@ -104,6 +104,12 @@ def released(inputs: Inputs, options: Released) -> Loss:
 VARIANTS = {
     "paper": Variant(paper, "forget", Options, trains_head=True, target=Target.BASE, draws=True),
     "released": Variant(
-        released, "pairs", Released, trains_head=True, target=Target.BASE, released=True
+        released,
+        "pairs",
+        Released,
+        trains_head=True,
+        target=Target.BASE,
+        by_position=True,
+        released=True,
     ),
 }

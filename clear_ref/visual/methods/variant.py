@@ -66,6 +66,7 @@ class Variant:
     target       what a forget picture is compared with; None: the batches have no targets
     by_caption   True: targets are looked up by caption text, so pictures with equal captions share
                  one, and a retain picture's overwrites a forget picture's
+    by_position  whether the loss pairs the pictures of the two batches, which must be as many
     draws        whether random classes are drawn for the forget batch
     released     whether the losses that train base and gold read W as it is (head.py)
     phases       options -> the passes of an epoch; None: one pass with `loss`
@@ -77,6 +78,7 @@ class Variant:
     trains_head: bool = False
     target: Target | None = None
     by_caption: bool = False
+    by_position: bool = False
     draws: bool = False
     released: bool = False
     phases: Callable[[Any], tuple[Phase, ...]] | None = None
