@@ -3,7 +3,7 @@
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from .visual_recipes import (
     recipe_words,
     recipes_of,
 )
-from .visual_resume import EarlierStart, may_differ, take_start
+from .visual_resume import EarlierStart, check_base, may_differ, take_start
 from .visual_settings import Visual
 
 # May differ in a run that is resumed: they change no number, or add methods.
@@ -72,7 +72,8 @@ def command(arguments: Namespace) -> Output:
         arguments.resume,
         start,
     )
-    return Output(run_visual(run), text, check)
+    found, failed = run_visual(run)
+    return Output(found, text, lambda summary: check(summary, failed))
 
 
 def resolve(
@@ -106,6 +107,7 @@ def resolve(
     check_trained("--train", training, stages)
     check_trained("--set", options, stages)
     check_read(training, recipes, settings.semantics, chosen_options, start.recipes)
+    check_base(recipes, start, settings.out)
     n_processes = processes_of(settings, given, device)
     used = replace(settings, splits=inputs.n_splits, size=inputs.size)
     record: RunRecord = {
@@ -173,11 +175,13 @@ def chosen_methods(method: str, semantics: str) -> list[str]:
 
 
 @run_directory.alone_in_its_directory
-def run_visual(run: ResolvedVisual) -> dict[str, Any]:
-    """Train, score and attack; returns what metrics.json holds.
+def run_visual(run: ResolvedVisual) -> tuple[dict[str, Any], list[str]]:
+    """Train, score and attack; returns what metrics.json holds, and why trainings of this start
+    failed.
 
     "models": {stage: {definition: {number: {"value", "spread", "n"}}}} of base, gold and every
-    method that is finished in `out`; "failed": a sentence for each training that failed.
+    method that is finished in `out`; "failed": a sentence for each training that failed, in this
+    start or an earlier one, and was not trained again.
     """
     began = time.monotonic()
     experiment, store = run.experiment, Store(run.out)
@@ -188,6 +192,8 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
     every = (BASE, GOLD, *METHODS)
     kept = experiment.classes, experiment.splits, every
     distributed.from_first(lambda: results.check_kept(store, *kept))
+    if distributed.is_first():
+        store.write_people(*kept[:2])
     failed = train_all(experiment, store, run.n_processes)
 
     def summary() -> dict[str, Any]:
@@ -204,7 +210,7 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
             "metrics": list(sets),
             "models": models,
             "definitions": {name: columns.WORDS[name] for name in DEFINITIONS},
-            "failed": failed,
+            "failed": store.failures([each.number for each in experiment.splits], tuple(METHODS)),
             "seconds": round(time.monotonic() - began, 1),
             "out": str(run.out),
         }
@@ -213,17 +219,17 @@ def run_visual(run: ResolvedVisual) -> dict[str, Any]:
     write_json(run.out / run_directory.METRICS_FILE, found)
     if distributed.is_first():
         visual_page.write(run.out, found, run.record)
-    return found
+    return found, failed
 
 
 def say_what_is_not_grouped(inputs: VisualInputs) -> None:
     """A Notice that names the first row that is away from those of its name, if there is one."""
-    row = first_ungrouped(each.values["name"] for each in inputs.rows)
+    row = first_ungrouped(inputs.classes.labels.tolist())
     if row is not None:
         warnings.warn(
             f"{inputs.rows[row].where}: the rows are not grouped by name, so the released "
             "definitions take other rows than five of each name as references; those of the paper "
-            "do not depend on the order",
+            "take the first five rows of each name, wherever other names' rows are",
             Notice,
             stacklevel=2,
         )
@@ -249,11 +255,15 @@ def say_which_networks_are_missing(store: Store, n_splits: int) -> None:
         )
 
 
-def check(found: dict[str, Any]) -> None:
-    """RunFailed if a training failed; the results of the others are written."""
-    if found["failed"]:
-        more = f", and {len(found['failed']) - 1} more" if len(found["failed"]) > 1 else ""
-        raise RunFailed(f"{found['failed'][0]}{more}; the others are in {found['out']}")
+def check(found: dict[str, Any], failed: Sequence[str]) -> None:
+    """RunFailed if a training of this start failed; the results of the others are written.
+
+    found   what metrics.json holds
+    failed  a sentence for each training of this start that failed
+    """
+    if failed:
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise RunFailed(f"{failed[0]}{more}; the others are in {found['out']}")
 
 
 def text(found: Any) -> str:

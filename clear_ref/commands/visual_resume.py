@@ -1,12 +1,13 @@
 """visual --resume --out DIR: takes what the run in DIR was told, as METHOD does (repeat.py).
 
 What the command line gives wins. The rest is that run's, with its recorded source. Stages without a
-result can have other recipes and options; everything else must be as it was.
+result can have other recipes and options, base alone while no method began with it; everything else
+must be as it was.
 """
 
 from argparse import Namespace
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from clear_ref.common.errors import UserError
 from clear_ref.common.files import one_line
 from clear_ref.common.run_directory import PUT_BACK, SETTINGS_FILE, RunRecord, read_record
 from clear_ref.common.settings import COMMAND_LINE, setting_names
-from clear_ref.visual.method_names import STAGES
+from clear_ref.visual.experiment import BASE
+from clear_ref.visual.method_names import METHOD_NAMES, STAGES
 from clear_ref.visual.methods.table import make_options, methods_under, variant
 from clear_ref.visual.recipes import VisualRecipe
-from clear_ref.visual.store import SPLITS
+from clear_ref.visual.store import FAILED, SPLITS
 
 from .repeat import Earlier, check_command, check_value
 from .visual_recipes import TRAIN, recipe_from, stage_of
@@ -117,15 +119,13 @@ def may_differ(record: RunRecord, start: EarlierStart, out: str) -> set[str]:
     """The names of recipes and options that may differ from those of the run in `out`.
 
     These are of stages of which no result is there, and defaults of options that it does not have.
+    Base has results where a method has one, or failed: it began with base.
     """
     if not start.names:
         return set()
-
-    def begun_stages() -> list[str]:
-        files = {stage: Path(out).glob(f"{SPLITS}/*/{stage}.json") for stage in STAGES}
-        return [stage for stage in STAGES if any(files[stage])]
-
-    begun = distributed.from_first(begun_stages)
+    begun = _stages_with(out, "json")
+    if _methods_from_base(out):
+        begun.append(BASE)
     options = record.get("options", {})
     new = {
         name
@@ -134,3 +134,41 @@ def may_differ(record: RunRecord, start: EarlierStart, out: str) -> set[str]:
     }
     named = (name for name in (*record["settings"], *options) if stage_of(name))
     return new | {name for name in named if stage_of(name) not in begun}
+
+
+def check_base(recipes: Mapping[str, VisualRecipe], start: EarlierStart, out: str) -> None:
+    """UserError for another recipe of base where no base is left, and methods that began with it
+    are: they would stand in one table with those that begin with the new one.
+
+    recipes  {stage: its recipe} of this start
+    """
+    before = start.recipes.get(BASE, recipes[BASE])
+    if before == recipes[BASE] or BASE in _stages_with(out, "json"):
+        return
+    methods = _methods_from_base(out)
+    if methods:
+        new, old = asdict(recipes[BASE]), asdict(before)
+        changed = [name for name in new if new[name] != old[name]]
+        was = ", ".join(f"{name} {old[name]}" for name in changed)
+        now = ", ".join(f"{name} {new[name]}" for name in changed)
+        files = " ".join(f"{SPLITS}/*/{method}.*" for method in methods)
+        raise UserError(
+            f"--out {out}: {', '.join(methods)} began with a base of {was}, now it is {now}; "
+            f"resume with the recipe of its start, or remove what began with that base: {files}"
+        )
+
+
+def _stages_with(out: str, ending: str) -> list[str]:
+    """The stages that have a file with this ending in some split of the run in `out`."""
+
+    def found() -> list[str]:
+        files = {stage: Path(out).glob(f"{SPLITS}/*/{stage}.{ending}") for stage in STAGES}
+        return [stage for stage in STAGES if any(files[stage])]
+
+    return distributed.from_first(found)
+
+
+def _methods_from_base(out: str) -> list[str]:
+    """The methods that have a result, or failed, in the run in `out`."""
+    stages = {*_stages_with(out, "json"), *_stages_with(out, FAILED)}
+    return [method for method in METHOD_NAMES if method in stages]

@@ -5,13 +5,15 @@ each other, because methods begin with its base. What is finished is not done ag
 """
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from clear_ref.common.errors import RunFailed
+from clear_ref.common.errors import Notice, RunFailed
 from clear_ref.common.processes import map_in_processes
 from clear_ref.common.progress import Progress, only_line
 
@@ -19,7 +21,7 @@ from .head import Head
 from .names import Classes
 from .network import ResNet18
 from .recipes import VisualRecipe
-from .scores import DEFINITIONS, GROUPS, accuracies, own_cosines
+from .scores import DEFINITIONS, GROUPS, accuracies, own_cosines, without_length
 from .splits import Split
 from .store import Result, Store, number_or_none
 from .targets import embed
@@ -84,40 +86,49 @@ def rows_of(experiment: Experiment, split: Split, stage: str) -> dict[str, list[
 def train_all(experiment: Experiment, store: Store, n_processes: int) -> list[str]:
     """Train and score what is not finished; returns why methods failed, a sentence for each.
 
+    Why a method failed is kept until it is trained again (store.py). A Notice names each network
+    whose embeddings pass float32.
+
     n_processes  of map_in_processes, by which the splits are shared out
     raises       RunFailed if a base or a gold fails: nothing of its split can be compared then
     """
     splits = list(experiment.splits)
     own = len(splits[::n_processes])
 
-    def compute(split: Split, bar: Progress) -> list[str]:
-        failed = []
+    def compute(split: Split, bar: Progress) -> dict[str, list[str]]:
+        failed, notes = [], []
         for stage in experiment.stages:
             try:
-                _finish(experiment, store, split, stage)
+                notes += _finish(experiment, store, split, stage)
             except RunFailed as error:
                 if stage in (BASE, GOLD):
                     raise
+                store.write_failure(split.number, stage, str(error))
                 failed.append(str(error))
             bar.step(note=f"split {split.number}, {stage}")
-        return failed
+        return {"failed": failed, "notes": notes}
 
     with only_line("visual", own * len(experiment.stages), "training") as bar:
-        failures = map_in_processes(lambda split: compute(split, bar), splits, n_processes)
-    return [reason for of_split in failures for reason in of_split]
+        found = map_in_processes(lambda split: compute(split, bar), splits, n_processes)
+    for note in (note for of_split in found for note in of_split["notes"]):
+        warnings.warn(note, Notice, stacklevel=2)
+    return [reason for of_split in found for reason in of_split["failed"]]
 
 
-def _finish(experiment: Experiment, store: Store, split: Split, stage: str) -> None:
-    """Train, score and keep one stage of one split, unless it is finished."""
+def _finish(experiment: Experiment, store: Store, split: Split, stage: str) -> list[str]:
+    """Train, score and keep one stage of one split, unless it is finished; what is to be said."""
     if store.is_finished(split.number, stage):
-        return
+        return []
     began = time.monotonic()
     network, head, trace = _trained(experiment, store, split, stage)
     if stage == BASE or experiment.keep_all:
         store.write_network(split.number, stage, network, head)
-    accuracy, cosines = scores_of(experiment, split, network)
+    embeddings = _embeddings(experiment, network)
+    accuracy, cosines = scores_of(experiment, split, embeddings)
     result = Result(accuracy, len(trace), round(time.monotonic() - began, 3))
     store.write(split.number, stage, result, cosines, trace)
+    where = plan_of(experiment, split, stage).where
+    return _passing_float32(where, embeddings, experiment.classes.labels)
 
 
 def _trained(
@@ -136,13 +147,17 @@ def _trained(
     return network, head, trace
 
 
+def _embeddings(experiment: Experiment, network: ResNet18) -> np.ndarray:
+    """[rows, D] float32: the embeddings of all rows."""
+    pictures = experiment.faces.pictures
+    return embed(network, pictures, range(len(pictures))).to("cpu", torch.float32).numpy()
+
+
 def scores_of(
-    experiment: Experiment, split: Split, network: ResNet18
+    experiment: Experiment, split: Split, embeddings: np.ndarray
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
-    """({definition: {group: accuracy}}, {definition: cosines [rows]}) of a network."""
+    """({definition: {group: accuracy}}, {definition: cosines [rows]}) of a network's embeddings."""
     labels = experiment.classes.labels
-    rows = range(len(labels))
-    embeddings = embed(network, experiment.faces.pictures, rows).to("cpu", torch.float32).numpy()
     groups = {group: getattr(split, group) for group in GROUPS}
     accuracy = {}
     for definition in DEFINITIONS:
@@ -150,3 +165,15 @@ def scores_of(
         accuracy[definition] = {group: number_or_none(found[group]) for group in GROUPS}
     cosines = {each: own_cosines(embeddings, labels, each) for each in DEFINITIONS}
     return accuracy, cosines
+
+
+def _passing_float32(where: str, embeddings: np.ndarray, labels: np.ndarray) -> list[str]:
+    """What is to be said if embeddings or references have no finite length in float32."""
+    rows, references = without_length(embeddings, labels)
+    if not rows and not references:
+        return []
+    return [
+        f"{where}: the squared lengths of {rows} of {len(labels)} embeddings and of {references} "
+        "references are too large for float32, in which the released definitions compute, so their "
+        "released cosines are 0 or missing, as in the released code; those of paper are in float64"
+    ]

@@ -28,9 +28,10 @@ def summary_of(
 def check_kept(
     store: Store, classes: Classes, splits: Sequence[Split], stages: Sequence[str]
 ) -> None:
-    """UserError for a result or cosines of a finished training that no training leaves."""
+    """UserError for a result, cosines or a failure that no training leaves."""
     for split in splits:
         for stage in stages:
+            store.failure(split.number, stage)
             if store.is_finished(split.number, stage):
                 store.result(split.number, stage)
                 store.cosines(split.number, stage, len(classes.labels))

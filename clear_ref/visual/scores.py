@@ -49,15 +49,31 @@ def gallery(
 
     The mean is of the embeddings as they are: a long one counts more than a short one.
     """
-    classes = np.unique(labels[mask])
-    means = np.stack([embeddings[mask & (labels == label)].mean(axis=0) for label in classes])
+    classes, means = _means(embeddings, labels, mask)
     return classes, directions_of(means)
 
 
 def directions_of(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1; NaN for a row of zeros, which has no direction."""
-    with np.errstate(invalid="ignore"):
+    """Rows of length 1; NaN for a row of zeros, which has no direction. In float32 a row whose
+    length passes 3.4e38 when it is squared becomes zeros, as in the released code (`without_length`
+    counts them).
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def without_length(embeddings: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    """(embeddings, references) whose length is no finite number in float32, as `released` computes
+    it: its cosines to them are 0, or NaN.
+    """
+    embeddings, mask = _prepared(embeddings, labels, "released")
+    _, means = _means(embeddings, labels, mask)
+    with np.errstate(invalid="ignore", over="ignore"):
+        counts = [
+            int((~np.isfinite(np.linalg.norm(vectors, axis=1))).sum())
+            for vectors in (embeddings, means)
+        ]
+    return counts[0], counts[1]
 
 
 def accuracies(
@@ -111,6 +127,16 @@ def check_definition(definition: str) -> None:
         raise UserError(
             f"unknown definition {definition!r}; expected one of {', '.join(DEFINITIONS)}"
         )
+
+
+def _means(
+    embeddings: np.ndarray, labels: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(classes [k] with a reference, the means [k, D] of their references)."""
+    classes = np.unique(labels[mask])
+    with np.errstate(invalid="ignore", over="ignore"):
+        means = [embeddings[mask & (labels == label)].mean(axis=0) for label in classes]
+    return classes, np.stack(means)
 
 
 def _prepared(

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from clear_ref.common.errors import UserError
-from clear_ref.visual.scores import accuracies, gallery, own_cosines, reference_mask
+from clear_ref.visual.scores import (
+    accuracies,
+    gallery,
+    own_cosines,
+    reference_mask,
+    without_length,
+)
 
 # Two names with seven pictures each, in the plane. Name 0 lies along x, name 1 along y; the sixth
 # picture of name 0 lies nearer to y. Row 4 is long: raw means move to it.
@@ -103,6 +109,24 @@ class TestAccuracies:
     def test_a_group_without_questions_is_no_number(self):
         found = accuracies(ROWS[:5], LABELS[:5], {"forget": [0], "retain": [1]}, "paper")
         assert math.isnan(found["forget"]) and math.isnan(found["retain"])
+
+    def test_lengths_that_pass_float32_are_counted_and_give_cosines_of_0(self, recwarn):
+        """(3e19)^2 is above 3.4e38: released, the length is infinite and the direction zeros, as
+        x / np.linalg.norm(x) in the released script; the first name takes such a question.
+        """
+        rows = ROWS.copy()
+        rows[12:] *= 3e19
+        assert without_length(rows, LABELS) == (2, 0)
+        assert own_cosines(rows, LABELS, "released")[12:].tolist() == [0.0, 0.0]
+        np.testing.assert_allclose(own_cosines(rows, LABELS, "paper")[12:], [1, 0.995], rtol=1e-3)
+        groups = {"forget": [0], "retain": [1]}
+        assert accuracies(rows, LABELS, groups, "released")["retain"] == 0.0
+        assert accuracies(rows, LABELS, groups, "paper")["retain"] == 100.0
+        rows[7] *= 3e20
+        assert without_length(rows, LABELS) == (3, 1)
+        assert without_length(ROWS, LABELS) == (0, 0)
+        assert without_length(ROWS * 0, LABELS) == (0, 0)
+        assert not recwarn
 
     def test_shapes_are_checked(self):
         with pytest.raises(UserError, match=r"shape \[14, 2\]; expected \[3, D\]"):

@@ -221,3 +221,85 @@ def test_under_torchrun_there_are_as_many_processes_as_it_started(monkeypatch):
     assert processes_of(Visual(processes=1), set(), torch.device("cpu")) == 4
     with pytest.raises(UserError, match="--processes is 1, and torchrun started 4; leave it out"):
         processes_of(Visual(processes=1), {"processes"}, torch.device("cpu"))
+
+
+class TestAnotherRecipeOfBase:
+    """Base has no result left, and what began with it has, or failed."""
+
+    @pytest.mark.parametrize("ending", ["json", "failed.json"])
+    def test_it_is_refused_while_a_method_is_there_that_began_with_it(self, out, capsys, ending):
+        for split in out.glob("splits/[0-9]*"):
+            (split / "base.json").unlink()
+            (split / "twins.json").rename(split / f"twins.{ending}")
+        before = {path: path.read_bytes() for path in out.rglob("*.*")}
+        assert resume(out, "twins", "--train=base.lr=0.3") == 2
+        said = capsys.readouterr().err
+        assert f"--out {out}: twins began with a base of lr 0.1, now it is lr 0.3; resume" in said
+        assert "or remove what began with that base: splits/*/twins.*\n" in said
+        assert said.count("\n") == 1
+        assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+    def test_where_nothing_is_left_of_it_it_is_taken(self, out):
+        for path in (*out.glob("splits/*/base.json"), *out.glob("splits/*/twins.*")):
+            path.unlink()
+        assert resume(out, "twins", "--train=base.lr=0.3") == 0
+        assert "lr 0.3" in record_of(out)["settings"]["train base"]["value"]
+
+    def test_of_gold_it_is_taken_as_no_training_begins_with_gold(self, out):
+        for path in out.glob("splits/*/gold.json"):
+            path.unlink()
+        assert resume(out, "twins", "--train=gold.lr=0.3") == 0
+
+    def test_a_settings_file_without_it_is_named(self, out, capsys):
+        """Its default is not taken for the recipe of the base that is gone."""
+        for path in out.glob("splits/*/base.json"):
+            path.unlink()
+        file = out / "settings.json"
+        found = json.loads(file.read_text())
+        del found["settings"]["train base"]
+        file.write_text(json.dumps(found))
+        assert resume(out) == 2
+        assert "its settings.json has no train base, now it is " in capsys.readouterr().err
+
+
+class TestAMethodThatFailed:
+    @pytest.fixture
+    def failed(self, out):
+        """The run, to which a retain_ft was added that failed in every split."""
+        own = [f"--train=retain_ft.{value}" for value in ("epochs=2", "batch_size=6", "lr=1e30")]
+        assert resume(out, "retain_ft", *own) == 1
+        return out
+
+    def test_it_stays_named_when_another_method_is_resumed(self, failed, tmp_path, capsys):
+        """With its reason: in metrics.json, the tables and a report; the start itself is done."""
+        reasons = json.loads((failed / "metrics.json").read_text())["failed"]
+        assert len(reasons) == 4 and reasons[0].startswith("split 0, retain_ft (paper), step ")
+        capsys.readouterr()
+        assert resume(failed, "twins") == 0
+        said = capsys.readouterr().out
+        assert "retain_ft (failed)" in said and "failed: split 0, retain_ft (paper), step" in said
+        assert json.loads((failed / "metrics.json").read_text())["failed"] == reasons
+        assert "retain_ft (failed)" in (failed / "leaderboard.md").read_text()
+        assert run.main(["report", str(failed), "--out", str(tmp_path / "report")]) == 0
+        assert "retain_ft (failed)" in (tmp_path / "report/leaderboard.md").read_text()
+
+    def test_it_is_named_until_it_is_trained_with_success(self, failed, capsys):
+        assert resume(failed, "retain_ft") == 1
+        assert "the run failed: split 0, retain_ft (paper)" in capsys.readouterr().err
+        assert resume(failed, "retain_ft", "--train=retain_ft.lr=0.01") == 0
+        assert json.loads((failed / "metrics.json").read_text())["failed"] == []
+        assert not list(failed.glob("splits/*/*.failed.json"))
+
+    def test_a_changed_file_of_it_is_named(self, failed, capsys):
+        path = failed / "splits/002/retain_ft.failed.json"
+        for text, message in (
+            ("{", "not JSON"),
+            (path.read_text().replace('"split": 2', '"split": 3'), "split is 3, expected 2"),
+            (path.read_text().replace('"reason": "', '"reason": 5, "x": "'), "reason is 5, expect"),
+        ):
+            path.write_text(text)
+            capsys.readouterr()
+            assert resume(failed, "twins") == 2
+            said = capsys.readouterr().err
+            assert f"{path}: is not the failure of split 2, retain_ft ({message}" in said
+            assert "; remove it, and the same command with --resume trains it again" in said
