@@ -115,22 +115,21 @@ def check_shown(settings: Visual, people: People, classes: Classes) -> None:
         missing = next((name for name in names if name not in classes.names), None)
         if missing is None:
             continue
-        quoted = one_line(repr(missing), 60)
-        such_as = f"such as {one_line(repr(classes.names[0]), 60)}"
+        quoted, expected = one_line(repr(missing), 60), classes.expected(missing)
         if file:
-            raise UserError(
-                f"{option} {file}: no picture shows {quoted}; expected names of the rows, {such_as}"
-            )
+            raise UserError(f"{option} {file}: no picture shows {quoted}; {expected}")
         raise UserError(
             f"{settings.data}: no picture shows {quoted}, who is in CLEAR's list of {whose} "
-            f"people; this list is used because {option} is not given; expected --forget-names "
-            f"and --holdout-names, files with names of the rows, {such_as}"
+            f"people; this list is used because {option} is not given, and --forget-names and "
+            f"--holdout-names name files with other ones; {expected}"
         )
 
 
 def read_names(path: PathName) -> tuple[str, ...]:
-    """The names of a file with one a line; empty lines are left out."""
-    lines = (line.strip() for line in read_text(path).splitlines())
+    """The names of a file with one a line; empty lines are left out. Only \\n ends a line, and
+    blanks at the ends of a name do not count, as in the rows.
+    """
+    lines = (line.strip() for line in read_text(path).split("\n"))
     return tuple(line for line in lines if line)
 
 

@@ -134,9 +134,13 @@ class TestNames:
         assert first_ungrouped(labels) == first
 
     def test_a_name_with_five_pictures_is_refused_by_name(self):
-        with pytest.raises(UserError, match="few has 5 pictures; expected 6 at least"):
+        with pytest.raises(UserError, match="'few' has 5 pictures; expected 6 at least"):
             check_classes(classes_of(["many"] * 6 + ["few"] * 5))
 
     def test_one_name_alone_is_refused(self):
-        with pytest.raises(UserError, match="all pictures show alone; expected pictures of two"):
+        with pytest.raises(UserError, match="all pictures show 'alone'; expected pictures of two"):
             check_classes(classes_of(["alone"] * 9))
+
+    def test_a_name_of_blanks_is_nobodys(self):
+        with pytest.raises(UserError, match="the name of row 3 is of blanks alone; expected the"):
+            check_classes(classes_of(["a", "a", " \u00a0 ", "b"]))
