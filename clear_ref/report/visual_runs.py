@@ -13,7 +13,9 @@ from clear_ref.common.run_directory import RunRecord
 from clear_ref.common.settings import COMMAND_LINE
 from clear_ref.visual import columns, recipes, world_recipes
 from clear_ref.visual.method_names import METHOD_NAMES, STAGES
+from clear_ref.visual.store import reason_of
 
+from . import visual_numbers
 from .given_settings import word
 
 PATHS = frozenset({"data", "network", "forget_names", "holdout_names"})
@@ -47,6 +49,7 @@ def run_of(where: Path, found: Found, record: RunRecord) -> VisualRun:
 def read(directory: Path) -> VisualRun | None:
     """The finished `visual` run of a directory; None for a run of another command.
 
+    Its numbers are compared with its results (visual_numbers.py).
     raises  UserError for a run that has not finished, and for files that it does not write
     """
     settings, path = directory / run_directory.SETTINGS_FILE, directory / run_directory.METRICS_FILE
@@ -58,13 +61,24 @@ def read(directory: Path) -> VisualRun | None:
             f"report {directory}: holds no {path.name}, as a run that has not finished; "
             "finish it with --resume"
         )
-    found = read_json(path)
+    try:
+        found = read_json(path)
+    except UserError as error:
+        raise _no_summary(path, reason_of(error, path)) from None
     if not _is_summary(found):
-        raise UserError(
-            f"{path}: is not the summary of a finished visual run; the same command with --resume "
-            "writes it again"
-        )
+        raise _no_summary(path, "it has other keys or types")
+    problem = visual_numbers.problem(directory, found)
+    if problem:
+        raise _no_summary(path, problem)
     return run_of(directory, found, record)
+
+
+def _no_summary(path: Path, why: str) -> UserError:
+    """The error of a metrics.json that is not that of the run."""
+    return UserError(
+        f"{path}: is not the summary of a finished visual run ({why}); the same command with "
+        "--resume writes it again"
+    )
 
 
 def _is_summary(found: Found) -> bool:
