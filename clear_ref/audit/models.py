@@ -11,18 +11,22 @@ N bits     with weights rounded to N bits, as in rounding.py
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from clear_ref.common.errors import RunFailed, UserError
+from clear_ref.common.file_keys import shown
 from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes
 from clear_ref.common.progress import Progress, only_line
 from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY, LOGS_DIRECTORY
 from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
-from clear_ref.evaluation.log_format import Log, Logs
+from clear_ref.evaluation.kept_scores import scores_problem
+from clear_ref.evaluation.leakage import asked_records
+from clear_ref.evaluation.log_format import Logs
 from clear_ref.evaluation.membership_scores import ComparedScores, membership_scores
 from clear_ref.evaluation.relearning import relearn
 from clear_ref.evaluation.robustness import RobustnessPlan
@@ -37,6 +41,7 @@ from clear_ref.mini.build_models import finetune_plan
 from clear_ref.model import lora
 from clear_ref.model.vlm import VLM
 
+from .kept_logs import checked_log
 from .members import GOLD, WITH, Member
 
 TRAINED = "trained"
@@ -96,7 +101,8 @@ def plan_of(member: Member, data: Path, split: str) -> FinetunePlan:
 def make_all(experiment: Experiment, members: list[Member], n_processes: int) -> None:
     """Every model, trained and measured; member i by process i % n_processes.
 
-    raises  RunFailed at the end if a training failed; the other models are done and stay
+    raises  UserError, before anything is computed, if what is done is damaged; RunFailed at the end
+            if a training failed: the other models are done and stay
     """
 
     def made(member: Member, bar: Progress) -> str:
@@ -107,6 +113,7 @@ def make_all(experiment: Experiment, members: list[Member], n_processes: int) ->
         bar.step(note=member.name)
         return ""
 
+    map_in_processes(lambda member: check_measured(experiment, member), members, n_processes)
     with only_line("models of the audit", len(members[::n_processes]), "model") as bar:
         texts = map_in_processes(lambda member: made(member, bar), members, n_processes)
     failed = [text for text in texts if text]
@@ -125,10 +132,20 @@ def make(experiment: Experiment, member: Member) -> None:
         if not scores_file(directory, condition).exists()
     ]
     if left:
-        vlm = experiment.load(directory / "model")
+        vlm = trained(experiment, member)
         for condition in left:
             measure(experiment, member, vlm, condition)
     shutil.rmtree(directory / CHECKPOINT_DIRECTORY, ignore_errors=True)
+
+
+def trained(experiment: Experiment, member: Member) -> VLM:
+    """The trained model; UserError if its files are missing or damaged."""
+    directory = experiment.directory(member)
+    try:
+        return experiment.load(directory / "model")
+    except UserError as error:
+        again = f"remove the directory {directory}, and --resume --out DIR trains it again"
+        raise UserError(f"{error}; {again}") from None
 
 
 def train(experiment: Experiment, member: Member) -> None:
@@ -137,7 +154,16 @@ def train(experiment: Experiment, member: Member) -> None:
     vlm = experiment.load(experiment.start)
     plan = experiment.plan_of(member)
     prepare(vlm, experiment.recipe, member.seed)
-    finetune(vlm, plan, experiment.recipe, member.seed, member.name, directory, resume=True)
+    finetune(
+        vlm,
+        plan,
+        experiment.recipe,
+        member.seed,
+        member.name,
+        directory,
+        resume=True,
+        begin_again=f"remove the directory {directory}, and --resume --out DIR trains it again",
+    )
     vlm.merge_lora()
     vlm.save(directory / "model")
     write_history(
@@ -210,27 +236,65 @@ def scores_file(directory: Path, condition: str) -> Path:
     return directory / "scores" / f"{condition.replace(' ', '')}.json"
 
 
-def read_measured(experiment: Experiment, member: Member, condition: str) -> tuple[Logs, Scores]:
-    """(logs, membership scores) of a model that was measured.
+def read_scores(experiment: Experiment, member: Member, condition: str) -> Scores:
+    """The membership scores of a model that was measured.
+
+    raises  UserError for a damaged file, or one without every score of every record
+    """
+    file = scores_file(experiment.directory(member), condition)
+    plan = experiment.robustness
+    with naming(experiment, member, condition, file):
+        content = object_in(file)
+        problem = scores_problem(content.get("scores"), plan.compared, plan.settings.gradnorm)
+        if content.get("format") != FORMAT:
+            problem = f"format is {shown(content.get('format'))}; expected {FORMAT!r}"
+        if problem:
+            raise UserError(problem)
+    return cast(Scores, content["scores"])
+
+
+def read_logs(experiment: Experiment, member: Member, condition: str) -> Logs:
+    """The logs of a model that was measured.
 
     raises  UserError for a file that is missing or damaged
     """
-    directory = experiment.directory(member)
-    folder, file = logs_directory(directory, condition), scores_file(directory, condition)
-    content = read_json(file)
-    kinds = set(experiment.robustness.compared)
-    if content.get("format") != FORMAT or set(content.get("scores") or ()) != kinds:
-        raise UserError(
-            f"{file}: does not hold the scores of {', '.join(kinds) or 'nothing'} ({FORMAT}); "
-            "remove it, and --resume --out DIR measures the model again"
-        )
+    folder = logs_directory(experiment.directory(member), condition)
+    plan, limit = experiment.robustness, experiment.evaluation.limit
     logs = {}
     for task in experiment.tasks:
+        asked = asked_records(task, plan.directory, plan.phrases, limit).items
         path = folder / f"{task.name}.json"
-        if not path.exists():
-            raise UserError(
-                f"{path}: no such file; remove {file}, and --resume --out DIR measures the model "
-                "again"
-            )
-        logs[task.name] = cast(Log, read_json(path))
-    return logs, cast(Scores, content["scores"])
+        with naming(experiment, member, condition, path):
+            indices = [str(item.index) for item in asked]
+            logs[task.name] = checked_log(object_in(path), task, indices)
+    return logs
+
+
+def check_measured(experiment: Experiment, member: Member) -> None:
+    """UserError if a file of a condition in which a model was measured is missing or damaged."""
+    for condition in experiment.conditions_of(member):
+        if scores_file(experiment.directory(member), condition).exists():
+            read_scores(experiment, member, condition)
+            read_logs(experiment, member, condition)
+
+
+@contextmanager
+def naming(experiment: Experiment, member: Member, condition: str, path: Path) -> Iterator[None]:
+    """A UserError inside the block gets the file, and what to do so that the model is measured
+    again."""
+    try:
+        yield
+    except UserError as error:
+        file = scores_file(experiment.directory(member), condition)
+        again = f"remove {file}, and --resume --out DIR measures {member.name} again"
+        raise UserError(f"{path}: {error}; {again}") from None
+
+
+def object_in(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; UserError, without the file's name, if there is none."""
+    if not path.exists():
+        raise UserError("no such file")
+    try:
+        return read_json(path)
+    except UserError:
+        raise UserError("is not the JSON object that was written there") from None

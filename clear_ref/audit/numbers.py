@@ -41,6 +41,11 @@ class Number:
     is_about_forget: bool
     value: float | None
 
+    @property
+    def name(self) -> str:
+        """The metric and its definition: no other number has both."""
+        return f"{self.metric} ({self.definition.label})"
+
 
 def numbers_of(logs: Logs, gold_logs: Logs, scores: Scores, gold_scores: Scores) -> list[Number]:
     """Every number, once for each definition; in the same order for the same tasks.

@@ -1,17 +1,18 @@
 """The table of an audit: every definition, how well it tells, best first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
 
+from clear_ref.common.errors import UserError
 from clear_ref.common.processes import map_in_processes
 from clear_ref.evaluation.definitions import Definition
 from clear_ref.evaluation.membership_scores import LOSS
 
 from .members import GOLD, WITH, WITHOUT, Member
-from .models import TRAINED, Experiment, Scores, read_measured
+from .models import TRAINED, Experiment, Scores, read_logs, read_scores, scores_file
 from .numbers import ROBUSTNESS, Number, numbers_of, u_lira_definition
 from .telling import exact_p, interval_of_auc, rank_correlation, sign_of, telling_auc, u_lira
 
@@ -56,26 +57,30 @@ class Row(TypedDict):
     note: str
 
 
-# {condition: {with, without: [numbers of each model]}}
-Measured = dict[str, dict[str, list[list[float | None]]]]
+Values = dict[str, float | None]  # by Number.name
+# {condition: {with, without: [values of each model]}}
+Measured = dict[str, dict[str, list[Values]]]
 
 
 def rows_of(experiment: Experiment, members: list[Member], n_processes: int) -> list[Row]:
     """The rows of the table, from what is measured on disk; read and scored in n_processes."""
     groups = {kind: [m for m in members if m.kind == kind] for kind in (WITH, WITHOUT)}
     [gold] = [member for member in members if member.kind == GOLD]
-    gold_logs, gold_scores = read_measured(experiment, gold, TRAINED)
+    gold_logs = read_logs(experiment, gold, TRAINED)
+    gold_scores = read_scores(experiment, gold, TRAINED)
     conditions = experiment.conditions()
 
     def numbers(member: Member, condition: str) -> list[Number]:
-        logs, scores = read_measured(experiment, member, condition)
+        logs = read_logs(experiment, member, condition)
+        scores = read_scores(experiment, member, condition)
         return numbers_of(logs, gold_logs, scores, gold_scores)
 
     jobs = [(m, condition) for kind in groups for m in groups[kind] for condition in conditions]
     found = map_in_processes(
-        lambda job: [number.value for number in numbers(*job)], jobs, n_processes
+        lambda job: {number.name: number.value for number in numbers(*job)}, jobs, n_processes
     )
     by_job = dict(zip(jobs, found, strict=True))
+    check_same_numbers(experiment, by_job)
     measured: Measured = {
         condition: {
             kind: [by_job[member, condition] for member in own] for kind, own in groups.items()
@@ -85,21 +90,38 @@ def rows_of(experiment: Experiment, members: list[Member], n_processes: int) -> 
     described = numbers(groups[WITH][0], TRAINED)
     if gold_scores:
         definition = u_lira_definition(u_lira.__doc__ or "")
-        described.append(Number(U_LIRA, definition, (ROBUSTNESS,), True, 0.0))
+        combined = Number(U_LIRA, definition, (ROBUSTNESS,), True, 0.0)
+        described.append(combined)
         for condition in conditions:
             losses = [
-                np.array([losses_of(read_measured(experiment, m, condition)[1]) for m in own])
+                np.array([losses_of(read_scores(experiment, m, condition)) for m in own])
                 for own in groups.values()
             ]
             for kind, values in zip(groups, u_lira(*losses), strict=True):
-                for own_numbers, value in zip(measured[condition][kind], values, strict=True):
-                    own_numbers.append(value)
+                for own_values, value in zip(measured[condition][kind], values, strict=True):
+                    own_values[combined.name] = value
     return table(described, measured)
 
 
+def check_same_numbers(experiment: Experiment, by_job: Mapping[tuple[Member, str], Values]) -> None:
+    """UserError for a model that has not every number that another one has, in any condition."""
+    names = dict.fromkeys(name for values in by_job.values() for name in values)
+    for (member, condition), values in by_job.items():
+        missing = [name for name in names if name not in values]
+        if missing:
+            file = scores_file(experiment.directory(member), condition)
+            raise UserError(
+                f"{member.name}, {condition}: has no {missing[0]}, which other models have; "
+                f"expected the same numbers of all: remove {file}, and --resume --out DIR measures "
+                f"{member.name} again"
+            )
+
+
 def losses_of(scores: Scores) -> list[float]:
-    """The mean nll of every forget record that membership compares."""
-    return [loss for own in scores.values() for loss in own[LOSS]["forget"].values()]
+    """The mean nll of every forget record that membership compares; equal for any order in the
+    file."""
+    losses = [scores[kind][LOSS]["forget"] for kind in sorted(scores)]
+    return [own[number] for own in losses for number in sorted(own, key=int)]
 
 
 def table(described: Sequence[Number], measured: Measured) -> list[Row]:
@@ -107,20 +129,21 @@ def table(described: Sequence[Number], measured: Measured) -> list[Row]:
     AUC in the other conditions, then the correlation, then the name.
 
     described  what each number is; if the last one is U_LIRA, numbers are correlated with it
-    measured   values in the same order
+    measured   the values of these numbers
     """
     reference = None
     if described[-1].metric == U_LIRA:
-        reference = [own[-1] for group in measured[TRAINED].values() for own in group]
+        name = described[-1].name
+        reference = [own[name] for group in measured[TRAINED].values() for own in group]
     rows = [
-        row_of(number, partial(_values, measured, place), list(measured), reference)
-        for place, number in enumerate(described)
+        row_of(number, partial(_values, measured, number.name), list(measured), reference)
+        for number in described
     ]
     return sorted(rows, key=_order)
 
 
-def _values(measured: Measured, place: int, condition: str) -> dict[str, list[float | None]]:
-    return {kind: [own[place] for own in group] for kind, group in measured[condition].items()}
+def _values(measured: Measured, name: str, condition: str) -> dict[str, list[float | None]]:
+    return {kind: [own[name] for own in group] for kind, group in measured[condition].items()}
 
 
 def row_of(number: Number, values_in: Any, conditions: list[str], reference: Any) -> Row:

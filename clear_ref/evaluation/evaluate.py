@@ -10,19 +10,19 @@ group size changes the numbers by rounding.
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from clear_ref.common import distributed
-from clear_ref.common.errors import RunFailed, UserError
-from clear_ref.common.files import read_json, write_json
+from clear_ref.common.errors import RunFailed
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.common.progress import Progress
 from clear_ref.data.prompts import Phrases
 from clear_ref.model.vlm import VLM
 
 from . import rouge
+from .kept_files import all_have, read_kept, write_kept
 from .leakage import Asked, asked_records
 from .likelihood import NllSum, candidate_nll, plain_nll
 from .log_format import LOG_FORMAT, Logs, RecordLog
@@ -117,7 +117,7 @@ def _compute_groups(
         task, records = group
         if kept is not None:
             content = {"of": _description(task, records, settings), "records": record_logs}
-            write_json(_group_file(kept, task, records), content)
+            write_kept(_group_file(kept, task, records), content)
 
     with torch.no_grad():
         results = map_in_processes(compute, groups, n_processes, keep)
@@ -156,27 +156,22 @@ def _description(task: Task, records: list[Item], settings: EvaluationSettings) 
 def _read_group(
     kept: Path | None, task: Task, records: list[Item], settings: EvaluationSettings
 ) -> list[RecordLog] | None:
-    """The record logs of a kept group; None if there is none with this description."""
+    """The record logs of a kept group; None if there is none with this description.
+
+    raises  UserError for a file that is not what was written there
+    """
     if kept is None:
         return None
-    path = _group_file(kept, task, records)
-    if not path.exists():
-        return None
-    content = read_json(path)
-    if content.get("of") != _description(task, records, settings):
-        return None
-    found = content.get("records")
+    of = _description(task, records, settings)
     columns = set(RecordLog.__annotations__)
-    if (
-        not isinstance(found, list)
-        or len(found) != len(records)
-        or not all(isinstance(each, dict) and set(each) == columns for each in found)
-    ):
-        raise UserError(
-            f"{path}: is not what was kept of {len(records)} records; expected every column of "
-            "each: remove the file, and they are evaluated again"
+
+    def fits(content: Any) -> bool:
+        return all_have([content], 1, {"of", "records"}) and (
+            content["of"] != of or all_have(content["records"], len(records), columns)
         )
-    return found
+
+    content = read_kept(_group_file(kept, task, records), fits)
+    return content["records"] if content and content["of"] == of else None
 
 
 def group_logs(

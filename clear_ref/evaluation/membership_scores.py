@@ -6,17 +6,13 @@ All are of the tokens of the true answer, its end token included (open-unlearnin
 end token in min_k, min_k_plus_plus and memorisation). membership.py makes the reported numbers.
 """
 
-import hashlib
-import json
 import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_json, write_json
 from clear_ref.common.processes import map_in_processes, process_count
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Record, Row, has_config, read_rows
@@ -24,6 +20,7 @@ from clear_ref.model.vlm import VLM
 
 from .answer_tokens import AnswerTokens, answer_tokens, gradient_norm
 from .exact_means import mean
+from .kept_files import all_have, read_kept, write_kept
 from .relearning import record_key
 from .tasks import caption_question
 
@@ -35,6 +32,7 @@ GRADIENT_NORM = "mia_gradnorm"
 # Made of two models' mia_loss: the reference is gold.
 REFERENCE = "mia_reference"
 LOSS = "mia_loss"
+ATTACKS = (LOSS, "mia_min_k", "mia_min_k_plus_plus", "mia_zlib", GRADIENT_NORM)
 MEMORISATION = ("exact_memorization", "extraction_strength")
 
 
@@ -177,6 +175,11 @@ def _check_not_trained_on(rows: list[Row], directory: Path, full: str) -> None:
             )
 
 
+def score_names(with_gradients: bool) -> list[str]:
+    """The names of record_scores."""
+    return [name for name in (*ATTACKS, *MEMORISATION) if with_gradients or name != GRADIENT_NORM]
+
+
 def record_scores(vlm: VLM, record: Record, min_k: float, with_gradients: bool) -> RecordScore:
     """{name: score} of one record; mia_gradnorm only with_gradients."""
     tokens = answer_tokens(vlm, record)
@@ -220,7 +223,8 @@ def membership_scores(
 
     On the CPU the records are computed by as many processes as torch has threads.
 
-    raises  UserError for gradients of a model whose layers are shared out over processes
+    raises  UserError for gradients of a model whose layers are shared out over processes, and for a
+          kept file that is not what was written there
     kept  directory to which the scores of each finished group of records are written, and from
           which they are read instead of computed again. It belongs to one model, these records and
           settings
@@ -232,7 +236,10 @@ def membership_scores(
         )
     work = [record for records in compared.values() for part in records.values() for record in part]
     groups = [(first, work[first : first + GROUP]) for first in range(0, len(work), GROUP)]
-    known = distributed.from_first(lambda: [_read_group(kept, first) for first, _ in groups])
+    names = score_names(with_gradients)
+    known = distributed.from_first(
+        lambda: [_read_group(kept, first, len(group), names) for first, group in groups]
+    )
     missing = [group for group, found in zip(groups, known, strict=True) if found is None]
 
     def group_scores(group: tuple[int, list[Record]]) -> list[RecordScore]:
@@ -240,7 +247,7 @@ def membership_scores(
 
     def keep(group: tuple[int, list[Record]], found: list[RecordScore]) -> None:
         if kept is not None:
-            write_json(_group_file(kept, group[0]), {"sha256": digest(found), "scores": found})
+            write_kept(_group_file(kept, group[0]), found)
 
     n_processes = process_count(vlm.device, vlm.is_shared_out)
     computed = iter(map_in_processes(group_scores, missing, n_processes, keep))
@@ -257,30 +264,17 @@ def membership_scores(
     return scores
 
 
-def digest(scores: object) -> str:
-    """The SHA-256 of what is kept for a stopped run."""
-    return hashlib.sha256(json.dumps(scores).encode("utf-8")).hexdigest()
-
-
-def changed(path: Path) -> UserError:
-    """The error for a kept file whose content has another digest."""
-    return UserError(
-        f"{path}: was changed after it was written; remove it, and it is computed again"
-    )
-
-
 def _group_file(kept: Path, first: int) -> Path:
     return kept / f"membership-{first}.json"
 
 
-def _read_group(kept: Path | None, first: int) -> list[RecordScore] | None:
-    """The scores that were kept of the group that begins with record `first`; None without any.
-
-    raises  UserError if the file was changed
-    """
-    if kept is None or not _group_file(kept, first).exists():
+def _read_group(
+    kept: Path | None, first: int, n: int, names: list[str]
+) -> list[RecordScore] | None:
+    """The scores that were kept of the n records from `first` on; None without any."""
+    if kept is None:
         return None
-    content = read_json(_group_file(kept, first))
-    if content.get("sha256") != digest(content.get("scores")):
-        raise changed(_group_file(kept, first))
-    return cast(list[RecordScore], content["scores"])
+    found: list[RecordScore] | None = read_kept(
+        _group_file(kept, first), lambda scores: all_have(scores, n, set(names))
+    )
+    return found

@@ -15,8 +15,9 @@ source    Lynch et al. 2024 (arXiv 2402.16835), Hu et al. 2024 (arXiv 2406.13356
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,10 +26,8 @@ import torch
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import write_jsonl
 from clear_ref.data import draws
 from clear_ref.data.records import Row, read_rows
-from clear_ref.loop.curve import read_lines
 from clear_ref.loop.finetune import finetune
 from clear_ref.loop.plan import FinetunePlan
 from clear_ref.loop.prepare import prepare
@@ -40,6 +39,7 @@ from clear_ref.model.vlm import VLM
 
 from .bootstrap import Interval, Sample, drawn_numbers
 from .intervals import over_draws
+from .kept_files import read_kept, write_kept
 from .likelihood import answer_means
 from .log_format import Log, Logs
 from .metrics import score
@@ -55,7 +55,8 @@ MEASURES = (
     "text_forget_not_relearned",
 )
 Measures = dict[str, float | None]
-LINES = "lines.jsonl"  # in the directory of a relearning that is not finished
+OF_EVERY_STEP = ("step", "loss", "gradient_norm", "lr")
+LINES = "lines.json"  # in the directory of a relearning that is not finished
 
 
 def draw_records(rows: list[Row], n: int, seed: int) -> list[Row]:
@@ -178,8 +179,8 @@ def relearn(
     records = [plan.records(0, index)["retain"] for index in range(len(plan))]
     n_threads = torch.get_num_threads()
     lines: list[dict] = []
-    stored = distributed.from_first(lambda: read_lines(kept / LINES) if kept else [])
-
+    stored: list[dict] = []
+    begin_again = f"remove the directory {kept}, and --resume measures the model again"
     names = [f"{plan.row_of('retain', 0, index).index}" for index in range(len(plan))]
 
     def measured(others: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,21 +190,14 @@ def relearn(
         return {"nll_relearned": math.fsum(nll) / len(nll)} | dict(others) | {"drawn": own}
 
     def add(line: TraceLine) -> None:
-        lines.append(
-            {
-                "step": line["step"],
-                "loss": line["loss"],
-                "gradient_norm": line["gradient_norm"],
-                "lr": line["lr"],
-            }
-        )
+        lines.append({name: value for name, value in line.items() if name in OF_EVERY_STEP})
         if line["step"] in measured_steps:
             n_training_threads = torch.get_num_threads()
             torch.set_num_threads(n_threads)
             lines[-1] |= measured(measure(line["step"]))
             torch.set_num_threads(n_training_threads)
         if kept:
-            write_jsonl(kept / LINES, lines)
+            write_kept(kept / LINES, lines)
 
     def again(line: TraceLine) -> None:
         lines[1:] = [each for each in stored if 0 < each["step"] <= line["step"]]
@@ -212,10 +206,13 @@ def relearn(
         if [each["step"] for each in lines] != list(range(line["step"] + 1)):
             raise UserError(
                 f"{kept}/{LINES}: has not one line for each of {line['step'] + 1} steps that are "
-                "done; remove the directory, and relearning begins again"
+                f"done; {begin_again}"
             )
 
     lines.append({"step": 0} | measured(initial))
+    if kept:
+        fits = partial(_are_lines, measured_steps, lines[0].keys())
+        stored += distributed.from_first(lambda: read_kept(kept / LINES, fits, begin_again)) or []
     short_recipe = dataclasses.replace(
         recipe,
         epochs=max(measured_steps),
@@ -233,8 +230,24 @@ def relearn(
             kept,
             resume=kept is not None,
             after_step=AfterStep(add, again, measured_steps),
+            begin_again=begin_again,
         )
     return lines
+
+
+def _are_lines(measured_steps: list[int], measures: Set[str], found: Any) -> bool:
+    """Whether these are lines of the steps from 0 on.
+
+    measures  the names of what a line of step 0 and of measured_steps has
+    """
+    if not isinstance(found, list):
+        return False
+    for step, line in enumerate(found):
+        needed = set(measures) if step == 0 or step in measured_steps else {"step"}
+        needed |= set(OF_EVERY_STEP) if step else set()
+        if not isinstance(line, dict) or not line.keys() >= needed or line["step"] != step:
+            return False
+    return True
 
 
 def mean_rise(steps: list[int], values: list[float | None]) -> float | None:

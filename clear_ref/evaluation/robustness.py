@@ -13,11 +13,11 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from clear_ref.common import distributed
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import read_json, write_json, write_jsonl
+from clear_ref.common.files import write_json, write_jsonl
 from clear_ref.data.prompts import Phrases
 from clear_ref.data.records import Row, has_config, read_rows
 from clear_ref.loop.plan import FinetunePlan
@@ -25,16 +25,16 @@ from clear_ref.loop.recipes import Recipe
 from clear_ref.model.vlm import VLM
 
 from .bootstrap import intervals
+from .kept_files import read_kept, write_kept
+from .kept_scores import scores_problem
 from .log_format import Logs
 from .membership import membership, membership_intervals
 from .membership_scores import (
     CONFIGS,
     ComparedRecords,
     ComparedScores,
-    changed,
     check_min_k,
     compared_records,
-    digest,
     evaluation_record,
     membership_scores,
     with_reference,
@@ -264,12 +264,7 @@ def measure_model(
 ) -> ModelResult:
     """The measurements of one model; arguments as in `run`."""
     metrics = plan.settings.definition_set
-    scores = kept_or_computed(
-        kept / "membership.json",
-        lambda: membership_scores(
-            vlm, plan.compared, plan.settings.min_k, plan.settings.gradnorm, kept
-        ),
-    )
+    scores = kept_or_computed(plan, vlm, kept)
     rounding = {}
     intervals_of = {}
     n_layers = 0
@@ -307,19 +302,20 @@ def measure_model(
     }
 
 
-def kept_or_computed(path: Path, compute: Callable[[], Scores]) -> Scores:
-    """The scores in a file that this function wrote, or computed and written.
+def kept_or_computed(plan: RobustnessPlan, vlm: VLM, kept: Path) -> Scores:
+    """The scores in a file of `kept` that this function wrote, or computed and written.
 
-    raises  UserError if the file was changed
+    raises  UserError if the file is not what was written there
     """
-    content = distributed.from_first(lambda: read_json(path) if path.exists() else None)
-    if content is None:
-        scores = compute()
-        write_json(path, {"sha256": digest(scores), "scores": scores})
-        return scores
-    if content.get("sha256") != digest(content.get("scores")):
-        raise changed(path)
-    return cast(Scores, content["scores"])
+    path, gradnorm = kept / "membership.json", plan.settings.gradnorm
+    known: Scores | None = distributed.from_first(
+        lambda: read_kept(path, lambda scores: not scores_problem(scores, plan.compared, gradnorm))
+    )
+    if known is not None:
+        return known
+    scores = membership_scores(vlm, plan.compared, plan.settings.min_k, gradnorm, kept)
+    write_kept(path, scores)
+    return scores
 
 
 def _relearning(

@@ -32,6 +32,7 @@ from .checkpoint_index import (
     index_names,
     read_index,
 )
+from .trace import NEW_RUN
 
 
 class Checkpoints:
@@ -79,7 +80,7 @@ class Checkpoints:
                 return state
         if problems:
             more = f"; {len(problems)} checkpoints, none of them whole" if problems[1:] else ""
-            raise UserError(f"{problems[0]}{more}: start a new run")
+            raise UserError(f"{problems[0]}{more}: {NEW_RUN}")
         return None
 
     def _say(self, problems: list[str], step: int) -> None:
@@ -224,7 +225,7 @@ def read_into(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
     found = distributed.from_first(problem)
     if found:
-        raise UserError(f"{found}: start a new run")
+        raise UserError(f"{found}: {NEW_RUN}")
     if distributed.is_first():
         fill(tensors, read_tensors(path), path)
     collectives.copy_from_first(tensors.values())

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clear_ref.common.errors import UserError
 from clear_ref.common.guards import Guard
 from clear_ref.methods.table import make_options, variant
 from clear_ref.model.vlm import VLM
@@ -11,6 +12,7 @@ from .plan import FinetunePlan
 from .recipes import Recipe
 from .saving import NO_SAVING, Saving
 from .stage import Stage
+from .trace import NEW_RUN
 from .train import AfterStep, Training, train
 
 
@@ -26,6 +28,7 @@ def finetune(
     curve: Curve | None = None,
     saving: Saving = NO_SAVING,
     guards: tuple[Guard, ...] = (),
+    begin_again: str = NEW_RUN,
 ) -> int:
     """Train all weights, or the adapters if there are any; returns the number of steps.
 
@@ -33,6 +36,7 @@ def finetune(
     out, resume, saving, guards  as in train.Training
     after_step   as in train.train
     curve        evaluations between the steps, instead of after_step
+    begin_again  what to do if a file from which it resumes is damaged, for the message
     """
     if not recipe.lora_rank:
         vlm.model.requires_grad_(True)
@@ -44,6 +48,12 @@ def finetune(
     training = Training(plan, stage, recipe, seed, out, resume, saving, guards)
     if curve is not None:
         after_step = curve.begin(vlm, training)
-    steps = train(vlm, training, after_step=after_step)
+    try:
+        steps = train(vlm, training, after_step=after_step)
+    except UserError as error:
+        problem = str(error)
+        if begin_again == NEW_RUN or not problem.endswith(NEW_RUN):
+            raise
+        raise UserError(f"{problem.removesuffix(NEW_RUN)}{begin_again}") from None
     vlm.model.requires_grad_(False)
     return steps

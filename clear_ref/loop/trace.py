@@ -23,6 +23,7 @@ FIRST_COLUMNS = ("step", "epoch", "stage", "phase", "loss")
 LAST_COLUMNS = ("gradient_norm", "lr", "answer_tokens", "seconds")
 GUARDS = "guards"
 NOT_FINITE = ("nan", "inf", "-inf")
+NEW_RUN = "start a new run"  # how a message about a damaged file of a stopped training ends
 
 
 class TraceLine(TypedDict):
@@ -86,11 +87,11 @@ class Trace:
             end = data.find(b"\n", n_bytes - 1) + 1 if n_bytes else n_bytes
             *lines, _ = data[:end].decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.path}: not UTF-8 ({error}): start a new run") from None
+            raise UserError(f"{self.path}: not UTF-8 ({error}): {NEW_RUN}") from None
         if n_bytes and not end:
             raise UserError(
                 f"{self.path}: no line ends at byte {n_bytes} or after it; expected the end of the "
-                "line of the checkpoint's step: start a new run"
+                f"line of the checkpoint's step: {NEW_RUN}"
             )
         for number, line in enumerate(lines, 1):
             if line and is_kept(checked_line(line, f"{self.path}:{number}")):
@@ -151,7 +152,7 @@ def checked_line(text: str, where: str) -> TraceLine:
     if not good or not isinstance(terms, dict) or not is_guards(row.get(GUARDS, [])):
         raise UserError(
             f"{where}: is no line of a training's trace; expected stage, step, terms and "
-            "gradient_norm: start a new run"
+            f"gradient_norm: {NEW_RUN}"
         )
     return cast(TraceLine, row)
 

@@ -6,13 +6,21 @@ import csv
 import io
 import json
 import math
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from clear_ref import run
-from clear_ref.audit import models
+from clear_ref.audit import models, results
+from clear_ref.audit.members import Member
+from clear_ref.audit.numbers import Number
+from clear_ref.common.errors import UserError
 from clear_ref.evaluation import evaluate, membership_scores
+from clear_ref.evaluation.definitions import KNOWS, Definition
 from clear_ref.evaluation.metrics import score
 from clear_ref.loop import train
 from tests.helpers.commands import call
@@ -21,6 +29,9 @@ from tests.helpers.small_audit import arguments, write_start, write_world
 TASKS = "--tasks=eval_log_forget,eval_text_forget,eval_forget_choice"
 # What does not depend on the seconds that were needed.
 NOT_COMPARED = {"metrics.json", "trace.jsonl", "trace.csv", "settings.json"}
+SCORES = "models/with-seed1/scores/trained.json"
+LOG = "models/with-seed1/logs/trained/eval_log_forget.json"
+A_LOSS = ("scores", "captions", "mia_loss", "forget", "0")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +56,45 @@ def files_of(directory):
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name not in NOT_COMPARED
     }
+
+
+def put(value, *keys):
+    """A function that puts a value into an object of a JSON file."""
+
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+def remove(*keys):
+    """A function that removes a key from an object of a JSON file."""
+
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    return change
+
+
+@contextmanager
+def restored(path):
+    """After the block the file is what it was before."""
+    before = path.read_bytes()
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+
+
+def turned_round(content):
+    """A JSON value with the keys of all objects in the opposite order."""
+    if not isinstance(content, dict):
+        return content
+    return {key: turned_round(value) for key, value in reversed(content.items())}
 
 
 def stopping_at(monkeypatch, module, name, call_number):
@@ -172,6 +222,99 @@ class TestAudit:
         assert len(error.splitlines()) == 1
         scores.unlink()
         assert call(capsys, *command)[0] == 0 and log.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "file,change,said",
+        [
+            (SCORES, remove("scores", "captions", "mia_zlib"), "scores.captions has no mia_zlib"),
+            (SCORES, put(1, "scores", "captions", "mia_new"), "scores.captions has mia_new"),
+            (SCORES, put(None, *A_LOSS), "scores.captions.mia_loss.forget.0 is None; expected a"),
+            (SCORES, put(math.nan, *A_LOSS), "mia_loss.forget.0 is nan; expected a finite number"),
+            (SCORES, remove(*A_LOSS), "scores.captions.mia_loss.forget has no 0; expected 0, 1"),
+            (SCORES, put({}, "scores", "captions"), "captions has no mia_loss; expected mia_loss"),
+            (SCORES, put(5, "scores"), "scores is 5; expected an object with captions, questions"),
+            (SCORES, put("a", "format"), "format is 'a'; expected 'clear_ref.audit_scores/1'"),
+            (LOG, put(math.nan, "avg_gt_loss", "0"), "eval_log_forget: avg_gt_loss of record 0 is"),
+            (LOG, put(9.0, "avg_gt_loss", "0"), "avg_gt_loss of record 0 is 9.0, but gt_loss"),
+            (LOG, remove("avg_gt_loss", "1"), "record 1 is in only one of the data (2 records)"),
+            (LOG, remove("truth_ratio"), "no column truth_ratio"),
+            (LOG, put("eval_log", "task"), "task is 'eval_log'; expected 'eval_log_forget'"),
+        ],
+    )
+    def test_a_damaged_measurement_is_named_before_anything_is_computed(
+        self, capsys, inputs, finished, file, change, said
+    ):
+        """In a log or in the scores: the line names file, key and model, and nothing is written."""
+        path, scores = finished / file, finished / SCORES
+        content = json.loads(path.read_bytes())
+        change(content)
+        command = arguments(*inputs, finished, TASKS, "--resume", models=4)
+        with restored(path):
+            path.write_text(json.dumps(content))
+            before = files_of(finished)
+            status, shown, error = call(capsys, *command)
+            assert files_of(finished) == before
+        assert status == 2 and shown == "" and len(error.splitlines()) == 1
+        assert error.startswith(f"clear_ref: {path}: ") and said in error
+        assert f"; remove {scores}, and --resume --out DIR measures with-seed1 again" in error
+
+    def test_the_order_in_a_file_changes_nothing(self, capsys, inputs, finished):
+        path, table = finished / SCORES, finished / "audit.csv"
+        command = arguments(*inputs, finished, TASKS, "--resume")
+        assert call(capsys, *command)[0] == 0
+        before = table.read_bytes()
+        with restored(path):
+            path.write_text(json.dumps(turned_round(json.loads(path.read_bytes()))))
+            assert call(capsys, *command)[0] == 0
+        assert table.read_bytes() == before
+
+    def test_a_damaged_training_is_named(self, capsys, monkeypatch, tmp_path, inputs):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        command = arguments(*inputs, tmp_path / "out", TASKS)
+        with monkeypatch.context() as patch:
+            stopping_at(patch, train, "step_loss", 1)
+            assert call(capsys, *command)[0] == 130
+        folder = tmp_path / "out/models/gold-seed0"
+        index = folder / "checkpoint/state-gold-seed0-000001.json"
+        index.parent.mkdir(parents=True)
+        index.write_text("{}")
+        status, _, error = call(capsys, *command, "--resume")
+        assert status == 2 and len(error.splitlines()) == 1 and str(index) in error
+        assert error.endswith(
+            f": remove the directory {folder}, and --resume --out DIR trains it again\n"
+        )
+
+    def test_a_trained_model_that_is_damaged_is_named(self, capsys, inputs, finished):
+        folder = finished / "models/with-seed1"
+        weights, scores = folder / "model/model.safetensors", folder / "scores/4bits.json"
+        with restored(weights), restored(scores):
+            weights.write_bytes(weights.read_bytes()[:50])
+            scores.unlink()
+            status, _, error = call(capsys, *arguments(*inputs, finished, TASKS, "--resume"))
+        assert status == 2 and len(error.splitlines()) == 1 and str(weights) in error
+        assert f"; remove the directory {folder}, and --resume --out DIR trains it again" in error
+
+
+def test_numbers_are_matched_by_name():
+    """Two models that give their numbers in another order, and one that has not all."""
+    definition = Definition("a_name", "", "", "", KNOWS)
+    numbers = [Number(metric, definition, (), True, None) for metric in ("forget", "retain")]
+    first = {"forget (a_name v1)": 1.0, "retain (a_name v1)": 0.0}
+    other = dict(reversed(first.items()))
+    table = results.table(numbers, {"trained": {"with": [first, other], "without": [other, first]}})
+    values = {row["metric"]: row["conditions"]["trained"]["values"] for row in table}
+    assert values == {
+        "forget": {"with": [1.0, 1.0], "without": [1.0, 1.0]},
+        "retain": {"with": [0.0, 0.0], "without": [0.0, 0.0]},
+    }
+    of_models = {(Member("with", 1), "trained"): first, (Member("with", 2), "4 bits"): other}
+    experiment = SimpleNamespace(directory=lambda member: Path("out") / member.name)
+    results.check_same_numbers(experiment, of_models)
+    del other["forget (a_name v1)"]
+    said = "with-seed2, 4 bits: has no forget (a_name v1), which other models have; expected the "
+    said += "same numbers of all: remove out/with-seed2/scores/4bits.json, and --resume"
+    with pytest.raises(UserError, match=re.escape(said)):
+        results.check_same_numbers(experiment, of_models)
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,11 @@ def made_table():
         "with": [[1, 1, -4, 0.25, None, 7], [2, 4, -5, 0.25, 1, 8], [3, 9, -6, 0.25, 1, 9]],
         "without": [[4, 1, -1, 0.25, 1, 1], [5, 4, -2, 0.25, 1, 2], [6, 9, -3, 0.25, 1, 3]],
     }
+    names = [number.name for number in described]
+    trained = {
+        kind: [dict(zip(names, values, strict=True)) for values in group]
+        for kind, group in trained.items()
+    }
     turned = {"with": trained["without"], "without": trained["with"]}
     return table(described, {"trained": trained, "4 bits": turned})
 

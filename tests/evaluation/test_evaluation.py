@@ -13,6 +13,7 @@ from clear_ref.data.prompts import read_phrases
 from clear_ref.data.records import read_rows
 from clear_ref.evaluation import evaluate
 from clear_ref.evaluation.evaluate import EvaluationSettings, run_tasks
+from clear_ref.evaluation.kept_files import read_kept, write_kept
 from clear_ref.evaluation.likelihood import candidate_nll, neighbour_batches, plain_nll
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import BASE, WORLD
@@ -213,10 +214,10 @@ def test_a_stopped_evaluation_computes_only_what_is_missing(tmp_path, monkeypatc
     )
     assert computed[10:] == [0, 2, 4, 6], "and so are those computed another way"
     path = sorted(tmp_path.glob("*-2.json"))[0]
-    content = json.loads(path.read_text())
+    content = read_kept(path, lambda found: True)
     for damaged in (content["records"][:1], [{}, {}], None):
-        path.write_text(json.dumps(content | {"records": damaged}))
-        with pytest.raises(UserError, match="is not what was kept of 2 records"):
+        write_kept(path, content | {"records": damaged})
+        with pytest.raises(UserError, match="has not the values that this version writes there"):
             run_tasks(
                 vlm,
                 WORLD,

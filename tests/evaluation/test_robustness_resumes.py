@@ -8,19 +8,24 @@ records, rounded weights, checkpoints.
 
 import json
 import os
+import re
+import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from clear_ref import run
 from clear_ref.common.errors import UserError
-from clear_ref.evaluation import evaluate, membership_scores
+from clear_ref.evaluation import evaluate, kept_files, membership_scores
 from clear_ref.loop import train as training
 from tests.helpers.commands import call, small_copy
 
 SMALL = ("--tasks", "eval_log_forget,eval_log", "--max-new-tokens", "4", "--limit", "3")
 SMALL += ("--relearn-records", "2", "--relearn-at", "1,3", "--round-bits", "8,4", "--quiet")
 SMALL += ("--recipe", "mini", "--eval-batch", "2", "--fresh")
+IN_GROUPS = ("model/eval_log-0.json", "model in 4 bits/eval_log_forget-0.json")
 
 
 class Killed(BaseException):
@@ -119,18 +124,132 @@ def test_a_kill_at_any_write_is_resumed_with_the_same_bytes_and_nothing_is_compu
         assert sum(done_twice.values()) <= 1, (number, done_twice)
 
 
-def test_a_kept_group_that_was_changed_is_refused(tmp_path):
+@pytest.fixture(scope="module")
+def stopped(command, tmp_path_factory):
+    """The directory of a run that was killed when all was measured and before it was written."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    original = os.replace
+    torch.set_num_threads(1)
+
+    def replace(*paths):
+        if os.path.basename(paths[1]) == "relearning.jsonl":
+            raise Killed
+        return original(*paths)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(Killed):
+            run.main([*map(str, command), "--out", str(out)])
+    return out
+
+
+@pytest.fixture(scope="module")
+def resumed(command, stopped, tmp_path_factory):
+    """The files of the same run, resumed."""
+    out = tmp_path_factory.mktemp("resumed") / "run"
+    shutil.copytree(stopped, out)
+    assert run.main([*map(str, command), "--out", str(out), "--resume"]) == 0
+    return files(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "of_kept", ["is not the file that was written there", "has not the values"]
+)
+@pytest.mark.parametrize(
+    "name", [*IN_GROUPS, "robustness-*/model/membership.json", "robustness-*/model/lines.json"]
+)
+def test_a_damaged_file_is_named_nothing_is_written_and_it_is_computed_again(
+    command, stopped, resumed, tmp_path, capsys, name, of_kept
+):
+    """A number is changed; or the file is one of a version with another score or column."""
+    out = tmp_path / "run"
+    shutil.copytree(stopped, out)
+    [path] = (out / "checkpoint/evaluation").glob(name)
+    if of_kept.startswith("has not"):
+        kept_files.write_kept(path, renamed(kept_files.read_kept(path, lambda content: True)))
+    else:
+        text = path.read_text()
+        path.write_text(re.sub(r"\d\.\d{6,}", "99.5", text, count=1))
+        assert path.read_text() != text
+    before = files(out)
+    status, shown, error = call(capsys, *command, "--out", out, "--resume")
+    lines = [line for line in error.splitlines() if ": warning " not in line]
+    assert status == 2 and shown == "" and lines[-1].startswith(f"clear_ref: {path}: {of_kept}")
+    assert files(out) == before
+    if "lines" in name:
+        again = f"remove the directory {path.parent}, and --resume measures the model again"
+        shutil.rmtree(path.parent)
+    else:
+        again = "remove it, and --resume computes it again"
+        path.unlink()
+    assert lines[-1].endswith(f"; {again}")
+    assert call(capsys, *command, "--out", out, "--resume")[0] == 0
+    assert files(out) == resumed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["checkpoint/state-relearn-000003.json", "trace.jsonl"])
+def test_a_damaged_training_of_relearning_is_named(command, stopped, tmp_path, capsys, name):
+    out = tmp_path / "run"
+    shutil.copytree(stopped, out)
+    [path] = (out / "checkpoint/evaluation").glob(f"robustness-*/model/{name}")
+    path.write_text(path.read_text()[:50])
+    status, _, error = call(capsys, *command, "--out", out, "--resume")
+    [folder] = (out / "checkpoint/evaluation").glob("robustness-*/model")
+    assert status == 2 and str(path) in error.splitlines()[-1]
+    again = f": remove the directory {folder}, and --resume measures the model again"
+    assert error.splitlines()[-1].endswith(again)
+
+
+def renamed(content):
+    """Kept content with another name in place of one that this version writes."""
+    text = json.dumps(content)
+    return json.loads(re.sub("mia_zlib|rouge1_recall|forget_not_relearned", "another", text))
+
+
+def test_a_kept_group_of_membership_is_read_back_or_refused(tmp_path):
     compared = {"questions": {"forget": [None] * 8, "holdout": []}}
-    scores = [{"mia_min_k": 0.5, "mia_loss": 1.0 / 3.0}] * 8
-    kept = {"sha256": membership_scores.digest(scores), "scores": scores}
+    names = membership_scores.score_names(True)
+    scores = [dict.fromkeys(names, 1.0 / 3.0) | {"mia_min_k": 0.5}] * 8
     path = tmp_path / "membership-0.json"
-    path.write_text(json.dumps(kept), encoding="utf-8")
     vlm = SimpleNamespace(device=torch.device("cpu"), is_shared_out=False)
-    found = membership_scores.membership_scores(vlm, compared, 0.5, True, tmp_path)
+    measure = partial(membership_scores.membership_scores, vlm, compared, 0.5, True, tmp_path)
+    kept_files.write_kept(path, scores)
+    found = measure()
     assert found["questions"]["mia_min_k"]["forget"] == {str(n): 0.5 for n in range(8)}
-    path.write_text(path.read_text().replace("0.5", "0.6"), encoding="utf-8")
-    with pytest.raises(UserError, match="membership-0.json: was changed after it was written"):
-        membership_scores.membership_scores(vlm, compared, 0.5, True, tmp_path)
+    for other in (scores[:7], [*scores[:7], {"mia_loss": 1.0}], scores[0], 5):
+        kept_files.write_kept(path, other)
+        with pytest.raises(UserError, match="membership-0.json: has not the values that this"):
+            measure()
+
+
+@pytest.mark.parametrize(
+    "old,new",
+    [
+        ("0.5", "0.6"),
+        ("0.5", "NaN"),
+        ("0.5", "null"),
+        ('"mia_loss"', '"mia_lost"'),
+        ('"sha256"', '"sha512"'),
+        ('"content"', '"contents"'),
+        ("}", ""),
+        ("{", "[{"),
+    ],
+)
+def test_a_kept_file_that_was_changed_is_refused(tmp_path, old, new):
+    path = tmp_path / "kept.json"
+    content = [{"mia_min_k": 0.5, "mia_loss": 1.0 / 3.0}]
+    assert kept_files.read_kept(path, lambda found: True) is None
+    kept_files.write_kept(path, content)
+    assert kept_files.read_kept(path, lambda found: True) == content
+    path.write_text(path.read_text().replace(old, new), encoding="utf-8")
+    said = re.escape(
+        f"{path}: is not the file that was written there (its SHA-256 differs); remove it, and "
+        "--resume computes it again"
+    )
+    with pytest.raises(UserError, match=said):
+        kept_files.read_kept(path, lambda found: True)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from clear_ref.commands import evaluated, finished, many_runs, sweep
 from clear_ref.data.prompts import read_phrases
 from clear_ref.evaluation import evaluate, logs
 from clear_ref.evaluation.evaluate import EvaluationSettings
+from clear_ref.evaluation.kept_files import write_kept
 from clear_ref.evaluation.leakage import Asked
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import items, tasks
@@ -74,13 +76,16 @@ def write_groups(folder: Path) -> None:
         more = {name: known[name][index] for name in (*columns, "generated_text")}
         records.append(row | more)
     of = evaluate._description(TASK, RECORDS, SETTINGS)
-    write_json_in(
+    write_kept(
         evaluate._group_file(folder / "groups", TASK, RECORDS), {"of": of, "records": records}
     )
 
 
 def read_groups(folder: Path) -> None:
-    """A log of the kept group, scored."""
+    """A log of the kept group, scored. The hash is made to fit: it is not what refuses a group."""
+    path = evaluate._group_file(folder / "groups", TASK, RECORDS)
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        write_kept(path, json.loads(path.read_bytes())["content"])
     found = evaluate._read_group(folder / "groups", TASK, RECORDS, SETTINGS)
     if found is not None:
         log: dict = evaluate._header(TASK, Asked([]))
