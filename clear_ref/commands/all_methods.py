@@ -22,6 +22,7 @@ from clear_ref.report.record_intervals import of_sets
 
 from . import report as report_page
 from .evaluated import base_and_gold, evaluated
+from .finished import WHOLE_RUN, read_back
 from .given import Given, given_from, numbers, settings_from
 from .guarded import guarding, strict_check
 from .input_roles import by_option
@@ -237,6 +238,7 @@ def run_all(
     write_json(out / run_directory.LEADERBOARD_FILE, summary)
     remove_finished_groups(out)
     if distributed.is_first():
-        report_page.of_all(out, inputs.metrics)
+        with read_back(out, WHOLE_RUN):
+            report_page.of_all(out, inputs.metrics)
     check_all_finished(lines, out)
     return summary

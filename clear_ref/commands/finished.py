@@ -1,20 +1,27 @@
-"""What `all` and `sweep` read back of a run that is finished, checked: it may have been changed."""
+"""What `all`, `sweep` and `--sequence` read back of a run that is finished, checked.
 
-from collections.abc import Mapping, Sequence
+It may have been changed: errors name the file and what to remove, so that a run writes it again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import is_number
-from clear_ref.common.files import read_json
+from clear_ref.common.files import FETCH_AGAIN, read_json
 from clear_ref.common.guards import is_guards
-from clear_ref.evaluation import log_columns, logs
-from clear_ref.evaluation.log_format import Log, Logs
+from clear_ref.evaluation import log_columns
+from clear_ref.evaluation.log_format import LOG_FORMAT, Log, Logs
+from clear_ref.evaluation.metrics import score_task
+from clear_ref.report.comparable import REPORT_OF_EACH, difference_of_questions
 
 AGAIN = (
     f"remove {run_directory.REPORT_FILE} of that run, and the same command finishes the run again"
 )
+WHOLE_RUN = "remove the directory of that run, and the same command does the run again"
 PARTS = {"rouge", "probability", "truth_ratio", "n"}
 NOT_NUMBERS = ("tasks", "definitions", "also")
 SCORES = {"real", "retain", "forget"}  # numbers of every set of definitions
@@ -23,12 +30,13 @@ SCORES = {"real", "retain", "forget"}  # numbers of every set of definitions
 def finished_summary(out: Path) -> dict[str, Any] | None:
     """The summary of a run that is finished already, else None. report.html is written last.
 
-    raises  UserError if metrics.json is not what such a run writes
+    raises  UserError if metrics.json is missing or is not what such a run writes
     """
     if not (out / run_directory.REPORT_FILE).exists():
         return None
     path = out / run_directory.METRICS_FILE
-    summary = read_json(path)
+    with read_back(path):
+        summary = read_json(path)
     models, seconds = summary.get("models"), summary.get("seconds")
     complete = (
         isinstance(models, dict)
@@ -88,32 +96,67 @@ def _are_numbers(found: object) -> bool:
     )
 
 
+def finished_run(out: Path, logs: Mapping[str, Logs]) -> dict[str, Any] | None:
+    """finished_summary, of a run whose logs can be read back too.
+
+    logs    of base and gold, of the same questions
+    raises  UserError as finished_summary, logs_of and logs_in
+    """
+    summary = finished_summary(out)
+    if summary is not None:
+        logs_in(out, logs)
+        for model, known in logs.items():
+            logs_of(out, model, list(known))
+    return summary
+
+
 def logs_of(directory: Path, model: str, tasks: Sequence[str]) -> Logs:
     """The logs of base or gold in a run directory, for these tasks, in their order.
 
-    raises  UserError for a log that is missing
+    raises  UserError for a log that is missing or that no run writes
     """
     folder = directory / run_directory.LOGS_DIRECTORY / model
-    missing = next((task for task in tasks if not (folder / f"{task}.json").is_file()), None)
-    if missing:
-        raise UserError(f"{folder / missing}.json: is missing; {AGAIN}")
-    found = logs.read(folder).tasks
-    return {task: found[task] for task in tasks}
+    return {task: _read_log(folder / f"{task}.json", task) for task in tasks}
 
 
 def logs_in(directory: Path, like: Mapping[str, Logs]) -> Logs:
     """The logs of the unlearned model of a run directory, for the tasks of `like`.
 
-    raises  UserError for a log of other records than base's, or with a loss that is no number
+    raises  UserError for a log that is missing, that no run writes, or that is of other questions
+            than base's
     """
     found: Logs = {}
     for task, base in like["base"].items():
         path = directory / run_directory.LOGS_DIRECTORY / f"{task}.json"
-        log = read_json(path)
-        same = all(log.get(key) == base.get(key) for key in ("task", "set", "config"))
-        columns = log.get("avg_gt_loss"), base["avg_gt_loss"]
-        if not same or not isinstance(columns[0], dict) or list(columns[0]) != list(columns[1]):
+        log = _read_log(path, task)
+        same = log.get("set") == base.get("set") and list(log["avg_gt_loss"]) == list(
+            base["avg_gt_loss"]
+        )
+        if not same or difference_of_questions({task: log}, {task: base}):
             raise UserError(f"{path}: is not a log of the records of base's; {AGAIN}")
-        log_columns.numbers(log, "avg_gt_loss")
-        found[task] = cast(Log, log)
+        found[task] = log
     return found
+
+
+def _read_log(path: Path, task: str) -> Log:
+    """A log of a finished run, with every column that numbers and pages are made of."""
+    with read_back(path):
+        log = read_json(path)
+        if (log.get("format"), log.get("task")) != (LOG_FORMAT, task):
+            raise UserError(f"{path}: is not the log of {task} that a run writes")
+        score_task(task, cast(Log, log))
+        log_columns.texts(log)
+    return cast(Log, log)
+
+
+@contextmanager
+def read_back(path: Path, cure: str = AGAIN) -> Iterator[None]:
+    """Errors that are raised here name the file or directory, and say how a run writes it again."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        for advice in (FETCH_AGAIN, REPORT_OF_EACH):
+            said = said.removesuffix(f"; {advice}")
+        where = "" if str(path) in said else f"{path}: "
+        raise UserError(f"{where}{said}; {cure}") from None

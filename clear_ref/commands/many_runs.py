@@ -11,7 +11,7 @@ from clear_ref.common.progress import Progress, only_line
 from clear_ref.common.run_lock import remove_left
 from clear_ref.evaluation.log_format import Logs
 
-from .finished import finished_summary
+from .finished import finished_run
 from .teacher_files import kept_results, remove_results
 from .unlearn import ResolvedUnlearn, unlearn
 
@@ -40,7 +40,7 @@ def run_in_processes(
 
     def compute(one: ResolvedUnlearn, bar: Progress) -> dict[str, Any]:
         try:
-            done = distributed.from_first(lambda: finished_summary(one.out))
+            done = distributed.from_first(lambda: finished_run(one.out, logs))
             summary = done or unlearn(one, logs, shared=kept)
         except RunFailed as error:
             return {"failed": f"{one.out.name}: {error}"}

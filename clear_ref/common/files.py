@@ -17,6 +17,8 @@ MOST_NESTED = 100
 MOST_DIGITS = 308  # of a whole number: a float holds those with fewer
 # How JSON can write a surrogate: one half of a pair of two. Alone it is no character.
 _SURROGATE_IN_JSON = re.compile(r"\\u[dD][89a-fA-F]")
+# What to do about a file that is not what was written.
+FETCH_AGAIN = "fetch or write the file again"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -48,7 +50,7 @@ def read_text(path: PathName) -> str:
     try:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); fetch or write the file again") from None
+        raise UserError(f"{path}: not UTF-8 ({error}); {FETCH_AGAIN}") from None
 
 
 def is_file(path: PathName) -> bool:
@@ -116,8 +118,7 @@ def check_characters(text: str, value: object, where: object) -> None:
         if isinstance(each, str) and _SURROGATE.search(each):
             raise UserError(
                 f"{where}: {one_line(name or 'the text', 100)} is {one_line(repr(each), 60)}, and "
-                "a lone surrogate in it is no character; expected Unicode text; fetch or write "
-                "the file again"
+                f"a lone surrogate in it is no character; expected Unicode text; {FETCH_AGAIN}"
             )
         if isinstance(each, list):
             left += [(f"{name}[{index}]", item) for index, item in enumerate(each)]
@@ -142,7 +143,7 @@ def parse_json(text: bytes, where: object) -> dict[str, Any]:
             duplicate = next(key for key in found if keys.count(key) > 1)
             raise UserError(
                 f"{where}: the key {one_line(duplicate, 100)} is given twice in one object; "
-                "expected it once; fetch or write the file again"
+                f"expected it once; {FETCH_AGAIN}"
             )
         return found
 
@@ -150,7 +151,7 @@ def parse_json(text: bytes, where: object) -> dict[str, Any]:
         if len(digits) > MOST_DIGITS:
             raise UserError(
                 f"{where}: holds the number {digits[:12]}... of {len(digits)} signs; expected at "
-                f"most {MOST_DIGITS}; fetch or write the file again"
+                f"most {MOST_DIGITS}; {FETCH_AGAIN}"
             )
         return int(digits)
 
@@ -165,9 +166,7 @@ def parse_json(text: bytes, where: object) -> dict[str, Any]:
         raise
     # ValueError is raised for wrong JSON, wrong UTF-8 and a number with too many digits.
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{where}: not JSON ({one_line(error)}); fetch or write the file again"
-        ) from None
+        raise UserError(f"{where}: not JSON ({one_line(error)}); {FETCH_AGAIN}") from None
     if not isinstance(found, dict):
         raise UserError(f"{where}: holds {type(found).__name__}; expected a JSON object")
     return found
@@ -186,8 +185,8 @@ def _check_depth(value: object, where: object) -> None:
             return
         level = inside
     raise UserError(
-        f"{where}: has more than {MOST_NESTED} brackets inside each other; expected fewer; fetch "
-        "or write the file again"
+        f"{where}: has more than {MOST_NESTED} brackets inside each other; expected fewer; "
+        f"{FETCH_AGAIN}"
     )
 
 

@@ -17,7 +17,8 @@ from clear_ref.evaluation.log_format import Log, Logs
 # Settings that decide which questions are asked, how long an answer may be, and how likelihoods
 # are rounded.
 SAME = ("forget", "limit", "max_new_tokens", "tasks", "eval_batch", "plain")
-ADVICE = "expected runs of one evaluation; make a report of each"
+REPORT_OF_EACH = "make a report of each"
+ADVICE = f"expected runs of one evaluation; {REPORT_OF_EACH}"
 
 
 def check(runs: Iterable[tuple[Path, RunRecord, Mapping[str, Logs]]]) -> None:
@@ -67,7 +68,7 @@ def _check_shared_model(
     if difference:
         raise UserError(
             f"report {where}: its {model} is not that of {other}: {difference}; expected one "
-            f"{model} for all runs of a page; make a report of each"
+            f"{model} for all runs of a page; {REPORT_OF_EACH}"
         )
 
 

@@ -247,7 +247,7 @@ def resumed_otherwise(capsys, straight):
     content = log.read_bytes()
     log.unlink()
     status, _, stderr = call(capsys, *resume)
-    assert status == 2 and f"{log}: is missing; remove report.html of that run, and" in stderr
+    assert status == 2 and f"{log}: no such file; remove report.html of that run, and" in stderr
     (straight / "request1/report.html").unlink()
     assert call(capsys, *resume)[0] == 0 and log.read_bytes() == content
 

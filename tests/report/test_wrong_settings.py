@@ -81,21 +81,72 @@ def test_a_changed_summary_of_a_finished_run_is_one_line(tmp_path, change):
         finished.finished_summary(tmp_path)
 
 
+def changed(edit):
+    """A change of a JSON file in place."""
+    return lambda path: made_runs.change(path, edit)
+
+
+def as_directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [
+    (lambda path: path.unlink(), "no such file"),
+    (as_directory, "is a directory; expected a file"),
+    (lambda path: path.write_bytes(path.read_bytes()[:60]), r"not JSON \(.*\)"),
+    (lambda path: path.write_text("[1]"), "holds list; expected a JSON object"),
+]
+OF_LOGS = [
+    (changed(lambda log: log.pop("format")), "is not the log of eval_log that a run writes"),
+    (changed(lambda log: log.pop("task")), "is not the log of eval_log that a run writes"),
+    (changed(lambda log: log["avg_gt_loss"].pop("0")), "eval_log: record 0 is in only one of .*"),
+    (
+        changed(lambda log: log["avg_gt_loss"].update({"0": True})),
+        "eval_log: avg_gt_loss of record 0 is True; .*",
+    ),
+    (
+        changed(lambda log: log["average_perturb_loss"].update({"0": [float("nan")]})),
+        "eval_log: average_perturb_loss of record 0 is nan; .*",
+    ),
+    (changed(lambda log: log["generated_text"].clear()), "eval_log: column generated_text is .*"),
+]
+OF_QUESTIONS = [
+    (changed(lambda log: log.pop("config")), "is not a log of the records of base's"),
+    (changed(lambda log: log.update(set="Real")), "is not a log of the records of base's"),
+    (
+        changed(lambda log: log["generated_text"]["0"].__setitem__(0, "Who?")),
+        "is not a log of the records of base's",
+    ),
+]
+
+
 @pytest.mark.parametrize(
-    "change, message",
+    "name, damage, message",
     [
-        (lambda log: log.pop("config"), "is not a log of the records of base's"),
-        (lambda log: log["avg_gt_loss"].pop("0"), "is not a log of the records of base's"),
-        (lambda log: log["avg_gt_loss"].update({"0": True}), "avg_gt_loss of record 0 is True"),
+        *(("metrics.json", *each) for each in DAMAGES),
+        *(("logs/eval_log.json", *each) for each in (*DAMAGES, *OF_LOGS, *OF_QUESTIONS)),
+        *(
+            (f"logs/{model}/eval_log.json", *each)
+            for model in ("base", "gold")
+            for each in (*DAMAGES, *OF_LOGS)
+        ),
     ],
 )
-def test_a_changed_log_of_a_finished_run_is_one_line(tmp_path, change, message):
-    like = {"base": made_runs.logs(made_runs.GOLD)}
-    made_runs.write(tmp_path)
-    assert finished.logs_in(tmp_path, like).keys() == like["base"].keys()
-    path = tmp_path / "logs" / "eval_log.json"
-    log = json.loads(path.read_text())
-    change(log)
-    path.write_text(json.dumps(log))
-    with pytest.raises(UserError, match=message):
-        finished.logs_in(tmp_path, like)
+def test_a_damaged_file_of_a_finished_run_is_one_line_that_says_what_to_do(
+    tmp_path, name, damage, message
+):
+    """The file, what was found, and what to remove; never to fetch a file that a run writes."""
+    known = {
+        "base": made_runs.logs(made_runs.BASE),
+        "gold": made_runs.logs(made_runs.GOLD, "gold"),
+    }
+    _, summary = of_finished_run(tmp_path)
+    assert finished.finished_run(tmp_path, known) == summary
+    path = tmp_path / name
+    damage(path)
+    with pytest.raises(UserError, match=f"^{path}: {message}; {finished.AGAIN}$") as error:
+        finished.finished_run(tmp_path, known)
+    assert "fetch" not in str(error.value) and str(error.value).count(str(path)) == 1
+    (tmp_path / "report.html").unlink()
+    assert finished.finished_run(tmp_path, known) is None
