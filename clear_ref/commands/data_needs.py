@@ -36,7 +36,8 @@ from .unlearn import plan_of as unlearn_plan
 from .visual_settings import Visual
 
 ROWS = "rows.jsonl"
-YES, WITH_TASKS, WITH_LISTS, SOME, NO = "yes", "--tasks", "lists", "some", "no"
+YES, WITH_TASKS, SOME, NO = "yes", "--tasks", "some", "no"
+WITH_LISTS, WITH_TRAIN, WITH_BOTH = "lists", "--train", "lists --train"
 # What a command reads, from its settings: returns rows whose pictures are used.
 Part = Callable[[Any, Inputs], list[Row]]
 
@@ -48,8 +49,8 @@ class Use(TypedDict):
     language_model  whether the model is one that sees no pictures
     needs           configs that it reads
     missing, wrong  those of them that are not there, or cannot be used
-    runs            yes; no; --tasks: with the tasks named in `tasks`; lists: with lists of names
-                    (visual); some: some methods run
+    runs            yes; no; --tasks: with the tasks named in `tasks`; some: some methods run;
+                    visual: lists: with lists of names; --train: with smaller batches; both
     reason          why it stops as it is; ""
     """
 

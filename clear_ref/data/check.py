@@ -164,6 +164,7 @@ def check_pictures(findings: Findings, directory: Path) -> None:
             if hidden_colours(image):
                 transparent.append(path.name)
         findings.digests[path] = sha256(path)
+        findings.sizes[path] = picture.size
     progress.close()
     if plain:
         findings.notes.append(

@@ -17,6 +17,7 @@ class Findings:
 
     rows      {config: its readable rows}
     digests   {path of a picture: SHA-256 of its file}
+    sizes     {path of a picture: its width and height, upright}
     broken    {path of a picture that no command can open: why}
     problems  lines: a model would be trained or evaluated on something else than intended
     notes     lines: worth reading, not wrong by themselves
@@ -25,6 +26,7 @@ class Findings:
 
     rows: dict[str, list[Row]] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
+    sizes: dict[Path, tuple[int, int]] = field(default_factory=dict)
     broken: dict[Path, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -20,7 +20,6 @@ from clear_ref.data.check import examine
 from tests.helpers.commands import call
 from tests.helpers.model_state import write_text_model
 from tests.helpers.own_people import small_data
-from tests.helpers.small_faces import rows_of, write_faces, write_start
 
 METHODS = ("scrub", "sku")  # sku also needs random answers
 
@@ -222,25 +221,6 @@ def test_further_commands_do_what_check_data_says(data, config, command):
     use = further(data, command)
     assert (use["runs"] == YES) == (not stops_further(command, data)), use
     assert (config in use["missing"]) == (config in use["needs"])
-
-
-def test_data_with_faces_alone_can_run_with_visual(tmp_path, capsys):
-    """CLEAR's people are not in it, so lists of its own are needed; with two pictures of a person
-    none help."""
-    data = write_faces(tmp_path / "data")
-    status, stdout, stderr = call(capsys, "check-data", data)
-    assert status == 0, stderr
-    assert (
-        "visual                                          lists       lists        lists" in stdout
-    )
-    use = further(data, "visual")
-    words = ("visual", "retain_ft", "--data", data, write_start(tmp_path), "--out", tmp_path / "r")
-    status, _, stderr = call(capsys, *words)
-    assert status == 2 and use["reason"] in stderr and "--forget-names" in use["reason"]
-    few = write_faces(tmp_path / "few", rows_of(("Ann", "Ben"), 2))
-    assert further(few, "visual")["runs"] == NO
-    status, _, stderr = call(capsys, "check-data", few)
-    assert status == 1 and "no command can run with it" in stderr
 
 
 def test_visual_runs_with_the_embedded_world(capsys):

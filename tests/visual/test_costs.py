@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from clear_ref.visual import costs
-from clear_ref.visual.experiment import plan_of, rows_of, scores_of
+from clear_ref.visual.experiment import train_all
 from clear_ref.visual.head import new_head
 from clear_ref.visual.method_names import SEMANTICS
 from clear_ref.visual.methods.table import methods_under
@@ -27,7 +27,8 @@ from clear_ref.visual.network import ResNet18, new_network
 from clear_ref.visual.pictures import Pictures
 from clear_ref.visual.recipes import recipe_of
 from clear_ref.visual.splits import Split
-from clear_ref.visual.training import Faces, train
+from clear_ref.visual.store import Store
+from clear_ref.visual.training import Faces
 
 PEOPLE, EACH, SIZE, WIDTH, BATCH = 8, 6, 33, 1, 5
 SPLIT = Split(0, 0, members=(0, 2, 3, 4), forget=(0,), holdout=(1,), retain=(2, 3, 4))
@@ -117,16 +118,16 @@ class Counting:
             hook.remove()
 
 
-def run(experiment, stage):
-    """Train and score a stage, as `visual` does, from a base of initial values."""
-    plan, rows = plan_of(experiment, SPLIT, stage), rows_of(experiment, SPLIT, stage)
-    head = None if "train" in rows else new_head(PEOPLE, 8 * WIDTH, 0)
-    network, _ = train(plan, experiment.start, head, experiment.faces, rows)
-    scores_of(experiment, SPLIT, network)
+def run(experiment, stage, directory):
+    """Train and score a stage, as `visual` does; a method from a base of initial values."""
+    store = Store(directory)
+    if stage not in ("base", "gold"):
+        store.write_network(0, "base", experiment.start, new_head(PEOPLE, 8 * WIDTH, 0))
+    assert train_all(replace(experiment, stages=(stage,)), store, 1) == []
 
 
 @pytest.mark.parametrize("semantics, stage", CASES)
-def test_steps_pictures_and_kept_bytes_are_those_of_the_training(semantics, stage):
+def test_steps_pictures_and_kept_bytes_are_those_of_the_training(semantics, stage, tmp_path):
     """The kept bytes of the largest step are exactly those of its pictures, without two numbers for
     each channel of BN in training mode and each batch; the loss keeps a few rows of embeddings and
     people for each picture beside them.
@@ -134,7 +135,7 @@ def test_steps_pictures_and_kept_bytes_are_those_of_the_training(semantics, stag
     counted, real = tiny(semantics)
     work = costs.work_of(counted, stage)
     with Counting() as found:
-        run(real, stage)
+        run(real, stage, tmp_path)
     assert (found.steps, found.forward, found.alone) == (work.steps, work.trained, work.passed)
     assert found.backward == work.trained
     of_network, of_loss = found.most
@@ -148,11 +149,11 @@ def test_steps_pictures_and_kept_bytes_are_those_of_the_training(semantics, stag
 @pytest.mark.parametrize(
     "semantics, stage", [("paper", "base"), ("released", "rmu"), ("original", "scrub")]
 )
-def test_operations_are_those_of_convolutions_in_torchs_counter(semantics, stage):
+def test_operations_are_those_of_convolutions_in_torchs_counter(semantics, stage, tmp_path):
     """A stage without targets, one with targets of the retain set alone, one with two passes."""
     counted, real = tiny(semantics)
     with FlopCounterMode(display=False) as counter:
-        run(real, stage)
+        run(real, stage, tmp_path)
     operations = counter.get_flop_counts()["Global"]
     n = sum(each for name, each in operations.items() if "convolution" in str(name))
     assert costs.costs_of(counted, stage)["pflop"] == pytest.approx(n / 1e15, rel=1e-12)
