@@ -4,6 +4,7 @@ import dataclasses
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from clear_ref.common import distributed, run_directory
@@ -22,7 +23,7 @@ from clear_ref.report.record_intervals import of_sets
 
 from . import report as report_page
 from .evaluated import base_and_gold, evaluated
-from .finished import WHOLE_RUN, read_back
+from .finished import WHOLE_RUN, is_begun, read_back
 from .given import Given, given_from, numbers, settings_from
 from .guarded import guarding, strict_check
 from .input_roles import by_option
@@ -145,7 +146,7 @@ def resolve(
             for seed in seeds:
                 directory = out / f"{method}-{semantics}-{modality}-seed{seed}"
                 own = dataclasses.replace(shared, method=method, seed=seed, out=str(directory))
-                begun = distributed.from_first((directory / run_directory.SETTINGS_FILE).exists)
+                begun = distributed.from_first(partial(is_begun, directory))
                 runs.append(resolve_unlearn(own, of_method, begun, inputs))
     return ResolvedAll(
         inputs=inputs,

@@ -27,6 +27,21 @@ NOT_NUMBERS = ("tasks", "definitions", "also")
 SCORES = {"real", "retain", "forget"}  # numbers of every set of definitions
 
 
+def is_begun(out: Path) -> bool:
+    """Whether a run of `all` or `sweep` has begun in its directory.
+
+    raises  UserError for files without a settings.json, and for one that no run writes
+    """
+    path = out / run_directory.SETTINGS_FILE
+    if path.exists():
+        with read_back(path, WHOLE_RUN):
+            run_directory.read_record(path)
+        return True
+    if run_directory.holds_files(out):
+        raise UserError(f"{path}: no such file, and {out} holds other files; {WHOLE_RUN}")
+    return False
+
+
 def finished_summary(out: Path) -> dict[str, Any] | None:
     """The summary of a run that is finished already, else None. report.html is written last.
 

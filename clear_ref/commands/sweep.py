@@ -38,7 +38,7 @@ from clear_ref.report.zero_means import zero_parts
 
 from . import curve
 from .evaluated import base_and_gold, evaluated
-from .finished import logs_in
+from .finished import is_begun, logs_in
 from .given import Given, given_from, numbers, settings_from
 from .guarded import guarding, strict_check
 from .input_roles import by_option
@@ -214,8 +214,7 @@ def resolve_point(
         {**given.recipe, **point.recipe},
         point.options,
     )
-    begun = (directory / run_directory.SETTINGS_FILE).exists()
-    return resolve_unlearn(own, all_given, begun, inputs)
+    return resolve_unlearn(own, all_given, is_begun(directory), inputs)
 
 
 @run_directory.alone_in_its_directory

@@ -76,6 +76,7 @@ def test_a_damaged_run_of_all_is_finished_again(capsys, tmp_path):
             ("logs/gold/eval_log.json", cut, "eval_log.json: not JSON (", AGAIN),
             ("logs/base/eval_log.json", another_value, "its base is not that of ", WHOLE_RUN),
             ("trace.jsonl", cut, "trace.jsonl:1: not JSON (", WHOLE_RUN),
+            ("settings.json", remove, "settings.json: no such file, and ", WHOLE_RUN),
         ],
     )
 
@@ -91,6 +92,7 @@ def test_a_damaged_run_of_a_sweep_is_finished_again(capsys, tmp_path):
         "npo-001-seed0",
         "sweep.json",
         [
+            ("settings.json", cut, "settings.json: not JSON (", WHOLE_RUN),
             ("logs/eval_log.json", remove, "eval_log.json: no such file", AGAIN),
             ("logs/eval_log.json", not_a_number, "eval_log.json: eval_log: average_per", AGAIN),
         ],
