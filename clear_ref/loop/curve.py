@@ -5,6 +5,7 @@ the training: adapters are not merged, no gradient is computed, and the number o
 restored. A stopped and resumed run ends with the same bytes of curve.jsonl.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,7 +23,7 @@ from clear_ref.model.vlm import VLM
 
 from .checkpoint import read_into, write_kept
 from .stage import trainable
-from .trace import TraceLine
+from .trace import NEW_RUN, TraceLine
 from .train import AfterStep, Training
 
 EPOCH = "epoch"
@@ -59,22 +60,38 @@ def checked_line(text: str, where: str) -> CurveLine:
             kind = str if key == "stage" else int
         if not isinstance(value, kind) and not (value is None and kind is not int):
             raise UserError(
-                f"{where}: {one_line(key, 60)} is {shown(value)}, as in no line of a curve: start "
-                "a new run"
+                f"{where}: {one_line(key, 60)} is {shown(value)}, as in no line of a curve: "
+                f"{NEW_RUN}"
             )
     if "step" not in line:
-        raise UserError(f"{where}: has no step, as no line of a curve: start a new run")
+        raise UserError(f"{where}: has no step, as no line of a curve: {NEW_RUN}")
+    try:
+        json.dumps(line, allow_nan=False)
+    except ValueError:
+        raise UserError(
+            f"{where}: holds a number that is not finite, as no line of a curve: {NEW_RUN}"
+        ) from None
     return line
 
 
 def read_lines(path: Path) -> list[CurveLine]:
-    """The lines of a curve.jsonl; none if there is no such file."""
+    """The lines of a curve.jsonl; none if there is no such file.
+
+    raises  UserError for a line that is none of a curve, or has not the names of the first one
+    """
     if not path.exists():
         return []
-    return [
-        checked_line(text, f"{path}:{number}")
-        for number, text in enumerate(read_text(path).splitlines(), 1)
-    ]
+    lines: list[CurveLine] = []
+    for number, text in enumerate(read_text(path).splitlines(), 1):
+        where = f"{path}:{number}"
+        lines.append(checked_line(text, where))
+        odd = sorted(lines[0].keys() ^ lines[-1].keys())
+        if odd:
+            raise UserError(
+                f"{where}: {one_line(odd[0], 60)} is in only one of this line and the first one; "
+                f"expected the same in all: {NEW_RUN}"
+            )
+    return lines
 
 
 class Curve:
@@ -120,7 +137,14 @@ class Curve:
         def again(line: TraceLine) -> None:
             step = line["step"]
             self.lines = [each for each in self.lines if each["step"] <= step]
-            if not any(each["step"] == step for each in self.lines):
+            known = {each["step"] for each in self.lines}
+            missing = sorted(each for each in due if each < step and each not in known)
+            if missing:
+                raise UserError(
+                    f"{self.out / CURVE_FILE}: has no line of step {missing[0]}; expected one of "
+                    f"each evaluation up to step {step}, which is done: {NEW_RUN}"
+                )
+            if step not in known:
                 call(line)
 
         if not self.lines:

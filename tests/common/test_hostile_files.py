@@ -15,7 +15,7 @@ from tests.helpers.fuzz_resumed import ENTRIES
 
 GROUPS = ("weights", "config", "model", "template", "adapter", "rows", "check-data", "people")
 GROUPS += ("picture", "log", "report", "dump", "vectors", "state", "stopped run", "points", "kept")
-GROUPS += ("finished run", "scored run")
+GROUPS += ("finished run", "scored run", "audit")
 
 
 def test_every_entry_is_in_one_group():

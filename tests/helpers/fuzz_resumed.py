@@ -12,12 +12,16 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+from clear_ref.audit import models
+from clear_ref.audit.members import Member
+from clear_ref.audit.numbers import numbers_of
 from clear_ref.commands import evaluated, finished, many_runs, sweep
 from clear_ref.data.prompts import read_phrases
 from clear_ref.evaluation import evaluate, logs
 from clear_ref.evaluation.evaluate import EvaluationSettings
 from clear_ref.evaluation.kept_files import write_kept
 from clear_ref.evaluation.leakage import Asked
+from clear_ref.evaluation.membership_scores import score_names
 from clear_ref.evaluation.metrics import score
 from clear_ref.evaluation.tasks import items, tasks
 from clear_ref.mini.directories import WORLD
@@ -95,6 +99,56 @@ def read_groups(folder: Path) -> None:
         score({TASK.name: log}, None)  # type: ignore[dict-item]
 
 
+# Of an audit: a model of which one task and the scores of two records are measured.
+MEMBER = Member("with", 1)
+COMPARED = {"captions": {"forget": [None], "holdout": [None]}}
+
+
+def audit_of(folder: Path) -> SimpleNamespace:
+    """What of an audit is needed to read a model back."""
+    settings = SimpleNamespace(gradnorm=True)
+    plan = SimpleNamespace(
+        compared=COMPARED, settings=settings, directory=WORLD, phrases=read_phrases(WORLD)
+    )
+    return SimpleNamespace(
+        directory=lambda member: folder / member.name,
+        robustness=plan,
+        evaluation=SETTINGS,
+        tasks=(TASK,),
+        conditions_of=lambda member: [models.TRAINED],
+    )
+
+
+def write_measured(folder: Path) -> None:
+    """with-seed1/: the log and the scores of a model, as an audit writes them."""
+    own = folder / MEMBER.name
+    texts = {"answer": "a", "paraphrased": "b", "perturbed": ["c"]}
+    columns = {"gt_loss": 2.0, "num_token_gt": 2, "avg_gt_loss": 1.0}
+    columns |= {"paraphrased_loss": 2.0, "num_token_paraphrased": 2, "avg_paraphrased_loss": 1.0}
+    columns |= {"perturb_loss": [2.0], "num_token_perturb": [2], "average_perturb_loss": [1.0]}
+    columns |= {"truth_ratio": 1.0, "rouge1_recall": 1.0, "rougeL_recall": 1.0}
+    columns |= {"generated_text": ["q", "a", "a"], "candidates": texts}
+    log: dict = evaluate._header(TASK, Asked([]))
+    for column, value in columns.items():
+        log[column] = {str(record.index): value for record in RECORDS}
+    for path in (own / "logs", models.logs_directory(own, models.TRAINED), own / "scores"):
+        path.mkdir(parents=True, exist_ok=True)
+    write_json(models.logs_directory(own, models.TRAINED) / f"{TASK.name}.json", log)
+    parts = {part: {"0": 1.0} for part in COMPARED["captions"]}
+    scores = {"captions": dict.fromkeys(score_names(True), parts)}
+    content = {"format": models.FORMAT, "scores": scores}
+    write_json(models.scores_file(own, models.TRAINED), content)
+
+
+def read_measured(folder: Path) -> None:
+    """What the table of an audit needs of the model."""
+    audit = audit_of(folder)
+    models.check_measured(audit, MEMBER)  # type: ignore[arg-type]
+    logs_of = models.read_logs(audit, MEMBER, models.TRAINED)  # type: ignore[arg-type]
+    scores = models.read_scores(audit, MEMBER, models.TRAINED)  # type: ignore[arg-type]
+    numbers_of(logs_of, logs_of, scores, scores)
+
+
 def write_finished(folder: Path) -> None:
     """run/: a finished run of `all` or `sweep`."""
     made_runs.write(folder / "run")
@@ -139,6 +193,12 @@ RESUMED: dict[str, Entry] = {
     ),
     "kept groups": Entry(
         write_groups, both(f"groups/{TASK.name}-{RECORDS[0].index}.json"), read_groups, 60
+    ),
+    "audit": Entry(
+        write_measured,
+        both(f"with-seed1/logs/trained/{TASK.name}.json", "with-seed1/scores/trained.json"),
+        read_measured,
+        60,
     ),
     "finished run": Entry(write_finished, both(*FINISHED), read_finished, 60),
     "scored run": Entry(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -155,6 +156,29 @@ def test_the_run_ends_with_the_weights_of_the_best_evaluation(
     assert curve.best_line()["step"] == 2 and same(weights(vlm), seen.weights[2])
     kept = sorted(path.name for path in (out / "checkpoint").glob("best-*"))
     assert kept == ["best-000002.json", "best-000002.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (r'"number": [^,}]*', '"number": NaN', ":2: holds a number that is not finite"),
+        (r'"number": [^,}]*', '"number": {"a": [1e999]}', ":2: holds a number that is not finite"),
+        (r'"number"', '"numbers"', ":2: number is in only one of this line and the first one"),
+        (r".*\n", "", ": has no line of step 1; expected one of each evaluation up to step 3"),
+    ],
+)
+def test_a_damaged_line_is_named(old, new, said, tiny_directory, rows, tmp_path):
+    """The line of step 1 of a run that was stopped."""
+    with stopped_after(3), pytest.raises(Stopped):
+        run(tiny_directory, "scrub", 2, rows, tmp_path, Curve(tmp_path, "1", Seen()))
+    path = tmp_path / "curve.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = re.sub(old, new, lines[1], count=1)
+    path.write_text("".join(lines))
+    with pytest.raises(UserError, match=re.escape(f"{path}{said}") + ".*: start a new run"):
+        run(tiny_directory, "scrub", 2, rows, tmp_path, Curve(tmp_path, "1", Seen()), True)
+    assert path.read_text() == "".join(lines)
 
 
 @pytest.mark.slow
