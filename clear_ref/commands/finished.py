@@ -28,7 +28,7 @@ SCORES = {"real", "retain", "forget"}  # numbers of every set of definitions
 
 
 def is_begun(out: Path) -> bool:
-    """Whether a run of `all` or `sweep` has begun in its directory.
+    """Whether a run of `all`, `sweep` or a sequence has begun in its directory.
 
     raises  UserError for files without a settings.json, and for one that no run writes
     """

@@ -25,7 +25,7 @@ from clear_ref.mini.directories import data_directory
 from clear_ref.report import sequence_page
 
 from .curve import LAST
-from .finished import finished_summary, logs_in, logs_of
+from .finished import finished_summary, is_begun, logs_in, logs_of
 from .given import Given
 from .guarded import guarding, with_guards
 from .model_logs import load_model
@@ -201,7 +201,7 @@ def request_run(run: ResolvedSequence, number: int, model: Path, folder: Path) -
         settings=run.given.settings | named,
         recorded={name: of for name, of in run.given.recorded.items() if name not in named},
     )
-    begun = distributed.from_first((folder / run_directory.SETTINGS_FILE).exists)
+    begun = distributed.from_first(partial(is_begun, folder))
     return resolve_unlearn(settings, given, begun)
 
 

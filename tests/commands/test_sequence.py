@@ -243,6 +243,13 @@ def resumed_otherwise(capsys, straight):
         status, _, stderr = call(capsys, *resume, option, value)
         assert status == 2 and f"{option[2:].replace('-', '_')} = " in stderr, stderr
         assert "now it is" in stderr and "resume with the settings of its start" in stderr
+    settings = straight / "request2/settings.json"
+    kept = settings.read_bytes()
+    settings.unlink()
+    status, _, stderr = call(capsys, *resume)
+    assert status == 2 and stderr.count("\n") == 1
+    assert f"{settings}: no such file, and " in stderr and "remove the directory of that" in stderr
+    settings.write_bytes(kept)
     log = straight / "request1/logs/base/eval_text_forget.json"
     content = log.read_bytes()
     log.unlink()
