@@ -28,7 +28,7 @@ from clear_ref.loop.recipes import Recipe
 from clear_ref.losses.choice import VARIABLE
 
 from . import sweep_points
-from .given import pairs
+from .given import numbers, pairs
 from .input_roles import by_option
 
 # A repeated run has its own directory, and its command names the method; --strict holds for one
@@ -205,8 +205,13 @@ def _take_sweep(arguments: Namespace, earlier: Earlier) -> None:
     give.
     """
     settings, file = earlier.record["settings"], earlier.file
+    seeds = ",".join(_value(earlier.record, "seed").split(", "))
+    try:
+        numbers(seeds, "setting seed")
+    except UserError as error:
+        raise UserError(f"{file}: {error}; {PUT_BACK}") from None
     if "seeds" not in earlier.beside:
-        arguments.seeds = ",".join(_value(earlier.record, "seed").split(", "))
+        arguments.seeds = seeds
     for name in [each for each in setting_names(Recipe) if each in settings]:
         text = _value(earlier.record, name)
         try:

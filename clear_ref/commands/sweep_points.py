@@ -102,6 +102,10 @@ def from_record(value: object, semantics: str) -> list[Point]:
                 "0.001, beta 1"
             )
         points.append(from_words(method, words, semantics))
+        for name, text in points[-1].recipe.items():
+            convert(Recipe, name, text)
+    if not points:
+        raise UserError("[]; expected one point or more")
     return points
 
 

@@ -129,7 +129,7 @@ def read_names(path: PathName) -> tuple[str, ...]:
     """The names of a file with one a line; empty lines are left out. Only \\n ends a line, and
     blanks at the ends of a name do not count, as in the rows.
     """
-    lines = (line.strip() for line in read_text(path).split("\n"))
+    lines = (line.strip() for line in read_text(path).removeprefix("\ufeff").split("\n"))
     return tuple(line for line in lines if line)
 
 

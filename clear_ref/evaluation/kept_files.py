@@ -12,6 +12,7 @@ from typing import Any
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.files import read_json, write_json
+from clear_ref.common.run_directory import CHECKPOINT_DIRECTORY
 
 COMPUTE_AGAIN = "remove it, and --resume computes it again"
 
@@ -34,14 +35,28 @@ def read_kept(path: Path, fits: Callable[[Any], bool], what_to_do: str = COMPUTE
         found = read_json(path)
     except UserError:
         found = {}
+    if found.keys() and not {"sha256", "content"} <= found.keys():
+        raise UserError(
+            f"{path}: is not in the form in which this version keeps it; if another version began "
+            f"this evaluation, remove {_all_kept(path)}, and --resume computes what was kept there "
+            "again"
+        )
     content = found.get("content")
-    if "content" not in found or found.get("sha256") != digest(content):
+    if not found or found["sha256"] != digest(content):
         raise UserError(
             f"{path}: is not the file that was written there (its SHA-256 differs); {what_to_do}"
         )
     if not fits(content):
         raise UserError(f"{path}: has not the values that this version writes there; {what_to_do}")
     return content
+
+
+def _all_kept(path: Path) -> Path:
+    """The directory of all that the stopped evaluation keeps: the one below checkpoint/."""
+    for folder in path.parents:
+        if folder.parent.name == CHECKPOINT_DIRECTORY:
+            return folder
+    return path
 
 
 def digest(content: object) -> str:

@@ -10,6 +10,7 @@ from .metrics import Scores
 from .named_values import values_of
 from .open_mmunlearning import has_no_truth_ratio
 
+REAL_AUTHORS, AUTHORS_CONFIG = "eval_real_author_wo_options", "tofu/real_authors_perturbed"
 NO_GOLD = (
     "no gold log was given; expected --gold LOG, the log of a model that never saw the forget set"
 )
@@ -85,7 +86,10 @@ def _no_tasks(absent: tuple[str, ...], name: str = "") -> str:
         return f"{said}an evaluation with --metrics {name}"
     if set(absent) & set(PROBE_TASKS):
         return f"{said}an evaluation with --leakage"
-    return f"{said}the log of an evaluation that asks {'them' if len(absent) > 1 else 'it'}"
+    said += f"the log of an evaluation that asks {'them' if len(absent) > 1 else 'it'}"
+    if REAL_AUTHORS in absent:
+        said += f"; {REAL_AUTHORS} is asked of a language model, of data with {AUTHORS_CONFIG}"
+    return said
 
 
 def _no_truth_ratio(where: str, instead: str = "") -> str:

@@ -22,6 +22,8 @@ from .sequence_page import ABOUT, CSV, definition_line, heading
 
 MARKDOWN = "sequence.md"
 TEXTS = ("method", "semantics", "modality", "impl", "recipe")
+# {key that sequences of one report have alike: what it is}
+COMMON = {"sequence": "requests", "definitions": "definitions", "gold": "numbers of gold"}
 CHANGE = "came back"  # heading of change_since_own_request
 
 
@@ -108,11 +110,11 @@ def check_together(sequences: Mapping[str, dict[str, Any]]) -> None:
     (first, one), *others = sequences.items()
     seen = {_key(one): first}
     for path, found in others:
-        for name in ("sequence", "definitions", "gold"):
+        for name, words in COMMON.items():
             if found[name] != one[name]:
                 raise UserError(
-                    f"report {path}: its {name} is not that of {first}; expected sequences of the "
-                    "same requests and models"
+                    f"report {path}: its {words} are not those of {first}; expected sequences of "
+                    f"the same {', '.join(COMMON.values())}; make a report of each"
                 )
         for name in ("requests", "all"):
             if found["states"][0][name] != one["states"][0][name]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from clear_ref.common import run_directory
 from clear_ref.common.errors import UserError
-from clear_ref.common.file_keys import is_number
+from clear_ref.common.file_keys import is_number, shown
 from clear_ref.common.files import read_json
 from clear_ref.common.run_directory import RunRecord
 from clear_ref.common.settings import COMMAND_LINE
@@ -67,10 +67,18 @@ def read(directory: Path) -> VisualRun | None:
         raise _no_summary(path, reason_of(error, path)) from None
     if not _is_summary(found):
         raise _no_summary(path, "it has other keys or types")
-    problem = visual_numbers.problem(directory, found)
+    problem = _other_semantics(found, record) or visual_numbers.problem(directory, found)
     if problem:
         raise _no_summary(path, problem)
     return run_of(directory, found, record)
+
+
+def _other_semantics(found: Found, record: RunRecord) -> str:
+    """That metrics.json names another semantics than settings.json; "" if it does not."""
+    own = record["settings"].get("semantics", {"value": found["semantics"]})["value"]
+    if own == found["semantics"]:
+        return ""
+    return f"semantics is {shown(found['semantics'])}, and {shown(own)} in settings.json"
 
 
 def _no_summary(path: Path, why: str) -> UserError:

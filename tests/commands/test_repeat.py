@@ -113,7 +113,9 @@ def test_a_grid_beside_the_settings_of_a_sweep_replaces_its_points(record_of, tm
         ({"points": ["npo: 5"]}, "setting points: '5' of npo: expected values of the recipe"),
         ({"points": ["hope: lr 1"]}, "setting points: 'hope: lr 1'; expected METHOD"),
         ({"epochs": "two"}, "json: setting epochs is 'two'; expected"),
-        ({"seed": "0; 1"}, "--seeds is '0; 1'; expected whole numbers"),
+        ({"points": []}, "setting points: []; expected one point or more; put back"),
+        ({"points": ["npo: lr abc"]}, "json: setting points: setting lr is 'abc'; expected float"),
+        ({"seed": "0; 1"}, "json: setting seed is '0; 1'; expected whole numbers"),
     ],
 )
 def test_a_damaged_sweep_is_one_line(record_of, tmp_path, capsys, changes, said):

@@ -219,7 +219,12 @@ def several_sequences(capsys, tmp_path, straight):
         ({"seed": 1}, (straight, straight / "request1"), "is no sequence of requests, as"),
         ({"seed": 0}, (straight, other), "the same method and seed as"),
         ({"seed": 1}, (straight, straight), "is there twice"),
-        ({"sequence": ["Ada Lind", "Bo Costa"]}, (straight, other), "its sequence is not that of"),
+        (
+            {"sequence": ["Ada Lind", "Bo Costa"]},
+            (straight, other),
+            "its requests are not those of",
+        ),
+        ({"definitions": {"forget": "x v1"}}, (straight, other), "its definitions are not those"),
         ({"states": []}, (straight, other), "is not what a finished sequence writes"),
         ({"seed": 1, "recipe": "x"}, (straight, other), "recipe is 'x', of "),
         ({"seed": 1, "lr": 0.5}, (straight, other), "lr is 0.5, of "),

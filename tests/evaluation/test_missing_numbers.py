@@ -67,6 +67,13 @@ def test_every_number_has_either_a_value_or_a_reason(tmp_path, capsys, metrics, 
     assert all(f"not computed; {reason}" in said for reason in reasons.values())
 
 
+def test_the_task_of_real_authors_says_which_model_and_data_have_it(tmp_path, capsys):
+    """No embedded model is asked it, so `evaluate` again would not help."""
+    found, said = scored(capsys, write(tmp_path / "log.json", evaluated_log(1)), metrics="paper")
+    words = "eval_real_author_wo_options is asked of a language model, of data with tofu/real_auth"
+    assert words in found["missing"]["text_real"] and words in said
+
+
 @pytest.mark.parametrize("column", ["rougeL_recall", "rougeL_f1"])
 def test_logs_without_generated_texts_are_a_reason(tmp_path, capsys, column):
     """With the ROUGE of every record in a column, which the released code writes."""

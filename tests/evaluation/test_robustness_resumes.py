@@ -231,8 +231,6 @@ def test_a_kept_group_of_membership_is_read_back_or_refused(tmp_path):
         ("0.5", "NaN"),
         ("0.5", "null"),
         ('"mia_loss"', '"mia_lost"'),
-        ('"sha256"', '"sha512"'),
-        ('"content"', '"contents"'),
         ("}", ""),
         ("{", "[{"),
     ],
@@ -249,6 +247,18 @@ def test_a_kept_file_that_was_changed_is_refused(tmp_path, old, new):
         "--resume computes it again"
     )
     with pytest.raises(UserError, match=said):
+        kept_files.read_kept(path, lambda found: True)
+
+
+@pytest.mark.parametrize("kept", [{"scores": [], "sha256": "ab"}, [], {"avg_gt_loss": {}}])
+def test_what_another_version_kept_is_removed_at_once(tmp_path, kept):
+    """The line names the directory of all kept files, not one file after another."""
+    path = tmp_path / "checkpoint/evaluation/robustness-1/membership-0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"mia_loss": kept} if isinstance(kept, list) else kept))
+    said = f"{path}: is not in the form in which this version keeps it; if another version began "
+    said += f"this evaluation, remove {tmp_path / 'checkpoint/evaluation'}, and --resume computes"
+    with pytest.raises(UserError, match=re.escape(said)):
         kept_files.read_kept(path, lambda found: True)
 
 

@@ -11,6 +11,7 @@ import shutil
 import pytest
 
 from clear_ref import run
+from clear_ref.commands.visual_inputs import read_names
 from clear_ref.visual import experiment
 from clear_ref.visual.clear_people import FORGET_10
 from clear_ref.visual.columns import COLUMNS
@@ -331,6 +332,12 @@ class TestWrongInput:
         assert f"{data / 'forget.txt'}: no picture shows 'Zoe\u0308'; the rows have this" in said
         assert "'Zo\\xeb' in the rows, 'Zoe\\u0308' in the list; expected it as in the" in said
         assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+    def test_a_byte_order_mark_is_no_part_of_the_first_name(self, tmp_path):
+        """Editors on Windows write one."""
+        path = tmp_path / "names.txt"
+        path.write_bytes("\ufeffAnn\r\nBen \n\n".encode())
+        assert read_names(path) == ("Ann", "Ben")
 
     def test_one_list_alone_is_refused(self, faces, tmp_path, capsys):
         message = "--holdout-names is not given"

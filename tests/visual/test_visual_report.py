@@ -78,6 +78,7 @@ class TestReport:
             ((*GOLD, "u_mia", "n"), 3, "models.gold.paper.u_mia.n is 3, and 2 from splits/"),
             ((*GOLD, "holdout", "value"), None, "gold.paper.holdout.value is None, and "),
             (("splits",), 8, "splits is 8, and 4 in splits/"),
+            (("semantics",), "released", "semantics is 'released', and 'paper' in settings.json"),
             (("failed",), ["x"], "failed has 'x', which is not in splits/"),
             (("models", "twins"), "gold", "are base, gold, retain_ft, twins, and base, gold,"),
         ],
