@@ -69,7 +69,8 @@ def _other_failure(failed: Sequence[str], expected: Sequence[str]) -> str:
 def _difference(models: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """The first difference of two summaries of models, in words; "" if there is none."""
     if list(models) != list(expected):
-        return f"models are {', '.join(models)}, and {', '.join(expected)} in {SPLITS}/"
+        whole = ", ".join(expected) or "none"
+        return f"models are {', '.join(models)}, and {whole} in all of {SPLITS}/"
     for stage, sets in expected.items():
         for definition, numbers in sets.items():
             for name, number in numbers.items():

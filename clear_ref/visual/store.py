@@ -29,6 +29,7 @@ from clear_ref.common.files import one_line, read_json
 from clear_ref.model.weights import read_header
 
 from .head import Head
+from .method_names import METHOD_NAMES
 from .names import Classes
 from .network import ResNet18, read_trained, write_network
 from .scores import DEFINITIONS, GROUPS
@@ -229,9 +230,10 @@ def _people(entry: Mapping[str, Any]) -> tuple[Classes, list[Split]]:
 def _other(path: Path, stage: str, kept: str, reason: str) -> UserError:
     """The error of a file that is not what a training kept, with the way to make it again."""
     removed = "it" if path.suffix == ".json" else f"{stage}.json beside it"
+    method = stage if stage in METHOD_NAMES else "METHOD"
     return UserError(
-        f"{path}: is not {kept} ({reason}); remove {removed}, and the same command with --resume "
-        "trains it again"
+        f"{path}: is not {kept} ({reason}); remove {removed}, and visual {method} --resume --out "
+        "DIR trains it again"
     )
 
 

@@ -302,4 +302,4 @@ class TestAMethodThatFailed:
             assert resume(failed, "twins") == 2
             said = capsys.readouterr().err
             assert f"{path}: is not the failure of split 2, retain_ft ({message}" in said
-            assert "; remove it, and the same command with --resume trains it again" in said
+            assert "; remove it, and visual retain_ft --resume --out DIR trains it again" in said

@@ -23,7 +23,7 @@ COSINES = {
     "paper": np.array([1 + 1e-12, -1.0, np.nan]),
     "released": np.array([1.00001, -1, 0.5], np.float32),
 }
-AGAIN = ", and the same command with --resume trains it again"
+AGAIN = ", and visual {} --resume --out DIR trains it again"
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_result_with_impossible_values_is_refused(store, changes, message):
     with pytest.raises(UserError) as error:
         store.result(2, "base")
     assert str(error.value).startswith(f"{path}: is not the result of split 2, base ({message}")
-    assert str(error.value).endswith(f"; remove it{AGAIN}")
+    assert str(error.value).endswith(f"; remove it{AGAIN.format('METHOD')}")
 
 
 def test_a_result_that_is_not_json_is_not_to_be_fetched(store):
@@ -97,7 +97,7 @@ def test_cosines_that_are_none_are_refused(store, changes, message):
         store.cosines(2, "base", N_ROWS)
     kept = f"is not the cosines of 3 rows of split 2, base ({message}"
     assert str(error.value).startswith(f"{path}: {kept}")
-    assert str(error.value).endswith(f"; remove base.json beside it{AGAIN}")
+    assert str(error.value).endswith(f"; remove base.json beside it{AGAIN.format('METHOD')}")
 
 
 def test_cosines_of_a_dtype_that_numpy_has_not_are_refused(store):
@@ -127,7 +127,7 @@ def test_a_missing_or_cut_file_says_how_to_train_it_again(store, ending, damage,
         store.network(2, "base", N_ROWS)
     assert str(error.value).startswith(f"{path}: is not the ") and message in str(error.value)
     assert "fetch" not in str(error.value)
-    assert str(error.value).endswith(f"; remove base.json beside it{AGAIN}")
+    assert str(error.value).endswith(f"; remove base.json beside it{AGAIN.format('METHOD')}")
 
 
 def test_a_network_of_other_people_is_refused(store):
