@@ -7,7 +7,8 @@ settings.json of a repeated run is that of the earlier run, but for its director
 import os
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -206,29 +207,33 @@ def _take_sweep(arguments: Namespace, earlier: Earlier) -> None:
     """
     settings, file = earlier.record["settings"], earlier.file
     seeds = ",".join(_value(earlier.record, "seed").split(", "))
-    try:
+    names = [name for name in setting_names(Recipe) if name in settings]
+    recipe = {name: _value(earlier.record, name) for name in names}
+    with _of_file(str(file)):
         numbers(seeds, "setting seed")
-    except UserError as error:
-        raise UserError(f"{file}: {error}; {PUT_BACK}") from None
+        for name, text in recipe.items():
+            convert(Recipe, name, text)
     if "seeds" not in earlier.beside:
         arguments.seeds = seeds
-    for name in [each for each in setting_names(Recipe) if each in settings]:
-        text = _value(earlier.record, name)
-        try:
-            convert(Recipe, name, text)
-        except UserError as error:
-            raise UserError(f"{file}: {error}; {PUT_BACK}") from None
+    for name, text in recipe.items():
         if f"recipe_{name}" not in earlier.beside:
             setattr(arguments, f"recipe_{name}", text)
     if arguments.grid or arguments.set_grid or "points" in earlier.beside:
         return
     points = settings.get("points", {"value": None, "source": ""})
     semantics = _value(earlier.record, "semantics")
-    try:
+    with _of_file(f"{file}: setting points"):
         arguments.recorded_points = sweep_points.from_record(points["value"], semantics), file
-    except UserError as error:
-        raise UserError(f"{file}: setting points: {error}; {PUT_BACK}") from None
     arguments.recorded["points"] = points["source"]
+
+
+@contextmanager
+def _of_file(where: str) -> Iterator[None]:
+    """A UserError inside the block says where the value is, and to put back what was there."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}; {PUT_BACK}") from None
 
 
 def check_inputs(arguments: Namespace, record: RunRecord) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clear_ref.common.errors import UserError
-from clear_ref.common.files import one_line
+from clear_ref.common.files import PathName, one_line
 from clear_ref.common.run_directory import RunRecord
 from clear_ref.evaluation.log_format import Log, Logs
 
@@ -27,10 +27,12 @@ def check(runs: Iterable[tuple[Path, RunRecord, Mapping[str, Logs]]]) -> None:
     runs    [(directory, settings.json, {"base", "gold", "unlearned": {task: log}})]; base or gold
             may be missing
     """
-    first_settings: dict[str, tuple[Path, Any]] = {}
+    first_settings: dict[str, tuple[PathName, Any]] = {}
     first_logs: dict[str, tuple[Path, Logs]] = {}
     for where, record, logs in runs:
-        _check_settings(where, record, first_settings)
+        entries = {name: record["settings"].get(name) for name in SAME}
+        values = {name: entry.get("value") for name, entry in entries.items() if entry}
+        check_settings(where, values, first_settings)
         other, before = first_logs.setdefault("unlearned", (where, logs["unlearned"]))
         difference = difference_of_questions(logs["unlearned"], before)
         if difference:
@@ -42,11 +44,16 @@ def check(runs: Iterable[tuple[Path, RunRecord, Mapping[str, Logs]]]) -> None:
                 _check_shared_model(where, model, logs, first_logs)
 
 
-def _check_settings(where: Path, record: RunRecord, first: dict[str, tuple[Path, Any]]) -> None:
-    """UserError if a setting of SAME differs from that of the first run."""
+def check_settings(
+    where: PathName, values: Mapping[str, Any], first: dict[str, tuple[PathName, Any]]
+) -> None:
+    """UserError if a setting of SAME differs from that of the first run.
+
+    values  {setting: its value} of the run in `where`
+    first   {setting: (first run, its value)}; filled by the first call
+    """
     for name in SAME:
-        entry = record["settings"].get(name)
-        value = entry.get("value") if entry else None
+        value = values.get(name)
         other, before = first.setdefault(name, (where, value))
         if before != value:
             own, others = one_line(repr(value), 60), one_line(repr(before), 60)

@@ -8,14 +8,14 @@ from typing import Any
 
 from clear_ref.common.errors import UserError
 from clear_ref.common.file_keys import is_number
-from clear_ref.common.files import one_line, read_json
+from clear_ref.common.files import PathName, one_line, read_json
 from clear_ref.common.run_directory import METRICS_FILE, REPORT_FILE, SETTINGS_FILE
 from clear_ref.common.text_table import aligned
 from clear_ref.evaluation.sequence import OF_ALL, OF_REQUEST
 
 from . import html_frame, sequence_page
 from .columns import spread
-from .comparable import SAME
+from .comparable import REPORT_OF_EACH, check_settings
 from .html_frame import text
 from .run_groups import IGNORED_SETTINGS
 from .sequence_page import ABOUT, CSV, definition_line, heading
@@ -114,7 +114,7 @@ def check_together(sequences: Mapping[str, dict[str, Any]]) -> None:
             if found[name] != one[name]:
                 raise UserError(
                     f"report {path}: its {words} are not those of {first}; expected sequences of "
-                    f"the same {', '.join(COMMON.values())}; make a report of each"
+                    f"the same {', '.join(COMMON.values())}; {REPORT_OF_EACH}"
                 )
         for name in ("requests", "all"):
             if found["states"][0][name] != one["states"][0][name]:
@@ -133,17 +133,10 @@ def _check_settings(sequences: Mapping[str, dict[str, Any]]) -> None:
     settings: they are no seeds of one.
     """
     known: dict[tuple[object, ...], tuple[str, dict[str, Any]]] = {}
-    evaluated: dict[str, tuple[str, Any]] = {}
+    evaluated: dict[str, tuple[PathName, Any]] = {}
     for path, found in sequences.items():
         own = _settings(path) | {"recipe": found["recipe"], "impl": found["impl"]}
-        for name in SAME:
-            other, value = evaluated.setdefault(name, (path, own.get(name)))
-            if own.get(name) != value:
-                raise UserError(
-                    f"report {path}: {name} is {one_line(repr(own.get(name)), 60)}, of {other} "
-                    f"{one_line(repr(value), 60)}; expected sequences of one evaluation; make a "
-                    "report of each"
-                )
+        check_settings(path, own, evaluated)
         of = tuple(found[name] for name in ("method", "semantics", "modality"))
         first, before = known.setdefault(of, (path, own))
         for name in {**before, **own}:
@@ -151,7 +144,7 @@ def _check_settings(sequences: Mapping[str, dict[str, Any]]) -> None:
                 raise UserError(
                     f"report {path}: {name} is {one_line(repr(own.get(name)), 60)}, of {first} "
                     f"{one_line(repr(before.get(name)), 60)}; expected sequences of one method "
-                    "that differ in their seed alone; make a report of each"
+                    f"that differ in their seed alone; {REPORT_OF_EACH}"
                 )
 
 
